@@ -1,0 +1,1 @@
+"""A userspace VPN on TUN that speaks the WireGuard protocol."""

@@ -1,0 +1,1 @@
+"""The control sockets of a running tunnel and their clients."""

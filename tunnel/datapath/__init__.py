@@ -1,0 +1,1 @@
+"""Pure functions over buffers: split, seal, open, coalesce."""

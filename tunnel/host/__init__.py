@@ -1,0 +1,1 @@
+"""The machine around the tunnel, as desired state that is applied, reconciled and undone."""

@@ -1,0 +1,1 @@
+"""Counters, drop reasons and whatever else shows what a running tunnel does."""

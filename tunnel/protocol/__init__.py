@@ -1,0 +1,1 @@
+"""The sans-IO WireGuard state machine: peers, sessions, timers, allowed IPs."""
