@@ -1,0 +1,83 @@
+"""Printing of a tunnel's status for people: the look of `wg show`, and the drops beneath."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.text import Text
+
+from tunnel.observe.status import PeerStatus, TunnelStatus
+
+_AGES = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+_SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def age(seconds: float) -> str:
+    """A duration as `wg` words it: the two largest units, or `now`."""
+    left = int(seconds)
+    if left <= 0:
+        return "now"
+    words = []
+    for unit, name in _AGES:
+        count, left = divmod(left, unit)
+        if count:
+            words.append(f"{count} {name}{'s' if count > 1 else ''}")
+    return ", ".join(words[:2])
+
+
+def size(count: int) -> str:
+    """Bytes in binary units with two decimals, as `wg` prints them."""
+    value = float(count)
+    for unit in _SIZES:
+        if value < 1024 or unit == _SIZES[-1]:
+            return f"{count} B" if unit == "B" else f"{value:.2f} {unit}"
+        value /= 1024
+    raise AssertionError("unreachable")
+
+
+def print_status(console: Console, status: TunnelStatus, *, now: float | None = None) -> None:
+    """Print one interface, its peers and its drops. Colours are the console's decision."""
+    moment = time.time() if now is None else now
+    console.print(Text("interface", "bold green") + Text(": ") + Text(status.name, "green"))
+    _line(console, "public key", status.public_key or "(none)")
+    _line(console, "private key", status.private_key or "(hidden)")
+    _line(console, "listening port", str(status.listen_port))
+    if status.fwmark:
+        _line(console, "fwmark", hex(status.fwmark))
+    _line(console, "addresses", ", ".join(status.addresses) or "(none)")
+    _line(console, "mtu", str(status.mtu))
+    _line(console, "datapath", status.datapath)
+    if status.offloads:
+        words = ", ".join(f"{name} {value}" for name, value in status.offloads.items())
+        _line(console, "offloads", words)
+    for peer in status.peers:
+        console.print()
+        _print_peer(console, peer, moment)
+    if status.drops:
+        console.print()
+        console.print(Text("  drops", "bold red") + Text(":"))
+        width = max(map(len, status.drops))
+        for reason, packets in sorted(status.drops.items(), key=lambda item: (-item[1], item[0])):
+            console.print(Text(f"    {reason:<{width}}  {packets}"))
+
+
+def _print_peer(console: Console, peer: PeerStatus, now: float) -> None:
+    console.print(Text("peer", "bold yellow") + Text(": ") + Text(peer.public_key, "yellow"))
+    if peer.has_preshared_key:
+        _line(console, "preshared key", peer.preshared_key or "(hidden)")
+    if peer.endpoint:
+        _line(console, "endpoint", peer.endpoint)
+    _line(console, "allowed ips", ", ".join(peer.allowed_ips) or "(none)")
+    if peer.latest_handshake:
+        words = age(now - peer.latest_handshake)
+        _line(console, "latest handshake", words if words == "now" else f"{words} ago")
+    if peer.rx_bytes or peer.tx_bytes:
+        transfer = f"{size(peer.rx_bytes)} received, {size(peer.tx_bytes)} sent"
+        _line(console, "transfer", transfer)
+    if peer.persistent_keepalive:
+        _line(console, "persistent keepalive", f"every {age(peer.persistent_keepalive)}")
+
+
+def _line(console: Console, name: str, value: str) -> None:
+    console.print(Text("  ") + Text(name, "bold") + Text(": ") + Text(value), soft_wrap=True)

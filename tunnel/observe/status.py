@@ -1,0 +1,63 @@
+"""What a running tunnel says of itself: one snapshot, the same for people, JSON and metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Self
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PeerStatus:
+    """One peer at one moment.
+
+    Keys are base64 text. `preshared_key` is None unless secrets were asked for and one is set.
+    `latest_handshake` is Unix time in seconds, 0.0 before the first. `rx_bytes` and `tx_bytes`
+    count UDP payload, as `wg show` does. `persistent_keepalive` is in seconds, 0 for off.
+    """
+
+    public_key: str
+    has_preshared_key: bool
+    preshared_key: str | None
+    endpoint: str | None
+    allowed_ips: tuple[str, ...]
+    latest_handshake: float
+    rx_bytes: int
+    tx_bytes: int
+    persistent_keepalive: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TunnelStatus:
+    """One interface at one moment. `private_key` is None unless secrets were asked for."""
+
+    name: str
+    public_key: str | None
+    private_key: str | None
+    listen_port: int
+    fwmark: int
+    mtu: int
+    addresses: tuple[str, ...]
+    datapath: str
+    offloads: dict[str, str]
+    pid: int
+    peers: tuple[PeerStatus, ...]
+    drops: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """The snapshot as JSON-ready types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """The inverse of `to_json`; fields of a newer version are ignored."""
+        peers = tuple(
+            PeerStatus(**{**_known(PeerStatus, peer), "allowed_ips": tuple(peer["allowed_ips"])})
+            for peer in data["peers"]
+        )
+        fields = _known(cls, data)
+        return cls(**{**fields, "peers": peers, "addresses": tuple(data["addresses"])})
+
+
+def _known(cls: type, data: dict[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in dataclasses.fields(cls)}
+    return {key: value for key, value in data.items() if key in names}
