@@ -3,7 +3,8 @@
 Base64 is as strict as `wg` is (44 characters, canonical), so a key has exactly one spelling.
 Secrets compare in constant time, are neither hashable nor picklable and show nothing of
 themselves in repr, str or an error message: leaving must be asked for by `bytes(key)`,
-`to_base64()` or `to_hex()`.
+`to_base64()` or `to_hex()`. CPython cannot wipe memory; dropping the last reference to a
+secret is all that erasing it can mean here.
 """
 
 import base64

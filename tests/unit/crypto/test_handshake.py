@@ -10,7 +10,7 @@ from crypto import tai64n
 from crypto.cookies import MacChecker, MacError, MacGenerator
 from crypto.handshake import HandshakeError, HandshakeFault, Initiator, Responder, TransportKeys
 from crypto.keys import PresharedKey, PrivateKey, PublicKey
-from crypto.messages import HandshakeInitiation, HandshakeResponse, MessageError
+from crypto.messages import HandshakeInitiation, HandshakeResponse
 from tests.unit.crypto import whitepaper
 
 A, B = PrivateKey(bytes([1]) * 32), PrivateKey(bytes([2]) * 32)
@@ -134,22 +134,15 @@ def test_a_damaged_initiation_is_refused(field: str) -> None:
             Responder.consume_initiation_untrusted(damaged, static=B)
 
 
-def test_on_the_wire_every_byte_but_mac2_is_guarded() -> None:
-    side = initiator()
-    initiation = initiate(side)
-    wire = MacGenerator(B.public_key()).add_macs(initiation.emit(), now=0.0)
-    checker = MacChecker(B.public_key(), random=bytes)
-    for damaged in bit_flips(wire[:-16]):
-        with pytest.raises((MessageError, MacError)):
-            HandshakeInitiation.parse_untrusted(damaged + wire[-16:])
-            checker.check_mac1(damaged + wire[-16:])
+def test_on_the_wire_mac1_guards_every_byte_before_mac2() -> None:
+    initiation = initiate(initiator())
     response, _ = respond(initiation)
-    wire = MacGenerator(A.public_key()).add_macs(response.emit(), now=0.0)
-    checker = MacChecker(A.public_key(), random=bytes)
-    for damaged in bit_flips(wire[:-16]):
-        with pytest.raises((MessageError, MacError)):
-            HandshakeResponse.parse_untrusted(damaged + wire[-16:])
-            checker.check_mac1(damaged + wire[-16:])
+    for message, receiver in ((initiation, B), (response, A)):
+        wire = MacGenerator(receiver.public_key()).add_macs(message.emit(), now=0.0)
+        checker = MacChecker(receiver.public_key(), random=bytes)
+        for damaged in bit_flips(wire[:-16]):
+            with pytest.raises(MacError):
+                checker.check_mac1(damaged + wire[-16:])
 
 
 @pytest.mark.parametrize("field", ["ephemeral", "encrypted_nothing"])
