@@ -17,8 +17,14 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from crypto.errors import KeyFormatError, LowOrderPoint
 
-__all__ = ["KEY_LENGTH", "KeyFormatError", "LowOrderPoint", "PresharedKey", "PrivateKey"]
-__all__ += ["PublicKey"]
+__all__ = [
+    "KEY_LENGTH",
+    "KeyFormatError",
+    "LowOrderPoint",
+    "PresharedKey",
+    "PrivateKey",
+    "PublicKey",
+]
 
 KEY_LENGTH: Final = 32
 _BASE64_LENGTH: Final = 44
@@ -155,8 +161,6 @@ class PublicKey(_Key):
 
     def __hash__(self) -> int:
         return hash(self._raw)
-
-    __eq__ = _Key.__eq__  # defining __hash__ alone is enough for Python, not for the reader
 
     def __repr__(self) -> str:
         return f"PublicKey({self.to_base64()})"

@@ -172,6 +172,7 @@ def test_public_keys_differ_by_the_bit_that_x25519_ignores() -> None:
     assert PrivateKey(bytes(32)).exchange(plain) == PrivateKey(bytes(32)).exchange(raised)
 
 
+@pytest.mark.foreign("wg")
 def test_as_wg_pubkey_does() -> None:
     program = shutil.which("wg")
     if program is None:
