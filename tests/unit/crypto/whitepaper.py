@@ -1,0 +1,96 @@
+"""The handshake copied line by line from the whitepaper (5.4.2, 5.4.3): a slow, obvious oracle.
+
+It shares nothing with the code under test but X25519 itself; its names are the paper's.
+"""
+
+import hashlib
+import hmac as hmac_module
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+CONSTRUCTION = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s"
+IDENTIFIER = b"WireGuard v1 zx2c4 Jason@zx2c4.com"
+
+
+def dh(private: bytes, public: bytes) -> bytes:
+    key = X25519PrivateKey.from_private_bytes(private)
+    return key.exchange(X25519PublicKey.from_public_bytes(public))
+
+
+def pub(private: bytes) -> bytes:
+    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+
+
+def aead(key: bytes, counter: int, plain: bytes, auth: bytes) -> bytes:
+    return ChaCha20Poly1305(key).encrypt(bytes(4) + counter.to_bytes(8, "little"), plain, auth)
+
+
+def hash_(data: bytes) -> bytes:
+    return hashlib.blake2s(data, digest_size=32).digest()
+
+
+def mac(key: bytes, data: bytes) -> bytes:
+    return hashlib.blake2s(data, digest_size=16, key=key).digest()
+
+
+def hmac(key: bytes, data: bytes) -> bytes:
+    return hmac_module.new(key, data, hashlib.blake2s).digest()
+
+
+def kdf(n: int, key: bytes, data: bytes) -> list[bytes]:
+    t0 = hmac(key, data)
+    t = [hmac(t0, b"\x01")]
+    for i in range(2, n + 1):
+        t.append(hmac(t0, t[-1] + bytes([i])))
+    return t
+
+
+@dataclass
+class Paper:
+    """Both messages without mac2, and the two transport keys."""
+
+    initiation: bytes
+    response: bytes
+    initiator_to_responder: bytes
+    responder_to_initiator: bytes
+
+
+def handshake(
+    s_i: bytes, e_i: bytes, s_r: bytes, e_r: bytes, q: bytes, timestamp: bytes, i_i: int, i_r: int
+) -> Paper:
+    """Run a whole handshake knowing all private keys (32 bytes each), psk `q` and indices."""
+    # First message: initiator to responder
+    c = hash_(CONSTRUCTION)
+    h = hash_(c + IDENTIFIER)
+    h = hash_(h + pub(s_r))
+    msg = b"\x01\0\0\0" + i_i.to_bytes(4, "little")
+    (c,) = kdf(1, c, pub(e_i))
+    msg += pub(e_i)
+    h = hash_(h + pub(e_i))
+    c, k = kdf(2, c, dh(e_i, pub(s_r)))
+    static = aead(k, 0, pub(s_i), h)
+    msg += static
+    h = hash_(h + static)
+    c, k = kdf(2, c, dh(s_i, pub(s_r)))
+    stamp = aead(k, 0, timestamp, h)
+    msg += stamp
+    h = hash_(h + stamp)
+    initiation = msg + mac(hash_(b"mac1----" + pub(s_r)), msg)
+
+    # Second message: responder to initiator
+    msg = b"\x02\0\0\0" + i_r.to_bytes(4, "little") + i_i.to_bytes(4, "little")
+    (c,) = kdf(1, c, pub(e_r))
+    msg += pub(e_r)
+    h = hash_(h + pub(e_r))
+    (c,) = kdf(1, c, dh(e_r, pub(e_i)))
+    (c,) = kdf(1, c, dh(e_r, pub(s_i)))
+    c, tau, k = kdf(3, c, q)
+    h = hash_(h + tau)
+    empty = aead(k, 0, b"", h)
+    msg += empty
+    response = msg + mac(hash_(b"mac1----" + pub(s_i)), msg)
+
+    first, second = kdf(2, c, b"")
+    return Paper(initiation, response, first, second)
