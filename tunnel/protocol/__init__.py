@@ -2,6 +2,7 @@
 
     interface.py     all peers, receiver indices, demultiplexing, under-load; start here
     peer.py          one peer: every state transition, and the rules in words
+    credentials.py   keys shared with a peer, and the messages made from them
     sessions.py      the three places for its sessions; their ages
     timers.py        what a peer can be waiting for, and the table of who is due next
     staging.py       packets that wait for a session

@@ -50,5 +50,7 @@ class Drop(StrEnum):
     """Staged for a session that did not come about in 90 s."""
     KEYS_ERASED = "keys_erased"
     """Still staged when everything about the peer was erased."""
+    INTERFACE_DOWN = "interface_down"
+    """Still staged when the interface went down."""
     PEER_REMOVED = "peer_removed"
     """Staged for a peer that was removed."""

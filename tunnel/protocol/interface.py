@@ -141,10 +141,18 @@ class Interface:
         peer.handle_removal()
         return True
 
-    def erase_sessions(self) -> None:
-        """Forget all sessions and what is staged, as for an interface that goes down."""
+    def handle_down(self) -> None:
+        """The interface went down: forget sessions and staged packets, stop all timers.
+
+        Datagrams are no longer to be handed in. Peers, addresses and counters stay.
+        """
         for peer in self._peers.values():
-            peer.erase()
+            peer.handle_down()
+
+    def handle_up(self, now: float) -> None:
+        """The interface came up again: greet the peers with a persistent keepalive."""
+        for peer in self._peers.values():
+            peer.handle_up(now)
 
     # --- Packets out -----------------------------------------------------------------------------
 
@@ -272,7 +280,7 @@ class Interface:
             self._context.count(Drop.UNKNOWN_HANDSHAKE)
             return
         try:
-            peer.macs().consume_cookie_reply_untrusted(message, now)
+            peer.macs.consume_cookie_reply_untrusted(message, now)
         except CookieError:
             peer.count(Drop.COOKIE_INVALID)
 

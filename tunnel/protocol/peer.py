@@ -36,7 +36,7 @@ places. After 540 s without a new one, nothing secret but the static keys is lef
 from typing import TYPE_CHECKING
 
 from crypto.cookies import MacGenerator
-from crypto.errors import HandshakeError, LowOrderPoint
+from crypto.errors import HandshakeError
 from crypto.handshake import Initiator, Responder, TransportKeys
 from crypto.keys import PresharedKey, PrivateKey, PublicKey
 from crypto.messages import HandshakeResponse
@@ -52,6 +52,7 @@ from .constants import (
     REKEY_TIMEOUT,
 )
 from .context import Context
+from .credentials import Credentials
 from .drops import Drop
 from .events import (
     HandshakeCompleted,
@@ -100,25 +101,20 @@ class Peer(Timed):
         "_attempts",
         "_attempts_since",
         "_context",
-        "_is_low_order",
+        "_credentials",
         "_jitter",
         "_last_accepted_at",
         "_last_accepted_timestamp",
         "_last_handshake_sent_at",
-        "_last_stamp_ns",
-        "_macs",
         "_pending",
         "_refreshed_on_receive",
         "_removed",
         "_staged",
-        "_static_static",
         "drops",
         "endpoint",
         "last_handshake",
         "last_handshake_unix_ns",
         "persistent_keepalive",
-        "preshared_key",
-        "public_key",
         "rx_bytes",
         "sessions",
         "tx_bytes",
@@ -126,8 +122,6 @@ class Peer(Timed):
 
     def __init__(self, context: Context, public_key: PublicKey) -> None:
         super().__init__()
-        self.public_key = public_key
-        self.preshared_key = PresharedKey.ZERO
         self.endpoint: Endpoint | None = None
         self.persistent_keepalive = 0  # seconds, 0 is off
         self.last_handshake: float | None = None
@@ -138,17 +132,14 @@ class Peer(Timed):
         self.sessions = Sessions()
 
         self._context = context
+        self._credentials = Credentials(context, public_key)
         self._staged = Staged(context)
         self._pending: PendingInitiation | None = None
-        self._macs: MacGenerator | None = None
         self._removed = False
-        self._static_static: bytes | None = None
-        self._is_low_order: bool | None = None  # None until it matters: finding out is slow
         # Ours to them.
         self._attempts = 0
         self._attempts_since = 0.0
         self._last_handshake_sent_at = -NEVER
-        self._last_stamp_ns = context.stamps.pop(public_key, 0)
         self._refreshed_on_receive = False
         # Drawn once a session: drawing for every packet that arms a timer would cost too much.
         self._jitter = 0.0
@@ -160,6 +151,16 @@ class Peer(Timed):
         return f"<Peer {self.public_key.to_base64()}>"
 
     # --- Configuration ---------------------------------------------------------------------------
+
+    @property
+    def public_key(self) -> PublicKey:
+        """The peer's name."""
+        return self._credentials.public_key
+
+    @property
+    def preshared_key(self) -> PresharedKey:
+        """Mixed into every handshake; all zero for none."""
+        return self._credentials.preshared_key
 
     @property
     def removed(self) -> bool:
@@ -182,7 +183,7 @@ class Peer(Timed):
 
     def set_preshared_key(self, key: PresharedKey) -> None:
         """Mix `key` into every handshake that completes from now on. Sessions go on."""
-        self.preshared_key = key
+        self._credentials.preshared_key = key
         if self._pending is not None:
             self._pending.initiator.preshared_key = key
 
@@ -201,6 +202,15 @@ class Peer(Timed):
         elif seconds != before:
             self._context.timers.arm(self, Timer.PERSISTENT_KEEPALIVE, now + seconds)
 
+    @property
+    def macs(self) -> MacGenerator:
+        """Puts MACs on messages to this peer, and keeps its cookie."""
+        return self._credentials.macs()
+
+    def static_static(self) -> bytes | None:
+        """Our static key with the peer's, or None if there is nothing to agree on."""
+        return self._credentials.static_static()
+
     # --- Packets out -----------------------------------------------------------------------------
 
     def transport_for_sending(self, now: float) -> "Transport | None":
@@ -216,7 +226,7 @@ class Peer(Timed):
         if self._removed:
             self.count(Drop.PEER_REMOVED)
             return
-        if self._low_order():
+        if self._credentials.is_low_order():
             self.count(Drop.LOW_ORDER_PEER)
             return
         transport = self.transport_for_sending(now)
@@ -328,12 +338,6 @@ class Peer(Timed):
         self._complete(session, now, now - pending.sent_at)
         self._context.outputs.append(Seal(self, session.transport, self._staged.take()))
 
-    def macs(self) -> MacGenerator:
-        """The maker of mac1 and mac2 for messages to this peer, with the cookie it holds."""
-        if self._macs is None:
-            self._macs = MacGenerator(self.public_key)
-        return self._macs
-
     # --- Time ------------------------------------------------------------------------------------
 
     def expire(self, timer: Timer, now: float) -> None:
@@ -342,7 +346,7 @@ class Peer(Timed):
             case Timer.EXPIRE_SESSIONS:
                 self._expire_sessions(now)
             case Timer.ERASE_KEYS:
-                self.erase()
+                self.erase(Drop.KEYS_ERASED)
             case Timer.RETRANSMIT_HANDSHAKE:
                 self._retransmit(now)
             case Timer.NEW_HANDSHAKE:
@@ -356,19 +360,35 @@ class Peer(Timed):
                     self._arm(timer, now + self.persistent_keepalive)
                     self._send_keepalive(now)
 
-    def erase(self) -> None:
-        """Forget all sessions, the handshake under way, its cookie, and what is staged."""
+    def erase(self, reason: Drop) -> None:
+        """Forget all sessions, the handshake under way, its cookie, and what is staged.
+
+        Staged frames are counted under `reason`.
+        """
         if self._pending is not None or self.sessions.standing():
             self._context.outputs.append(KeysErased(self))
         self._forget_pending()
         self._forget(self.sessions.clear())
-        self._macs = None
-        self._drop_staged(Drop.KEYS_ERASED)
+        self._credentials.erase()
+        self._drop_staged(reason)
+
+    def handle_down(self) -> None:
+        """The interface went down: no session, no timer, until traffic or `handle_up`."""
+        self.erase(Drop.INTERFACE_DOWN)
+        for timer in Timer:
+            self._context.timers.cancel(self, timer)
+
+    def handle_up(self, now: float) -> None:
+        """The interface came up: a peer that is to be kept alive is greeted at once."""
+        if self.persistent_keepalive:
+            self._arm(_PERSISTENT_KEEPALIVE, now)
 
     def handle_key_change(self, now: float) -> None:
         """Our private key is another one: nothing made with the old one may send any more."""
-        self._static_static = None
+        self._credentials.handle_key_change()
         self._forget_pending()
+        # The peer may be about to confirm it, and nothing may be sent under it then.
+        self._forget(self.sessions.drop_next())
         for session in self.sessions.standing():
             session.stop_sending()
         self._last_handshake_sent_at = -NEVER
@@ -384,7 +404,7 @@ class Peer(Timed):
         self._forget(self.sessions.clear())
         self._drop_staged(Drop.PEER_REMOVED)
         self._context.timers.remove(self)
-        self._context.remember_stamp(self.public_key, self._last_stamp_ns)
+        self._credentials.handle_removal()
 
     def count(self, reason: Drop, packets: int = 1) -> None:
         """Count drops, for this peer and for the interface."""
@@ -405,7 +425,7 @@ class Peer(Timed):
             if fresh:
                 self._attempts_since = now
             return
-        if self._low_order():
+        if self._credentials.is_low_order():
             return
         self._attempts = 0
         self._attempts_since = now
@@ -448,22 +468,11 @@ class Peer(Timed):
         self._retry_at(now + REKEY_TIMEOUT + context.jitter())
         if context.private_key is None or self.endpoint is None:
             return
-        stamp = context.timestamp(self._last_stamp_ns, now)
-        if stamp is None:
-            return
-        self._last_stamp_ns, timestamp = stamp
         local_index = context.indices.draw()
-        initiator = Initiator(
-            static=context.private_key,
-            remote_static=self.public_key,
-            preshared_key=self.preshared_key,
-            static_static=self.static_static(),
-        )
-        message = initiator.create_initiation(
-            ephemeral=PrivateKey.from_random(context.random(32)),
-            sender=local_index,
-            timestamp=timestamp,
-        )
+        created = self._credentials.create_initiation(local_index, now)
+        if created is None:
+            return
+        initiator, message = created
         self._pending = PendingInitiation(self, initiator, local_index, now)
         context.indices.handshakes[local_index] = self._pending
         self._attempts += 1
@@ -473,7 +482,7 @@ class Peer(Timed):
         self, message: bytes, kind: DatagramKind, endpoint: "Endpoint", now: float
     ) -> None:
         self._last_handshake_sent_at = now
-        data = self.macs().add_macs(message, now)
+        data = self._credentials.macs().add_macs(message, now)
         self.tx_bytes += len(data)
         self._context.timers.cancel(self, Timer.SEND_KEEPALIVE)
         if self.persistent_keepalive:
@@ -491,27 +500,6 @@ class Peer(Timed):
         if self._pending is not None:
             del self._context.indices.handshakes[self._pending.local_index]
             self._pending = None
-
-    def _low_order(self) -> bool:
-        """Whether the peer's key is a low-order point."""
-        if self._is_low_order is None:
-            self._is_low_order = self.public_key.is_low_order
-        return self._is_low_order
-
-    def static_static(self) -> bytes | None:
-        """Our static key with the peer's, computed once for each key of ours; None if it cannot be.
-
-        It cannot without a key of ours, or if the peer's key is a low-order point.
-        """
-        key = self._context.private_key
-        if self._static_static is None and key is not None:
-            try:
-                self._static_static = key.exchange(self.public_key)
-            except LowOrderPoint:
-                self._is_low_order = True
-            else:
-                self._is_low_order = False
-        return self._static_static
 
     # --- Sessions --------------------------------------------------------------------------------
 

@@ -116,6 +116,12 @@ class Sessions:
             self.next = None
         return self._gone(before)
 
+    def drop_next(self) -> list[Session]:
+        """Drop the one that waits for confirmation."""
+        before = self.standing()
+        self.next = None
+        return self._gone(before)
+
     def clear(self) -> list[Session]:
         """Drop all."""
         before = self.standing()
