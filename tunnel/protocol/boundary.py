@@ -1,0 +1,42 @@
+"""What the driver hands to the protocol: endpoints and ciphers, known here by their shape alone."""
+
+from collections.abc import Callable, Hashable
+from typing import Protocol
+
+
+class Endpoint(Hashable, Protocol):
+    """A UDP address a peer is reached at. Immutable; equal endpoints compare equal.
+
+    It may carry more than is seen here (the local address a packet arrived at, a scope): the
+    protocol hands it back as it came.
+    """
+
+    @property
+    def address(self) -> bytes:
+        """4 bytes (IPv4) or 16 bytes (IPv6) in network order."""
+
+    @property
+    def port(self) -> int:
+        """1 to 65535."""
+
+
+class Transport(Protocol):
+    """The cipher of one session. The protocol owns its life; only the driver seals and opens."""
+
+    @property
+    def send_counter(self) -> int:
+        """Messages sealed so far."""
+
+
+MakeTransport = Callable[[bytes, bytes, int, int], Transport]
+"""(send key, receive key, local index, remote index): keys of 32 bytes, indices of 32 bits."""
+
+Random = Callable[[int], bytes]
+"""The given number of unpredictable bytes: `os.urandom`, or a seeded generator in a simulation."""
+
+UnixTime = Callable[[], int]
+"""The wall clock, nanoseconds since 1970."""
+
+RetryEndpoint = Callable[[Endpoint], Endpoint]
+"""The endpoint to try next when the given one did not answer. The place to forget the local
+address it was last heard on, which may be gone."""

@@ -1,0 +1,56 @@
+"""The reasons for which the protocol drops a packet. Each drop is counted under exactly one."""
+
+from enum import StrEnum, unique
+
+
+@unique
+class Drop(StrEnum):
+    """Why a packet went no further; the value is the name users see."""
+
+    # Datagrams that are no handshake message of ours.
+    MALFORMED = "malformed"
+    """Shorter than a header, unknown type, wrong length, or reserved bytes that are not zero."""
+    BAD_MAC1 = "bad_mac1"
+    """The sender does not know our public key."""
+    NO_PRIVATE_KEY = "no_private_key"
+    """The interface has no private key yet."""
+    # Handshake messages under load.
+    COOKIE_REQUIRED = "cookie_required"
+    """No valid mac2 while under load; a cookie reply was sent instead."""
+    RATE_LIMITED = "rate_limited"
+    """Too many handshake messages from this address while under load."""
+    # Handshake messages.
+    HANDSHAKE_INVALID = "handshake_invalid"
+    """Does not decrypt, or a Diffie-Hellman result is zero."""
+    UNKNOWN_PEER = "unknown_peer"
+    """A well-formed initiation by a key that is no peer."""
+    OLD_TIMESTAMP = "old_timestamp"
+    """An initiation that is not newer than the last accepted: a replay, or a clock set back."""
+    HANDSHAKE_FLOOD = "handshake_flood"
+    """An initiation less than 20 ms after the last one of the same peer."""
+    UNKNOWN_HANDSHAKE = "unknown_handshake"
+    """A response or cookie reply to nothing we are waiting for: late, a duplicate, or forged."""
+    COOKIE_INVALID = "cookie_invalid"
+    """A cookie reply that does not decrypt."""
+    # Transport messages.
+    UNKNOWN_SESSION = "unknown_session"
+    """A transport message for an index that is no session of ours."""
+    SESSION_EXPIRED = "session_expired"
+    """A transport message for a session past its time."""
+    SOURCE_NOT_ALLOWED = "source_not_allowed"
+    """A decrypted packet whose source belongs to another peer, or to none."""
+    # Packets to send.
+    NO_PEER = "no_peer"
+    """No allowed IP covers the destination."""
+    LOW_ORDER_PEER = "low_order_peer"
+    """The peer's public key is a low-order point; no session with it can be secret."""
+    STAGED_OVERFLOW = "staged_overflow"
+    """Staged for a session, then pushed out by newer packets or by the bound on memory."""
+    HANDSHAKE_TIMEOUT = "handshake_timeout"
+    """Staged for a session that did not come about in 90 s."""
+    KEYS_ERASED = "keys_erased"
+    """Still staged when everything about the peer was erased."""
+    INTERFACE_DOWN = "interface_down"
+    """Still staged when the interface went down."""
+    PEER_REMOVED = "peer_removed"
+    """Staged for a peer that was removed."""

@@ -1,0 +1,345 @@
+"""The WireGuard machine of one interface: all peers, the index table, demultiplexing, under-load.
+
+It never reads a clock, a socket or a random source: the driver brings datagrams and the time, and
+carries out what comes back. See `Interface` for the order of calls, `peer.py` for the rules.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from crypto.cookies import MacChecker, MacError, source_bytes
+from crypto.errors import CookieError, HandshakeError, MessageError
+from crypto.handshake import Responder
+from crypto.keys import PrivateKey, PublicKey
+from crypto.messages import CookieReply, HandshakeInitiation, HandshakeResponse
+
+from .allowed_ips import AllowedIPs
+from .boundary import Endpoint, MakeTransport, Random, RetryEndpoint, Transport, UnixTime
+from .clock import HandshakeClock
+from .constants import MAX_PEERS_PER_DEADLINE, UNDER_LOAD_TIME
+from .context import Context, Indices, Output
+from .drops import Drop
+from .events import PeerRemoved
+from .outputs import Datagram, DatagramKind
+from .peer import Peer
+from .rate_limiter import RateLimiter
+from .timers import Timer
+
+
+class PeerError(Exception):
+    """A peer that cannot be added: it is there already, or its key is our own."""
+
+
+def _same(endpoint: Endpoint) -> Endpoint:
+    return endpoint
+
+
+class Interface:
+    """All peers of one tunnel, and what they have to say to the driver.
+
+    `random(n)` gives n unpredictable bytes, `unix_time_ns()` the wall clock, `make_transport` the
+    cipher of a new session, `retry_endpoint` the endpoint to try after one that did not answer.
+    `now` is seconds of a clock that never goes back and runs on in suspend.
+
+    The driver, in a loop:
+
+    1. Something happened: a packet to send, a datagram, a deadline, a change of configuration.
+       - *packets to send*: `peer_for_destination`, then `transport_for_sending`; seal and send,
+         then `handle_sent`. Without a transport: `stage`.
+       - *datagrams of type 4*: `transport_for_receiving` with the receiver index, open, drop
+         replays, then `handle_received`, then `source_allowed` for every packet.
+       - *any other datagram*: `handle_message_untrusted`.
+       - *the deadline*: `handle_deadline`.
+    2. `poll_output` until it gives None, and do what it says.
+    3. Sleep until `next_deadline` at the latest. It may be over already when very many timers were
+       due at once: then move waiting packets first, and come back.
+
+    The three `transport_`, `handle_sent` and `handle_received` calls are meant once per batch.
+    """
+
+    def __init__(
+        self,
+        *,
+        random: Random,
+        unix_time_ns: UnixTime,
+        make_transport: MakeTransport,
+        retry_endpoint: RetryEndpoint = _same,
+    ) -> None:
+        self._context = Context(
+            random=random,
+            clock=HandshakeClock(unix_time_ns),
+            make_transport=make_transport,
+            retry_endpoint=retry_endpoint,
+            indices=Indices(random),
+        )
+        self._peers: dict[PublicKey, Peer] = {}
+        self._public_key: PublicKey | None = None
+        self._checker: MacChecker | None = None
+        self._limiter = RateLimiter()
+        self._under_load_until = float("-inf")
+        # The hot paths look sessions up here.
+        self._sessions = self._context.indices.sessions
+        self.peers: Mapping[PublicKey, Peer] = MappingProxyType(self._peers)
+        self.allowed_ips: AllowedIPs[Peer] = AllowedIPs()
+        self.peer_for_destination: Callable[[bytes], Peer | None] = self.allowed_ips.lookup
+        """The peer a packet to this address (4 or 16 bytes) goes to, or None."""
+
+    # --- Configuration ---------------------------------------------------------------------------
+
+    @property
+    def private_key(self) -> PrivateKey | None:
+        """Our key; None until it is set."""
+        return self._context.private_key
+
+    @property
+    def public_key(self) -> PublicKey | None:
+        """The public half of our key."""
+        return self._public_key
+
+    @property
+    def drops(self) -> Mapping[Drop, int]:
+        """Packets dropped, by reason, since the start; those of single peers included."""
+        return self._context.drops
+
+    def set_private_key(self, key: PrivateKey | None, now: float) -> None:
+        """Be `key` from now on. The same key again changes nothing.
+
+        Sessions made with the old key stop sending and new handshakes start on traffic. A peer
+        whose public key is now our own is removed, with a PeerRemoved event.
+        """
+        if key == self._context.private_key:
+            return
+        self._context.private_key = key
+        self._public_key = None if key is None else key.public_key()
+        self._checker = (
+            None
+            if self._public_key is None
+            else MacChecker(self._public_key, random=self._context.random)
+        )
+        own = None if self._public_key is None else self._peers.get(self._public_key)
+        if own is not None:
+            self.remove_peer(own.public_key)
+            self._context.outputs.append(PeerRemoved(own))
+        for peer in self._peers.values():
+            peer.handle_key_change(now)
+
+    def add_peer(self, public_key: PublicKey) -> Peer:
+        """Add a peer with nothing set but its key. Raises PeerError, see there."""
+        if public_key == self._public_key:
+            raise PeerError(f"{public_key.to_base64()} is this interface's own public key")
+        if public_key in self._peers:
+            raise PeerError(f"{public_key.to_base64()} is a peer already")
+        peer = self._peers[public_key] = Peer(self._context, public_key)
+        return peer
+
+    def remove_peer(self, public_key: PublicKey) -> bool:
+        """Remove a peer with all it has; False if it was none."""
+        peer = self._peers.pop(public_key, None)
+        if peer is None:
+            return False
+        self.allowed_ips.remove_peer(peer)
+        peer.handle_removal()
+        return True
+
+    def handle_down(self) -> None:
+        """The interface went down: forget sessions and staged packets, stop all timers.
+
+        Datagrams are no longer to be handed in. Peers, addresses and counters stay.
+        """
+        for peer in self._peers.values():
+            peer.handle_down()
+
+    def handle_up(self, now: float) -> None:
+        """The interface came up again: greet the peers with a persistent keepalive."""
+        for peer in self._peers.values():
+            peer.handle_up(now)
+
+    # --- Packets out -----------------------------------------------------------------------------
+
+    def transport_for_sending(self, peer: Peer, now: float) -> Transport | None:
+        """The cipher to seal packets to `peer` with; None means `stage` them."""
+        return peer.transport_for_sending(now)
+
+    def stage(self, peer: Peer, frame: bytes, now: float) -> None:
+        """Keep `frame` until a session with `peer` stands, and start a handshake for it."""
+        peer.stage(frame, now)
+
+    def handle_sent(
+        self,
+        peer: Peer,
+        transport: Transport,
+        now: float,
+        *,
+        packets: int,
+        wire_bytes: int,
+        data: bool,
+    ) -> None:
+        """`packets` messages of `wire_bytes` in all went to `peer`; `data` if any was not empty."""
+        peer.handle_sent(transport, now, wire_bytes, data=data)
+
+    # --- Datagrams in ----------------------------------------------------------------------------
+
+    def transport_for_receiving(
+        self, index: int, now: float, packets: int = 1
+    ) -> tuple[Peer, Transport] | None:
+        """Whose session `index` is, and its cipher; None, and `packets` counted, if it is none."""
+        session = self._sessions.get(index)
+        if session is None:
+            self._context.count(Drop.UNKNOWN_SESSION, packets)
+            return None
+        if now >= session.expires_at:
+            session.receiver[0].count(Drop.SESSION_EXPIRED, packets)
+            return None
+        return session.receiver
+
+    def handle_received(
+        self,
+        peer: Peer,
+        transport: Transport,
+        endpoint: Endpoint,
+        now: float,
+        *,
+        packets: int,
+        wire_bytes: int,
+        data: bool,
+    ) -> None:
+        """`packets` authentic messages, none of them a replay, came; `data` if any had content."""
+        if packets:
+            peer.handle_received(transport, endpoint, now, wire_bytes, data=data)
+
+    def source_allowed(self, peer: Peer, address: bytes) -> bool:
+        """Whether a packet of `peer` may come from `address`: its longest match is this peer.
+
+        The caller counts the drop (`peer.count(Drop.SOURCE_NOT_ALLOWED)`).
+        """
+        return self.allowed_ips.lookup(address) is peer
+
+    def handle_message_untrusted(
+        self, datagram: bytes | bytearray | memoryview, endpoint: Endpoint, now: float
+    ) -> None:
+        """Take a whole datagram that is not a transport message. Never raises.
+
+        What is wrong with it is counted in `drops`, and nobody is told.
+        """
+        message_type = datagram[0] if len(datagram) else 0
+        try:
+            if message_type == HandshakeInitiation.TYPE:
+                initiation = HandshakeInitiation.parse_untrusted(datagram)
+                self._handle_initiation_untrusted(initiation, bytes(datagram), endpoint, now)
+            elif message_type == HandshakeResponse.TYPE:
+                response = HandshakeResponse.parse_untrusted(datagram)
+                self._handle_response_untrusted(response, bytes(datagram), endpoint, now)
+            elif message_type == CookieReply.TYPE:
+                self._handle_cookie_reply_untrusted(CookieReply.parse_untrusted(datagram), now)
+            else:
+                self._context.count(Drop.MALFORMED)
+        except MessageError:
+            self._context.count(Drop.MALFORMED)
+
+    def _handle_initiation_untrusted(
+        self, message: HandshakeInitiation, data: bytes, endpoint: Endpoint, now: float
+    ) -> None:
+        key = self._context.private_key
+        if key is None:
+            self._context.count(Drop.NO_PRIVATE_KEY)
+            return
+        if not self._admit_untrusted(data, endpoint, now):
+            return
+        try:
+            responder = Responder.consume_initiation_untrusted(
+                message, static=key, static_static=self._static_static
+            )
+        except HandshakeError:
+            self._context.count(Drop.HANDSHAKE_INVALID)
+            return
+        peer = self._peers.get(responder.remote_static)
+        if peer is None:
+            self._context.count(Drop.UNKNOWN_PEER)
+            return
+        peer.accept_initiation(responder, endpoint, now, len(data))
+
+    def _handle_response_untrusted(
+        self, message: HandshakeResponse, data: bytes, endpoint: Endpoint, now: float
+    ) -> None:
+        pending = self._context.indices.handshakes.get(message.receiver)
+        if pending is None:
+            self._context.count(Drop.UNKNOWN_HANDSHAKE)
+            return
+        if self._admit_untrusted(data, endpoint, now):
+            pending.peer.accept_response_untrusted(pending, message, endpoint, now, len(data))
+
+    def _handle_cookie_reply_untrusted(self, message: CookieReply, now: float) -> None:
+        indices = self._context.indices
+        pending = indices.handshakes.get(message.receiver)
+        session = indices.sessions.get(message.receiver)
+        if pending is not None:
+            peer = pending.peer
+        elif session is not None:
+            peer = session.receiver[0]
+        else:
+            self._context.count(Drop.UNKNOWN_HANDSHAKE)
+            return
+        try:
+            peer.macs.consume_cookie_reply_untrusted(message, now)
+        except CookieError:
+            peer.count(Drop.COOKIE_INVALID)
+
+    def _admit_untrusted(self, data: bytes, endpoint: Endpoint, now: float) -> bool:
+        """The cheap checks of a handshake message, before the dear ones."""
+        checker = self._checker
+        if checker is None:
+            self._context.count(Drop.NO_PRIVATE_KEY)
+            return False
+        try:
+            checker.check_mac1(data)
+        except MacError:
+            self._context.count(Drop.BAD_MAC1)
+            return False
+        if now >= self._under_load_until:
+            return True
+        source = source_bytes(endpoint.address, endpoint.port)
+        try:
+            checker.check_mac2(data, source, now)
+        except MacError:
+            reply = checker.create_cookie_reply(data, source, now)
+            self._context.outputs.append(
+                Datagram(None, endpoint, reply.emit(), DatagramKind.COOKIE_REPLY)
+            )
+            self._context.count(Drop.COOKIE_REQUIRED)
+            return False
+        if not self._limiter.allow(endpoint.address, now):
+            self._context.count(Drop.RATE_LIMITED)
+            return False
+        return True
+
+    def _static_static(self, key: PublicKey) -> bytes | None:
+        """Our static key with a peer's, for whoever claims to be that peer."""
+        peer = self._peers.get(key)
+        return None if peer is None else peer.static_static()
+
+    # --- Load and time ---------------------------------------------------------------------------
+
+    def set_under_load(self, now: float) -> None:
+        """For one second, ask senders of handshake messages to prove their address."""
+        self._under_load_until = now + UNDER_LOAD_TIME
+
+    def count_drop(self, reason: Drop, packets: int = 1) -> None:
+        """Count packets the driver dropped for a reason of ours that belong to no peer."""
+        self._context.count(reason, packets)
+
+    def next_deadline(self) -> float | None:
+        """When to call `handle_deadline` next, or None. Early calls do no harm."""
+        return self._context.timers.next_deadline()
+
+    def handle_deadline(self, now: float) -> None:
+        """Run what is due, of up to 64 peers at a time."""
+
+        def expire(peer: Peer, timer: Timer) -> None:
+            peer.expire(timer, now)
+
+        self._context.timers.run(now, MAX_PEERS_PER_DEADLINE, expire)
+
+    def poll_output(self) -> Output | None:
+        """The next thing to do, oldest first; None when there is nothing."""
+        outputs = self._context.outputs
+        return outputs.popleft() if outputs else None

@@ -1,0 +1,133 @@
+"""The sessions of one peer: previous, current, next.
+
+- *current* is the one to send with.
+- *next* is one that we answered to and that the peer has not used yet. Until its first message
+  comes, nobody has proved to hold its keys, so it only receives.
+- *previous* only receives: what the peer sent before it knew of the current one.
+"""
+
+from typing import TYPE_CHECKING
+
+from .constants import (
+    REJECT_AFTER_TIME,
+    REKEY_AFTER_TIME,
+    REKEY_ON_RECEIVE_AFTER_TIME,
+)
+from .timers import NEVER
+
+if TYPE_CHECKING:
+    from .boundary import Transport
+    from .peer import Peer
+
+
+class Session:
+    """The keys of one handshake, in the shape of a transport, and the times they live by.
+
+    `refresh_on_send_at` and `refresh_on_receive_at` are NEVER for the side that answered: two
+    sides that asked for a successor at the same age would collide each time.
+    """
+
+    __slots__ = (
+        "created",
+        "expires_at",
+        "is_initiator",
+        "local_index",
+        "receiver",
+        "refresh_on_receive_at",
+        "refresh_on_send_at",
+        "remote_index",
+        "send_until",
+        "transport",
+    )
+
+    def __init__(
+        self,
+        peer: "Peer",
+        transport: "Transport",
+        *,
+        local_index: int,
+        remote_index: int,
+        is_initiator: bool,
+        now: float,
+    ) -> None:
+        self.transport = transport
+        self.receiver: tuple[Peer, Transport] = (peer, transport)
+        self.local_index = local_index
+        self.remote_index = remote_index
+        self.is_initiator = is_initiator
+        self.created = now
+        self.refresh_on_send_at = now + REKEY_AFTER_TIME if is_initiator else NEVER
+        self.refresh_on_receive_at = now + REKEY_ON_RECEIVE_AFTER_TIME if is_initiator else NEVER
+        self.expires_at = now + REJECT_AFTER_TIME
+        self.send_until = self.expires_at
+
+    def stop_sending(self) -> None:
+        """Go on receiving only: our static key has changed."""
+        self.send_until = self.refresh_on_send_at = self.refresh_on_receive_at = -NEVER
+
+
+class Sessions:
+    """The three places. Every change returns the sessions that lost theirs, to be forgotten."""
+
+    __slots__ = ("current", "next", "previous")
+
+    def __init__(self) -> None:
+        self.previous: Session | None = None
+        self.current: Session | None = None
+        self.next: Session | None = None
+
+    def standing(self) -> list[Session]:
+        """All there are."""
+        return [s for s in (self.previous, self.current, self.next) if s is not None]
+
+    def install_initiated(self, session: Session) -> list[Session]:
+        """Our initiation was answered: the response proves the peer holds the keys."""
+        before = self.standing()
+        # A session the peer initiated meanwhile, which it may be sending with already, is worth
+        # more than the one it was to replace.
+        self.previous = self.next if self.next is not None else self.current
+        self.next = None
+        self.current = session
+        return self._gone(before)
+
+    def install_answered(self, session: Session) -> list[Session]:
+        """We answered an initiation: wait for the first message under the new keys."""
+        before = self.standing()
+        self.previous = None
+        self.next = session
+        return self._gone(before)
+
+    def confirm(self) -> list[Session]:
+        """The first message under `next` came: it is current from now on."""
+        before = self.standing()
+        self.previous = self.current
+        self.current = self.next
+        self.next = None
+        return self._gone(before)
+
+    def expire(self, now: float) -> list[Session]:
+        """Drop those whose time is up."""
+        before = self.standing()
+        if self.previous is not None and now >= self.previous.expires_at:
+            self.previous = None
+        if self.current is not None and now >= self.current.expires_at:
+            self.current = None
+        if self.next is not None and now >= self.next.expires_at:
+            self.next = None
+        return self._gone(before)
+
+    def drop_next(self) -> list[Session]:
+        """Drop the one that waits for confirmation."""
+        before = self.standing()
+        self.next = None
+        return self._gone(before)
+
+    def clear(self) -> list[Session]:
+        """Drop all."""
+        before = self.standing()
+        self.previous = self.current = self.next = None
+        return before
+
+    def _gone(self, before: list[Session]) -> list[Session]:
+        after = self.standing()
+        return [session for session in before if session not in after]
