@@ -86,7 +86,7 @@ def load_record(interface: str, state_dir: Path = STATE_DIR) -> Record | None:
         raise HostError("read state file", str(path), str(error)) from error
     try:
         return parse(text)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise HostError(
             "read state file", str(path), f"not a record of ours: {error}", "delete the file"
         ) from error
@@ -126,7 +126,7 @@ def render(record: Record) -> str:
 
 
 def parse(text: str) -> Record:
-    """The inverse of `render`. Raises ValueError, TypeError or KeyError on anything else."""
+    """The inverse of `render`. Raises what Python does on anything else."""
     document = json.loads(text)
     if document["version"] != _VERSION:
         raise ValueError(f"version {document['version']}, expected {_VERSION}")
