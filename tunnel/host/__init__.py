@@ -1,1 +1,50 @@
-"""The machine around the tunnel, as desired state that is applied, reconciled and undone."""
+"""The machine around the tunnel, as desired state that is applied, reconciled and undone.
+
+    slot = find_default_route_slot() if has_default_route(allowed_ips, table) else None
+    mtu = compute_mtu(endpoints)
+    state = desired_state("tun0", addresses, allowed_ips, mtu=mtu, slot=slot, table=table)
+    applied = apply(state)          # the interface exists; sockets carry state.mark
+    applied = applied.reconcile(other_state)
+    applied.undo()                  # or, from another process: remove("tun0")
+
+Everything but the making and printing of states blocks: call it in a worker thread. All failures
+are HostError. `watch.watch_link` alone is asynchronous (trio).
+"""
+
+from tunnel.host.apply import Applied, apply, reconcile, remove
+from tunnel.host.errors import HostError
+from tunnel.host.links import delete_link, link_exists
+from tunnel.host.mtu import compute_mtu
+from tunnel.host.routes import find_default_route_slot
+from tunnel.host.state import (
+    DefaultRouteSlot,
+    DesiredState,
+    Dns,
+    Route,
+    Rule,
+    describe,
+    desired_state,
+    difference,
+    has_default_route,
+)
+
+__all__ = [
+    "Applied",
+    "DefaultRouteSlot",
+    "DesiredState",
+    "Dns",
+    "HostError",
+    "Route",
+    "Rule",
+    "apply",
+    "compute_mtu",
+    "delete_link",
+    "describe",
+    "desired_state",
+    "difference",
+    "find_default_route_slot",
+    "has_default_route",
+    "link_exists",
+    "reconcile",
+    "remove",
+]

@@ -1,0 +1,366 @@
+"""The state on a real kernel: set up, changed by the fewest steps, undone without a trace."""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address, ip_interface, ip_network
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.integration.host.conftest import Namespace
+from tunnel.host import (
+    DefaultRouteSlot,
+    DesiredState,
+    HostError,
+    apply,
+    compute_mtu,
+    delete_link,
+    desired_state,
+    find_default_route_slot,
+    link_exists,
+    reconcile,
+    remove,
+)
+from tunnel.host.machine import Machine
+from tunnel.host.record import load_record, record_path
+from tunnel.host.state import Item
+
+pytestmark = pytest.mark.root
+
+ADDRESSES = ("10.9.0.1/24", "10.8.0.1/32", "fd00:9::1/64")
+ALLOWED = ("10.9.0.7/32", "10.20.0.0/16", "fd00:9::/64", "fd00:20::/48")
+EVERYTHING = ("0.0.0.0/0", "::/0", "10.20.0.0/16")
+
+
+def state(
+    interface: str = "tun0",
+    addresses: tuple[str, ...] = ADDRESSES,
+    allowed: tuple[str, ...] = ALLOWED,
+    mtu: int = 1420,
+    slot: DefaultRouteSlot | None = None,
+    fwmark: int = 0,
+) -> DesiredState:
+    return desired_state(
+        interface,
+        [ip_interface(text) for text in addresses],
+        [ip_network(text) for text in allowed],
+        mtu=mtu,
+        slot=slot,
+        fwmark=fwmark,
+    )
+
+
+def test_addresses_mtu_and_routes(ns: Namespace, tmp_path: Path) -> None:
+    before = ns.snapshot()
+    applied = apply(state(), netns=ns.path, state_dir=tmp_path)
+
+    link = ns.ip("address", "show", "tun0")
+    assert "mtu 1420" in link
+    assert ",UP" in link
+    for address in ADDRESSES:
+        assert f" {address} " in link
+    assert "fe80::" not in link, "no link-local address, as on the kernel's devices"
+    routes = ns.ip("-4", "route", "show", "dev", "tun0") + ns.ip(
+        "-6", "route", "show", "dev", "tun0"
+    )
+    assert "10.20.0.0/16" in routes
+    assert "fd00:20::/48" in routes
+    assert "10.9.0.7" not in routes, "the address covers it already"
+
+    assert applied.undo() is True
+    assert ns.snapshot() == before
+    assert applied.undo() is False
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_everything_by_the_tunnel(ns: Namespace, tmp_path: Path) -> None:
+    before = ns.snapshot()
+    slot = find_default_route_slot(netns=ns.path)
+    assert slot == DefaultRouteSlot(51820, 32765)
+    wanted = state(allowed=EVERYTHING, slot=slot)
+    applied = apply(wanted, netns=ns.path, state_dir=tmp_path)
+
+    for version, far in (("-4", "198.51.100.1"), ("-6", "2001:db8:ffff::1")):
+        rules = ns.ip(version, "rule").splitlines()
+        assert [line for line in rules if "0xca6c" in line] == [
+            "32500:\tfrom all fwmark 0xca6c lookup main",
+            "32764:\tnot from all fwmark 0xca6c lookup main suppress_prefixlength 0",
+            "32765:\tnot from all fwmark 0xca6c lookup 51820",
+        ]
+        assert "dev tun0" in ns.ip(version, "route", "get", far)
+        assert "dev out0" in ns.ip(version, "route", "get", far, "mark", "51820")
+    assert "dev out0" in ns.ip("route", "get", "192.0.2.77"), "specific routes of main stay"
+    table = ns.run("nft", "list", "table", "inet", "tunnel-tun0")
+    assert 'iifname != "tun0" ip daddr 10.9.0.1 fib saddr type != local counter' in table
+    assert "= 1" in ns.run("sysctl", "net.ipv4.conf.all.src_valid_mark")
+
+    assert applied.undo()
+    assert ns.snapshot() == before
+
+
+@pytest.mark.parametrize("first_down", ["tun0", "tun1"])
+def test_two_full_tunnels(ns: Namespace, tmp_path: Path, first_down: str) -> None:
+    ns.add_tun("tun1")
+    before = ns.snapshot()
+    for name, address in (("tun0", "10.9.0.1/24"), ("tun1", "10.8.0.1/24")):
+        slot = find_default_route_slot(netns=ns.path)
+        wanted = state(name, (address, "fd00:9::1/64"), ("0.0.0.0/0", "::/0"), slot=slot)
+        apply(wanted, netns=ns.path, state_dir=tmp_path)
+        assert f"dev {name}" in ns.ip("route", "get", "198.51.100.1"), "the newest carries it all"
+    for mark in ("51820", "51821"):
+        for version, far in (("-4", "198.51.100.1"), ("-6", "2001:db8:ffff::1")):
+            outer = ns.ip(version, "route", "get", far, "mark", mark)
+            assert "dev out0" in outer, "neither's UDP runs into the other tunnel"
+
+    assert remove(first_down, netns=ns.path, state_dir=tmp_path)
+    last = "tun1" if first_down == "tun0" else "tun0"
+    for version, far in (("-4", "198.51.100.1"), ("-6", "2001:db8:ffff::1")):
+        assert f"dev {last}" in ns.ip(version, "route", "get", far)
+    assert "dev out0" in ns.ip("route", "get", "192.0.2.77"), "its suppress rule is still there"
+    assert "= 1" in ns.run("sysctl", "net.ipv4.conf.all.src_valid_mark")
+
+    assert remove(last, netns=ns.path, state_dir=tmp_path)
+    assert ns.snapshot() == before
+
+
+def test_mark_whose_table_is_taken_is_passed_over(ns: Namespace) -> None:
+    ns.ip("-6", "route", "add", "2001:db8:7::/48", "dev", "out0", "table", "51820")
+    assert find_default_route_slot(netns=ns.path).mark == 51821
+
+
+@contextmanager
+def failing(number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Item]]:
+    """The `number`-th addition fails, after it was done: the hardest case for the undo."""
+    added: list[Item] = []
+    real = Machine.add
+
+    def add(machine: Machine, item: Item) -> None:
+        real(machine, item)
+        added.append(item)
+        if len(added) == number:
+            raise HostError("add", str(item), "injected", "none")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Machine, "add", add)
+        yield added
+
+
+def test_failure_of_each_step_undoes_all_before(
+    ns: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = ns.snapshot()
+    wanted = state(allowed=EVERYTHING, slot=DefaultRouteSlot())
+    for number in range(1, len(wanted.items()) + 1):
+        with failing(number, monkeypatch) as added:
+            with pytest.raises(HostError, match="injected"):
+                apply(wanted, netns=ns.path, state_dir=tmp_path)
+            assert len(added) >= number
+        assert ns.snapshot() == before, f"after failing at {wanted.items()[number - 1]}"
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_failure_while_reconciling_leaves_the_old_state(
+    ns: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = state()
+    apply(old, netns=ns.path, state_dir=tmp_path)
+    before, record = ns.snapshot(), load_record("tun0", tmp_path)
+    new = state(
+        addresses=("10.9.0.2/24", "fd00:9::1/64"), allowed=EVERYTHING, slot=DefaultRouteSlot()
+    )
+    steps = len(set(new.items()) - set(old.items()))
+    assert steps >= 8
+    for number in range(1, steps + 1):
+        with failing(number, monkeypatch) as added:
+            with pytest.raises(HostError, match="injected"):
+                reconcile(new, netns=ns.path, state_dir=tmp_path)
+            assert len(added) >= number
+        assert sorted(ns.snapshot().split()) == sorted(before.split())
+        assert load_record("tun0", tmp_path) == record
+    reconcile(new, netns=ns.path, state_dir=tmp_path)
+    assert "dev tun0" in ns.ip("route", "get", "198.51.100.1")
+
+
+def test_route_that_another_device_has_is_named(ns: Namespace, tmp_path: Path) -> None:
+    ns.ip("route", "add", "10.20.0.0/16", "via", "192.0.2.9")
+    before = ns.snapshot()
+    with pytest.raises(HostError) as caught:
+        apply(state(), netns=ns.path, state_dir=tmp_path)
+    assert caught.value.subject == "route 10.20.0.0/16"
+    assert caught.value.remedy
+    assert ns.snapshot() == before
+
+
+def test_reconcile_touches_only_what_differs(
+    ns: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply(state(), netns=ns.path, state_dir=tmp_path)
+    done: list[str] = []
+    real_add, real_remove = Machine.add, Machine.remove
+
+    def add(machine: Machine, item: Item) -> None:
+        done.append(f"+ {item}")
+        real_add(machine, item)
+
+    def remove_(machine: Machine, item: Item) -> None:
+        done.append(f"- {item}")
+        real_remove(machine, item)
+
+    monkeypatch.setattr(Machine, "add", add)
+    monkeypatch.setattr(Machine, "remove", remove_)
+    new = state(addresses=(*ADDRESSES, "10.7.0.1/32"), allowed=(*ALLOWED[:3], "fd00:21::/48"))
+    reconcile(new, netns=ns.path, state_dir=tmp_path)
+    assert done == ["+ address 10.7.0.1/32", "+ route fd00:21::/48", "- route fd00:20::/48"]
+
+    done.clear()
+    reconcile(new, netns=ns.path, state_dir=tmp_path)
+    assert done == []
+
+    reconcile(state(mtu=1300), netns=ns.path, state_dir=tmp_path)
+    assert "mtu 1300" in ns.ip("link", "show", "tun0")
+
+
+def test_reconcile_mends_what_others_took_away(ns: Namespace, tmp_path: Path) -> None:
+    wanted = state(allowed=EVERYTHING, slot=DefaultRouteSlot())
+    apply(wanted, netns=ns.path, state_dir=tmp_path)
+    before = sorted(ns.snapshot().split())
+    ns.ip("route", "flush", "table", "51820")
+    ns.ip("rule", "delete", "table", "main", "suppress_prefixlength", "0")
+    ns.run("nft", "flush", "ruleset")
+    ns.ip("address", "delete", "10.9.0.1/24", "dev", "tun0")
+    ns.ip("link", "set", "tun0", "down")
+    reconcile(wanted, netns=ns.path, state_dir=tmp_path)
+    assert sorted(ns.snapshot().split()) == before
+
+
+def test_address_replaced_within_its_network(ns: Namespace, tmp_path: Path) -> None:
+    apply(state(), netns=ns.path, state_dir=tmp_path)
+    # Deleting the primary address takes the secondary one along.
+    reconcile(
+        state(addresses=("10.9.0.2/24",), allowed=("10.20.0.0/16",)),
+        netns=ns.path,
+        state_dir=tmp_path,
+    )
+    shown = ns.ip("-br", "address", "show", "tun0").split()
+    assert shown[2:] == ["10.9.0.2/24"]
+    assert "10.20.0.0/16" in ns.ip("route", "show", "dev", "tun0")
+
+
+def test_what_others_added_stays(ns: Namespace, tmp_path: Path) -> None:
+    apply(state(), netns=ns.path, state_dir=tmp_path)
+    ns.ip("address", "add", "10.66.0.1/32", "dev", "tun0")
+    ns.ip("rule", "add", "fwmark", "51820", "table", "77", "priority", "100")
+    reconcile(state(), netns=ns.path, state_dir=tmp_path)
+    remove("tun0", netns=ns.path, state_dir=tmp_path)
+    assert "10.66.0.1" in ns.ip("address", "show", "tun0")
+    assert "lookup 77" in ns.ip("rule")
+
+
+def test_down_after_kill(ns: Namespace, tmp_path: Path) -> None:
+    ns.ip("link", "delete", "tun0")
+    before = ns.snapshot()
+    ns.add_tun("tun0")
+    apply(state(allowed=EVERYTHING, slot=DefaultRouteSlot()), netns=ns.path, state_dir=tmp_path)
+    assert record_path("tun0", tmp_path).exists()
+    # With the process the device goes, its addresses and routes with it; a namesake may follow.
+    assert delete_link("tun0", netns=ns.path)
+    ns.ip("link", "add", "tun0", "type", "bridge")
+    ns.ip("address", "add", "10.9.0.1/24", "dev", "tun0")
+    assert remove("tun0", netns=ns.path, state_dir=tmp_path) is True
+    assert "10.9.0.1/24" in ns.ip("address", "show", "tun0"), "that one is not ours"
+    assert delete_link("tun0", netns=ns.path)
+    assert not link_exists("tun0", netns=ns.path)
+    assert delete_link("tun0", netns=ns.path) is False
+    assert ns.snapshot() == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_up_again_after_kill(ns: Namespace, tmp_path: Path) -> None:
+    wanted = state(allowed=EVERYTHING, slot=DefaultRouteSlot())
+    apply(wanted, netns=ns.path, state_dir=tmp_path)
+    once = sorted(ns.snapshot().split())
+    ns.ip("link", "delete", "tun0")
+    ns.add_tun("tun0")
+    apply(wanted, netns=ns.path, state_dir=tmp_path)
+    assert sorted(ns.snapshot().split()) == once
+
+
+def test_record_of_another_namespace_is_respected(ns: Namespace, tmp_path: Path) -> None:
+    apply(state(), netns=ns.path, state_dir=tmp_path)
+    with pytest.raises(HostError, match="another network namespace"):
+        remove("tun0", state_dir=tmp_path)
+
+
+def test_missing_interface_and_namespace(ns: Namespace, tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="no such interface"):
+        apply(state("nope"), netns=ns.path, state_dir=tmp_path)
+    with pytest.raises(HostError, match="enter namespace"):
+        apply(state(), netns="/run/netns/tho-nope", state_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_keeps_the_old_record_whole(ns: Namespace, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=True)
+    try:
+        apply(state(), netns=ns.path, state_dir=disk)
+        before, record = ns.snapshot(), load_record("tun0", disk)
+        with contextlib.suppress(OSError), open(disk / "fill", "wb", 0) as fill:
+            while fill.write(b"x" * 4096):
+                pass
+        more = state(allowed=tuple(f"10.30.{n}.0/24" for n in range(64)))
+        with pytest.raises(HostError, match="write state file") as caught:
+            reconcile(more, netns=ns.path, state_dir=disk)
+        assert caught.value.remedy
+        assert load_record("tun0", disk) == record
+        assert ns.snapshot() == before
+        assert remove("tun0", netns=ns.path, state_dir=disk)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_mtu_from_the_machine(ns: Namespace, tmp_path: Path) -> None:
+    near, far, far6 = map(ip_address, ("192.0.2.2", "203.0.113.5", "2001:db8:5::1"))
+    assert compute_mtu([], netns=ns.path) == 1420
+    ns.ip("link", "set", "out0", "mtu", "1400")
+    assert compute_mtu([], netns=ns.path) == 1320, "the default route's device"
+    assert compute_mtu([near], netns=ns.path) == 1320
+    ns.ip("route", "add", "203.0.113.0/24", "via", "192.0.2.2", "mtu", "1300")
+    assert compute_mtu([near, far, far6], netns=ns.path) == 1220, "the smallest"
+    ns.ip("route", "add", "unreachable", "2001:db8:5::/48")
+    assert compute_mtu([far6], netns=ns.path) == 1320, "no route to it: the default route"
+    ns.ip("route", "del", "default")
+    ns.ip("-6", "route", "del", "default")
+    assert compute_mtu([far6], netns=ns.path) == 1420
+
+    ns.ip("route", "add", "default", "via", "192.0.2.2")
+    slot = DefaultRouteSlot()
+    wanted = state(allowed=("0.0.0.0/0",), mtu=1320, slot=slot)
+    apply(wanted, netns=ns.path, state_dir=tmp_path)
+    other = ip_address("198.51.100.9")
+    for mark in (0, slot.mark):
+        mtu = compute_mtu([other], interface="tun0", mark=mark, netns=ns.path)
+        assert mtu == 1320, "the tunnel's own route does not count"
+
+
+def test_in_a_worker_thread_of_trio_without_leaking_descriptors(
+    ns: Namespace, tmp_path: Path
+) -> None:
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    async def main() -> None:
+        await trio.to_thread.run_sync(lambda: compute_mtu([], netns=ns.path))
+        before = descriptors()
+        for _ in range(3):
+            await trio.to_thread.run_sync(lambda: apply(state(), netns=ns.path, state_dir=tmp_path))
+            await trio.to_thread.run_sync(lambda: remove("tun0", netns=ns.path, state_dir=tmp_path))
+        assert descriptors() == before
+        # The pool's thread came back from the other namespace.
+        assert not await trio.to_thread.run_sync(link_exists, "tun0")
+
+    trio.run(main)

@@ -1,0 +1,226 @@
+"""Make the machine equal to a desired state, change it, and undo it.
+
+All functions block: call them in a worker thread. They work in the namespace at the path `netns`
+(None: the caller's), and keep a record per tunnel in `state_dir`, see `record.py`. A failure on
+the way takes back exactly what was done and raises HostError.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunnel.host import netfilter
+from tunnel.host.dns import choose_backend
+from tunnel.host.errors import HostError
+from tunnel.host.links import require_ifindex
+from tunnel.host.machine import Machine, Undo, current_index, replaces
+from tunnel.host.namespaces import inside, namespace_id
+from tunnel.host.record import (
+    STATE_DIR,
+    Record,
+    delete_record,
+    load_record,
+    other_records,
+    record_path,
+    save_record,
+)
+from tunnel.host.rtnetlink import rtnetlink, step
+from tunnel.host.state import DesiredState, Dns, Item, Sysctl
+from tunnel.host.sysctl import read_sysctl
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A state that stands on the machine: change it or undo it."""
+
+    state: DesiredState
+    netns: Path | str | None = None
+    state_dir: Path = STATE_DIR
+
+    def reconcile(self, state: DesiredState) -> "Applied":
+        """See `reconcile`."""
+        return reconcile(state, netns=self.netns, state_dir=self.state_dir)
+
+    def undo(self) -> bool:
+        """See `remove`."""
+        return remove(self.state.interface, netns=self.netns, state_dir=self.state_dir)
+
+
+def apply(
+    state: DesiredState, *, netns: Path | str | None = None, state_dir: Path = STATE_DIR
+) -> Applied:
+    """Set everything up for an interface that exists.
+
+    What a killed predecessor of the same name left behind is removed first.
+    """
+    with inside(netns):
+        stale = load_record(state.interface, state_dir)
+        if stale is not None and stale.netns == namespace_id():
+            _remove(stale, state_dir)
+        _change(state, None, state_dir)
+    return Applied(state, netns, state_dir)
+
+
+def reconcile(
+    state: DesiredState, *, netns: Path | str | None = None, state_dir: Path = STATE_DIR
+) -> Applied:
+    """Change what stands, by the fewest steps: what is there and wanted is not touched.
+
+    Adds what is missing on the machine, also when somebody else took it away, and removes what we
+    added before and the new state does not have. Objects that we did not add are left alone.
+    """
+    with inside(netns):
+        record = load_record(state.interface, state_dir)
+        if record is not None and record.netns != namespace_id():
+            record = None
+        _change(state, record, state_dir)
+    return Applied(state, netns, state_dir)
+
+
+def remove(interface: str, *, netns: Path | str | None = None, state_dir: Path = STATE_DIR) -> bool:
+    """Undo what was done for the tunnel, by whatever process: also after a kill -9.
+
+    Idempotent; returns whether there was anything. Goes on after a failure with the rest, keeps
+    the record then, and raises the first HostError at the end.
+    """
+    with inside(netns):
+        record = load_record(interface, state_dir)
+        if record is None:
+            # Only the firewall can be known without a record, by its name.
+            if not netfilter.has_firewall(interface):
+                return False
+            netfilter.remove_firewall(interface)
+            return True
+        if record.netns != namespace_id():
+            raise HostError(
+                "remove",
+                interface,
+                "it was set up in another network namespace",
+                f"run it in there; if that is gone, delete {record_path(interface, state_dir)}",
+            )
+        _remove(record, state_dir)
+        return True
+
+
+def _remove(record: Record, state_dir: Path) -> None:
+    with rtnetlink() as netlink, step("remove", record.interface):
+        index = current_index(netlink, record.interface, record.ifindex)
+        machine = Machine(netlink, record.interface, index, dict(record.sysctls), record.dns)
+        failures = _run_all(
+            [lambda item=item: machine.remove(item) for item in reversed(record.items)]  # type: ignore[misc]
+        )
+    if failures:
+        raise failures[0]
+    delete_record(record.interface, state_dir)
+
+
+def _change(state: DesiredState, record: Record | None, state_dir: Path) -> None:
+    with rtnetlink() as netlink, step("set up", state.interface):
+        index = require_ifindex(netlink, state.interface)
+        old = record.items if record else ()
+        new = state.items()
+        planned = Record(
+            state.interface,
+            index,
+            namespace_id(),
+            # Everything that may be there at any time until the change is complete.
+            items=(*(item for item in old if item not in new), *new),
+            sysctls=_sysctls_before(state, record, state_dir),
+            dns=_dns_backend(new, record),
+        )
+        machine = Machine(netlink, state.interface, index, dict(planned.sysctls), planned.dns)
+        save_record(planned, state_dir)
+        undos: list[Undo] = []
+        try:
+            _step_by_step(machine, old, new, undos)
+            if planned.items != new:
+                save_record(_with_items(planned, new), state_dir)
+        except BaseException as error:
+            steps_back = list(reversed(undos))
+            if old:
+                steps_back.append(lambda: _settle(machine, old, []))
+            for failure in _run_all(steps_back):
+                error.add_note(f"while undoing: {failure}")
+            _restore_record(record, state.interface, state_dir)
+            raise
+
+
+def _step_by_step(
+    machine: Machine, old: Sequence[Item], new: Sequence[Item], undos: list[Undo]
+) -> None:
+    """Additions in order, then removals in reverse; each with its undo noted."""
+    places_before = {replaces(item): item for item in old}
+    places_after = {replaces(item) for item in new}
+    there = machine.present(new, old)
+    for item in new:
+        if item not in there:
+            _add(machine, item, places_before.get(replaces(item)), undos)
+    for item in reversed(old):
+        if replaces(item) not in places_after:
+            undos.append(lambda item=item: machine.add(item))  # type: ignore[misc]
+            machine.remove(item)
+    if old:
+        _settle(machine, new, undos)
+
+
+def _settle(machine: Machine, wanted: Sequence[Item], undos: list[Undo]) -> None:
+    """Put back what the kernel took along with something else.
+
+    The removal of an IPv4 address can take others of its network along, that of the last one all
+    IPv4 routes of the interface.
+    """
+    there = machine.present(wanted, wanted)
+    for item in wanted:
+        if item not in there:
+            _add(machine, item, None, undos)
+
+
+def _add(machine: Machine, item: Item, replaced: Item | None, undos: list[Undo]) -> None:
+    # Noted before it is done: undoing what was not done is harmless, and some are several calls.
+    undos.append(machine.prepare(item, replaced if replaced != item else None))
+    machine.add(item)
+
+
+def _run_all(actions: Iterable[Callable[[], None]]) -> list[HostError]:
+    failures = []
+    for action in actions:
+        try:
+            action()
+        except HostError as error:
+            failures.append(error)
+    return failures
+
+
+def _with_items(record: Record, items: tuple[Item, ...]) -> Record:
+    return Record(record.interface, record.ifindex, record.netns, items, record.sysctls, record.dns)
+
+
+def _restore_record(record: Record | None, interface: str, state_dir: Path) -> None:
+    if record is None:
+        delete_record(interface, state_dir)
+    else:
+        save_record(record, state_dir)
+
+
+def _sysctls_before(
+    state: DesiredState, record: Record | None, state_dir: Path
+) -> tuple[tuple[str, str], ...]:
+    """The values to put back at the very end, when the last tunnel that set them is gone.
+
+    The first tunnel found the machine's own value; one that comes later finds the first one's,
+    and takes over what the first one noted.
+    """
+    known = dict(record.sysctls) if record else {}
+    for item in state.items():
+        if isinstance(item, Sysctl) and item.name not in known:
+            known[item.name] = read_sysctl(item.name)
+            for other in other_records(state.interface, state_dir):
+                if other.netns == namespace_id() and item.name in dict(other.sysctls):
+                    known[item.name] = dict(other.sysctls)[item.name]
+    return tuple(known.items())
+
+
+def _dns_backend(items: Iterable[Item], record: Record | None) -> str:
+    if record is not None and record.dns:
+        return record.dns
+    return choose_backend() if any(isinstance(item, Dns) for item in items) else ""

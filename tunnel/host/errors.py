@@ -1,0 +1,38 @@
+"""The one exception family of this room."""
+
+import errno
+import os
+
+# What mends an error of the kernel, by errno. Only those that a person can act upon.
+_REMEDIES = {
+    errno.EPERM: "run as root, or give the program CAP_NET_ADMIN",
+    errno.EACCES: "check that IPv6 is on: sysctl net.ipv6.conf.all.disable_ipv6=0",
+    errno.EEXIST: "remove the other one first, or take this one out of the conf",
+    errno.ENODEV: "the interface is gone: bring the tunnel up again",
+    errno.ENETDOWN: "set the interface up first",
+    errno.ENOSPC: "make room on the disk that holds the state file",
+    errno.EROFS: "make the folder of the state file writable",
+    errno.EOPNOTSUPP: "the kernel lacks this feature: load its module or use another kernel",
+    errno.EINVAL: "check the value in the conf",
+}
+
+
+class HostError(Exception):
+    """A change of the machine failed; whatever was done on the way was undone.
+
+    `step` is what was being done ("add route"), `subject` to what ("10.0.0.0/8 dev tun0"),
+    `reason` what went wrong and `remedy` what a person can do about it.
+    """
+
+    def __init__(self, step: str, subject: str, reason: str, remedy: str = "") -> None:
+        text = f"{step} {subject}: {reason}"
+        super().__init__(f"{text} ({remedy})" if remedy else text)
+        self.step = step
+        self.subject = subject
+        self.reason = reason
+        self.remedy = remedy
+
+    @classmethod
+    def from_errno(cls, step: str, subject: str, code: int, remedy: str = "") -> "HostError":
+        """The error for a kernel's errno, with the usual remedy unless one is given."""
+        return cls(step, subject, os.strerror(abs(code)), remedy or _REMEDIES.get(abs(code), ""))

@@ -1,0 +1,141 @@
+"""One tunnel's objects on the machine: see them, add one, take one away.
+
+This is the only place which knows how each kind of object is handled; `apply.py` decides when.
+"""
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+from tunnel.host import addresses, dns, links, netfilter, routes, rules, sysctl
+from tunnel.host.errors import HostError
+from tunnel.host.rtnetlink import find_ifindex, step
+from tunnel.host.state import Address, Dns, Firewall, Item, Link, Route, Rule, Sysctl
+
+Undo = Callable[[], None]
+
+
+class Machine:
+    """The calling thread's namespace, as far as the tunnel `interface` is concerned.
+
+    `index` is the interface's number, 0 if it is gone: its addresses and routes went with it.
+    `dns_backend` says how name servers are set, `sysctls` holds the values found before.
+    """
+
+    def __init__(
+        self, netlink: Any, interface: str, index: int, sysctls: dict[str, str], dns_backend: str
+    ) -> None:
+        self._netlink = netlink
+        self._interface = interface
+        self._index = index
+        self._sysctls = sysctls
+        self._dns_backend = dns_backend
+
+    def present(self, wanted: Iterable[Item], known: Iterable[Item]) -> set[Item]:
+        """Those of `wanted` that are there.
+
+        What cannot be read back from the machine (DNS, the content of the firewall) counts as
+        there when it is among the `known`, which is what we did before.
+        """
+        seen: set[Item] = set(rules.list_rules(self._netlink))
+        if self._index:
+            seen |= addresses.list_addresses(self._netlink, self._index)
+            seen |= routes.list_routes(self._netlink, self._index)
+            mtu, up = links.read_link(self._netlink, self._index)
+            if up:
+                seen.add(Link(mtu))
+        before = set(known)
+        return {item for item in wanted if item in seen or self._still(item, before)}
+
+    def _still(self, item: Item, before: set[Item]) -> bool:
+        match item:
+            case Firewall():
+                return item in before and netfilter.has_firewall(self._interface)
+            case Sysctl():
+                return sysctl.read_sysctl(item.name) == item.value
+            case Dns():
+                return item in before
+            case _:
+                return False
+
+    def add(self, item: Item) -> None:
+        """Put one there that is not; a firewall, link or DNS setting replaces the one before."""
+        with step("add", item):
+            self._add(item)
+
+    def _add(self, item: Item) -> None:
+        match item:
+            case Address():
+                addresses.add_address(self._netlink, self._index, item)
+            case Link():
+                links.set_link(self._netlink, self._index, item)
+                # Else the kernel drops all of a network's addresses with the first of them.
+                with suppress(HostError):
+                    sysctl.write_conf(self._interface, "promote_secondaries", "1")
+            case Route():
+                routes.add_route(self._netlink, self._index, item)
+            case Rule():
+                rules.add_rule(self._netlink, item)
+            case Sysctl():
+                sysctl.write_sysctl(item.name, item.value)
+            case Firewall():
+                netfilter.set_firewall(self._interface, item)
+            case Dns():
+                dns.set_dns(self._interface, self._index, item, self._dns_backend)
+
+    def remove(self, item: Item) -> None:
+        """Take one away; no error if it is gone."""
+        with step("remove", item):
+            self._remove(item)
+
+    def _remove(self, item: Item) -> None:
+        match item:
+            case Address() if self._index:
+                addresses.remove_address(self._netlink, self._index, item)
+            case Link() if self._index:
+                mtu, up = links.read_link(self._netlink, self._index)
+                if up:
+                    links.restore_link(self._netlink, self._index, mtu, up=False)
+            case Route() if self._index:
+                routes.remove_route(self._netlink, self._index, item)
+            case Rule():
+                rules.remove_rule(self._netlink, item)
+            case Sysctl():
+                self._put_back(item)
+            case Firewall():
+                netfilter.remove_firewall(self._interface)
+            case Dns():
+                dns.unset_dns(self._interface, self._index, self._dns_backend)
+            case _:
+                pass
+
+    def prepare(self, item: Item, replaced: Item | None) -> Undo:
+        """Before `item` is added in the place of `replaced` (or nothing): what takes it back."""
+        if isinstance(item, Link):
+            mtu, up = links.read_link(self._netlink, self._index)
+            return lambda: links.restore_link(self._netlink, self._index, mtu, up)
+        if replaced is not None:
+            return lambda: self.add(replaced)
+        return lambda: self.remove(item)
+
+    def _put_back(self, item: Sysctl) -> None:
+        # Another full tunnel may need it still, ours or not: its rule is the sign.
+        if any(rule.invert for rule in rules.list_rules(self._netlink)):
+            return
+        old = self._sysctls.get(item.name)
+        if old is not None:
+            sysctl.write_sysctl(item.name, old)
+
+
+def current_index(netlink: Any, interface: str, index: int) -> int:
+    """`index` if the interface of that name still has it, else 0: it is another one by now."""
+    return index if find_ifindex(netlink, interface) == index else 0
+
+
+def replaces(item: Item) -> object:
+    """What identifies the place an item takes: two items of one place replace each other."""
+    if isinstance(item, Link | Firewall | Dns):
+        return type(item)
+    if isinstance(item, Sysctl):
+        return item.name
+    return item

@@ -1,0 +1,83 @@
+"""The nftables table of a full tunnel, put there and taken away in one transaction by nft(8).
+
+Its three chains are wg-quick(8)'s: packets to the tunnel's addresses which came in elsewhere are
+dropped (anti-spoofing), and the mark of our UDP is kept in conntrack, so that rp_filter with
+src_valid_mark judges the replies by the route our packets took.
+"""
+
+import re
+
+from tunnel.host.errors import HostError
+from tunnel.host.programs import run_program
+from tunnel.host.state import Firewall
+
+
+def table_name(interface: str) -> str:
+    """The name of our table; characters that nft refuses in names are escaped as /XX."""
+    return "tunnel-" + re.sub(r"[^A-Za-z0-9_.-]", lambda hit: f"/{ord(hit[0]):02x}", interface)
+
+
+def render(interface: str, firewall: Firewall) -> str:
+    """The nft commands which replace our table by this one, whether it was there or not."""
+    name = table_name(interface)
+    # A full tunnel of one family leaves the other's packets alone.
+    only = f"meta nfproto ipv{firewall.versions[0]} " if len(firewall.versions) == 1 else ""
+    guard = [
+        f'    iifname != "{interface}" {"ip" if address.version == 4 else "ip6"} daddr {address} '
+        "fib saddr type != local counter drop"
+        for address in firewall.addresses
+    ]
+    lines = [
+        f"add table inet {name}",
+        f"delete table inet {name}",
+        f"table inet {name} {{",
+        "  chain preraw {",
+        "    type filter hook prerouting priority -300; policy accept;",
+        *guard,
+        "  }",
+        "  chain premangle {",
+        "    type filter hook prerouting priority -150; policy accept;",
+        # Unlike wg-quick's, only our own mark is restored: those of others stay.
+        f"    {only}meta l4proto udp ct mark {firewall.mark:#x} meta mark set ct mark",
+        "  }",
+        "  chain postmangle {",
+        "    type filter hook postrouting priority -150; policy accept;",
+        f"    {only}meta l4proto udp meta mark {firewall.mark:#x} ct mark set meta mark",
+        "  }",
+        "}",
+    ]
+    return "\n".join([*lines, ""])
+
+
+def set_firewall(interface: str, firewall: Firewall) -> None:
+    """Put our table in place, or replace it; checked first, then in one transaction."""
+    commands = render(interface, firewall)
+    _nft("check firewall", interface, commands, "-c")
+    _nft("set firewall", interface, commands)
+
+
+def remove_firewall(interface: str) -> None:
+    """Remove our table, if it is there."""
+    name = table_name(interface)
+    # `add` first, because deleting what is not there is an error.
+    _nft("remove firewall", interface, f"add table inet {name}\ndelete table inet {name}\n")
+
+
+def has_firewall(interface: str) -> bool:
+    """Whether our table is there; False where there is no nft at all."""
+    try:
+        tables = _nft("list", "tables", "list tables\n")
+    except HostError:
+        return False
+    return f"table inet {table_name(interface)}" in tables.splitlines()
+
+
+def _nft(step: str, subject: str, commands: str, *options: str) -> str:
+    return run_program(
+        step,
+        subject,
+        ["nft", *options, "-f", "-"],
+        commands,
+        install="apt-get install nftables",
+        remedy="nft list ruleset shows what is there",
+    )

@@ -1,0 +1,177 @@
+"""What was done to the machine for one tunnel, on disk: so that `down` knows after a kill -9.
+
+One JSON file per tunnel, NAME.state. It is written before anything is changed (what may have been
+done is recorded, and undoing what was not done is harmless), and always whole: temporary file,
+fsync, rename. A full disk leaves the old one as it was.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from ipaddress import ip_address, ip_interface, ip_network
+from pathlib import Path
+from typing import Any
+
+from tunnel.host.errors import HostError
+from tunnel.host.state import Address, Dns, Firewall, Item, Link, Route, Rule, Sysctl
+
+STATE_DIR = Path("/run/tunnel")
+_VERSION = 1
+_KINDS: dict[str, type[Item]] = {
+    "address": Address,
+    "link": Link,
+    "route": Route,
+    "rule": Rule,
+    "sysctl": Sysctl,
+    "firewall": Firewall,
+    "dns": Dns,
+}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What may have been done for `interface`.
+
+    `ifindex` and `netns` (inode of the namespace) tell our device from a later one of the same
+    name; `sysctls` holds the values found before, `dns` the way in which name servers were set.
+    """
+
+    interface: str
+    ifindex: int
+    netns: int
+    items: tuple[Item, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+    dns: str = ""
+
+
+def record_path(interface: str, state_dir: Path = STATE_DIR) -> Path:
+    """Where the record of that tunnel is kept."""
+    return state_dir / f"{interface}.state"
+
+
+def save_record(record: Record, state_dir: Path = STATE_DIR) -> None:
+    """Write the record so that at any time either the old or the new one is there whole.
+
+    Raises HostError, with the old one untouched, when the disk refuses.
+    """
+    path = record_path(record.interface, state_dir)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        try:
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with open(fd, "w", encoding="utf-8") as file:
+                file.write(render(record))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(state_dir)
+    except OSError as error:
+        raise HostError.from_errno("write state file", str(path), error.errno or 0) from error
+
+
+def load_record(interface: str, state_dir: Path = STATE_DIR) -> Record | None:
+    """The record of that tunnel, None if there is none. Raises HostError if it makes no sense."""
+    path = record_path(interface, state_dir)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise HostError("read state file", str(path), str(error)) from error
+    try:
+        return parse(text)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise HostError(
+            "read state file", str(path), f"not a record of ours: {error}", "delete the file"
+        ) from error
+
+
+def delete_record(interface: str, state_dir: Path = STATE_DIR) -> None:
+    """Forget that tunnel."""
+    path = record_path(interface, state_dir)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise HostError.from_errno("delete state file", str(path), error.errno or 0) from error
+
+
+def other_records(interface: str, state_dir: Path = STATE_DIR) -> Iterable[Record]:
+    """The readable records of all other tunnels."""
+    for path in sorted(state_dir.glob("*.state")):
+        if path != record_path(interface, state_dir):
+            with contextlib.suppress(HostError):
+                record = load_record(path.name.removesuffix(".state"), state_dir)
+                if record is not None:
+                    yield record
+
+
+def render(record: Record) -> str:
+    """The record as JSON text."""
+    document = {
+        "version": _VERSION,
+        "interface": record.interface,
+        "ifindex": record.ifindex,
+        "netns": record.netns,
+        "items": [_item_to_json(item) for item in record.items],
+        "sysctls": dict(record.sysctls),
+        "dns": record.dns,
+    }
+    return json.dumps(document, indent=1) + "\n"
+
+
+def parse(text: str) -> Record:
+    """The inverse of `render`. Raises what Python does on anything else."""
+    document = json.loads(text)
+    if document["version"] != _VERSION:
+        raise ValueError(f"version {document['version']}, expected {_VERSION}")
+    return Record(
+        interface=str(document["interface"]),
+        ifindex=int(document["ifindex"]),
+        netns=int(document["netns"]),
+        items=tuple(_item_from_json(item) for item in document["items"]),
+        sysctls=tuple((str(name), str(old)) for name, old in document["sysctls"].items()),
+        dns=str(document["dns"]),
+    )
+
+
+def _item_to_json(item: Item) -> dict[str, Any]:
+    return {
+        "kind": _NAMES[type(item)],
+        **{field.name: _plain(getattr(item, field.name)) for field in fields(item)},
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return value if isinstance(value, int | str) else str(value)
+
+
+def _item_from_json(document: dict[str, Any]) -> Item:
+    values = dict(document)
+    kind = _KINDS[values.pop("kind")]
+    if kind is Address:
+        values["value"] = ip_interface(values["value"])
+    elif kind is Route:
+        values["destination"] = ip_network(values["destination"])
+    elif kind is Firewall:
+        values["versions"] = tuple(values["versions"])
+        values["addresses"] = tuple(map(ip_address, values["addresses"]))
+    elif kind is Dns:
+        values["servers"] = tuple(map(ip_address, values["servers"]))
+        values["search"] = tuple(values["search"])
+    return kind(**values)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,59 @@
+"""The one way in which this room opens rtnetlink, and turns its errors into ours."""
+
+import errno
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from pyroute2 import IPRoute, NetlinkError
+
+from tunnel.host.errors import HostError
+
+# What the kernel says when the thing to delete is not there (any more).
+_ABSENT = frozenset(
+    {errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENODEV, errno.EAFNOSUPPORT}
+)
+
+
+@contextmanager
+def rtnetlink() -> Iterator[Any]:
+    """An IPRoute of the calling thread's namespace; closed at the end whatever happens."""
+    try:
+        netlink = IPRoute()
+    except OSError as error:
+        raise HostError.from_errno("open", "rtnetlink", error.errno or 0) from error
+    with netlink:
+        yield netlink
+
+
+@contextmanager
+def step(name: str, subject: object, remedy: str = "") -> Iterator[None]:
+    """Turn an error of rtnetlink in the body into a HostError naming this step."""
+    try:
+        yield
+    except NetlinkError as error:
+        raise HostError.from_errno(name, str(subject), error.code, remedy) from error
+    except OSError as error:
+        raise HostError.from_errno(name, str(subject), error.errno or 0, remedy) from error
+
+
+@contextmanager
+def absent_is_fine(codes: frozenset[int] = _ABSENT) -> Iterator[None]:
+    """Let the body ask for or delete something which may not be there: `codes` are no error."""
+    try:
+        yield
+    except NetlinkError as error:
+        if abs(error.code) not in codes:
+            raise
+
+
+def family(version: Literal[4, 6]) -> int:
+    """The address family of an IP version."""
+    return int(socket.AF_INET if version == 4 else socket.AF_INET6)
+
+
+def find_ifindex(netlink: Any, interface: str) -> int | None:
+    """The number of the interface of that name, None if there is none."""
+    found = netlink.link_lookup(ifname=interface)
+    return int(found[0]) if found else None

@@ -1,0 +1,290 @@
+"""The desired state of the machine around one tunnel, and the rules which compute it.
+
+A state is a value: computing, comparing and printing it touches nothing. `apply.py` makes the
+machine equal to it. The rules are those of wg-quick(8) with two differences, both so that several
+full tunnels can stand side by side and be taken down in any order:
+
+- the suppress rule carries our mark too, so that it is ours alone and can be deleted alone;
+- our own UDP (fwmark M) asks table main before any other tunnel's rule can catch it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
+from typing import Literal
+
+Network = IPv4Network | IPv6Network
+InterfaceAddress = IPv4Interface | IPv6Interface
+IpAddress = IPv4Address | IPv6Address
+Table = Literal["auto", "off"] | int
+
+MAIN_TABLE = 254
+DEFAULT_MTU = 1420
+FIRST_MARK = 51820
+"""wg-quick's first choice for mark and table of a full tunnel."""
+
+BYPASS_PRIORITY = 32500
+"""Below (asked before) every pair of rules that a full tunnel adds."""
+MARK_PRIORITY = 32765
+"""Just before table main (32766); the suppress rule goes one before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address with its prefix length on the interface."""
+
+    value: InterfaceAddress
+
+    def __str__(self) -> str:
+        return f"address {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The interface is up with this MTU, in bytes of inner packet."""
+
+    mtu: int
+
+    def __str__(self) -> str:
+        return f"link up mtu {self.mtu}"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route to `destination` through the interface, in a routing table."""
+
+    destination: Network
+    table: int = MAIN_TABLE
+
+    def __str__(self) -> str:
+        return f"route {self.destination}" + (
+            "" if self.table == MAIN_TABLE else f" table {self.table}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A policy routing rule for packets that carry `mark`, or with `invert` that do not.
+
+    With `suppress_default` the routes of prefix length 0 in `table` are passed over.
+    """
+
+    version: Literal[4, 6]
+    priority: int
+    mark: int
+    table: int
+    invert: bool = False
+    suppress_default: bool = False
+
+    def __str__(self) -> str:
+        return (
+            f"rule ipv{self.version} {self.priority}: {'not ' if self.invert else ''}"
+            f"fwmark {self.mark:#x} lookup {'main' if self.table == MAIN_TABLE else self.table}"
+            + (" suppress_prefixlength 0" if self.suppress_default else "")
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sysctl:
+    """A kernel setting; the value found before is put back at the end."""
+
+    name: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"sysctl {self.name} = {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Firewall:
+    """The netfilter table of a full tunnel, for the IP `versions` that have a default route.
+
+    `addresses` are the tunnel's own: packets to them from elsewhere are spoofed. `mark` is that of
+    our UDP, kept in conntrack so that replies are routed as their requests were.
+    """
+
+    versions: tuple[Literal[4, 6], ...]
+    mark: int
+    addresses: tuple[IpAddress, ...]
+
+    def __str__(self) -> str:
+        families = "+".join(f"ipv{version}" for version in self.versions)
+        guarded = ", ".join(map(str, self.addresses)) or "no address"
+        return f"firewall {families} mark {self.mark:#x} guarding {guarded}"
+
+
+@dataclass(frozen=True, slots=True)
+class Dns:
+    """Name servers and search domains of the interface."""
+
+    servers: tuple[IpAddress, ...]
+    search: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        text = "dns " + " ".join(map(str, self.servers))
+        return f"{text} search {' '.join(self.search)}" if self.search else text
+
+
+Item = Address | Link | Route | Rule | Sysctl | Firewall | Dns
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredState:
+    """All that the machine shall have around the tunnel named `interface`.
+
+    `mark` is the fwmark which the UDP sockets must carry (0 = none): the configured one or, for a
+    full tunnel without one, the number of its routing table.
+    """
+
+    interface: str
+    addresses: tuple[InterfaceAddress, ...] = ()
+    mtu: int = DEFAULT_MTU
+    routes: tuple[Route, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    sysctls: tuple[Sysctl, ...] = ()
+    firewall: Firewall | None = None
+    dns: Dns | None = None
+    mark: int = 0
+
+    def items(self) -> tuple[Item, ...]:
+        """Every object of the state, in the order in which wg-quick sets them up.
+
+        The firewall comes before the routes, so that nothing is routed unguarded; the rules come
+        last, so that no packet is sent to a table that is still empty.
+        """
+        return (
+            *map(Address, self.addresses),
+            Link(self.mtu),
+            *((self.dns,) if self.dns else ()),
+            *self.sysctls,
+            *((self.firewall,) if self.firewall else ()),
+            *self.routes,
+            *self.rules,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultRouteSlot:
+    """What a full tunnel takes for itself: a mark (= table) and the priority of its mark rule.
+
+    `routes.find_default_route_slot` finds a free one on the machine.
+    """
+
+    mark: int = FIRST_MARK
+    priority: int = MARK_PRIORITY
+
+
+def has_default_route(allowed_ips: Iterable[Network], table: Table = "auto") -> bool:
+    """Whether the tunnel will carry everything of a family, and so needs a slot."""
+    return table == "auto" and any(network.prefixlen == 0 for network in allowed_ips)
+
+
+def desired_state(
+    interface: str,
+    addresses: Sequence[InterfaceAddress],
+    allowed_ips: Iterable[Network],
+    *,
+    mtu: int,
+    table: Table = "auto",
+    fwmark: int = 0,
+    slot: DefaultRouteSlot | None = None,
+    dns: Sequence[IpAddress] = (),
+    dns_search: Sequence[str] = (),
+    firewall: bool = True,
+) -> DesiredState:
+    """The state wg-quick(8) would set up for these values.
+
+    `table` "off" adds no routes; a number puts all of them into that table, without rules; "auto"
+    adds what the addresses do not cover already and sends a /0 the default-route way. A `fwmark`
+    that is not 0 decides mark and table of the default route; else `slot` does.
+    """
+    own = tuple(dict.fromkeys(addresses))
+    # As in wg-quick, search domains without a server change nothing.
+    names = Dns(tuple(dict.fromkeys(dns)), tuple(dict.fromkeys(dns_search))) if dns else None
+    if table == "off":
+        return DesiredState(interface, own, mtu, dns=names, mark=fwmark)
+    networks = longest_prefix_first(allowed_ips)
+    if table != "auto":
+        routes = tuple(Route(network, table) for network in networks)
+        return DesiredState(interface, own, mtu, routes, dns=names, mark=fwmark)
+
+    connected = connected_networks(own)
+    specific = [net for net in networks if net.prefixlen and not _covered(net, connected)]
+    versions = tuple(_version(net) for net in networks if net.prefixlen == 0)
+    if not versions:
+        routes = tuple(map(Route, specific))
+        return DesiredState(interface, own, mtu, routes, dns=names, mark=fwmark)
+
+    place = slot or DefaultRouteSlot()
+    mark = fwmark or place.mark
+    defaults = tuple(Route(net, mark) for net in networks if net.prefixlen == 0)
+    guarded = tuple(address.ip for address in own if _version(address) in versions)
+    return DesiredState(
+        interface,
+        own,
+        mtu,
+        routes=(*map(Route, specific), *defaults),
+        rules=tuple(rule for v in versions for rule in _rules(v, mark, place.priority)),
+        sysctls=(Sysctl("net.ipv4.conf.all.src_valid_mark", "1"),) if 4 in versions else (),
+        firewall=Firewall(versions, mark, guarded) if firewall else None,
+        dns=names,
+        mark=mark,
+    )
+
+
+def longest_prefix_first(networks: Iterable[Network]) -> list[Network]:
+    """Without duplicates, longest prefix first; otherwise in the order given (IPv4 and IPv6)."""
+    return sorted(dict.fromkeys(networks), key=lambda network: -network.prefixlen)
+
+
+def connected_networks(addresses: Iterable[InterfaceAddress]) -> list[Network]:
+    """The networks to which the kernel adds a route by itself when an address is added.
+
+    An IPv4 /32 gets none in table main; an IPv6 /128 does.
+    """
+    return [
+        address.network
+        for address in addresses
+        if address.version == 6 or address.network.prefixlen < 32
+    ]
+
+
+def describe(state: DesiredState) -> str:
+    """The state as text, one object a line, stable: for golden tests and `tunnel diff`."""
+    head = f"interface {state.interface}" + (f" fwmark {state.mark:#x}" if state.mark else "")
+    return "\n".join([head, *(f"  {item}" for item in state.items()), ""])
+
+
+def difference(old: DesiredState, new: DesiredState) -> list[str]:
+    """What turns `old` into `new`: lines "- object" and "+ object", removals first."""
+    before, after = old.items(), new.items()
+    return [
+        *(f"- {item}" for item in before if item not in after),
+        *(f"+ {item}" for item in after if item not in before),
+    ]
+
+
+def _covered(network: Network, connected: Iterable[Network]) -> bool:
+    return any(
+        network.version == other.version and network.subnet_of(other)  # type: ignore[arg-type]
+        for other in connected
+    )
+
+
+def _version(value: Network | InterfaceAddress) -> Literal[4, 6]:
+    return 4 if value.version == 4 else 6
+
+
+def _rules(version: Literal[4, 6], mark: int, priority: int) -> tuple[Rule, Rule, Rule]:
+    return (
+        Rule(version, BYPASS_PRIORITY, mark, MAIN_TABLE),
+        Rule(version, priority - 1, mark, MAIN_TABLE, invert=True, suppress_default=True),
+        Rule(version, priority, mark, mark, invert=True),
+    )

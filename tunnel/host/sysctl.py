@@ -1,0 +1,47 @@
+"""Kernel settings under /proc/sys; those of the calling thread's network namespace."""
+
+from pathlib import Path
+
+from tunnel.host.errors import HostError
+
+
+def read_sysctl(name: str) -> str:
+    """The value of the setting, e.g. of "net.ipv4.ip_forward"."""
+    return _read(_path(name), name)
+
+
+def _read(path: Path, name: str) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise HostError.from_errno("read sysctl", name, error.errno or 0, _REMEDY) from error
+
+
+def write_sysctl(name: str, value: str) -> None:
+    """Set it. Nothing is written when it has that value already: /proc/sys may be read-only."""
+    _write(_path(name), name, value)
+
+
+def write_conf(interface: str, name: str, value: str) -> None:
+    """Set an IPv4 setting of one interface; it goes with the interface."""
+    # Not as a dotted name: that of an interface may hold dots.
+    path = Path("/proc/sys/net/ipv4/conf") / interface / name
+    _write(path, f"{name} of {interface}", value)
+
+
+def _write(path: Path, name: str, value: str) -> None:
+    if _read(path, name) == value:
+        return
+    try:
+        path.write_text(value, encoding="ascii")
+    except OSError as error:
+        raise HostError.from_errno(
+            "set sysctl", f"{name} = {value}", error.errno or 0, _REMEDY
+        ) from error
+
+
+_REMEDY = "set it before the tunnel is started, or let the program write to /proc/sys"
+
+
+def _path(name: str) -> Path:
+    return Path("/proc/sys", *name.split("."))
