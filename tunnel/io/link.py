@@ -1,0 +1,146 @@
+"""Where a TUN device is and what it is called now, asked through its descriptor.
+
+An interface can be renamed, or moved to another network namespace, after it was opened. Its
+descriptor keeps working, but the questions "which index" and "which MTU" must be asked by a
+socket in the namespace where the device is. All functions here may block for a moment.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+import struct
+import threading
+from dataclasses import dataclass
+
+from tunnel.io import kernel
+from tunnel.io.errors import TunDeleted, TunError
+
+_IFREQ = struct.Struct("16s24x")
+_IFREQ_SHORT = struct.Struct("16sh22x")
+_IFREQ_INT = struct.Struct("16si20x")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The network interface of a TUN device as it was at one moment.
+
+    `mtu` is in bytes of one packet. `here` says whether the device is in the network namespace
+    of the calling thread; names and indices of another namespace mean nothing in this one.
+    """
+
+    name: str
+    ifindex: int
+    mtu: int
+    up: bool
+    here: bool
+
+
+def name_and_flags(fd: int) -> tuple[str, int]:
+    """Return the interface's present name and its IFF_ flags; raises TunDeleted, TunError."""
+    try:
+        answer = fcntl.ioctl(fd, kernel.TUNGETIFF, _IFREQ.pack(b""))
+    except OSError as error:
+        if error.errno == errno.EBADFD:
+            raise TunDeleted("the TUN device was deleted") from error
+        raise TunError(
+            f"descriptor {fd} is not an attached TUN device ({error.strerror}); "
+            "open /dev/net/tun and do TUNSETIFF before you hand it over"
+        ) from error
+    name, flags = _IFREQ_SHORT.unpack(answer)
+    return name.rstrip(b"\0").decode(errors="surrogateescape"), flags & 0xFFFF
+
+
+def query(fd: int) -> Link:
+    """Return the state of the interface behind the TUN descriptor `fd`.
+
+    Raises TunDeleted, or TunError where it is out of reach: moved into a namespace that we lack
+    the privilege (CAP_NET_ADMIN, CAP_SYS_ADMIN) to enter.
+    """
+    name, _ = name_and_flags(fd)
+    control, here = _control_socket(fd)
+    with control:
+        try:
+            ifindex = _ask(control, kernel.SIOCGIFINDEX, name)
+            mtu = _ask(control, kernel.SIOCGIFMTU, name)
+            flags = _ask(control, kernel.SIOCGIFFLAGS, name)
+        except OSError as error:
+            raise TunError(f"cannot ask for the state of {name}: {error.strerror}") from error
+    return Link(name=name, ifindex=ifindex, mtu=mtu, up=bool(flags & kernel.IFF_UP), here=here)
+
+
+def set_mtu(fd: int, mtu: int) -> None:
+    """Set the interface's MTU in bytes; raises TunError naming the value, TunDeleted."""
+    name, _ = name_and_flags(fd)
+    control, _ = _control_socket(fd)
+    with control:
+        try:
+            request = _IFREQ_INT.pack(_encoded(name), mtu)
+            fcntl.ioctl(control, kernel.SIOCSIFMTU, request)
+        except (OSError, struct.error) as error:
+            reason = error.strerror if isinstance(error, OSError) else "out of range"
+            raise TunError(f"cannot set the MTU of {name} to {mtu}: {reason}") from error
+
+
+def _encoded(name: str) -> bytes:
+    return name.encode(errors="surrogateescape")
+
+
+def _ask(control: socket.socket, request: int, name: str) -> int:
+    answer = fcntl.ioctl(control, request, _IFREQ.pack(_encoded(name)))
+    layout = _IFREQ_SHORT if request == kernel.SIOCGIFFLAGS else _IFREQ_INT
+    return int(layout.unpack(answer)[1])
+
+
+def _control_socket(fd: int) -> tuple[socket.socket, bool]:
+    """Open a socket in the namespace of the device; also say whether that is our own."""
+    try:
+        namespace = fcntl.ioctl(fd, kernel.TUNGETDEVNETNS)
+    except OSError as error:
+        if error.errno == errno.EBADFD:
+            raise TunDeleted("the TUN device was deleted") from error
+        # Kernels before 5.2 and processes without CAP_NET_ADMIN cannot ask: suppose it is here.
+        return _datagram_socket(), True
+    try:
+        ours = os.stat("/proc/thread-self/ns/net")
+        theirs = os.fstat(namespace)
+        if (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino):
+            return _datagram_socket(), True
+        return _datagram_socket_in(namespace), False
+    finally:
+        os.close(namespace)
+
+
+def _datagram_socket() -> socket.socket:
+    return socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+
+
+def _datagram_socket_in(namespace: int) -> socket.socket:
+    """Open a socket in another namespace, in a thread that ends with the call.
+
+    Only a thread of its own may enter: the namespace belongs to the thread, and no other part
+    of the process must find itself elsewhere.
+    """
+    result: list[socket.socket | OSError] = []
+
+    def enter() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        try:
+            if libc.setns(namespace, kernel.CLONE_NEWNET) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
+            result.append(_datagram_socket())
+        except OSError as error:
+            result.append(error)
+
+    thread = threading.Thread(target=enter, name="tun-namespace")
+    thread.start()
+    thread.join()
+    outcome = result[0]
+    if isinstance(outcome, OSError):
+        raise TunError(
+            f"cannot enter the device's network namespace: {outcome.strerror}; "
+            "this needs CAP_SYS_ADMIN"
+        ) from outcome
+    return outcome

@@ -1,0 +1,354 @@
+"""One UDP socket of one address family: batches in and out, and what to do when it refuses.
+
+A *batch* is one buffer of datagrams of `stride` bytes each, of which the last may be shorter:
+what the kernel takes by UDP_SEGMENT (GSO) and gives by UDP_GRO in a single call.
+Sources: udp(7), ip(7), ipv6(7); linux/udp.h for the limits.
+"""
+
+import errno
+import logging
+import socket
+from collections import Counter
+from typing import Final, NamedTuple, TypeAlias
+
+from tunnel.io import cmsg, kernel
+from tunnel.io.drops import SEND_REASONS, Drop
+from tunnel.io.endpoint import ControlMessage, Endpoint, SockAddr
+
+logger = logging.getLogger("tunnel.io")
+
+Readable: TypeAlias = bytes | bytearray | memoryview
+Writable: TypeAlias = bytearray | memoryview
+
+RECEIVE_SIZE: Final = 65_536
+"""Room in bytes that `UdpSocket.receive` wants: the largest batch that GRO builds."""
+MAX_SEGMENTS: Final = 64
+MAX_BATCH: Final = 65_507
+BUFFER_SIZE: Final = 7 << 20
+
+_CACHE_LIMIT = 4096  # a flood of forged sources must not fill the memory
+_RECEIVE_TRIES = 16
+_GSO_PAUSE = 256  # batches to one address that are sent one by one before GSO is tried again
+
+# The local address or the interface of our choice is not there any more. Linux 6.18 answers
+# ENETUNREACH where older kernels answer EINVAL.
+_SOURCE_GONE = frozenset(
+    {
+        errno.EINVAL,
+        errno.ENETUNREACH,
+        errno.EADDRNOTAVAIL,
+        errno.ENODEV,
+        errno.ENETDOWN,
+        errno.EHOSTUNREACH,
+    }
+)
+# EIO: the interface cannot checksum. EINVAL, EMSGSIZE: a segment exceeds the path MTU, since
+# the kernel does not fragment what it segments.
+_GSO_REFUSED = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE})
+# Left over from an earlier datagram, reported by the next call.
+_PENDING = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.EPROTO})
+_RECEIVE_ERRORS = frozenset(
+    {
+        errno.ECONNREFUSED,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+        errno.ENETDOWN,
+        errno.EMSGSIZE,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EPROTO,
+        errno.ENOBUFS,
+        errno.ENOMEM,
+    }
+)
+
+
+class Received(NamedTuple):
+    """A batch: `length` bytes in datagrams of `stride` each, from `endpoint`.
+
+    `endpoint` is the identical object while a peer sends from and to the same addresses.
+    `ecn` are the two ECN bits (RFC 3168) of the outer header.
+    """
+
+    length: int
+    stride: int
+    endpoint: Endpoint
+    ecn: int
+
+
+class Sent(NamedTuple):
+    """What became of a send; `SENT` itself, the identical object, when there is nothing to say.
+
+    `rest`: so many bytes at the end were not taken since the socket is full; await
+    `wait_writable` and send them again. `drop`, `dropped`: so many datagrams were lost, the last
+    of them for that reason (counted already). `endpoint`: use this one from now on; its source
+    address was gone, and the kernel chose another.
+    """
+
+    rest: int = 0
+    drop: Drop | None = None
+    dropped: int = 0
+    endpoint: Endpoint | None = None
+
+
+SENT: Final = Sent()
+
+
+class UdpSocket:
+    """Sends and receives batches on a bound, non-blocking socket that it owns from now on.
+
+    `gso` and `gro` say what is in use: what was asked for and the kernel has; `gso` goes off at
+    the first EIO. `drops` is the counter that losses are added to.
+    """
+
+    def __init__(
+        self, sock: socket.socket, drops: Counter[Drop], *, gso: bool = True, gro: bool = True
+    ) -> None:
+        self.sock = sock
+        self.family = socket.AddressFamily(sock.family)
+        self.port: int = sock.getsockname()[1]
+        self.gso = gso and _has_gso(sock)
+        self.gro = gro and _set_gro(sock)
+        self._drops = drops
+        self._tos = cmsg.tos_messages(self.family)
+        self._segment: dict[int, ControlMessage] = {}
+        self._told: dict[tuple[object, ...], tuple[Endpoint, int, int]] = {}
+        self._endpoints: dict[tuple[object, ...], Endpoint] = {}
+        self._gso_pause: dict[SockAddr, tuple[int, int]] = {}
+
+    # ----- receive
+
+    def receive(self, buffer: Writable, start: int = 0) -> Received | None:
+        """Receive one batch into `buffer[start:]`, which must have room for RECEIVE_SIZE bytes.
+
+        Returns None when there is none now. Datagrams that cannot be used are counted and
+        skipped, a bounded number of them in one call. Raises OSError only if the socket itself
+        is broken.
+        """
+        window = memoryview(buffer)[start:]
+        if len(window) < RECEIVE_SIZE:
+            raise ValueError(f"a batch needs room for {RECEIVE_SIZE} bytes, not {len(window)}")
+        for _ in range(_RECEIVE_TRIES):
+            try:
+                length, messages, flags, sockaddr = self.sock.recvmsg_into(
+                    (window,), cmsg.RECEIVE_SIZE
+                )
+            except BlockingIOError:
+                return None
+            except OSError as error:
+                if error.errno not in _RECEIVE_ERRORS:
+                    raise
+                self._drops[Drop.RECEIVE_ERROR] += 1
+                continue
+            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or not length:
+                self._drops[_why_unusable(flags)] += 1
+                continue
+            # The raw control messages are the key: parsing happens once per peer and batch size.
+            key = (sockaddr, *messages)
+            told = self._told.get(key)
+            if told is None:
+                told = self._learn(key, sockaddr, messages)
+                if told is None:
+                    self._drops[Drop.RECEIVE_NO_PORT] += 1
+                    continue
+            endpoint, stride, ecn = told
+            return Received(length, stride or length, endpoint, ecn)
+        return None
+
+    def _learn(
+        self, key: tuple[object, ...], sockaddr: SockAddr, messages: list[ControlMessage]
+    ) -> tuple[Endpoint, int, int] | None:
+        source, stride, ecn = cmsg.parse(messages)
+        remote = (sockaddr, source)
+        endpoint = self._endpoints.get(remote)
+        if endpoint is None:
+            try:
+                endpoint = Endpoint.from_sockaddr(sockaddr, source)
+            except ValueError:
+                return None
+            if len(self._endpoints) >= _CACHE_LIMIT:
+                self._endpoints.clear()
+            self._endpoints[remote] = endpoint
+        if len(self._told) >= _CACHE_LIMIT:
+            self._told.clear()
+        told = self._told[key] = (endpoint, stride, ecn)
+        return told
+
+    def queue_drops(self) -> int:
+        """Return how many datagrams the kernel's receive queue of this socket had no room for."""
+        try:
+            info = self.sock.getsockopt(
+                socket.SOL_SOCKET, kernel.SO_MEMINFO, 4 * kernel.SK_MEMINFO_VARS
+            )
+        except OSError:
+            return 0
+        return int(memoryview(info).cast("I")[kernel.SK_MEMINFO_DROPS])
+
+    # ----- send
+
+    def send(self, batch: Readable, stride: int, endpoint: Endpoint, tos: int = 0) -> Sent:
+        """Send `batch` as datagrams of `stride` > 0 bytes (the last may be shorter).
+
+        `tos` is the outer header's TOS or traffic class byte. Never raises for what the network
+        or the firewall does: see `Sent`. Nothing is sent twice; a refused batch is sent again
+        datagram by datagram, a refused source address without it, in the same call.
+        """
+        size = len(batch)
+        if size <= stride:
+            control = (*endpoint.control, *self._tos[tos])
+        elif (
+            self.gso
+            and size <= MAX_BATCH
+            and size <= stride * MAX_SEGMENTS
+            and not (self._gso_pause and endpoint.sockaddr in self._gso_pause)
+        ):
+            control = (*endpoint.control, *self._tos[tos], self._segments_of(stride))
+        else:
+            return self._send_in_steps(batch, stride, endpoint, tos)
+        try:
+            self.sock.sendmsg((batch,), control, 0, endpoint.sockaddr)
+        except BlockingIOError:
+            return Sent(rest=size)
+        except OSError as error:
+            return self._send_in_steps(batch, stride, endpoint, tos, error)
+        return SENT
+
+    def _segments_of(self, stride: int) -> ControlMessage:
+        message = self._segment.get(stride)
+        if message is None:
+            message = self._segment[stride] = cmsg.segment_message(stride)
+        return message
+
+    def _send_in_steps(
+        self,
+        batch: Readable,
+        stride: int,
+        endpoint: Endpoint,
+        tos: int,
+        error: OSError | None = None,
+    ) -> Sent:
+        """Send what did not go at once: in chunks, by segments, or from another address.
+
+        `error` is what the first chunk already met.
+        """
+        view = memoryview(batch)
+        chunk_size = stride * max(1, min(MAX_SEGMENTS, MAX_BATCH // stride))
+        gso = len(view) > stride and self.gso and not self._gso_paused(endpoint, stride)
+        gso_error: OSError | None = None
+        source, tos_control = endpoint.control, self._tos[tos]
+        source_tried = retried = source_changed = False
+        drop: Drop | None = None
+        dropped = position = 0
+        while position < len(view):
+            chunk = view[position : position + (chunk_size if gso else stride)]
+            batched = len(chunk) > stride
+            if error is None:
+                control = (*source, *tos_control)
+                if batched:
+                    control = (*control, self._segments_of(stride))
+                try:
+                    self.sock.sendmsg((chunk,), control, 0, endpoint.sockaddr)
+                except BlockingIOError:
+                    break
+                except OSError as failure:
+                    error = failure
+                else:
+                    if gso_error is not None and not batched:
+                        self._gso_failed(gso_error, endpoint, stride)
+                        gso_error = None
+                    source_changed = source_tried
+                    retried = False
+                    position += len(chunk)
+                    continue
+            refusal, error = error, None
+            number = refusal.errno
+            if number in _PENDING and not retried:
+                retried = True
+            elif batched and number in _GSO_REFUSED:
+                gso, gso_error = False, refusal
+            elif source and number in _SOURCE_GONE:
+                source, source_tried = (), True
+                if gso_error is not None and gso_error.errno == errno.EINVAL:
+                    # The address may have been to blame, not the batch.
+                    gso, gso_error = True, None
+            elif number == errno.EBADF:
+                raise refusal
+            else:
+                retried = False
+                if gso_error is not None and number == gso_error.errno:
+                    # No batch and no single datagram: a blackhole route takes none of the rest.
+                    chunk = view[position:]
+                drop = SEND_REASONS.get(number or 0, Drop.SEND_ERROR)
+                lost = -(-len(chunk) // stride)
+                self._drops[drop] += lost
+                dropped += lost
+                position += len(chunk)
+        if position == len(view) and drop is None and not source_changed:
+            return SENT
+        return Sent(
+            rest=len(view) - position,
+            drop=drop,
+            dropped=dropped,
+            endpoint=endpoint.without_source() if source_changed else None,
+        )
+
+    def _gso_paused(self, endpoint: Endpoint, stride: int) -> bool:
+        """Tell whether batches of this size to this address were refused a short while ago."""
+        pause = self._gso_pause.get(endpoint.sockaddr)
+        if pause is None or stride < pause[0]:
+            return False
+        if pause[1] <= 1:
+            del self._gso_pause[endpoint.sockaddr]
+        else:
+            self._gso_pause[endpoint.sockaddr] = (pause[0], pause[1] - 1)
+        return True
+
+    def _gso_failed(self, error: OSError, endpoint: Endpoint, stride: int) -> None:
+        """Draw the consequence of a batch that was refused and whose datagrams then passed."""
+        if error.errno == errno.EIO:
+            self.gso = False
+            logger.warning(
+                "the network interface cannot segment UDP (%s): sending one by one from now on",
+                error.strerror,
+            )
+            return
+        # Only this path has too small an MTU, and perhaps not for long.
+        if len(self._gso_pause) >= _CACHE_LIMIT:
+            self._gso_pause.clear()
+        if endpoint.sockaddr not in self._gso_pause:
+            logger.info(
+                "datagrams of %d bytes to %s exceed the path MTU: sending one by one for a while",
+                stride,
+                endpoint,
+            )
+        self._gso_pause[endpoint.sockaddr] = (stride, _GSO_PAUSE)
+
+    def close(self) -> None:
+        """Close the socket; idempotent."""
+        self.sock.close()
+
+
+def _why_unusable(flags: int) -> Drop:
+    if flags & socket.MSG_TRUNC:
+        return Drop.RECEIVE_TRUNCATED
+    if flags & socket.MSG_CTRUNC:
+        return Drop.RECEIVE_CONTROL_TRUNCATED
+    return Drop.RECEIVE_EMPTY
+
+
+def _has_gso(sock: socket.socket) -> bool:
+    try:
+        sock.getsockopt(kernel.SOL_UDP, kernel.UDP_SEGMENT)
+    except OSError as error:
+        logger.info("the kernel cannot segment UDP (%s): sending one by one", error.strerror)
+        return False
+    return True
+
+
+def _set_gro(sock: socket.socket) -> bool:
+    try:
+        sock.setsockopt(kernel.SOL_UDP, kernel.UDP_GRO, 1)
+    except OSError as error:
+        logger.info("the kernel cannot coalesce UDP (%s): receiving one by one", error.strerror)
+        return False
+    return True
