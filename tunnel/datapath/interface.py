@@ -264,9 +264,9 @@ class Session(Protocol):
         A run of one packet is that packet behind a virtio header of ten zero bytes. A longer one
         has the first packet's headers with new length fields, IPv4 header checksum, PSH if the last
         one has it, and in the checksum field the folded, not complemented sum of the pseudo-header
-        (0xffff, never 0); in the virtio header flags NEEDS_CSUM (1), gso_type TCPV4, TCPV6 or UDP_L4, hdr_len of all
-        headers, gso_size of the first payload, csum_start where the transport header begins,
-        csum_offset 16 or 6.
+        (0xffff, never 0); in the virtio header flags NEEDS_CSUM (1), gso_type TCPV4, TCPV6 or
+        UDP_L4, hdr_len of all headers, gso_size of the first payload, csum_start where the
+        transport header begins, csum_offset 16 or 6.
 
         Raises nothing whatever the bytes are; ValueError for offsets outside the buffers, a stride
         below 1 or an `out` too short.
