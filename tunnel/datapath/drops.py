@@ -1,0 +1,40 @@
+"""Why a packet went no further: the names under which the data path counts its drops."""
+
+from enum import StrEnum
+
+
+class Drop(StrEnum):
+    """One reason for each way in which a frame or a datagram can be refused.
+
+    The value is the name of the counter. Both datapaths report the same names.
+    """
+
+    # seal and open: the IP packet itself
+    TRUNCATED = "truncated"
+    """A frame without room for the virtio header and one byte of packet."""
+    IP_VERSION = "ip-version"
+    """The first nibble is neither 4 nor 6."""
+    IP_LENGTH = "ip-length"
+    """A header does not fit, or the packet's own length is more than there are bytes."""
+
+    # seal: what the kernel asks for in the virtio header
+    GSO_TYPE = "gso-type"
+    """An unknown kind of segmentation, or one that does not fit the packet."""
+    GSO_SIZE = "gso-size"
+    """Segmentation into pieces of zero bytes."""
+    CHECKSUM_OFFSET = "checksum-offset"
+    """csum_start or csum_offset point outside the packet or not at its transport header."""
+    TOO_LONG = "too-long"
+    """A packet which no UDP datagram can carry (MAX_PACKET)."""
+    TOO_MANY_SEGMENTS = "too-many-segments"
+    """One frame that would be sealed into more than SEAL_OUT_SIZE bytes."""
+
+    # open: the transport message
+    COUNTER_LIMIT = "counter-limit"
+    """A counter at or past the message limit of a session."""
+    REPLAY = "replay"
+    """A counter seen before, or too old for the window to tell."""
+    AUTHENTICATION = "authentication"
+    """The Poly1305 tag does not match."""
+    ECN = "ecn"
+    """Congestion experienced outside, while the packet inside knows no ECN (RFC 6040)."""

@@ -1,0 +1,16 @@
+"""Errors of the data path. Hostile bytes never raise any of these: they are counted as drops."""
+
+
+class DatapathError(Exception):
+    """Base of what this room raises on purpose."""
+
+
+class SessionExhausted(DatapathError):  # noqa: N818 - it names a state, not a mistake
+    """The session has sealed all the messages its keys are good for.
+
+    Remedy: a new handshake. Nothing was sealed and no frame was taken by the call that raised it.
+    """
+
+
+class UnknownDatapathError(DatapathError):
+    """The datapath asked for by name does not exist or cannot be imported here."""
