@@ -1,6 +1,6 @@
 """The running tunnel: one trio nursery that joins protocol, datapath and io.
 
-Five tasks share the state machine; none of them awaits while it holds a half-done step:
+Its tasks share the state machine; none of them awaits while it holds a half-done step:
 
 - `_pump_tun`     TUN frames in, batches of sealed datagrams out;
 - `_pump_udp`     datagrams in, opened frames out to the TUN (one task per address family);
@@ -14,38 +14,49 @@ kernel's own queue of the TUN device takes the rest and counts what it drops.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
+from typing import cast
 
 import trio
 
 from tunnel import datapath
-from tunnel.datapath.interface import OPEN_OUT_SIZE, SEAL_OUT_SIZE, Batch, Session, SessionExhausted
-from tunnel.io.tun import Tun, TunWriteDropped
-from tunnel.io.udp import Endpoint, Received, Udp
+from tunnel.datapath import Batch, Offload, Opened, Session, SessionExhausted
+from tunnel.datapath.interface import MESSAGE_OVERHEAD
+from tunnel.io.endpoint import Endpoint
+from tunnel.io.errors import TunWriteDropped
+from tunnel.io.tun import READ_SIZE, Tun, TunOffload
+from tunnel.io.udp import FAMILIES, Udp
+from tunnel.io.udp_socket import RECEIVE_SIZE, SENT, Received
 from tunnel.observe.counters import Counters
 from tunnel.protocol import Datagram, Event, Interface, Peer, Seal
-from tunnel.protocol.constants import HANDSHAKE_QUEUE, UNDER_LOAD_QUEUE
+from tunnel.protocol import Drop as ProtocolDrop
 
 log = logging.getLogger("tunnel.engine")
 
 DRAIN = 32
 """Reads of one descriptor per wake-up, before the other tasks get their turn."""
 
-FRAME_ROOM = 65_546
-"""The longest frame: a virtio_net_hdr and an IP packet of 65,535 bytes, rounded up to even."""
+ARENA_SIZE = 4 * READ_SIZE
+"""Frames read before they are sealed: small ones are sealed together, four of 64 KiB fit."""
 
-ARENA_SIZE = 4 * FRAME_ROOM
+HANDSHAKE_QUEUE = 4096
+"""Handshake messages waiting; more are dropped."""
 
-DSCP_HANDSHAKE = 0x88
+UNDER_LOAD_QUEUE = HANDSHAKE_QUEUE // 8
+"""From this many on, senders have to prove their address first (whitepaper section 5.3)."""
+
+TOS_HANDSHAKE = 0x88
 """TOS byte of handshake datagrams: AF41, as every WireGuard marks them."""
 
-TRANSPORT = 4
-"""Type byte of a transport data message."""
+TYPE_TRANSPORT = 4
+"""First byte of a transport data message."""
 
 MAX_SLEEP = 10.0
 """Seconds. trio sleeps by a clock that stops in suspend while key ages do not: look this often."""
@@ -54,15 +65,18 @@ MAX_SLEEP = 10.0
 class Drop(StrEnum):
     """Reasons of the engine itself."""
 
-    NO_PEER = "no_peer_for_destination"
-    NOT_IP = "not_an_ip_packet"
-    NO_ENDPOINT = "peer_has_no_endpoint"
-    UNKNOWN_INDEX = "unknown_receiver_index"
-    TRUNCATED = "truncated_message"
+    NOT_IP = "not_ip"
+    """A frame from the TUN that is neither IPv4 nor IPv6."""
+    NO_ENDPOINT = "no_endpoint"
+    """The peer's address is not known (yet)."""
     HANDSHAKE_QUEUE_FULL = "handshake_queue_full"
-    SOURCE_NOT_ALLOWED = "source_not_in_allowed_ips"
-    SEND_BUFFER_FULL = "udp_send_buffer_full"
-    EXHAUSTED = "session_message_limit"
+    """More handshake messages than can be answered."""
+    SEND_QUEUE_FULL = "send_queue_full"
+    """The UDP socket was full, and what was to be sent cannot wait."""
+    MESSAGE_LIMIT = "message_limit"
+    """The session has sealed as many messages as it may."""
+    TUN_BUSY = "tun_busy"
+    """The TUN device would not take a frame now."""
 
 
 def boot_time() -> float:
@@ -73,8 +87,9 @@ def boot_time() -> float:
 class Engine:
     """One interface's packets. Owns neither the descriptors nor the host's state around them.
 
-    `run()` returns only by cancellation or by an exception: `tunnel.io.tun.TunDeleted` when the
-    device is gone. `mtu` (bytes of an inner packet) may be changed while it runs.
+    `run()` returns only by cancellation or by an exception: `tunnel.io.errors.TunDeleted` when the
+    device is gone. `mtu` (bytes of an inner packet) may be changed while it runs. `on_event` is
+    called for every event of the protocol, from within the event loop; it must not block.
     """
 
     def __init__(
@@ -83,7 +98,7 @@ class Engine:
         tun: Tun,
         udp: Udp,
         mtu: int,
-        make_session: Callable[[bytes, bytes, int, int], Session] | None = None,
+        path: datapath.Datapath | None = None,
         random: Callable[[int], bytes] = os.urandom,
         unix_time_ns: Callable[[], int] = time.time_ns,
         on_event: Callable[[Event], None] | None = None,
@@ -91,18 +106,18 @@ class Engine:
         self.tun = tun
         self.udp = udp
         self.mtu = mtu
-        self.counters = Counters()
-        self.interface: Interface[Endpoint, Session] = Interface(
-            random=random,
-            unix_time_ns=unix_time_ns,
-            make_transport=make_session or datapath.load().session,
+        self.datapath = path or datapath.load()
+        self.interface = Interface(
+            random=random, unix_time_ns=unix_time_ns, make_transport=self.datapath.session
         )
+        self._counters = Counters()
         self._on_event = on_event
         self._handshake_queue: deque[tuple[bytes, Endpoint]] = deque()
         self._handshake_ready = trio.Event()
         self._rearm = trio.Event()
-        self._armed = 0.0
-        self._seal_out = bytearray(SEAL_OUT_SIZE)
+        self._armed = float("-inf")
+        self._seal_out = bytearray(datapath.SEAL_OUT_SIZE)
+        self._coalesce = _coalescible(tun.offloads)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry packets until cancelled."""
@@ -110,47 +125,70 @@ class Engine:
             nursery.start_soon(self._timers)
             nursery.start_soon(self._handshakes)
             nursery.start_soon(self._pump_tun)
-            for family in self.udp.families:
+            for family in FAMILIES:
                 nursery.start_soon(self._pump_udp, family)
             task_status.started()
 
     def settle(self) -> None:
-        """Act on what a configuration change asked for: send, flush, re-arm the timer."""
+        """Carry out what a change of configuration asked for. To be called after each."""
         self._drain_outputs(boot_time())
 
-    # --- way out -------------------------------------------------------------------------------
+    def drops(self) -> dict[str, int]:
+        """Packets dropped so far, by reason, of all rooms together."""
+        total = Counters()
+        for drops in (
+            self._counters.drops,
+            self.interface.drops,
+            self.tun.drops,
+            self.udp.drops,
+        ):
+            total.drop_all(cast("dict[str, int]", drops))
+        return total.drops
+
+    # --- Way out ---------------------------------------------------------------------------------
 
     async def _pump_tun(self) -> None:
         arena = bytearray(ARENA_SIZE)
         view = memoryview(arena)
-        read = self.tun.read
         while True:
             await self.tun.wait_readable()
             reads = 0
-            more = True
-            while more and reads < DRAIN:
-                runs: list[tuple[Peer[Endpoint, Session], list[tuple[int, int]]]] = []
-                end = 0
-                while reads < DRAIN and end + FRAME_ROOM <= ARENA_SIZE:
-                    length = read(arena, end)
-                    if not length:
-                        more = False
-                        break
-                    reads += 1
-                    peer = self._peer_of(view, end, end + length)
-                    if peer is None:
-                        continue
-                    if runs and runs[-1][0] is peer:
-                        runs[-1][1].append((end, end + length))
-                    else:
-                        runs.append((peer, [(end, end + length)]))
-                    end += length
+            while reads < DRAIN:
+                runs, taken = self._read_frames(arena, view, DRAIN - reads)
                 now = boot_time()
                 for peer, spans in runs:
-                    await self._send_frames(peer, arena, spans, now)
+                    await self._send_frames(peer, view, spans, now)
                 self._drain_outputs(now)
+                if not taken:
+                    break
+                reads += taken
 
-    def _peer_of(self, view: memoryview, start: int, end: int) -> Peer[Endpoint, Session] | None:
+    def _read_frames(
+        self, arena: bytearray, view: memoryview, limit: int
+    ) -> tuple[list[tuple[Peer, list[tuple[int, int]]]], int]:
+        """Read what fits the arena, at most `limit` frames; runs of frames to one peer each."""
+        read = self.tun.read
+        runs: list[tuple[Peer, list[tuple[int, int]]]] = []
+        latest: Peer | None = None
+        start = count = 0
+        while count < limit and start + READ_SIZE <= ARENA_SIZE:
+            length = read(arena, start)
+            if not length:
+                break
+            count += 1
+            end = start + length
+            peer = self._peer_for(view, start, end)
+            if peer is None:
+                continue
+            if peer is latest:
+                runs[-1][1].append((start, end))
+            else:
+                latest = peer
+                runs.append((peer, [(start, end)]))
+            start = end
+        return runs, count
+
+    def _peer_for(self, view: memoryview, start: int, end: int) -> Peer | None:
         packet = start + datapath.VIRTIO_NET_HDR_LEN
         version = view[packet] >> 4 if packet < end else 0
         if version == 4 and end - packet >= 20:
@@ -158,146 +196,253 @@ class Engine:
         elif version == 6 and end - packet >= 40:
             destination = bytes(view[packet + 24 : packet + 40])
         else:
-            self.counters.drop(Drop.NOT_IP)
+            self._counters.drop(Drop.NOT_IP)
             return None
         peer = self.interface.peer_for_destination(destination)
         if peer is None:
-            self.counters.drop(Drop.NO_PEER)
+            self.interface.count_drop(ProtocolDrop.NO_PEER)
         return peer
 
     async def _send_frames(
-        self,
-        peer: Peer[Endpoint, Session],
-        arena: bytearray,
-        spans: list[tuple[int, int]],
-        now: float,
+        self, peer: Peer, view: memoryview, spans: list[tuple[int, int]], now: float
     ) -> None:
         transport = self.interface.transport_for_sending(peer, now)
         if transport is None:
             for start, end in spans:
-                self.interface.stage(peer, bytes(memoryview(arena)[start:end]), now)
+                self.interface.stage(peer, bytes(view[start:end]), now)
             return
+        out = self._seal_out
+        sealed_view = memoryview(out)
         while spans:
-            batches, spans = self._seal(peer, transport, arena, spans, now)
-            for batch in batches:
-                while not self._send_batch(peer, batch):
-                    await self.udp.wait_writable(peer.endpoint)
+            batches, spans = self._seal(peer, cast(Session, transport), view, spans, out, now)
+            for start, end, stride, ecn in batches:
+                while start < end:
+                    rest = self._send(peer, sealed_view[start:end], stride, ecn)
+                    if not rest:
+                        break
+                    start = end - rest
+                    await self.udp.wait_writable(cast(Endpoint, peer.endpoint).family)
 
     def _seal(
         self,
-        peer: Peer[Endpoint, Session],
+        peer: Peer,
         transport: Session,
-        frames: bytes | bytearray,
+        frames: memoryview | bytes,
         spans: list[tuple[int, int]],
+        out: bytearray,
         now: float,
     ) -> tuple[list[Batch], list[tuple[int, int]]]:
-        """Seal as many frames as the buffer takes; returns the batches and the spans left over."""
+        """Seal as many frames as `out` takes; the batches, and the spans left over."""
         try:
-            sealed = transport.seal(frames, spans, self.mtu, self._seal_out)
+            sealed = transport.seal(frames, spans, self.mtu, out)
         except SessionExhausted:
-            self.counters.drop(Drop.EXHAUSTED, len(spans))
+            self._counters.drop(Drop.MESSAGE_LIMIT, len(spans))
             return [], []
         if sealed.drops:
-            self.counters.drop_all(sealed.drops)
+            self._counters.drop_all(sealed.drops)
         if sealed.packets:
-            wire_bytes = sum(batch.end - batch.start for batch in sealed.batches)
             self.interface.handle_sent(
-                peer, transport, now, packets=sealed.packets, wire_bytes=wire_bytes, data=True
+                peer,
+                transport,
+                now,
+                packets=sealed.packets,
+                wire_bytes=sealed.batches[-1].end - sealed.batches[0].start,
+                data=True,
             )
         return sealed.batches, spans[sealed.consumed :]
 
-    def _send_batch(self, peer: Peer[Endpoint, Session], batch: Batch) -> bool:
-        """Send one batch from the seal buffer; False if the socket would block."""
-        start, end, stride, ecn = batch
-        return self._send(peer, memoryview(self._seal_out)[start:end], stride, ecn)
+    def _send(self, peer: Peer, batch: memoryview | bytes, stride: int, tos: int) -> int:
+        """Send one batch to where the peer is; how many bytes at its end have to wait."""
+        endpoint = peer.endpoint
+        if endpoint is None:
+            self._counters.drop(Drop.NO_ENDPOINT, -(-len(batch) // stride))
+            return 0
+        sent = self.udp.send(batch, stride, cast(Endpoint, endpoint), tos)
+        if sent is SENT:
+            return 0
+        if sent.endpoint is not None:
+            peer.set_endpoint(sent.endpoint)
+        return sent.rest
 
-    def _send(
-        self, peer: Peer[Endpoint, Session], data: memoryview | bytes, stride: int, tos: int
-    ) -> bool:
-        if peer.endpoint is None:
-            self.counters.drop(Drop.NO_ENDPOINT, -(-len(data) // stride))
-            return True
-        sent = self.udp.send(data, stride, peer.endpoint, tos)
-        return sent
+    # --- What the protocol asks for --------------------------------------------------------------
 
     def _drain_outputs(self, now: float) -> None:
-        """Carry out everything the protocol asks for, then see to the timer."""
-        interface = self.interface
-        while (output := interface.poll_output()) is not None:
+        poll = self.interface.poll_output
+        while (output := poll()) is not None:
             if isinstance(output, Datagram):
-                if not self.udp.send(output.data, len(output.data), output.endpoint, DSCP_HANDSHAKE):
-                    self.counters.drop(Drop.SEND_BUFFER_FULL)
+                self._send_handshake(output)
             elif isinstance(output, Seal):
-                self._flush(output, now)
+                self._send_staged(output, now)
             elif self._on_event is not None:
                 self._on_event(output)
-        deadline = interface.next_deadline()
+        deadline = self.interface.next_deadline()
         if deadline is not None and deadline < self._armed:
             self._rearm.set()
 
-    def _flush(self, output: Seal[Endpoint, Session], now: float) -> None:
-        """Seal staged frames, or a keepalive where there are none. Never waits: what the socket
-        does not take now is dropped and counted, as these may come from any task."""
-        peer, transport = output.peer, output.transport
+    def _send_handshake(self, output: Datagram) -> None:
+        sent = self.udp.send(
+            output.data, len(output.data), cast(Endpoint, output.endpoint), TOS_HANDSHAKE
+        )
+        if sent.rest:
+            self._counters.drop(Drop.SEND_QUEUE_FULL)
+        if sent.endpoint is not None and output.peer is not None:
+            output.peer.set_endpoint(sent.endpoint)
+
+    def _send_staged(self, output: Seal, now: float) -> None:
+        """Seal and send staged frames, or a keepalive if there are none.
+
+        Any task may come here, so it never waits, and has a buffer of its own.
+        """
+        peer, transport = output.peer, cast(Session, output.transport)
         if not output.frames:
             try:
                 keepalive = transport.seal_keepalive()
             except SessionExhausted:
-                self.counters.drop(Drop.EXHAUSTED)
+                self._counters.drop(Drop.MESSAGE_LIMIT)
                 return
             self.interface.handle_sent(
                 peer, transport, now, packets=1, wire_bytes=len(keepalive), data=False
             )
-            if not self._send(peer, keepalive, len(keepalive), 0):
-                self.counters.drop(Drop.SEND_BUFFER_FULL)
+            if self._send(peer, keepalive, len(keepalive), 0):
+                self._counters.drop(Drop.SEND_QUEUE_FULL)
             return
-        out = bytearray(SEAL_OUT_SIZE)
+        out = bytearray(datapath.SEAL_OUT_SIZE)
+        view = memoryview(out)
         for frame in output.frames:
             spans = [(0, len(frame))]
             while spans:
-                batches, spans = self._seal(peer, transport, frame, spans, now, out)
-                for batch in batches:
-                    if not self._send_batch(peer, batch, out):
-                        self.counters.drop(Drop.SEND_BUFFER_FULL, batch.datagrams)
+                batches, spans = self._seal(peer, transport, frame, spans, out, now)
+                for start, end, stride, ecn in batches:
+                    rest = self._send(peer, view[start:end], stride, ecn)
+                    if rest:
+                        self._counters.drop(Drop.SEND_QUEUE_FULL, -(-rest // stride))
 
-    # --- way in --------------------------------------------------------------------------------
+    # --- Way in ----------------------------------------------------------------------------------
 
-    async def _pump_udp(self, family: int) -> None:
-        buffer = bytearray(self.udp.RECEIVE_SIZE)
-        out = bytearray(OPEN_OUT_SIZE)
-        receive = self.udp.receive
+    async def _pump_udp(self, family: socket.AddressFamily) -> None:
+        buffer = bytearray(RECEIVE_SIZE)
+        out = bytearray(datapath.OPEN_OUT_SIZE)
         while True:
             await self.udp.wait_readable(family)
             now = boot_time()
             for _ in range(DRAIN):
-                received = receive(family, buffer)
+                received = self.udp.receive(family, buffer)
                 if received is None:
                     break
-                self._handle_datagrams(buffer, received, out, now)
+                self._handle_datagrams_untrusted(buffer, received, out, now)
             self._drain_outputs(now)
 
-    def _handle_datagrams(
+    def _handle_datagrams_untrusted(
         self, buffer: bytearray, received: Received, out: bytearray, now: float
     ) -> None:
         """Sort one receive's datagrams: data is opened here, handshake messages are queued."""
         length, stride, endpoint, ecn = received
         start = 0
         while start < length:
-            if buffer[start] == TRANSPORT and length - start >= datapath.TRANSPORT_OVERHEAD:
+            if buffer[start] == TYPE_TRANSPORT and length - start >= MESSAGE_OVERHEAD:
                 index = int.from_bytes(buffer[start + 4 : start + 8], "little")
                 found = self.interface.transport_for_receiving(index, now)
-                if found is not None:
-                    peer, transport = found
-                    opened = transport.open(
-                        buffer, start, length, stride, out, self.tun.offloads, ecn
-                    )
-                    if opened.drops:
-                        self.counters.drop_all(opened.drops)
-                    if opened.packets:
-                        self._deliver(peer, transport, endpoint, opened, out, now)
+                if found is None:
+                    start += stride
+                    continue
+                peer, transport = found[0], cast(Session, found[1])
+                opened = transport.open(
+                    buffer, start, length, stride, out, coalesce=self._coalesce, outer_ecn=ecn
+                )
+                if opened.consumed:
+                    self._deliver(peer, transport, endpoint, opened, out, now)
                     start += opened.consumed
                     continue
-                self.counters.drop(Drop.UNKNOWN_INDEX)
-            else:
-                self._queue_handshake(bytes(buffer[start : min(start + stride, length)]), endpoint)
+            self._queue_handshake(bytes(buffer[start : min(start + stride, length)]), endpoint, now)
             start += stride
+
+    def _deliver(
+        self,
+        peer: Peer,
+        transport: Session,
+        endpoint: Endpoint,
+        opened: Opened,
+        out: bytearray,
+        now: float,
+    ) -> None:
+        """Tell the protocol what was authentic, and hand on what came from an allowed source."""
+        if opened.drops:
+            self._counters.drop_all(opened.drops)
+        if not opened.packets:
+            return
+        self.interface.handle_received(
+            peer,
+            transport,
+            endpoint,
+            now,
+            packets=opened.packets,
+            wire_bytes=opened.wire_bytes,
+            data=opened.packets > opened.keepalives,
+        )
+        view = memoryview(out)
+        for start, end in opened.frames:
+            packet = start + datapath.VIRTIO_NET_HDR_LEN
+            if view[packet] >> 4 == 4:
+                source = bytes(view[packet + 12 : packet + 16])
+            else:
+                source = bytes(view[packet + 8 : packet + 24])
+            if not self.interface.source_allowed(peer, source):
+                peer.count(ProtocolDrop.SOURCE_NOT_ALLOWED)
+                continue
+            with contextlib.suppress(TunWriteDropped):
+                if not self.tun.write(view[start:end]):
+                    self._counters.drop(Drop.TUN_BUSY)
+
+    def _queue_handshake(self, datagram: bytes, endpoint: Endpoint, now: float) -> None:
+        queue = self._handshake_queue
+        if len(queue) >= HANDSHAKE_QUEUE:
+            self._counters.drop(Drop.HANDSHAKE_QUEUE_FULL)
+            return
+        queue.append((datagram, endpoint))
+        if len(queue) >= UNDER_LOAD_QUEUE:
+            self.interface.set_under_load(now)
+        self._handshake_ready.set()
+
+    async def _handshakes(self) -> None:
+        queue = self._handshake_queue
+        while True:
+            await self._handshake_ready.wait()
+            self._handshake_ready = trio.Event()
+            while queue:
+                datagram, endpoint = queue.popleft()
+                now = boot_time()
+                self.interface.handle_message_untrusted(datagram, endpoint, now)
+                self._drain_outputs(now)
+                # A handshake costs as much as sealing 64 KiB: data gets a turn after each.
+                await trio.lowlevel.checkpoint()
+
+    # --- Time ------------------------------------------------------------------------------------
+
+    async def _timers(self) -> None:
+        while True:
+            now = boot_time()
+            deadline = self.interface.next_deadline()
+            if deadline is not None and deadline <= now:
+                self.interface.handle_deadline(now)
+                self._drain_outputs(now)
+                await trio.lowlevel.checkpoint()
+                continue
+            self._armed = float("inf") if deadline is None else deadline
+            self._rearm = trio.Event()
+            with trio.move_on_after(min(MAX_SLEEP, self._armed - now)):
+                await self._rearm.wait()
+
+
+def _coalescible(offloads: TunOffload) -> Offload:
+    """What may be merged: the TUN takes as large frames as it gives."""
+    pairs = (
+        (TunOffload.TSO4, Offload.TCP4),
+        (TunOffload.TSO6, Offload.TCP6),
+        (TunOffload.USO4, Offload.UDP4),
+        (TunOffload.USO6, Offload.UDP6),
+    )
+    coalesce = Offload.NONE
+    for granted, kind in pairs:
+        if granted & offloads:
+            coalesce |= kind
+    return coalesce
