@@ -16,7 +16,8 @@ from .outputs import Datagram, Seal
 from .timers import TimerTable
 
 if TYPE_CHECKING:
-    from .peer import Peer, PendingInitiation
+    from .handshakes import PendingInitiation
+    from .peer import Peer
     from .sessions import Session
 
 _JITTER_STEPS: Final = 1 << 16
