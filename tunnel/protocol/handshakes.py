@@ -4,13 +4,14 @@ The rules are those of `peer.py`, under *Starting* and *Answering*. What becomes
 that succeeds is decided there.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic
 
 from crypto.errors import HandshakeError
 from crypto.handshake import Initiator, Responder, TransportKeys
 from crypto.keys import PrivateKey
 from crypto.messages import HandshakeResponse
 
+from .boundary import E, T
 from .constants import INITIATION_SPACING, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT
 from .context import Context
 from .credentials import Credentials
@@ -20,23 +21,24 @@ from .outputs import Datagram, DatagramKind
 from .timers import NEVER, Timer
 
 if TYPE_CHECKING:
-    from .boundary import Endpoint
     from .peer import Peer
 
 
-class PendingInitiation:
+class PendingInitiation(Generic[E, T]):
     """An initiation of ours that may still be answered."""
 
     __slots__ = ("initiator", "local_index", "peer", "sent_at")
 
-    def __init__(self, peer: "Peer", initiator: Initiator, local_index: int, now: float) -> None:
+    def __init__(
+        self, peer: "Peer[E, T]", initiator: Initiator, local_index: int, now: float
+    ) -> None:
         self.peer = peer
         self.initiator = initiator
         self.local_index = local_index
         self.sent_at = now
 
 
-class Handshakes:
+class Handshakes(Generic[E, T]):
     """Belongs to one peer and uses its RETRANSMIT_HANDSHAKE timer, which runs while one is wanted.
 
     `attempts` are the initiations sent since a handshake was first wanted.
@@ -54,13 +56,15 @@ class Handshakes:
         "attempts",
     )
 
-    def __init__(self, peer: "Peer", context: Context, credentials: Credentials) -> None:
+    def __init__(
+        self, peer: "Peer[E, T]", context: Context[E, T], credentials: Credentials
+    ) -> None:
         self._peer = peer
         self._context = context
         self._credentials = credentials
         # Ours to them.
         self.attempts = 0
-        self._pending: PendingInitiation | None = None
+        self._pending: PendingInitiation[E, T] | None = None
         self._wanted_since = 0.0
         self._last_sent_at = -NEVER
         # Theirs to us.
@@ -73,7 +77,7 @@ class Handshakes:
         return self._peer.deadlines[Timer.RETRANSMIT_HANDSHAKE] != NEVER
 
     @property
-    def pending(self) -> PendingInitiation | None:
+    def pending(self) -> PendingInitiation[E, T] | None:
         """The initiation that may still be answered."""
         return self._pending
 
@@ -190,7 +194,7 @@ class Handshakes:
         return None
 
     def answer(
-        self, responder: Responder, local_index: int, endpoint: "Endpoint", now: float
+        self, responder: Responder, local_index: int, endpoint: E, now: float
     ) -> TransportKeys:
         """Send the response; the keys of the session that it offers."""
         response, keys = responder.create_response(
@@ -201,7 +205,7 @@ class Handshakes:
         self._send(response.emit(), DatagramKind.RESPONSE, endpoint, now)
         return keys
 
-    def _send(self, message: bytes, kind: DatagramKind, endpoint: "Endpoint", now: float) -> None:
+    def _send(self, message: bytes, kind: DatagramKind, endpoint: E, now: float) -> None:
         self._last_sent_at = now
         data = self._credentials.macs().add_macs(message, now)
         self._peer.handle_handshake_sent(now, len(data))

@@ -36,13 +36,14 @@ check. A cookie reply authenticates nobody and moves nothing.
 places. After 540 s without a new one, nothing secret but the static keys is left.
 """
 
-from typing import TYPE_CHECKING
+from typing import Generic
 
 from crypto.cookies import MacGenerator
 from crypto.handshake import Responder, TransportKeys
 from crypto.keys import PresharedKey, PublicKey
 from crypto.messages import HandshakeResponse
 
+from .boundary import E, T
 from .constants import (
     ERASE_AFTER_TIME,
     KEEPALIVE_TIMEOUT,
@@ -66,9 +67,6 @@ from .sessions import Session, Sessions
 from .staging import Staged
 from .timers import NEVER, Timed, Timer
 
-if TYPE_CHECKING:
-    from .boundary import Endpoint, Transport
-
 # As plain integers, for the two methods that run with every batch.
 _NEW_HANDSHAKE = int(Timer.NEW_HANDSHAKE)
 _SEND_KEEPALIVE = int(Timer.SEND_KEEPALIVE)
@@ -77,7 +75,7 @@ _PERSISTENT_KEEPALIVE = int(Timer.PERSISTENT_KEEPALIVE)
 _MAX_KEEPALIVE = 65_535
 
 
-class Peer(Timed):
+class Peer(Timed, Generic[E, T]):
     """A peer of an interface; made by `Interface.add_peer` alone.
 
     To read: the attributes in the first group of `__init__`. To change: the `set_` methods. The
@@ -102,20 +100,20 @@ class Peer(Timed):
         "tx_bytes",
     )
 
-    def __init__(self, context: Context, public_key: PublicKey) -> None:
+    def __init__(self, context: Context[E, T], public_key: PublicKey) -> None:
         super().__init__()
-        self.endpoint: Endpoint | None = None
+        self.endpoint: E | None = None
         self.persistent_keepalive = 0  # seconds, 0 is off
         self.last_handshake: float | None = None
         self.last_handshake_unix_ns = 0  # 0 is never
         self.tx_bytes = 0
         self.rx_bytes = 0
         self.drops: dict[Drop, int] = {}
-        self.sessions = Sessions()
+        self.sessions: Sessions[E, T] = Sessions()
 
         self._context = context
         self._credentials = Credentials(context, public_key)
-        self._handshakes = Handshakes(self, context, self._credentials)
+        self._handshakes: Handshakes[E, T] = Handshakes(self, context, self._credentials)
         self._staged = Staged(context)
         self._removed = False
         self._refreshed_on_receive = False
@@ -147,7 +145,7 @@ class Peer(Timed):
         """Frames waiting for a session."""
         return len(self._staged)
 
-    def set_endpoint(self, endpoint: "Endpoint | None", now: float | None = None) -> None:
+    def set_endpoint(self, endpoint: E | None, now: float | None = None) -> None:
         """Send to `endpoint` from now on, until the peer roams. Sessions go on.
 
         With `now`, a handshake that waited for an endpoint starts at once and not up to 5 s later.
@@ -187,7 +185,7 @@ class Peer(Timed):
 
     # --- Packets out -----------------------------------------------------------------------------
 
-    def transport_for_sending(self, now: float) -> "Transport | None":
+    def transport_for_sending(self, now: float) -> T | None:
         """The cipher of the current session while it may still send."""
         session = self.sessions.current
         if session is None or now >= session.send_until:
@@ -212,9 +210,7 @@ class Peer(Timed):
             self.count(Drop.STAGED_OVERFLOW, dropped)
         self._handshakes.want(now, fresh=True)
 
-    def handle_sent(
-        self, transport: "Transport", now: float, wire_bytes: int, *, data: bool
-    ) -> None:
+    def handle_sent(self, transport: T, now: float, wire_bytes: int, *, data: bool) -> None:
         """The driver sealed messages with `transport` and sent them."""
         if self._removed:
             return
@@ -236,8 +232,8 @@ class Peer(Timed):
 
     def handle_received(
         self,
-        transport: "Transport",
-        endpoint: "Endpoint",
+        transport: T,
+        endpoint: E,
         now: float,
         wire_bytes: int,
         *,
@@ -263,7 +259,7 @@ class Peer(Timed):
             self._handshakes.want(now, fresh=False)
 
     def accept_initiation(
-        self, responder: Responder, endpoint: "Endpoint", now: float, wire_bytes: int
+        self, responder: Responder, endpoint: E, now: float, wire_bytes: int
     ) -> None:
         """An initiation that only this peer can have made; it may still be an old one."""
         refusal = self._handshakes.refusal(responder, now)
@@ -278,9 +274,9 @@ class Peer(Timed):
 
     def accept_response_untrusted(
         self,
-        pending: PendingInitiation,
+        pending: PendingInitiation[E, T],
         message: HandshakeResponse,
-        endpoint: "Endpoint",
+        endpoint: E,
         now: float,
         wire_bytes: int,
     ) -> None:
@@ -375,7 +371,7 @@ class Peer(Timed):
         remote_index: int,
         is_initiator: bool,
         now: float,
-    ) -> Session:
+    ) -> Session[E, T]:
         transport = self._context.make_transport(keys.send, keys.receive, local_index, remote_index)
         return Session(
             self,
@@ -386,20 +382,20 @@ class Peer(Timed):
             now=now,
         )
 
-    def _install(self, session: Session, gone: list[Session], now: float) -> None:
+    def _install(self, session: Session[E, T], gone: list[Session[E, T]], now: float) -> None:
         self._context.indices.sessions[session.local_index] = session
         self._forget(gone)
         self._jitter = self._context.jitter()
         self._context.timers.arm(self, Timer.ERASE_KEYS, now + ERASE_AFTER_TIME)
 
-    def _confirm(self, session: Session, now: float) -> None:
+    def _confirm(self, session: Session[E, T], now: float) -> None:
         self._forget(self.sessions.confirm())
         self._complete(session, now, now - session.created)
         frames = self._staged.take()
         if frames:
             self._context.outputs.append(Seal(self, session.transport, frames))
 
-    def _complete(self, session: Session, now: float, round_trip: float) -> None:
+    def _complete(self, session: Session[E, T], now: float, round_trip: float) -> None:
         """`session` is the current one, and both sides know its keys."""
         context = self._context
         self._handshakes.stop()
@@ -420,7 +416,7 @@ class Peer(Timed):
                 SessionExpired(self, session.local_index, session.remote_index)
             )
 
-    def _forget(self, gone: list[Session]) -> None:
+    def _forget(self, gone: list[Session[E, T]]) -> None:
         """Take sessions out of the index table, and wait for the next to go."""
         for session in gone:
             del self._context.indices.sessions[session.local_index]
@@ -457,7 +453,7 @@ class Peer(Timed):
         if self.endpoint is not None:
             self.endpoint = self._context.retry_endpoint(self.endpoint)
 
-    def _heard(self, endpoint: "Endpoint", now: float, wire_bytes: int) -> None:
+    def _heard(self, endpoint: E, now: float, wire_bytes: int) -> None:
         """Something authentic came from `endpoint`."""
         if endpoint is not self.endpoint:
             self._roam(endpoint)
@@ -466,7 +462,7 @@ class Peer(Timed):
         if self.persistent_keepalive:
             self._arm(_PERSISTENT_KEEPALIVE, now + self.persistent_keepalive)
 
-    def _roam(self, endpoint: "Endpoint") -> None:
+    def _roam(self, endpoint: E) -> None:
         old, self.endpoint = self.endpoint, endpoint
         # Another local address of ours alone is no roaming.
         if old is None or old.port != endpoint.port or old.address != endpoint.address:
