@@ -1,7 +1,8 @@
 """The sans-IO WireGuard state machine: peers, sessions, timers, allowed IPs.
 
     interface.py     all peers, receiver indices, demultiplexing, under-load; start here
-    peer.py          one peer: every state transition, and the rules in words
+    peer.py          one peer: the rules in words, and what they come to
+    handshakes.py    when to start, repeat and answer a handshake
     credentials.py   keys shared with a peer, and the messages made from them
     sessions.py      the three places for its sessions; their ages
     timers.py        what a peer can be waiting for, and the table of who is due next

@@ -1,7 +1,7 @@
 """What the driver hands to the protocol: endpoints and ciphers, known here by their shape alone."""
 
 from collections.abc import Callable, Hashable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 
 class Endpoint(Hashable, Protocol):
@@ -28,7 +28,11 @@ class Transport(Protocol):
         """Messages sealed so far."""
 
 
-MakeTransport = Callable[[bytes, bytes, int, int], Transport]
+E = TypeVar("E", bound=Endpoint)
+T = TypeVar("T", bound=Transport)
+# The driver's own classes, so that it gets back what it handed in, as what it is.
+
+MakeTransport = Callable[[bytes, bytes, int, int], T]
 """(send key, receive key, local index, remote index): keys of 32 bytes, indices of 32 bits."""
 
 Random = Callable[[int], bytes]
@@ -37,6 +41,6 @@ Random = Callable[[int], bytes]
 UnixTime = Callable[[], int]
 """The wall clock, nanoseconds since 1970."""
 
-RetryEndpoint = Callable[[Endpoint], Endpoint]
+RetryEndpoint = Callable[[E], E]
 """The endpoint to try next when the given one did not answer. The place to forget the local
 address it was last heard on, which may be gone."""

@@ -43,6 +43,12 @@ REKEY_ON_RECEIVE_AFTER_TIME: Final = REJECT_AFTER_TIME - KEEPALIVE_TIMEOUT - REK
 ERASE_AFTER_TIME: Final = 3 * REJECT_AFTER_TIME
 """With no new session for this long, everything secret about a peer but its keys is forgotten."""
 
+HANDSHAKE_QUEUE: Final = 4096
+"""Handshake messages the driver lets wait; what comes on top is dropped."""
+
+UNDER_LOAD_QUEUE: Final = HANDSHAKE_QUEUE // 8
+"""With this many waiting the driver is under load (`Interface.set_under_load`)."""
+
 INITIATION_SPACING: Final = 0.020
 """Initiations of one peer that come closer together than this are dropped."""
 

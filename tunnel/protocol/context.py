@@ -2,12 +2,12 @@
 
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic
 
 from crypto import tai64n
 from crypto.keys import PrivateKey, PublicKey
 
-from .boundary import MakeTransport, Random, RetryEndpoint
+from .boundary import E, MakeTransport, Random, RetryEndpoint, T
 from .clock import HandshakeClock, stamp_after
 from .constants import MAX_REMEMBERED_STAMPS, REKEY_TIMEOUT_JITTER
 from .drops import Drop
@@ -16,15 +16,16 @@ from .outputs import Datagram, Seal
 from .timers import TimerTable
 
 if TYPE_CHECKING:
-    from .peer import Peer, PendingInitiation
+    from .handshakes import PendingInitiation
+    from .peer import Peer
     from .sessions import Session
 
 _JITTER_STEPS: Final = 1 << 16
 
-Output = Datagram | Seal | Event
+Output = Datagram[E, T] | Seal[E, T] | Event
 
 
-class Indices:
+class Indices(Generic[E, T]):
     """The receiver indices in use: random 32-bit numbers, each of one session or one handshake.
 
     An index is drawn for every handshake and goes on to the session that comes of it.
@@ -34,8 +35,8 @@ class Indices:
 
     def __init__(self, random: Random) -> None:
         self._random = random
-        self.sessions: dict[int, Session] = {}
-        self.handshakes: dict[int, PendingInitiation] = {}
+        self.sessions: dict[int, Session[E, T]] = {}
+        self.handshakes: dict[int, PendingInitiation[E, T]] = {}
 
     def draw(self) -> int:
         """An index that is free. It stays so until it is put into one of the two tables."""
@@ -46,17 +47,17 @@ class Indices:
 
 
 @dataclass(slots=True)
-class Context:
+class Context(Generic[E, T]):
     """One per interface; peers work on it, and the interface hands out what collects in it."""
 
     random: Random
     clock: HandshakeClock
-    make_transport: MakeTransport
-    retry_endpoint: RetryEndpoint
-    indices: Indices
+    make_transport: MakeTransport[T]
+    retry_endpoint: RetryEndpoint[E]
+    indices: Indices[E, T]
     private_key: PrivateKey | None = None
-    timers: TimerTable["Peer"] = field(default_factory=TimerTable)
-    outputs: deque[Output] = field(default_factory=deque)
+    timers: TimerTable["Peer[E, T]"] = field(default_factory=TimerTable)
+    outputs: deque[Output[E, T]] = field(default_factory=deque)
     drops: dict[Drop, int] = field(default_factory=dict)
     staged_bytes: int = 0
     stamps: OrderedDict[PublicKey, int] = field(default_factory=OrderedDict)

@@ -1,5 +1,7 @@
 """What is ours and a peer's together: keys, cookie, timestamps. Makes the messages from them."""
 
+from typing import Any
+
 from crypto.cookies import MacGenerator
 from crypto.errors import LowOrderPoint
 from crypto.handshake import Initiator
@@ -22,7 +24,7 @@ class Credentials:
         "public_key",
     )
 
-    def __init__(self, context: Context, public_key: PublicKey) -> None:
+    def __init__(self, context: Context[Any, Any], public_key: PublicKey) -> None:
         self._context = context
         self.public_key = public_key
         self.preshared_key = PresharedKey.ZERO

@@ -1,7 +1,7 @@
 """Events: what happened, for logs, metrics and name resolution. The protocol needs no answer."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .boundary import Endpoint
@@ -21,7 +21,7 @@ class HandshakeCompleted(Event):
     first message under the new keys.
     """
 
-    peer: "Peer"
+    peer: "Peer[Any, Any]"
     is_initiator: bool
     local_index: int
     remote_index: int
@@ -35,7 +35,7 @@ class HandshakeUnanswered(Event):
     The time to look the endpoint's name up again.
     """
 
-    peer: "Peer"
+    peer: "Peer[Any, Any]"
     attempt: int
 
 
@@ -46,7 +46,7 @@ class HandshakeFailed(Event):
     `reason` is for people.
     """
 
-    peer: "Peer"
+    peer: "Peer[Any, Any]"
     attempts: int
     dropped: int
     reason: str
@@ -56,7 +56,7 @@ class HandshakeFailed(Event):
 class PeerRoamed(Event):
     """An authenticated message came from a new address, and replies go there from now on."""
 
-    peer: "Peer"
+    peer: "Peer[Any, Any]"
     old: "Endpoint | None"
     new: "Endpoint"
 
@@ -65,7 +65,7 @@ class PeerRoamed(Event):
 class SessionExpired(Event):
     """A session reached its last second and its keys are forgotten."""
 
-    peer: "Peer"
+    peer: "Peer[Any, Any]"
     local_index: int
     remote_index: int
 
@@ -74,14 +74,14 @@ class SessionExpired(Event):
 class KeysErased(Event):
     """540 s without a new session: nothing secret but the static keys is left of this peer."""
 
-    peer: "Peer"
+    peer: "Peer[Any, Any]"
 
 
 @dataclass(frozen=True, slots=True)
 class PeerRemoved(Event):
     """The protocol removed a peer by itself: its key became our own."""
 
-    peer: "Peer"
+    peer: "Peer[Any, Any]"
 
 
 @dataclass(frozen=True, slots=True)

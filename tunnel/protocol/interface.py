@@ -6,6 +6,7 @@ carries out what comes back. See `Interface` for the order of calls, `peer.py` f
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Generic
 
 from crypto.cookies import MacChecker, MacError, source_bytes
 from crypto.errors import CookieError, HandshakeError, MessageError
@@ -14,7 +15,7 @@ from crypto.keys import PrivateKey, PublicKey
 from crypto.messages import CookieReply, HandshakeInitiation, HandshakeResponse
 
 from .allowed_ips import AllowedIPs
-from .boundary import Endpoint, MakeTransport, Random, RetryEndpoint, Transport, UnixTime
+from .boundary import E, MakeTransport, Random, RetryEndpoint, T, UnixTime
 from .clock import HandshakeClock
 from .constants import MAX_PEERS_PER_DEADLINE, UNDER_LOAD_TIME
 from .context import Context, Indices, Output
@@ -30,11 +31,11 @@ class PeerError(Exception):
     """A peer that cannot be added: it is there already, or its key is our own."""
 
 
-def _same(endpoint: Endpoint) -> Endpoint:
+def _same(endpoint: E) -> E:
     return endpoint
 
 
-class Interface:
+class Interface(Generic[E, T]):
     """All peers of one tunnel, and what they have to say to the driver.
 
     `random(n)` gives n unpredictable bytes, `unix_time_ns()` the wall clock, `make_transport` the
@@ -62,26 +63,26 @@ class Interface:
         *,
         random: Random,
         unix_time_ns: UnixTime,
-        make_transport: MakeTransport,
-        retry_endpoint: RetryEndpoint = _same,
+        make_transport: MakeTransport[T],
+        retry_endpoint: RetryEndpoint[E] = _same,
     ) -> None:
-        self._context = Context(
+        self._context: Context[E, T] = Context(
             random=random,
             clock=HandshakeClock(unix_time_ns),
             make_transport=make_transport,
             retry_endpoint=retry_endpoint,
             indices=Indices(random),
         )
-        self._peers: dict[PublicKey, Peer] = {}
+        self._peers: dict[PublicKey, Peer[E, T]] = {}
         self._public_key: PublicKey | None = None
         self._checker: MacChecker | None = None
         self._limiter = RateLimiter()
         self._under_load_until = float("-inf")
         # The hot paths look sessions up here.
         self._sessions = self._context.indices.sessions
-        self.peers: Mapping[PublicKey, Peer] = MappingProxyType(self._peers)
-        self.allowed_ips: AllowedIPs[Peer] = AllowedIPs()
-        self.peer_for_destination: Callable[[bytes], Peer | None] = self.allowed_ips.lookup
+        self.peers: Mapping[PublicKey, Peer[E, T]] = MappingProxyType(self._peers)
+        self.allowed_ips: AllowedIPs[Peer[E, T]] = AllowedIPs()
+        self.peer_for_destination: Callable[[bytes], Peer[E, T] | None] = self.allowed_ips.lookup
         """The peer a packet to this address (4 or 16 bytes) goes to, or None."""
 
     # --- Configuration ---------------------------------------------------------------------------
@@ -123,7 +124,7 @@ class Interface:
         for peer in self._peers.values():
             peer.handle_key_change(now)
 
-    def add_peer(self, public_key: PublicKey) -> Peer:
+    def add_peer(self, public_key: PublicKey) -> Peer[E, T]:
         """Add a peer with nothing set but its key. Raises PeerError, see there."""
         if public_key == self._public_key:
             raise PeerError(f"{public_key.to_base64()} is this interface's own public key")
@@ -156,18 +157,18 @@ class Interface:
 
     # --- Packets out -----------------------------------------------------------------------------
 
-    def transport_for_sending(self, peer: Peer, now: float) -> Transport | None:
+    def transport_for_sending(self, peer: Peer[E, T], now: float) -> T | None:
         """The cipher to seal packets to `peer` with; None means `stage` them."""
         return peer.transport_for_sending(now)
 
-    def stage(self, peer: Peer, frame: bytes, now: float) -> None:
+    def stage(self, peer: Peer[E, T], frame: bytes, now: float) -> None:
         """Keep `frame` until a session with `peer` stands, and start a handshake for it."""
         peer.stage(frame, now)
 
     def handle_sent(
         self,
-        peer: Peer,
-        transport: Transport,
+        peer: Peer[E, T],
+        transport: T,
         now: float,
         *,
         packets: int,
@@ -181,7 +182,7 @@ class Interface:
 
     def transport_for_receiving(
         self, index: int, now: float, packets: int = 1
-    ) -> tuple[Peer, Transport] | None:
+    ) -> tuple[Peer[E, T], T] | None:
         """Whose session `index` is, and its cipher; None, and `packets` counted, if it is none."""
         session = self._sessions.get(index)
         if session is None:
@@ -194,9 +195,9 @@ class Interface:
 
     def handle_received(
         self,
-        peer: Peer,
-        transport: Transport,
-        endpoint: Endpoint,
+        peer: Peer[E, T],
+        transport: T,
+        endpoint: E,
         now: float,
         *,
         packets: int,
@@ -207,7 +208,7 @@ class Interface:
         if packets:
             peer.handle_received(transport, endpoint, now, wire_bytes, data=data)
 
-    def source_allowed(self, peer: Peer, address: bytes) -> bool:
+    def source_allowed(self, peer: Peer[E, T], address: bytes) -> bool:
         """Whether a packet of `peer` may come from `address`: its longest match is this peer.
 
         The caller counts the drop (`peer.count(Drop.SOURCE_NOT_ALLOWED)`).
@@ -215,7 +216,7 @@ class Interface:
         return self.allowed_ips.lookup(address) is peer
 
     def handle_message_untrusted(
-        self, datagram: bytes | bytearray | memoryview, endpoint: Endpoint, now: float
+        self, datagram: bytes | bytearray | memoryview, endpoint: E, now: float
     ) -> None:
         """Take a whole datagram that is not a transport message. Never raises.
 
@@ -237,7 +238,7 @@ class Interface:
             self._context.count(Drop.MALFORMED)
 
     def _handle_initiation_untrusted(
-        self, message: HandshakeInitiation, data: bytes, endpoint: Endpoint, now: float
+        self, message: HandshakeInitiation, data: bytes, endpoint: E, now: float
     ) -> None:
         key = self._context.private_key
         if key is None:
@@ -259,7 +260,7 @@ class Interface:
         peer.accept_initiation(responder, endpoint, now, len(data))
 
     def _handle_response_untrusted(
-        self, message: HandshakeResponse, data: bytes, endpoint: Endpoint, now: float
+        self, message: HandshakeResponse, data: bytes, endpoint: E, now: float
     ) -> None:
         pending = self._context.indices.handshakes.get(message.receiver)
         if pending is None:
@@ -284,7 +285,7 @@ class Interface:
         except CookieError:
             peer.count(Drop.COOKIE_INVALID)
 
-    def _admit_untrusted(self, data: bytes, endpoint: Endpoint, now: float) -> bool:
+    def _admit_untrusted(self, data: bytes, endpoint: E, now: float) -> bool:
         """The cheap checks of a handshake message, before the dear ones."""
         checker = self._checker
         if checker is None:
@@ -334,12 +335,12 @@ class Interface:
     def handle_deadline(self, now: float) -> None:
         """Run what is due, of up to 64 peers at a time."""
 
-        def expire(peer: Peer, timer: Timer) -> None:
+        def expire(peer: Peer[E, T], timer: Timer) -> None:
             peer.expire(timer, now)
 
         self._context.timers.run(now, MAX_PEERS_PER_DEADLINE, expire)
 
-    def poll_output(self) -> Output | None:
+    def poll_output(self) -> Output[E, T] | None:
         """The next thing to do, oldest first; None when there is nothing."""
         outputs = self._context.outputs
         return outputs.popleft() if outputs else None

@@ -1,4 +1,7 @@
-"""One peer: its sessions, its handshakes, its timers. Every state transition is in this file.
+"""One peer: its sessions, its timers, and the rules by which they change.
+
+When to start, repeat and answer a handshake is worked out in `handshakes.py`; everything that
+follows from one is in this file.
 
 The rules, in words. Times are in `constants.py`, the triggers of the timers in `timers.py`.
 
@@ -14,7 +17,7 @@ packet starts over.
 *Answering.* A valid initiation, newer than every one before it, is answered at once. The session
 waits as *next*; it is used for receiving only, until the peer's first message under it arrives and
 makes it *current*. Meanwhile the old current one serves. Both sides may start at the same moment:
-each answers the other and keeps its own initiation open, so whichever completes is used.
+each answers the other and keeps its own initiation open, and the first session to stand is used.
 
 *Completing.* A response is accepted once, for the initiation still open, and makes the session
 current at once. Whatever was staged goes out under it, or an empty message if nothing was, because
@@ -33,23 +36,20 @@ check. A cookie reply authenticates nobody and moves nothing.
 places. After 540 s without a new one, nothing secret but the static keys is left.
 """
 
-from typing import TYPE_CHECKING
+from typing import Generic
 
 from crypto.cookies import MacGenerator
-from crypto.errors import HandshakeError
-from crypto.handshake import Initiator, Responder, TransportKeys
-from crypto.keys import PresharedKey, PrivateKey, PublicKey
+from crypto.handshake import Responder, TransportKeys
+from crypto.keys import PresharedKey, PublicKey
 from crypto.messages import HandshakeResponse
 
+from .boundary import E, T
 from .constants import (
     ERASE_AFTER_TIME,
-    INITIATION_SPACING,
     KEEPALIVE_TIMEOUT,
     NEW_HANDSHAKE_TIMEOUT,
     REJECT_AFTER_MESSAGES,
     REKEY_AFTER_MESSAGES,
-    REKEY_ATTEMPT_TIME,
-    REKEY_TIMEOUT,
 )
 from .context import Context
 from .credentials import Credentials
@@ -57,18 +57,15 @@ from .drops import Drop
 from .events import (
     HandshakeCompleted,
     HandshakeFailed,
-    HandshakeUnanswered,
     KeysErased,
     PeerRoamed,
     SessionExpired,
 )
-from .outputs import Datagram, DatagramKind, Seal
+from .handshakes import Handshakes, PendingInitiation
+from .outputs import Seal
 from .sessions import Session, Sessions
 from .staging import Staged
 from .timers import NEVER, Timed, Timer
-
-if TYPE_CHECKING:
-    from .boundary import Endpoint, Transport
 
 # As plain integers, for the two methods that run with every batch.
 _NEW_HANDSHAKE = int(Timer.NEW_HANDSHAKE)
@@ -78,19 +75,7 @@ _PERSISTENT_KEEPALIVE = int(Timer.PERSISTENT_KEEPALIVE)
 _MAX_KEEPALIVE = 65_535
 
 
-class PendingInitiation:
-    """An initiation of ours that may still be answered."""
-
-    __slots__ = ("initiator", "local_index", "peer", "sent_at")
-
-    def __init__(self, peer: "Peer", initiator: Initiator, local_index: int, now: float) -> None:
-        self.peer = peer
-        self.initiator = initiator
-        self.local_index = local_index
-        self.sent_at = now
-
-
-class Peer(Timed):
+class Peer(Timed, Generic[E, T]):
     """A peer of an interface; made by `Interface.add_peer` alone.
 
     To read: the attributes in the first group of `__init__`. To change: the `set_` methods. The
@@ -98,15 +83,10 @@ class Peer(Timed):
     """
 
     __slots__ = (
-        "_attempts",
-        "_attempts_since",
         "_context",
         "_credentials",
+        "_handshakes",
         "_jitter",
-        "_last_accepted_at",
-        "_last_accepted_timestamp",
-        "_last_handshake_sent_at",
-        "_pending",
         "_refreshed_on_receive",
         "_removed",
         "_staged",
@@ -120,32 +100,25 @@ class Peer(Timed):
         "tx_bytes",
     )
 
-    def __init__(self, context: Context, public_key: PublicKey) -> None:
+    def __init__(self, context: Context[E, T], public_key: PublicKey) -> None:
         super().__init__()
-        self.endpoint: Endpoint | None = None
+        self.endpoint: E | None = None
         self.persistent_keepalive = 0  # seconds, 0 is off
         self.last_handshake: float | None = None
         self.last_handshake_unix_ns = 0  # 0 is never
         self.tx_bytes = 0
         self.rx_bytes = 0
         self.drops: dict[Drop, int] = {}
-        self.sessions = Sessions()
+        self.sessions: Sessions[E, T] = Sessions()
 
         self._context = context
         self._credentials = Credentials(context, public_key)
+        self._handshakes: Handshakes[E, T] = Handshakes(self, context, self._credentials)
         self._staged = Staged(context)
-        self._pending: PendingInitiation | None = None
         self._removed = False
-        # Ours to them.
-        self._attempts = 0
-        self._attempts_since = 0.0
-        self._last_handshake_sent_at = -NEVER
         self._refreshed_on_receive = False
         # Drawn once a session: drawing for every packet that arms a timer would cost too much.
         self._jitter = 0.0
-        # Theirs to us.
-        self._last_accepted_timestamp = b""
-        self._last_accepted_at = -NEVER
 
     def __repr__(self) -> str:
         return f"<Peer {self.public_key.to_base64()}>"
@@ -172,20 +145,19 @@ class Peer(Timed):
         """Frames waiting for a session."""
         return len(self._staged)
 
-    def set_endpoint(self, endpoint: "Endpoint | None", now: float | None = None) -> None:
+    def set_endpoint(self, endpoint: E | None, now: float | None = None) -> None:
         """Send to `endpoint` from now on, until the peer roams. Sessions go on.
 
         With `now`, a handshake that waited for an endpoint starts at once and not up to 5 s later.
         """
         self.endpoint = endpoint
-        if now is not None and endpoint is not None and self._is_trying and self._pending is None:
-            self._retry_at(max(now, self._last_handshake_sent_at + REKEY_TIMEOUT))
+        if now is not None and endpoint is not None:
+            self._handshakes.handle_endpoint(now)
 
     def set_preshared_key(self, key: PresharedKey) -> None:
         """Mix `key` into every handshake that completes from now on. Sessions go on."""
         self._credentials.preshared_key = key
-        if self._pending is not None:
-            self._pending.initiator.preshared_key = key
+        self._handshakes.handle_preshared_key()
 
     def set_persistent_keepalive(self, seconds: int, now: float) -> None:
         """Send an empty message after `seconds` of silence (0 to 65535, 0 is off).
@@ -213,7 +185,7 @@ class Peer(Timed):
 
     # --- Packets out -----------------------------------------------------------------------------
 
-    def transport_for_sending(self, now: float) -> "Transport | None":
+    def transport_for_sending(self, now: float) -> T | None:
         """The cipher of the current session while it may still send."""
         session = self.sessions.current
         if session is None or now >= session.send_until:
@@ -236,11 +208,9 @@ class Peer(Timed):
         dropped = self._staged.push(frame)
         if dropped:
             self.count(Drop.STAGED_OVERFLOW, dropped)
-        self._want_handshake(now, fresh=True)
+        self._handshakes.want(now, fresh=True)
 
-    def handle_sent(
-        self, transport: "Transport", now: float, wire_bytes: int, *, data: bool
-    ) -> None:
+    def handle_sent(self, transport: T, now: float, wire_bytes: int, *, data: bool) -> None:
         """The driver sealed messages with `transport` and sent them."""
         if self._removed:
             return
@@ -256,14 +226,14 @@ class Peer(Timed):
             now >= session.refresh_on_send_at
             or session.transport.send_counter >= REKEY_AFTER_MESSAGES
         ):
-            self._want_handshake(now, fresh=data)
+            self._handshakes.want(now, fresh=data)
 
     # --- Packets in ------------------------------------------------------------------------------
 
     def handle_received(
         self,
-        transport: "Transport",
-        endpoint: "Endpoint",
+        transport: T,
+        endpoint: E,
         now: float,
         wire_bytes: int,
         *,
@@ -286,52 +256,35 @@ class Peer(Timed):
             and not self._refreshed_on_receive
         ):
             self._refreshed_on_receive = True
-            self._want_handshake(now, fresh=False)
+            self._handshakes.want(now, fresh=False)
 
     def accept_initiation(
-        self, responder: Responder, endpoint: "Endpoint", now: float, wire_bytes: int
+        self, responder: Responder, endpoint: E, now: float, wire_bytes: int
     ) -> None:
         """An initiation that only this peer can have made; it may still be an old one."""
-        if responder.timestamp <= self._last_accepted_timestamp:
-            self.count(Drop.OLD_TIMESTAMP)
+        refusal = self._handshakes.refusal(responder, now)
+        if refusal is not None:
+            self.count(refusal)
             return
-        if now - self._last_accepted_at < INITIATION_SPACING:
-            self.count(Drop.HANDSHAKE_FLOOD)
-            return
-        context = self._context
-        local_index = context.indices.draw()
-        try:
-            response, keys = responder.create_response(
-                ephemeral=PrivateKey.from_random(context.random(32)),
-                sender=local_index,
-                preshared_key=self.preshared_key,
-            )
-        except HandshakeError:
-            self.count(Drop.HANDSHAKE_INVALID)
-            return
-        self._last_accepted_timestamp = responder.timestamp
-        self._last_accepted_at = now
         self._heard(endpoint, now, wire_bytes)
+        local_index = self._context.indices.draw()
+        keys = self._handshakes.answer(responder, local_index, endpoint, now)
         session = self._session(keys, local_index, responder.remote_index, False, now)
         self._install(session, self.sessions.install_answered(session), now)
-        self._send_handshake(response.emit(), DatagramKind.RESPONSE, endpoint, now)
 
     def accept_response_untrusted(
         self,
-        pending: PendingInitiation,
+        pending: PendingInitiation[E, T],
         message: HandshakeResponse,
-        endpoint: "Endpoint",
+        endpoint: E,
         now: float,
         wire_bytes: int,
     ) -> None:
         """Something that claims to answer `pending`. Counts and ignores it if it does not."""
-        try:
-            keys = pending.initiator.consume_response_untrusted(message)
-        except HandshakeError:
-            # A forgery must not stand in the way of the true response: `pending` stays.
+        keys = self._handshakes.consume_response_untrusted(message)
+        if keys is None:
             self.count(Drop.HANDSHAKE_INVALID)
             return
-        self._forget_pending()
         self._heard(endpoint, now, wire_bytes)
         session = self._session(keys, pending.local_index, message.sender, True, now)
         self._install(session, self.sessions.install_initiated(session), now)
@@ -348,10 +301,11 @@ class Peer(Timed):
             case Timer.ERASE_KEYS:
                 self.erase(Drop.KEYS_ERASED)
             case Timer.RETRANSMIT_HANDSHAKE:
-                self._retransmit(now)
+                if not self._handshakes.retransmit(now):
+                    self._give_up(now)
             case Timer.NEW_HANDSHAKE:
-                self._renew_endpoint()
-                self._want_handshake(now, fresh=False)
+                self.renew_endpoint()
+                self._handshakes.want(now, fresh=False)
             case Timer.SEND_KEEPALIVE:
                 self._send_keepalive(now)
             case Timer.PERSISTENT_KEEPALIVE:
@@ -365,9 +319,9 @@ class Peer(Timed):
 
         Staged frames are counted under `reason`.
         """
-        if self._pending is not None or self.sessions.standing():
+        if self._handshakes.pending is not None or self.sessions.standing():
             self._context.outputs.append(KeysErased(self))
-        self._forget_pending()
+        self._handshakes.forget()
         self._forget(self.sessions.clear())
         self._credentials.erase()
         self._drop_staged(reason)
@@ -386,21 +340,18 @@ class Peer(Timed):
     def handle_key_change(self, now: float) -> None:
         """Our private key is another one: nothing made with the old one may send any more."""
         self._credentials.handle_key_change()
-        self._forget_pending()
+        self._handshakes.handle_key_change(now)
         # The peer may be about to confirm it, and nothing may be sent under it then.
         self._forget(self.sessions.drop_next())
         for session in self.sessions.standing():
             session.stop_sending()
-        self._last_handshake_sent_at = -NEVER
-        if self._is_trying:
-            self._retry_at(now)
         if self.persistent_keepalive:
             self._context.timers.arm(self, Timer.PERSISTENT_KEEPALIVE, now)
 
     def handle_removal(self) -> None:
         """The interface lets go of this peer."""
         self._removed = True
-        self._forget_pending()
+        self._handshakes.forget()
         self._forget(self.sessions.clear())
         self._drop_staged(Drop.PEER_REMOVED)
         self._context.timers.remove(self)
@@ -411,96 +362,6 @@ class Peer(Timed):
         self.drops[reason] = self.drops.get(reason, 0) + packets
         self._context.count(reason, packets)
 
-    # --- Starting a handshake --------------------------------------------------------------------
-
-    @property
-    def _is_trying(self) -> bool:
-        return self.deadlines[Timer.RETRANSMIT_HANDSHAKE] != NEVER
-
-    def _want_handshake(self, now: float, *, fresh: bool) -> None:
-        """See to it that a handshake is under way. `fresh` traffic gives it 90 s from now."""
-        if self._removed:
-            return
-        if self._is_trying:
-            if fresh:
-                self._attempts_since = now
-            return
-        if self._credentials.is_low_order():
-            return
-        self._attempts = 0
-        self._attempts_since = now
-        allowed_at = self._last_handshake_sent_at + REKEY_TIMEOUT
-        if now < allowed_at:
-            self._retry_at(allowed_at + self._context.jitter())
-        else:
-            self._send_initiation(now)
-
-    def _retransmit(self, now: float) -> None:
-        if now - self._attempts_since >= REKEY_ATTEMPT_TIME:
-            self._give_up(now)
-            return
-        if self._pending is not None:
-            self._context.outputs.append(HandshakeUnanswered(self, self._attempts))
-            self._renew_endpoint()
-        self._send_initiation(now)
-
-    def _give_up(self, now: float) -> None:
-        context = self._context
-        if context.private_key is None:
-            reason = "the interface has no private key"
-        elif self.endpoint is None:
-            reason = "the peer's endpoint is not known"
-        elif self._attempts == 0:
-            reason = "the clock is implausible"
-        else:
-            reason = "no answer"
-        self._forget_pending()
-        context.timers.cancel(self, Timer.SEND_KEEPALIVE)
-        dropped = self._drop_staged(Drop.HANDSHAKE_TIMEOUT)
-        if self.deadlines[Timer.ERASE_KEYS] == NEVER:
-            context.timers.arm(self, Timer.ERASE_KEYS, now + ERASE_AFTER_TIME)
-        context.outputs.append(HandshakeFailed(self, self._attempts, dropped, reason))
-
-    def _send_initiation(self, now: float) -> None:
-        """Send an initiation if that is possible now, and look again in 5 s in any case."""
-        context = self._context
-        self._forget_pending()
-        self._retry_at(now + REKEY_TIMEOUT + context.jitter())
-        if context.private_key is None or self.endpoint is None:
-            return
-        local_index = context.indices.draw()
-        created = self._credentials.create_initiation(local_index, now)
-        if created is None:
-            return
-        initiator, message = created
-        self._pending = PendingInitiation(self, initiator, local_index, now)
-        context.indices.handshakes[local_index] = self._pending
-        self._attempts += 1
-        self._send_handshake(message.emit(), DatagramKind.INITIATION, self.endpoint, now)
-
-    def _send_handshake(
-        self, message: bytes, kind: DatagramKind, endpoint: "Endpoint", now: float
-    ) -> None:
-        self._last_handshake_sent_at = now
-        data = self._credentials.macs().add_macs(message, now)
-        self.tx_bytes += len(data)
-        self._context.timers.cancel(self, Timer.SEND_KEEPALIVE)
-        if self.persistent_keepalive:
-            self._arm(_PERSISTENT_KEEPALIVE, now + self.persistent_keepalive)
-        self._context.outputs.append(Datagram(self, endpoint, data, kind))
-
-    def _retry_at(self, deadline: float) -> None:
-        self._context.timers.arm(self, Timer.RETRANSMIT_HANDSHAKE, deadline)
-
-    def _renew_endpoint(self) -> None:
-        if self.endpoint is not None:
-            self.endpoint = self._context.retry_endpoint(self.endpoint)
-
-    def _forget_pending(self) -> None:
-        if self._pending is not None:
-            del self._context.indices.handshakes[self._pending.local_index]
-            self._pending = None
-
     # --- Sessions --------------------------------------------------------------------------------
 
     def _session(
@@ -510,7 +371,7 @@ class Peer(Timed):
         remote_index: int,
         is_initiator: bool,
         now: float,
-    ) -> Session:
+    ) -> Session[E, T]:
         transport = self._context.make_transport(keys.send, keys.receive, local_index, remote_index)
         return Session(
             self,
@@ -521,24 +382,23 @@ class Peer(Timed):
             now=now,
         )
 
-    def _install(self, session: Session, gone: list[Session], now: float) -> None:
+    def _install(self, session: Session[E, T], gone: list[Session[E, T]], now: float) -> None:
         self._context.indices.sessions[session.local_index] = session
         self._forget(gone)
         self._jitter = self._context.jitter()
         self._context.timers.arm(self, Timer.ERASE_KEYS, now + ERASE_AFTER_TIME)
 
-    def _confirm(self, session: Session, now: float) -> None:
+    def _confirm(self, session: Session[E, T], now: float) -> None:
         self._forget(self.sessions.confirm())
         self._complete(session, now, now - session.created)
         frames = self._staged.take()
         if frames:
             self._context.outputs.append(Seal(self, session.transport, frames))
 
-    def _complete(self, session: Session, now: float, round_trip: float) -> None:
+    def _complete(self, session: Session[E, T], now: float, round_trip: float) -> None:
         """`session` is the current one, and both sides know its keys."""
         context = self._context
-        context.timers.cancel(self, Timer.RETRANSMIT_HANDSHAKE)
-        self._forget_pending()
+        self._handshakes.stop()
         self._refreshed_on_receive = False
         self.last_handshake = now
         self.last_handshake_unix_ns = context.clock.unix_ns()
@@ -556,7 +416,7 @@ class Peer(Timed):
                 SessionExpired(self, session.local_index, session.remote_index)
             )
 
-    def _forget(self, gone: list[Session]) -> None:
+    def _forget(self, gone: list[Session[E, T]]) -> None:
         """Take sessions out of the index table, and wait for the next to go."""
         for session in gone:
             del self._context.indices.sessions[session.local_index]
@@ -567,9 +427,33 @@ class Peer(Timed):
             min((session.expires_at for session in standing), default=NEVER),
         )
 
+    def _give_up(self, now: float) -> None:
+        """Nobody answered for 90 s."""
+        self._handshakes.forget()
+        context = self._context
+        context.timers.cancel(self, Timer.SEND_KEEPALIVE)
+        if self.deadlines[Timer.ERASE_KEYS] == NEVER:
+            context.timers.arm(self, Timer.ERASE_KEYS, now + ERASE_AFTER_TIME)
+        dropped = self._drop_staged(Drop.HANDSHAKE_TIMEOUT)
+        context.outputs.append(
+            HandshakeFailed(self, self._handshakes.attempts, dropped, self._handshakes.why_not())
+        )
+
     # --- Small things ----------------------------------------------------------------------------
 
-    def _heard(self, endpoint: "Endpoint", now: float, wire_bytes: int) -> None:
+    def handle_handshake_sent(self, now: float, wire_bytes: int) -> None:
+        """A handshake message goes to the peer; it keeps the peer's path open like any other."""
+        self.tx_bytes += wire_bytes
+        self.deadlines[_SEND_KEEPALIVE] = NEVER
+        if self.persistent_keepalive:
+            self._arm(_PERSISTENT_KEEPALIVE, now + self.persistent_keepalive)
+
+    def renew_endpoint(self) -> None:
+        """The peer did not answer: try it another way, if the driver knows one."""
+        if self.endpoint is not None:
+            self.endpoint = self._context.retry_endpoint(self.endpoint)
+
+    def _heard(self, endpoint: E, now: float, wire_bytes: int) -> None:
         """Something authentic came from `endpoint`."""
         if endpoint is not self.endpoint:
             self._roam(endpoint)
@@ -578,7 +462,7 @@ class Peer(Timed):
         if self.persistent_keepalive:
             self._arm(_PERSISTENT_KEEPALIVE, now + self.persistent_keepalive)
 
-    def _roam(self, endpoint: "Endpoint") -> None:
+    def _roam(self, endpoint: E) -> None:
         old, self.endpoint = self.endpoint, endpoint
         # Another local address of ours alone is no roaming.
         if old is None or old.port != endpoint.port or old.address != endpoint.address:
@@ -589,7 +473,7 @@ class Peer(Timed):
         if transport is not None:
             self._context.outputs.append(Seal(self, transport, self._staged.take()))
         else:
-            self._want_handshake(now, fresh=False)
+            self._handshakes.want(now, fresh=False)
 
     def _drop_staged(self, reason: Drop) -> int:
         dropped = len(self._staged.take())

@@ -6,8 +6,9 @@
 - *previous* only receives: what the peer sent before it knew of the current one.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic
 
+from .boundary import E, T
 from .constants import (
     REJECT_AFTER_TIME,
     REKEY_AFTER_TIME,
@@ -16,11 +17,10 @@ from .constants import (
 from .timers import NEVER
 
 if TYPE_CHECKING:
-    from .boundary import Transport
     from .peer import Peer
 
 
-class Session:
+class Session(Generic[E, T]):
     """The keys of one handshake, in the shape of a transport, and the times they live by.
 
     `refresh_on_send_at` and `refresh_on_receive_at` are NEVER for the side that answered: two
@@ -42,8 +42,8 @@ class Session:
 
     def __init__(
         self,
-        peer: "Peer",
-        transport: "Transport",
+        peer: "Peer[E, T]",
+        transport: T,
         *,
         local_index: int,
         remote_index: int,
@@ -51,7 +51,7 @@ class Session:
         now: float,
     ) -> None:
         self.transport = transport
-        self.receiver: tuple[Peer, Transport] = (peer, transport)
+        self.receiver: tuple[Peer[E, T], T] = (peer, transport)
         self.local_index = local_index
         self.remote_index = remote_index
         self.is_initiator = is_initiator
@@ -66,21 +66,21 @@ class Session:
         self.send_until = self.refresh_on_send_at = self.refresh_on_receive_at = -NEVER
 
 
-class Sessions:
+class Sessions(Generic[E, T]):
     """The three places. Every change returns the sessions that lost theirs, to be forgotten."""
 
     __slots__ = ("current", "next", "previous")
 
     def __init__(self) -> None:
-        self.previous: Session | None = None
-        self.current: Session | None = None
-        self.next: Session | None = None
+        self.previous: Session[E, T] | None = None
+        self.current: Session[E, T] | None = None
+        self.next: Session[E, T] | None = None
 
-    def standing(self) -> list[Session]:
+    def standing(self) -> list[Session[E, T]]:
         """All there are."""
         return [s for s in (self.previous, self.current, self.next) if s is not None]
 
-    def install_initiated(self, session: Session) -> list[Session]:
+    def install_initiated(self, session: Session[E, T]) -> list[Session[E, T]]:
         """Our initiation was answered: the response proves the peer holds the keys."""
         before = self.standing()
         # A session the peer initiated meanwhile, which it may be sending with already, is worth
@@ -90,14 +90,14 @@ class Sessions:
         self.current = session
         return self._gone(before)
 
-    def install_answered(self, session: Session) -> list[Session]:
+    def install_answered(self, session: Session[E, T]) -> list[Session[E, T]]:
         """We answered an initiation: wait for the first message under the new keys."""
         before = self.standing()
         self.previous = None
         self.next = session
         return self._gone(before)
 
-    def confirm(self) -> list[Session]:
+    def confirm(self) -> list[Session[E, T]]:
         """The first message under `next` came: it is current from now on."""
         before = self.standing()
         self.previous = self.current
@@ -105,7 +105,7 @@ class Sessions:
         self.next = None
         return self._gone(before)
 
-    def expire(self, now: float) -> list[Session]:
+    def expire(self, now: float) -> list[Session[E, T]]:
         """Drop those whose time is up."""
         before = self.standing()
         if self.previous is not None and now >= self.previous.expires_at:
@@ -116,18 +116,18 @@ class Sessions:
             self.next = None
         return self._gone(before)
 
-    def drop_next(self) -> list[Session]:
+    def drop_next(self) -> list[Session[E, T]]:
         """Drop the one that waits for confirmation."""
         before = self.standing()
         self.next = None
         return self._gone(before)
 
-    def clear(self) -> list[Session]:
+    def clear(self) -> list[Session[E, T]]:
         """Drop all."""
         before = self.standing()
         self.previous = self.current = self.next = None
         return before
 
-    def _gone(self, before: list[Session]) -> list[Session]:
+    def _gone(self, before: list[Session[E, T]]) -> list[Session[E, T]]:
         after = self.standing()
         return [session for session in before if session not in after]

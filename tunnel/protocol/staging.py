@@ -1,6 +1,7 @@
 """Frames of one peer that wait for a session: a bounded queue, oldest dropped first."""
 
 from collections import deque
+from typing import Any
 
 from .constants import MAX_STAGED_BYTES, MAX_STAGED_BYTES_PER_PEER, MAX_STAGED_FRAMES
 from .context import Context
@@ -11,7 +12,7 @@ class Staged:
 
     __slots__ = ("_bytes", "_context", "_frames")
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context[Any, Any]) -> None:
         self._context = context
         # Most peers never stage anything, and an empty deque takes 700 bytes.
         self._frames: deque[bytes] | None = None

@@ -60,10 +60,10 @@ class Timed:
         self.wake: float = NEVER
 
 
-T = TypeVar("T", bound=Timed)
+Owner = TypeVar("Owner", bound=Timed)
 
 
-class TimerTable(Generic[T]):
+class TimerTable(Generic[Owner]):
     """The deadlines of all peers. Give `run` a function that is called with what is due."""
 
     __slots__ = ("_heap", "_serial", "_sweep_at")
@@ -74,7 +74,7 @@ class TimerTable(Generic[T]):
 
     def __init__(self) -> None:
         # The serial number keeps the heap from comparing owners.
-        self._heap: list[tuple[float, int, T]] = []
+        self._heap: list[tuple[float, int, Owner]] = []
         self._serial = 0
         self._sweep_at = self._MIN_SWEEP
 
@@ -82,17 +82,17 @@ class TimerTable(Generic[T]):
         """Entries in the heap, outdated ones included."""
         return len(self._heap)
 
-    def arm(self, owner: T, timer: int, deadline: float) -> None:
+    def arm(self, owner: Owner, timer: int, deadline: float) -> None:
         """Set or move a timer to `deadline`."""
         owner.deadlines[timer] = deadline
         if deadline < owner.wake:
             self.push(owner, deadline)
 
-    def cancel(self, owner: T, timer: int) -> None:
+    def cancel(self, owner: Owner, timer: int) -> None:
         """Stop a timer; no harm if it is not set."""
         owner.deadlines[timer] = NEVER
 
-    def push(self, owner: T, wake: float) -> None:
+    def push(self, owner: Owner, wake: float) -> None:
         """Look at `owner` at `wake`, which is earlier than before. Hot paths call this directly."""
         owner.wake = wake
         if wake == NEVER:
@@ -102,7 +102,7 @@ class TimerTable(Generic[T]):
         if len(self._heap) >= self._sweep_at:
             self._sweep()
 
-    def remove(self, owner: T) -> None:
+    def remove(self, owner: Owner) -> None:
         """Stop all timers of `owner` for good."""
         owner.deadlines[:] = [NEVER] * len(owner.deadlines)
         owner.wake = -inf
@@ -117,7 +117,7 @@ class TimerTable(Generic[T]):
             heappop(heap)
         return None
 
-    def run(self, now: float, limit: int, expire: Callable[[T, Timer], None]) -> None:
+    def run(self, now: float, limit: int, expire: Callable[[Owner, Timer], None]) -> None:
         """Call `expire` for every timer due at `now`, of at most `limit` owners.
 
         A timer is no longer set when its `expire` is called. What is left over is due still, so

@@ -1,0 +1,212 @@
+"""One peer's handshakes: when to start one, repeat it, give it up; which of theirs to answer.
+
+The rules are those of `peer.py`, under *Starting* and *Answering*. What becomes of a handshake
+that succeeds is decided there.
+"""
+
+from typing import TYPE_CHECKING, Generic
+
+from crypto.errors import HandshakeError
+from crypto.handshake import Initiator, Responder, TransportKeys
+from crypto.keys import PrivateKey
+from crypto.messages import HandshakeResponse
+
+from .boundary import E, T
+from .constants import INITIATION_SPACING, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT
+from .context import Context
+from .credentials import Credentials
+from .drops import Drop
+from .events import HandshakeUnanswered
+from .outputs import Datagram, DatagramKind
+from .timers import NEVER, Timer
+
+if TYPE_CHECKING:
+    from .peer import Peer
+
+
+class PendingInitiation(Generic[E, T]):
+    """An initiation of ours that may still be answered."""
+
+    __slots__ = ("initiator", "local_index", "peer", "sent_at")
+
+    def __init__(
+        self, peer: "Peer[E, T]", initiator: Initiator, local_index: int, now: float
+    ) -> None:
+        self.peer = peer
+        self.initiator = initiator
+        self.local_index = local_index
+        self.sent_at = now
+
+
+class Handshakes(Generic[E, T]):
+    """Belongs to one peer and uses its RETRANSMIT_HANDSHAKE timer, which runs while one is wanted.
+
+    `attempts` are the initiations sent since a handshake was first wanted.
+    """
+
+    __slots__ = (
+        "_context",
+        "_credentials",
+        "_last_accepted_at",
+        "_last_accepted_timestamp",
+        "_last_sent_at",
+        "_peer",
+        "_pending",
+        "_wanted_since",
+        "attempts",
+    )
+
+    def __init__(
+        self, peer: "Peer[E, T]", context: Context[E, T], credentials: Credentials
+    ) -> None:
+        self._peer = peer
+        self._context = context
+        self._credentials = credentials
+        # Ours to them.
+        self.attempts = 0
+        self._pending: PendingInitiation[E, T] | None = None
+        self._wanted_since = 0.0
+        self._last_sent_at = -NEVER
+        # Theirs to us.
+        self._last_accepted_timestamp = b""
+        self._last_accepted_at = -NEVER
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether we are trying to get a session."""
+        return self._peer.deadlines[Timer.RETRANSMIT_HANDSHAKE] != NEVER
+
+    @property
+    def pending(self) -> PendingInitiation[E, T] | None:
+        """The initiation that may still be answered."""
+        return self._pending
+
+    # --- Ours ------------------------------------------------------------------------------------
+
+    def want(self, now: float, *, fresh: bool) -> None:
+        """See to it that a handshake is under way. `fresh` traffic gives it 90 s from now."""
+        if self.is_wanted:
+            if fresh:
+                self._wanted_since = now
+            return
+        if self._peer.removed or self._credentials.is_low_order():
+            return
+        self.attempts = 0
+        self._wanted_since = now
+        allowed_at = self._last_sent_at + REKEY_TIMEOUT
+        if now < allowed_at:
+            self._try_at(allowed_at + self._context.jitter())
+        else:
+            self._send_initiation(now)
+
+    def retransmit(self, now: float) -> bool:
+        """The timer ran out: try again. False when it is time to give up."""
+        if now - self._wanted_since >= REKEY_ATTEMPT_TIME:
+            return False
+        if self._pending is not None:
+            self._context.outputs.append(HandshakeUnanswered(self._peer, self.attempts))
+            self._peer.renew_endpoint()
+        self._send_initiation(now)
+        return True
+
+    def stop(self) -> None:
+        """A session came about: no more is wanted."""
+        self._context.timers.cancel(self._peer, Timer.RETRANSMIT_HANDSHAKE)
+        self.forget()
+
+    def forget(self) -> None:
+        """Erase the initiation that may still be answered."""
+        if self._pending is not None:
+            del self._context.indices.handshakes[self._pending.local_index]
+            self._pending = None
+
+    def why_not(self) -> str:
+        """Why no session came about, for people."""
+        if self._context.private_key is None:
+            return "the interface has no private key"
+        if self._peer.endpoint is None:
+            return "the peer's endpoint is not known"
+        return "no answer" if self.attempts else "the clock is implausible"
+
+    def handle_endpoint(self, now: float) -> None:
+        """The peer's endpoint was set: if a handshake waited for that, start it."""
+        if self.is_wanted and self._pending is None:
+            self._try_at(max(now, self._last_sent_at + REKEY_TIMEOUT))
+
+    def handle_preshared_key(self) -> None:
+        """The preshared key was set: it goes into what is under way as well."""
+        if self._pending is not None:
+            self._pending.initiator.preshared_key = self._credentials.preshared_key
+
+    def handle_key_change(self, now: float) -> None:
+        """Our private key is another one: what was sent under the old one does not count."""
+        self.forget()
+        self._last_sent_at = -NEVER
+        if self.is_wanted:
+            self._try_at(now)
+
+    def consume_response_untrusted(self, message: HandshakeResponse) -> TransportKeys | None:
+        """The keys, if `message` answers the initiation that is pending; it no longer is then.
+
+        Otherwise None. A forgery must not stand in the way of the true response: the initiation
+        stays pending.
+        """
+        if self._pending is None:
+            return None
+        try:
+            keys = self._pending.initiator.consume_response_untrusted(message)
+        except HandshakeError:
+            return None
+        self.forget()
+        return keys
+
+    def _try_at(self, deadline: float) -> None:
+        self._context.timers.arm(self._peer, Timer.RETRANSMIT_HANDSHAKE, deadline)
+
+    def _send_initiation(self, now: float) -> None:
+        """Send an initiation if that is possible now, and look again in 5 s in any case."""
+        context = self._context
+        endpoint = self._peer.endpoint
+        self.forget()
+        self._try_at(now + REKEY_TIMEOUT + context.jitter())
+        if context.private_key is None or endpoint is None:
+            return
+        local_index = context.indices.draw()
+        created = self._credentials.create_initiation(local_index, now)
+        if created is None:
+            return
+        initiator, message = created
+        self._pending = PendingInitiation(self._peer, initiator, local_index, now)
+        context.indices.handshakes[local_index] = self._pending
+        self.attempts += 1
+        self._send(message.emit(), DatagramKind.INITIATION, endpoint, now)
+
+    # --- Theirs ----------------------------------------------------------------------------------
+
+    def refusal(self, responder: Responder, now: float) -> Drop | None:
+        """Why an authentic initiation is not answered; None, and remembered, if it is to be."""
+        if responder.timestamp <= self._last_accepted_timestamp:
+            return Drop.OLD_TIMESTAMP
+        if now - self._last_accepted_at < INITIATION_SPACING:
+            return Drop.HANDSHAKE_FLOOD
+        self._last_accepted_timestamp = responder.timestamp
+        self._last_accepted_at = now
+        return None
+
+    def answer(
+        self, responder: Responder, local_index: int, endpoint: E, now: float
+    ) -> TransportKeys:
+        """Send the response; the keys of the session that it offers."""
+        response, keys = responder.create_response(
+            ephemeral=PrivateKey.from_random(self._context.random(32)),
+            sender=local_index,
+            preshared_key=self._credentials.preshared_key,
+        )
+        self._send(response.emit(), DatagramKind.RESPONSE, endpoint, now)
+        return keys
+
+    def _send(self, message: bytes, kind: DatagramKind, endpoint: E, now: float) -> None:
+        self._last_sent_at = now
+        data = self._credentials.macs().add_macs(message, now)
+        self._peer.handle_handshake_sent(now, len(data))
+        self._context.outputs.append(Datagram(self._peer, endpoint, data, kind))
