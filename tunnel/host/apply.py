@@ -119,12 +119,13 @@ def _change(state: DesiredState, record: Record | None, state_dir: Path) -> None
         index = require_ifindex(netlink, state.interface)
         old = record.items if record else ()
         new = state.items()
+        wanted = set(new)
         planned = Record(
             state.interface,
             index,
             namespace_id(),
             # Everything that may be there at any time until the change is complete.
-            items=(*(item for item in old if item not in new), *new),
+            items=(*(item for item in old if item not in wanted), *new),
             sysctls=_sysctls_before(state, record, state_dir),
             dns=_dns_backend(new, record),
         )

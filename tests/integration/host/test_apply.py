@@ -323,6 +323,41 @@ def test_full_disk_keeps_the_old_record_whole(ns: Namespace, tmp_path: Path) -> 
         subprocess.run(["umount", str(disk)], check=True)
 
 
+def test_ipv6_switched_off(ns: Namespace, tmp_path: Path) -> None:
+    ns.run("sysctl", "-q", "-w", "net.ipv6.conf.all.disable_ipv6=1")
+    before = ns.snapshot()
+    only4 = state(addresses=("10.9.0.1/24",), allowed=("0.0.0.0/0",), slot=DefaultRouteSlot())
+    apply(only4, netns=ns.path, state_dir=tmp_path).undo()
+    assert ns.snapshot() == before
+    with pytest.raises(HostError, match="add address fd00:9::1/64") as caught:
+        apply(state(), netns=ns.path, state_dir=tmp_path)
+    assert "disable_ipv6=0" in caught.value.remedy
+    assert ns.snapshot() == before
+
+
+def test_two_full_tunnels_of_one_mark(ns: Namespace, tmp_path: Path) -> None:
+    ns.add_tun("tun1")
+    apply(state(allowed=("0.0.0.0/0",), fwmark=7), netns=ns.path, state_dir=tmp_path)
+    before = ns.snapshot()
+    with pytest.raises(HostError, match=r"add route 0.0.0.0/0 table 7: File exists"):
+        apply(
+            state("tun1", ("10.8.0.1/24",), ("0.0.0.0/0",), fwmark=7),
+            netns=ns.path,
+            state_dir=tmp_path,
+        )
+    assert ns.snapshot() == before
+
+
+def test_many_routes_are_compared_in_one_pass(ns: Namespace, tmp_path: Path) -> None:
+    many = tuple(f"10.{n >> 8}.{n & 255}.0/24" for n in range(1000))
+    applied = apply(state(addresses=(), allowed=many), netns=ns.path, state_dir=tmp_path)
+    assert len(ns.ip("route", "show", "dev", "tun0").splitlines()) == 1000
+    applied = applied.reconcile(state(addresses=(), allowed=many[10:]))
+    assert len(ns.ip("route", "show", "dev", "tun0").splitlines()) == 990
+    applied.undo()
+    assert ns.ip("route", "show", "dev", "tun0") == ""
+
+
 def test_mtu_from_the_machine(ns: Namespace, tmp_path: Path) -> None:
     near, far, far6 = map(ip_address, ("192.0.2.2", "203.0.113.5", "2001:db8:5::1"))
     assert compute_mtu([], netns=ns.path) == 1420
