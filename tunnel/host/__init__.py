@@ -8,11 +8,12 @@
     applied.undo()                  # or, from another process: remove("tun0")
 
 Everything but the making and printing of states blocks: call it in a worker thread. All failures
-are HostError. `watch.watch_link` alone is asynchronous (trio).
+are HostError. Only `watch_link` is for the event loop (trio) itself.
 """
 
 from tunnel.host.apply import Applied, apply, reconcile, remove
 from tunnel.host.errors import HostError
+from tunnel.host.hooks import check_hook_source, run_hooks
 from tunnel.host.links import delete_link, link_exists
 from tunnel.host.mtu import compute_mtu
 from tunnel.host.routes import find_default_route_slot
@@ -27,6 +28,8 @@ from tunnel.host.state import (
     difference,
     has_default_route,
 )
+from tunnel.host.status import InterfaceStatus, interface_status
+from tunnel.host.watch import LinkEvent, LinkGone, LinkStatus, watch_link
 
 __all__ = [
     "Applied",
@@ -34,9 +37,14 @@ __all__ = [
     "DesiredState",
     "Dns",
     "HostError",
+    "InterfaceStatus",
+    "LinkEvent",
+    "LinkGone",
+    "LinkStatus",
     "Route",
     "Rule",
     "apply",
+    "check_hook_source",
     "compute_mtu",
     "delete_link",
     "describe",
@@ -44,7 +52,10 @@ __all__ = [
     "difference",
     "find_default_route_slot",
     "has_default_route",
+    "interface_status",
     "link_exists",
     "reconcile",
     "remove",
+    "run_hooks",
+    "watch_link",
 ]

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunnel.host import netfilter
-from tunnel.host.dns import choose_backend
+from tunnel.host.dns import RESOLVCONF, choose_backend, unset_dns
 from tunnel.host.errors import HostError
 from tunnel.host.links import require_ifindex
 from tunnel.host.machine import Machine, Undo, current_index, replaces
-from tunnel.host.namespaces import inside, namespace_id
+from tunnel.host.namespaces import inside, namespace_id, namespace_lives
 from tunnel.host.record import (
     STATE_DIR,
     Record,
@@ -57,7 +57,7 @@ def apply(
         stale = load_record(state.interface, state_dir)
         if stale is not None and stale.netns == namespace_id():
             _remove(stale, state_dir)
-        _change(state, None, state_dir)
+        _change(state, state_dir)
     return Applied(state, netns, state_dir)
 
 
@@ -70,10 +70,7 @@ def reconcile(
     added before and the new state does not have. Objects that we did not add are left alone.
     """
     with inside(netns):
-        record = load_record(state.interface, state_dir)
-        if record is not None and record.netns != namespace_id():
-            record = None
-        _change(state, record, state_dir)
+        _change(state, state_dir)
     return Applied(state, netns, state_dir)
 
 
@@ -91,14 +88,19 @@ def remove(interface: str, *, netns: Path | str | None = None, state_dir: Path =
                 return False
             netfilter.remove_firewall(interface)
             return True
-        if record.netns != namespace_id():
+        if record.netns == namespace_id():
+            _remove(record, state_dir)
+        elif namespace_lives(record.netns):
             raise HostError(
                 "remove",
                 interface,
                 "it was set up in another network namespace",
-                f"run it in there; if that is gone, delete {record_path(interface, state_dir)}",
+                f"run it in there, or delete {record_path(interface, state_dir)} to forget it",
             )
-        _remove(record, state_dir)
+        else:
+            # All went with the namespace but what resolvconf wrote into files.
+            unset_dns(interface, 0, record.dns if record.dns == RESOLVCONF else "")
+            delete_record(interface, state_dir)
         return True
 
 
@@ -114,17 +116,23 @@ def _remove(record: Record, state_dir: Path) -> None:
     delete_record(record.interface, state_dir)
 
 
-def _change(state: DesiredState, record: Record | None, state_dir: Path) -> None:
+def _change(state: DesiredState, state_dir: Path) -> None:
+    found = load_record(state.interface, state_dir)
+    record = found if found and found.netns == namespace_id() else None
     with rtnetlink() as netlink, step("set up", state.interface):
         index = require_ifindex(netlink, state.interface)
         old = record.items if record else ()
+        if record and record.ifindex != index:
+            # resolved forgot them with the interface of before.
+            old = tuple(item for item in old if not isinstance(item, Dns))
         new = state.items()
+        wanted = set(new)
         planned = Record(
             state.interface,
             index,
             namespace_id(),
             # Everything that may be there at any time until the change is complete.
-            items=(*(item for item in old if item not in new), *new),
+            items=(*(item for item in old if item not in wanted), *new),
             sysctls=_sysctls_before(state, record, state_dir),
             dns=_dns_backend(new, record),
         )
@@ -141,7 +149,7 @@ def _change(state: DesiredState, record: Record | None, state_dir: Path) -> None
                 steps_back.append(lambda: _settle(machine, old, []))
             for failure in _run_all(steps_back):
                 error.add_note(f"while undoing: {failure}")
-            _restore_record(record, state.interface, state_dir)
+            _restore_record(found, state.interface, state_dir)
             raise
 
 

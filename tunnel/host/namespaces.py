@@ -5,9 +5,10 @@ the event loop stays where it is. Sockets, child processes and /proc/sys/net all
 """
 
 import ctypes
+import itertools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tunnel.host.errors import HostError
@@ -49,6 +50,18 @@ def inside(netns: Path | str | None) -> Iterator[None]:
 def namespace_id() -> int:
     """A number which tells the calling thread's network namespace from all others."""
     return os.stat(_OURS).st_ino
+
+
+def namespace_lives(number: int) -> bool:
+    """Whether a process is in the network namespace of that number, or `ip netns` keeps it."""
+    places = itertools.chain(
+        Path("/run/netns").glob("*"), Path("/proc").glob("[0-9]*/task/[0-9]*/ns/net")
+    )
+    for place in places:
+        with suppress(OSError):  # a process that has just ended, or that we may not look at
+            if place.stat().st_ino == number:
+                return True
+    return False
 
 
 def _setns(fd: int, name: str) -> None:

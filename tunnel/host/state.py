@@ -264,10 +264,10 @@ def describe(state: DesiredState) -> str:
 
 def difference(old: DesiredState, new: DesiredState) -> list[str]:
     """What turns `old` into `new`: lines "- object" and "+ object", removals first."""
-    before, after = old.items(), new.items()
+    before, after = set(old.items()), set(new.items())
     return [
-        *(f"- {item}" for item in before if item not in after),
-        *(f"+ {item}" for item in after if item not in before),
+        *(f"- {item}" for item in old.items() if item not in after),
+        *(f"+ {item}" for item in new.items() if item not in before),
     ]
 
 

@@ -4,6 +4,7 @@ import os
 import secrets
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,13 +69,27 @@ def _able() -> None:
     pytest.skip(reason)
 
 
-@pytest.fixture
-def ns(_able: None) -> Iterator[Namespace]:
-    """A namespace with lo, `out0` (192.0.2.1/24, 2001:db8::1/64, default routes) and tun `tun0`."""
+@contextmanager
+def new_namespace() -> Iterator[Namespace]:
     name = f"tho-{secrets.token_hex(4)}"
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:
-        space = Namespace(name)
+        yield Namespace(name)
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=False)
+
+
+@pytest.fixture
+def other(_able: None) -> Iterator[Namespace]:
+    """An empty namespace."""
+    with new_namespace() as space:
+        yield space
+
+
+@pytest.fixture
+def ns(_able: None) -> Iterator[Namespace]:
+    """A namespace with lo, `out0` (192.0.2.1/24, 2001:db8::1/64, default routes) and tun `tun0`."""
+    with new_namespace() as space:
         space.ip("link", "set", "lo", "up")
         space.ip("link", "add", "out0", "type", "veth", "peer", "name", "out1")
         for link in ("out0", "out1"):
@@ -87,5 +102,3 @@ def ns(_able: None) -> Iterator[Namespace]:
         space.run("sysctl", "-q", "-w", "net.ipv4.conf.all.src_valid_mark=0")
         space.add_tun("tun0")
         yield space
-    finally:
-        subprocess.run(["ip", "netns", "del", name], check=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.integration.host.conftest import Namespace
+from tests.integration.host.conftest import Namespace, new_namespace
 from tunnel.host import (
     DefaultRouteSlot,
     DesiredState,
@@ -20,11 +20,13 @@ from tunnel.host import (
     delete_link,
     desired_state,
     find_default_route_slot,
+    interface_status,
     link_exists,
     reconcile,
     remove,
 )
 from tunnel.host.machine import Machine
+from tunnel.host.namespaces import namespace_id
 from tunnel.host.record import load_record, record_path
 from tunnel.host.state import Item
 
@@ -294,6 +296,29 @@ def test_record_of_another_namespace_is_respected(ns: Namespace, tmp_path: Path)
         remove("tun0", state_dir=tmp_path)
 
 
+def test_record_of_a_namespace_that_is_gone_is_no_obstacle(ns: Namespace, tmp_path: Path) -> None:
+    with new_namespace() as gone:
+        gone.add_tun("tun0")
+        apply(state(), netns=gone.path, state_dir=tmp_path)
+        record = load_record("tun0", tmp_path)
+        assert delete_link("tun0", netns=ns.path)
+        with pytest.raises(HostError, match="no such interface"):
+            apply(state(), netns=ns.path, state_dir=tmp_path)
+        assert load_record("tun0", tmp_path) == record, "a failure leaves another's record"
+    assert remove("tun0", netns=ns.path, state_dir=tmp_path) is True
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_status(ns: Namespace, tmp_path: Path) -> None:
+    apply(state(), netns=ns.path, state_dir=tmp_path)
+    status = interface_status("tun0", netns=ns.path)
+    assert status is not None
+    assert (status.mtu, status.up) == (1420, True)
+    assert sorted(map(str, status.addresses)) == sorted(ADDRESSES)
+    assert "route 10.20.0.0/16" in map(str, status.routes)
+    assert interface_status("nope", netns=ns.path) is None
+
+
 def test_missing_interface_and_namespace(ns: Namespace, tmp_path: Path) -> None:
     with pytest.raises(HostError, match="no such interface"):
         apply(state("nope"), netns=ns.path, state_dir=tmp_path)
@@ -321,6 +346,41 @@ def test_full_disk_keeps_the_old_record_whole(ns: Namespace, tmp_path: Path) -> 
         assert remove("tun0", netns=ns.path, state_dir=disk)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_ipv6_switched_off(ns: Namespace, tmp_path: Path) -> None:
+    ns.run("sysctl", "-q", "-w", "net.ipv6.conf.all.disable_ipv6=1")
+    before = ns.snapshot()
+    only4 = state(addresses=("10.9.0.1/24",), allowed=("0.0.0.0/0",), slot=DefaultRouteSlot())
+    apply(only4, netns=ns.path, state_dir=tmp_path).undo()
+    assert ns.snapshot() == before
+    with pytest.raises(HostError, match="add address fd00:9::1/64") as caught:
+        apply(state(), netns=ns.path, state_dir=tmp_path)
+    assert "disable_ipv6=0" in caught.value.remedy
+    assert ns.snapshot() == before
+
+
+def test_two_full_tunnels_of_one_mark(ns: Namespace, tmp_path: Path) -> None:
+    ns.add_tun("tun1")
+    apply(state(allowed=("0.0.0.0/0",), fwmark=7), netns=ns.path, state_dir=tmp_path)
+    before = ns.snapshot()
+    with pytest.raises(HostError, match=r"add route 0.0.0.0/0 table 7: File exists"):
+        apply(
+            state("tun1", ("10.8.0.1/24",), ("0.0.0.0/0",), fwmark=7),
+            netns=ns.path,
+            state_dir=tmp_path,
+        )
+    assert ns.snapshot() == before
+
+
+def test_many_routes_are_compared_in_one_pass(ns: Namespace, tmp_path: Path) -> None:
+    many = tuple(f"10.{n >> 8}.{n & 255}.0/24" for n in range(1000))
+    applied = apply(state(addresses=(), allowed=many), netns=ns.path, state_dir=tmp_path)
+    assert len(ns.ip("route", "show", "dev", "tun0").splitlines()) == 1000
+    applied = applied.reconcile(state(addresses=(), allowed=many[10:]))
+    assert len(ns.ip("route", "show", "dev", "tun0").splitlines()) == 990
+    applied.undo()
+    assert ns.ip("route", "show", "dev", "tun0") == ""
 
 
 def test_mtu_from_the_machine(ns: Namespace, tmp_path: Path) -> None:
@@ -361,6 +421,6 @@ def test_in_a_worker_thread_of_trio_without_leaking_descriptors(
             await trio.to_thread.run_sync(lambda: remove("tun0", netns=ns.path, state_dir=tmp_path))
         assert descriptors() == before
         # The pool's thread came back from the other namespace.
-        assert not await trio.to_thread.run_sync(link_exists, "tun0")
+        assert await trio.to_thread.run_sync(namespace_id) == namespace_id()
 
     trio.run(main)

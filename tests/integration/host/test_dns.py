@@ -1,0 +1,193 @@
+"""Name servers by a resolvconf and a systemd-resolved that note what they are told."""
+
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address, ip_interface
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jeepney import (  # type: ignore[import-untyped]
+    HeaderFields,
+    MessageType,
+    new_error,
+    new_method_return,
+)
+from jeepney.bus_messages import message_bus  # type: ignore[import-untyped]
+from jeepney.io.blocking import open_dbus_connection  # type: ignore[import-untyped]
+
+from tests.integration.host.conftest import Namespace
+from tunnel.host import HostError, apply, desired_state, reconcile, remove
+from tunnel.host.dns import RESOLVCONF, RESOLVED, choose_backend, set_dns, unset_dns
+from tunnel.host.state import DesiredState, Dns
+
+DNS = Dns((ip_address("10.9.0.53"), ip_address("fd00::53")), ("lan", "example.org"))
+CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig><type>system</type><listen>unix:path={socket}</listen><auth>EXTERNAL</auth>
+<policy context="default"><allow send_destination="*"/><allow receive_sender="*"/>
+<allow own="*"/></policy></busconfig>"""
+
+
+@pytest.fixture
+def resolvconf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A resolvconf first on PATH; the file which it writes its arguments and input to."""
+    programs, log = tmp_path / "bin", tmp_path / "resolvconf.log"
+    programs.mkdir()
+    script = programs / "resolvconf"
+    script.write_text(
+        f'#!/bin/sh\necho "resolvconf $*" >> {log}\n'
+        f'[ "$1" = -d ] || cat >> {log}\n[ ! -e {tmp_path}/broken ] || exit 1\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    return log
+
+
+@pytest.fixture
+def no_resolvconf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PATH on which there is nothing, and no system bus."""
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/nothing")
+
+
+Calls = list[tuple[str, Any]]
+
+
+@pytest.fixture
+def resolved(
+    tmp_path: Path, no_resolvconf: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Calls]:
+    """A systemd-resolved on a bus of its own; the calls that it got."""
+    socket, config = tmp_path / "bus", tmp_path / "bus.conf"
+    config.write_text(CONFIG.format(socket=socket))
+    argv = ["/usr/bin/dbus-daemon", f"--config-file={config}", "--nofork", "--print-address"]
+    if not Path(argv[0]).exists():
+        pytest.skip("needs dbus-daemon")
+    address = f"unix:path={socket}"
+    calls: Calls = []
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as daemon:
+        try:
+            assert daemon.stdout is not None
+            daemon.stdout.readline()
+            monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
+            ready = threading.Event()
+            service = threading.Thread(target=_serve, args=(address, calls, ready.set))
+            service.start()
+            assert ready.wait(10)
+            yield calls
+        finally:
+            daemon.terminate()
+        service.join(10)
+
+
+def _serve(address: str, calls: Calls, ready: Callable[[], None]) -> None:
+    with open_dbus_connection(address) as bus:
+        bus.send_and_get_reply(message_bus.RequestName("org.freedesktop.resolve1"))
+        ready()
+        while True:
+            try:
+                message = bus.receive()
+            except (OSError, EOFError):
+                return
+            if message.header.message_type is not MessageType.method_call:
+                continue
+            calls.append((message.header.fields[HeaderFields.member], message.body))
+            if message.body[0] == 404:
+                reply = new_error(message, "org.freedesktop.resolve1.NoSuchLink")
+            else:
+                reply = new_method_return(message)
+            bus.send(reply)
+
+
+def test_resolvconf(resolvconf: Path) -> None:
+    assert choose_backend() == RESOLVCONF
+    set_dns("tun0", 7, DNS, RESOLVCONF)
+    unset_dns("tun0", 7, RESOLVCONF)
+    assert resolvconf.read_text().splitlines() == [
+        "resolvconf -a tun.tun0 -m 0 -x",
+        "nameserver 10.9.0.53",
+        "nameserver fd00::53",
+        "search lan example.org",
+        "resolvconf -d tun.tun0 -f",
+    ]
+
+
+def test_resolved(resolved: Calls) -> None:
+    assert choose_backend() == RESOLVED
+    set_dns("tun0", 7, DNS, RESOLVED)
+    unset_dns("tun0", 7, RESOLVED)
+    assert resolved == [
+        ("SetLinkDNS", (7, [(2, bytes([10, 9, 0, 53])), (10, ip_address("fd00::53").packed)])),
+        ("SetLinkDomains", (7, [("lan", False), ("example.org", False), (".", True)])),
+        ("SetLinkDefaultRoute", (7, True)),
+        ("RevertLink", (7,)),
+    ]
+
+
+def test_resolved_refuses(resolved: Calls) -> None:
+    with pytest.raises(HostError, match="NoSuchLink"):
+        set_dns("tun0", 404, DNS, RESOLVED)
+    unset_dns("tun0", 404, RESOLVED)  # a link that is gone took its servers along
+
+
+def test_systemds_resolvconf_is_resolved(
+    resolved: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "resolvectl").write_text("#!/bin/sh\n")
+    (programs / "resolvectl").chmod(0o755)
+    (programs / "resolvconf").symlink_to("resolvectl")
+    monkeypatch.setenv("PATH", str(programs))
+    assert choose_backend() == RESOLVED
+
+
+def test_neither(no_resolvconf: None) -> None:
+    with pytest.raises(HostError, match="neither resolvconf nor systemd-resolved") as caught:
+        choose_backend()
+    assert "apt-get install" in caught.value.remedy
+    unset_dns("tun0", 7, RESOLVED)
+    unset_dns("tun0", 7, RESOLVCONF)
+
+
+def state(dns: str = "10.9.0.53") -> DesiredState:
+    servers = [ip_address(text) for text in dns.split()]
+    return desired_state("tun0", [ip_interface("10.9.0.1/24")], [], mtu=1420, dns=servers)
+
+
+@pytest.mark.root
+def test_dns_in_a_state(ns: Namespace, tmp_path: Path, resolvconf: Path) -> None:
+    place = tmp_path / "state"
+    apply(state(), netns=ns.path, state_dir=place)
+    reconcile(state(), netns=ns.path, state_dir=place)
+    assert resolvconf.read_text().count("resolvconf -a") == 1
+    reconcile(state("10.9.0.54"), netns=ns.path, state_dir=place)
+    assert resolvconf.read_text().count("resolvconf -a") == 2
+    assert "resolvconf -d" not in resolvconf.read_text(), "replaced, never taken away between"
+    ns.ip("link", "delete", "tun0")
+    remove("tun0", netns=ns.path, state_dir=place)
+    assert resolvconf.read_text().splitlines()[-1] == "resolvconf -d tun.tun0 -f"
+
+
+@pytest.mark.root
+def test_failing_resolvconf_undoes_all(ns: Namespace, tmp_path: Path, resolvconf: Path) -> None:
+    before = ns.snapshot()
+    (tmp_path / "broken").touch()
+    with pytest.raises(HostError, match=r"set dns 10.9.0.53: resolvconf ended with 1"):
+        apply(state(), netns=ns.path, state_dir=tmp_path / "state")
+    assert ns.snapshot() == before
+
+
+@pytest.mark.root
+def test_no_dns_service_touches_nothing(
+    ns: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = ns.snapshot()
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path / "nothing"))
+        patch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/nothing")
+        with pytest.raises(HostError, match="set DNS"):
+            apply(state(), netns=ns.path, state_dir=tmp_path / "state")
+    assert ns.snapshot() == before
