@@ -11,6 +11,7 @@ import fcntl
 import logging
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -81,6 +82,7 @@ class Daemon:
         then nothing is left of it. Returns when the interface is deleted from outside.
         """
         with _lock(self.name):
+            self._check_hooks()
             await self._refuse_existing()
             endpoints = await self._resolve_endpoints()
             slot = await self._find_slot()
@@ -100,8 +102,11 @@ class Daemon:
                     tun=tun, udp=udp, mtu=mtu, path=_datapath(self.config), on_event=log_event
                 )
                 configure(engine, self.config, endpoints)
+                await self._run_hooks("PreUp", self.config.interface.pre_up)
                 async with self._host_state(mtu, slot):
-                    await self._serve(engine, ready)
+                    with unwrapped(host.HostError):
+                        await self._serve(engine, ready)
+            await self._run_hooks("PostDown", self.config.interface.post_down)
 
     async def _serve(self, engine: Engine, ready: Callable[[], None]) -> None:
         path = json_socket.socket_path(self.name)
@@ -116,10 +121,12 @@ class Daemon:
                 await nursery.start(engine.run)
                 nursery.start_soon(json_socket.serve, listener, methods)
                 engine.settle()
+                await self._run_hooks("PostUp", self.config.interface.post_up)
                 log.info("%s is up, UDP port %d", self.name, engine.udp.port)
                 ready()
                 await self._stop.wait()
                 log.info("%s is going down", self.name)
+                await self._run_hooks("PreDown", self.config.interface.pre_down)
                 nursery.cancel_scope.cancel()
         except* TunDeleted:
             log.warning("%s was deleted from outside: leaving", self.name)
@@ -128,6 +135,16 @@ class Daemon:
             path.unlink(missing_ok=True)
 
     # --- Setting up ------------------------------------------------------------------------------
+
+    def _check_hooks(self) -> None:
+        interface = self.config.interface
+        hooks = (interface.pre_up, interface.post_up, interface.pre_down, interface.post_down)
+        if any(hooks) and self.config.path is not None:
+            host.check_hook_source(self.config.path)
+
+    async def _run_hooks(self, kind: str, commands: tuple[str, ...]) -> None:
+        if commands:
+            await trio.to_thread.run_sync(host.run_hooks, kind, commands, self.name, log.info)
 
     async def _refuse_existing(self) -> None:
         if await trio.to_thread.run_sync(host.link_exists, self.name):
@@ -183,12 +200,12 @@ class Daemon:
         )
         # Not abandoned on cancellation: half a state must not be left behind.
         with trio.CancelScope(shield=True):
-            self.applied = await trio.to_thread.run_sync(host.apply, state)
+            self.applied = applied = await trio.to_thread.run_sync(host.apply, state)
         try:
             yield
         finally:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self.applied.undo)
+                await trio.to_thread.run_sync(applied.undo)
             self.applied = None
 
     # --- Answers on the control socket -----------------------------------------------------------
@@ -245,17 +262,18 @@ def configure(engine: Engine, config: TunnelConfig, endpoints: dict[int, Endpoin
         peer.set_persistent_keepalive(wanted.persistent_keepalive, now)
 
 
-def clean_up(name: str) -> bool:
+def clean_up(name: str, *, patience: float = 0.0) -> bool:
     """Remove what a killed daemon of interface `name` left behind; whether there was anything.
 
-    Raises AlreadyRunningError while one is alive, and HostError. Blocks.
+    One that is going down is waited for, `patience` seconds. Raises AlreadyRunningError when it
+    stays, DaemonError and HostError. Blocks.
     """
-    with _lock(name):
+    with _lock(name, patience=patience):
         found = host.remove(name)
-        for path in (json_socket.socket_path(name),):
-            if path.exists():
-                path.unlink(missing_ok=True)
-                found = True
+        path = json_socket.socket_path(name)
+        if path.exists():
+            path.unlink(missing_ok=True)
+            found = True
         return found
 
 
@@ -291,11 +309,11 @@ def log_event(event: Event) -> None:
             log.debug("%s", event)
 
 
-def _whereabouts(peer: Peer) -> str:
+def _whereabouts(peer: Peer[Any, Any]) -> str:
     return f"{peer.public_key.to_base64()} at {peer.endpoint or 'no known address'}"
 
 
-def _peer_status(engine: Engine, peer: Peer, *, secrets: bool) -> PeerStatus:
+def _peer_status(engine: Engine, peer: Peer[Any, Any], *, secrets: bool) -> PeerStatus:
     psk = peer.preshared_key
     return PeerStatus(
         public_key=peer.public_key.to_base64(),
@@ -322,9 +340,7 @@ def _offloads(config: TunnelConfig) -> TunOffload:
 
 def _offload_words(engine: Engine) -> dict[str, str]:
     granted = [str(flag.name).lower() for flag in TunOffload if flag & engine.tun.offloads]
-    batches = [
-        name for name, used in (("gso", engine.udp.gso), ("gro", engine.udp.gro)) if used
-    ]
+    batches = [name for name, used in (("gso", engine.udp.gso), ("gro", engine.udp.gro)) if used]
     return {"tun": " ".join(granted) or "off", "udp": " ".join(batches) or "off"}
 
 
@@ -346,28 +362,43 @@ async def _stop_on_signals(
 
 
 @contextlib.contextmanager
-def _lock(name: str) -> Iterator[None]:
-    """Hold the interface's lock, so that two daemons never share a name; freed by the kernel."""
-    folder: Path = json_socket.RUN_FOLDER
-    try:
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        descriptor = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise DaemonError(
-            f"cannot write to {folder}: {error.strerror}; be root, or mount a folder of your own"
-        ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+def _lock(name: str, *, patience: float = 0.0) -> Iterator[None]:
+    """Hold the interface's lock, so that two daemons never share a name; freed by the kernel.
+
+    Waits `patience` seconds for another holder. Raises AlreadyRunningError, DaemonError.
+    """
+    path = json_socket.RUN_FOLDER / f"{name}.lock"
+    deadline = time.monotonic() + patience
+    while True:
+        descriptor = _open_lock(path)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The last holder may have removed the file between our open and our lock.
+            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+                break
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                os.close(descriptor)
+                raise AlreadyRunningError(
+                    f"a tunnel named {name} is running already; see tunnel show {name}"
+                ) from None
+            time.sleep(0.02)
         os.close(descriptor)
-        raise AlreadyRunningError(
-            f"a tunnel named {name} is running already; see tunnel show {name}"
-        ) from None
     try:
         yield
     finally:
-        (folder / f"{name}.lock").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def _open_lock(path: Path) -> int:
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise DaemonError(
+            f"cannot write {path}: {error.strerror}; run it as root (sudo)"
+        ) from error
 
 
 @contextlib.contextmanager

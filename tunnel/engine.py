@@ -22,7 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
-from typing import cast
+from typing import TypeAlias
 
 import trio
 
@@ -35,10 +35,13 @@ from tunnel.io.tun import READ_SIZE, Tun, TunOffload
 from tunnel.io.udp import FAMILIES, Udp
 from tunnel.io.udp_socket import RECEIVE_SIZE, SENT, Received
 from tunnel.observe.counters import Counters
-from tunnel.protocol import Datagram, Event, Interface, Peer, Seal
+from tunnel.protocol import Datagram, Event, Interface, Seal
 from tunnel.protocol import Drop as ProtocolDrop
+from tunnel.protocol import Peer as ProtocolPeer
 
 log = logging.getLogger("tunnel.engine")
+
+Peer: TypeAlias = ProtocolPeer[Endpoint, Session]
 
 DRAIN = 32
 """Reads of one descriptor per wake-up, before the other tasks get their turn."""
@@ -107,7 +110,7 @@ class Engine:
         self.udp = udp
         self.mtu = mtu
         self.datapath = path or datapath.load()
-        self.interface = Interface(
+        self.interface: Interface[Endpoint, Session] = Interface(
             random=random, unix_time_ns=unix_time_ns, make_transport=self.datapath.session
         )
         self._counters = Counters()
@@ -136,13 +139,10 @@ class Engine:
     def drops(self) -> dict[str, int]:
         """Packets dropped so far, by reason, of all rooms together."""
         total = Counters()
-        for drops in (
-            self._counters.drops,
-            self.interface.drops,
-            self.tun.drops,
-            self.udp.drops,
-        ):
-            total.drop_all(cast("dict[str, int]", drops))
+        total.drop_all(self._counters.drops)
+        total.drop_all(self.interface.drops)
+        total.drop_all(self.tun.drops)
+        total.drop_all(self.udp.drops)
         return total.drops
 
     # --- Way out ---------------------------------------------------------------------------------
@@ -214,14 +214,15 @@ class Engine:
         out = self._seal_out
         sealed_view = memoryview(out)
         while spans:
-            batches, spans = self._seal(peer, cast(Session, transport), view, spans, out, now)
+            batches, spans = self._seal(peer, transport, view, spans, out, now)
             for start, end, stride, ecn in batches:
                 while start < end:
                     rest = self._send(peer, sealed_view[start:end], stride, ecn)
                     if not rest:
                         break
                     start = end - rest
-                    await self.udp.wait_writable(cast(Endpoint, peer.endpoint).family)
+                    if peer.endpoint is not None:
+                        await self.udp.wait_writable(peer.endpoint.family)
 
     def _seal(
         self,
@@ -257,7 +258,7 @@ class Engine:
         if endpoint is None:
             self._counters.drop(Drop.NO_ENDPOINT, -(-len(batch) // stride))
             return 0
-        sent = self.udp.send(batch, stride, cast(Endpoint, endpoint), tos)
+        sent = self.udp.send(batch, stride, endpoint, tos)
         if sent is SENT:
             return 0
         if sent.endpoint is not None:
@@ -279,21 +280,19 @@ class Engine:
         if deadline is not None and deadline < self._armed:
             self._rearm.set()
 
-    def _send_handshake(self, output: Datagram) -> None:
-        sent = self.udp.send(
-            output.data, len(output.data), cast(Endpoint, output.endpoint), TOS_HANDSHAKE
-        )
+    def _send_handshake(self, output: Datagram[Endpoint, Session]) -> None:
+        sent = self.udp.send(output.data, len(output.data), output.endpoint, TOS_HANDSHAKE)
         if sent.rest:
             self._counters.drop(Drop.SEND_QUEUE_FULL)
         if sent.endpoint is not None and output.peer is not None:
             output.peer.set_endpoint(sent.endpoint)
 
-    def _send_staged(self, output: Seal, now: float) -> None:
+    def _send_staged(self, output: Seal[Endpoint, Session], now: float) -> None:
         """Seal and send staged frames, or a keepalive if there are none.
 
         Any task may come here, so it never waits, and has a buffer of its own.
         """
-        peer, transport = output.peer, cast(Session, output.transport)
+        peer, transport = output.peer, output.transport
         if not output.frames:
             try:
                 keepalive = transport.seal_keepalive()
@@ -345,7 +344,7 @@ class Engine:
                 if found is None:
                     start += stride
                     continue
-                peer, transport = found[0], cast(Session, found[1])
+                peer, transport = found
                 opened = transport.open(
                     buffer, start, length, stride, out, coalesce=self._coalesce, outer_ecn=ecn
                 )

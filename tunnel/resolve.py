@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
+from typing import cast
 
 import trio
 
 from tunnel.config import EndpointConfig
-from tunnel.io.endpoint import Endpoint
+from tunnel.io.endpoint import Endpoint, SockAddr
 
 TRIES = 15
 FIRST_PAUSE = 1.0
@@ -43,5 +44,6 @@ async def resolve(endpoint: EndpointConfig, *, tries: int = TRIES) -> list[Endpo
             await trio.sleep(pause)
             pause = min(pause * 1.2, LONGEST_PAUSE)
         else:
-            return [Endpoint.from_sockaddr(sockaddr) for *_, sockaddr in found]
+            # The third kind of address is that of a Python built without IPv6.
+            return [Endpoint.from_sockaddr(cast(SockAddr, sockaddr)) for *_, sockaddr in found]
     raise AssertionError("unreachable")

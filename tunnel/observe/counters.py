@@ -7,6 +7,9 @@ plain strings, because what is printed, scraped or asserted is a name and a numb
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
+
+R = TypeVar("R", bound=str)
 
 
 class Counters:
@@ -25,7 +28,7 @@ class Counters:
         name = str(reason)
         self.drops[name] = self.drops.get(name, 0) + packets
 
-    def drop_all(self, drops: Mapping[str, int]) -> None:
+    def drop_all(self, drops: Mapping[R, int]) -> None:
         """Count a whole table of drops, as one batch of the data path returns it."""
         for reason, packets in drops.items():
             self.drop(reason, packets)
