@@ -291,7 +291,8 @@ fcntl.ioctl(tun, 0x400454CA, struct.pack("16sH22x", b"tun7", 0x1001))  # TUNSETI
 everything = [ip_network("0.0.0.0/0"), ip_network("::/0")]
 addresses = [ip_interface("10.9.0.1/24"), ip_interface("fd00:9::1/64")]
 slot = find_default_route_slot()
-apply(desired_state("tun7", addresses, everything, mtu=1420, slot=slot), state_dir=Path(sys.argv[1]))
+state = desired_state("tun7", addresses, everything, mtu=1420, slot=slot)
+apply(state, state_dir=Path(sys.argv[1]))
 print("up", flush=True)
 time.sleep(60)
 """
@@ -300,7 +301,8 @@ time.sleep(60)
 def test_down_after_kill_9_of_the_process(ns: Namespace, tmp_path: Path) -> None:
     before = ns.snapshot()
     argv = ["ip", "netns", "exec", ns.name, sys.executable, "-c", KILLED, str(tmp_path)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+    root = Path(__file__).parents[3]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=root) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "up\n"
