@@ -2,6 +2,7 @@
 
 import contextlib
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_interface, ip_network
@@ -276,6 +277,40 @@ def test_down_after_kill(ns: Namespace, tmp_path: Path) -> None:
     assert delete_link("tun0", netns=ns.path)
     assert not link_exists("tun0", netns=ns.path)
     assert delete_link("tun0", netns=ns.path) is False
+    assert ns.snapshot() == before
+    assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import fcntl, struct, sys, time
+from ipaddress import ip_interface, ip_network
+from pathlib import Path
+from tunnel.host import apply, desired_state, find_default_route_slot
+tun = open("/dev/net/tun", "r+b", buffering=0)
+fcntl.ioctl(tun, 0x400454CA, struct.pack("16sH22x", b"tun7", 0x1001))  # TUNSETIFF: TUN, NO_PI
+everything = [ip_network("0.0.0.0/0"), ip_network("::/0")]
+addresses = [ip_interface("10.9.0.1/24"), ip_interface("fd00:9::1/64")]
+slot = find_default_route_slot()
+state = desired_state("tun7", addresses, everything, mtu=1420, slot=slot)
+apply(state, state_dir=Path(sys.argv[1]))
+print("up", flush=True)
+time.sleep(60)
+"""
+
+
+def test_down_after_kill_9_of_the_process(ns: Namespace, tmp_path: Path) -> None:
+    before = ns.snapshot()
+    argv = ["ip", "netns", "exec", ns.name, sys.executable, "-c", KILLED, str(tmp_path)]
+    root = Path(__file__).parents[3]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=root) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "up\n"
+            assert "dev tun7" in ns.ip("route", "get", "198.51.100.1")
+        finally:
+            process.kill()
+    assert "0xca6c" in ns.ip("rule"), "what a killed process leaves behind"
+    assert remove("tun7", netns=ns.path, state_dir=tmp_path) is True
     assert ns.snapshot() == before
     assert list(tmp_path.iterdir()) == []
 
