@@ -17,7 +17,8 @@ packet starts over.
 *Answering.* A valid initiation, newer than every one before it, is answered at once. The session
 waits as *next*; it is used for receiving only, until the peer's first message under it arrives and
 makes it *current*. Meanwhile the old current one serves. Both sides may start at the same moment:
-each answers the other and keeps its own initiation open, and the first session to stand is used.
+each answers the other, and the one with the greater public key gives its own initiation up. If both
+went on, each side could end up sending under a session that the other is about to forget.
 
 *Completing.* A response is accepted once, for the initiation still open, and makes the session
 current at once. Whatever was staged goes out under it, or an empty message if nothing was, because
@@ -271,6 +272,8 @@ class Peer(Timed, Generic[E, T]):
         keys = self._handshakes.answer(responder, local_index, endpoint, now)
         session = self._session(keys, local_index, responder.remote_index, False, now)
         self._install(session, self.sessions.install_answered(session), now)
+        if self._yields():
+            self._handshakes.forget()
 
     def accept_response_untrusted(
         self,
@@ -287,7 +290,7 @@ class Peer(Timed, Generic[E, T]):
             return
         self._heard(endpoint, now, wire_bytes)
         session = self._session(keys, pending.local_index, message.sender, True, now)
-        self._install(session, self.sessions.install_initiated(session), now)
+        self._install(session, self.sessions.install_initiated(session, pending.sent_at), now)
         self._complete(session, now, now - pending.sent_at)
         self._context.outputs.append(Seal(self, session.transport, self._staged.take()))
 
@@ -299,7 +302,11 @@ class Peer(Timed, Generic[E, T]):
             case Timer.EXPIRE_SESSIONS:
                 self._expire_sessions(now)
             case Timer.ERASE_KEYS:
-                self.erase(Drop.KEYS_ERASED)
+                if self._handshakes.is_wanted:
+                    # What is under way now is not old; giving it up sets this timer again.
+                    self._forget(self.sessions.clear())
+                else:
+                    self.erase(Drop.KEYS_ERASED)
             case Timer.RETRANSMIT_HANDSHAKE:
                 if not self._handshakes.retransmit(now):
                     self._give_up(now)
@@ -474,6 +481,11 @@ class Peer(Timed, Generic[E, T]):
             self._context.outputs.append(Seal(self, transport, self._staged.take()))
         else:
             self._handshakes.want(now, fresh=False)
+
+    def _yields(self) -> bool:
+        """Of two handshakes that both sides started at once, the smaller public key's goes on."""
+        own = self._context.public_key
+        return own is not None and bytes(own) > bytes(self.public_key)
 
     def _drop_staged(self, reason: Drop) -> int:
         dropped = len(self._staged.take())
