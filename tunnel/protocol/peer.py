@@ -302,11 +302,7 @@ class Peer(Timed, Generic[E, T]):
             case Timer.EXPIRE_SESSIONS:
                 self._expire_sessions(now)
             case Timer.ERASE_KEYS:
-                if self._handshakes.is_wanted:
-                    # What is under way now is not old; giving it up sets this timer again.
-                    self._forget(self.sessions.clear())
-                else:
-                    self.erase(Drop.KEYS_ERASED)
+                self._erase_keys()
             case Timer.RETRANSMIT_HANDSHAKE:
                 if not self._handshakes.retransmit(now):
                     self._give_up(now)
@@ -321,21 +317,12 @@ class Peer(Timed, Generic[E, T]):
                     self._arm(timer, now + self.persistent_keepalive)
                     self._send_keepalive(now)
 
-    def erase(self, reason: Drop) -> None:
-        """Forget all sessions, the handshake under way, its cookie, and what is staged.
-
-        Staged frames are counted under `reason`.
-        """
-        if self._handshakes.pending is not None or self.sessions.standing():
-            self._context.outputs.append(KeysErased(self))
+    def handle_down(self) -> None:
+        """The interface went down: no session, no timer, until traffic or `handle_up`."""
         self._handshakes.forget()
         self._forget(self.sessions.clear())
         self._credentials.erase()
-        self._drop_staged(reason)
-
-    def handle_down(self) -> None:
-        """The interface went down: no session, no timer, until traffic or `handle_up`."""
-        self.erase(Drop.INTERFACE_DOWN)
+        self._drop_staged(Drop.INTERFACE_DOWN)
         for timer in Timer:
             self._context.timers.cancel(self, timer)
 
@@ -422,6 +409,13 @@ class Peer(Timed, Generic[E, T]):
             self._context.outputs.append(
                 SessionExpired(self, session.local_index, session.remote_index)
             )
+
+    def _erase_keys(self) -> None:
+        self._forget(self.sessions.clear())
+        # What is under way now is not old, and giving it up sets the timer again.
+        if not self._handshakes.is_wanted:
+            self._credentials.erase()
+            self._context.outputs.append(KeysErased(self))
 
     def _forget(self, gone: list[Session[E, T]]) -> None:
         """Take sessions out of the index table, and wait for the next to go."""
