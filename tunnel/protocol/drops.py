@@ -48,8 +48,6 @@ class Drop(StrEnum):
     """Staged for a session, then pushed out by newer packets or by the bound on memory."""
     HANDSHAKE_TIMEOUT = "handshake_timeout"
     """Staged for a session that did not come about in 90 s."""
-    KEYS_ERASED = "keys_erased"
-    """Still staged when everything about the peer was erased."""
     INTERFACE_DOWN = "interface_down"
     """Still staged when the interface went down."""
     PEER_REMOVED = "peer_removed"

@@ -74,7 +74,6 @@ class Interface(Generic[E, T]):
             indices=Indices(random),
         )
         self._peers: dict[PublicKey, Peer[E, T]] = {}
-        self._public_key: PublicKey | None = None
         self._checker: MacChecker | None = None
         self._limiter = RateLimiter()
         self._under_load_until = float("-inf")
@@ -95,7 +94,7 @@ class Interface(Generic[E, T]):
     @property
     def public_key(self) -> PublicKey | None:
         """The public half of our key."""
-        return self._public_key
+        return self._context.public_key
 
     @property
     def drops(self) -> Mapping[Drop, int]:
@@ -111,22 +110,21 @@ class Interface(Generic[E, T]):
         if key == self._context.private_key:
             return
         self._context.private_key = key
-        self._public_key = None if key is None else key.public_key()
-        self._checker = (
-            None
-            if self._public_key is None
-            else MacChecker(self._public_key, random=self._context.random)
-        )
-        own = None if self._public_key is None else self._peers.get(self._public_key)
-        if own is not None:
-            self.remove_peer(own.public_key)
-            self._context.outputs.append(PeerRemoved(own))
+        if key is None:
+            self._context.public_key = self._checker = None
+        else:
+            public_key = self._context.public_key = key.public_key()
+            self._checker = MacChecker(public_key, random=self._context.random)
+            own = self._peers.get(public_key)
+            if own is not None:
+                self.remove_peer(public_key)
+                self._context.outputs.append(PeerRemoved(own))
         for peer in self._peers.values():
             peer.handle_key_change(now)
 
     def add_peer(self, public_key: PublicKey) -> Peer[E, T]:
         """Add a peer with nothing set but its key. Raises PeerError, see there."""
-        if public_key == self._public_key:
+        if public_key == self._context.public_key:
             raise PeerError(f"{public_key.to_base64()} is this interface's own public key")
         if public_key in self._peers:
             raise PeerError(f"{public_key.to_base64()} is a peer already")

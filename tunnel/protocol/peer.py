@@ -17,7 +17,8 @@ packet starts over.
 *Answering.* A valid initiation, newer than every one before it, is answered at once. The session
 waits as *next*; it is used for receiving only, until the peer's first message under it arrives and
 makes it *current*. Meanwhile the old current one serves. Both sides may start at the same moment:
-each answers the other and keeps its own initiation open, and the first session to stand is used.
+each answers the other, and the one with the greater public key gives its own initiation up. If both
+went on, each side could end up sending under a session that the other is about to forget.
 
 *Completing.* A response is accepted once, for the initiation still open, and makes the session
 current at once. Whatever was staged goes out under it, or an empty message if nothing was, because
@@ -271,6 +272,8 @@ class Peer(Timed, Generic[E, T]):
         keys = self._handshakes.answer(responder, local_index, endpoint, now)
         session = self._session(keys, local_index, responder.remote_index, False, now)
         self._install(session, self.sessions.install_answered(session), now)
+        if self._yields():
+            self._handshakes.forget()
 
     def accept_response_untrusted(
         self,
@@ -287,7 +290,7 @@ class Peer(Timed, Generic[E, T]):
             return
         self._heard(endpoint, now, wire_bytes)
         session = self._session(keys, pending.local_index, message.sender, True, now)
-        self._install(session, self.sessions.install_initiated(session), now)
+        self._install(session, self.sessions.install_initiated(session, pending.sent_at), now)
         self._complete(session, now, now - pending.sent_at)
         self._context.outputs.append(Seal(self, session.transport, self._staged.take()))
 
@@ -299,7 +302,7 @@ class Peer(Timed, Generic[E, T]):
             case Timer.EXPIRE_SESSIONS:
                 self._expire_sessions(now)
             case Timer.ERASE_KEYS:
-                self.erase(Drop.KEYS_ERASED)
+                self._erase_keys()
             case Timer.RETRANSMIT_HANDSHAKE:
                 if not self._handshakes.retransmit(now):
                     self._give_up(now)
@@ -314,21 +317,12 @@ class Peer(Timed, Generic[E, T]):
                     self._arm(timer, now + self.persistent_keepalive)
                     self._send_keepalive(now)
 
-    def erase(self, reason: Drop) -> None:
-        """Forget all sessions, the handshake under way, its cookie, and what is staged.
-
-        Staged frames are counted under `reason`.
-        """
-        if self._handshakes.pending is not None or self.sessions.standing():
-            self._context.outputs.append(KeysErased(self))
+    def handle_down(self) -> None:
+        """The interface went down: no session, no timer, until traffic or `handle_up`."""
         self._handshakes.forget()
         self._forget(self.sessions.clear())
         self._credentials.erase()
-        self._drop_staged(reason)
-
-    def handle_down(self) -> None:
-        """The interface went down: no session, no timer, until traffic or `handle_up`."""
-        self.erase(Drop.INTERFACE_DOWN)
+        self._drop_staged(Drop.INTERFACE_DOWN)
         for timer in Timer:
             self._context.timers.cancel(self, timer)
 
@@ -416,6 +410,13 @@ class Peer(Timed, Generic[E, T]):
                 SessionExpired(self, session.local_index, session.remote_index)
             )
 
+    def _erase_keys(self) -> None:
+        self._forget(self.sessions.clear())
+        # What is under way now is not old, and giving it up sets the timer again.
+        if not self._handshakes.is_wanted:
+            self._credentials.erase()
+            self._context.outputs.append(KeysErased(self))
+
     def _forget(self, gone: list[Session[E, T]]) -> None:
         """Take sessions out of the index table, and wait for the next to go."""
         for session in gone:
@@ -474,6 +475,11 @@ class Peer(Timed, Generic[E, T]):
             self._context.outputs.append(Seal(self, transport, self._staged.take()))
         else:
             self._handshakes.want(now, fresh=False)
+
+    def _yields(self) -> bool:
+        """Of two handshakes that both sides started at once, the smaller public key's goes on."""
+        own = self._context.public_key
+        return own is not None and bytes(own) > bytes(self.public_key)
 
     def _drop_staged(self, reason: Drop) -> int:
         dropped = len(self._staged.take())

@@ -80,12 +80,15 @@ class Sessions(Generic[E, T]):
         """All there are."""
         return [s for s in (self.previous, self.current, self.next) if s is not None]
 
-    def install_initiated(self, session: Session[E, T]) -> list[Session[E, T]]:
+    def install_initiated(self, session: Session[E, T], initiated_at: float) -> list[Session[E, T]]:
         """Our initiation was answered: the response proves the peer holds the keys."""
         before = self.standing()
-        # A session the peer initiated meanwhile, which it may be sending with already, is worth
-        # more than the one it was to replace.
-        self.previous = self.next if self.next is not None else self.current
+        if self.next is not None and self.next.created >= initiated_at:
+            # The peer initiated one meanwhile and may be sending with it already.
+            self.previous = self.next
+        else:
+            # Had the peer received an older answer of ours, it would have said so at once.
+            self.previous = self.current
         self.next = None
         self.current = session
         return self._gone(before)

@@ -27,7 +27,8 @@ class Timer(IntEnum):
 
     ERASE_KEYS = 1
     """540 s since the last session was installed, or since a handshake was given up with nothing
-    to erase before. All sessions, the handshake under way and staged packets are forgotten."""
+    to erase before. All sessions and the peer's cookie are forgotten; not a handshake under way,
+    whose secrets are new every 5 s."""
 
     RETRANSMIT_HANDSHAKE = 2
     """5 s and jitter since the last initiation, or since the last response if one is wanted.
