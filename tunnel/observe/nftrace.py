@@ -1,0 +1,233 @@
+"""Trace events of nf_tables: which rule of which chain saw a packet, and what it decided.
+
+The kernel multicasts one NFT_MSG_TRACE per step of a packet that some rule gave `meta nftrace set
+1`. This is a decoder of those messages and a trio socket that receives them; pyroute2 has neither.
+
+Sources: linux/netfilter/nf_tables.h (enum nft_trace_attributes), nf_tables_trace.c.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from types import TracebackType
+from typing import Self
+
+import trio
+
+NETLINK_NETFILTER = 12
+NFNLGRP_NFTRACE = 9
+NFNL_SUBSYS_NFTABLES = 10
+NFT_MSG_TRACE = 17
+SOL_NETLINK = 270
+NETLINK_ADD_MEMBERSHIP = 1
+
+TRANSPORT_ROOM = 20
+"""Bytes of the transport header and what follows it that the kernel copies into an event."""
+
+_RECEIVE_BUFFER = 4 << 20
+_MESSAGE = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+_NFGEN = 4  # nfgenmsg: family, version, res_id
+_ATTRIBUTE = struct.Struct("=HH")
+_TYPE_MASK = 0x3FFF  # NLA_F_NESTED and NLA_F_NET_BYTEORDER off
+
+
+class TraceType(IntEnum):
+    """What kind of step an event tells (enum nft_trace_types)."""
+
+    POLICY = 1
+    """The end of a base chain: its policy decided."""
+    RETURN = 2
+    """A chain ended and gave back to its caller."""
+    RULE = 3
+    """A rule matched and gave a verdict."""
+
+
+class Verdict(IntEnum):
+    """Netfilter's and nf_tables' verdicts, as the kernel numbers them."""
+
+    DROP = 0
+    ACCEPT = 1
+    STOLEN = 2
+    QUEUE = 3
+    REPEAT = 4
+    CONTINUE = -1
+    BREAK = -2
+    JUMP = -3
+    GOTO = -4
+    RETURN = -5
+
+
+@dataclass(frozen=True, slots=True)
+class TraceEvent:
+    """One step of one packet.
+
+    `time` is CLOCK_MONOTONIC in seconds, taken when the event was read. `packet_id` stays the same
+    for one packet within a stack. `network_header` and `transport_header` are the first bytes of
+    each (20/40 and up to 20), with NAT applied so far. Interfaces are indices, 0 for none. `verdict`
+    is None where the step has none; `jump_to` names the chain of a jump. `family` is NFPROTO_*.
+    """
+
+    time: float
+    packet_id: int
+    type: TraceType
+    family: int
+    table: str
+    chain: str
+    rule_handle: int | None
+    verdict: Verdict | None
+    jump_to: str | None
+    iif: int
+    oif: int
+    mark: int
+    network_header: bytes
+    transport_header: bytes
+
+
+class TraceSocketLostEventsError(Exception):
+    """The kernel had more events than the socket could hold: the timeline has holes."""
+
+
+class TraceSocket:
+    """Receives trace events of the network namespace it was opened in.
+
+    Needs CAP_NET_ADMIN there. Use as a context manager, then `await receive()` in a loop.
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER
+        )
+        try:
+            self._socket.setblocking(False)
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(socket.SOL_SOCKET, 33, _RECEIVE_BUFFER)  # SO_RCVBUFFORCE
+            self._socket.bind((0, 0))
+            self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTRACE)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the group and close; idempotent."""
+        self._socket.close()
+
+    async def receive(self) -> list[TraceEvent]:
+        """The next events, at least one. Raises TraceSocketLostEventsError when some were lost."""
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            events = self.drain()
+            if events:
+                return events
+
+    def drain(self) -> list[TraceEvent]:
+        """All events that are there now; none is fine."""
+        events: list[TraceEvent] = []
+        while True:
+            try:
+                data = self._socket.recv(1 << 16)
+            except BlockingIOError:
+                return events
+            except OSError as error:
+                if error.errno == errno.ENOBUFS:
+                    raise TraceSocketLostEventsError from None
+                raise
+            events.extend(decode(data, time.monotonic()))
+
+
+def decode(data: bytes, moment: float) -> Iterator[TraceEvent]:
+    """The trace events among the netlink messages in `data`; others and broken ones are skipped."""
+    view = memoryview(data)
+    place = 0
+    while place + _MESSAGE.size <= len(view):
+        length, kind, _, _, _ = _MESSAGE.unpack_from(view, place)
+        if not _MESSAGE.size + _NFGEN <= length <= len(view) - place:
+            return
+        if kind == NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_TRACE:
+            body = view[place + _MESSAGE.size + _NFGEN : place + length]
+            event = _event(int(view[place + _MESSAGE.size]), dict(_attributes(body)), moment)
+            if event is not None:
+                yield event
+        place += length + 3 & ~3
+
+
+def _attributes(view: memoryview) -> Iterator[tuple[int, bytes]]:
+    place = 0
+    while place + _ATTRIBUTE.size <= len(view):
+        length, kind = _ATTRIBUTE.unpack_from(view, place)
+        if not _ATTRIBUTE.size <= length <= len(view) - place:
+            return
+        yield kind & _TYPE_MASK, bytes(view[place + _ATTRIBUTE.size : place + length])
+        place += length + 3 & ~3
+
+
+# enum nft_trace_attributes
+_TABLE, _CHAIN, _RULE_HANDLE, _TYPE, _VERDICT, _ID = 1, 2, 3, 4, 5, 6
+_NETWORK_HEADER, _TRANSPORT_HEADER, _IIF, _OIF, _MARK, _NFPROTO, _POLICY = 8, 9, 10, 12, 14, 15, 16
+# enum nft_verdict_attributes
+_VERDICT_CODE, _VERDICT_CHAIN = 1, 2
+
+
+def _event(family: int, found: dict[int, bytes], moment: float) -> TraceEvent | None:
+    try:
+        kind = TraceType(_number(found, _TYPE))
+        verdict, jump_to = None, None
+        if _VERDICT in found:
+            nested = dict(_attributes(memoryview(found[_VERDICT])))
+            verdict = _verdict(nested.get(_VERDICT_CODE))
+            jump_to = _text(nested[_VERDICT_CHAIN]) if _VERDICT_CHAIN in nested else None
+        elif _POLICY in found:
+            verdict = _verdict(found[_POLICY])
+    except ValueError:
+        return None
+    return TraceEvent(
+        time=moment,
+        packet_id=_number(found, _ID),
+        type=kind,
+        family=_number(found, _NFPROTO) or family,
+        table=_text(found.get(_TABLE, b"")),
+        chain=_text(found.get(_CHAIN, b"")),
+        rule_handle=_number(found, _RULE_HANDLE) if _RULE_HANDLE in found else None,
+        verdict=verdict,
+        jump_to=jump_to,
+        iif=_number(found, _IIF),
+        oif=_number(found, _OIF),
+        mark=_number(found, _MARK),
+        network_header=found.get(_NETWORK_HEADER, b""),
+        transport_header=found.get(_TRANSPORT_HEADER, b""),
+    )
+
+
+def _verdict(data: bytes | None) -> Verdict | None:
+    """Verdict codes are big-endian; their upper half may carry an errno or a queue number."""
+    if data is None:
+        return None
+    code = int.from_bytes(data, "big", signed=True)
+    return Verdict(code if code < 0 else code & 0xFF)
+
+
+def _number(found: dict[int, bytes], kind: int) -> int:
+    return int.from_bytes(found.get(kind, b""), "big")
+
+
+def _text(data: bytes) -> str:
+    return data.split(b"\0", 1)[0].decode(errors="replace")
