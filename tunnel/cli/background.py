@@ -29,8 +29,9 @@ class Readiness:
         self._fd = fd
 
     def ready(self) -> None:
-        """Tell the parent that packets can flow."""
+        """Tell the parent that packets can flow, and let go of the folder it stands in."""
         if self._fd >= 0:
+            os.chdir("/")
             os.write(self._fd, READY)
             self._close()
 
@@ -76,7 +77,6 @@ def start(config: TunnelConfig, *, verbose: bool) -> int:
             stderr=log,
             pass_fds=(writing,),
             start_new_session=True,
-            cwd="/",
         )
         os.close(writing)
         with open(reading, "rb") as pipe:

@@ -1,0 +1,101 @@
+"""Ours against wireguard-go, each as initiator and as responder."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from tests.conftest import TwoHosts
+from tests.integration.tunnel.conftest import OUTER
+from tests.transfer import check_transfer
+from tunnel.lab import Host
+from tunnel.lab.peers import Node, OurEnd, generate_preshared_key, mesh
+
+pytestmark = [pytest.mark.root, pytest.mark.foreign("wireguard-go", "wg")]
+
+MEBIBYTE = 1 << 20
+
+
+def make_ends(
+    two: TwoHosts, *, outer: int, psk: str | None = None, ours_knows: bool = True
+) -> tuple[OurEnd, Node]:
+    """Ours on a, wireguard-go on b. Only one of them knows where the other is: it initiates."""
+    ours = Node(two.a, ("10.77.0.1/24", "fd77::1/64"), None if ours_knows else OUTER[outer][0])
+    theirs = Node(two.b, ("10.77.0.2/24", "fd77::2/64"), OUTER[outer][1] if ours_knows else None)
+    ends = mesh([ours, theirs], preshared_key=psk, foreign={"b": "wireguard-go"})
+    for end in ends.values():
+        end.up()
+    end = ends["a"]
+    assert isinstance(end, OurEnd)
+    return end, theirs
+
+
+def latest_handshake(host: Host) -> int:
+    """Unix time of wireguard-go's latest handshake, as `wg` tells it."""
+    return int(host.run(["wg", "show", "wg0", "latest-handshakes"]).stdout.split()[1])
+
+
+@pytest.mark.parametrize("ours_initiates", [True, False], ids=["initiator", "responder"])
+@pytest.mark.parametrize("outer", [4, 6])
+def test_ping_and_files_both_ways(two_hosts: TwoHosts, outer: int, ours_initiates: bool) -> None:
+    ours, theirs = make_ends(two_hosts, outer=outer, ours_knows=ours_initiates)
+    a, b = two_hosts.a, two_hosts.b
+    first, then = ((a, theirs), (b, ours.node)) if ours_initiates else ((b, ours.node), (a, theirs))
+    for host, target in (first, then):
+        for version in (4, 6):
+            host.ping(target.address(version), count=2)
+    check_transfer(a, b, theirs.address(4), 16 * MEBIBYTE + 5)
+    check_transfer(b, a, ours.node.address(6), 16 * MEBIBYTE + 5)
+    log = a.run(["cat", "/run/tunnel/wg0.log"]).stdout
+    assert ("completed on our initiative" in log) is ours_initiates
+
+
+def test_preshared_key(two_hosts: TwoHosts) -> None:
+    _, theirs = make_ends(two_hosts, outer=4, psk=generate_preshared_key())
+    two_hosts.a.ping(theirs.address())
+
+
+@pytest.mark.foreign("iperf3")
+@pytest.mark.parametrize("outer", [4, 6])
+def test_200_megabytes_of_iperf3_both_ways(two_hosts: TwoHosts, outer: int) -> None:
+    _, theirs = make_ends(two_hosts, outer=outer)
+    a, b = two_hosts.a, two_hosts.b
+    for direction in ([], ["-R"]):
+        server = b.popen(["iperf3", "-s", "-1", "--forceflush"])
+        server.wait_for_output("Server listening")
+        run = a.run(["iperf3", "-c", theirs.address(), "-n", "200M", "-J", *direction], timeout=110)
+        assert json.loads(run.stdout)["end"]["sum_sent"]["bytes"] >= 200 * MEBIBYTE
+        assert server.wait(10) == 0
+
+
+def test_restart_of_wireguard_go_is_survived(two_hosts: TwoHosts) -> None:
+    ours, theirs = make_ends(two_hosts, outer=4, ours_knows=True)
+    a, b = two_hosts.a, two_hosts.b
+    a.ping(theirs.address())
+    before = set(b.pids())
+    b.ip("link delete wg0")
+    b.wait_for(lambda: not before & set(b.pids()), 10, "wireguard-go to end")
+    again = mesh([ours.node, theirs], foreign={"b": "wireguard-go"})["b"]
+    again.up()
+    # Nothing tells us that the session is gone: 15 s of silence do.
+    a.ping(theirs.address(), timeout=30)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("ours_initiates", [True, False], ids=["initiator", "responder"])
+def test_rekey_after_two_minutes_loses_nothing(two_hosts: TwoHosts, ours_initiates: bool) -> None:
+    ours, theirs = make_ends(two_hosts, outer=4, ours_knows=ours_initiates)
+    source, target = (
+        (two_hosts.a, theirs.address()) if ours_initiates else (two_hosts.b, ours.node.address())
+    )
+    source.ping(target)
+    first = latest_handshake(two_hosts.b)
+    ping = source.popen(["ping", "-n", "-i", "0.5", "-w", "128", "-q", target])
+    two_hosts.b.wait_for(lambda: latest_handshake(two_hosts.b) > first, 135, "a second handshake")
+    assert latest_handshake(two_hosts.b) - first >= 119
+    assert ping.wait(140) == 0
+    assert " 0% packet loss" in ping.log(), ping.log()
+    assert time.time() - latest_handshake(two_hosts.b) < 60

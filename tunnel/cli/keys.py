@@ -1,0 +1,5 @@
+"""The commands of the keys."""
+
+import typer
+
+app = typer.Typer()

@@ -1,0 +1,5 @@
+"""The commands of the lab."""
+
+import typer
+
+app = typer.Typer()

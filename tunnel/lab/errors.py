@@ -1,0 +1,23 @@
+"""The lab's one exception family."""
+
+from __future__ import annotations
+
+
+class LabError(Exception):
+    """Something in a lab failed; the text says what, and what a program printed about it."""
+
+
+class LabTimeoutError(LabError):
+    """A program or an awaited event took longer than its bound."""
+
+
+class LabUnavailableError(LabError):
+    """This machine (or this user) cannot build a lab.
+
+    `remedy` is the command or the step that mends it.
+    """
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem}\n  remedy: {remedy}")
+        self.problem = problem
+        self.remedy = remedy

@@ -1,0 +1,161 @@
+"""What a lab needs from Linux namespaces, and from /proc about the processes in them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from tunnel.lab.errors import LabError
+
+_T = TypeVar("_T")
+
+CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+HOLDER_SCRIPT = r"""
+set -eu
+name=$1 etc=$2
+hostname "$name" 2>/dev/null || echo "$name" 2>/dev/null >/proc/sys/kernel/hostname || true
+# Copies of other hosts' namespace mounts would keep those alive after their removal.
+umount -l -R /run/netns 2>/dev/null || true
+resolv=$(readlink -m /etc/resolv.conf)
+mount -t tmpfs -o mode=755 tunnel-lab /run
+mkdir -p /run/netns /run/lock
+case $resolv in
+/run/*) mkdir -p "$(dirname "$resolv")" && : >"$resolv" ;;
+esac
+for file in resolv.conf hosts; do
+    if [ -e "/etc/$file" ]; then mount --bind "$etc/$file" "/etc/$file"; fi
+done
+# /sys/class/net shows the namespace sysfs was mounted in; an overmount is what an ordinary
+# user can do, and where even that is refused sysfs keeps showing the outer machine.
+umount -l /sys 2>/dev/null || true
+mount -t sysfs sysfs /sys 2>/dev/null || true
+echo ready
+# The pipe ends with the owner of the lab, even when that one was killed by SIGKILL: then
+# nothing may go on running in here. A lab that is kept says so first.
+if read -r word && [ "$word" = keep ]; then exec sleep infinity; fi
+mine=$(readlink /proc/self/ns/net)
+for process in /proc/[0-9]*; do
+    pid=${process#/proc/}
+    if [ "$pid" != $$ ] && [ "$(readlink "$process/ns/net" 2>/dev/null)" = "$mine" ]; then
+        kill -9 "$pid" 2>/dev/null || true
+    fi
+done
+"""
+"""Runs as the one long-lived process of a host, inside its namespaces.
+
+Arguments: the host's name and the directory with its own resolv.conf and hosts.
+"""
+
+
+def call_in_netns(path: str, function: Callable[[], _T]) -> _T:
+    """Run `function` inside the network namespace at `path` and give back its result.
+
+    A thread made for it enters the namespace and ends there, so the caller's threads never
+    leave theirs. Sockets it opens stay in that namespace wherever they are used.
+    """
+    result: list[_T] = []
+    failure: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if _libc.setns(descriptor, CLONE_NEWNET) != 0:
+                    number = ctypes.get_errno()
+                    raise OSError(number, os.strerror(number), path)
+            finally:
+                os.close(descriptor)
+            result.append(function())
+        except BaseException as error:  # handed to the caller, whatever it is
+            failure.append(error)
+
+    thread = threading.Thread(target=body, name="lab-netns")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return result[0]
+
+
+def start_time(pid: int) -> int | None:
+    """Clock ticks after boot at which process `pid` began; None if there is no such process.
+
+    PID and start time together name a process for good, a PID alone is reused.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+def netns_inode(path: str) -> int | None:
+    """The inode that identifies the network namespace at `path`; None if it is gone."""
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return None
+
+
+def pids_in(inode: int) -> list[int]:
+    """Processes whose network namespace has this inode, without the caller itself."""
+    own = os.getpid()
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) == own:
+            continue
+        if netns_inode(f"/proc/{entry}/ns/net") == inode:
+            found.append(int(entry))
+    return found
+
+
+def end_processes(pids: Iterable[int], *, grace: float = 2.0) -> None:
+    """End exactly these processes: SIGTERM, and SIGKILL for what is left after `grace` seconds.
+
+    Returns when all of them are gone. Children of ours are not reaped here: whoever holds
+    their Popen does that. Raises LabError when one survives SIGKILL for five seconds.
+    """
+    descriptors: dict[int, int] = {}
+    try:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                descriptors[pid] = os.pidfd_open(pid)
+        for sign, bound in ((signal.SIGTERM, grace), (signal.SIGKILL, 5.0)):
+            for descriptor in descriptors.values():
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(descriptor, sign)
+            _wait_gone(descriptors, bound)
+            if not descriptors:
+                return
+        raise LabError(f"processes {sorted(descriptors)} did not end even by SIGKILL")
+    finally:
+        for descriptor in descriptors.values():
+            os.close(descriptor)
+
+
+def _wait_gone(descriptors: dict[int, int], bound: float) -> None:
+    """Wait up to `bound` seconds; what has ended is closed and taken out of `descriptors`."""
+    end = time.monotonic() + bound
+    while descriptors:
+        poller = select.poll()
+        for descriptor in descriptors.values():
+            poller.register(descriptor, select.POLLIN)
+        remaining = end - time.monotonic()
+        ready = {number for number, _ in poller.poll(max(0.0, remaining) * 1000)}
+        for pid, descriptor in list(descriptors.items()):
+            if descriptor in ready:
+                os.close(descriptor)
+                del descriptors[pid]
+        if remaining <= 0:
+            return
