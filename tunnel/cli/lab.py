@@ -1,5 +1,262 @@
-"""The commands of the lab."""
+"""`tunnel lab`: two hosts and a real tunnel on this machine, and what one packet does in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Annotated, Any
 
 import typer
 
+from tunnel.lab import Host, Lab, LabError, LabUnavailableError, crossings, rootless
+from tunnel.lab.crossings import Sighting
+from tunnel.lab.peers import End, Node, generate_preshared_key, mesh
+
 app = typer.Typer()
+
+OUTER = {4: ("192.0.2.1", "192.0.2.2"), 6: ("2001:db8::1", "2001:db8::2")}
+TRANSPORT_OVERHEAD = 32
+UDP_HEADER = 8
+
+
+class PeerKind(StrEnum):
+    """What runs on host B."""
+
+    OURS = "ours"
+    WIREGUARD_GO = "wireguard-go"
+
+
+@app.command(name="lab")
+def lab_command(
+    peer: Annotated[PeerKind, typer.Option(help="What runs on host B.")] = PeerKind.OURS,
+    outer_v6: Annotated[bool, typer.Option("--ipv6", "-6", help="IPv6 outside.")] = False,
+    shell: Annotated[bool, typer.Option("--shell", help="Open a shell in host A.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the lab standing.")] = False,
+    down: Annotated[
+        str | None, typer.Option("--down", metavar="ID", help="Take down a lab that was kept.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Build two hosts and a real encrypted tunnel on this machine, and ping through it.
+
+    The hosts are network namespaces, the internet between them is a veth cable. Every packet is
+    shown where it was seen. Nothing stays behind. Root is not needed where the kernel allows user
+    namespaces and /dev/net/tun is open to users.
+    """
+    try:
+        if down is not None:
+            Lab.remove(down)
+            typer.echo(f"lab {down} is gone")
+            return
+        if rootless.is_needed():
+            if keep:
+                raise LabError(
+                    "--keep needs root: an ordinary user's lab ends with its last process; "
+                    "use --shell to look around"
+                )
+            rootless.enter_user_namespace([sys.executable, "-m", "tunnel", *sys.argv[1:]])
+        rootless.check()
+        _run(peer, 6 if outer_v6 else 4, shell=shell, keep=keep, as_json=as_json)
+    except (LabError, LabUnavailableError) as error:
+        typer.echo(f"tunnel: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _run(peer: PeerKind, outer: int, *, shell: bool, keep: bool, as_json: bool) -> None:
+    with Lab() as lab:
+        _say("building two hosts, A and B, and a cable between them")
+        a, b = lab.host("A"), lab.host("B")
+        lab.link(
+            a,
+            b,
+            [f"{OUTER[4][0]}/24", f"{OUTER[6][0]}/64"],
+            [f"{OUTER[4][1]}/24", f"{OUTER[6][1]}/64"],
+        )
+        nodes = [
+            Node(host, (f"10.77.0.{number}/24", f"fd77::{number}/64"), OUTER[outer][number - 1])
+            for number, host in enumerate((a, b), start=1)
+        ]
+        foreign = {} if peer is PeerKind.OURS else {"B": peer.value}
+        ends = mesh(nodes, preshared_key=generate_preshared_key(), foreign=foreign)
+        for name, end in ends.items():
+            program = "tunnel" if isinstance(end, type(ends["A"])) else peer.value
+            _say(f"starting {program} on {name}")
+            end.up()
+        target = nodes[1].address()
+        _say(f"pinging {target} from A, through the tunnel")
+        # The first packet waits for the handshake; the second shows the path alone.
+        a.ping(target)
+        seen = crossings.watch(
+            [(a, "wg0"), (a, "eth0"), (b, "eth0"), (b, "wg0")], lambda: a.ping(target)
+        )
+        steps = list(find_steps(seen))
+        if as_json:
+            typer.echo(json.dumps(_report(lab, ends, steps), indent=2))
+        else:
+            typer.echo("\n".join(draw(steps)))
+        if shell:
+            typer.echo(
+                f"\nThis is host A; B is {target}. Try: tunnel show, ping {target}. ^D ends it."
+            )
+            a.shell()
+        if keep:
+            lab.keep()
+            typer.echo(_how_to_go_on(lab, a, b))
+
+
+def _say(text: str) -> None:
+    """Progress, for people; programs read standard output."""
+    typer.echo(f"· {text}", err=True)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One sighting of the ping on its way: `layer` is "inner" or "outer"; sizes in bytes."""
+
+    host: str
+    interface: str
+    direction: str
+    layer: str
+    what: str
+    source: str
+    destination: str
+    size: int
+    microseconds: float
+    padding: int | None = None
+
+
+def find_steps(seen: list[Sighting]) -> Iterator[Step]:
+    """The sightings of one echo request and its reply, inside and outside, in order.
+
+    An outer packet belongs to the inner one that was seen before it on the same host (out), or
+    after it (in): with one ping under way there is no other.
+    """
+    start = seen[0].time if seen else 0.0
+    inner_size: dict[str, int] = {}
+    for sighting in seen:
+        echo = sighting.echo
+        source, destination = sighting.addresses
+        direction = "out" if sighting.outgoing else "in"
+        elapsed = (sighting.time - start) * 1e6
+        size = len(sighting.packet)
+        if echo is not None:
+            kind, sequence = echo
+            inner_size[kind] = size
+            what = f"ICMP echo {kind}, sequence {sequence}"
+            yield Step(
+                sighting.host,
+                sighting.interface,
+                direction,
+                "inner",
+                what,
+                source,
+                destination,
+                size,
+                elapsed,
+            )
+        elif sighting.transport_message is not None:
+            _, counter = sighting.transport_message
+            sealed = size - sighting.header_length - UDP_HEADER - TRANSPORT_OVERHEAD
+            padding = sealed - list(inner_size.values())[-1] if inner_size else None
+            ports = [int.from_bytes(sighting.payload[n : n + 2], "big") for n in (0, 2)]
+            hosts = [
+                f"[{address}]" if ":" in address else address for address in (source, destination)
+            ]
+            yield Step(
+                sighting.host,
+                sighting.interface,
+                direction,
+                "outer",
+                f"UDP, WireGuard data, counter {counter}",
+                f"{hosts[0]}:{ports[0]}",
+                f"{hosts[1]}:{ports[1]}",
+                size,
+                elapsed,
+                padding,
+            )
+
+
+def draw(steps: list[Step]) -> Iterator[str]:
+    """The steps as a picture in text, with what happened between them."""
+    yield ""
+    yield "One ping and its answer, as the four interfaces saw them:"
+    host = ""
+    before: Step | None = None
+    for number, step in enumerate(steps, start=1):
+        if step.host != host:
+            host = step.host
+            yield ""
+            yield f"  host {host}"
+        between = _between(before, step)
+        if between:
+            yield f"  │       {between}"
+        arrow = "──▶" if step.direction == "out" else "◀──"
+        yield (
+            f"  ├─ {number}  {step.interface:<4} {arrow}  {step.layer} packet  {step.size:>4} bytes  "
+            f"{step.source} → {step.destination}   +{step.microseconds:.0f} µs"
+        )
+        yield f"  │       {step.what}"
+        before = step
+    yield ""
+    yield from _conclusion(steps)
+
+
+def _between(before: Step | None, step: Step) -> str:
+    """What the tunnel did between two sightings on one host."""
+    if before is None or before.host != step.host or before.layer == step.layer:
+        return ""
+    inner, outer = (before, step) if step.layer == "outer" else (step, before)
+    header = 20 if "[" not in outer.source else 40
+    padding = outer.size - header - UDP_HEADER - TRANSPORT_OVERHEAD - inner.size
+    parts = f"{header} IP + {UDP_HEADER} UDP + 16 header + {padding} padding + 16 tag"
+    if step.layer == "outer":
+        return f"tunnel sealed it: {inner.size} + {parts} = {outer.size} bytes"
+    return f"tunnel opened it: {outer.size} − ({parts}) = {inner.size} bytes"
+
+
+def _conclusion(steps: list[Step]) -> Iterator[str]:
+    if not steps:
+        yield "No packet was seen."
+        return
+    crossings_of_a = [step for step in steps if step.host == "A" and step.direction == "out"]
+    if len(crossings_of_a) >= 2:
+        inner, outer = crossings_of_a[:2]
+        yield (
+            f"The packet crossed A's IP stack twice: first as {inner.size} bytes to "
+            f"{inner.destination}, which the route sent into {inner.interface};"
+        )
+        yield (
+            f"then as {outer.size} bytes of UDP to {outer.destination}, "
+            f"which left by {outer.interface}. On B the same happened the other way round."
+        )
+    yield f"There and back it took {steps[-1].microseconds:.0f} µs."
+
+
+def _report(lab: Lab, ends: dict[str, End], steps: list[Step]) -> dict[str, Any]:
+    return {
+        "lab": lab.id,
+        "hosts": [
+            {
+                "name": name,
+                "namespace": end.node.host.netns,
+                "inner": list(end.node.addresses),
+                "outer": end.node.endpoint,
+                "public_key": end.node.public_key,
+                "program": type(end).__name__.removesuffix("End"),
+            }
+            for name, end in ends.items()
+        ],
+        "steps": [asdict(step) for step in steps],
+    }
+
+
+def _how_to_go_on(lab: Lab, *hosts: Host) -> str:
+    lines = ["", f"Lab {lab.id} stays. Enter a host:"]
+    lines += [
+        f"  {' '.join(host.enter_command())} {os.environ.get('SHELL', 'sh')}" for host in hosts
+    ]
+    return "\n".join([*lines, "Take it down:", f"  tunnel lab --down {lab.id}"])

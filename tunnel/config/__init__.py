@@ -3,6 +3,7 @@
 `find` says which file a name means, `load` and `parse` read it, `dump` and `strip` write it.
 """
 
+from crypto.keys import KeyFormatError, PresharedKey, PrivateKey, PublicKey
 from tunnel.config.files import is_protected
 from tunnel.config.model import (
     AllowedIP,
@@ -21,8 +22,12 @@ __all__ = [
     "ConfigErrors",
     "EndpointConfig",
     "InterfaceConfig",
+    "KeyFormatError",
     "PeerConfig",
+    "PresharedKey",
+    "PrivateKey",
     "Problem",
+    "PublicKey",
     "TunnelConfig",
     "TunnelOptions",
     "find",

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import socket
 import struct
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,0 +1,39 @@
+# Two commands: `make lab` and `make test`. Both do all the set-up, also on a fresh Debian machine.
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+PROGRAMS := iproute2 iputils-ping nftables procps util-linux
+TEST_PROGRAMS := wireguard-go wireguard-tools iperf3 tcpdump tshark openssh-server
+PYTEST_ARGS ?=
+
+.PHONY: help lab test setup lint clean
+
+help:
+	@echo "make lab    two hosts and a real encrypted tunnel on this machine, explained"
+	@echo "make test   the whole suite (as root: everything; else what needs no root)"
+	@echo "make lint   style, types and format"
+	@echo "make clean  remove what the above made"
+
+lab: $(STAMP)
+	@tests/setup/packages.sh $(PROGRAMS)
+	@$(PYTHON) -m tunnel lab $(LAB_ARGS)
+
+test: $(STAMP)
+	@tests/setup/packages.sh $(PROGRAMS) $(TEST_PROGRAMS)
+	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+
+setup: $(STAMP)
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+$(STAMP): pyproject.toml tests/setup/venv.sh
+	@tests/setup/venv.sh $(VENV)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find crypto tunnel tests examples -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,38 @@
+#!/bin/sh
+# packages.sh PACKAGE…: install the Debian packages that are missing. As an ordinary user, or where
+# there is no apt-get, say what is missing and go on: what cannot run will say so itself.
+set -eu
+
+command -v dpkg-query >/dev/null 2>&1 || exit 0
+
+missing=
+for package in "$@"; do
+    status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+    [ "$status" = installed ] || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" != 0 ]; then
+    echo "Debian packages that are missing here (only root can install them):$missing" >&2
+    exit 0
+fi
+
+# A server that a package brings must not be started by its installation: tests start their own.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    trap 'rm -f "$policy"' EXIT
+fi
+
+log=$(mktemp)
+echo "Installing Debian packages:$missing" >&2
+export DEBIAN_FRONTEND=noninteractive
+if ! { apt-get update -q && apt-get install -y -q --no-install-recommends $missing; } \
+    >"$log" 2>&1; then
+    cat "$log" >&2
+    echo "apt-get could not install:$missing" >&2
+    rm -f "$log"
+    exit 1
+fi
+rm -f "$log"

@@ -1,0 +1,39 @@
+#!/bin/sh
+# venv.sh FOLDER: make a virtual environment there with the project and its tools in it.
+set -eu
+venv=$1
+
+usable() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+}
+
+python=
+for candidate in ${PYTHON:-} python3 python3.14 python3.13 python3.12 python3.11 /usr/bin/python3; do
+    if usable "$candidate"; then
+        python=$candidate
+        break
+    fi
+done
+if [ -z "$python" ]; then
+    echo "Python 3.11 or newer is needed, and none is on the PATH." >&2
+    exit 1
+fi
+
+# Debian's python3 comes without ensurepip; the package python3-venv has it.
+if ! "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then
+    "$(dirname "$0")/packages.sh" python3-venv
+fi
+if ! "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then
+    echo "$python cannot make virtual environments: install the package python3-venv." >&2
+    exit 1
+fi
+
+echo "Making the virtual environment $venv (once, about a minute)" >&2
+"$python" -m venv --clear "$venv"
+log=$(mktemp)
+if ! "$venv/bin/python" -m pip install --disable-pip-version-check -q -e '.[dev]' >"$log" 2>&1; then
+    cat "$log" >&2
+    rm -f "$log"
+    exit 1
+fi
+rm -f "$log"

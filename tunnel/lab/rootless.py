@@ -1,0 +1,65 @@
+"""A lab for an ordinary user: root inside a user namespace of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from typing import NoReturn
+
+from tunnel.lab.errors import LabUnavailableError
+
+INSIDE = "TUNNEL_LAB_ROOTLESS"
+"""Set in the environment of the process that runs inside."""
+
+_UNSHARE = ["unshare", "--user", "--map-root-user", "--net", "--mount", "--propagation", "private"]
+
+
+def is_needed() -> bool:
+    """Whether this process can only build a lab inside a user namespace."""
+    return os.geteuid() != 0 and INSIDE not in os.environ
+
+
+def check() -> None:
+    """Raise LabUnavailableError, with the remedy, if this machine or user cannot build a lab."""
+    if not os.path.exists("/dev/net/tun"):
+        raise LabUnavailableError(
+            "the kernel offers no /dev/net/tun",
+            "load the module (sudo modprobe tun), or pass the device into the container",
+        )
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        raise LabUnavailableError(
+            "/dev/net/tun is not open to this user",
+            "run it as root (sudo make lab), or open the device: sudo chmod 666 /dev/net/tun",
+        )
+    for program, package in (
+        ("unshare", "util-linux"),
+        ("nsenter", "util-linux"),
+        ("ip", "iproute2"),
+        ("ping", "iputils-ping"),
+    ):
+        if shutil.which(program) is None:
+            raise LabUnavailableError(
+                f"the program {program} is missing", f"sudo apt-get install {package}"
+            )
+    made = subprocess.run([*_UNSHARE, "true"], capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        raise LabUnavailableError(
+            f"namespaces cannot be made here: {made.stderr.strip()}",
+            "run it as root, or allow user namespaces: "
+            "sudo sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=15000 "
+            "kernel.apparmor_restrict_unprivileged_userns=0 (those that exist)",
+        )
+
+
+def enter_user_namespace(command: Sequence[str]) -> NoReturn:
+    """Become `command`, run as root of new user, network and mount namespaces.
+
+    Its /run is a private tmpfs, so that names of network namespaces can be made in it. Raises
+    LabUnavailableError.
+    """
+    check()
+    script = 'mount -t tmpfs -o mode=755 tunnel-lab /run && mkdir /run/netns && exec "$@"'
+    environment = {**os.environ, INSIDE: "1"}
+    os.execvpe("unshare", [*_UNSHARE, "sh", "-c", script, "sh", *command], environment)
