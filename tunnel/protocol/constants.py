@@ -73,8 +73,9 @@ MAX_STAGED_BYTES: Final = 32 << 20
 MAX_RATE_LIMITED_SOURCES: Final = 16_384
 """Sources the rate limiter remembers at a time; when they are all in use a new one must wait."""
 
-MAX_PEERS_PER_DEADLINE: Final = 64
-"""Peers whose timers one `handle_deadline` runs before it lets the driver move packets again."""
+MAX_PEERS_PER_DEADLINE: Final = 16
+"""Peers whose timers one `handle_deadline` runs before it lets the driver move packets again: at
+worst each sends an initiation, which takes a third of a millisecond."""
 
 MAX_REMEMBERED_STAMPS: Final = 4096
 """Removed peers whose last timestamp is remembered, so that adding one again goes on above it."""

@@ -331,7 +331,7 @@ class Interface(Generic[E, T]):
         return self._context.timers.next_deadline()
 
     def handle_deadline(self, now: float) -> None:
-        """Run what is due, of up to 64 peers at a time."""
+        """Run what is due, of up to 16 peers at a time."""
 
         def expire(peer: Peer[E, T], timer: Timer) -> None:
             peer.expire(timer, now)
