@@ -306,3 +306,20 @@ def test_down_counts_what_was_staged() -> None:
     pair.send(pair.a)
     pair.a.interface.handle_down()
     assert pair.a.interface.drops == {Drop.INTERFACE_DOWN: 1}
+
+
+def test_timers_of_many_peers_run_in_slices() -> None:
+    pair = Pair()
+    keys = [PrivateKey.from_random(bytes([n] * 32)).public_key() for n in range(1, 101)]
+    for key in keys:
+        peer = pair.a.interface.add_peer(key)
+        peer.set_endpoint(pair.b.address)
+        peer.set_persistent_keepalive(25, 0.0)
+    pair.a.interface.handle_deadline(0.0)
+    pair.a.drain()
+    assert pair.kinds() == INITIATION * c.MAX_PEERS_PER_DEADLINE
+    deadline = pair.a.interface.next_deadline()
+    assert deadline is not None
+    assert deadline <= 0.0
+    pair.a.wake()
+    assert pair.kinds() == INITIATION * 100
