@@ -32,7 +32,7 @@ class DatapathCipher(Cipher):
         self.out = bytearray(65_536)
 
     @property
-    def send_counter(self) -> int:  # type: ignore[override]
+    def send_counter(self) -> int:
         counter: int = self.session.send_counter
         return counter
 
