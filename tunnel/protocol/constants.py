@@ -87,7 +87,7 @@ LATEST_PLAUSIBLE_UNIX_NS: Final = 4_102_444_800 * 10**9
 """2100-01-01T00:00:00Z. A timestamp after it would burn our key with whoever accepts it."""
 
 CLOCK_JUMP: Final = 86_400.0
-"""A wall clock that runs ahead of the monotonic one by more than this was moved by somebody."""
+"""A wall clock that gains or loses more than this on the monotonic one was moved by somebody."""
 
 CLOCK_WARNING_INTERVAL: Final = 60.0
 """The shortest time between two warnings about the clock."""

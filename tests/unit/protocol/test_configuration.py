@@ -250,6 +250,34 @@ def test_clock_that_jumps_ahead_warns_once() -> None:
     assert ["3650 days ahead" in e.problem for e in warnings] == [True]
 
 
+def test_clock_that_jumps_back_warns_once() -> None:
+    pair = Pair()
+    pair.connect()
+    pair.wall_offset_ns = -30 * DAY_NS
+    for _ in range(2):
+        pair.live_to(pair.now + 200.0)
+        pair.send(pair.a)
+        pair.flow()
+    warnings = [e for e in pair.a.events if isinstance(e, ClockImplausible)]
+    assert ["30 days back" in e.problem for e in warnings] == [True]
+    assert not warnings[0].refused
+
+
+@pytest.mark.parametrize("wrong", [-50 * YEAR_NS, 80 * YEAR_NS])
+def test_clock_that_is_set_at_last_is_no_jump(wrong: int) -> None:
+    pair = Pair()
+    pair.wall_offset_ns = wrong
+    pair.send(pair.a)
+    pair.live_to(70.0)
+    pair.wall_offset_ns = 0
+    pair.live_to(400.0)
+    pair.send(pair.a)
+    pair.live_to(410.0)
+    warnings = [e for e in pair.a.events if isinstance(e, ClockImplausible)]
+    assert len(warnings) == (2 if wrong > 0 else 1)
+    assert not any("jumped" in warning.problem for warning in warnings)
+
+
 def test_clock_set_back_keeps_timestamps_rising() -> None:
     pair = Pair()
     pair.connect()
