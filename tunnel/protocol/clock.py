@@ -29,7 +29,8 @@ class HandshakeClock:
 
     def __init__(self, unix_time_ns: UnixTime) -> None:
         self._unix_time_ns = unix_time_ns
-        self._offset: float | None = None  # wall clock less monotonic clock, when last looked at
+        self._offset: float | None = None
+        """Wall clock less monotonic clock in seconds, when last looked at and plausible."""
         self._warned_at: float | None = None
 
     def read(self, now: float) -> Reading:
@@ -40,15 +41,17 @@ class HandshakeClock:
         """
         unix_ns = self._unix_time_ns()
         refused = unix_ns >= LATEST_PLAUSIBLE_UNIX_NS
+        never_set = unix_ns < EARLIEST_PLAUSIBLE_UNIX_NS
         offset = unix_ns / 1e9 - now
         jump = 0.0 if self._offset is None else offset - self._offset
-        self._offset = offset
+        # Whatever follows an impossible time is no jump but the clock being set at last.
+        self._offset = None if refused or never_set else offset
         if refused:
             problem = (
                 "the clock stands after the year 2100: handshakes are not sent, because every "
                 "peer would refuse this key once the clock is right again; set the clock"
             )
-        elif unix_ns < EARLIEST_PLAUSIBLE_UNIX_NS:
+        elif never_set:
             problem = (
                 "the clock stands before the year 2020: peers that have seen a later time from "
                 "this key will not answer; set the clock"
@@ -57,6 +60,11 @@ class HandshakeClock:
             problem = (
                 f"the clock jumped {jump / 86_400:.0f} days ahead: if it is wrong now, peers will "
                 "not answer this key after it has been set right, until they are restarted"
+            )
+        elif jump < -CLOCK_JUMP:
+            problem = (
+                f"the clock jumped {-jump / 86_400:.0f} days back: handshakes go on, but after a "
+                "restart peers will not answer this key before the clock has caught up; set it"
             )
         else:
             return Reading(unix_ns, refused, "")

@@ -37,6 +37,8 @@ class Credentials:
     def is_low_order(self) -> bool:
         """Whether the public key is a low-order point: then there is nothing to agree on."""
         if self._is_low_order is None:
+            self.static_static()  # will be needed anyway, and tells
+        if self._is_low_order is None:
             self._is_low_order = self.public_key.is_low_order
         return self._is_low_order
 
@@ -96,4 +98,6 @@ class Credentials:
 
     def handle_removal(self) -> None:
         """The peer goes; it may come back."""
+        self._static_static = None
+        self._macs = None
         self._context.remember_stamp(self.public_key, self._last_stamp_ns)

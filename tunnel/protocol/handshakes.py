@@ -103,6 +103,11 @@ class Handshakes(Generic[E, T]):
         """The timer ran out: try again. False when it is time to give up."""
         if now - self._wanted_since >= REKEY_ATTEMPT_TIME:
             return False
+        allowed_at = self._last_sent_at + REKEY_TIMEOUT
+        if now < allowed_at:
+            # We answered the peer meanwhile; what comes of that has its 5 s, too.
+            self._try_at(allowed_at + self._context.jitter())
+            return True
         if self._pending is not None:
             self._context.outputs.append(HandshakeUnanswered(self._peer, self.attempts))
             self._peer.renew_endpoint()

@@ -55,7 +55,8 @@ class Interface(Generic[E, T]):
     3. Sleep until `next_deadline` at the latest. It may be over already when very many timers were
        due at once: then move waiting packets first, and come back.
 
-    The three `transport_`, `handle_sent` and `handle_received` calls are meant once per batch.
+    `transport_for_sending`, `transport_for_receiving`, `handle_sent` and `handle_received` are
+    meant to be called once per batch, and take well under a microsecond each.
     """
 
     def __init__(
@@ -123,7 +124,10 @@ class Interface(Generic[E, T]):
             peer.handle_key_change(now)
 
     def add_peer(self, public_key: PublicKey) -> Peer[E, T]:
-        """Add a peer with nothing set but its key. Raises PeerError, see there."""
+        """Add a peer with nothing set but its key.
+
+        Raises PeerError if it is a peer already, or if the key is our own.
+        """
         if public_key == self._context.public_key:
             raise PeerError(f"{public_key.to_base64()} is this interface's own public key")
         if public_key in self._peers:
@@ -331,7 +335,7 @@ class Interface(Generic[E, T]):
         return self._context.timers.next_deadline()
 
     def handle_deadline(self, now: float) -> None:
-        """Run what is due, of up to 64 peers at a time."""
+        """Run what is due, of up to 16 peers at a time."""
 
         def expire(peer: Peer[E, T], timer: Timer) -> None:
             peer.expire(timer, now)

@@ -246,7 +246,7 @@ class Peer(Timed, Generic[E, T]):
         self._heard(endpoint, now, wire_bytes)
         sessions = self.sessions
         coming = sessions.next
-        if coming is not None and coming.transport is transport:
+        if coming is not None and coming.transport is transport and not coming.is_superseded:
             self._confirm(coming, now)
         if data and self.deadlines[_SEND_KEEPALIVE] == NEVER:
             self._arm(_SEND_KEEPALIVE, now + KEEPALIVE_TIMEOUT)
@@ -290,7 +290,7 @@ class Peer(Timed, Generic[E, T]):
             return
         self._heard(endpoint, now, wire_bytes)
         session = self._session(keys, pending.local_index, message.sender, True, now)
-        self._install(session, self.sessions.install_initiated(session, pending.sent_at), now)
+        self._install(session, self.sessions.install_initiated(session), now)
         self._complete(session, now, now - pending.sent_at)
         self._context.outputs.append(Seal(self, session.transport, self._staged.take()))
 

@@ -2,7 +2,8 @@
 
 - *current* is the one to send with.
 - *next* is one that we answered to and that the peer has not used yet. Until its first message
-  comes, nobody has proved to hold its keys, so it only receives.
+  comes, nobody has proved to hold its keys, so it only receives. One that we initiated may overtake
+  it; then it only receives to its end.
 - *previous* only receives: what the peer sent before it knew of the current one.
 """
 
@@ -31,6 +32,7 @@ class Session(Generic[E, T]):
         "created",
         "expires_at",
         "is_initiator",
+        "is_superseded",
         "local_index",
         "receiver",
         "refresh_on_receive_at",
@@ -55,6 +57,7 @@ class Session(Generic[E, T]):
         self.local_index = local_index
         self.remote_index = remote_index
         self.is_initiator = is_initiator
+        self.is_superseded = False
         self.created = now
         self.refresh_on_send_at = now + REKEY_AFTER_TIME if is_initiator else NEVER
         self.refresh_on_receive_at = now + REKEY_ON_RECEIVE_AFTER_TIME if is_initiator else NEVER
@@ -80,23 +83,24 @@ class Sessions(Generic[E, T]):
         """All there are."""
         return [s for s in (self.previous, self.current, self.next) if s is not None]
 
-    def install_initiated(self, session: Session[E, T], initiated_at: float) -> list[Session[E, T]]:
+    def install_initiated(self, session: Session[E, T]) -> list[Session[E, T]]:
         """Our initiation was answered: the response proves the peer holds the keys."""
         before = self.standing()
-        if self.next is not None and self.next.created >= initiated_at:
-            # The peer initiated one meanwhile and may be sending with it already.
-            self.previous = self.next
-        else:
-            # Had the peer received an older answer of ours, it would have said so at once.
-            self.previous = self.current
-        self.next = None
+        self.previous = self.current
         self.current = session
+        if self.next is not None:
+            # The peer initiated one as well and may be sending with it until it hears from us;
+            # it must not take over then, or the two of us would only change places.
+            self.next.is_superseded = True
         return self._gone(before)
 
     def install_answered(self, session: Session[E, T]) -> list[Session[E, T]]:
-        """We answered an initiation: wait for the first message under the new keys."""
+        """We answered an initiation: wait for the first message under the new keys.
+
+        *previous* stays until that comes. Others drop it here; but if we have just made the
+        current session ourselves, the peer may not know of it yet and still send with *previous*.
+        """
         before = self.standing()
-        self.previous = None
         self.next = session
         return self._gone(before)
 

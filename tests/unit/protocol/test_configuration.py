@@ -1,0 +1,353 @@
+"""Keys, peers, clocks, staging, coming up and going down."""
+
+import pytest
+
+from crypto.keys import PresharedKey, PrivateKey
+from tunnel.protocol import (
+    ClockImplausible,
+    Drop,
+    HandshakeFailed,
+    PeerError,
+    PeerRemoved,
+)
+from tunnel.protocol import constants as c
+
+from .pair import DATA, INITIATION, Pair, remaining
+
+DAY_NS = 86_400 * 10**9
+YEAR_NS = 365 * DAY_NS
+
+
+# --- Keys and peers ------------------------------------------------------------------------------
+
+
+def test_peers_are_added_once_and_never_with_our_own_key() -> None:
+    pair = Pair()
+    with pytest.raises(PeerError, match="already"):
+        pair.a.interface.add_peer(pair.b.public_key)
+    with pytest.raises(PeerError, match="own public key"):
+        pair.a.interface.add_peer(pair.a.public_key)
+    assert list(pair.a.interface.peers) == [pair.b.public_key]
+
+
+def test_removing_a_peer_leaves_nothing_of_it() -> None:
+    pair = Pair()
+    pair.connect()
+    pair.send(pair.b)
+    peer, cipher = pair.ba, pair.ba.sessions.current
+    assert cipher is not None
+    pair.ab.set_persistent_keepalive(20, pair.now)
+    assert pair.a.interface.remove_peer(pair.b.public_key)
+    assert not pair.a.interface.remove_peer(pair.b.public_key)
+    context = pair.a.interface._context
+    assert not context.indices.sessions
+    assert pair.a.interface.next_deadline() is None
+    assert pair.a.interface.peer_for_destination(pair.b.inner) is None
+    assert not pair.a.interface.peers
+    # What the driver still held in its hands does no harm.
+    pair.b.interface.remove_peer(pair.a.public_key)
+    pair.b.interface.handle_sent(peer, cipher.transport, 1.0, packets=1, wire_bytes=48, data=True)
+    pair.b.interface.handle_received(
+        peer, cipher.transport, pair.a.address, 1.0, packets=1, wire_bytes=48, data=True
+    )
+    pair.b.interface.stage(peer, b"frame", 1.0)
+    assert peer.drops == {Drop.PEER_REMOVED: 1}
+    assert pair.b.interface.next_deadline() is None
+    assert pair.b.interface.poll_output() is None
+
+
+def test_removing_a_peer_counts_what_was_staged() -> None:
+    pair = Pair()
+    pair.send(pair.a)
+    pair.send(pair.a)
+    pair.a.interface.remove_peer(pair.b.public_key)
+    assert pair.a.interface.drops == {Drop.PEER_REMOVED: 2}
+    assert pair.a.interface._context.staged_bytes == 0
+    pair.flow()
+    assert pair.a.interface.drops[Drop.UNKNOWN_HANDSHAKE] == 1
+
+
+def test_private_key_change_stops_old_sessions_and_makes_new_ones() -> None:
+    pair = Pair()
+    pair.connect()
+    pair.send(pair.b)
+    held = pair.take()
+    key = PrivateKey.from_random(bytes(range(32)))
+    pair.a.interface.set_private_key(key, pair.now)
+    assert pair.a.interface.public_key == key.public_key()
+    assert pair.a.interface.transport_for_sending(pair.ab, pair.now) is None
+    pair.deliver(held[0])
+    assert len(pair.a.received) == 1, "what is under way still arrives"
+    pair.take()
+    pair.b.interface.remove_peer(pair.a.public_key)
+    pair.a.private_key = key
+    pair.b.add_peer(pair.a)
+    serial = pair.send(pair.a)
+    pair.advance(5.4)
+    pair.flow()
+    assert serial in pair.b.received
+
+
+def test_same_private_key_again_changes_nothing() -> None:
+    pair = Pair()
+    pair.connect()
+    pair.a.interface.set_private_key(pair.a.private_key, pair.now)
+    assert pair.a.interface.transport_for_sending(pair.ab, pair.now) is not None
+
+
+def test_private_key_of_a_peer_removes_that_peer() -> None:
+    pair = Pair()
+    peer = pair.ab
+    pair.a.interface.set_private_key(pair.b.private_key, pair.now)
+    assert not pair.a.interface.peers
+    assert pair.a.interface.peer_for_destination(pair.b.inner) is None
+    pair.a.drain()
+    assert pair.a.events == [PeerRemoved(peer)]
+
+
+def test_no_private_key_waits_for_one() -> None:
+    pair = Pair()
+    pair.a.interface.set_private_key(None, 0.0)
+    serial = pair.send(pair.a)
+    pair.advance(1.0)
+    assert pair.kinds() == ""
+    pair.a.interface.set_private_key(pair.a.private_key, pair.now)
+    pair.advance(0.0)
+    pair.flow()
+    assert serial in pair.b.received
+
+
+def test_no_private_key_is_given_up_with_the_reason() -> None:
+    pair = Pair()
+    pair.a.interface.set_private_key(None, 0.0)
+    pair.send(pair.a)
+    pair.advance(100.0)
+    (failed,) = [e for e in pair.a.events if isinstance(e, HandshakeFailed)]
+    assert failed.reason == "the interface has no private key"
+
+
+def test_unconfirmed_session_of_an_old_key_is_not_sent_with() -> None:
+    pair = Pair()
+    pair.send(pair.a)
+    pair.deliver(pair.take()[0])
+    pair.send(pair.b)
+    pair.b.interface.set_private_key(PrivateKey.from_random(bytes(32)), pair.now)
+    pair.flow()
+    assert remaining(pair.ba) == (False, False, False)
+    assert pair.kinds().count(DATA) == 1, "only the initiator's own"
+
+
+def test_setters_show() -> None:
+    pair = Pair()
+    assert pair.ab.preshared_key == PresharedKey.ZERO
+    pair.ab.set_preshared_key(PresharedKey.from_bytes(bytes([1] * 32)))
+    assert pair.ab.preshared_key == PresharedKey.from_bytes(bytes([1] * 32))
+    assert pair.ab.public_key == pair.b.public_key
+    assert pair.b.public_key.to_base64() in repr(pair.ab)
+
+
+# --- Staging -------------------------------------------------------------------------------------
+
+
+def test_stages_128_frames_and_drops_the_oldest() -> None:
+    pair = Pair()
+    serials = [pair.send(pair.a) for _ in range(200)]
+    assert pair.ab.staged_frames == 128
+    assert pair.ab.drops == {Drop.STAGED_OVERFLOW: 72}
+    pair.flow()
+    assert pair.b.received == set(serials[72:])
+    assert pair.ab.staged_frames == 0
+    assert pair.a.interface._context.staged_bytes == 0
+
+
+def test_large_frames_are_bounded_by_bytes() -> None:
+    pair = Pair()
+    frame = bytes(65_536)
+    for _ in range(20):
+        pair.a.interface.stage(pair.ab, frame, 0.0)
+    assert pair.ab.staged_frames == c.MAX_STAGED_BYTES_PER_PEER // len(frame)
+    pair.a.interface.stage(pair.ab, bytes(c.MAX_STAGED_BYTES_PER_PEER + 1), 0.0)
+    assert pair.ab.staged_frames == 0
+    assert pair.ab.drops == {Drop.STAGED_OVERFLOW: 21}
+
+
+def test_all_peers_together_are_bounded_by_bytes() -> None:
+    pair = Pair()
+    frame = bytes(65_536)
+    peers = [
+        pair.a.interface.add_peer(PrivateKey.from_random(bytes([n] * 32)).public_key())
+        for n in range(1, 41)
+    ]
+    for peer in peers:
+        for _ in range(16):
+            pair.a.interface.stage(peer, frame, 0.0)
+    staged = pair.a.interface._context.staged_bytes
+    assert staged == c.MAX_STAGED_BYTES
+    assert peers[-1].drops == {Drop.STAGED_OVERFLOW: 16}
+    assert peers[0].staged_frames == 16
+    pair.a.interface.handle_down()
+    assert pair.a.interface._context.staged_bytes == 0
+
+
+def test_frame_staged_although_a_session_stands_is_sealed() -> None:
+    pair = Pair()
+    pair.connect()
+    mark = len(pair.log)
+    pair.a.interface.stage(pair.ab, bytes(16), pair.now)
+    pair.a.drain()
+    assert pair.kinds(mark) == DATA
+
+
+# --- The clock -----------------------------------------------------------------------------------
+
+
+def test_clock_in_the_far_future_sends_nothing_and_warns() -> None:
+    pair = Pair()
+    pair.wall_offset_ns = 80 * YEAR_NS
+    pair.send(pair.a)
+    pair.advance(20.0)
+    assert pair.kinds() == ""
+    (warning,) = [e for e in pair.a.events if isinstance(e, ClockImplausible)]
+    assert warning.refused
+    assert "2100" in warning.problem
+    # The clock is set right, and all goes on, since no key was burnt.
+    pair.wall_offset_ns = 0
+    pair.advance(5.4)
+    pair.flow()
+    assert len(pair.b.received) == 1
+
+
+def test_clock_in_the_far_future_gives_up_with_the_reason() -> None:
+    pair = Pair()
+    pair.wall_offset_ns = 80 * YEAR_NS
+    pair.send(pair.a)
+    pair.advance(100.0)
+    (failed,) = [e for e in pair.a.events if isinstance(e, HandshakeFailed)]
+    assert failed.reason == "the clock is implausible"
+    assert len([e for e in pair.a.events if isinstance(e, ClockImplausible)]) == 2
+
+
+def test_clock_never_set_warns_and_goes_on() -> None:
+    pair = Pair()
+    pair.wall_offset_ns = -50 * YEAR_NS
+    pair.send(pair.a)
+    pair.flow()
+    assert len(pair.b.received) == 1
+    (warning,) = [e for e in pair.a.events if isinstance(e, ClockImplausible)]
+    assert not warning.refused
+
+
+def test_clock_that_jumps_ahead_warns_once() -> None:
+    pair = Pair()
+    pair.connect()
+    pair.wall_offset_ns = 3650 * DAY_NS
+    for _ in range(3):
+        pair.live_to(pair.now + 200.0)
+        pair.send(pair.a)
+        pair.flow()
+    assert len(pair.b.received) == 4
+    warnings = [e for e in pair.a.events if isinstance(e, ClockImplausible)]
+    assert ["3650 days ahead" in e.problem for e in warnings] == [True]
+
+
+def test_clock_that_jumps_back_warns_once() -> None:
+    pair = Pair()
+    pair.connect()
+    pair.wall_offset_ns = -30 * DAY_NS
+    for _ in range(2):
+        pair.live_to(pair.now + 200.0)
+        pair.send(pair.a)
+        pair.flow()
+    warnings = [e for e in pair.a.events if isinstance(e, ClockImplausible)]
+    assert ["30 days back" in e.problem for e in warnings] == [True]
+    assert not warnings[0].refused
+
+
+@pytest.mark.parametrize("wrong", [-50 * YEAR_NS, 80 * YEAR_NS])
+def test_clock_that_is_set_at_last_is_no_jump(wrong: int) -> None:
+    pair = Pair()
+    pair.wall_offset_ns = wrong
+    pair.send(pair.a)
+    pair.live_to(70.0)
+    pair.wall_offset_ns = 0
+    pair.live_to(400.0)
+    pair.send(pair.a)
+    pair.live_to(410.0)
+    warnings = [e for e in pair.a.events if isinstance(e, ClockImplausible)]
+    assert len(warnings) == (2 if wrong > 0 else 1)
+    assert not any("jumped" in warning.problem for warning in warnings)
+
+
+def test_clock_set_back_keeps_timestamps_rising() -> None:
+    pair = Pair()
+    pair.connect()
+    for _ in range(5):
+        pair.wall_offset_ns -= 365 * DAY_NS
+        pair.live_to(pair.now + 200.0)
+        pair.send(pair.a)
+        pair.flow()
+    assert len(pair.b.received) == 6
+    assert Drop.OLD_TIMESTAMP not in pair.b.interface.drops
+
+
+def test_timestamps_go_on_rising_when_a_peer_is_removed_and_added_again() -> None:
+    pair = Pair()
+    pair.connect()
+    pair.wall_offset_ns = -DAY_NS
+    pair.a.interface.remove_peer(pair.b.public_key)
+    pair.a.add_peer(pair.b)
+    pair.advance(1.0)
+    pair.send(pair.a)
+    pair.flow()
+    assert len(pair.b.received) == 2
+
+
+def test_memory_of_removed_peers_is_bounded() -> None:
+    pair = Pair()
+    context = pair.a.interface._context
+    for number in range(c.MAX_REMEMBERED_STAMPS + 10):
+        key = PrivateKey.from_bytes(number.to_bytes(4, "big") + bytes(28))
+        context.remember_stamp(key.public_key(), 1)
+    assert len(context.stamps) == c.MAX_REMEMBERED_STAMPS
+
+
+# --- Down and up ---------------------------------------------------------------------------------
+
+
+def test_down_forgets_sessions_and_up_greets() -> None:
+    pair = Pair()
+    pair.ab.set_persistent_keepalive(25, 0.0)
+    pair.live_to(1.0)
+    assert remaining(pair.ab) == (False, True, False)
+    pair.a.interface.handle_down()
+    assert remaining(pair.ab) == (False, False, False)
+    mark = len(pair.log)
+    pair.advance_to(100.0)
+    assert INITIATION not in pair.kinds(mark)
+    pair.a.interface.handle_up(pair.now)
+    pair.live_to(101.0)
+    assert remaining(pair.ab) == (False, True, False)
+
+
+def test_down_counts_what_was_staged() -> None:
+    pair = Pair()
+    pair.send(pair.a)
+    pair.a.interface.handle_down()
+    assert pair.a.interface.drops == {Drop.INTERFACE_DOWN: 1}
+
+
+def test_timers_of_many_peers_run_in_slices() -> None:
+    pair = Pair()
+    keys = [PrivateKey.from_random(bytes([n] * 32)).public_key() for n in range(1, 101)]
+    for key in keys:
+        peer = pair.a.interface.add_peer(key)
+        peer.set_endpoint(pair.b.address)
+        peer.set_persistent_keepalive(25, 0.0)
+    pair.a.interface.handle_deadline(0.0)
+    pair.a.drain()
+    assert pair.kinds() == INITIATION * c.MAX_PEERS_PER_DEADLINE
+    deadline = pair.a.interface.next_deadline()
+    assert deadline is not None
+    assert deadline <= 0.0
+    pair.a.wake()
+    assert pair.kinds() == INITIATION * 100

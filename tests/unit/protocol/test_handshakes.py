@@ -1,0 +1,378 @@
+"""Starting, repeating, answering, completing, refusing."""
+
+from itertools import pairwise
+
+import pytest
+
+from crypto.cookies import mac1
+from crypto.keys import PresharedKey, PublicKey
+from tests.sim.node import Address
+from tunnel.protocol import (
+    Drop,
+    HandshakeCompleted,
+    HandshakeFailed,
+    HandshakeUnanswered,
+    PeerRoamed,
+)
+
+from .pair import DATA, INITIATION, KEEPALIVE, RESPONSE, Pair, remaining
+
+ELSEWHERE = Address(bytes([203, 0, 113, 9]), 1234)
+
+
+def test_first_packet_makes_a_session_and_goes_out_under_it() -> None:
+    pair = Pair()
+    serial = pair.send(pair.a)
+    pair.flow()
+    assert pair.kinds() == "IRD"
+    assert serial in pair.b.received
+    completed = [e for e in pair.a.events if isinstance(e, HandshakeCompleted)]
+    assert [e.is_initiator for e in completed] == [True]
+    completed = [e for e in pair.b.events if isinstance(e, HandshakeCompleted)]
+    assert [e.is_initiator for e in completed] == [False]
+
+
+def test_initiation_carries_nothing_else_and_lengths_are_the_protocol_s() -> None:
+    pair = Pair()
+    pair.send(pair.a)
+    pair.flow()
+    assert [len(sent.data) for sent in pair.log] == [148, 92, 48]
+
+
+def test_initiator_with_nothing_staged_confirms_by_an_empty_message() -> None:
+    pair = Pair()
+    pair.ab.set_persistent_keepalive(25, pair.now)
+    pair.advance(0)
+    pair.flow()
+    assert pair.kinds() == "IRK"
+    assert pair.ba.last_handshake == pair.now
+
+
+def test_responder_sends_no_data_before_confirmation() -> None:
+    pair = Pair()
+    pair.send(pair.a)
+    (initiation,) = pair.take()
+    pair.deliver(initiation)
+    serial = pair.send(pair.b)
+    # A handshake of its own is wanted, but the response was just sent: not within 5 s.
+    (response,) = pair.take()
+    assert response.kind == RESPONSE
+    assert pair.ba.staged_frames == 1
+    assert remaining(pair.ba) == (False, False, True)
+    assert pair.ba.last_handshake_unix_ns == 0
+    pair.deliver(response)
+    pair.flow()
+    assert serial in pair.a.received
+    assert remaining(pair.ba) == (False, True, False)
+    assert pair.ba.last_handshake == pair.now
+    pair.advance(8.0)
+    assert pair.times(INITIATION) == [0.0]
+
+
+def test_retries_every_five_seconds_with_new_index_key_and_timestamp() -> None:
+    pair = Pair()
+    pair.send(pair.a)
+    pair.advance(30.0)
+    times = pair.times(INITIATION)
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert len(gaps) == 5
+    assert all(5.0 <= gap < 5.0 + 1 / 3 + 1e-9 for gap in gaps)
+    assert len({round(gap, 6) for gap in gaps}) > 1
+    initiations = [sent.data for sent in pair.take()]
+    assert len({data[4:8] for data in initiations}) == 6
+    assert len({data[8:40] for data in initiations}) == 6
+    attempts = [e.attempt for e in pair.a.events if isinstance(e, HandshakeUnanswered)]
+    assert attempts == [1, 2, 3, 4, 5]
+
+
+def test_gives_up_after_ninety_seconds_and_starts_again_on_traffic() -> None:
+    pair = Pair()
+    pair.send(pair.a)
+    pair.send(pair.a)
+    pair.advance(300.0)
+    times = pair.times(INITIATION)
+    assert 84.0 < times[-1] < 90.0
+    (failed,) = [e for e in pair.a.events if isinstance(e, HandshakeFailed)]
+    assert (failed.dropped, failed.reason, failed.attempts) == (2, "no answer", len(times))
+    assert pair.ab.drops == {Drop.HANDSHAKE_TIMEOUT: 2}
+    assert pair.ab.staged_frames == 0
+    before = len(times)
+    pair.send(pair.a)
+    assert len(pair.times(INITIATION)) == before + 1
+
+
+def test_new_traffic_gives_it_another_ninety_seconds() -> None:
+    pair = Pair()
+    pair.send(pair.a)
+    pair.advance_to(80.0)
+    pair.send(pair.a)
+    pair.advance_to(168.0)
+    assert not any(isinstance(e, HandshakeFailed) for e in pair.a.events)
+    pair.advance_to(176.0)
+    assert any(isinstance(e, HandshakeFailed) for e in pair.a.events)
+
+
+def test_only_the_last_initiation_can_be_answered() -> None:
+    pair = Pair()
+    pair.send(pair.a)
+    pair.advance(6.0)
+    first, second = pair.take()
+    pair.deliver(first)
+    (late,) = pair.take()
+    pair.deliver(late)
+    assert pair.a.interface.drops == {Drop.UNKNOWN_HANDSHAKE: 1}
+    assert remaining(pair.ab) == (False, False, False)
+    pair.advance(0.1)
+    pair.deliver(second)
+    pair.flow()
+    assert remaining(pair.ab) == (False, True, False)
+
+
+def test_a_response_twice_makes_one_session_even_around_a_new_initiation() -> None:
+    pair = Pair()
+    pair.connect()
+    pair.advance(130.0)
+    pair.take()
+    pair.send(pair.a)
+    _, initiation = pair.take()
+    pair.deliver(initiation)
+    (response,) = pair.take()
+    sessions = pair.a.counts["sessions"]
+    pair.deliver(response)
+    pair.deliver(response)
+    assert pair.a.counts["sessions"] == sessions + 1
+    current = pair.ab.sessions.current
+    pair.flow()
+    # Now a new initiation is out, and the old response comes a third time.
+    pair.advance(130.0)
+    pair.take()
+    pair.send(pair.a)
+    assert pair.log[-1].kind == INITIATION
+    pair.deliver(response)
+    assert pair.ab.sessions.current is current
+    assert pair.a.counts["sessions"] == sessions + 1
+    assert pair.a.interface.drops[Drop.UNKNOWN_HANDSHAKE] == 2
+
+
+def test_a_forged_response_does_not_kill_the_handshake() -> None:
+    pair = Pair()
+    pair.send(pair.a)
+    pair.deliver(pair.take()[0])
+    (response,) = pair.take()
+    forged = bytearray(response.data)
+    forged[50] ^= 1  # the encrypted nothing; mac1 is made right by whoever knows the public key
+    forged[60:76] = mac1(pair.a.public_key, bytes(forged[:60]))
+    pair.a.receive(bytes(forged), ELSEWHERE)
+    assert pair.ab.drops == {Drop.HANDSHAKE_INVALID: 1}
+    assert pair.ab.endpoint == pair.b.address
+    pair.deliver(response)
+    assert remaining(pair.ab) == (False, True, False)
+
+
+def test_an_initiation_is_answered_once() -> None:
+    pair = Pair()
+    pair.send(pair.a)
+    (initiation,) = pair.take()
+    pair.deliver(initiation)
+    pair.advance(1.0)
+    pair.deliver(initiation, source=ELSEWHERE)
+    assert pair.kinds() == "IR"
+    assert pair.ba.drops == {Drop.OLD_TIMESTAMP: 1}
+    assert pair.ba.endpoint == pair.a.address
+
+
+def test_older_initiation_after_a_newer_one_is_refused() -> None:
+    pair = Pair()
+    pair.send(pair.a)
+    pair.advance(6.0)
+    first, second = pair.take()
+    pair.deliver(second)
+    pair.advance(1.0)
+    pair.deliver(first)
+    assert pair.ba.drops == {Drop.OLD_TIMESTAMP: 1}
+
+
+def test_initiations_within_twenty_milliseconds_are_refused() -> None:
+    pair = Pair()
+    pair.send(pair.a)
+    pair.advance(6.0)
+    first, second = pair.take()
+    pair.deliver(first)
+    pair.advance(0.019)
+    pair.deliver(second)
+    assert pair.ba.drops == {Drop.HANDSHAKE_FLOOD: 1}
+    assert pair.kinds() == "IIR"
+    # It was not accepted, so it still can be.
+    pair.advance(0.002)
+    pair.deliver(second)
+    assert pair.kinds() == "IIRR"
+
+
+def test_unknown_key_gets_no_answer() -> None:
+    pair = Pair()
+    pair.b.interface.remove_peer(pair.a.public_key)
+    pair.send(pair.a)
+    pair.flow()
+    assert pair.kinds() == "I"
+    assert pair.b.interface.drops == {Drop.UNKNOWN_PEER: 1}
+
+
+@pytest.mark.parametrize("side", ["initiator", "responder"])
+def test_preshared_key_takes_effect_with_the_next_handshake(side: str) -> None:
+    pair = Pair()
+    pair.connect()
+    key = PresharedKey.from_bytes(bytes(range(32)))
+    first, second = (pair.ab, pair.ba) if side == "initiator" else (pair.ba, pair.ab)
+    first.set_preshared_key(key)
+    pair.send(pair.a)
+    pair.flow()
+    assert len(pair.b.received) == 2, "sessions go on"
+    pair.advance(200.0)
+    pair.take()
+    pair.send(pair.a)
+    pair.flow()
+    assert remaining(pair.ab) == (False, False, False)
+    assert pair.ab.drops == {Drop.HANDSHAKE_INVALID: 1}
+    second.set_preshared_key(key)
+    pair.advance(6.0)
+    pair.flow()
+    assert len(pair.b.received) == 3
+
+
+def test_preshared_key_set_while_a_response_is_awaited_counts() -> None:
+    pair = Pair()
+    key = PresharedKey.from_bytes(bytes(range(32)))
+    pair.send(pair.a)
+    pair.ab.set_preshared_key(key)
+    pair.ba.set_preshared_key(key)
+    pair.flow()
+    assert len(pair.b.received) == 1
+
+
+def test_both_start_at_once() -> None:
+    for seed in range(4):
+        pair = Pair(seed)
+        one, other = pair.send(pair.a), pair.send(pair.b)
+        pair.flow()
+        assert one in pair.b.received
+        assert other in pair.a.received
+        # Both send with the same session, initiated by the smaller key.
+        current = pair.ab.sessions.current, pair.ba.sessions.current
+        assert current[0] is not None
+        assert current[1] is not None
+        assert current[0].local_index == current[1].remote_index
+        assert current[0].is_initiator == (bytes(pair.a.public_key) < bytes(pair.b.public_key))
+        pair.advance(8.0)
+        assert pair.kinds().count("I") == 2
+
+
+def test_indices_are_random_and_change_with_every_handshake() -> None:
+    pair = Pair()
+    seen = set()
+    for _ in range(5):
+        pair.connect()
+        assert pair.ab.sessions.current is not None
+        seen.add(pair.ab.sessions.current.local_index)
+        seen.add(pair.ab.sessions.current.remote_index)
+        pair.advance(200.0)
+        pair.take()
+    assert len(seen) == 10
+    assert max(seen) > 1 << 24
+
+
+def test_a_colliding_index_is_drawn_again() -> None:
+    pair = Pair()
+    pair.connect()
+    assert pair.ab.sessions.current is not None
+    taken = pair.ab.sessions.current.local_index
+    drawn = iter([taken, taken, 7])
+    indices = pair.a.interface._context.indices
+    indices._random = lambda count: next(drawn).to_bytes(count, "little")
+    assert indices.draw() == 7
+
+
+def test_peer_without_endpoint_waits_for_one() -> None:
+    pair = Pair()
+    pair.ab.set_endpoint(None)
+    serial = pair.send(pair.a)
+    pair.advance(20.0)
+    assert pair.kinds() == ""
+    pair.ab.set_endpoint(pair.b.address, pair.now)
+    pair.advance(0.0)
+    pair.flow()
+    assert serial in pair.b.received
+
+
+def test_peer_without_endpoint_is_given_up_with_the_reason() -> None:
+    pair = Pair()
+    pair.ab.set_endpoint(None)
+    pair.send(pair.a)
+    pair.advance(100.0)
+    (failed,) = [e for e in pair.a.events if isinstance(e, HandshakeFailed)]
+    assert failed.reason == "the peer's endpoint is not known"
+    assert failed.dropped == 1
+
+
+def test_peer_without_endpoint_speaks_when_spoken_to() -> None:
+    pair = Pair()
+    pair.ab.set_endpoint(None)
+    serial = pair.send(pair.a)
+    pair.send(pair.b)
+    pair.flow()
+    assert serial in pair.b.received
+    assert [e.new for e in pair.a.events if isinstance(e, PeerRoamed)] == [pair.b.address]
+
+
+LOW_ORDER = [
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "0100000000000000000000000000000000000000000000000000000000000000",
+    "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+    "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+]
+
+
+@pytest.mark.parametrize("key", LOW_ORDER)
+def test_low_order_key_is_accepted_and_nothing_is_ever_sent_to_it(key: str) -> None:
+    pair = Pair()
+    peer = pair.a.interface.add_peer(PublicKey.from_hex(key))
+    peer.set_endpoint(pair.b.address)
+    peer.set_persistent_keepalive(1, pair.now)
+    pair.a.interface.stage(peer, b"frame", pair.now)
+    pair.advance(600.0)
+    assert pair.kinds() == ""
+    assert peer.drops == {Drop.LOW_ORDER_PEER: 1}
+
+
+def test_retry_endpoint_is_asked_before_every_repetition() -> None:
+    pair = Pair()
+    other = Address(pair.b.address.address, 7)
+    asked = []
+
+    def retry(endpoint: Address) -> Address:
+        asked.append(endpoint)
+        return other
+
+    pair.a.interface._context.retry_endpoint = retry
+    pair.send(pair.a)
+    pair.advance(6.0)
+    assert [sent.destination for sent in pair.log] == [pair.b.address, other]
+    assert asked == [pair.b.address]
+    assert pair.kinds() == INITIATION * 2
+
+
+def test_under_a_standing_session_data_flows_while_the_next_is_made() -> None:
+    pair = Pair()
+    pair.connect()
+    mark = len(pair.log)
+    pair.advance_to(121.0)
+    pair.take()
+    one = pair.send(pair.a)
+    two = pair.send(pair.a)
+    assert pair.kinds(mark).endswith(DATA + INITIATION + DATA)
+    pair.flow()
+    assert {one, two} <= pair.b.received
+    assert pair.kinds(mark).endswith(RESPONSE + KEEPALIVE)
+    assert remaining(pair.ab) == remaining(pair.ba) == (True, True, False)
