@@ -38,6 +38,7 @@ from tunnel.observe.counters import Counters
 from tunnel.protocol import Datagram, Event, Interface, Seal
 from tunnel.protocol import Drop as ProtocolDrop
 from tunnel.protocol import Peer as ProtocolPeer
+from tunnel.protocol.constants import HANDSHAKE_QUEUE, UNDER_LOAD_QUEUE
 
 log = logging.getLogger("tunnel.engine")
 
@@ -49,17 +50,14 @@ DRAIN = 32
 ARENA_SIZE = 4 * READ_SIZE
 """Frames read before they are sealed: small ones are sealed together, four of 64 KiB fit."""
 
-HANDSHAKE_QUEUE = 4096
-"""Handshake messages waiting; more are dropped."""
-
-UNDER_LOAD_QUEUE = HANDSHAKE_QUEUE // 8
-"""From this many on, senders have to prove their address first (whitepaper section 5.3)."""
-
 TOS_HANDSHAKE = 0x88
 """TOS byte of handshake datagrams: AF41, as every WireGuard marks them."""
 
 TYPE_TRANSPORT = 4
 """First byte of a transport data message."""
+
+HANDSHAKE_LENGTHS = frozenset({148, 92, 64})
+"""Bytes of an initiation, a response and a cookie reply: the only ones worth queueing."""
 
 MAX_SLEEP = 10.0
 """Seconds. trio sleeps by a clock that stops in suspend while key ages do not: look this often."""
@@ -93,6 +91,7 @@ class Engine:
     `run()` returns only by cancellation or by an exception: `tunnel.io.errors.TunDeleted` when the
     device is gone. `mtu` (bytes of an inner packet) may be changed while it runs. `on_event` is
     called for every event of the protocol, from within the event loop; it must not block.
+    `retry_endpoint` gives the endpoint to try after one that did not answer.
     """
 
     def __init__(
@@ -105,13 +104,17 @@ class Engine:
         random: Callable[[int], bytes] = os.urandom,
         unix_time_ns: Callable[[], int] = time.time_ns,
         on_event: Callable[[Event], None] | None = None,
+        retry_endpoint: Callable[[Endpoint], Endpoint] = Endpoint.without_source,
     ) -> None:
         self.tun = tun
         self.udp = udp
         self.mtu = mtu
         self.datapath = path or datapath.load()
         self.interface: Interface[Endpoint, Session] = Interface(
-            random=random, unix_time_ns=unix_time_ns, make_transport=self.datapath.session
+            random=random,
+            unix_time_ns=unix_time_ns,
+            make_transport=self.datapath.session,
+            retry_endpoint=retry_endpoint,
         )
         self._counters = Counters()
         self._on_event = on_event
@@ -206,14 +209,15 @@ class Engine:
     async def _send_frames(
         self, peer: Peer, view: memoryview, spans: list[tuple[int, int]], now: float
     ) -> None:
-        transport = self.interface.transport_for_sending(peer, now)
-        if transport is None:
-            for start, end in spans:
-                self.interface.stage(peer, bytes(view[start:end]), now)
-            return
         out = self._seal_out
         sealed_view = memoryview(out)
         while spans:
+            # Anew each time: while the socket was full the session may have come to its end.
+            transport = self.interface.transport_for_sending(peer, now)
+            if transport is None:
+                for start, end in spans:
+                    self.interface.stage(peer, bytes(view[start:end]), now)
+                return
             batches, spans = self._seal(peer, transport, view, spans, out, now)
             for start, end, stride, ecn in batches:
                 while start < end:
@@ -223,6 +227,7 @@ class Engine:
                     start = end - rest
                     if peer.endpoint is not None:
                         await self.udp.wait_writable(peer.endpoint.family)
+                        now = boot_time()
 
     def _seal(
         self,
@@ -352,7 +357,9 @@ class Engine:
                     self._deliver(peer, transport, endpoint, opened, out, now)
                     start += opened.consumed
                     continue
-            self._queue_handshake(bytes(buffer[start : min(start + stride, length)]), endpoint, now)
+            self._queue_handshake_untrusted(
+                bytes(buffer[start : min(start + stride, length)]), endpoint, now
+            )
             start += stride
 
     def _deliver(
@@ -392,7 +399,11 @@ class Engine:
                 if not self.tun.write(view[start:end]):
                     self._counters.drop(Drop.TUN_BUSY)
 
-    def _queue_handshake(self, datagram: bytes, endpoint: Endpoint, now: float) -> None:
+    def _queue_handshake_untrusted(self, datagram: bytes, endpoint: Endpoint, now: float) -> None:
+        if len(datagram) not in HANDSHAKE_LENGTHS:
+            # No handshake message: counted at once, so that junk cannot bring on under-load.
+            self.interface.handle_message_untrusted(datagram, endpoint, now)
+            return
         queue = self._handshake_queue
         if len(queue) >= HANDSHAKE_QUEUE:
             self._counters.drop(Drop.HANDSHAKE_QUEUE_FULL)

@@ -126,17 +126,11 @@ class Step:
     destination: str
     size: int
     microseconds: float
-    padding: int | None = None
 
 
 def find_steps(seen: list[Sighting]) -> Iterator[Step]:
-    """The sightings of one echo request and its reply, inside and outside, in order.
-
-    An outer packet belongs to the inner one that was seen before it on the same host (out), or
-    after it (in): with one ping under way there is no other.
-    """
+    """The sightings of one echo request and its reply, inside and outside, in order."""
     start = seen[0].time if seen else 0.0
-    inner_size: dict[str, int] = {}
     for sighting in seen:
         echo = sighting.echo
         source, destination = sighting.addresses
@@ -145,7 +139,6 @@ def find_steps(seen: list[Sighting]) -> Iterator[Step]:
         size = len(sighting.packet)
         if echo is not None:
             kind, sequence = echo
-            inner_size[kind] = size
             what = f"ICMP echo {kind}, sequence {sequence}"
             yield Step(
                 sighting.host,
@@ -160,8 +153,6 @@ def find_steps(seen: list[Sighting]) -> Iterator[Step]:
             )
         elif sighting.transport_message is not None:
             _, counter = sighting.transport_message
-            sealed = size - sighting.header_length - UDP_HEADER - TRANSPORT_OVERHEAD
-            padding = sealed - list(inner_size.values())[-1] if inner_size else None
             ports = [int.from_bytes(sighting.payload[n : n + 2], "big") for n in (0, 2)]
             hosts = [
                 f"[{address}]" if ":" in address else address for address in (source, destination)
@@ -176,7 +167,6 @@ def find_steps(seen: list[Sighting]) -> Iterator[Step]:
                 f"{hosts[1]}:{ports[1]}",
                 size,
                 elapsed,
-                padding,
             )
 
 
@@ -196,8 +186,8 @@ def draw(steps: list[Step]) -> Iterator[str]:
             yield f"  │       {between}"
         arrow = "──▶" if step.direction == "out" else "◀──"
         yield (
-            f"  ├─ {number}  {step.interface:<4} {arrow}  {step.layer} packet  {step.size:>4} bytes  "
-            f"{step.source} → {step.destination}   +{step.microseconds:.0f} µs"
+            f"  ├─ {number}  {step.interface:<4} {arrow}  {step.layer} packet  "
+            f"{step.size:>4} bytes  {step.source} → {step.destination}   +{step.microseconds:.0f} µs"
         )
         yield f"  │       {step.what}"
         before = step

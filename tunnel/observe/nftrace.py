@@ -70,8 +70,9 @@ class TraceEvent:
 
     `time` is CLOCK_MONOTONIC in seconds, taken when the event was read. `packet_id` stays the same
     for one packet within a stack. `network_header` and `transport_header` are the first bytes of
-    each (20/40 and up to 20), with NAT applied so far. Interfaces are indices, 0 for none. `verdict`
-    is None where the step has none; `jump_to` names the chain of a jump. `family` is NFPROTO_*.
+    each (20/40 and up to 20), with NAT applied so far. Interfaces are indices, 0 for none.
+    `verdict` is None where the step has none; `jump_to` names the chain of a jump. `family` is
+    NFPROTO_*.
     """
 
     time: float
