@@ -187,7 +187,8 @@ def draw(steps: list[Step]) -> Iterator[str]:
         arrow = "──▶" if step.direction == "out" else "◀──"
         yield (
             f"  ├─ {number}  {step.interface:<4} {arrow}  {step.layer} packet  "
-            f"{step.size:>4} bytes  {step.source} → {step.destination}   +{step.microseconds:.0f} µs"
+            f"{step.size:>4} bytes  {step.source} → {step.destination}   "
+            f"+{step.microseconds:.0f} µs"
         )
         yield f"  │       {step.what}"
         before = step

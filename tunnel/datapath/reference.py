@@ -169,9 +169,9 @@ class Session:
         self._sent = counter + len(packets)
         header, nonce, encrypt = _HEADER.pack, _NONCE.pack, self._encrypt
         index = self._remote_index
-        for counter, packet in enumerate(packets, counter):
-            pieces.append(header(_TRANSPORT, index, counter))
-            pieces.append(encrypt(nonce(counter), packet, None))
+        for number, packet in enumerate(packets, counter):
+            pieces.append(header(_TRANSPORT, index, number))
+            pieces.append(encrypt(nonce(number), packet, None))
 
     def seal_keepalive(self) -> bytes:
         """Seal an empty message: 32 bytes. Raises SessionExhausted at the message limit."""
