@@ -1,17 +1,10 @@
 import ctypes
-import os
 import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-
-needs_root = pytest.mark.skipif(
-    os.geteuid() != 0 or not Path("/dev/net/tun").exists(),
-    reason="needs root and /dev/net/tun",
-)
 
 
 def ip(*arguments: str) -> str:

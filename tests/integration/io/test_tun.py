@@ -13,13 +13,13 @@ import pytest
 import trio
 from pytun_pmd3 import TunTapDevice
 
-from tests.integration.io.conftest import Namespace, needs_root
+from tests.integration.io.conftest import Namespace
 from tunnel.io import kernel
 from tunnel.io.drops import Drop
 from tunnel.io.errors import TunDeleted, TunError, TunWriteDropped
 from tunnel.io.tun import READ_SIZE, VNET_HDR_LEN, Tun, TunOffload
 
-pytestmark = [pytest.mark.root, needs_root]
+pytestmark = pytest.mark.root
 
 OpenTun = Callable[..., Tun]
 HEADER = struct.Struct("=BBHHHH")  # flags, gso_type, hdr_len, gso_size, csum_start, csum_offset

@@ -10,14 +10,14 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.integration.io.conftest import Namespace, needs_root
+from tests.integration.io.conftest import Namespace
 from tunnel.io import kernel
 from tunnel.io.drops import Drop
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.udp import Udp
 from tunnel.io.udp_socket import SENT, Received
 
-pytestmark = [pytest.mark.root, needs_root]
+pytestmark = pytest.mark.root
 
 V4 = ("10.8.0.1", "10.8.0.11", "10.8.0.2", "24")
 V6 = ("fd08::1", "fd08::11", "fd08::2", "64")
