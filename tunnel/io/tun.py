@@ -14,6 +14,7 @@ import os
 import sys
 from collections import Counter
 from enum import IntFlag
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeAlias
 
@@ -70,8 +71,8 @@ class Tun:
         self._fd = fd
         self._write_lock = trio.Lock()
         self.drops: Counter[Drop] = Counter()
-        _, flags = link.name_and_flags(fd)
-        if not flags & kernel.IFF_NO_PI:
+        name, flags = link.name_and_flags(fd)
+        if device is None and _has_protocol_information(name):
             raise TunError(
                 f"the TUN device on descriptor {fd} prefixes packets with protocol information; "
                 "open it with IFF_NO_PI"
@@ -272,6 +273,18 @@ def _set_offloads(fd: int, wanted: TunOffload) -> TunOffload:
             )
         return offloads
     return TunOffload.NONE
+
+
+def _has_protocol_information(name: str) -> bool:
+    """Tell whether frames carry struct tun_pi, as far as sysfs shows the device.
+
+    TUNGETIFF cannot tell: it reports IFF_NOFILTER in the very bit of IFF_NO_PI.
+    """
+    try:
+        flags = int(Path("/sys/class/net", name, "tun_flags").read_text(), 16)
+    except (OSError, ValueError):
+        return False
+    return not flags & kernel.IFF_NO_PI
 
 
 def _why_not_opened(name: str, error: OSError) -> str:

@@ -1,6 +1,7 @@
 """The pair of UDP sockets, IPv4 and IPv6 on one port, that a tunnel's outer packets use.
 
-Both are opened in the network namespace of the caller and stay there.
+Sockets are opened in the network namespace of the calling thread (also by `set_port`) and stay
+there, wherever the TUN device is moved.
 """
 
 import contextlib
