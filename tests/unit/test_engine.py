@@ -1,0 +1,294 @@
+"""The engine with two fake descriptors: what it does between a TUN and a UDP socket."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+from typing import Any, TypeAlias, cast
+
+import pytest
+import trio
+import trio.testing
+
+from tunnel import datapath
+from tunnel.config import PrivateKey
+from tunnel.engine import Drop, Engine, boot_time
+from tunnel.io.drops import Drop as IoDrop
+from tunnel.io.endpoint import Endpoint
+from tunnel.io.errors import TunDeleted, TunWriteDropped
+from tunnel.io.tun import ALL_OFFLOADS, Tun, TunOffload
+from tunnel.io.udp import Udp
+from tunnel.io.udp_socket import SENT, Received, Sent
+from tunnel.protocol import Event, HandshakeCompleted
+
+V4 = socket.AF_INET
+
+
+@dataclass
+class FakeTun:
+    """A TUN whose frames come from and go to lists."""
+
+    offloads: TunOffload = ALL_OFFLOADS
+    drops: Counter[IoDrop] = field(default_factory=Counter)
+    incoming: deque[bytes] = field(default_factory=deque)
+    written: list[bytes] = field(default_factory=list)
+    ready: trio.Event = field(default_factory=trio.Event)
+    refuse: bool = False
+    busy: bool = False
+    deleted: bool = False
+
+    def feed(self, *frames: bytes) -> None:
+        self.incoming.extend(frames)
+        self.ready.set()
+
+    async def wait_readable(self) -> None:
+        await self.ready.wait()
+        await trio.lowlevel.checkpoint()
+
+    def read(self, buffer: bytearray, start: int = 0) -> int:
+        if self.deleted:
+            raise TunDeleted("the TUN device was deleted")
+        if not self.incoming:
+            self.ready = trio.Event()
+            return 0
+        frame = self.incoming.popleft()
+        buffer[start : start + len(frame)] = frame
+        return len(frame)
+
+    def write(self, frame: memoryview) -> bool:
+        if self.refuse:
+            self.drops[IoDrop.TUN_DOWN] += 1
+            raise TunWriteDropped(IoDrop.TUN_DOWN)
+        if self.busy:
+            return False
+        self.written.append(bytes(frame))
+        return True
+
+
+@dataclass
+class FakeUdp:
+    """UDP between two engines in memory; `room` bytes fit before it would block."""
+
+    own: Endpoint
+    other: FakeUdp | None = None
+    drops: Counter[IoDrop] = field(default_factory=Counter)
+    incoming: deque[tuple[bytes, int, Endpoint]] = field(default_factory=deque)
+    sent: list[tuple[bytes, int, Endpoint, int]] = field(default_factory=list)
+    ready: trio.Event = field(default_factory=trio.Event)
+    writable: trio.Event = field(default_factory=trio.Event)
+    room: float = float("inf")
+
+    async def wait_readable(self, family: socket.AddressFamily) -> None:
+        if family != V4:
+            await trio.sleep_forever()
+        await self.ready.wait()
+        await trio.lowlevel.checkpoint()
+
+    async def wait_writable(self, family: socket.AddressFamily) -> None:
+        await self.writable.wait()
+
+    def feed(self, data: bytes, stride: int, source: Endpoint) -> None:
+        self.incoming.append((data, stride, source))
+        self.ready.set()
+
+    def receive(self, family: socket.AddressFamily, buffer: bytearray) -> Received | None:
+        if not self.incoming:
+            self.ready = trio.Event()
+            return None
+        data, stride, source = self.incoming.popleft()
+        buffer[: len(data)] = data
+        return Received(len(data), stride, source, 0)
+
+    def send(
+        self, batch: bytes | memoryview, stride: int, endpoint: Endpoint, tos: int = 0
+    ) -> Sent:
+        data = bytes(batch)
+        if len(data) > self.room:
+            return Sent(rest=len(data))
+        self.sent.append((data, stride, endpoint, tos))
+        if self.other is not None:
+            self.other.feed(data, stride, self.own)
+        return SENT
+
+
+@dataclass
+class Side:
+    tun: FakeTun
+    udp: FakeUdp
+    engine: Engine
+    events: list[Event]
+
+
+Sides: TypeAlias = tuple[Side, Side]
+
+
+def make_side(number: int) -> Side:
+    tun = FakeTun()
+    udp = FakeUdp(Endpoint(bytes([192, 0, 2, number]), 51820))
+    events: list[Event] = []
+    engine = Engine(
+        tun=cast(Tun, tun),
+        udp=cast(Udp, udp),
+        mtu=1420,
+        path=datapath.load("python"),
+        on_event=events.append,
+    )
+    key = PrivateKey.from_random(bytes([number]) * 32)
+    engine.interface.set_private_key(key, boot_time())
+    return Side(tun, udp, engine, events)
+
+
+@pytest.fixture
+def sides() -> Sides:
+    a, b = make_side(1), make_side(2)
+    a.udp.other, b.udp.other = b.udp, a.udp
+    for side, other, number in ((a, b, 2), (b, a, 1)):
+        public = other.engine.interface.public_key
+        assert public is not None
+        peer = side.engine.interface.add_peer(public)
+        peer.set_endpoint(other.udp.own)
+        side.engine.interface.allowed_ips.insert(IPv4Network(f"10.0.0.{number}/32"), peer)
+    return a, b
+
+
+def packet(source: int, destination: int, size: int = 84) -> bytes:
+    """A frame with an IPv4 packet of `size` bytes and protocol 99."""
+    header = bytes([0x45, 0]) + size.to_bytes(2, "big") + bytes(4) + bytes([64, 99, 0, 0])
+    addresses = bytes([10, 0, 0, source, 10, 0, 0, destination])
+    return bytes(10) + header + addresses + bytes(size - 20)
+
+
+def run(sides: Sides, scenario: Callable[[Side, Side], Awaitable[None]]) -> None:
+    a, b = sides
+
+    async def main() -> None:
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(a.engine.run)
+                await nursery.start(b.engine.run)
+                await scenario(a, b)
+                nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    while not condition():
+        await trio.lowlevel.checkpoint()
+
+
+def test_staged_packets_arrive_in_order_once_a_session_stands(
+    sides: Sides,
+) -> None:
+    async def scenario(a: Side, b: Side) -> None:
+        frames = [packet(1, 2, 84 + n) for n in range(5)]
+        a.tun.feed(*frames)
+        await until(lambda: len(b.tun.written) == 5)
+        assert b.tun.written == frames
+        assert any(isinstance(event, HandshakeCompleted) for event in a.events)
+        # Handshakes carry AF41, data does not.
+        assert a.udp.sent[0][3] == 0x88
+        assert a.udp.sent[-1][3] == 0
+
+    run(sides, scenario)
+
+
+def test_full_socket_stops_the_reading_and_loses_nothing(
+    sides: Sides,
+) -> None:
+    async def scenario(a: Side, b: Side) -> None:
+        a.tun.feed(packet(1, 2))
+        await until(lambda: b.tun.written)
+        a.udp.room = 0
+        frames = [packet(1, 2, 100 + n) for n in range(40)]
+        a.tun.feed(*frames)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(b.tun.written) == 1
+        assert a.tun.incoming
+        a.udp.room = float("inf")
+        a.udp.writable.set()
+        await until(lambda: len(b.tun.written) == 41)
+        assert b.tun.written[1:] == frames
+        assert a.engine.drops() == {}
+
+    run(sides, scenario)
+
+
+def test_every_packet_that_goes_nowhere_is_counted(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side) -> None:
+        a.tun.feed(packet(1, 2))
+        await until(lambda: b.tun.written)
+        a.tun.feed(packet(1, 77), bytes(10) + b"\x00junk", bytes(10))
+        # a's peer may only send from 10.0.0.1: this one claims another source.
+        a.tun.feed(packet(9, 2))
+        await until(lambda: b.engine.drops())
+        assert a.engine.drops() == {"no_peer": 1, Drop.NOT_IP: 2}
+        assert b.engine.drops() == {"source_not_allowed": 1}
+        assert len(b.tun.written) == 1
+
+    run(sides, scenario)
+
+
+def test_tun_that_refuses_or_is_busy_is_counted(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side) -> None:
+        a.tun.feed(packet(1, 2))
+        await until(lambda: b.tun.written)
+        b.tun.refuse = True
+        a.tun.feed(packet(1, 2))
+        await until(lambda: b.engine.drops() == {"tun_down": 1})
+        b.tun.refuse, b.tun.busy = False, True
+        a.tun.feed(packet(1, 2))
+        await until(lambda: b.engine.drops() == {"tun_down": 1, Drop.TUN_BUSY: 1})
+
+    run(sides, scenario)
+
+
+def test_junk_is_counted_and_never_queued(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side) -> None:
+        stranger = Endpoint(bytes([203, 0, 113, 5]), 9)
+        a.udp.feed(b"", 1, stranger)
+        a.udp.feed(b"\x01" * 148, 148, stranger)
+        a.udp.feed(b"\x04\0\0\0" + bytes(40), 44, stranger)
+        a.udp.feed(b"x" * 1000, 100, stranger)
+        a.udp.feed(b"\x04" + b"\1" * 60, 61, stranger)
+        await until(lambda: sum(a.engine.drops().values()) == 13)
+        assert a.engine.drops()["unknown_session"] == 2
+        assert a.engine.drops()["malformed"] == 11
+        assert a.udp.sent == []
+
+    run(sides, scenario)
+
+
+def test_flood_of_initiations_fills_no_more_than_the_queue(
+    sides: Sides,
+) -> None:
+    async def scenario(a: Side, b: Side) -> None:
+        a.tun.feed(packet(1, 2))
+        await until(lambda: b.tun.written)
+        stranger = Endpoint(bytes([203, 0, 113, 5]), 9)
+        flood = bytes([1, 0, 0, 0]) + bytes(144)
+        for _ in range(20):
+            a.udp.feed(flood * 400, 148, stranger)
+        a.tun.feed(packet(1, 2))
+        await until(lambda: len(b.tun.written) == 2)
+        await until(lambda: sum(a.engine.drops().values()) == 8000)
+        assert a.engine.drops()["bad_mac1"] >= 4096
+        assert set(a.engine.drops()) <= {"bad_mac1", Drop.HANDSHAKE_QUEUE_FULL}
+
+    run(sides, scenario)
+
+
+def test_deleted_device_ends_the_engine(sides: Sides) -> None:
+    a, _ = sides
+
+    async def main() -> None:
+        with trio.fail_after(5):
+            a.tun.deleted = True
+            a.tun.ready.set()
+            await a.engine.run()
+
+    with pytest.RaisesGroup(TunDeleted):
+        trio.run(main)
