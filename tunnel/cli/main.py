@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from tunnel import config, daemon
-from tunnel.cli import background, keys, lab
+from tunnel.cli import background, bench, keys, lab
 from tunnel.cli.show import print_status
 from tunnel.control import json_socket
 from tunnel.observe.status import TunnelStatus
@@ -33,6 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(keys.app)
 app.add_typer(lab.app)
+app.add_typer(bench.app)
 
 Name = Annotated[
     str,
