@@ -100,8 +100,8 @@ def _print_table(medians: dict[str, dict[str, float]]) -> None:
             if value is None:
                 cells.append("–")
             elif name == first or not value or ours is None:
-                cells.append(f"{value:,.3g}")
+                cells.append(chart.number(value))
             else:
-                cells.append(f"{value:,.3g} ({ours / value:.2f})")
+                cells.append(f"{chart.number(value)} ({ours / value:.2f})")
         table.add_row(f"{metric.title} [{metric.unit}]", *cells)
     Console(highlight=False, width=max(100, 40 + 22 * len(names))).print(table)

@@ -12,6 +12,11 @@ _WIDTH, _LEFT, _BAR, _GAP, _TOP = 900, 290, 14, 16, 70
 _ROOM = _WIDTH - _LEFT - 130
 
 
+def number(value: float) -> str:
+    """Three digits that matter, without an exponent."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def draw(metrics: Sequence[Metric], medians: dict[str, dict[str, float]], *, title: str) -> str:
     """The chart as text of an SVG file. Each group is scaled to its own longest bar."""
     names = list(medians)
@@ -52,6 +57,6 @@ def draw(metrics: Sequence[Metric], medians: dict[str, dict[str, float]], *, tit
                 f'<rect x="{_LEFT}" y="{top}" width="{width:.1f}" height="{_BAR - 2}" '
                 f'fill="{colour}"/>'
             )
-            parts.append(f'<text x="{_LEFT + width + 5:.1f}" y="{top + 10}">{value:,.3g}</text>')
+            parts.append(f'<text x="{_LEFT + width + 5:.1f}" y="{top + 10}">{number(value)}</text>')
         y += group_height
     return "\n".join([*parts, "</svg>"]) + "\n"
