@@ -1,1 +1,96 @@
-"""Pure functions over buffers: split, seal, open, coalesce."""
+"""Pure functions over buffers: split, seal, open, coalesce.
+
+Two implementations of one interface (`interface.Session`): the Python reference, and a compiled
+twin that is there if the installation found a Rust compiler. `load` chooses.
+"""
+
+import importlib
+import os
+from collections.abc import Mapping
+from typing import Final, NamedTuple, cast
+
+from tunnel.datapath.drops import Drop
+from tunnel.datapath.errors import DatapathError, SessionExhausted, UnknownDatapathError
+from tunnel.datapath.interface import (
+    OPEN_OUT_SIZE,
+    SEAL_OUT_SIZE,
+    Batch,
+    Offload,
+    Opened,
+    Sealed,
+    Session,
+    SessionFactory,
+)
+from tunnel.datapath.virtio import VIRTIO_NET_HDR_LEN
+
+__all__ = [
+    "DATAPATHS",
+    "ENVIRONMENT_VARIABLE",
+    "OPEN_OUT_SIZE",
+    "SEAL_OUT_SIZE",
+    "VIRTIO_NET_HDR_LEN",
+    "Batch",
+    "Datapath",
+    "DatapathError",
+    "Drop",
+    "Offload",
+    "Opened",
+    "Sealed",
+    "Session",
+    "SessionExhausted",
+    "SessionFactory",
+    "UnknownDatapathError",
+    "load",
+]
+
+ENVIRONMENT_VARIABLE: Final = "TUNNEL_DATAPATH"
+DATAPATHS: Final[Mapping[str, str]] = {
+    "native": "tunnel.datapath._native",
+    "python": "tunnel.datapath.reference",
+}
+"""The modules by the names of the datapaths, the preferred one first."""
+
+
+class Datapath(NamedTuple):
+    """A datapath that can be used.
+
+    name     "native" or "python".
+    session  makes a session.
+    note     why it is not the preferred one; empty if it is, or if it was asked for by name.
+    """
+
+    name: str
+    session: SessionFactory
+    note: str
+
+
+def load(name: str | None = None) -> Datapath:
+    """Return the datapath called `name`.
+
+    With None the environment variable TUNNEL_DATAPATH names it; if that is unset or empty, it is
+    the first of `DATAPATHS` that can be imported.
+
+    Raises UnknownDatapathError for a name that does not exist and for one that cannot be imported.
+    """
+    place = "the datapath's name"
+    if name is None:
+        name = os.environ.get(ENVIRONMENT_VARIABLE) or None
+        place = ENVIRONMENT_VARIABLE
+    if name is not None and name not in DATAPATHS:
+        raise UnknownDatapathError(
+            f"{place}: found {name!r}, expected one of {', '.join(DATAPATHS)}; or leave it unset"
+        )
+    note = ""
+    for candidate, module in DATAPATHS.items():
+        if name not in (None, candidate):
+            continue
+        try:
+            session = importlib.import_module(module).Session
+        except ImportError as error:
+            note = f"the {candidate} datapath is not installed ({error})"
+            continue
+        return Datapath(candidate, cast(SessionFactory, session), note)
+    raise UnknownDatapathError(
+        f"{place} asks for {name!r}, but {note}; "
+        "unset it, or install with a Rust compiler on the machine"
+    )

@@ -1,5 +1,7 @@
 """Errors of the data path. Hostile bytes never raise any of these: they are counted as drops."""
 
+from tunnel.datapath.drops import Drop
+
 
 class DatapathError(Exception):
     """Base of what this room raises on purpose."""
@@ -14,3 +16,11 @@ class SessionExhausted(DatapathError):  # noqa: N818 - it names a state, not a m
 
 class UnknownDatapathError(DatapathError):
     """The datapath asked for by name does not exist or cannot be imported here."""
+
+
+class PacketRefusedError(DatapathError):
+    """A packet or frame that is malformed; the sessions count it under `drop` and go on."""
+
+    def __init__(self, drop: Drop) -> None:
+        super().__init__(drop.value)
+        self.drop = drop

@@ -1,0 +1,118 @@
+"""IPv4 and IPv6 headers as far as the data path must understand them.
+
+Sources: RFC 791, RFC 8200, RFC 4302 (length of AH), RFC 6040 (ECN across a tunnel).
+"""
+
+from typing import Final, NamedTuple
+
+from tunnel.datapath.checksum import replaced
+from tunnel.datapath.drops import Drop
+from tunnel.datapath.errors import PacketRefusedError
+
+IPV4_HEADER_LEN: Final = 20
+IPV6_HEADER_LEN: Final = 40
+TCP: Final = 6
+UDP: Final = 17
+
+_AUTHENTICATION_HEADER: Final = 51
+_FRAGMENT_HEADER: Final = 44
+_EXTENSION_HEADERS: Final = frozenset({0, 43, 60, _AUTHENTICATION_HEADER})
+"""Hop-by-hop options, routing, destination options, authentication: those with a length to skip."""
+
+# RFC 6040, figure 4: rows are the inner field, columns the outer one. None: drop.
+_DECAPSULATED_ECN: Final[tuple[tuple[int | None, ...], ...]] = (
+    (0, 0, 0, None),
+    (1, 1, 1, 3),
+    (2, 1, 2, 3),
+    (3, 3, 3, 3),
+)
+
+
+class Transport(NamedTuple):
+    """The header above IP: its protocol number and where it begins in the packet."""
+
+    protocol: int
+    offset: int
+
+
+def length_untrusted(packet: bytes) -> int:
+    """Return the length that the IP header claims, which is at most ``len(packet)``.
+
+    Raises PacketRefusedError: truncated, ip-version or ip-length.
+    """
+    if not packet:
+        raise PacketRefusedError(Drop.TRUNCATED)
+    version = packet[0] >> 4
+    if version == 4:
+        if len(packet) < IPV4_HEADER_LEN:
+            raise PacketRefusedError(Drop.IP_LENGTH)
+        header = (packet[0] & 15) * 4
+        length = packet[2] << 8 | packet[3]
+        if not IPV4_HEADER_LEN <= header <= length <= len(packet):
+            raise PacketRefusedError(Drop.IP_LENGTH)
+        return length
+    if version == 6:
+        if len(packet) < IPV6_HEADER_LEN:
+            raise PacketRefusedError(Drop.IP_LENGTH)
+        length = IPV6_HEADER_LEN + (packet[4] << 8 | packet[5])
+        if length > len(packet):
+            raise PacketRefusedError(Drop.IP_LENGTH)
+        return length
+    raise PacketRefusedError(Drop.IP_VERSION)
+
+
+def header_length(packet: bytes) -> int:
+    """Return the length of the IP header of a packet that `length_untrusted` accepted.
+
+    For IPv6 that is the fixed header, without extension headers.
+    """
+    return (packet[0] & 15) * 4 if packet[0] >> 4 == 4 else IPV6_HEADER_LEN
+
+
+def transport_untrusted(packet: bytes) -> Transport:
+    """Find the transport header of a packet that `length_untrusted` accepted and that is trimmed.
+
+    It begins inside the packet or right at its end.
+    Raises PacketRefusedError (gso-type) for a fragment and for extension headers that run past the
+    packet: such a packet has no transport header that one could segment by.
+    """
+    if packet[0] >> 4 == 4:
+        if packet[6] & 0x3F or packet[7]:
+            raise PacketRefusedError(Drop.GSO_TYPE)
+        return Transport(packet[9], header_length(packet))
+    protocol, offset = packet[6], IPV6_HEADER_LEN
+    while protocol in _EXTENSION_HEADERS:
+        if offset + 8 > len(packet):
+            raise PacketRefusedError(Drop.GSO_TYPE)
+        unit = 4 if protocol == _AUTHENTICATION_HEADER else 8
+        protocol, offset = packet[offset], offset + 8 + packet[offset + 1] * unit
+    if protocol == _FRAGMENT_HEADER or offset > len(packet):
+        raise PacketRefusedError(Drop.GSO_TYPE)
+    return Transport(protocol, offset)
+
+
+def ecn(packet: bytes) -> int:
+    """Return the ECN field (0 not-ECT, 1 ECT(1), 2 ECT(0), 3 CE) of an IP packet."""
+    return packet[1] & 3 if packet[0] >> 4 == 4 else packet[1] >> 4 & 3
+
+
+def decapsulated_untrusted(packet: bytes, outer_ecn: int) -> bytes:
+    """Return the packet with the ECN field that follows from its own and the outer one.
+
+    Raises PacketRefusedError (ecn) where RFC 6040 demands a drop: congestion was experienced on the
+    way, and the packet's sender would not understand being told.
+    """
+    inner = ecn(packet)
+    combined = _DECAPSULATED_ECN[inner][outer_ecn]
+    if combined is None:
+        raise PacketRefusedError(Drop.ECN)
+    if combined == inner:
+        return packet
+    changed = bytearray(packet)
+    if packet[0] >> 4 == 6:
+        changed[1] = packet[1] & 0xCF | combined << 4
+        return bytes(changed)
+    changed[1] = packet[1] & 0xFC | combined
+    old, new = packet[0] << 8 | packet[1], packet[0] << 8 | changed[1]
+    changed[10:12] = replaced(packet[10] << 8 | packet[11], old, new).to_bytes(2, "big")
+    return bytes(changed)

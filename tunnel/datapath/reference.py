@@ -1,0 +1,245 @@
+"""The datapath in Python: complete, the oracle of the tests, and what runs without a compiler.
+
+One session of a pair of transport keys: seal frames into datagrams, open datagrams into frames.
+`interface.Session` says exactly what each function does.
+"""
+
+from collections.abc import Sequence
+from struct import Struct
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from tunnel.datapath import ip
+from tunnel.datapath.coalesce import Coalescer
+from tunnel.datapath.drops import Drop
+from tunnel.datapath.errors import PacketRefusedError, SessionExhausted
+from tunnel.datapath.interface import (
+    MAX_BATCH_SEGMENTS,
+    MAX_DATAGRAM,
+    MESSAGE_OVERHEAD,
+    REJECT_AFTER_MESSAGES,
+    Batch,
+    Offload,
+    Opened,
+    ReadableBuffer,
+    Sealed,
+)
+from tunnel.datapath.replay import ReplayWindow
+from tunnel.datapath.split import split_untrusted
+
+_KEY_LEN: Final = 32
+_HEADER_LEN: Final = 16
+_TRANSPORT: Final = 4
+"""Message type and three reserved zero bytes, read as one little-endian number."""
+
+_HEADER: Final = Struct("<IIQ")
+"""Type, receiver index, counter (whitepaper, section 5.4.6)."""
+_NONCE: Final = Struct("<4xQ")
+
+
+class _Batches:
+    """Groups datagrams that follow each other in a buffer into batches."""
+
+    __slots__ = ("_count", "_ecn", "_start", "_stride", "done", "end")
+
+    def __init__(self, start: int) -> None:
+        self.done: list[Batch] = []
+        self.end = self._start = start
+        self._count = self._stride = self._ecn = 0
+
+    def add(self, length: int, ecn: int) -> None:
+        """Append one datagram."""
+        if self._count and not (
+            length <= self._stride
+            and ecn == self._ecn
+            and self._count < MAX_BATCH_SEGMENTS
+            and self.end - self._start + length <= MAX_DATAGRAM
+        ):
+            self.close()
+        if not self._count:
+            self._stride, self._ecn = length, ecn
+        self._count += 1
+        self.end += length
+        if length < self._stride:
+            self.close()
+
+    def close(self) -> None:
+        """End the current batch, if there is one."""
+        if self._count:
+            self.done.append(Batch(self._start, self.end, self._stride, self._ecn))
+            self._start, self._count = self.end, 0
+
+
+class Session:
+    """One session's pair of transport keys; see `interface.Session`, which this implements."""
+
+    __slots__ = ("_decrypt", "_encrypt", "_local_index", "_remote_index", "_sent", "_window")
+
+    def __init__(
+        self,
+        send_key: bytes,
+        receive_key: bytes,
+        local_index: int,
+        remote_index: int,
+        *,
+        initial_counter: int = 0,
+    ) -> None:
+        if len(send_key) != _KEY_LEN or len(receive_key) != _KEY_LEN:
+            raise ValueError("a transport key has 32 bytes")
+        if not (0 <= local_index < 2**32 and 0 <= remote_index < 2**32):
+            raise ValueError("a receiver index has 32 bits")
+        if not 0 <= initial_counter <= REJECT_AFTER_MESSAGES:
+            raise ValueError("the counter starts between 0 and the message limit")
+        self._encrypt = ChaCha20Poly1305(send_key).encrypt
+        self._decrypt = ChaCha20Poly1305(receive_key).decrypt
+        self._local_index = local_index
+        self._remote_index = remote_index
+        self._sent = initial_counter
+        self._window = ReplayWindow()
+
+    @property
+    def send_counter(self) -> int:
+        """Messages sealed so far, which is also the counter of the next one."""
+        return self._sent
+
+    @property
+    def local_index(self) -> int:
+        """Receiver index of the datagrams that `open` takes."""
+        return self._local_index
+
+    @property
+    def remote_index(self) -> int:
+        """Receiver index written into sealed datagrams."""
+        return self._remote_index
+
+    def seal(
+        self,
+        frames: ReadableBuffer,
+        spans: Sequence[tuple[int, int]],
+        mtu: int,
+        out: bytearray,
+        start: int = 0,
+    ) -> Sealed:
+        """Turn frames into sealed datagrams, split and checksummed."""
+        limit = len(out)
+        if not 0 <= start <= limit:
+            raise ValueError("start lies outside the output buffer")
+        size = len(frames)
+        for first, last in spans:
+            if not 0 <= first <= last <= size:
+                raise ValueError("a span lies outside the frames' buffer")
+
+        view = memoryview(frames)
+        batches = _Batches(start)
+        pieces: list[bytes] = []
+        drops: dict[str, int] = {}
+        consumed = packets = 0
+        for first, last in spans:
+            try:
+                segments = split_untrusted(view[first:last], mtu)
+            except PacketRefusedError as refused:
+                drops[refused.drop] = drops.get(refused.drop, 0) + 1
+                consumed += 1
+                continue
+            count = len(segments)
+            needed = (count - 1) * len(segments[0]) + len(segments[-1]) + count * MESSAGE_OVERHEAD
+            if batches.end + needed > limit:
+                break
+            if self._sent + count > REJECT_AFTER_MESSAGES:
+                if consumed:
+                    break
+                raise SessionExhausted("the session reached its message limit")
+            self._seal_into(pieces, segments)
+            ecn = ip.ecn(segments[0])
+            add = batches.add
+            for segment in segments:
+                add(len(segment) + MESSAGE_OVERHEAD, ecn)
+            consumed += 1
+            packets += count
+        batches.close()
+        out[start : batches.end] = b"".join(pieces)
+        return Sealed(batches.done, consumed, packets, drops)
+
+    def _seal_into(self, pieces: list[bytes], packets: list[bytes]) -> None:
+        """Append header and ciphertext of each packet to `pieces`."""
+        first = self._sent
+        # Counters are spent before they are used: whatever interrupts the loop, none comes twice.
+        self._sent = first + len(packets)
+        header, nonce, encrypt = _HEADER.pack, _NONCE.pack, self._encrypt
+        index = self._remote_index
+        for counter, packet in enumerate(packets, first):
+            pieces.append(header(_TRANSPORT, index, counter))
+            pieces.append(encrypt(nonce(counter), packet, None))
+
+    def seal_keepalive(self) -> bytes:
+        """Seal an empty message: 32 bytes. Raises SessionExhausted at the message limit."""
+        if self._sent >= REJECT_AFTER_MESSAGES:
+            raise SessionExhausted("the session reached its message limit")
+        pieces: list[bytes] = []
+        self._seal_into(pieces, [b""])
+        return b"".join(pieces)
+
+    def open(
+        self,
+        datagrams: ReadableBuffer,
+        start: int,
+        end: int,
+        stride: int,
+        out: bytearray,
+        *,
+        coalesce: Offload = Offload.ALL,
+        outer_ecn: int = 0,
+    ) -> Opened:
+        """Authenticate, decrypt, check for replay, trim and coalesce a batch of datagrams."""
+        if not 0 <= start <= end <= len(datagrams):
+            raise ValueError("the batch lies outside its buffer")
+        if stride < 1:
+            raise ValueError("the stride of a batch is at least 1")
+        size = end - start
+        if len(out) < size:
+            raise ValueError("the output buffer is shorter than the batch")
+        # One copy up front: slices of bytes are cheaper than those of a memoryview.
+        batch = bytes(memoryview(datagrams)[start:end])
+        local_index, window, decrypt = self._local_index, self._window, self._decrypt
+        is_new, mark, nonce = window.is_new, window.mark, _NONCE.pack
+        coalescer = Coalescer(coalesce)
+        add = coalescer.add
+        drops: dict[str, int] = {}
+        packets = keepalives = wire_bytes = payload_bytes = 0
+        at = 0
+        while at < size:
+            following = min(at + stride, size)
+            if following - at < MESSAGE_OVERHEAD:
+                break
+            kind, index, counter = _HEADER.unpack_from(batch, at)
+            if kind != _TRANSPORT or index != local_index:
+                break
+            datagram_at, at = at, following
+            try:
+                if counter >= REJECT_AFTER_MESSAGES:
+                    raise PacketRefusedError(Drop.COUNTER_LIMIT)
+                if not is_new(counter):
+                    raise PacketRefusedError(Drop.REPLAY)
+                plain = decrypt(nonce(counter), batch[datagram_at + _HEADER_LEN : following], None)
+                mark(counter)
+                packets += 1
+                wire_bytes += following - datagram_at
+                if not plain:
+                    keepalives += 1
+                    continue
+                length = ip.length_untrusted(plain)
+                if length < len(plain):
+                    plain = plain[:length]
+                if outer_ecn:
+                    plain = ip.decapsulated_untrusted(plain, outer_ecn)
+            except InvalidTag:
+                drops[Drop.AUTHENTICATION] = drops.get(Drop.AUTHENTICATION, 0) + 1
+            except PacketRefusedError as refused:
+                drops[refused.drop] = drops.get(refused.drop, 0) + 1
+            else:
+                payload_bytes += length
+                add(plain)
+        frames = coalescer.finish(out)
+        return Opened(frames, at, packets, keepalives, wire_bytes, payload_bytes, drops)

@@ -1,0 +1,228 @@
+"""From a frame of the TUN to plain packets: segmentation (TSO, USO) and checksums.
+
+The rules stand in `interface.Session.seal`; they are those of Linux' software segmentation
+(net/ipv4/tcp_offload.c, udp_offload.c), so that it makes no difference who segments.
+"""
+
+from functools import lru_cache
+from struct import Struct
+from typing import Final
+
+from tunnel.datapath import ip
+from tunnel.datapath.checksum import checksum, residue, short_residue
+from tunnel.datapath.drops import Drop
+from tunnel.datapath.errors import PacketRefusedError
+from tunnel.datapath.interface import (
+    MAX_PACKET,
+    MESSAGE_OVERHEAD,
+    PADDING,
+    SEAL_OUT_SIZE,
+    ReadableBuffer,
+)
+from tunnel.datapath.virtio import (
+    GSO_ECN,
+    GSO_NONE,
+    GSO_TCPV4,
+    GSO_TCPV6,
+    GSO_UDP_L4,
+    LAYOUT,
+    NEEDS_CSUM,
+    VIRTIO_NET_HDR_LEN,
+)
+
+_IPV4: Final = Struct(">4sH4sH")
+"""Version to total length; identification; flags to protocol; checksum."""
+
+_FIN_PSH: Final = 0x09
+_CWR: Final = 0x80
+_VERSIONS: Final = {GSO_TCPV4: (4,), GSO_TCPV6: (6,), GSO_UDP_L4: (4, 6)}
+
+
+def padded_length(length: int, mtu: int) -> int:
+    """Return the length of a packet of `length` bytes once it is padded."""
+    return min(-(-length // PADDING) * PADDING, max(length, min(mtu, MAX_PACKET)))
+
+
+def split_untrusted(frame: ReadableBuffer, mtu: int) -> list[bytes]:
+    """Return the packets of one frame, checksums complete, zero-padded, in order.
+
+    All have one length but the last, which may be shorter.
+    Raises PacketRefusedError with the reasons of `interface.Session.seal`.
+    """
+    if len(frame) <= VIRTIO_NET_HDR_LEN:
+        raise PacketRefusedError(Drop.TRUNCATED)
+    flags, gso_type, _, gso_size, csum_start, csum_offset = LAYOUT.unpack_from(frame)
+    packet = bytes(frame[VIRTIO_NET_HDR_LEN:])
+    length = ip.length_untrusted(packet)
+    if length < len(packet):
+        packet = packet[:length]
+
+    if gso_type == GSO_NONE:
+        if flags & NEEDS_CSUM:
+            packet = _completed(packet, csum_start, csum_offset)
+        if length > MAX_PACKET:
+            raise PacketRefusedError(Drop.TOO_LONG)
+        return [packet.ljust(padded_length(length, mtu), b"\0")]
+
+    gso_type &= ~GSO_ECN
+    if packet[0] >> 4 not in _VERSIONS.get(gso_type, ()):
+        raise PacketRefusedError(Drop.GSO_TYPE)
+    if gso_size == 0:
+        raise PacketRefusedError(Drop.GSO_SIZE)
+    protocol, offset = ip.transport_untrusted(packet)
+    if protocol != (ip.UDP if gso_type == GSO_UDP_L4 else ip.TCP):
+        raise PacketRefusedError(Drop.GSO_TYPE)
+    headers = offset + _transport_header_length(packet, protocol, offset)
+    field = 6 if protocol == ip.UDP else 16
+    if not flags & NEEDS_CSUM or csum_start != offset or csum_offset != field:
+        raise PacketRefusedError(Drop.CHECKSUM_OFFSET)
+    _check_size(length, headers, gso_size, mtu)
+    split = _split_udp if protocol == ip.UDP else _split_tcp
+    return split(packet, offset, headers, gso_size, mtu)
+
+
+def _completed(packet: bytes, csum_start: int, csum_offset: int) -> bytes:
+    """Return the packet with the checksum that the kernel left to the device."""
+    at = csum_start + csum_offset
+    if csum_start < ip.header_length(packet) or at + 2 > len(packet):
+        raise PacketRefusedError(Drop.CHECKSUM_OFFSET)
+    value = checksum(packet[csum_start:])
+    return b"".join((packet[:at], value.to_bytes(2, "big"), packet[at + 2 :]))
+
+
+def _transport_header_length(packet: bytes, protocol: int, offset: int) -> int:
+    if protocol == ip.UDP:
+        if offset + 8 > len(packet):
+            raise PacketRefusedError(Drop.IP_LENGTH)
+        return 8
+    if offset + 20 > len(packet):
+        raise PacketRefusedError(Drop.IP_LENGTH)
+    length = (packet[offset + 12] >> 4) * 4
+    if length < 20 or offset + length > len(packet):
+        raise PacketRefusedError(Drop.IP_LENGTH)
+    return length
+
+
+def _check_size(length: int, headers: int, gso_size: int, mtu: int) -> None:
+    """Refuse a frame before any work is done for it if its segments can not be sent."""
+    whole, rest = divmod(length - headers, gso_size)
+    first = headers + min(gso_size, length - headers)
+    if first > MAX_PACKET:
+        raise PacketRefusedError(Drop.TOO_LONG)
+    size = whole * (padded_length(headers + gso_size, mtu) + MESSAGE_OVERHEAD)
+    if rest or not whole:
+        size += padded_length(headers + rest, mtu) + MESSAGE_OVERHEAD
+    if size > SEAL_OUT_SIZE:
+        raise PacketRefusedError(Drop.TOO_MANY_SEGMENTS)
+
+
+class _Prefix:
+    """The IP headers of the segments of one length, and what depends on that length.
+
+    transport_sum is the residue, in network order, of the frame's checksum field with the length of
+    its pseudo-header exchanged for the segments' one.
+    """
+
+    __slots__ = ("_head", "_identification", "_middle", "_rest", "_sum", "transport_sum")
+
+    def __init__(self, packet: bytes, offset: int, field: int, length: int) -> None:
+        at = offset + field
+        pseudo = packet[at] << 8 | packet[at + 1]
+        # Subtracting the old length is adding its complement, which keeps the sum positive.
+        self.transport_sum = pseudo + 0xFFFF - (len(packet) - offset) + (length - offset)
+        self._identification = -1
+        if packet[0] >> 4 == 6:
+            payload = length - ip.IPV6_HEADER_LEN
+            self._rest = packet[:4] + payload.to_bytes(2, "big") + packet[6:offset]
+            return
+        self._head = packet[:2] + length.to_bytes(2, "big")
+        self._identification = packet[4] << 8 | packet[5]
+        self._middle = packet[6:10]
+        self._rest = packet[12:offset]
+        self._sum = short_residue(self._head + self._middle + self._rest) << 8
+
+    def of(self, number: int) -> bytes:
+        """Return the IP headers of segment `number`."""
+        if self._identification < 0:
+            return self._rest
+        identification = self._identification + number & 0xFFFF
+        value = -(self._sum + identification) % 65_535
+        return _IPV4.pack(self._head, identification, self._middle, value) + self._rest
+
+
+@lru_cache(maxsize=256)
+def _tcp_layout(ip_headers: int, header: int, payload: int, padding: int) -> Struct:
+    """IP headers; ports; sequence; ack and data offset; flags; window; checksum; rest; payload."""
+    return Struct(f">{ip_headers}s4sI5sB2sH{header - 18}s{payload}s{padding}x")
+
+
+@lru_cache(maxsize=256)
+def _udp_layout(ip_headers: int, payload: int, padding: int) -> Struct:
+    """IP headers; ports; length; checksum; payload."""
+    return Struct(f">{ip_headers}s4sHH{payload}s{padding}x")
+
+
+def _split_tcp(packet: bytes, offset: int, headers: int, gso_size: int, mtu: int) -> list[bytes]:
+    length = len(packet)
+    header = packet[offset:headers]
+    ports, window, rest = header[:4], header[14:16], header[18:]
+    ack_offset = header[8:13]
+    all_flags = header[13]
+    # The flags' byte is the lower one of its word: it can be added as the number that it is.
+    flags = all_flags & ~_FIN_PSH
+    constant = short_residue(ports + ack_offset + b"\0" + window + rest) << 8
+    sequence = int.from_bytes(header[4:8], "big")
+    size = min(gso_size, length - headers)
+    prefix = _Prefix(packet, offset, 16, headers + size)
+    padding = padded_length(headers + size, mtu) - headers - size
+    layout = _tcp_layout(offset, headers - offset, size, padding)
+    constant_of_all = constant + prefix.transport_sum
+
+    segments: list[bytes] = []
+    # A frame without payload is one segment too.
+    for number, at in enumerate(range(headers, max(length, headers + 1), gso_size)):
+        if at + gso_size >= length:
+            flags |= all_flags & _FIN_PSH
+            if length - at != size:
+                size = length - at
+                prefix = _Prefix(packet, offset, 16, headers + size)
+                padding = padded_length(headers + size, mtu) - headers - size
+                layout = _tcp_layout(offset, headers - offset, size, padding)
+                constant_of_all = constant + prefix.transport_sum
+        payload = packet[at : at + size]
+        total = constant_of_all + sequence + flags + (residue(payload) << 8)
+        segments.append(
+            layout.pack(
+                prefix.of(number),
+                ports,
+                sequence,
+                ack_offset,
+                flags,
+                window,
+                -total % 65_535 or 65_535,
+                rest,
+                payload,
+            )
+        )
+        sequence = sequence + size & 0xFFFFFFFF
+        flags &= ~_CWR
+    return segments
+
+
+def _split_udp(packet: bytes, offset: int, headers: int, gso_size: int, mtu: int) -> list[bytes]:
+    length = len(packet)
+    ports = packet[offset : offset + 4]
+    constant = short_residue(ports) << 8
+    segments: list[bytes] = []
+    size = -1
+    for number, at in enumerate(range(headers, max(length, headers + 1), gso_size)):
+        payload = packet[at : at + gso_size]
+        if len(payload) != size:
+            size = len(payload)
+            prefix = _Prefix(packet, offset, 6, headers + size)
+            padding = padded_length(headers + size, mtu) - headers - size
+            layout = _udp_layout(offset, size, padding)
+        total = constant + prefix.transport_sum + 8 + size + (residue(payload) << 8)
+        value = -total % 65_535 or 65_535
+        segments.append(layout.pack(prefix.of(number), ports, 8 + size, value, payload))
+    return segments
