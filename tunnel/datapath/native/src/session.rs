@@ -153,13 +153,13 @@ impl Session {
                 }
             };
             let (segments, length) = (plan.segments(), plan.sealed_length());
+            if length > room - at {
+                break;
+            }
             if REJECT_AFTER_MESSAGES.saturating_sub(self.send_counter) < segments as u64 {
                 if result.consumed == 0 {
                     return Err(Exhausted);
                 }
-                break;
-            }
-            if length > room - at {
                 break;
             }
             if out.len() < at + length {
