@@ -200,7 +200,12 @@ impl Coalescer {
         if plain.mergeable && plain.psh == 0 {
             self.open.push(self.runs.len());
         }
-        self.begin(start, length, Some(plain), sequence.wrapping_add(size as u32));
+        self.begin(
+            start,
+            length,
+            Some(plain),
+            sequence.wrapping_add(size as u32),
+        );
     }
 
     fn begin(&mut self, start: usize, length: usize, plain: Option<Plain>, sequence: u32) {

@@ -5,13 +5,13 @@
 //! between without trusting the caller to leave its buffers alone. Results are the named tuples of
 //! `interface.py`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 
-use pyo3::buffer::{PyBuffer, ReadOnlyCell};
-use pyo3::exceptions::{PyBufferError, PyOverflowError, PyValueError};
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple, PyType};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PySlice, PyTuple, PyType};
 
 use crate::coalesce::{Coalescer, Offload};
 use crate::drops::Drops;
@@ -20,6 +20,7 @@ use crate::session::{self, Exhausted};
 
 /// With fewer bytes to work on than this, letting other threads run would cost more than it gives.
 const DETACH_FROM: usize = 16_384;
+const SPAN: &str = "a span lies outside the frames' buffer";
 
 /// Memory that is used again by the next call in this thread.
 #[derive(Default)]
@@ -96,65 +97,87 @@ where
     })
 }
 
-fn contiguous<T>(slice: Option<T>, message: &'static str) -> PyResult<T> {
-    slice.ok_or_else(|| PyBufferError::new_err(message))
+/// The part ``[start:end]`` of what `view` shows, for copying. Positions must be inside.
+fn part(view: &Bound<'_, PyMemoryView>, start: usize, end: usize) -> PyResult<PyBuffer<u8>> {
+    let signed = |at: usize| isize::try_from(at).map_err(PyErr::from);
+    let slice = PySlice::new(view.py(), signed(start)?, signed(end)?, 1);
+    PyBuffer::get(&view.get_item(slice)?)
 }
 
-fn readable<'a>(buffer: &'a PyBuffer<u8>, py: Python<'a>) -> PyResult<&'a [ReadOnlyCell<u8>]> {
-    contiguous(buffer.as_slice(py), "the input buffer is not contiguous")
-}
-
-fn writable<'a>(buffer: &'a PyBuffer<u8>, py: Python<'a>) -> PyResult<&'a [Cell<u8>]> {
-    contiguous(
-        buffer.as_mut_slice(py),
-        "the output buffer is read-only or not contiguous",
-    )
-}
-
-fn read(from: &[ReadOnlyCell<u8>], into: &mut Vec<u8>) {
-    into.extend(from.iter().map(ReadOnlyCell::get));
-}
-
-fn write(from: &[u8], into: &[Cell<u8>]) {
-    for (cell, byte) in into.iter().zip(from) {
-        cell.set(*byte);
+/// Copy ``view[start:end]`` to the start of `into`, which only ever grows.
+fn read(
+    view: &Bound<'_, PyMemoryView>,
+    start: usize,
+    end: usize,
+    into: &mut Vec<u8>,
+    at: usize,
+) -> PyResult<()> {
+    let length = end - start;
+    if into.len() < at + length {
+        into.resize(at + length, 0);
     }
+    if length > 0 {
+        part(view, start, end)?.copy_to_slice(view.py(), &mut into[at..at + length])?;
+    }
+    Ok(())
 }
 
-fn span(item: &Bound<'_, PyAny>) -> PyResult<(usize, usize)> {
-    const MESSAGE: &str = "a span lies outside the frames' buffer";
+/// Copy `from` to ``view[start:]``.
+fn write(from: &[u8], view: &Bound<'_, PyMemoryView>, start: usize) -> PyResult<()> {
+    if !from.is_empty() {
+        part(view, start, start + from.len())?.copy_from_slice(view.py(), from)?;
+    }
+    Ok(())
+}
+
+fn span(item: &Bound<'_, PyAny>, limit: usize) -> PyResult<(usize, usize)> {
     let pair = item.cast::<PyTuple>()?;
     if pair.len() != 2 {
         return Err(PyValueError::new_err("a span is a pair (start, end)"));
     }
-    Ok((
-        number(&pair.get_borrowed_item(0)?.to_owned(), MESSAGE)?,
-        number(&pair.get_borrowed_item(1)?.to_owned(), MESSAGE)?,
-    ))
+    let start = number(&pair.get_item(0)?, SPAN)?;
+    let end = number(&pair.get_item(1)?, SPAN)?;
+    if start > end || end > limit {
+        return Err(PyValueError::new_err(SPAN));
+    }
+    Ok((start, end))
 }
 
-/// Copy the frames one behind the other into the scratch memory, and note where they are now.
+/// Copy the frames into the scratch memory, and note where they are now. Returns their bytes.
 fn gather(
-    frames: &[ReadOnlyCell<u8>],
+    view: &Bound<'_, PyMemoryView>,
     spans: &Bound<'_, PyAny>,
     scratch: &mut Scratch,
-) -> PyResult<()> {
-    let mut take = |item: &Bound<'_, PyAny>| -> PyResult<()> {
-        let (start, end) = span(item)?;
-        let frame = (start <= end)
-            .then(|| frames.get(start..end))
-            .flatten()
-            .ok_or_else(|| PyValueError::new_err("a span lies outside the frames' buffer"))?;
-        let at = scratch.input.len();
-        read(frame, &mut scratch.input);
-        scratch.spans.push((at, scratch.input.len()));
-        Ok(())
-    };
+) -> PyResult<usize> {
+    let limit = view.len()?;
+    let places = &mut scratch.spans;
     if let Ok(list) = spans.cast::<PyList>() {
-        list.iter().try_for_each(|item| take(&item))
+        for item in list.iter() {
+            places.push(span(&item, limit)?);
+        }
     } else {
-        spans.try_iter()?.try_for_each(|item| take(&item?))
+        for item in spans.try_iter()? {
+            places.push(span(&item?, limit)?);
+        }
     }
+    let bytes: usize = places.iter().map(|(start, end)| end - start).sum();
+    let first = places.iter().map(|&(start, _)| start).min().unwrap_or(0);
+    let last = places.iter().map(|&(_, end)| end).max().unwrap_or(0);
+    // Frames that lie together are fetched with one copy, gaps included.
+    if last - first <= 2 * bytes + 4096 {
+        read(view, first, last, &mut scratch.input, 0)?;
+        for (start, end) in places {
+            (*start, *end) = (*start - first, *end - first);
+        }
+    } else {
+        let mut at = 0;
+        for (start, end) in places {
+            read(view, *start, *end, &mut scratch.input, at)?;
+            (*start, *end) = (at, at + *end - *start);
+            at = *end;
+        }
+    }
+    Ok(bytes)
 }
 
 fn drops_dict<'py>(py: Python<'py>, drops: &Drops) -> PyResult<Bound<'py, PyDict>> {
@@ -178,7 +201,6 @@ fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> PyResult<T>) -> PyResult<T
     // Taken out while it is used: should anything call back into Python and from there come here
     // again, it finds an empty one instead of a borrowed one.
     let mut scratch = SCRATCH.with(RefCell::take);
-    scratch.input.clear();
     scratch.spans.clear();
     scratch.frames.clear();
     let result = work(&mut scratch);
@@ -216,9 +238,8 @@ impl Session {
         if counter > REJECT_AFTER_MESSAGES {
             return Err(PyValueError::new_err(COUNTER));
         }
-        let core =
-            session::Session::new(send_key, receive_key, local_index, remote_index, counter)
-                .ok_or_else(|| PyValueError::new_err("a transport key has 32 bytes"))?;
+        let core = session::Session::new(send_key, receive_key, local_index, remote_index, counter)
+            .ok_or_else(|| PyValueError::new_err("a transport key has 32 bytes"))?;
         Ok(Session { core })
     }
 
@@ -241,34 +262,35 @@ impl Session {
     fn seal<'py>(
         &mut self,
         py: Python<'py>,
-        frames: PyBuffer<u8>,
+        frames: &Bound<'py, PyAny>,
         spans: &Bound<'py, PyAny>,
         mtu: i64,
-        out: PyBuffer<u8>,
+        out: &Bound<'py, PyByteArray>,
         start: isize,
     ) -> PyResult<Bound<'py, PyAny>> {
         let types = Types::get(py)?;
-        let out = writable(&out, py)?;
+        let (frames, out) = (PyMemoryView::from(frames)?, PyMemoryView::from(out)?);
         let start = usize::try_from(start).unwrap_or(usize::MAX);
-        let out = out
-            .get(start..)
+        let room = out
+            .len()?
+            .checked_sub(start)
             .ok_or_else(|| PyValueError::new_err("start lies outside the output buffer"))?;
         let mtu = usize::try_from(mtu).unwrap_or(0);
         with_scratch(|scratch| {
-            gather(readable(&frames, py)?, spans, scratch)?;
+            let bytes = gather(&frames, spans, scratch)?;
             let Scratch {
                 input,
                 output,
                 spans,
                 ..
             } = scratch;
-            let (core, room) = (&mut self.core, out.len());
-            let sealed = run(py, input.len(), || {
+            let core = &mut self.core;
+            let sealed = run(py, bytes, || {
                 core.seal(input, spans, mtu, output, room, start)
             })
             .map_err(|Exhausted| types.exhausted(py))?;
             if let Some(last) = sealed.batches.last() {
-                write(&output[..last.end - start], out);
+                write(&output[..last.end - start], &out, start)?;
             }
             let batches = PyList::empty(py);
             for batch in &sealed.batches {
@@ -293,38 +315,54 @@ impl Session {
     fn open<'py>(
         &mut self,
         py: Python<'py>,
-        datagrams: PyBuffer<u8>,
+        datagrams: &Bound<'py, PyAny>,
         start: isize,
         end: isize,
         stride: isize,
-        out: PyBuffer<u8>,
+        out: &Bound<'py, PyByteArray>,
         coalesce: u8,
         outer_ecn: u8,
     ) -> PyResult<Bound<'py, PyAny>> {
         let types = Types::get(py)?;
-        let (out, datagrams) = (writable(&out, py)?, readable(&datagrams, py)?);
-        let batch = usize::try_from(start)
+        let (datagrams, out) = (PyMemoryView::from(datagrams)?, PyMemoryView::from(out)?);
+        let limit = datagrams.len()?;
+        let (start, end) = usize::try_from(start)
             .ok()
             .zip(usize::try_from(end).ok())
-            .and_then(|(start, end)| datagrams.get(start..end))
+            .filter(|&(start, end)| start <= end && end <= limit)
             .ok_or_else(|| PyValueError::new_err("the batch lies outside its buffer"))?;
         let stride = usize::try_from(stride)
             .ok()
             .filter(|&stride| stride > 0)
             .ok_or_else(|| PyValueError::new_err("the stride of a batch is at least 1"))?;
-        if out.len() < batch.len() {
+        let length = end - start;
+        if out.len()? < length {
             return Err(PyValueError::new_err(
                 "the output buffer is shorter than the batch",
             ));
         }
         with_scratch(|scratch| {
-            read(batch, &mut scratch.input);
-            let Scratch { input, frames, .. } = scratch;
-            let core = &mut self.core;
-            let opened = run(py, input.len(), || {
-                core.open(input, stride, Offload(coalesce), outer_ecn, frames)
+            read(&datagrams, start, end, &mut scratch.input, 0)?;
+            let Scratch {
+                input,
+                output,
+                frames,
+                ..
+            } = scratch;
+            let (core, batch) = (&mut self.core, &mut input[..length]);
+            let (opened, spans) = run(py, length, || {
+                let opened = core.open(batch, stride, Offload(coalesce), outer_ecn, frames);
+                if output.len() < length {
+                    output.resize(length, 0);
+                }
+                let spans = frames.write_frames(batch, |at, bytes| {
+                    output[at..at + bytes.len()].copy_from_slice(bytes);
+                });
+                (opened, spans)
             });
-            let spans = frames.write_frames(input, |at, bytes| write(bytes, &out[at..]));
+            if let Some(&(_, end)) = spans.last() {
+                write(&output[..end], &out, 0)?;
+            }
             let drops = drops_dict(py, &opened.drops)?;
             let fields = (
                 PyList::new(py, spans)?,

@@ -101,7 +101,11 @@ impl Session {
     }
 
     /// Seal the padded packet that `write` puts into the datagram `slot`.
-    fn seal_one(&mut self, slot: &mut [u8], write: impl FnOnce(&mut [u8])) -> Result<(), Exhausted> {
+    fn seal_one(
+        &mut self,
+        slot: &mut [u8],
+        write: impl FnOnce(&mut [u8]),
+    ) -> Result<(), Exhausted> {
         let inner = slot.len() - OVERHEAD;
         let (header, rest) = slot.split_at_mut(HEADER);
         let (packet, tag) = rest.split_at_mut(inner);
