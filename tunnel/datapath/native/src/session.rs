@@ -126,11 +126,16 @@ impl Session {
     /// Seal an empty message.
     pub fn seal_keepalive(&mut self) -> Result<[u8; OVERHEAD], Exhausted> {
         let mut datagram = [0; OVERHEAD];
+        self.seal_bytes(&[], &mut datagram)?;
+        Ok(datagram)
+    }
+
+    /// Seal `plain` as it is into `datagram`, which must be `OVERHEAD` longer.
+    pub fn seal_bytes(&mut self, plain: &[u8], datagram: &mut [u8]) -> Result<(), Exhausted> {
         if self.send_counter >= REJECT_AFTER_MESSAGES {
             return Err(Exhausted);
         }
-        self.seal_one(&mut datagram, |_| ())?;
-        Ok(datagram)
+        self.seal_one(datagram, |packet| packet.copy_from_slice(plain))
     }
 
     /// Turn the frames at `spans` of `frames` into datagrams, written from the start of `out`,
