@@ -45,14 +45,16 @@ def read(path: str | os.PathLike[str], *, limit: int, what: str = "a readable fi
     except OSError as error:
         raise _refusal(error, what) from None
     try:
-        with open(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                found = "a folder" if stat.S_ISDIR(status.st_mode) else "a device, pipe or socket"
-                raise Mistake(what, "name a plain file", found=found)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            found = "a folder" if stat.S_ISDIR(status.st_mode) else "a device, pipe or socket"
+            raise Mistake(what, "name a plain file", found=found)
+        with open(descriptor, "rb", closefd=False) as file:
             data = file.read(limit + 1)
     except OSError as error:
         raise _refusal(error, what) from None
+    finally:
+        os.close(descriptor)
     if len(data) > limit:
         raise Mistake(
             f"{what} of at most {limit:,} bytes",

@@ -1,0 +1,226 @@
+"""Confs and keys in files: what cannot be read, who else can, and where a name is looked up."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.unit.config.samples import INTERFACE, PRIVATE, PSK, WITH_PEER
+from tunnel.config import ConfigErrors, files, find, is_protected, load
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    path = tmp_path / "office.conf"
+    path.write_text(INTERFACE)
+    path.chmod(0o600)
+    return path
+
+
+def error_of(path: str | Path) -> str:
+    with pytest.raises(ConfigErrors) as caught:
+        load(path)
+    return str(caught.value)
+
+
+def test_load_takes_the_name_from_the_file(conf: Path) -> None:
+    config = load(conf)
+    assert (config.name, config.path, config.warnings) == ("office", conf, ())
+
+
+def test_files_that_are_no_conf(tmp_path: Path) -> None:
+    missing = tmp_path / "a.conf"
+    assert error_of(missing) == (
+        f"{missing}: found no such file, expected a conf; check the name, or create the file"
+    )
+    folder = tmp_path / "b.conf"
+    folder.mkdir()
+    assert error_of(folder) == f"{folder}: found a folder, expected a conf; name a plain file"
+    pipe = tmp_path / "c.conf"
+    os.mkfifo(pipe)
+    assert error_of(pipe) == (
+        f"{pipe}: found a device, pipe or socket, expected a conf; name a plain file"
+    )
+    loop = tmp_path / "d.conf"
+    loop.symlink_to(loop)
+    assert error_of(loop) == (
+        f"{loop}: found a circle of symbolic links, expected a conf; name the file itself"
+    )
+    assert error_of(tmp_path / "a.txt") == (
+        f'{tmp_path}/a.txt: found "a.txt", expected a name ending in .conf; '
+        "rename it to INTERFACE.conf"
+    )
+    assert "expected an interface name of 1 to 15" in error_of(tmp_path / "far-too-long-name.conf")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_we_may_not_read(conf: Path) -> None:
+    conf.chmod(0)
+    assert error_of(conf) == (
+        f"{conf}: found permission denied, expected a conf; "
+        "run the command as root, or as the owner of the file"
+    )
+
+
+def test_a_file_that_is_too_large(conf: Path) -> None:
+    os.truncate(conf, files.CONF_LIMIT + 1)
+    assert error_of(conf) == (
+        f"{conf}: found a larger one, expected a conf of at most 67,108,864 bytes; "
+        "check the name: this is some other file"
+    )
+
+
+def test_bytes_that_are_no_utf8(conf: Path) -> None:
+    conf.write_bytes(INTERFACE.encode() + b"# caf\xe9\n")
+    assert error_of(conf) == (
+        f"{conf}:3: found a byte 0xe9 that is no UTF-8, expected text in UTF-8; "
+        "save the file as UTF-8 in your editor, or convert it by iconv"
+    )
+
+
+def test_others_may_read_the_secrets(conf: Path) -> None:
+    conf.chmod(0o644)
+    conf.parent.chmod(0o755)
+    assert [str(warning) for warning in load(conf).warnings] == [
+        f"{conf}: found a file with secrets that every user may open, expected a file for its "
+        f"owner only; chmod 600 {conf}"
+    ]
+    conf.parent.chmod(0o700)
+    assert load(conf).warnings == ()
+
+
+def test_a_conf_whose_secrets_are_elsewhere_may_be_shared(conf: Path) -> None:
+    (conf.parent / "key").write_text(PRIVATE + "\n")
+    (conf.parent / "key").chmod(0o600)
+    conf.write_text("[Interface]\nPrivateKeyFile = key\n")
+    conf.chmod(0o644)
+    conf.parent.chmod(0o755)
+    config = load(conf)
+    assert config.warnings == ()
+    assert config.interface.private_key.to_base64() == PRIVATE
+    assert config.interface.private_key_file == "key"
+
+
+def test_others_may_write(conf: Path) -> None:
+    conf.chmod(0o606)
+    conf.parent.chmod(0o703)
+    assert [str(warning) for warning in load(conf).warnings] == [
+        f"{conf}: found a file that every user may change, expected a file that only its owner "
+        f"may change; chmod 600 {conf}"
+    ]
+
+
+def test_key_files_beside_the_conf(conf: Path) -> None:
+    folder = conf.parent
+    folder.chmod(0o755)
+    for name, key in (("own.key", PRIVATE), ("peer.psk", PSK)):
+        (folder / name).write_text(key + "\n")
+        (folder / name).chmod(0o644)
+    conf.write_text(
+        WITH_PEER.replace(f"PrivateKey = {PRIVATE}", "PrivateKeyFile = own.key")
+        + f"PresharedKeyFile = {folder}/peer.psk\n"
+    )
+    config = load(conf)
+    assert config.interface.private_key.to_base64() == PRIVATE
+    psk = config.peers[0].preshared_key
+    assert psk is not None
+    assert psk.to_base64() == PSK
+    assert [str(warning) for warning in config.warnings] == [
+        f'{conf}:2: PrivateKeyFile: found "own.key" which every user may open, expected a file for '
+        'its owner only; chmod 600 "own.key"',
+        f'{conf}:5: PresharedKeyFile: found "{folder}/peer.psk" which every user may open, '
+        f'expected a file for its owner only; chmod 600 "{folder}/peer.psk"',
+    ]
+
+
+def test_key_files_with_something_else_in_them(conf: Path) -> None:
+    (conf.parent / "k").write_bytes(b"\xff\0" + PRIVATE.encode())
+    conf.write_text("[Interface]\nPrivateKeyFile = k\n")
+    assert error_of(conf) == (
+        f'{conf}:2: PrivateKeyFile: found "k", 46 characters (not shown), expected 44 characters '
+        "of base64 ending in '='; paste the key as `tunnel genkey` printed it"
+    )
+    conf.write_text("[Interface]\nPrivateKeyFile = none\n")
+    assert error_of(conf) == (
+        f'{conf}:2: PrivateKeyFile: found "none", no such file, expected a file with a key; '
+        "check the name, or create the file"
+    )
+    conf.write_text("[Interface]\nPrivateKeyFile = /dev/zero\n")
+    assert error_of(conf) == (
+        f'{conf}:2: PrivateKeyFile: found "/dev/zero", a device, pipe or socket, '
+        "expected a file with a key; name a plain file"
+    )
+    conf.write_text("[Interface]\nPrivateKeyFile =\n")
+    assert error_of(conf) == (
+        f"{conf}:2: PrivateKeyFile: found nothing, expected the name of a file; "
+        "write the name of a file, relative to the folder of this one"
+    )
+
+
+def test_a_key_and_a_key_file(conf: Path) -> None:
+    conf.write_text(f"{INTERFACE}PrivateKeyFile = k\n")
+    assert error_of(conf) == (
+        f"{conf}:3: PrivateKeyFile: found PrivateKey as well, on line 2, expected one of the two; "
+        "remove PrivateKey to have the key in the file"
+    )
+
+
+def test_names_are_looked_up_in_order(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    (second / "office.conf").write_text("")
+    assert find("office", [first, second]) == second / "office.conf"
+    assert find("office.conf", [first, second]) == second / "office.conf"
+    (first / "office.conf").write_text("")
+    assert find("office", [first, second]) == first / "office.conf"
+    assert find(str(second / "office.conf"), [first]) == second / "office.conf"
+
+
+def test_the_environment_names_the_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "office.conf").write_text("")
+    monkeypatch.setenv("TUNNEL_CONFIG_PATH", f"/nowhere:{tmp_path}")
+    assert find("office") == tmp_path / "office.conf"
+
+
+def test_a_file_here_is_meant_only_by_its_full_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "peer.conf").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert find("peer.conf", ["/nowhere"]) == Path("peer.conf")
+    with pytest.raises(ConfigErrors) as caught:
+        find("peer", ["/nowhere", "/elsewhere"])
+    assert str(caught.value) == (
+        "peer: found no file /nowhere/peer.conf or /elsewhere/peer.conf, expected a conf; "
+        "check the spelling, or give the path with a slash, as ./peer.conf"
+    )
+
+
+def test_a_name_that_cannot_be_one() -> None:
+    with pytest.raises(ConfigErrors, match='found "a b", expected an interface name'):
+        find("a b", [])
+
+
+@pytest.mark.parametrize(
+    ("file_mode", "folder_mode", "protected"),
+    [
+        (0o600, 0o700, True),
+        (0o644, 0o755, True),
+        (0o664, 0o755, False),
+        (0o646, 0o755, False),
+        (0o600, 0o775, False),
+        (0o600, 0o1777, True),
+    ],
+)
+def test_hooks_run_only_from_files_others_cannot_change(
+    conf: Path, file_mode: int, folder_mode: int, protected: bool
+) -> None:
+    conf.chmod(file_mode)
+    conf.parent.chmod(folder_mode)
+    assert is_protected(conf) is protected
+    conf.parent.chmod(0o700)
+
+
+def test_a_missing_file_is_not_protected(tmp_path: Path) -> None:
+    assert not is_protected(tmp_path / "office.conf")

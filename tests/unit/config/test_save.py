@@ -1,0 +1,242 @@
+"""The running state brought into a conf, whose comments and order stay."""
+
+import dataclasses
+import os
+import subprocess
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_interface, ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.config.samples import OTHER, PEER, PRIVATE, PSK, read
+from tunnel.config import (
+    AllowedIP,
+    ConfigErrors,
+    EndpointConfig,
+    PeerConfig,
+    PresharedKey,
+    PublicKey,
+    TunnelConfig,
+    load,
+    merge,
+    save,
+)
+
+CONF = f"""\
+# The office
+[Interface]  # ours
+PrivateKey = {PRIVATE}
+Address = 10.0.0.1/24, fd00::1/64   # both families
+Address = 10.1.0.1/24
+MTU = 1400  # the provider's DSL
+PostUp = echo up # part of the hook
+
+# Alice
+[Peer]
+PublicKey = {PEER}  # laptop
+AllowedIPs = 10.0.0.2/32  # v4
+AllowedIPs = fd00::2/128, 10.9.0.0/16
+
+# Bob
+[Peer]
+PublicKey = {OTHER}
+Endpoint = vpn.example.com:51820
+"""
+
+
+def change(config: TunnelConfig, **changes: Any) -> TunnelConfig:
+    return dataclasses.replace(config, interface=dataclasses.replace(config.interface, **changes))
+
+
+def change_peer(config: TunnelConfig, number: int, **changes: Any) -> TunnelConfig:
+    peers = list(config.peers)
+    peers[number] = dataclasses.replace(peers[number], **changes)
+    return dataclasses.replace(config, peers=tuple(peers))
+
+
+def diff(before: str, after: str) -> list[str]:
+    """The lines that went (-) and came (+)."""
+    old, new = before.split("\n"), after.split("\n")
+    gone = [f"-{line}" for line in old if line not in new]
+    return gone + [f"+{line}" for line in new if line not in old]
+
+
+def check(running: TunnelConfig, *expected: str, conf: str = CONF) -> str:
+    merged = merge(conf, running)
+    assert diff(conf, merged) == list(expected)
+    again = read(merged)
+    assert set(again.interface.addresses) == set(running.interface.addresses)
+    assert [set(peer.networks) for peer in again.peers] == [
+        set(peer.networks) for peer in running.peers
+    ]
+    assert merge(merged, running) == merged
+    return merged
+
+
+def test_what_did_not_change_stays_to_the_byte() -> None:
+    assert merge(CONF, read(CONF)) == CONF
+    windows = "\ufeff" + CONF.replace("\n", "\r\n")
+    assert merge(windows, read(CONF)) == windows
+
+
+def test_values_change_where_they_stand() -> None:
+    running = change(read(CONF), mtu=1300, fwmark=0xCA6C, listen_port=51820)
+    check(
+        running,
+        "-MTU = 1400  # the provider's DSL",
+        "+MTU = 1300  # the provider's DSL",
+        "+ListenPort = 51820",
+        "+FwMark = 0xca6c",
+    )
+
+
+def test_a_value_that_is_gone_leaves_its_comment() -> None:
+    check(
+        change(read(CONF), mtu=None),
+        "-MTU = 1400  # the provider's DSL",
+        "+# the provider's DSL",
+    )
+
+
+def test_lists_lose_and_gain_items() -> None:
+    addresses = (ip_interface("10.0.0.1/24"), ip_interface("10.1.0.1/24"), ip_interface("10.7.0.1"))
+    check(
+        change(read(CONF), addresses=addresses),
+        "-Address = 10.0.0.1/24, fd00::1/64   # both families",
+        "-Address = 10.1.0.1/24",
+        "+Address = 10.0.0.1/24   # both families",
+        "+Address = 10.1.0.1/24, 10.7.0.1/32",
+    )
+    networks = (AllowedIP(ip_network("10.9.0.0/16")),)
+    check(
+        change_peer(read(CONF), 0, allowed_ips=networks),
+        "-AllowedIPs = 10.0.0.2/32  # v4",
+        "-AllowedIPs = fd00::2/128, 10.9.0.0/16",
+        "+# v4",
+        "+AllowedIPs = 10.9.0.0/16",
+    )
+    check(
+        change(read(CONF), dns=(ip_address("10.0.0.53"),), dns_search=("corp.example",)),
+        "+DNS = 10.0.0.53, corp.example",
+    )
+
+
+def test_a_peer_changes() -> None:
+    running = change_peer(
+        read(CONF),
+        1,
+        endpoint=EndpointConfig("2001:db8::1", 5),
+        preshared_key=PresharedKey.from_base64(PSK),
+        persistent_keepalive=25,
+    )
+    check(
+        running,
+        "-Endpoint = vpn.example.com:51820",
+        "+Endpoint = [2001:db8::1]:5",
+        f"+PresharedKey = {PSK}",
+        "+PersistentKeepalive = 25",
+    )
+
+
+def test_peers_come_and_go() -> None:
+    config = read(CONF)
+    new = PeerConfig(PublicKey.from_base64(PSK), allowed_ips=(AllowedIP(ip_network("::/0")),))
+    running = dataclasses.replace(config, peers=(config.peers[1], new))
+    merged = check(
+        running,
+        "-# Alice",
+        f"-PublicKey = {PEER}  # laptop",
+        "-AllowedIPs = 10.0.0.2/32  # v4",
+        "-AllowedIPs = fd00::2/128, 10.9.0.0/16",
+        f"+PublicKey = {PSK}",
+        "+AllowedIPs = ::/0",
+    )
+    assert "part of the hook\n\n# Bob\n[Peer]\n" in merged
+    assert merged.endswith(f"51820\n\n[Peer]\nPublicKey = {PSK}\nAllowedIPs = ::/0\n")
+
+
+def test_options_stand_in_a_spelling_wg_quick_ignores() -> None:
+    config = read(CONF)
+    options = dataclasses.replace(config.interface.options, datapath="python", udp_gso=False)
+    merged = check(
+        change(config, options=options), "+#! tunnel: Datapath = python", "+#! tunnel: UdpGso = off"
+    )
+    assert read(merged).interface.options == options
+    assert diff(merged, merge(merged, config)) == [
+        "-#! tunnel: Datapath = python",
+        "-#! tunnel: UdpGso = off",
+    ]
+
+
+def test_a_new_private_key_replaces_the_file_of_the_old(tmp_path: Path) -> None:
+    (tmp_path / "k").write_text(PRIVATE)
+    path = tmp_path / "a.conf"
+    path.write_text("[Interface]\nPrivateKeyFile = k\n")
+    running = load(path)
+    assert save(path, running) is False
+    key = read(f"[Interface]\nPrivateKey = {PSK}\n").interface.private_key
+    assert save(path, change(running, private_key=key)) is True
+    assert path.read_text() == f"[Interface]\nPrivateKey = {key.to_base64()}\n"
+
+
+def test_text_without_a_last_line_break() -> None:
+    conf = f"[Interface]\nPrivateKey = {PRIVATE}"
+    assert merge(conf, change(read(conf), mtu=1400)) == conf + "\nMTU = 1400"
+    windows = conf.replace("\n", "\r\n")
+    assert merge(windows, change(read(conf), mtu=1400)) == windows + "\r\nMTU = 1400\r"
+
+
+def test_a_broken_conf_is_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "office.conf"
+    path.write_text(CONF + "Nonsense\n")
+    with pytest.raises(ConfigErrors, match="a line without '='"):
+        save(path, read(CONF))
+    assert path.read_text() == CONF + "Nonsense\n"
+    with pytest.raises(ConfigErrors, match="found no such file"):
+        save(tmp_path / "gone.conf", read(CONF))
+
+
+def test_the_file_is_replaced_for_its_owner_only(tmp_path: Path) -> None:
+    real = tmp_path / "real.conf"
+    real.write_text(CONF)
+    real.chmod(0o644)
+    link = tmp_path / "office.conf"
+    link.symlink_to(real)
+    assert save(link, change(read(CONF), mtu=1300))
+    assert link.is_symlink()
+    assert "MTU = 1300" in real.read_text()
+    assert real.stat().st_mode & 0o777 == 0o600
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["office.conf", "real.conf"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 KiB."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path], check=True)
+    try:
+        yield tmp_path
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+@pytest.mark.root
+def test_a_full_disk_leaves_the_old_file_whole(small_disk: Path) -> None:
+    path = small_disk / "office.conf"
+    path.write_text(CONF)
+    filler = os.open(small_disk / "filler", os.O_CREAT | os.O_WRONLY)
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            while True:
+                os.write(filler, bytes(4096))
+    finally:
+        os.close(filler)
+    with pytest.raises(ConfigErrors) as caught:
+        save(path, change(read(CONF), mtu=1300))
+    assert str(caught.value) == (
+        f"{path}: found an error on writing (No space left on device), expected a file that can "
+        "be replaced; the old file is as it was; mend the cause and save again"
+    )
+    assert path.read_text() == CONF
+    assert sorted(entry.name for entry in small_disk.iterdir()) == ["filler", "office.conf"]
