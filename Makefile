@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 PROGRAMS := iproute2 iputils-ping nftables procps util-linux
 TEST_PROGRAMS := wireguard-go wireguard-tools iperf3 tcpdump tshark openssh-server
 PYTEST_ARGS ?=
+# Without cargo these do not matter; with it, the compiled datapath is built from them.
+CRATE := $(wildcard tunnel/datapath/native/Cargo.* tunnel/datapath/native/src/*.rs)
 
 .PHONY: help lab test setup lint clean
 
@@ -30,10 +32,10 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-$(STAMP): pyproject.toml tests/setup/venv.sh
+$(STAMP): pyproject.toml tests/setup/venv.sh $(CRATE)
 	@tests/setup/venv.sh $(VENV)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist tunnel/datapath/native/target tunnel/datapath/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find crypto tunnel tests examples -name __pycache__ -type d -exec rm -rf {} +

@@ -37,6 +37,8 @@ def count_arriving(receiver: socket.socket) -> int:
 
 def test_loss_is_silent_and_of_the_size_asked_for(two_hosts: TwoHosts) -> None:
     a, b = pair(two_hosts)
+    # Loss takes ARP too: without a known neighbour, everything would wait for that first.
+    two_hosts.a.ping("192.0.2.2")
     with a, b:
         for percent, least, most in ((30, 30, 95), (100, 200, 200), (0, 0, 0)):
             faults.set_loss(two_hosts.a, "eth0", percent)
