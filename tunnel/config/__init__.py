@@ -1,6 +1,7 @@
 """peer.conf: text to frozen dataclasses and back, with errors that name place and remedy.
 
-`find` says which file a name means, `load` and `parse` read it, `dump` and `strip` write it.
+`find` says which file a name means, `load` and `parse` read it, `dump` and
+`strip` write it, `save` brings a file up to what is running.
 """
 
 from crypto.keys import KeyFormatError, PresharedKey, PrivateKey, PublicKey
@@ -16,6 +17,8 @@ from tunnel.config.model import (
 from tunnel.config.parser import load, parse
 from tunnel.config.paths import find
 from tunnel.config.problems import ConfigErrors, Problem
+from tunnel.config.render import dump, strip
+from tunnel.config.save import merge, save
 
 __all__ = [
     "AllowedIP",
@@ -30,8 +33,12 @@ __all__ = [
     "PublicKey",
     "TunnelConfig",
     "TunnelOptions",
+    "dump",
     "find",
     "is_protected",
     "load",
+    "merge",
     "parse",
+    "save",
+    "strip",
 ]

@@ -1,0 +1,184 @@
+"""Writing the running state back into a conf, comments and order kept (SaveConfig).
+
+`merge` changes the lines that no longer hold and no others: a value is replaced where it
+stands, its comment stays; lists lose and gain items; what is new goes behind the last line of
+its section; a peer that is gone leaves with the comment right above it.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from tunnel.config import files, render, values
+from tunnel.config.edit import Editor, Section
+from tunnel.config.model import InterfaceConfig, PeerConfig, TunnelConfig
+from tunnel.config.parser import decode, parse
+from tunnel.config.problems import ConfigErrors, Mistake, Problem, Problems
+
+__all__ = ["merge", "save", "write"]
+
+_OPTIONS: Final = ("Datapath", "TunOffload", "TunTso", "TunUso", "UdpOffload", "UdpGso", "UdpGro")
+
+
+def save(path: str | os.PathLike[str], running: TunnelConfig) -> bool:
+    """Make the conf at `path` say what `running` says; return whether it had to change.
+
+    Raises ConfigErrors, the file being as it was, if it cannot be read, is no conf, or cannot
+    be written.
+    """
+    path = Path(path)
+    problems = Problems(str(path))
+    try:
+        content = files.read(path, limit=files.CONF_LIMIT, what="a conf")
+    except Mistake as mistake:
+        problems.error(None, "", mistake.found or "", mistake.expected, mistake.remedy)
+        raise ConfigErrors(problems.errors) from None
+    text = decode(content.data, problems)
+    merged = merge(text, running, source=str(path), folder=path.parent)
+    if merged == text:
+        return False
+    write(path, merged)
+    return True
+
+
+def write(path: str | os.PathLike[str], text: str) -> None:
+    """Replace the file at `path` by one of `text`, whole or not at all, readable by its owner.
+
+    Temporary file beside it, fsync, rename; a symbolic link stays one. Raises ConfigErrors.
+    """
+    target = Path(os.path.realpath(path))
+    temporary: str | None = None
+    try:
+        descriptor, temporary = tempfile.mkstemp(".tmp", f".{target.name}.", target.parent)
+        with open(descriptor, "wb") as file:
+            file.write(text.encode("utf-8"))
+            file.flush()
+            _keep_owner(target, descriptor)
+            os.fsync(descriptor)
+        os.rename(temporary, target)
+        temporary = None
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise ConfigErrors(
+            [
+                Problem(
+                    str(path),
+                    None,
+                    "",
+                    f"an error on writing ({error.strerror or error})",
+                    "a file that can be replaced",
+                    "the old file is as it was; mend the cause and save again",
+                )
+            ]
+        ) from None
+    finally:
+        if temporary is not None:
+            os.unlink(temporary)
+
+
+def _keep_owner(target: Path, descriptor: int) -> None:
+    try:
+        status = os.stat(target)
+        os.fchown(descriptor, status.st_uid, status.st_gid)
+    except OSError:
+        # A new file, or one of someone else's that we may replace but not give back.
+        return
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def merge(
+    text: str,
+    running: TunnelConfig,
+    *,
+    source: str = "conf",
+    folder: str | os.PathLike[str] = ".",
+) -> str:
+    """Return the conf `text` changed to say what `running` says, and as little as that needs.
+
+    Lists count as sets: their order in `text` stays. Raises ConfigErrors if `text` is no conf.
+    """
+    before = parse(text, name=running.name, source=source, folder=folder)
+    editor = Editor(text, running.name)
+    _merge_interface(editor.interface, before.interface, running.interface)
+    _merge_options(editor, before.interface, running.interface)
+    old = {peer.public_key: peer for peer in before.peers}
+    new = {peer.public_key: peer for peer in running.peers}
+    for section, peer in zip(editor.peers, before.peers, strict=True):
+        if peer.public_key in new:
+            _merge_peer(section, peer, new[peer.public_key])
+        else:
+            editor.remove_section(section)
+    for key, peer in new.items():
+        if key not in old:
+            editor.append_section("Peer", list(render.peer_lines(peer)))
+    return editor.text()
+
+
+def _merge_interface(section: Section, old: InterfaceConfig, new: InterfaceConfig) -> None:
+    if old.private_key != new.private_key:
+        section.set("PrivateKeyFile", None)
+        section.set("PrivateKey", new.private_key.to_base64())
+    if old.listen_port != new.listen_port:
+        section.set("ListenPort", str(new.listen_port) if new.listen_port else None)
+    if old.fwmark != new.fwmark:
+        section.set("FwMark", render.render_fwmark(new.fwmark) if new.fwmark else None)
+    if set(old.addresses) != set(new.addresses):
+        section.set_list("Address", values.address, list(new.addresses))
+    if old.mtu != new.mtu:
+        section.set("MTU", None if new.mtu is None else str(new.mtu))
+    if old.table != new.table:
+        section.set("Table", None if new.table == "auto" else str(new.table))
+    old_dns, new_dns = [*old.dns, *old.dns_search], [*new.dns, *new.dns_search]
+    if set(old_dns) != set(new_dns):
+        section.set_list("DNS", _dns, new_dns)
+    for key, before, after in (
+        ("PreUp", old.pre_up, new.pre_up),
+        ("PostUp", old.post_up, new.post_up),
+        ("PreDown", old.pre_down, new.pre_down),
+        ("PostDown", old.post_down, new.post_down),
+    ):
+        if before != after:
+            section.set_lines(key, after)
+    if old.save_config != new.save_config:
+        section.set("SaveConfig", "true" if new.save_config else None)
+
+
+def _merge_options(editor: Editor, old: InterfaceConfig, new: InterfaceConfig) -> None:
+    before = dict(render.option_lines(old.options))
+    after = dict(render.option_lines(new.options))
+    for key in _OPTIONS:
+        if before.get(key) != after.get(key):
+            editor.set_option(key, after.get(key))
+
+
+def _merge_peer(section: Section, old: PeerConfig, new: PeerConfig) -> None:
+    if old.preshared_key != new.preshared_key:
+        section.set("PresharedKeyFile", None)
+        key = new.preshared_key
+        section.set("PresharedKey", None if key is None else key.to_base64())
+    networks = new.networks
+    if set(old.networks) != set(networks):
+        section.set_list("AllowedIPs", _network, list(networks))
+    if old.endpoint != new.endpoint:
+        section.set("Endpoint", None if new.endpoint is None else str(new.endpoint))
+    if old.persistent_keepalive != new.persistent_keepalive:
+        keepalive = new.persistent_keepalive
+        section.set("PersistentKeepalive", str(keepalive) if keepalive else None)
+
+
+def _dns(item: str) -> object:
+    return values.dns_address(item) or values.search_domain(item)
+
+
+def _network(item: str) -> object:
+    allowed, _ = values.allowed_ip(item)
+    # What takes away from the list says nothing about the running state.
+    return None if allowed.modifier == "-" else allowed.network
