@@ -42,6 +42,9 @@ __all__ = ["SETUP_ERRORS", "AlreadyRunningError", "Daemon", "DaemonError", "clea
 
 log = logging.getLogger("tunnel")
 
+LOGGED_CHANGES = 20
+"""Changes of a reload that have a line in the log; a long list would keep packets waiting."""
+
 DROPS_PERIOD = 1.0
 """Seconds between two `drops` events."""
 
@@ -248,7 +251,7 @@ class Daemon:
                 self.feed.publish("reload", error=str(error), changes=[], notes=[])
                 raise
             self.config, self._around = plan.config, plan.surroundings
-            for line in (*plan.changes, *plan.notes):
+            for line in (*plan.changes[:LOGGED_CHANGES], *plan.notes):
                 log.info("reload: %s", line)
             log.info("reloaded, %d changes", len(plan.changes))
             changes = [change.to_json() for change in plan.changes]

@@ -65,8 +65,13 @@ def up(
     else:
         background.log_to_file(log_file, verbose=verbose)
     with background.Readiness(ready_fd) as readiness:
+
+        def ready() -> None:
+            background.avoid_pauses()
+            readiness.ready()
+
         try:
-            trio.run(lambda: daemon.Daemon(loaded).run(ready=readiness.ready, handle_signals=True))
+            trio.run(lambda: daemon.Daemon(loaded).run(ready=ready, handle_signals=True))
         except daemon.SETUP_ERRORS as error:
             readiness.failed(str(error))
             fail(error)

@@ -127,7 +127,8 @@ def test_program_of_the_examples(two_hosts: TwoHosts) -> None:
     pair.a.down()
     a, b = pair.hosts
     rewrite(pair.a, "AllowedIPs", "PersistentKeepalive = 25\nAllowedIPs")
-    run = a.run([sys.executable, str(EXAMPLES / "embed.py"), str(pair.a.conf)], environment={"PYTHONPATH": os.getcwd()})
+    command = [sys.executable, str(EXAMPLES / "embed.py"), str(pair.a.conf)]
+    run = a.run(command, environment={"PYTHONPATH": os.getcwd()})
     assert "wg0 is up on UDP port 51820" in run.stdout
     assert f"{pair.b.node.public_key} is at 192.0.2.2:51820" in run.stdout
     assert remains(a) == []
