@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -53,11 +54,6 @@ def lab_command(
             typer.echo(f"lab {down} is gone")
             return
         if rootless.is_needed():
-            if keep:
-                raise LabError(
-                    "--keep needs root: an ordinary user's lab ends with its last process; "
-                    "use --shell to look around"
-                )
             rootless.enter_user_namespace([sys.executable, "-m", "tunnel", *sys.argv[1:]])
         rootless.check()
         _run(peer, 6 if outer_v6 else 4, shell=shell, keep=keep, as_json=as_json)
@@ -83,8 +79,7 @@ def _run(peer: PeerKind, outer: int, *, shell: bool, keep: bool, as_json: bool) 
         foreign = {} if peer is PeerKind.OURS else {"B": peer.value}
         ends = mesh(nodes, preshared_key=generate_preshared_key(), foreign=foreign)
         for name, end in ends.items():
-            program = "tunnel" if isinstance(end, type(ends["A"])) else peer.value
-            _say(f"starting {program} on {name}")
+            _say(f"starting {end.program} on {name}")
             end.up()
         target = nodes[1].address()
         _say(f"pinging {target} from A, through the tunnel")
@@ -237,7 +232,7 @@ def _report(lab: Lab, ends: dict[str, End], steps: list[Step]) -> dict[str, Any]
                 "inner": list(end.node.addresses),
                 "outer": end.node.endpoint,
                 "public_key": end.node.public_key,
-                "program": type(end).__name__.removesuffix("End"),
+                "program": end.program,
             }
             for name, end in ends.items()
         ],
@@ -248,6 +243,8 @@ def _report(lab: Lab, ends: dict[str, End], steps: list[Step]) -> dict[str, Any]
 def _how_to_go_on(lab: Lab, *hosts: Host) -> str:
     lines = ["", f"Lab {lab.id} stays. Enter a host:"]
     lines += [
-        f"  {' '.join(host.enter_command())} {os.environ.get('SHELL', 'sh')}" for host in hosts
+        f"  {' '.join(host.enter_command_for_user())} {os.environ.get('SHELL', 'sh')}"
+        for host in hosts
     ]
-    return "\n".join([*lines, "Take it down:", f"  tunnel lab --down {lab.id}"])
+    program = "tunnel" if shutil.which("tunnel") else f"{sys.executable} -m tunnel"
+    return "\n".join([*lines, "Take it down:", f"  {program} lab --down {lab.id}"])

@@ -40,6 +40,7 @@ __all__ = [
     "SessionExhausted",
     "SessionFactory",
     "UnknownDatapathError",
+    "available",
     "load",
 ]
 
@@ -94,3 +95,15 @@ def load(name: str | None = None) -> Datapath:
         f"{place} asks for {name!r}, but {note}; "
         "unset it, or install with a Rust compiler on the machine"
     )
+
+
+def available() -> list[str]:
+    """The names of the datapaths that can be imported here, the preferred one first."""
+    found = []
+    for name, module in DATAPATHS.items():
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            continue
+        found.append(name)
+    return found

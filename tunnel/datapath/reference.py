@@ -164,14 +164,14 @@ class Session:
 
     def _seal_into(self, pieces: list[bytes], packets: list[bytes]) -> None:
         """Append header and ciphertext of each packet to `pieces`."""
-        counter = self._sent
+        first = self._sent
         # Counters are spent before they are used: whatever interrupts the loop, none comes twice.
-        self._sent = counter + len(packets)
+        self._sent = first + len(packets)
         header, nonce, encrypt = _HEADER.pack, _NONCE.pack, self._encrypt
         index = self._remote_index
-        for number, packet in enumerate(packets, counter):
-            pieces.append(header(_TRANSPORT, index, number))
-            pieces.append(encrypt(nonce(number), packet, None))
+        for counter, packet in enumerate(packets, first):
+            pieces.append(header(_TRANSPORT, index, counter))
+            pieces.append(encrypt(nonce(counter), packet, None))
 
     def seal_keepalive(self) -> bytes:
         """Seal an empty message: 32 bytes. Raises SessionExhausted at the message limit."""

@@ -20,6 +20,7 @@ from tunnel.lab.namespace import (
     call_in_netns,
     end_processes,
     netns_inode,
+    outer_uid,
     pids_in,
 )
 from tunnel.lab.process import HostProcess, wait_for
@@ -110,6 +111,14 @@ class Host:
             f"--mount=/proc/{pid}/ns/mnt",
             f"--uts=/proc/{pid}/ns/uts",
         ]
+
+    def enter_command_for_user(self) -> list[str]:
+        """The same for whoever made the lab, at a prompt outside of all its namespaces."""
+        if outer_uid() == 0:
+            return self.enter_command()
+        program, *options = self.enter_command()
+        user = f"--user=/proc/{self.pid}/ns/user"
+        return [program, user, "--preserve-credentials", *options]
 
     def addresses(self, interface: str | None = None) -> list[HostAddress]:
         """Addresses as the kernel has them now, link-local ones and loopback's left out."""

@@ -87,6 +87,16 @@ def call_in_netns(path: str, function: Callable[[], _T]) -> _T:
     return result[0]
 
 
+def outer_uid() -> int:
+    """Our user as seen outside of our user namespace; that is root's number only for root."""
+    inside = os.geteuid()
+    for line in Path("/proc/self/uid_map").read_text().splitlines():
+        first, outside, count = map(int, line.split())
+        if first <= inside < first + count:
+            return outside + inside - first
+    return inside
+
+
 def start_time(pid: int) -> int | None:
     """Clock ticks after boot at which process `pid` began; None if there is no such process.
 

@@ -105,6 +105,8 @@ class End(Protocol):
 
     node: Node
     conf: Path
+    program: str
+    """What it is called: `tunnel`, or the name of the foreign program."""
 
     def up(self) -> None:
         """Set the interface up; packets can flow on return."""
@@ -115,6 +117,8 @@ class End(Protocol):
 
 class OurEnd:
     """`tunnel up` and `tunnel down`."""
+
+    program = "tunnel"
 
     def __init__(self, node: Node, conf: str, environment: dict[str, str] | None = None) -> None:
         self.node = node

@@ -6,19 +6,26 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from tunnel.lab.errors import LabUnavailableError
 
-INSIDE = "TUNNEL_LAB_ROOTLESS"
-"""Set in the environment of the process that runs inside."""
-
 _UNSHARE = ["unshare", "--user", "--map-root-user", "--net", "--mount", "--propagation", "private"]
+_CAP_NET_ADMIN, _CAP_SYS_ADMIN = 12, 21
 
 
 def is_needed() -> bool:
-    """Whether this process can only build a lab inside a user namespace."""
-    return os.geteuid() != 0 and INSIDE not in os.environ
+    """Whether this process can only build a lab inside a user namespace.
+
+    Told by its capabilities: a container's root may have none of those that matter.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            effective = int(line.split()[1], 16)
+            wanted = 1 << _CAP_NET_ADMIN | 1 << _CAP_SYS_ADMIN
+            return effective & wanted != wanted
+    return os.geteuid() != 0
 
 
 def check() -> None:
@@ -43,14 +50,35 @@ def check() -> None:
             raise LabUnavailableError(
                 f"the program {program} is missing", f"sudo apt-get install {package}"
             )
-    made = subprocess.run([*_UNSHARE, "true"], capture_output=True, text=True, check=False)
+    needed = is_needed()
+    command = [*_UNSHARE, "true"] if needed else ["unshare", "--net", "--mount", "true"]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode != 0:
         raise LabUnavailableError(
             f"namespaces cannot be made here: {made.stderr.strip()}",
-            "run it as root, or allow user namespaces: "
-            "sudo sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=15000 "
-            "kernel.apparmor_restrict_unprivileged_userns=0 (those that exist)",
+            _namespace_remedy() if needed else "give the container CAP_SYS_ADMIN and CAP_NET_ADMIN",
         )
+
+
+def _namespace_remedy() -> str:
+    """The settings that forbid user namespaces here, as commands that allow them."""
+    settings = [
+        f"sudo sysctl -w {name}={allowing}"
+        for name, forbidding, allowing in (
+            ("kernel.unprivileged_userns_clone", "0", "1"),
+            ("user.max_user_namespaces", "0", "15000"),
+            ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
+        )
+        if _sysctl(name) == forbidding
+    ]
+    return "run it as root (sudo make lab)" + "".join(f", or: {line}" for line in settings)
+
+
+def _sysctl(name: str) -> str | None:
+    try:
+        return Path("/proc/sys", *name.split(".")).read_text().strip()
+    except OSError:
+        return None
 
 
 def enter_user_namespace(command: Sequence[str]) -> NoReturn:
@@ -61,5 +89,4 @@ def enter_user_namespace(command: Sequence[str]) -> NoReturn:
     """
     check()
     script = 'mount -t tmpfs -o mode=755 tunnel-lab /run && mkdir /run/netns && exec "$@"'
-    environment = {**os.environ, INSIDE: "1"}
-    os.execvpe("unshare", [*_UNSHARE, "sh", "-c", script, "sh", *command], environment)
+    os.execvp("unshare", [*_UNSHARE, "sh", "-c", script, "sh", *command])

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tunnel.lab.errors import LabError
 from tunnel.lab.host import NETNS_DIRECTORY, end_host, remove_name
-from tunnel.lab.namespace import netns_inode, pids_in, start_time
+from tunnel.lab.namespace import netns_inode, outer_uid, pids_in, start_time
 
 PREFIX = "tl-"
 """Begins the name of every namespace of a lab: tl-ID-HOST."""
@@ -47,16 +47,6 @@ class LabState:
         temporary = directory / f".{self.id}.{os.getpid()}"
         temporary.write_text(json.dumps(asdict(self)))
         temporary.replace(directory / f"{self.id}.json")
-
-
-def outer_uid() -> int:
-    """Our user as seen outside of our user namespace; that is root's number only for root."""
-    inside = os.geteuid()
-    for line in Path("/proc/self/uid_map").read_text().splitlines():
-        first, outside, count = map(int, line.split())
-        if first <= inside < first + count:
-            return outside + inside - first
-    return inside
 
 
 def state_directory() -> Path:

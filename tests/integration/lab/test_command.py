@@ -1,0 +1,229 @@
+"""`tunnel lab`, as root and as an ordinary user."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tunnel.lab import Lab, state
+from tunnel.lab.host import NETNS_DIRECTORY
+from tunnel.lab.namespace import netns_inode, start_time
+
+pytestmark = [pytest.mark.root]
+
+ROOT = Path(__file__).parents[3]
+NOBODY = 65534
+AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+
+
+def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tunnel", "lab", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def check_steps(text: str, *, outer: int) -> None:
+    """Eight sightings of one ping and its reply, with the sizes that WireGuard's paper gives."""
+    report = json.loads(text)
+    seen = [(s["host"], s["interface"], s["direction"], s["size"]) for s in report["steps"]]
+    size = outer + 8 + 16 + 96 + 16
+    assert seen == [
+        ("A", "wg0", "out", 84),
+        ("A", "eth0", "out", size),
+        ("B", "eth0", "in", size),
+        ("B", "wg0", "in", 84),
+        ("B", "wg0", "out", 84),
+        ("B", "eth0", "out", size),
+        ("A", "eth0", "in", size),
+        ("A", "wg0", "in", 84),
+    ]
+    times = [step["microseconds"] for step in report["steps"]]
+    assert times == sorted(times)
+
+
+def test_both_crossings_are_shown_and_nothing_stays() -> None:
+    result = run()
+    assert result.returncode == 0, result.stderr
+    assert "84 + 20 IP + 8 UDP + 16 header + 12 padding + 16 tag = 156 bytes" in result.stdout
+    assert "starting tunnel on A" in result.stderr
+    assert "IP stack twice" in result.stdout
+
+
+def test_json_is_all_that_a_program_reads() -> None:
+    result = run("--json", "-6")
+    assert result.returncode == 0, result.stderr
+    check_steps(result.stdout, outer=40)
+    hosts = json.loads(result.stdout)["hosts"]
+    assert [host["program"] for host in hosts] == ["tunnel", "tunnel"]
+
+
+@pytest.mark.foreign("wireguard-go", "wg")
+def test_a_foreign_program_can_be_b() -> None:
+    result = run("--json", "--peer", "wireguard-go")
+    assert result.returncode == 0, result.stderr
+    check_steps(result.stdout, outer=20)
+    assert json.loads(result.stdout)["hosts"][1]["program"] == "wireguard-go"
+
+
+def test_shell_is_in_host_a(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHELL", "/bin/sh")
+    result = run("--shell", stdin="hostname\nping -c1 10.77.0.2 | grep received\nexit 3\n")
+    assert result.returncode == 0, result.stderr
+    assert "\nA\n1 packets transmitted, 1 received" in result.stdout
+
+
+def test_kept_lab_can_be_entered_and_taken_down() -> None:
+    result = run("--keep", "--json")
+    assert result.returncode == 0, result.stderr
+    lab_id = next(found.id for found in state.read_all() if found.kept)
+    name = f"{state.PREFIX}{lab_id}-A"
+    try:
+        inside = ["ip", "netns", "exec", name, "ping", "-c1", "-w5", "10.77.0.2"]
+        assert subprocess.run(inside, capture_output=True, check=False).returncode == 0
+    finally:
+        down = run("--down", lab_id)
+    assert down.returncode == 0, down.stderr
+    assert not (NETNS_DIRECTORY / name).exists()
+    again = run("--down", lab_id)
+    assert again.returncode == 1
+    assert f"there is no lab '{lab_id}'" in again.stderr
+
+
+@dataclass(frozen=True)
+class OrdinaryUser:
+    """Runs `tunnel lab` as nobody, in a mount namespace that can be prepared."""
+
+    directory: Path
+
+    def run(self, *arguments: str, prepare: str = ":") -> subprocess.CompletedProcess[str]:
+        """`prepare` is shell that runs as root first, in the private mount namespace."""
+        base = Path(sys.base_prefix).resolve()
+        here = {
+            "base": str(base),
+            "root": str(ROOT),
+            "venv": sys.prefix,
+            "dir": str(self.directory),
+        }
+        # The interpreter and this checkout may lie in a home that only its owner may enter: give
+        # this namespace its own view of them. Nothing of the machine's own is changed.
+        script = f"""
+set -e
+stash=$(mktemp -d -p "$dir")
+for path in "$base" "$root" "$venv"; do
+    mkdir -p "$stash$path"
+    mount --bind "$path" "$stash$path"
+done
+for top in /root /home; do
+    case "$base:$root:$venv" in
+    *$top/*) mount -t tmpfs -o mode=755 tmpfs $top ;;
+    esac
+done
+for path in "$base" "$root" "$venv"; do
+    [ -d "$path" ] && [ -n "$(ls -A "$path")" ] || {{
+        mkdir -p "$path"
+        mount --bind "$stash$path" "$path"
+    }}
+done
+{prepare}
+cd "$root"
+exec {" ".join(AS_NOBODY)} "$@"
+"""
+        command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"]
+        return subprocess.run(
+            [*command, sys.executable, "-m", "tunnel", "lab", *arguments],
+            env={
+                **os.environ,
+                **here,
+                "TMPDIR": str(self.directory),
+                "PYTHONDONTWRITEBYTECODE": "1",
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def labs(self) -> list[Path]:
+        """Files of this user's labs."""
+        return sorted(self.directory.glob(f"tunnel-lab-{NOBODY}/*.json"))
+
+
+OPEN_TUN = """
+mknod "$dir/tun" c 10 200
+chmod {mode} "$dir/tun"
+mount --bind "$dir/tun" /dev/net/tun
+"""
+
+
+@pytest.fixture
+def user() -> Iterator[OrdinaryUser]:
+    # pytest's own directories are closed to others.
+    directory = Path(tempfile.mkdtemp(prefix="tunnel-test-"))
+    directory.chmod(0o1777)
+    yield OrdinaryUser(directory)
+    shutil.rmtree(directory)
+
+
+def test_an_ordinary_user_has_a_lab(user: OrdinaryUser) -> None:
+    result = user.run("--json", prepare=OPEN_TUN.format(mode=666))
+    assert result.returncode == 0, result.stderr
+    check_steps(result.stdout, outer=20)
+    assert user.labs() == []
+
+
+def test_an_ordinary_users_lab_can_be_kept(user: OrdinaryUser) -> None:
+    result = user.run("--keep", prepare=OPEN_TUN.format(mode=666))
+    assert result.returncode == 0, result.stderr
+    (path,) = user.labs()
+    holders = json.loads(path.read_text())["holders"]
+    inode = netns_inode(f"/proc/{holders['A'][0]}/ns/net")
+    assert inode is not None
+    enter = next(line for line in result.stdout.splitlines() if "--user=" in line).split()[:-1]
+    try:
+        inside = subprocess.run(
+            [*AS_NOBODY, *enter, "ping", "-c1", "-w5", "10.77.0.2"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert inside.returncode == 0, inside.stderr
+        assert path.stem not in Lab.sweep()
+    finally:
+        down = user.run("--down", path.stem)
+    assert down.returncode == 0, down.stderr
+    assert all(start_time(pid) is None for pid, _ in holders.values())
+
+
+def test_a_closed_tun_is_named_with_the_remedy(user: OrdinaryUser) -> None:
+    result = user.run(prepare=OPEN_TUN.format(mode=600))
+    assert result.returncode == 1
+    assert "/dev/net/tun is not open to this user" in result.stderr
+    assert "remedy: run it as root" in result.stderr
+
+
+def test_forbidden_user_namespaces_are_named_with_the_remedy(user: OrdinaryUser) -> None:
+    # A file with the setting in question stands over the kernel's; unshare fails as it would.
+    prepare = OPEN_TUN.format(mode=666) + (
+        'mkdir "$dir/bin"; printf "#!/bin/sh\\necho unshare failed >&2; exit 1\\n" '
+        '>"$dir/bin/unshare"; chmod 755 "$dir/bin/unshare"; PATH=$dir/bin:$PATH\n'
+        'echo 0 >"$dir/limit"; mount --bind "$dir/limit" /proc/sys/user/max_user_namespaces'
+    )
+    result = user.run(prepare=prepare)
+    assert result.returncode == 1
+    assert "namespaces cannot be made here: unshare failed" in result.stderr
+    assert "sudo sysctl -w user.max_user_namespaces=15000" in result.stderr
+    assert "Traceback" not in result.stderr

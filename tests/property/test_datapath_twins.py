@@ -1,0 +1,200 @@
+"""The native datapath against the Python reference: the same calls give the same bytes.
+
+Both get the same frames, or the same hostile batch; results, drop counts, output bytes and counters
+must be equal. TUNNEL_FUZZ_SECONDS makes `test_long` go on for that long with fresh seeds.
+"""
+
+import os
+import time
+from random import Random, SystemRandom
+
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.property.packets import Flow, draw_frame, mangled
+from tunnel import datapath
+from tunnel.datapath import reference
+from tunnel.datapath.interface import (
+    MAX_DATAGRAM,
+    OPEN_OUT_SIZE,
+    REJECT_AFTER_MESSAGES,
+    SEAL_OUT_SIZE,
+    Offload,
+    Sealed,
+    Session,
+    SessionFactory,
+)
+
+KEY, LOCAL, REMOTE = bytes(range(32)), 0x01020304, 0xA0B0C0D0
+FUZZ_SECONDS = float(os.environ.get("TUNNEL_FUZZ_SECONDS") or 0)
+PAINT = 0x5A
+
+
+@pytest.fixture(scope="module")
+def native() -> SessionFactory:
+    """The compiled datapath; the tests skip where it was not built, and fail there in CI."""
+    try:
+        return datapath.load("native").session
+    except datapath.UnknownDatapathError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(error))
+
+
+def pair(native: SessionFactory, counter: int = 0) -> list[Session]:
+    return [
+        make(KEY, KEY, LOCAL, REMOTE, initial_counter=counter)
+        for make in (reference.Session, native)
+    ]
+
+
+def check_seal(native: SessionFactory, seed: int) -> None:
+    random = Random(seed)
+    counter = 0
+    if random.random() < 0.1:
+        counter = REJECT_AFTER_MESSAGES - random.randrange(60)
+    twins = pair(native, counter)
+    for _ in range(random.randint(1, 3)):
+        buffer, spans = bytearray(), []
+        for _ in range(random.choice((1, 1, 2, 5, 30))):
+            buffer += bytes(random.choice((0, 0, 3, 40_000)))
+            frame = draw_frame(random)
+            spans.append((len(buffer), len(buffer) + len(frame)))
+            buffer += frame
+        mtu = random.choice((1420, 1420, 1280, 1500, 65_535, 9000, 0))
+        size = random.choice((SEAL_OUT_SIZE, SEAL_OUT_SIZE, 70_000, 5000))
+        start = random.choice((0, 0, 7, size))
+        source = random.choice((bytes(buffer), buffer, memoryview(buffer)))
+        results: list[tuple[Sealed | None, bytes, int]] = []
+        for session in twins:
+            out = bytearray([PAINT]) * size
+            try:
+                sealed = session.seal(source, spans, mtu, out, start)
+            except datapath.SessionExhausted:
+                results.append((None, bytes(out), session.send_counter))
+                continue
+            end = sealed.batches[-1].end if sealed.batches else start
+            assert out[:start] + out[end:] == bytes([PAINT]) * (size - end + start)
+            results.append((sealed, bytes(out), session.send_counter))
+        assert results[0] == results[1]
+
+
+def draw_batch(random: Random, cipher: ChaCha20Poly1305, counter: int) -> tuple[bytes, int, int]:
+    """Return a batch of datagrams, its stride and the next counter."""
+    flows = [Flow.draw(random) for _ in range(random.choice((1, 1, 2, 4)))]
+    packets = []
+    for _ in range(random.choice((1, 2, 10, 40, 64, 90))):
+        packet = random.choice(flows).next_packet()
+        if random.random() < 0.02:
+            packet = random.choice((b"", random.randbytes(30), draw_frame(random)[10:300]))
+        packets.append(mangled(random, packet, 0.03))
+    length = max(map(len, packets))
+    if random.random() < 0.3:
+        length = max(length - random.randrange(50), 0)
+    batch = bytearray()
+    for packet in packets:
+        number = counter
+        if random.random() < 0.03:
+            jumps = (0, -1, -9000, -8128, 70, 9000, 2**64)
+            number = min(max(counter + random.choice(jumps), 0), 2**64 - 1)
+        plain = packet[:length].ljust(length, random.choice((b"\0", b"\0", b"x")))
+        nonce = bytes(4) + number.to_bytes(8, "little")
+        index = LOCAL if random.random() < 0.998 else REMOTE
+        datagram = bytearray((4, 0, 0, 0))
+        datagram += index.to_bytes(4, "little") + nonce[4:] + cipher.encrypt(nonce, plain, None)
+        if random.random() < 0.02:
+            datagram[random.choice((15, 16, -1, -20))] ^= 1
+        if len(batch) + len(datagram) > MAX_DATAGRAM:
+            break
+        batch += datagram
+        counter = max(counter, number if number < 2**60 else 0) + 1
+    if random.random() < 0.2:
+        del batch[len(batch) - random.randrange(min(len(batch), length + 32)) :]
+    stride = length + 32 if random.random() < 0.97 else random.randint(1, 2000)
+    return bytes(batch), stride, counter
+
+
+def check_open(native: SessionFactory, seed: int) -> None:
+    random = Random(seed)
+    twins = pair(native)
+    cipher = ChaCha20Poly1305(KEY)
+    counter = random.choice((0, 5, 8191, 2**40))
+    batches = []
+    for _ in range(random.randint(1, 4)):
+        batch, stride, counter = draw_batch(random, cipher, counter)
+        batches.append((batch, stride))
+    if random.random() < 0.2:
+        batches.append(batches[0])
+    for batch, stride in batches:
+        coalesce = Offload(random.choice((15, 15, 15, 0, 1, 2, 4, 8)))
+        ecn = random.choice((0, 0, 1, 2, 3))
+        padding = bytes(random.choice((0, 9)))
+        datagrams = bytearray(padding + batch + padding)
+        first, last = len(padding), len(padding) + len(batch)
+        before = bytes(datagrams)
+        results = []
+        for session in twins:
+            out = bytearray([PAINT]) * OPEN_OUT_SIZE
+            opened = session.open(
+                datagrams, first, last, stride, out, coalesce=coalesce, outer_ecn=ecn
+            )
+            assert datagrams == before
+            results.append((opened, bytes(out)))
+        assert results[0] == results[1]
+
+
+@given(st.integers(0, 2**64))
+@settings(deadline=None, max_examples=300)
+def test_seal(native: SessionFactory, seed: int) -> None:
+    check_seal(native, seed)
+
+
+@given(st.integers(0, 2**64))
+@settings(deadline=None, max_examples=300)
+def test_open(native: SessionFactory, seed: int) -> None:
+    check_open(native, seed)
+
+
+@given(st.lists(st.binary(max_size=120), max_size=5), st.integers(0, 9000))
+@settings(deadline=None)
+def test_seal_arbitrary_frames(native: SessionFactory, frames: list[bytes], mtu: int) -> None:
+    spans, at = [], 0
+    for frame in frames:
+        spans.append((at, at + len(frame)))
+        at += len(frame)
+    results = []
+    for session in pair(native):
+        out = bytearray(SEAL_OUT_SIZE)
+        results.append((session.seal(b"".join(frames), spans, mtu, out), out))
+    assert results[0] == results[1]
+
+
+@given(st.binary(max_size=300), st.integers(1, 400), st.booleans())
+@settings(deadline=None)
+def test_open_arbitrary_bytes(
+    native: SessionFactory, junk: bytes, stride: int, addressed: bool
+) -> None:
+    if addressed:
+        junk = b"\4\0\0\0" + LOCAL.to_bytes(4, "little") + junk
+    results = []
+    for session in pair(native):
+        out = bytearray(len(junk))
+        results.append((session.open(junk, 0, len(junk), stride, out), out))
+    assert results[0] == results[1]
+
+
+@pytest.mark.skipif(not FUZZ_SECONDS, reason="TUNNEL_FUZZ_SECONDS is not set")
+@pytest.mark.timeout(FUZZ_SECONDS + 60)
+def test_long(native: SessionFactory) -> None:
+    seeds = SystemRandom()
+    end = time.monotonic() + FUZZ_SECONDS
+    while time.monotonic() < end:
+        seed = seeds.getrandbits(64)
+        try:
+            check_seal(native, seed)
+            check_open(native, seed)
+        except BaseException as error:
+            error.add_note(f"seed {seed}")
+            raise

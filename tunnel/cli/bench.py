@@ -1,0 +1,107 @@
+"""`tunnel bench`: how fast it is here, beside whatever else is installed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from tunnel import datapath
+from tunnel.lab import LabError, bench, chart, rootless
+from tunnel.lab.contenders import Bare, Contender, OpenVpn, Ours, WireGuardGo
+
+app = typer.Typer()
+
+
+@app.command(name="bench")
+def bench_command(
+    peer: Annotated[
+        list[Path] | None,
+        typer.Option(help="A wireguard-go-like program to measure too; may be repeated."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each is measured.")] = 3,
+    seconds: Annotated[float, typer.Option(min=0.5, help="Length of each load.")] = 3.0,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Measure only contenders whose name has this in it; may be repeated."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Write a bar chart (SVG) to this file.")] = None,
+) -> None:
+    """Measure this machine: ours, wireguard-go, OpenVPN and the bare cable, in turn.
+
+    Two hosts in network namespaces, both ends on the same cores. Medians over the rounds; the
+    ratios in one run are what can be compared, not the figures of two runs.
+    """
+    errors = Console(stderr=True)
+    contenders = _contenders(peer or [], only or [], errors)
+    try:
+        rootless.check()
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeRemainingColumn(),
+            console=errors,
+            transient=True,
+        ) as bar:
+            task = bar.add_task("", total=rounds * len(contenders) * bench.STEPS)
+            figures = bench.measure(
+                contenders,
+                rounds=rounds,
+                seconds=seconds,
+                progress=lambda what, steps: bar.update(task, description=what, advance=steps),
+            )
+    except LabError as error:
+        typer.echo(f"tunnel: {error}", err=True)
+        raise typer.Exit(1) from None
+    middle = bench.medians(figures)
+    if plot is not None:
+        title = f"tunnel bench: medians of {rounds} rounds, both ends on this machine"
+        plot.write_text(chart.draw(bench.METRICS, middle, title=title), encoding="utf-8")
+    if as_json:
+        report = {"rounds": rounds, "seconds": seconds, "figures": figures, "medians": middle}
+        typer.echo(json.dumps(report, indent=2))
+        return
+    _print_table(middle)
+
+
+def _contenders(peers: list[Path], only: list[str], errors: Console) -> list[Contender]:
+    wanted: list[Contender] = [Ours(name) for name in datapath.available()]
+    wanted += [WireGuardGo(), *(WireGuardGo(str(path)) for path in peers), OpenVpn(), Bare()]
+    chosen = []
+    for contender in wanted:
+        if only and not any(word in contender.name for word in only):
+            continue
+        missing = contender.missing()
+        if missing is None:
+            chosen.append(contender)
+        else:
+            errors.print(f"left out: {missing}")
+    return chosen
+
+
+def _print_table(medians: dict[str, dict[str, float]]) -> None:
+    """Figures, and in brackets the ratio of the first contender to each of the others."""
+    names = list(medians)
+    first = names[0]
+    table = Table(title=f"medians; in brackets {first} ÷ the other")
+    table.add_column("")
+    for name in names:
+        table.add_column(name, justify="right")
+    for metric in bench.METRICS:
+        cells = []
+        for name in names:
+            value, ours = medians[name].get(metric.key), medians[first].get(metric.key)
+            if value is None:
+                cells.append("–")
+            elif name == first or not value or ours is None:
+                cells.append(chart.number(value))
+            else:
+                cells.append(f"{chart.number(value)} ({ours / value:.2f})")
+        table.add_row(f"{metric.title} [{metric.unit}]", *cells)
+    Console(highlight=False, width=max(100, 40 + 22 * len(names))).print(table)

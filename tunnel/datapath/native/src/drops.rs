@@ -1,0 +1,108 @@
+//! Why a packet went no further: the counters of `tunnel/datapath/drops.py`.
+
+/// One reason for each way in which a frame or a datagram can be refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drop {
+    /// A frame without room for the virtio header and one byte of packet.
+    Truncated,
+    /// The first nibble is neither 4 nor 6.
+    IpVersion,
+    /// A header does not fit, or the packet's own length is more than there are bytes.
+    IpLength,
+    /// An unknown kind of segmentation, or one that does not fit the packet.
+    GsoType,
+    /// Segmentation into pieces of zero bytes.
+    GsoSize,
+    /// The checksum fields of the virtio header point to the wrong place.
+    ChecksumOffset,
+    /// A packet which no UDP datagram can carry.
+    TooLong,
+    /// One frame that would be sealed into more than `SEAL_OUT_SIZE` bytes.
+    TooManySegments,
+    /// A counter at or past the message limit of a session.
+    CounterLimit,
+    /// A counter seen before, or too old for the window to tell.
+    Replay,
+    /// The Poly1305 tag does not match.
+    Authentication,
+    /// Congestion experienced outside, while the packet inside knows no ECN.
+    Ecn,
+}
+
+impl Drop {
+    /// Every reason, in the order of the discriminants.
+    pub const ALL: [Drop; 12] = [
+        Drop::Truncated,
+        Drop::IpVersion,
+        Drop::IpLength,
+        Drop::GsoType,
+        Drop::GsoSize,
+        Drop::ChecksumOffset,
+        Drop::TooLong,
+        Drop::TooManySegments,
+        Drop::CounterLimit,
+        Drop::Replay,
+        Drop::Authentication,
+        Drop::Ecn,
+    ];
+
+    /// The name of the counter.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Drop::Truncated => "truncated",
+            Drop::IpVersion => "ip-version",
+            Drop::IpLength => "ip-length",
+            Drop::GsoType => "gso-type",
+            Drop::GsoSize => "gso-size",
+            Drop::ChecksumOffset => "checksum-offset",
+            Drop::TooLong => "too-long",
+            Drop::TooManySegments => "too-many-segments",
+            Drop::CounterLimit => "counter-limit",
+            Drop::Replay => "replay",
+            Drop::Authentication => "authentication",
+            Drop::Ecn => "ecn",
+        }
+    }
+}
+
+/// How often each reason occurred in one call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drops([u32; Drop::ALL.len()]);
+
+impl Drops {
+    /// Count one drop.
+    pub fn add(&mut self, reason: Drop) {
+        self.0[reason as usize] += 1;
+    }
+
+    /// How often this reason occurred.
+    pub fn count(&self, reason: Drop) -> u32 {
+        self.0[reason as usize]
+    }
+
+    /// The reasons that occurred, with their counts.
+    pub fn iter(&self) -> impl Iterator<Item = (Drop, u32)> + '_ {
+        Drop::ALL
+            .into_iter()
+            .zip(self.0)
+            .filter(|&(_, count)| count > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_by_name() {
+        for (index, reason) in Drop::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+        }
+        let mut drops = Drops::default();
+        drops.add(Drop::Replay);
+        drops.add(Drop::Replay);
+        drops.add(Drop::Ecn);
+        let seen: Vec<_> = drops.iter().map(|(reason, n)| (reason.name(), n)).collect();
+        assert_eq!(seen, [("replay", 2), ("ecn", 1)]);
+    }
+}

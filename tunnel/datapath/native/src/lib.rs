@@ -1,0 +1,18 @@
+//! The compiled twin of tunnel's Python datapath.
+//!
+//! `tunnel/datapath/interface.py` states what every function here does; the Python reference is the
+//! oracle of its tests. The core is plain Rust over byte slices. `python`, behind the feature of
+//! that name, is the extension module around it.
+
+pub mod batches;
+pub mod checksum;
+pub mod coalesce;
+pub mod drops;
+pub mod ip;
+pub mod limits;
+#[cfg(feature = "python")]
+mod python;
+pub mod replay;
+pub mod session;
+pub mod split;
+pub mod virtio;

@@ -1,0 +1,251 @@
+//! One session's transport keys, counters and replay window: seal and open over buffers
+//! (whitepaper, section 5.4.6).
+
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+
+use crate::batches::{self, Batch};
+use crate::coalesce::{Coalescer, Offload};
+use crate::drops::{Drop, Drops};
+use crate::ip;
+use crate::limits::{HEADER, OVERHEAD, REJECT_AFTER_MESSAGES, TAG};
+use crate::replay::Replay;
+use crate::split::Plan;
+
+/// Type 4 and three reserved bytes.
+const TRANSPORT: [u8; 4] = [4, 0, 0, 0];
+
+/// The session has sealed all the messages its keys are good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exhausted;
+
+/// What `Session::seal` did; see `interface.Sealed`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sealed {
+    /// In the order of sending.
+    pub batches: Vec<Batch>,
+    /// Frames taken.
+    pub consumed: usize,
+    /// Datagrams sealed.
+    pub packets: usize,
+    /// Frames dropped.
+    pub drops: Drops,
+}
+
+/// What `Session::open` did; see `interface.Opened`, which adds the frames.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// Bytes of datagrams taken.
+    pub consumed: usize,
+    /// Datagrams authenticated and new.
+    pub packets: usize,
+    /// Those without a packet inside.
+    pub keepalives: usize,
+    /// Bytes of those datagrams.
+    pub wire_bytes: usize,
+    /// Bytes of the packets handed on.
+    pub payload_bytes: usize,
+    /// Datagrams dropped.
+    pub drops: Drops,
+}
+
+/// A pair of transport keys with its state.
+#[derive(Debug)]
+pub struct Session {
+    send: LessSafeKey,
+    receive: LessSafeKey,
+    local_index: u32,
+    remote_index: u32,
+    send_counter: u64,
+    replay: Replay,
+}
+
+fn nonce(counter: u64) -> Nonce {
+    let mut bytes = [0; 12];
+    bytes[4..].copy_from_slice(&counter.to_le_bytes());
+    Nonce::assume_unique_for_key(bytes)
+}
+
+impl Session {
+    /// A session of two 32-byte keys; `None` if one is not.
+    pub fn new(
+        send_key: &[u8],
+        receive_key: &[u8],
+        local_index: u32,
+        remote_index: u32,
+        initial_counter: u64,
+    ) -> Option<Session> {
+        let key = |bytes| UnboundKey::new(&CHACHA20_POLY1305, bytes).ok();
+        Some(Session {
+            send: LessSafeKey::new(key(send_key)?),
+            receive: LessSafeKey::new(key(receive_key)?),
+            local_index,
+            remote_index,
+            send_counter: initial_counter,
+            replay: Replay::default(),
+        })
+    }
+
+    /// Messages sealed so far, which is also the counter of the next one.
+    pub fn send_counter(&self) -> u64 {
+        self.send_counter
+    }
+
+    /// Receiver index of the datagrams that `open` takes.
+    pub fn local_index(&self) -> u32 {
+        self.local_index
+    }
+
+    /// Receiver index written into sealed datagrams.
+    pub fn remote_index(&self) -> u32 {
+        self.remote_index
+    }
+
+    /// Seal the padded packet that `write` puts into the datagram `slot`.
+    fn seal_one(
+        &mut self,
+        slot: &mut [u8],
+        write: impl FnOnce(&mut [u8]),
+    ) -> Result<(), Exhausted> {
+        let inner = slot.len() - OVERHEAD;
+        let (header, rest) = slot.split_at_mut(HEADER);
+        let (packet, tag) = rest.split_at_mut(inner);
+        header[..4].copy_from_slice(&TRANSPORT);
+        header[4..8].copy_from_slice(&self.remote_index.to_le_bytes());
+        header[8..].copy_from_slice(&self.send_counter.to_le_bytes());
+        write(packet);
+        let sealed = self
+            .send
+            .seal_in_place_separate_tag(nonce(self.send_counter), Aad::empty(), packet)
+            // Only for messages of 256 GiB, which no slot is.
+            .map_err(|_| Exhausted)?;
+        self.send_counter += 1;
+        tag.copy_from_slice(sealed.as_ref());
+        Ok(())
+    }
+
+    /// Seal an empty message.
+    pub fn seal_keepalive(&mut self) -> Result<[u8; OVERHEAD], Exhausted> {
+        let mut datagram = [0; OVERHEAD];
+        if self.send_counter >= REJECT_AFTER_MESSAGES {
+            return Err(Exhausted);
+        }
+        self.seal_one(&mut datagram, |_| ())?;
+        Ok(datagram)
+    }
+
+    /// Turn the frames at `spans` of `frames` into datagrams, written from the start of `out`,
+    /// which grows when needed but holds at most `room` bytes of datagrams. Batches are numbered as
+    /// if `out` began at `base`. Spans must lie inside `frames`.
+    pub fn seal(
+        &mut self,
+        frames: &[u8],
+        spans: &[(usize, usize)],
+        mtu: usize,
+        out: &mut Vec<u8>,
+        room: usize,
+        base: usize,
+    ) -> Result<Sealed, Exhausted> {
+        let mut result = Sealed::default();
+        let mut at = 0;
+        for &(start, end) in spans {
+            let plan = match Plan::new(&frames[start..end], mtu) {
+                Ok(plan) => plan,
+                Err(reason) => {
+                    result.drops.add(reason);
+                    result.consumed += 1;
+                    continue;
+                }
+            };
+            let (segments, length) = (plan.segments(), plan.sealed_length());
+            if length > room - at {
+                break;
+            }
+            if REJECT_AFTER_MESSAGES.saturating_sub(self.send_counter) < segments as u64 {
+                if result.consumed == 0 {
+                    return Err(Exhausted);
+                }
+                break;
+            }
+            if out.len() < at + length {
+                out.resize(at + length, 0);
+            }
+            for number in 0..segments {
+                let size = plan.padded_length(number) + OVERHEAD;
+                self.seal_one(&mut out[at..at + size], |packet| plan.write(number, packet))?;
+                batches::push(&mut result.batches, base + at, size, plan.ecn());
+                at += size;
+            }
+            result.packets += segments;
+            result.consumed += 1;
+        }
+        Ok(result)
+    }
+
+    /// Open the datagrams of `batch`, cut every `stride` bytes, in place, and add their packets to
+    /// `frames`, which refers to the places in `batch` where they now stand.
+    pub fn open(
+        &mut self,
+        batch: &mut [u8],
+        stride: usize,
+        offload: Offload,
+        outer_ecn: u8,
+        frames: &mut Coalescer,
+    ) -> Opened {
+        let mut result = Opened::default();
+        let mut receiver = [4, 0, 0, 0, 0, 0, 0, 0];
+        receiver[4..].copy_from_slice(&self.local_index.to_le_bytes());
+        while result.consumed < batch.len() {
+            let start = result.consumed;
+            let length = stride.min(batch.len() - start);
+            let datagram = &mut batch[start..start + length];
+            if length < OVERHEAD || datagram[..8] != receiver {
+                break;
+            }
+            result.consumed += length;
+            match self.open_one(datagram, outer_ecn, &mut result) {
+                Ok(0) => result.keepalives += 1,
+                Ok(packet) => {
+                    result.payload_bytes += packet;
+                    frames.add(batch, start + HEADER, packet, offload);
+                }
+                Err(reason) => result.drops.add(reason),
+            }
+        }
+        result
+    }
+
+    /// Decrypt one datagram in place; returns the length of its packet, 0 for a keepalive.
+    fn open_one(
+        &mut self,
+        datagram: &mut [u8],
+        outer_ecn: u8,
+        result: &mut Opened,
+    ) -> Result<usize, Drop> {
+        let length = datagram.len();
+        let (header, sealed) = datagram.split_at_mut(HEADER);
+        let mut counter = [0; 8];
+        counter.copy_from_slice(&header[8..]);
+        let counter = u64::from_le_bytes(counter);
+        if counter >= REJECT_AFTER_MESSAGES {
+            return Err(Drop::CounterLimit);
+        }
+        if !self.replay.is_new(counter) {
+            return Err(Drop::Replay);
+        }
+        let plaintext = self
+            .receive
+            .open_in_place(nonce(counter), Aad::empty(), sealed)
+            .map_err(|_| Drop::Authentication)?;
+        debug_assert_eq!(plaintext.len() + HEADER + TAG, length);
+        // Only now: a forged counter must not move the window.
+        self.replay.mark(counter);
+        result.packets += 1;
+        result.wire_bytes += length;
+        if plaintext.is_empty() {
+            return Ok(0);
+        }
+        let length = ip::packet_length(plaintext)?;
+        ip::decapsulate_ecn(&mut plaintext[..length], outer_ecn)?;
+        Ok(length)
+    }
+}

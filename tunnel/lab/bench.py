@@ -1,0 +1,202 @@
+"""Measurements of what joins two hosts of a lab: throughput, packets, round trips, cost.
+
+Both ends share the machine, and the machine is shared with others: a figure by itself says little.
+What counts is the ratio of two contenders measured in turn, round by round, in one run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from tunnel.lab.contenders import A_OUTER, B_OUTER, Contender
+from tunnel.lab.errors import LabError
+from tunnel.lab.host import Host
+from tunnel.lab.topology import Lab
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PING_TIME = re.compile(r"time=([0-9.]+) ms")
+_RSS = re.compile(r"^VmRSS:\s+(\d+) kB", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure: `key` for programs, `title` for people; `higher` says which way is better."""
+
+    key: str
+    title: str
+    unit: str
+    higher: bool = True
+
+
+METRICS = (
+    Metric("tcp", "TCP, one stream", "Gbit/s"),
+    Metric("tcp8", "TCP, eight streams", "Gbit/s"),
+    Metric("tcp_both", "TCP, both directions, sum", "Gbit/s"),
+    Metric("udp1300", "UDP 1,300 B delivered, saturated", "kpackets/s"),
+    Metric("udp64", "UDP 64 B delivered, saturated", "kpackets/s"),
+    Metric("udp1300_loss", "UDP 1,300 B lost at 100 Mbit/s", "%", False),
+    Metric("udp64_loss", "UDP 64 B lost at 10,000/s", "%", False),
+    Metric("rtt_p50", "round trip, idle, p50", "µs", False),
+    Metric("rtt_p99", "round trip, idle, p99", "µs", False),
+    Metric("rtt_loaded_p50", "round trip under TCP, p50", "µs", False),
+    Metric("rtt_loaded_p99", "round trip under TCP, p99", "µs", False),
+    Metric("cpu", "CPU of both ends per GB", "s", False),
+    Metric("rss", "memory of one end", "MiB", False),
+    Metric("first_ping", "from up to first ping", "s", False),
+)
+
+
+@dataclass
+class Bench:
+    """Two hosts and one contender between them. `seconds` is the length of each load."""
+
+    a: Host
+    b: Host
+    contender: Contender
+    seconds: float = 3.0
+
+    def run(self) -> Iterator[dict[str, float]]:
+        """Set the contender up and measure; gives back figures by metric key as they come."""
+        self.contender.prepare(self.a, self.b)
+        yield {"first_ping": self._first_ping()}
+        yield self._idle_round_trips()
+        # The first load warms everything up and is not counted.
+        self._iperf(seconds=min(1.0, self.seconds))
+        yield self._tcp()
+        yield {"tcp8": _gbits(self._iperf("-P", "8"))}
+        yield {"tcp_both": self._both_directions()}
+        yield self._loaded_round_trips()
+        yield {"udp1300": self._udp_delivered(1300)}
+        yield {"udp64": self._udp_delivered(64)}
+        yield {"udp1300_loss": self._udp_loss(1300, "100M")}
+        yield {"udp64_loss": self._udp_loss(64, str(10_000 * 64 * 8))}
+
+    def _first_ping(self) -> float:
+        began = time.perf_counter()
+        self.contender.up()
+        self.a.run(["ping", "-n", "-c", "1", "-w", "10", "-i", "0.01", self.contender.target])
+        return time.perf_counter() - began
+
+    def _idle_round_trips(self) -> dict[str, float]:
+        times = self._pings(count=500, interval="0.002")
+        return {"rtt_p50": median(times), "rtt_p99": quantiles(times, n=100)[98]}
+
+    def _loaded_round_trips(self) -> dict[str, float]:
+        count = max(20, int(self.seconds / 0.01))
+        load = self._start_iperf("-t", str(self.seconds + 1))
+        times = self._pings(count=count, interval="0.01")
+        load.wait(self.seconds + 30)
+        return {"rtt_loaded_p50": median(times), "rtt_loaded_p99": quantiles(times, n=100)[98]}
+
+    def _pings(self, *, count: int, interval: str) -> list[float]:
+        """Round trips in microseconds."""
+        command = ["ping", "-n", "-c", str(count), "-i", interval, "-W", "2"]
+        printed = self.a.run(
+            [*command, self.contender.target], timeout=self.seconds + 60, check=False
+        ).stdout
+        times = [float(text) * 1000 for text in _PING_TIME.findall(printed)]
+        if len(times) < 2:
+            raise LabError(f"{self.contender.name}: no answer to pings:\n{printed}")
+        return times
+
+    def _tcp(self) -> dict[str, float]:
+        pids = [*self.a.pids(), *self.b.pids()]
+        before = sum(map(_cpu_seconds, pids))
+        result = self._iperf()
+        spent = sum(map(_cpu_seconds, pids)) - before
+        figures = {"tcp": _gbits(result)}
+        if pids:
+            figures["cpu"] = spent / (result["end"]["sum_received"]["bytes"] / 1e9)
+            figures["rss"] = sum(map(_rss_mib, self.a.pids()))
+        return figures
+
+    def _both_directions(self) -> float:
+        end = self._iperf("--bidir")["end"]
+        sums = (end["sum_received"], end["sum_received_bidir_reverse"])
+        return sum(float(each["bits_per_second"]) for each in sums) / 1e9
+
+    def _udp_delivered(self, size: int) -> float:
+        """Thousands of packets a second that arrived, out of as many as could be sent."""
+        end = self._iperf("-u", "-l", str(size), "-b", "0")["end"]["sum"]
+        return float(end["packets"] - end["lost_packets"]) / float(end["seconds"]) / 1000
+
+    def _udp_loss(self, size: int, rate: str) -> float:
+        return float(self._iperf("-u", "-l", str(size), "-b", rate)["end"]["sum"]["lost_percent"])
+
+    def _iperf(self, *arguments: str, seconds: float | None = None) -> dict[str, Any]:
+        """Run iperf3 from A to a fresh server on B; its JSON."""
+        length = self.seconds if seconds is None else seconds
+        process = self._start_iperf("-J", "-t", str(length), *arguments)
+        process.wait(length + 60)
+        result: dict[str, Any] = json.loads(process.log())
+        if "error" in result:
+            raise LabError(
+                f"{self.contender.name}: iperf3 {' '.join(arguments)}: {result['error']}"
+            )
+        return result
+
+    def _start_iperf(self, *arguments: str) -> Any:
+        server = self.b.popen(["iperf3", "-s", "-1", "--forceflush"])
+        server.wait_for_output("Server listening")
+        return self.a.popen(["iperf3", "-c", self.contender.target, *arguments])
+
+
+def measure(
+    contenders: list[Contender],
+    *,
+    rounds: int,
+    seconds: float,
+    progress: Callable[[str, int], None] = lambda what, steps: None,
+) -> dict[str, dict[str, list[float]]]:
+    """Every contender in turn, round by round; figures by contender's name and metric key.
+
+    `progress` is told what goes on, and by how many of `STEPS` it moved.
+    """
+    figures: dict[str, dict[str, list[float]]] = {each.name: {} for each in contenders}
+    for number in range(1, rounds + 1):
+        for contender in contenders:
+            title = f"round {number} of {rounds}: {contender.name}"
+            progress(title, 0)
+            with Lab() as lab:
+                a, b = lab.host("a"), lab.host("b")
+                lab.link(a, b, [f"{A_OUTER}/24"], [f"{B_OUTER}/24"])
+                for found in Bench(a, b, contender, seconds).run():
+                    progress(title, 1)
+                    for key, value in found.items():
+                        figures[contender.name].setdefault(key, []).append(value)
+    return figures
+
+
+STEPS = 10
+"""How often `measure` reports a step for one contender in one round."""
+
+
+def medians(figures: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:
+    """The median over the rounds of every figure."""
+    return {
+        name: {key: median(values) for key, values in found.items()}
+        for name, found in figures.items()
+    }
+
+
+def _gbits(result: dict[str, Any]) -> float:
+    return float(result["end"]["sum_received"]["bits_per_second"]) / 1e9
+
+
+def _cpu_seconds(pid: int) -> float:
+    """User and system time of a process with all its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _rss_mib(pid: int) -> float:
+    found = _RSS.search(Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) / 1024 if found else 0.0
