@@ -16,18 +16,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import signal
 from collections.abc import AsyncIterator, Callable
 
 import trio
 
-from tunnel import datapath, eventlog, host, peers, reloading, saving, surroundings
+from tunnel import datapath, eventlog, host, peers, reloading, saving, signals, surroundings
 from tunnel.answers import control_socket
 from tunnel.config import TunnelConfig
 from tunnel.engine import Engine
 from tunnel.errors import SETUP_ERRORS, AlreadyRunningError, DaemonError, unwrapped
-from tunnel.feed import Feed
+from tunnel.feed import Feed, watch_drops
 from tunnel.io.errors import TunDeleted
 from tunnel.io.tun import TSO, USO, Tun, TunOffload
 from tunnel.io.udp import Udp
@@ -44,9 +42,6 @@ log = logging.getLogger("tunnel")
 
 LOGGED_CHANGES = 20
 """Changes of a reload that have a line in the log; a long list would keep packets waiting."""
-
-DROPS_PERIOD = 1.0
-"""Seconds between two `drops` events."""
 
 
 class Daemon:
@@ -92,7 +87,7 @@ class Daemon:
         with unwrapped(*SETUP_ERRORS), hold(self.name):
             async with control_socket(self), trio.open_nursery() as nursery:
                 if handle_signals:
-                    await nursery.start(self._follow_signals)
+                    await nursery.start(signals.follow, self.stop, self._reload_on_signal)
                 try:
                     with self._life:
                         await self._live(ready)
@@ -138,7 +133,7 @@ class Daemon:
                     self.engine = engine
                     engine.settle()
                     nursery.start_soon(self.names.run, engine)
-                    nursery.start_soon(self._watch_drops, engine)
+                    nursery.start_soon(watch_drops, self.feed, engine.drops)
                     await self._run_hooks("PostUp", interface.post_up)
                     self._is_up = True
                     log.info("%s is up, UDP port %d", self.name, udp.port)
@@ -284,36 +279,9 @@ class Daemon:
             kind, details = record
             self.feed.publish(kind, **details)
 
-    async def _watch_drops(self, engine: Engine) -> None:
-        """Tell subscribers which packets were dropped; costs nothing when there are none."""
-        while True:
-            await self.feed.wait_wanted()
-            before = engine.drops()
-            await trio.sleep(DROPS_PERIOD)
-            now = engine.drops()
-            new = {reason: n - before.get(reason, 0) for reason, n in now.items()}
-            new = {reason: n for reason, n in new.items() if n > 0}
-            if new:
-                self.feed.publish("drops", new=new, total=now)
-
-    async def _follow_signals(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        # Without a terminal there is nobody to hang up: SIGHUP means what it means to daemons.
-        stopping = {signal.SIGINT, signal.SIGTERM}
-        if os.isatty(0):
-            stopping.add(signal.SIGHUP)
-        with trio.open_signal_receiver(*stopping, signal.SIGHUP) as signals:
-            async with trio.open_nursery() as nursery:
-                task_status.started()
-                async for number in signals:
-                    if number in stopping:
-                        self.stop()
-                    elif self._changing.statistics().tasks_waiting == 0:
-                        # A reload that waits will read what this signal is about.
-                        nursery.start_soon(self._reload_on_signal)
-
     async def _reload_on_signal(self) -> None:
+        if self._changing.statistics().tasks_waiting:
+            return  # the reload that waits will read what this signal is about
         with contextlib.suppress(*SETUP_ERRORS):  # logged by then
             await self.reload()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import trio
@@ -16,6 +16,9 @@ QUEUE = 256
 """Events that wait for one subscriber; more are lost and counted."""
 
 MAX_SUBSCRIBERS = 16
+
+DROPS_PERIOD = 1.0
+"""Seconds between two `drops` events."""
 
 
 class TooManySubscribersError(Exception):
@@ -114,3 +117,19 @@ class Feed:
     async def wait_idle(self) -> None:
         """Return when there is none."""
         await self._idle.wait()
+
+
+async def watch_drops(feed: Feed, count: Callable[[], dict[str, int]]) -> None:
+    """Tell subscribers which packets were dropped, `count()` being the packets by reason so far.
+
+    Costs nothing while there are no subscribers.
+    """
+    while True:
+        await feed.wait_wanted()
+        before = count()
+        await trio.sleep(DROPS_PERIOD)
+        now = count()
+        new = {reason: packets - before.get(reason, 0) for reason, packets in now.items()}
+        new = {reason: packets for reason, packets in new.items() if packets > 0}
+        if new:
+            feed.publish("drops", new=new, total=now)
