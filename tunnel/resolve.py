@@ -45,5 +45,6 @@ async def resolve(endpoint: EndpointConfig, *, tries: int = TRIES) -> list[Endpo
             pause = min(pause * 1.2, LONGEST_PAUSE)
         else:
             # The third kind of address is that of a Python built without IPv6.
-            return [Endpoint.from_sockaddr(cast(SockAddr, sockaddr)) for *_, sockaddr in found]
+            endpoints = [Endpoint.from_sockaddr(cast(SockAddr, address)) for *_, address in found]
+            return list(dict.fromkeys(endpoints))
     raise AssertionError("unreachable")

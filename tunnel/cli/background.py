@@ -1,21 +1,34 @@
 """`tunnel up` without `--foreground`: a daemon of its own session, and word of when it is ready.
 
 The parent starts `tunnel up --foreground` with a pipe; the child writes `ready` to it once packets
-can flow. A child that ends before it does has put the reason into its log.
+can flow, or the reason why they never will. Its log is a file of bounded size: /run is memory.
 """
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
 import subprocess
 import sys
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tunnel.config import TunnelConfig
 from tunnel.control.json_socket import RUN_FOLDER
+from tunnel.lock import unwritable
 
 READY = b"ready\n"
+
+LOG_BYTES = 1 << 20
+"""Size at which a log becomes NAME.log.1, and the one before it goes."""
+
+MAX_REASON = 60_000
+"""Bytes that surely fit the pipe, so that nobody waits."""
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 class StartError(Exception):
@@ -35,6 +48,12 @@ class Readiness:
             os.write(self._fd, READY)
             self._close()
 
+    def failed(self, reason: str) -> None:
+        """Tell the parent that it will not come up."""
+        if self._fd >= 0:
+            os.write(self._fd, reason.encode(errors="replace")[:MAX_REASON])
+            self._close()
+
     def _close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
@@ -52,46 +71,66 @@ class Readiness:
         self._close()
 
 
+def avoid_pauses() -> None:
+    """Keep the interpreter from stopping for so long that TCP believes a packet was lost.
+
+    For a process that does nothing but carry packets, once everything is loaded.
+    """
+    # What is loaded stays: looking through it for garbage takes 40 ms each time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5_000, 20, 100)
+    # Worker threads (routes, files) give the event loop its turn after this long, not after 5 ms.
+    sys.setswitchinterval(0.0005)
+
+
+def log_to_file(path: Path, *, verbose: bool) -> None:
+    """Send all log messages to `path`, which is kept below `LOG_BYTES`.
+
+    A full disk costs messages, never the tunnel.
+    """
+    logging.raiseExceptions = False
+    handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
+    logging.basicConfig(
+        handlers=[handler], level=logging.DEBUG if verbose else logging.INFO, format=LOG_FORMAT
+    )
+
+
 def start(config: TunnelConfig, *, verbose: bool) -> int:
     """Start the daemon of `config` and wait until it is ready; its process id.
 
-    Its log is /run/tunnel/NAME.log, begun anew each time. Raises StartError.
+    Its log is /run/tunnel/NAME.log. Raises StartError.
     """
     assert config.path is not None
     log_path = RUN_FOLDER / f"{config.name}.log"
     try:
         RUN_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
-        log = os.open(log_path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StartError(
-            f"cannot write the log {log_path}: {error.strerror}; run it as root (sudo)"
-        ) from error
-    began = os.fstat(log).st_size
+        raise StartError(str(unwritable(log_path, error))) from error
     reading, writing = os.pipe()
-    command = [sys.executable, "-m", "tunnel", "up", "--foreground", f"--ready-fd={writing}"]
+    command = [sys.executable, "-m", "tunnel", "up", "--foreground"]
+    command += [f"--ready-fd={writing}", f"--log-file={log_path}"]
     try:
         child = subprocess.Popen(
             [*command, *(["--verbose"] if verbose else []), str(config.path.resolve())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            # For what Python itself has to say, such as a traceback.
             stderr=log,
             pass_fds=(writing,),
             start_new_session=True,
         )
-        os.close(writing)
-        with open(reading, "rb") as pipe:
-            if pipe.read() == READY:
-                return child.pid
-        child.wait()
-        os.lseek(log, began, os.SEEK_SET)
-        reason = os.read(log, 65536).decode(errors="replace").strip()
-        raise StartError(_last_words(reason) or f"the daemon ended with {child.returncode}")
+    except OSError as error:
+        os.close(reading)
+        raise StartError(f"cannot start the daemon: {error.strerror}") from error
     finally:
         os.close(log)
-
-
-def _last_words(log: str) -> str:
-    """What the child printed as its reason: everything from the last `tunnel: ` on."""
-    marker = "tunnel: "
-    place = log.rfind("\n" + marker) + 1 if "\n" + marker in log else 0
-    return log[place:].removeprefix(marker)
+        os.close(writing)
+    with open(reading, "rb") as pipe:
+        said = pipe.read()
+    if said == READY:
+        return child.pid
+    status = child.wait()
+    reason = said.decode(errors="replace").strip()
+    raise StartError(reason or f"the daemon ended with status {status}; see {log_path}")

@@ -6,22 +6,19 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import trio
 import typer
 from rich.console import Console
 
-from tunnel import config, daemon
-from tunnel.cli import background, bench, keys, lab
+from tunnel import daemon
+from tunnel.cli import background, bench, keys, lab, manage
+from tunnel.cli.common import Json, Name, fail, interface_name, load_config, refusals_printed
 from tunnel.cli.show import print_status
+from tunnel.cli.watch import watch
 from tunnel.control import json_socket
-from tunnel.observe.status import TunnelStatus
-
-EXIT_FAILED = 1
-"""The machine or the daemon refused; the reason is on standard error."""
-EXIT_USAGE = 2
-"""The command line or the conf is wrong; nothing was touched."""
+from tunnel.control.client import TunnelClient
 
 app = typer.Typer(
     help="A userspace VPN that speaks WireGuard and shows every packet's way through the IP stack.",
@@ -34,43 +31,12 @@ app = typer.Typer(
 app.add_typer(keys.app)
 app.add_typer(lab.app)
 app.add_typer(bench.app)
-
-Name = Annotated[
-    str,
-    typer.Argument(
-        metavar="CONF|NAME",
-        help="A conf file, or the name of one in /etc/tunnel or /etc/wireguard.",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+app.add_typer(manage.app)
 
 
 def run() -> None:
     """The console script's entry point."""
     app(prog_name="tunnel")
-
-
-def fail(message: object, code: int = EXIT_FAILED) -> NoReturn:
-    """Print what went wrong to standard error and leave with `code`."""
-    typer.echo(f"tunnel: {message}", err=True)
-    raise typer.Exit(code)
-
-
-def load_config(name: str) -> config.TunnelConfig:
-    """The conf a user means by `name`; leaves with every mistake printed if it has any."""
-    try:
-        loaded = config.load(config.find(name))
-    except config.ConfigErrors as errors:
-        typer.echo(str(errors), err=True)
-        raise typer.Exit(EXIT_USAGE) from None
-    for warning in loaded.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    return loaded
-
-
-def interface_name(name: str) -> str:
-    """The interface that a conf's path, its file name or a bare name stands for."""
-    return Path(name).name.removesuffix(".conf")
 
 
 @app.command()
@@ -81,6 +47,7 @@ def up(
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
     ready_fd: Annotated[int, typer.Option(hidden=True)] = -1,
+    log_file: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Set up the tunnel of a conf: interface, addresses, routes, peers.
 
@@ -94,12 +61,21 @@ def up(
         except background.StartError as error:
             fail(error)
         return
-    _log_to_stderr(verbose)
-    try:
-        with background.Readiness(ready_fd) as readiness:
-            trio.run(lambda: daemon.Daemon(loaded).run(ready=readiness.ready))
-    except daemon.SETUP_ERRORS as error:
-        fail(error)
+    if log_file is None:
+        _log_to_stderr(verbose)
+    else:
+        background.log_to_file(log_file, verbose=verbose)
+    with background.Readiness(ready_fd) as readiness:
+
+        def ready() -> None:
+            background.avoid_pauses()
+            readiness.ready()
+
+        try:
+            trio.run(lambda: daemon.Daemon(loaded).run(ready=ready, handle_signals=True))
+        except daemon.SETUP_ERRORS as error:
+            readiness.failed(str(error))
+            fail(error)
 
 
 @app.command()
@@ -110,15 +86,8 @@ def down(conf: Name) -> None:
     """
     name = interface_name(conf)
     try:
-        try:
-            with json_socket.Client(name) as client:
-                client.call("down")
-        except json_socket.NotRunningError:
-            if not daemon.clean_up(name):
-                fail(f"no tunnel named {name} is up, and nothing is left of one")
-        else:
-            # It holds its lock until the last thing is undone.
-            daemon.clean_up(name, patience=30)
+        if not daemon.take_down(name):
+            fail(f"no tunnel named {name} is up, and nothing is left of one")
     except (json_socket.ControlError, *daemon.SETUP_ERRORS) as error:
         fail(error)
 
@@ -132,20 +101,27 @@ def show(
     secrets: Annotated[
         bool, typer.Option("--secrets", help="Print private and preshared keys too.")
     ] = False,
+    watching: Annotated[
+        bool, typer.Option("--watch", "-w", help="Go on showing them, until ^C.")
+    ] = False,
 ) -> None:
     """Show running tunnels: peers, endpoints, handshakes, transfer, drops by reason."""
     names = [interface_name(name)] if name else json_socket.running_names()
+    if watching:
+        if not names:
+            fail("no tunnel is running on this host")
+        with refusals_printed():
+            watch(names, Console(highlight=False), secrets=secrets)
+        return
     statuses = []
     for each in names:
         try:
-            with json_socket.Client(each) as client:
-                statuses.append(TunnelStatus.from_json(client.call("status", secrets=secrets)))
-        except json_socket.NotRunningError as error:
-            # Without a name: one that ended meanwhile, or left its socket behind.
-            if name:
-                fail(error)
+            with TunnelClient(each) as client:
+                statuses.append(client.status(secrets=secrets))
         except json_socket.ControlError as error:
-            fail(error)
+            # Without a name: one that is not up yet, ended meanwhile, or left its socket behind.
+            if name or error.code not in ("not_running", "state", "closed"):
+                fail(error)
     if as_json:
         typer.echo(json.dumps([status.to_json() for status in statuses], indent=2))
         return

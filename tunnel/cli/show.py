@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.text import Text
@@ -38,46 +39,51 @@ def size(count: int) -> str:
 
 def print_status(console: Console, status: TunnelStatus, *, now: float | None = None) -> None:
     """Print one interface, its peers and its drops. Colours are the console's decision."""
-    moment = time.time() if now is None else now
-    console.print(Text("interface", "bold green") + Text(": ") + Text(status.name, "green"))
-    _line(console, "public key", status.public_key or "(none)")
-    _line(console, "private key", status.private_key or "(hidden)")
-    _line(console, "listening port", str(status.listen_port))
+    for line in status_lines(status, now=time.time() if now is None else now):
+        console.print(line, soft_wrap=True)
+
+
+def status_lines(status: TunnelStatus, *, now: float) -> Iterator[Text]:
+    """One interface, its peers and its drops, line by line. `now` is Unix time in seconds."""
+    yield Text("interface", "bold green") + Text(": ") + Text(status.name, "green")
+    yield _line("public key", status.public_key or "(none)")
+    yield _line("private key", status.private_key or "(hidden)")
+    yield _line("listening port", str(status.listen_port))
     if status.fwmark:
-        _line(console, "fwmark", hex(status.fwmark))
-    _line(console, "addresses", ", ".join(status.addresses) or "(none)")
-    _line(console, "mtu", str(status.mtu))
-    _line(console, "datapath", status.datapath)
+        yield _line("fwmark", hex(status.fwmark))
+    yield _line("addresses", ", ".join(status.addresses) or "(none)")
+    yield _line("mtu", str(status.mtu))
+    yield _line("datapath", status.datapath)
     if status.offloads:
         words = ", ".join(f"{name} {value}" for name, value in status.offloads.items())
-        _line(console, "offloads", words)
+        yield _line("offloads", words)
     for peer in status.peers:
-        console.print()
-        _print_peer(console, peer, moment)
+        yield Text()
+        yield from _peer_lines(peer, now)
     if status.drops:
-        console.print()
-        console.print(Text("  drops", "bold red") + Text(":"))
+        yield Text()
+        yield Text("  drops", "bold red") + Text(":")
         width = max(map(len, status.drops))
         for reason, packets in sorted(status.drops.items(), key=lambda item: (-item[1], item[0])):
-            console.print(Text(f"    {reason:<{width}}  {packets}"))
+            yield Text(f"    {reason:<{width}}  {packets}")
 
 
-def _print_peer(console: Console, peer: PeerStatus, now: float) -> None:
-    console.print(Text("peer", "bold yellow") + Text(": ") + Text(peer.public_key, "yellow"))
+def _peer_lines(peer: PeerStatus, now: float) -> Iterator[Text]:
+    yield Text("peer", "bold yellow") + Text(": ") + Text(peer.public_key, "yellow")
     if peer.has_preshared_key:
-        _line(console, "preshared key", peer.preshared_key or "(hidden)")
+        yield _line("preshared key", peer.preshared_key or "(hidden)")
     if peer.endpoint:
-        _line(console, "endpoint", peer.endpoint)
-    _line(console, "allowed ips", ", ".join(peer.allowed_ips) or "(none)")
+        yield _line("endpoint", peer.endpoint)
+    yield _line("allowed ips", ", ".join(peer.allowed_ips) or "(none)")
     if peer.latest_handshake:
         words = age(now - peer.latest_handshake)
-        _line(console, "latest handshake", words if words == "now" else f"{words} ago")
+        yield _line("latest handshake", words if words == "now" else f"{words} ago")
     if peer.rx_bytes or peer.tx_bytes:
         transfer = f"{size(peer.rx_bytes)} received, {size(peer.tx_bytes)} sent"
-        _line(console, "transfer", transfer)
+        yield _line("transfer", transfer)
     if peer.persistent_keepalive:
-        _line(console, "persistent keepalive", f"every {age(peer.persistent_keepalive)}")
+        yield _line("persistent keepalive", f"every {age(peer.persistent_keepalive)}")
 
 
-def _line(console: Console, name: str, value: str) -> None:
-    console.print(Text("  ") + Text(name, "bold") + Text(": ") + Text(value), soft_wrap=True)
+def _line(name: str, value: str) -> Text:
+    return Text("  ") + Text(name, "bold") + Text(": ") + Text(value)

@@ -4,8 +4,14 @@ Request     {"v": 1, "id": 7, "method": "status", "params": {…}}
 Reply       {"v": 1, "id": 7, "result": …}
 Refusal     {"v": 1, "id": 7, "error": {"code": "unknown_method", "message": "…"}}
 
-A connection may carry any number of requests, answered in order. Protocol version 1; a request of
-another version is refused with the code `version`. Wire limit: a line is at most 16 MiB.
+A connection may carry any number of requests, answered in order, until one asks for a stream:
+
+Stream      {"v": 1, "id": 7, "result": {"streaming": true}}
+            {"v": 1, "id": 7, "event": {…}}
+
+From then on it carries nothing but that stream. Protocol version 1; a request of another version is
+refused with the code `version`. A request is at most 1 MiB, an answer as long as it has to be.
+docs/control.md describes the methods.
 """
 
 from __future__ import annotations
@@ -25,10 +31,21 @@ import trio
 
 VERSION = 1
 RUN_FOLDER = Path("/run/tunnel")
-MAX_LINE = 16 * 1024 * 1024
+MAX_LINE = 1024 * 1024
+"""Bytes of the longest request read."""
 MAX_CONNECTIONS = 32
 
 Method = Callable[[dict[str, Any]], Awaitable[Any]]
+"""Takes `params`, gives back the result as JSON-ready types; raises ControlError."""
+
+Stream = Callable[
+    [dict[str, Any]], contextlib.AbstractContextManager[AsyncIterator[dict[str, Any]]]
+]
+"""Takes `params`; what is entered gives the events, and is left when the client has gone."""
+
+_ACCEPT_AGAIN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_ACCEPT_PAUSE = 0.1
+"""Seconds until the next attempt when the machine is out of something that others may give back."""
 
 
 class ControlError(Exception):
@@ -84,67 +101,131 @@ def bind_unix_socket(path: Path, *, folder_mode: int = 0o755) -> socket.socket:
     return listener
 
 
-async def serve(listener: socket.socket, methods: Mapping[str, Method]) -> None:
+async def serve(
+    listener: socket.socket,
+    methods: Mapping[str, Method],
+    streams: Mapping[str, Stream] | None = None,
+) -> None:
     """Answer requests on `listener` until cancelled; at most `MAX_CONNECTIONS` at a time."""
     limit = trio.CapacityLimiter(MAX_CONNECTIONS)
+    server = _Server(methods, streams or {})
     acceptor = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
     async with acceptor, trio.open_nursery() as nursery:
         while True:
-            stream = await acceptor.accept()
-            nursery.start_soon(_serve_connection, stream, methods, limit)
+            try:
+                stream = await acceptor.accept()
+            except OSError as error:
+                if error.errno not in _ACCEPT_AGAIN:
+                    raise
+                await trio.sleep(_ACCEPT_PAUSE)
+            else:
+                nursery.start_soon(server.serve_connection, stream, limit)
 
 
-async def _serve_connection(
-    stream: trio.SocketStream, methods: Mapping[str, Method], limit: trio.CapacityLimiter
-) -> None:
-    async with stream, limit:
-        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            async for line in _lines(stream):
-                reply = await _answer_untrusted(line, methods)
-                await stream.send_all(json.dumps(reply).encode() + b"\n")
+class _Lines:
+    """The lines of a connection, one at a time."""
+
+    def __init__(self, stream: trio.abc.ReceiveStream) -> None:
+        self._stream = stream
+        self._buffer = bytearray()
+
+    async def read_untrusted(self) -> bytes | None:
+        """The next line; None at the end, or when a line is longer than `MAX_LINE`."""
+        buffer = self._buffer
+        while (newline := buffer.find(b"\n")) < 0:
+            if len(buffer) > MAX_LINE:
+                return None
+            data = await self._stream.receive_some(65536)
+            if not data:
+                return None
+            buffer += data
+        line = bytes(buffer[:newline])
+        del buffer[: newline + 1]
+        return line
 
 
-async def _lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[bytes]:
-    buffer = bytearray()
-    while True:
-        newline = buffer.find(b"\n")
-        if newline >= 0:
-            line = bytes(buffer[:newline])
-            del buffer[: newline + 1]
-            yield line
-            continue
-        if len(buffer) > MAX_LINE:
-            return
-        data = await stream.receive_some(65536)
-        if not data:
-            return
-        buffer += data
+class _Server:
+    """The methods, and how a line of a client becomes a call of one."""
+
+    def __init__(self, methods: Mapping[str, Method], streams: Mapping[str, Stream]) -> None:
+        self._methods = methods
+        self._streams = streams
+
+    async def serve_connection(
+        self, stream: trio.SocketStream, limit: trio.CapacityLimiter
+    ) -> None:
+        async with stream, limit:
+            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                lines = _Lines(stream)
+                while (line := await lines.read_untrusted()) is not None:
+                    request = _Request()
+                    try:
+                        request.read_untrusted(line)
+                        if request.method in self._streams:
+                            await self._send_events(stream, request)
+                            return
+                        reply = {"result": await self._call(request)}
+                    except ControlError as error:
+                        reply = {"error": {"code": error.code, "message": str(error)}}
+                    await _send(stream, request.id, reply)
+
+    async def _call(self, request: _Request) -> Any:
+        method = self._methods.get(request.method)
+        if method is None:
+            known = ", ".join(sorted([*self._methods, *self._streams]))
+            raise ControlError("unknown_method", f"the methods are: {known}")
+        return await method(request.params)
+
+    async def _send_events(self, stream: trio.SocketStream, request: _Request) -> None:
+        """Send events until they or the client end. Whoever reads slowly delays only itself."""
+        with self._streams[request.method](request.params) as events:
+            async with trio.open_nursery() as nursery:
+
+                async def wait_closed() -> None:
+                    with contextlib.suppress(trio.BrokenResourceError):
+                        while await stream.receive_some():
+                            pass  # nothing more can be asked for on this connection
+                    nursery.cancel_scope.cancel()
+
+                async def send() -> None:
+                    with contextlib.suppress(trio.BrokenResourceError):
+                        await _send(stream, request.id, {"result": {"streaming": True}})
+                        async for event in events:
+                            await _send(stream, request.id, {"event": event})
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(wait_closed)
+                nursery.start_soon(send)
 
 
-async def _answer_untrusted(line: bytes, methods: Mapping[str, Method]) -> dict[str, Any]:
-    request_id: Any = None
-    try:
+class _Request:
+    """One request of a client; `id` is known as soon as the line is JSON at all."""
+
+    def __init__(self) -> None:
+        self.id: Any = None
+        self.method = ""
+        self.params: dict[str, Any] = {}
+
+    def read_untrusted(self, line: bytes) -> None:
+        """Read a line. Raises ControlError."""
         try:
             request = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise ControlError("syntax", f"not a JSON object on one line: {error}") from None
         if not isinstance(request, dict):
             raise ControlError("syntax", "a request is a JSON object")
-        request_id = request.get("id")
+        self.id = request.get("id")
         if request.get("v") != VERSION:
             raise ControlError("version", f"this daemon speaks version {VERSION}")
         params = request.get("params", {})
         if not isinstance(params, dict):
             raise ControlError("syntax", "params is a JSON object")
-        method = methods.get(str(request.get("method")))
-        if method is None:
-            known = ", ".join(sorted(methods))
-            raise ControlError("unknown_method", f"the methods are: {known}")
-        result = await method(params)
-    except ControlError as error:
-        refusal = {"code": error.code, "message": str(error)}
-        return {"v": VERSION, "id": request_id, "error": refusal}
-    return {"v": VERSION, "id": request_id, "result": result}
+        self.method, self.params = str(request.get("method")), params
+
+
+async def _send(stream: trio.SocketStream, request_id: Any, content: dict[str, Any]) -> None:
+    line = json.dumps({"v": VERSION, "id": request_id, **content})
+    await stream.send_all(line.encode() + b"\n")
 
 
 class Client:

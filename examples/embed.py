@@ -1,0 +1,29 @@
+"""Run a tunnel inside a trio program, and tell what happens to it.
+
+sudo python examples/embed.py peer.conf
+"""
+
+from __future__ import annotations
+
+import sys
+
+import trio
+
+import tunnel
+
+
+async def main(conf: str) -> None:
+    """Keep the tunnel of `conf` up until its first handshake, then tell how it went."""
+    async with tunnel.open(conf) as t:
+        print(f"{t.name} is up on UDP port {t.status().listen_port}", flush=True)
+        with t.events() as events:
+            async for event in events:
+                print(event.type, event.details, flush=True)
+                if event.type == "handshake" and event.details["outcome"] == "completed":
+                    break
+        for peer in t.status().peers:
+            print(f"{peer.public_key} is at {peer.endpoint}", flush=True)
+
+
+if __name__ == "__main__":
+    trio.run(main, sys.argv[1])

@@ -1,0 +1,68 @@
+"""Run a tunnel that fails, or is told to stop, at one step of its coming up.
+
+python -m tests.integration.daemon.failing_up CONF STEP fail|stop
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import trio
+
+from tunnel import config, daemon, host, peers, surroundings
+from tunnel.engine import Engine
+from tunnel.host import HostError
+from tunnel.io.tun import Tun
+from tunnel.io.udp import Udp
+from tunnel.names import Names
+
+STEPS: dict[str, tuple[Any, str]] = {
+    "find link": (host, "link_exists"),
+    "resolve": (Names, "resolve"),
+    "compute": (surroundings, "compute"),
+    "udp": (Udp, "open"),
+    "tun": (Tun, "open"),
+    "PreUp": (daemon.Daemon, "_run_hooks"),
+    "peers": (peers, "apply"),
+    "host": (host, "apply"),
+    "engine": (Engine, "run"),
+    "PostUp": (daemon.Daemon, "_run_hooks"),
+}
+
+
+def main(conf: str, step: str, how: str) -> int:
+    """Give back the exit status: 3 when it failed as wanted."""
+    running = daemon.Daemon(config.load(conf))
+    owner, name = STEPS[step]
+    original = getattr(owner, name)
+
+    def broken(*args: Any, **keywords: Any) -> Any:
+        if name == "_run_hooks" and args[1] != step:
+            return original(*args, **keywords)
+        if how == "fail":
+            raise HostError("inject", step, "a failure")
+        trio_stop()
+        return original(*args, **keywords)
+
+    def trio_stop() -> None:
+        try:
+            running.stop()
+        except RuntimeError:  # in a worker thread
+            trio.from_thread.run_sync(running.stop)
+
+    setattr(owner, name, broken)
+
+    def ready() -> None:
+        print("ready", flush=True)
+
+    try:
+        trio.run(lambda: running.run(ready=ready))
+    except daemon.SETUP_ERRORS as error:
+        print(f"as wanted: {error}", flush=True)
+        return 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,173 @@
+"""Up and down, and everything that can come in between."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+import pytest
+
+from tests.conftest import TwoHosts
+from tests.integration.daemon.conftest import Pair, remains, status
+from tests.integration.daemon.failing_up import STEPS
+from tunnel.lab import LabError
+from tunnel.lab.peers import Node, OurEnd, render_conf
+
+pytestmark = pytest.mark.root
+
+FULL = ("0.0.0.0/0", "::/0")
+
+
+def make_end(two: TwoHosts, *lines: str, routes: tuple[str, ...] = ()) -> OurEnd:
+    """An end on host a, with more lines of [Interface]; b is a peer that does not answer."""
+    a = Node(two.a, ("10.77.0.1/24", "fd77::1/64"), "192.0.2.1")
+    b = Node(two.b, ("10.77.0.2/24", "fd77::2/64"), "192.0.2.2", routes=routes)
+    return OurEnd(a, render_conf(a, [b], extra=lines))
+
+
+@pytest.mark.parametrize("how", ["fail", "stop"])
+def test_each_step_may_fail_and_nothing_stays(two_hosts: TwoHosts, how: str) -> None:
+    end = make_end(two_hosts, "PreUp = true", "PostUp = true", "DNS = 10.77.0.2", routes=FULL)
+    for step in STEPS:
+        run = two_hosts.a.run(
+            [sys.executable, "-m", "tests.integration.daemon.failing_up", str(end.conf), step, how],
+            check=False,
+        )
+        printed = run.stdout + run.stderr
+        assert "Traceback" not in printed, step
+        # One who is told to stop while the last hook runs has come up, and goes down again.
+        if not (how == "stop" and step == "PostUp"):
+            assert run.returncode == 3, (step, printed)
+            assert "ready" not in printed, step
+        assert remains(two_hosts.a) == [], step
+
+
+def test_hooks_run_in_wg_quicks_order(two_hosts: TwoHosts) -> None:
+    trace = two_hosts.a.directory / "trace"
+    # The number of interfaces and of addresses that the hook finds.
+    links = "$(ip -o link show dev %i 2>/dev/null | wc -l)"
+    addresses = "$(ip -o -4 address show dev %i 2>/dev/null | wc -l)"
+    kinds = ("PreUp", "PostUp", "PreDown", "PostDown")
+    hooks = [f"{kind} = echo {kind} {links} {addresses} >> {trace}" for kind in kinds]
+    end = make_end(two_hosts, *hooks)
+    end.up()
+    end.down()
+    assert trace.read_text().splitlines() == [
+        "PreUp 1 0",
+        "PostUp 1 1",
+        "PreDown 1 1",
+        "PostDown 0 0",
+    ]
+
+
+def test_failing_hook_on_the_way_up_undoes_everything(two_hosts: TwoHosts) -> None:
+    end = make_end(two_hosts, "PostUp = echo sorry; false")
+    with pytest.raises(LabError, match=r"status 1: tunnel: run PostUp = .*exit status 1"):
+        end.up()
+    assert remains(two_hosts.a) == []
+
+
+def test_failing_hook_on_the_way_down_stops_nothing(two_hosts: TwoHosts) -> None:
+    trace = two_hosts.a.directory / "trace"
+    end = make_end(
+        two_hosts, "PreDown = false", f"PreDown = echo second >> {trace}", "PostDown = false"
+    )
+    end.up()
+    end.down()
+    assert remains(two_hosts.a) == []
+    assert trace.read_text() == "second\n"
+
+
+def test_down_while_it_comes_up(two_hosts: TwoHosts) -> None:
+    started = two_hosts.a.directory / "started"
+    end = make_end(two_hosts, f"PreUp = touch {started}; sleep 2")
+    up = two_hosts.a.popen([sys.executable, "-m", "tunnel", "up", str(end.conf)])
+    two_hosts.a.wait_for(started.exists, 20, "the hook to start")
+    end.down()
+    assert up.wait(10) == 1
+    assert remains(two_hosts.a) == []
+    assert "told to go down while it came up" in up.log()
+
+
+def test_of_two_ups_at_once_one_is_refused(two_hosts: TwoHosts) -> None:
+    end = make_end(two_hosts)
+    command = [sys.executable, "-m", "tunnel", "up", str(end.conf)]
+    ups = [two_hosts.a.popen(command) for _ in range(2)]
+    assert sorted(up.wait(30) for up in ups) == [0, 1]
+    assert any("wg0 is running already" in up.log() for up in ups)
+    end.down()
+    assert remains(two_hosts.a) == []
+
+
+def test_foreground_stops_on_sigterm_with_status_0(two_hosts: TwoHosts) -> None:
+    end = make_end(two_hosts)
+    up = two_hosts.a.popen([sys.executable, "-m", "tunnel", "up", "-f", str(end.conf)])
+    up.wait_for_output("wg0 is up")
+    two_hosts.a.run(["kill", "-TERM", str(status(end)["pid"])])
+    assert up.wait(10) == 0
+    assert remains(two_hosts.a) == []
+
+
+def test_deleted_interface_ends_the_daemon_and_runs_the_down_hooks(two_hosts: TwoHosts) -> None:
+    trace = two_hosts.a.directory / "trace"
+    end = make_end(two_hosts, f"PostDown = echo gone >> {trace}", routes=FULL)
+    end.up()
+    two_hosts.a.ip("link delete wg0")
+    two_hosts.a.wait_for(lambda: not two_hosts.a.pids(), 10, "the daemon to leave")
+    assert remains(two_hosts.a) == []
+    assert trace.read_text() == "gone\n"
+
+
+def test_kill_and_down_of_a_full_tunnel(two_hosts: TwoHosts) -> None:
+    end = make_end(two_hosts, routes=FULL)
+    end.up()
+    two_hosts.a.run(["kill", "-9", str(status(end)["pid"])])
+    two_hosts.a.wait_for(lambda: not two_hosts.a.pids(), 5, "it to die")
+    assert any("fwmark" in line or "table" in line for line in remains(two_hosts.a))
+    end.down()
+    assert remains(two_hosts.a) == []
+
+
+def test_too_few_descriptors_are_told_and_nothing_stays(two_hosts: TwoHosts) -> None:
+    end = make_end(two_hosts)
+    seen = set()
+    for limit in range(9, 24, 2):
+        run = two_hosts.a.run(
+            ["prlimit", f"--nofile={limit}", sys.executable, "-m", "tunnel", "up", str(end.conf)],
+            check=False,
+        )
+        seen.add(run.returncode)
+        if run.returncode == 0:
+            end.down()
+        else:
+            assert run.returncode == 1, run.stderr
+        assert remains(two_hosts.a) == [], limit
+    assert 1 in seen
+
+
+def test_full_run_folder_is_told_and_nothing_stays(two_hosts: TwoHosts) -> None:
+    a = two_hosts.a
+    end = make_end(two_hosts)
+    a.run(["mkdir", "-p", "/run/tunnel"])
+    a.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", "/run/tunnel"])
+    a.run(["sh", "-c", "cat /dev/zero > /run/tunnel/filling.log"], check=False)
+    with pytest.raises(LabError, match=r"status 1: .*No space left on device.*make room"):
+        end.up()
+    a.run(["rm", "/run/tunnel/filling.log"])
+    assert remains(a) == []
+    end.up()
+    end.down()
+
+
+def test_log_is_bounded(two_hosts: TwoHosts) -> None:
+    end = make_end(two_hosts, "PostUp = seq -f 'one of very many lines, number %.0f' 40000")
+    end.up()
+    sizes = two_hosts.a.run(["sh", "-c", "stat -c %s /run/tunnel/wg0.log*"]).stdout.split()
+    assert len(sizes) == 2
+    assert all(int(size) <= 1 << 20 for size in sizes)
+    end.down()
+
+
+def test_it_leaves_the_folder_it_was_started_in(pair: Pair) -> None:
+    assert re.match("/$", os.readlink(f"/proc/{status(pair.a)['pid']}/cwd"))

@@ -1,0 +1,103 @@
+"""Endpoints by name, with a changing /etc/hosts."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import TwoHosts
+from tests.integration.daemon.conftest import status
+from tunnel.lab import Host, LabError
+from tunnel.lab.peers import Node, OurEnd, mesh, render_conf
+
+pytestmark = pytest.mark.root
+
+NAME = "peer.lab.example"
+
+
+class Hosts:
+    """The /etc/hosts of one host of the lab, and no name server."""
+
+    def __init__(self, host: Host) -> None:
+        self.path = host.directory / "hosts"
+        self.path.write_text("127.0.0.1 localhost\n")
+        nobody = host.directory / "resolv.conf"
+        nobody.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+        switch = host.directory / "nsswitch.conf"
+        switch.write_text("hosts: files\n")
+        for mine, path in (
+            (self.path, "/etc/hosts"),
+            (nobody, "/etc/resolv.conf"),
+            (switch, "/etc/nsswitch.conf"),
+        ):
+            host.run(["mount", "--bind", str(mine), path])
+
+    def set(self, *addresses: str) -> None:
+        """Let NAME mean these."""
+        # Not replaced: the file is a mount point.
+        self.path.write_text("".join(f"{address} {NAME}\n" for address in addresses))
+
+
+@pytest.fixture
+def hosts(two_hosts: TwoHosts) -> Hosts:
+    return Hosts(two_hosts.a)
+
+
+def make_ends(two: TwoHosts) -> tuple[OurEnd, OurEnd]:
+    """a knows b by NAME; b does not know where a is."""
+    a = Node(two.a, ("10.77.0.1/24",), None)
+    b = Node(two.b, ("10.77.0.2/24",), "192.0.2.2")
+    ends = mesh([a, b])
+    conf = render_conf(a, [b]).replace("192.0.2.2:", f"{NAME}:")
+    end_b = ends["b"]
+    assert isinstance(end_b, OurEnd)
+    return OurEnd(a, conf), end_b
+
+
+def test_name_that_changes_is_followed_and_the_new_address_kept(
+    two_hosts: TwoHosts, hosts: Hosts
+) -> None:
+    hosts.set("192.0.2.99")
+    a, b = make_ends(two_hosts)
+    a.up()
+    b.up()
+    ping = two_hosts.a.popen(["ping", "-n", "-i", "0.2", "-c", "1", "-w", "25", "10.77.0.2"])
+    hosts.set("192.0.2.2")
+    assert ping.wait(30) == 0
+    assert status(a)["peers"][0]["endpoint"] == "192.0.2.2:51820"
+    log = two_hosts.a.run(["cat", "/run/tunnel/wg0.log"]).stdout
+    assert f"{NAME} is now at 192.0.2.2:51820" in log
+
+
+def test_all_addresses_of_a_name_are_tried(two_hosts: TwoHosts, hosts: Hosts) -> None:
+    hosts.set("192.0.2.98", "2001:db8::99", "192.0.2.2")
+    a, b = make_ends(two_hosts)
+    b.up()
+    a.up()
+    two_hosts.a.ping("10.77.0.2", timeout=25)
+    assert status(a)["peers"][0]["endpoint"] == "192.0.2.2:51820"
+
+
+def test_other_peers_do_not_wait_for_a_name(two_hosts: TwoHosts, hosts: Hosts) -> None:
+    hosts.set("192.0.2.99")
+    a, b = make_ends(two_hosts)
+    text = a.conf.read_text()
+    lost = Node(two_hosts.b, ("10.77.0.3/24",), "192.0.2.99")
+    a.conf.write_text(
+        text.replace(f"{NAME}:", "192.0.2.2:")
+        + render_conf(a.node, [lost], quick=False)
+        .partition("[Peer]")[2]
+        .join(("[Peer]", ""))
+        .replace("192.0.2.99:", f"{NAME}:")
+    )
+    b.up()
+    a.up()
+    nobody = two_hosts.a.popen(["ping", "-n", "-i", "0.2", "-w", "8", "10.77.0.3"])
+    two_hosts.a.run(["ping", "-n", "-i", "0.1", "-c", "60", "-w", "7", "10.77.0.2"])
+    nobody.wait(15)
+
+
+def test_name_without_an_address_is_told_at_up(two_hosts: TwoHosts, hosts: Hosts) -> None:
+    hosts.set()
+    a, _ = make_ends(two_hosts)
+    with pytest.raises(LabError, match=rf"status 1: tunnel: Endpoint = {NAME}:51820: .*spelling"):
+        a.up()

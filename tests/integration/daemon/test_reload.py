@@ -1,0 +1,210 @@
+"""`tunnel reload` and `tunnel diff`: every kind of change, under traffic where it matters."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from tests.integration.daemon.conftest import Pair, remains, rewrite, status
+from tunnel.lab import Host, LabError
+from tunnel.lab.peers import OurEnd, generate_preshared_key
+
+pytestmark = pytest.mark.root
+
+OTHER = "[Peer]\nPublicKey = {key}\nAllowedIPs = 10.99.0.0/16, 10.77.0.9/32\n"
+SOME_KEY = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
+
+
+def lines(text: str) -> set[str]:
+    return set(text.splitlines())
+
+
+def handshake(end: OurEnd) -> float:
+    found = status(end)["peers"][0]["latest_handshake"]
+    assert found
+    return float(found)
+
+
+def addresses(host: Host) -> list[str]:
+    return [str(found.address) for found in host.addresses("wg0")]
+
+
+def routes(host: Host) -> set[str]:
+    return {route["dst"] for route in host.ip_json(["route", "show", "dev", "wg0"])}
+
+
+def test_nothing_changed(pair: Pair) -> None:
+    assert pair.a.tunnel("diff", "wg0") == "the tunnel is as its conf says\n"
+    assert pair.a.tunnel("reload", "wg0") == "nothing to change\n"
+    assert json.loads(pair.a.tunnel("diff", "wg0", "--json")) == {"changes": [], "notes": []}
+
+
+def test_addresses_routes_mtu_and_peers_at_once_keep_the_session(pair: Pair) -> None:
+    a, b = pair.hosts
+    a.ping(pair.b.node.address())
+    before = handshake(pair.a)
+    conf = pair.a.conf.read_text()
+    rewrite(pair.a, "Address = ", "MTU = 1400\nAddress = 10.78.0.1/24, ")
+    rewrite(pair.a, "AllowedIPs = ", "AllowedIPs = 10.88.0.0/16, ")
+    pair.a.conf.write_text(pair.a.conf.read_text() + OTHER.format(key=SOME_KEY))
+    expected = {
+        "- link up mtu 1420",
+        "+ link up mtu 1400",
+        "+ address 10.78.0.1/24",
+        "+ route 10.88.0.0/16",
+        "+ route 10.99.0.0/16",
+        f"+ peer {pair.b.node.public_key} allowed IPs: 10.88.0.0/16",
+        f"+ peer {SOME_KEY}: 10.77.0.9/32, 10.99.0.0/16",
+    }
+    assert lines(pair.a.tunnel("diff", "wg0")) == expected
+    assert addresses(a) == ["10.77.0.1/24", "fd77::1/64"]
+    assert lines(pair.a.tunnel("reload", "wg0")) == expected
+    assert set(addresses(a)) == {"10.77.0.1/24", "fd77::1/64", "10.78.0.1/24"}
+    assert {"10.88.0.0/16", "10.99.0.0/16"} <= routes(a)
+    found = status(pair.a)
+    assert found["mtu"] == 1400
+    assert len(found["peers"]) == 2
+    a.ping(pair.b.node.address(), count=2)
+    b.ping(pair.a.node.address(), count=2)
+    assert handshake(pair.a) == before
+    # And back.
+    pair.a.conf.write_text(conf)
+    pair.a.tunnel("reload", "wg0")
+    assert addresses(a) == ["10.77.0.1/24", "fd77::1/64"]
+    assert not {"10.88.0.0/16", "10.99.0.0/16"} & routes(a)
+    assert len(status(pair.a)["peers"]) == 1
+    assert pair.a.tunnel("diff", "wg0") == "the tunnel is as its conf says\n"
+    a.ping(pair.b.node.address(), count=2)
+    assert handshake(pair.a) == before
+    pair.a.down()
+    assert remains(a) == []
+
+
+def test_port_keys_psk_and_keepalive(pair: Pair) -> None:
+    a, _ = pair.hosts
+    a.ping(pair.b.node.address())
+    psk = generate_preshared_key()
+    for end in (pair.a, pair.b):
+        rewrite(end, "AllowedIPs", f"PresharedKey = {psk}\nPersistentKeepalive = 25\nAllowedIPs")
+    rewrite(pair.a, "ListenPort = 51820", "ListenPort = 51999")
+    fresh = type(pair.a.node)(a, ()).private_key
+    rewrite(pair.a, pair.a.node.private_key, fresh)
+    public = type(pair.a.node)(a, (), private_key=fresh).public_key
+    rewrite(pair.b, pair.a.node.public_key, public)
+    rewrite(pair.b, "192.0.2.1:51820", "192.0.2.1:51999")
+    printed = pair.a.tunnel("reload", "wg0")
+    assert "~ listen port: 51820 becomes 51999" in printed
+    assert f"~ private key: the public key becomes {public}" in printed
+    assert f"~ peer {pair.b.node.public_key} preshared key: is set" in printed
+    assert "persistent keepalive: 0 s becomes 25 s" in printed
+    assert psk not in printed
+    assert fresh not in printed
+    printed = pair.b.tunnel("reload", "wg0")
+    assert f"- peer {pair.a.node.public_key}" in printed
+    assert f"+ peer {public}" in printed
+    assert f"+ peer {public} endpoint: 192.0.2.1:51999" in printed
+    a.ping(pair.b.node.address(), timeout=15)
+    found = status(pair.a)
+    assert found["listen_port"] == 51999
+    assert found["peers"][0]["has_preshared_key"] is True
+    assert "51999" in status(pair.b)["peers"][0]["endpoint"]
+
+
+def test_becoming_a_full_tunnel_and_back_by_sighup(pair: Pair) -> None:
+    a, _ = pair.hosts
+    a.ping(pair.b.node.address())
+    before = handshake(pair.a)
+    plain = pair.a.conf.read_text()
+    rewrite(pair.a, "AllowedIPs = ", "AllowedIPs = 0.0.0.0/0, ::/0, ")
+
+    def hang_up() -> None:
+        os.kill(status(pair.a)["pid"], signal.SIGHUP)
+
+    hang_up()
+    a.wait_for(lambda: status(pair.a)["fwmark"] == 51820, 10, "the mark")
+    a.ping(pair.b.node.address(), count=3)
+    assert "lookup 51820" in a.run(["ip", "rule"]).stdout
+    assert a.run(["nft", "list", "tables"]).stdout
+    pair.a.conf.write_text(plain)
+    hang_up()
+    a.wait_for(lambda: status(pair.a)["fwmark"] == 0, 10, "the mark to go")
+    a.wait_for(lambda: "lookup 51820" not in a.run(["ip", "rule"]).stdout, 10, "the rules to go")
+    a.ping(pair.b.node.address(), count=3)
+    assert handshake(pair.a) == before
+    pair.a.down()
+    assert remains(a) == []
+
+
+def state(host: Host, end: OurEnd) -> list[Any]:
+    found = status(end)
+    for peer in found["peers"]:
+        del peer["rx_bytes"], peer["tx_bytes"]
+    return [
+        found,
+        host.run(["ip", "address", "show", "dev", "wg0"]).stdout,
+        host.run(["ip", "rule"]).stdout,
+        host.run(["ip", "route", "show", "table", "all"]).stdout,
+        host.run(["nft", "list", "ruleset"]).stdout,
+    ]
+
+
+def test_errors_leave_everything_as_it_was(pair: Pair) -> None:
+    a, _ = pair.hosts
+    a.ping(pair.b.node.address())
+    good = pair.a.conf.read_text()
+    before = state(a, pair.a)
+    many = good.replace("Address = ", "Address = 10.78.0.1/24, ").replace("51820\n", "51999\n", 1)
+    a.ip("route add 10.88.0.0/16 via 192.0.2.2")
+    conflict = many.replace("AllowedIPs = ", "AllowedIPs = 10.88.0.0/16, 10.89.0.0/16, ")
+    with a.socket(2, 2) as holder:
+        holder.bind(("0.0.0.0", 51998))
+        for conf, words in (
+            (many.replace("Address =", "Adress ="), r"status 2: .*wg0.conf:\d+: Adress"),
+            (many + OTHER.format(key="short"), "status 2: .*PublicKey"),
+            (conflict, r"status 1: tunnel: .*10.88.0.0/16.*File exists"),
+            (many.replace("51999", "51998"), "status 1: .*UDP port 51998 is taken"),
+            (
+                many + OTHER.format(key=SOME_KEY) + "Endpoint = no.invalid:1\n",
+                "no.invalid",
+            ),
+        ):
+            pair.a.conf.write_text(conf)
+            with pytest.raises(LabError, match=f"(?s){words}"):
+                pair.a.tunnel("reload", "wg0")
+            a.ip("route del 10.88.0.0/16 via 192.0.2.2")
+            assert state(a, pair.a) == before, words
+            a.ip("route add 10.88.0.0/16 via 192.0.2.2")
+    pair.a.conf.unlink()
+    with pytest.raises(LabError, match="no such file"):
+        pair.a.tunnel("reload", "wg0")
+    a.ip("route del 10.88.0.0/16 via 192.0.2.2")
+    assert state(a, pair.a) == before
+    a.ping(pair.b.node.address())
+
+
+@pytest.mark.foreign("iperf3")
+def test_reload_under_iperf3_causes_no_retransmission(pair: Pair) -> None:
+    a, b = pair.hosts
+    a.ping(pair.b.node.address())
+    before = handshake(pair.a)
+    server = b.popen(["iperf3", "-s", "-1", "--forceflush"])
+    server.wait_for_output("Server listening")
+    address = pair.b.node.address()
+    # A rate at which nothing is lost for want of processor time.
+    client = a.popen(["iperf3", "-c", address, "-t", "6", "-b", "40M", "-J"])
+    a.wait_for(lambda: status(pair.a)["peers"][0]["tx_bytes"] > 1 << 20, 10, "traffic")
+    plain = pair.a.conf.read_text()
+    for number in range(3):
+        networks = ", ".join(f"10.{number + 100}.{n}.0/24" for n in range(10))
+        more = f"[Peer]\nPublicKey = {SOME_KEY}\nAllowedIPs = {networks}\n"
+        changed = plain.replace("Address = ", f"Address = 10.78.{number}.1/24, ")
+        pair.a.conf.write_text(changed + more)
+        pair.a.tunnel("reload", "wg0")
+    assert client.wait(30) == 0
+    result = json.loads(client.log())
+    assert result["end"]["sum_sent"]["retransmits"] == 0
+    assert handshake(pair.a) == before

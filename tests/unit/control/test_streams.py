@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tunnel.control import json_socket
+from tunnel.control.client import TunnelClient
+from tunnel.control.json_socket import ControlError, bind_unix_socket, serve
+
+
+class Numbers:
+    """A stream of so many events."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+        self.ended = False
+
+    def __aiter__(self) -> Numbers:
+        return self
+
+    async def __anext__(self) -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        if not self.left:
+            raise StopAsyncIteration
+        self.left -= 1
+        return {"type": "number", "time": 1.0, "left": self.left}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(json_socket, "RUN_FOLDER", tmp_path)
+    return tmp_path
+
+
+def _stream(numbers: Numbers) -> json_socket.Stream:
+    @contextlib.contextmanager
+    def events(params: dict[str, Any]) -> Iterator[Numbers]:
+        try:
+            yield numbers
+        finally:
+            numbers.ended = True
+
+    return events
+
+
+def test_client_reads_a_stream_to_its_end(folder: Path) -> None:
+    async def main() -> list[int]:
+        numbers = Numbers(500)
+        listener = bind_unix_socket(folder / "wg0.sock")
+
+        def read() -> list[int]:
+            with TunnelClient("wg0") as client:
+                return [event.details["left"] for event in client.events()]
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(serve, listener, {}, {"events": _stream(numbers)})
+                got = await trio.to_thread.run_sync(read)
+                nursery.cancel_scope.cancel()
+        assert numbers.ended
+        return got
+
+    assert trio.run(main) == list(range(499, -1, -1))
+
+
+def test_client_that_goes_away_ends_its_stream(folder: Path) -> None:
+    class Silent(Numbers):
+        async def __anext__(self) -> dict[str, Any]:
+            await trio.sleep_forever()
+            raise AssertionError("unreachable")
+
+    async def main() -> None:
+        numbers = Silent(1)
+        listener = bind_unix_socket(folder / "wg0.sock")
+
+        def subscribe() -> None:
+            with TunnelClient("wg0") as client:
+                client.subscribe()
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(serve, listener, {}, {"events": _stream(numbers)})
+                await trio.to_thread.run_sync(subscribe)
+                while not numbers.ended:
+                    await trio.sleep(0.001)
+                nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_refused_stream_leaves_the_connection_usable(folder: Path) -> None:
+    @contextlib.contextmanager
+    def refuse(params: dict[str, Any]) -> Iterator[Numbers]:
+        if not params:
+            raise ControlError("too_many", "go away")
+        yield Numbers(0)
+
+    async def down(params: dict[str, Any]) -> bool:
+        return True
+
+    async def main() -> None:
+        listener = bind_unix_socket(folder / "wg0.sock")
+
+        def talk() -> None:
+            with TunnelClient("wg0") as client:
+                with pytest.raises(ControlError, match="go away") as refused:
+                    client.subscribe()
+                assert refused.value.code == "too_many"
+                client.down()
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(serve, listener, {"down": down}, {"events": refuse})
+                await trio.to_thread.run_sync(talk)
+                nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_lack_of_descriptors_does_not_end_the_server(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = iter([errno.EMFILE, errno.ENOBUFS])
+    accept = trio.SocketListener.accept
+
+    async def failing(self: trio.SocketListener) -> trio.SocketStream:
+        number = next(failures, None)
+        if number is not None:
+            raise OSError(number, "injected")
+        return await accept(self)
+
+    monkeypatch.setattr(trio.SocketListener, "accept", failing)
+
+    async def down(params: dict[str, Any]) -> bool:
+        return True
+
+    async def main() -> None:
+        listener = bind_unix_socket(folder / "wg0.sock")
+
+        def talk() -> None:
+            with TunnelClient("wg0") as client:
+                client.down()
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(serve, listener, {"down": down})
+                await trio.to_thread.run_sync(talk)
+                nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_line_without_end_closes_the_connection(folder: Path) -> None:
+    async def main() -> bytes:
+        listener = bind_unix_socket(folder / "wg0.sock")
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(serve, listener, {})
+                async with await trio.open_unix_socket(folder / "wg0.sock") as stream:
+                    with contextlib.suppress(trio.BrokenResourceError):
+                        await stream.send_all(b"x" * (json_socket.MAX_LINE + 200_000))
+                        stream.socket.shutdown(socket.SHUT_WR)
+                    rest = b""
+                    with contextlib.suppress(trio.BrokenResourceError):
+                        rest = await stream.receive_some()
+                nursery.cancel_scope.cancel()
+                return bytes(rest)
+        raise AssertionError("unreachable")
+
+    assert trio.run(main) == b""

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from tunnel.feed import MAX_SUBSCRIBERS, QUEUE, Feed, TooManySubscribersError
+from tunnel.observe.events import TunnelEvent
+
+
+def test_events_arrive_in_order_and_end_with_the_tunnel() -> None:
+    async def main() -> list[str]:
+        feed = Feed()
+        with feed.subscribe() as events:
+            feed.publish("one", number=1)
+            feed.publish("two")
+            feed.end()
+            return [event.type async for event in events]
+
+    assert trio.run(main) == ["one", "two"]
+
+
+def test_slow_reader_loses_the_newest_and_is_told_how_many() -> None:
+    async def main() -> list[TunnelEvent]:
+        feed = Feed()
+        with feed.subscribe() as slow, feed.subscribe() as quick:
+            got = []
+            for number in range(QUEUE + 7):
+                feed.publish("tick", number=number)
+                got.append((await anext(quick)).details["number"])
+            feed.end()
+            assert got == list(range(QUEUE + 7))
+            return [event async for event in slow]
+
+    events = trio.run(main)
+    assert [event.details["number"] for event in events[:-1]] == list(range(QUEUE))
+    assert events[-1].type == "lost"
+    assert events[-1].details == {"count": 7}
+
+
+def test_reader_waits_until_something_happens() -> None:
+    async def main() -> None:
+        feed = Feed()
+        got: list[str] = []
+
+        async def read() -> None:
+            with feed.subscribe() as events:
+                async for event in events:
+                    got.append(event.type)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await feed.wait_wanted()
+            await trio.testing.wait_all_tasks_blocked()
+            feed.publish("now")
+            await trio.testing.wait_all_tasks_blocked()
+            assert got == ["now"]
+            feed.end()
+        await feed.wait_idle()
+
+    trio.run(main)
+
+
+def test_subscribers_are_bounded_and_make_room_when_they_go() -> None:
+    async def main() -> None:
+        feed = Feed()
+        entered = [feed.subscribe() for _ in range(MAX_SUBSCRIBERS)]
+        for subscription in entered:
+            subscription.__enter__()
+        with pytest.raises(TooManySubscribersError), feed.subscribe():
+            pass
+        entered[0].__exit__(None, None, None)
+        with feed.subscribe():
+            pass
+        for subscription in entered[1:]:
+            subscription.__exit__(None, None, None)
+
+    trio.run(main)
+
+
+def test_event_survives_json() -> None:
+    event = TunnelEvent("drops", 12.5, {"new": {"no_peer": 1}})
+    assert TunnelEvent.from_json(event.to_json()) == event

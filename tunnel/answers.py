@@ -1,0 +1,117 @@
+"""What the daemon answers on its control socket; docs/control.md describes it for clients."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from tunnel.config import ConfigErrors
+from tunnel.control import json_socket
+from tunnel.control.json_socket import ControlError
+from tunnel.errors import SETUP_ERRORS, DaemonError
+from tunnel.feed import Subscription, TooManySubscribersError
+from tunnel.lock import unwritable
+
+if TYPE_CHECKING:
+    from tunnel.daemon import Daemon
+    from tunnel.reloading import Plan
+
+FAREWELL = 0.5
+"""Seconds that subscribers get to read the last events."""
+
+
+@contextlib.asynccontextmanager
+async def control_socket(daemon: Daemon) -> AsyncIterator[None]:
+    """Serve the daemon's control socket for the time of the `async with`.
+
+    Raises DaemonError when the socket cannot be made.
+    """
+    path = json_socket.socket_path(daemon.name)
+    try:
+        listener = json_socket.bind_unix_socket(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(json_socket.serve, listener, methods(daemon), streams(daemon))
+            yield
+            with trio.move_on_after(FAREWELL):
+                await daemon.feed.wait_idle()
+            nursery.cancel_scope.cancel()
+    finally:
+        listener.close()
+        path.unlink(missing_ok=True)
+
+
+def methods(daemon: Daemon) -> dict[str, json_socket.Method]:
+    """The requests that have one answer."""
+
+    async def status(params: dict[str, Any]) -> dict[str, Any]:
+        return daemon.status(secrets=params.get("secrets") is True).to_json()
+
+    async def down(params: dict[str, Any]) -> bool:
+        daemon.stop()
+        return True
+
+    async def reload(params: dict[str, Any]) -> dict[str, Any]:
+        return _plan_to_json(await daemon.reload())
+
+    async def diff(params: dict[str, Any]) -> dict[str, Any]:
+        return _plan_to_json(await daemon.plan_reload())
+
+    async def save(params: dict[str, Any]) -> dict[str, Any]:
+        return {"changed": await daemon.save(), "path": str(daemon.config.path)}
+
+    return {method.__name__: _refusing(method) for method in (status, down, reload, diff, save)}
+
+
+def streams(daemon: Daemon) -> dict[str, json_socket.Stream]:
+    """The requests whose answer goes on."""
+
+    @contextlib.contextmanager
+    def events(params: dict[str, Any]) -> Iterator[AsyncIterator[dict[str, Any]]]:
+        try:
+            with daemon.feed.subscribe() as subscription:
+                yield _JsonEvents(subscription)
+        except TooManySubscribersError as error:
+            raise ControlError("too_many", f"{error}: close one") from None
+
+    return {"events": events}
+
+
+class _JsonEvents:
+    """A subscription's events as JSON-ready types."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+
+    def __aiter__(self) -> _JsonEvents:
+        return self
+
+    async def __anext__(self) -> dict[str, Any]:
+        return (await anext(self._subscription)).to_json()
+
+
+def _refusing(
+    method: Callable[[dict[str, Any]], Awaitable[Any]],
+) -> Callable[[dict[str, Any]], Awaitable[Any]]:
+    """The method with what a user can mend turned into refusals."""
+
+    async def call(params: dict[str, Any]) -> Any:
+        try:
+            return await method(params)
+        except ConfigErrors as error:
+            raise ControlError("conf", str(error)) from None
+        except DaemonError as error:
+            raise ControlError("state", str(error)) from None
+        except SETUP_ERRORS as error:
+            raise ControlError("refused", str(error)) from None
+
+    return call
+
+
+def _plan_to_json(plan: Plan) -> dict[str, Any]:
+    return {"changes": [change.to_json() for change in plan.changes], "notes": list(plan.notes)}

@@ -1,0 +1,79 @@
+"""`tunnel reload`, `diff`, `save` and `events`: what a running tunnel's daemon is asked to do."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from tunnel.cli.common import Json, Name, interface_name, refusals_printed
+from tunnel.control.client import Reloaded, TunnelClient
+from tunnel.observe.events import TunnelEvent
+
+app = typer.Typer()
+
+_STYLES = {"+": "green", "-": "red", "~": "yellow"}
+
+
+@app.command()
+def reload(name: Name, as_json: Json = False) -> None:
+    """Make a running tunnel equal to its conf, which the daemon reads again.
+
+    Addresses, routes, rules, DNS, MTU, port, keys, peers, allowed IPs: what did not change is not
+    touched, and its packets flow on. A mistake in the conf leaves everything as it was.
+    """
+    with refusals_printed(), TunnelClient(interface_name(name)) as client:
+        _print(client.reload(), as_json=as_json, nothing="nothing to change")
+
+
+@app.command()
+def diff(name: Name, as_json: Json = False) -> None:
+    """Show what `tunnel reload` would change, and change nothing."""
+    with refusals_printed(), TunnelClient(interface_name(name)) as client:
+        _print(client.diff(), as_json=as_json, nothing="the tunnel is as its conf says")
+
+
+@app.command()
+def save(name: Name) -> None:
+    """Write what runs now into the conf: what was changed by hand since `tunnel up`.
+
+    Lines that still hold, and all comments, stay as they are.
+    """
+    with refusals_printed(), TunnelClient(interface_name(name)) as client:
+        typer.echo("saved" if client.save() else "the conf says so already")
+
+
+@app.command()
+def events(name: Name, as_json: Json = False) -> None:
+    """Follow a tunnel's events: handshakes, roaming, drops, reloads; one a line, until ^C."""
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        refusals_printed(),
+        TunnelClient(interface_name(name)) as client,
+    ):
+        for event in client.events():
+            typer.echo(json.dumps(event.to_json()) if as_json else _line(event))
+
+
+def _print(result: Reloaded, *, as_json: bool, nothing: str) -> None:
+    if as_json:
+        changes = [change.to_json() for change in result.changes]
+        typer.echo(json.dumps({"changes": changes, "notes": list(result.notes)}, indent=2))
+        return
+    console = Console(highlight=False)
+    for change in result.changes:
+        console.print(Text(str(change), _STYLES[change.sign]), soft_wrap=True)
+    for note in result.notes:
+        console.print(Text(f"note: {note}"), soft_wrap=True)
+    if not result.changes:
+        typer.echo(nothing)
+
+
+def _line(event: TunnelEvent) -> str:
+    clock = time.strftime("%H:%M:%S", time.localtime(event.time))
+    words = (f"{key}={json.dumps(value)}" for key, value in event.details.items())
+    return " ".join([clock, event.type, *words])

@@ -1,0 +1,121 @@
+"""The typed client of a daemon's control socket. docs/control.md describes what it speaks.
+
+with TunnelClient("wg0") as client:
+    print(client.status().listen_port)
+    for change in client.diff().changes:
+        print(change)
+
+with TunnelClient("wg0") as client:
+    for event in client.events():
+        print(event.type, event.details)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+from tunnel.control.json_socket import Client, ControlError
+from tunnel.observe.changes import Change
+from tunnel.observe.events import TunnelEvent
+from tunnel.observe.status import TunnelStatus
+
+RELOAD_TIMEOUT = 120.0
+"""Seconds: names may have to be looked up, and hosts be slow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What a reload did, or with `diff` would do. `notes` are what it leaves to a new `up`."""
+
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...]
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """From the daemon's answer."""
+        changes = tuple(Change.from_json(change) for change in data["changes"])
+        return cls(changes, tuple(map(str, data["notes"])))
+
+
+class TunnelClient(Client):
+    """One connection to the daemon of an interface; use as a context manager.
+
+    Every method raises ControlError when the daemon refuses (`code` says in a word why), and
+    NotRunningError when there is none.
+    """
+
+    def __init__(self, name: str, *, timeout: float = 10.0) -> None:
+        super().__init__(name, timeout=timeout)
+        self._unread = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def status(self, *, secrets: bool = False) -> TunnelStatus:
+        """The tunnel now. With `secrets`, private and preshared keys too."""
+        return TunnelStatus.from_json(self.call("status", secrets=secrets))
+
+    def diff(self) -> Reloaded:
+        """What `reload` would do. Changes nothing."""
+        with self._patient():
+            return Reloaded.from_json(self.call("diff"))
+
+    def reload(self) -> Reloaded:
+        """Make the tunnel equal to its conf; a refusal has left everything as it was."""
+        with self._patient():
+            return Reloaded.from_json(self.call("reload"))
+
+    def save(self) -> bool:
+        """Write the running state into the conf; whether the file had to change."""
+        return bool(self.call("save")["changed"])
+
+    def down(self) -> None:
+        """Ask the daemon to take everything down. It has just begun when this returns."""
+        try:
+            self.call("down")
+        except ControlError as error:
+            # It may be gone before its answer is out.
+            if error.code != "closed":
+                raise
+
+    def subscribe(self) -> None:
+        """Turn this connection into the stream of events: from now on only `read_events` works."""
+        self.call("events")
+
+    def read_events(self) -> list[TunnelEvent]:
+        """Wait for events of a subscription, and take all that have come; none at its end.
+
+        To wait for something else too, `select` on the client first.
+        """
+        self._socket.settimeout(None)
+        while b"\n" not in self._unread:
+            data = self._file.read1(65536)
+            if not data:
+                return []
+            self._unread += data
+        *lines, rest = self._unread.split(b"\n")
+        self._unread = rest
+        return [TunnelEvent.from_json(json.loads(line)["event"]) for line in lines]
+
+    def events(self) -> Iterator[TunnelEvent]:
+        """Events from now on, until the daemon ends."""
+        self.subscribe()
+        while batch := self.read_events():
+            yield from batch
+
+    def fileno(self) -> int:
+        """The descriptor to wait on."""
+        return self._socket.fileno()
+
+    @contextlib.contextmanager
+    def _patient(self) -> Iterator[None]:
+        before = self._socket.gettimeout()
+        self._socket.settimeout(RELOAD_TIMEOUT)
+        try:
+            yield
+        finally:
+            self._socket.settimeout(before)

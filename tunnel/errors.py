@@ -1,0 +1,37 @@
+"""What a user can mend when a tunnel does not come up, go down or change."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from tunnel.config import ConfigErrors
+from tunnel.host import HostError
+from tunnel.io.errors import TunnelIOError
+from tunnel.resolve import ResolveError
+
+
+class DaemonError(Exception):
+    """The tunnel could not be set up, changed or taken down; the text says why and what to do."""
+
+
+class AlreadyRunningError(DaemonError):
+    """A daemon for this interface runs already."""
+
+
+SETUP_ERRORS = (ConfigErrors, DaemonError, HostError, ResolveError, TunnelIOError)
+"""What `Daemon.run` and its preparation may raise for reasons a user can mend."""
+
+
+@contextlib.contextmanager
+def unwrapped(*kinds: type[Exception]) -> Iterator[None]:
+    """Let the first exception of `kinds` out of the group that a nursery wraps it in."""
+    try:
+        yield
+    except* kinds as group:
+        raise _first(group) from None
+
+
+def _first(group: BaseExceptionGroup[Exception]) -> Exception:
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner

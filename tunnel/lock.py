@@ -1,0 +1,81 @@
+"""One daemon per interface name: a lock that the kernel frees, also after kill -9."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tunnel.control.json_socket import RUN_FOLDER
+from tunnel.errors import AlreadyRunningError, DaemonError
+
+_POLL = 0.02
+"""Seconds between two looks at a lock that another process holds; flock has no timeout."""
+
+_REMEDIES = {
+    errno.ENOSPC: f"make room below {RUN_FOLDER}",
+    errno.EROFS: f"mount {RUN_FOLDER} writable",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "raise the machine's limit of open files (sysctl fs.file-max)",
+}
+
+
+@contextlib.contextmanager
+def hold(name: str, *, patience: float = 0.0) -> Iterator[None]:
+    """Hold the lock of interface `name`, so that two daemons never share a name.
+
+    Waits `patience` seconds for another holder; blocks meanwhile. Raises AlreadyRunningError,
+    DaemonError.
+    """
+    path = RUN_FOLDER / f"{name}.lock"
+    deadline = time.monotonic() + patience
+    while (descriptor := _try(path)) is None:
+        if time.monotonic() >= deadline:
+            raise AlreadyRunningError(
+                f"a tunnel named {name} is running already; see tunnel show {name}"
+            )
+        time.sleep(_POLL)
+    try:
+        yield
+    finally:
+        # Before the lock is let go: whoever opened the file meanwhile sees that it is gone.
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _try(path: Path) -> int | None:
+    """The descriptor that holds the lock, or None if another process holds it."""
+    while True:
+        descriptor = _open(path)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The last holder may have removed the file between our open and our lock.
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> DaemonError:
+    """The words for a file of ours below /run that cannot be made."""
+    remedy = _REMEDIES.get(error.errno or 0, "run it as root (sudo)")
+    return DaemonError(f"cannot write {path}: {error.strerror}; {remedy}")

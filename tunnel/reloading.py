@@ -1,0 +1,177 @@
+"""Make a running tunnel equal to its conf, or say what that would change.
+
+`plan` reads, checks, resolves and computes, and touches nothing. `carry_out` does what a plan says:
+first what the kernel may refuse, each with its way back, then what cannot fail. So an error leaves
+everything as it was, and a peer that did not change never notices.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from tunnel import config as confs
+from tunnel import host, peers
+from tunnel.config import PublicKey, TunnelConfig
+from tunnel.engine import Engine
+from tunnel.errors import DaemonError
+from tunnel.io.endpoint import Endpoint
+from tunnel.names import Names
+from tunnel.observe.changes import Change
+from tunnel.surroundings import Surroundings, compute
+
+log = logging.getLogger("tunnel")
+
+TRIES = 3
+"""Attempts to resolve a name of the new conf; a person is waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a reload would do. `addresses` are those of endpoints that are new or changed."""
+
+    config: TunnelConfig
+    surroundings: Surroundings
+    addresses: Mapping[PublicKey, Sequence[Endpoint]]
+    listen_port: int
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...]
+
+
+async def read(path: Path | None, name: str) -> TunnelConfig:
+    """The conf as it is on disk now. Raises ConfigErrors, DaemonError, HostError."""
+    if path is None:
+        raise DaemonError(f"{name} was not set up from a file, so there is none to reload")
+    loaded = await trio.to_thread.run_sync(confs.load, path)
+    for warning in loaded.warnings:
+        log.warning("%s", warning)
+    return loaded
+
+
+async def plan(
+    engine: Engine,
+    old: TunnelConfig,
+    new: TunnelConfig,
+    applied: host.Applied,
+    slot: host.DefaultRouteSlot | None,
+    names: Names,
+) -> Plan:
+    """Compare the running tunnel with `new`; `old` is the conf applied last.
+
+    Raises DaemonError, HostError, ResolveError.
+    """
+    if new.name != old.name:
+        raise DaemonError(
+            f"the conf is that of {new.name}, and {old.name} is running: "
+            f"tunnel down {old.name}, then tunnel up {new.name}"
+        )
+    check_hooks(new)
+    before = {peer.public_key: peer for peer in old.peers}
+    running = engine.interface.peers
+    moved = [
+        peer
+        for peer in new.peers
+        if peer.public_key not in running
+        or peers.endpoint_changed(before.get(peer.public_key), peer)
+    ]
+    addresses = await names.resolve(moved, tries=TRIES)
+    endpoints = [found[0] for found in addresses.values()]
+    for peer in new.peers:
+        if peer.public_key in running and peer.public_key not in addresses:
+            endpoint = running[peer.public_key].endpoint
+            if endpoint is not None:
+                endpoints.append(endpoint)
+    surroundings = await compute(new, endpoints, slot=slot)
+    port = new.interface.listen_port
+    if not port and not old.interface.listen_port:
+        port = engine.udp.port  # any will do, so the one in use
+    changes = [
+        *_socket_changes(engine, port, surroundings.mark),
+        *map(_host_change, host.difference(applied.state, surroundings.state)),
+        *peers.differences(engine, old, new),
+        *_hook_changes(old, new),
+    ]
+    return Plan(new, surroundings, addresses, port, tuple(changes), tuple(_not_live(old, new)))
+
+
+async def carry_out(
+    plan: Plan, engine: Engine, applied: host.Applied, names: Names
+) -> host.Applied:
+    """Do what the plan says; the host state that stands then.
+
+    Raises HostError and UdpError, and then nothing has changed.
+    """
+    udp = engine.udp
+    port, mark = udp.port, udp.fwmark
+    # Whoever cancels us gets a tunnel that is either the old one or the new one.
+    with trio.CancelScope(shield=True):
+        with ExitStack() as undo:
+            if plan.listen_port != port:
+                udp.set_port(plan.listen_port)
+                undo.callback(_best_effort, udp.set_port, port)
+            if plan.surroundings.mark != mark:
+                udp.set_fwmark(plan.surroundings.mark)
+                undo.callback(_best_effort, udp.set_fwmark, mark)
+            applied = await trio.to_thread.run_sync(applied.reconcile, plan.surroundings.state)
+            undo.pop_all()
+        engine.mtu = plan.surroundings.state.mtu
+        names.update(plan.config.peers, plan.addresses)
+        endpoints = {key: found[0] for key, found in plan.addresses.items()}
+        await peers.apply(engine, plan.config, endpoints)
+        engine.settle()
+    return applied
+
+
+def _best_effort(restore: Callable[[int], None], value: int) -> None:
+    try:
+        restore(value)
+    except Exception as error:  # the error that brought us here is the one to tell
+        log.error("while undoing a reload: %s", error)
+
+
+def check_hooks(config: TunnelConfig) -> None:
+    """Raise HostError if the conf has hooks, and others can write it."""
+    interface = config.interface
+    hooks = (interface.pre_up, interface.post_up, interface.pre_down, interface.post_down)
+    if any(hooks) and config.path is not None:
+        host.check_hook_source(config.path)
+
+
+def _socket_changes(engine: Engine, port: int, mark: int) -> Iterator[Change]:
+    if port != engine.udp.port:
+        yield Change("~", "listen port", f"{engine.udp.port} becomes {port or 'a random one'}")
+    if mark != engine.udp.fwmark:
+        yield Change("~", "fwmark", f"{engine.udp.fwmark:#x} becomes {mark:#x}")
+
+
+def _host_change(line: str) -> Change:
+    return Change("-" if line[0] == "-" else "+", line[2:])
+
+
+def _hook_changes(old: TunnelConfig, new: TunnelConfig) -> Iterator[Change]:
+    one, other = old.interface, new.interface
+    for key, before, after in (
+        ("PreDown", one.pre_down, other.pre_down),
+        ("PostDown", one.post_down, other.post_down),
+    ):
+        if before != after:
+            yield Change("~", key, "other commands run when the tunnel goes down")
+    if one.save_config != other.save_config:
+        yield Change("~", "SaveConfig", f"becomes {str(other.save_config).lower()}")
+
+
+def _not_live(old: TunnelConfig, new: TunnelConfig) -> Iterator[str]:
+    """What differs and takes a new daemon, in words."""
+    if old.interface.options != new.interface.options:
+        yield (
+            "datapath and offloads are chosen when the tunnel comes up: "
+            f"tunnel down {new.name}, then up, to change them"
+        )
+    one, other = old.interface, new.interface
+    if (one.pre_up, one.post_up) != (other.pre_up, other.post_up):
+        yield "PreUp and PostUp run only when the tunnel comes up"
