@@ -104,46 +104,29 @@ def tunnels(modifiers: list[str]) -> st.SearchStrategy[TunnelConfig]:
     )
 
 
-fragments = st.sampled_from(
-    [
-        "[Interface]",
-        "[Peer]",
-        "[Tunnel]",
-        "[",
-        "]",
-        "=",
-        "#",
-        "#! tunnel:",
-        "\n",
-        "\r",
-        "\0",
-        ",",
-        "/",
-    ]
-    + ["PrivateKey", "PrivateKeyFile", "PublicKey", "PresharedKey", "Endpoint", "AllowedIPs", "MTU"]
-    + ["Address", "DNS", "Table", "PostUp", "FwMark", "ListenPort", "PersistentKeepalive", "off"]
-    + [
-        "EM4C6YRDMx8FfeZmHxr1f7nLhQSUIEVmN1gkSRqcWUE=",
-        "10.0.0.1/24",
-        "fd00::1",
-        "0x",
-        "²",
-        "٣",
-        "%",
-    ]
-)
+KEY = "EM4C6YRDMx8FfeZmHxr1f7nLhQSUIEVmN1gkSRqcWUE="
+FRAGMENTS = (
+    "[Interface] [Peer] [Tunnel] [ ] = # #! #!tunnel: , / % 0x ² ٣ PrivateKey PrivateKeyFile "
+    "PublicKey PresharedKey Endpoint AllowedIPs MTU Address DNS Table PostUp FwMark ListenPort "
+    f"PersistentKeepalive off 10.0.0.1/24 fd00::1 {KEY}"
+).split()
+fragments = st.sampled_from([*FRAGMENTS, "\n", "\r", "\0", " "])
+
+
+def errors_of(text: str) -> str:
+    """What parse says of a text, empty if it takes it; anything but ConfigErrors passes through."""
+    try:
+        parse(text, name="office", folder="/nonexistent")
+    except ConfigErrors as errors:
+        return str(errors)
+    return ""
 
 
 @given(st.text() | st.lists(fragments | st.text(max_size=3), max_size=40).map("".join))
 def test_parse_raises_nothing_but_its_own_error(text: str) -> None:
-    try:
-        config = parse(text, name="office", folder="/nonexistent")
-    except ConfigErrors as errors:
-        assert errors.problems
-        assert "EM4C6YRDMx8FfeZm" not in str(errors)
-        assert all(line.isprintable() for line in str(errors).splitlines())
-    else:
-        assert config.interface.private_key is not None
+    told = errors_of(text)
+    assert KEY[:16] not in told
+    assert all(line.isprintable() for line in told.split("\n"))
 
 
 @given(tunnels(["", "+", "-"]))

@@ -1,10 +1,14 @@
-"""`tunnel genkey`, `pubkey` and `genpsk`: the same as `wg`'s, for machines that have none."""
+"""`tunnel genkey`, `pubkey`, `genpsk`: what `wg` has of that name, where there is no `wg`.
+
+And `tunnel strip`, which makes a conf fit for `wg`.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
 import sys
+from typing import Annotated, BinaryIO, Final, NoReturn
 
 import typer
 
@@ -12,50 +16,131 @@ from tunnel import config
 
 app = typer.Typer()
 
+_KEY_LENGTH: Final = 44
+_SPACE: Final = b" \t\n\v\f\r\0"
+"""What may follow a key; `wg` forgives NUL as well."""
+_AS_PRINTED: Final = "a private key is 44 characters, as `tunnel genkey` prints them"
+
 
 @app.command()
 def genkey() -> None:
-    """Print a new private key.
+    """Print a new private key: the secret that makes this host what it is to its peers.
 
-    Keep it from others:  (umask 077; tunnel genkey > private.key)
+    It goes behind PrivateKey in the conf, or into a file that nobody else can read, and never
+    to another host:
+
+        (umask 077; tunnel genkey > private.key)
+
+    What the peers need is the public key that belongs to it, see `tunnel pubkey`.
     """
     _warn_if_others_can_read()
-    typer.echo(config.PrivateKey.from_random(os.urandom(32)).to_base64())
+    _print(config.PrivateKey.from_random(os.urandom(32)).to_base64())
 
 
 @app.command()
 def genpsk() -> None:
-    """Print a new preshared key: one more secret that both ends of a tunnel may share."""
+    """Print a new preshared key: one more secret, shared by the two ends of a tunnel.
+
+    It is not needed. It goes behind PresharedKey on both ends, and makes what is recorded today
+    unreadable even for one who breaks the other keys later.
+    """
     _warn_if_others_can_read()
-    typer.echo(config.PresharedKey.from_bytes(os.urandom(32)).to_base64())
+    _print(config.PresharedKey.from_bytes(os.urandom(32)).to_base64())
 
 
 @app.command()
 def pubkey() -> None:
-    """Read a private key from standard input and print its public key.
+    """Read a private key from standard input and print the public key that belongs to it.
 
-    Give the public key to your peers:  tunnel pubkey < private.key
+    The public key is no secret. Peers put it behind PublicKey, to know this host by it:
+
+        tunnel pubkey < private.key
     """
-    text = sys.stdin.read(1024).strip()
+    # Closed by the shell (`<&-`), it is None whatever its type says.
+    if sys.stdin is None:
+        _refuse_key("Key is not the correct length or format", "standard input is closed")
+    if sys.stdin.isatty():
+        typer.echo("Paste the private key, then press Enter and Ctrl-D.", err=True)
+    text = _read_key(sys.stdin.buffer)
     try:
-        private = config.PrivateKey.from_base64(text)
+        # wg makes no exception of the all-zero key, and neither does this.
+        private = config.PrivateKey.from_base64(text.decode("latin-1"))
     except config.KeyFormatError:
-        typer.echo(
-            "tunnel: standard input holds no private key: 44 characters of base64 are expected, "
-            "as `tunnel genkey` prints them",
-            err=True,
-        )
+        found = f"standard input holds {len(text)}" if len(text) < _KEY_LENGTH else "these are not"
+        _refuse_key("Key is not the correct length or format", found)
+    _print(private.public_key().to_base64())
+
+
+@app.command()
+def strip(
+    conf: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONF|NAME",
+            help="A conf file, or the name of one in /etc/tunnel or /etc/wireguard.",
+        ),
+    ],
+) -> None:
+    """Print a conf without the keys that plain `wg` does not know.
+
+    What is left are the keys and the peers. It holds secrets in clear, those from key files
+    too. With it `wg` changes the peers of a running interface:
+
+        wg syncconf office <(tunnel strip office)
+    """
+    try:
+        loaded = config.load(config.find(conf))
+    except config.ConfigErrors as errors:
+        typer.echo(str(errors), err=True)
+        raise typer.Exit(2) from None
+    for warning in loaded.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    _warn_if_others_can_read()
+    _print(config.strip(loaded).removesuffix("\n"))
+
+
+def _read_key(stream: BinaryIO) -> bytes:
+    """Read as `wg` does: 44 bytes, then nothing but white space until the end."""
+    try:
+        text = stream.read(_KEY_LENGTH)
+        # In blocks and no further than the first stray byte: the input may never end.
+        while rest := stream.read(4096) if len(text) == _KEY_LENGTH else b"":
+            if rest.strip(_SPACE):
+                _refuse_key("Trailing characters found after key", "there is more")
+    except OSError as error:
+        _refuse_key("Key is not the correct length or format", f"{error.strerror}")
+    return text
+
+
+def _refuse_key(reason: str, found: str) -> NoReturn:
+    """Leave with `wg`'s own words, for scripts, and with the remedy, for people."""
+    typer.echo(f"tunnel: {reason}: {found}; {_AS_PRINTED}", err=True)
+    raise typer.Exit(1)
+
+
+def _print(text: str) -> None:
+    """Print a result, and fail when it did not arrive: a key on a full disk is lost."""
+    try:
+        if sys.stdout is None:
+            raise OSError("standard output is closed")
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except OSError as error:
+        typer.echo(f"tunnel: cannot write the result: {error.strerror or error}", err=True)
+        # What is left in the buffer would be tried, and complained about, once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise typer.Exit(1) from None
-    typer.echo(private.public_key().to_base64())
 
 
 def _warn_if_others_can_read() -> None:
     """As wg does: a secret written to a file that is open to all is worth a word."""
     try:
-        status = os.fstat(sys.stdout.fileno())
-    except (OSError, ValueError):
+        status = os.fstat(1)
+    except OSError:
         return
-    if stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_IRWXO | stat.S_IRWXG):
+    if stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IRWXO:
         typer.echo(
-            "warning: others can read the file this key is written to; use umask 077", err=True
+            "Warning: writing to world accessible file.\n"
+            "Consider setting the umask to 077 and trying again.",
+            err=True,
         )

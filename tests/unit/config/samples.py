@@ -1,4 +1,4 @@
-"""Keys and confs that the tests of the room share. The keys were made for them and guard nothing."""
+"""Keys and confs that the tests of the room share. The keys guard nothing."""
 
 from tunnel.config import TunnelConfig, parse
 

@@ -1,5 +1,6 @@
 """The running state brought into a conf, whose comments and order stay."""
 
+import contextlib
 import dataclasses
 import os
 import subprocess
@@ -226,12 +227,10 @@ def test_a_full_disk_leaves_the_old_file_whole(small_disk: Path) -> None:
     path = small_disk / "office.conf"
     path.write_text(CONF)
     filler = os.open(small_disk / "filler", os.O_CREAT | os.O_WRONLY)
-    try:
-        with pytest.raises(OSError, match="No space left"):
-            while True:
-                os.write(filler, bytes(4096))
-    finally:
-        os.close(filler)
+    with contextlib.suppress(OSError):
+        while os.write(filler, bytes(4096)):
+            pass
+    os.close(filler)
     with pytest.raises(ConfigErrors) as caught:
         save(path, change(read(CONF), mtu=1300))
     assert str(caught.value) == (
