@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from typing import Annotated, BinaryIO, Final, NoReturn
+from typing import BinaryIO, Final, NoReturn
 
 import typer
 
 from tunnel import config
+from tunnel.cli.common import Name, load_config
 
 app = typer.Typer()
 
@@ -26,12 +27,12 @@ _AS_PRINTED: Final = "a private key is 44 characters, as `tunnel genkey` prints 
 def genkey() -> None:
     """Print a new private key: the secret that makes this host what it is to its peers.
 
-    It goes behind PrivateKey in the conf, or into a file that nobody else can read, and never
-    to another host:
+    It goes behind PrivateKey in the conf, or into a file for PrivateKeyFile, and
+    never to another host:
 
         (umask 077; tunnel genkey > private.key)
 
-    What the peers need is the public key that belongs to it, see `tunnel pubkey`.
+    What the peers need is the public key that belongs to it: `tunnel pubkey`.
     """
     _warn_if_others_can_read()
     _print(config.PrivateKey.from_random(os.urandom(32)).to_base64())
@@ -41,8 +42,8 @@ def genkey() -> None:
 def genpsk() -> None:
     """Print a new preshared key: one more secret, shared by the two ends of a tunnel.
 
-    It is not needed. It goes behind PresharedKey on both ends, and makes what is recorded today
-    unreadable even for one who breaks the other keys later.
+    It goes behind PresharedKey on both ends. A tunnel is safe without; with it,
+    what is recorded today stays secret even if the other keys are broken one day.
     """
     _warn_if_others_can_read()
     _print(config.PresharedKey.from_bytes(os.urandom(32)).to_base64())
@@ -52,9 +53,11 @@ def genpsk() -> None:
 def pubkey() -> None:
     """Read a private key from standard input and print the public key that belongs to it.
 
-    The public key is no secret. Peers put it behind PublicKey, to know this host by it:
+    The private key is what `tunnel genkey` printed:
 
         tunnel pubkey < private.key
+
+    The public key is no secret: peers write it behind PublicKey.
     """
     # Closed by the shell (`<&-`), it is None whatever its type says.
     if sys.stdin is None:
@@ -73,28 +76,17 @@ def pubkey() -> None:
 
 @app.command()
 def strip(
-    conf: Annotated[
-        str,
-        typer.Argument(
-            metavar="CONF|NAME",
-            help="A conf file, or the name of one in /etc/tunnel or /etc/wireguard.",
-        ),
-    ],
+    conf: Name,
 ) -> None:
     """Print a conf without the keys that plain `wg` does not know.
 
-    What is left are the keys and the peers. It holds secrets in clear, those from key files
-    too. With it `wg` changes the peers of a running interface:
+    What is left are keys and peers, for instance for:
 
         wg syncconf office <(tunnel strip office)
+
+    The output holds secrets in clear, those from key files too.
     """
-    try:
-        loaded = config.load(config.find(conf))
-    except config.ConfigErrors as errors:
-        typer.echo(str(errors), err=True)
-        raise typer.Exit(2) from None
-    for warning in loaded.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+    loaded = load_config(conf)
     _warn_if_others_can_read()
     _print(config.strip(loaded).removesuffix("\n"))
 

@@ -1,6 +1,8 @@
 """Confs and keys in files: what cannot be read, who else can, and where a name is looked up."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,12 +55,35 @@ def test_files_that_are_no_conf(tmp_path: Path) -> None:
     assert "expected an interface name of 1 to 15" in error_of(tmp_path / "far-too-long-name.conf")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_we_may_not_read(conf: Path) -> None:
+@contextlib.contextmanager
+def as_somebody() -> Iterator[None]:
+    """Be an ordinary user for a while, if we are root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_files_we_may_not_read_or_see(conf: Path) -> None:
     conf.chmod(0)
-    assert error_of(conf) == (
-        f"{conf}: found permission denied, expected a conf; "
-        "run the command as root, or as the owner of the file"
+    with as_somebody():
+        assert error_of(conf) == (
+            f"{conf}: found permission denied, expected a conf; "
+            "run the command as root, or as the owner of the file"
+        )
+    conf.parent.chmod(0)
+    try:
+        with as_somebody(), pytest.raises(ConfigErrors) as caught:
+            find("office", ["/nowhere", conf.parent])
+    finally:
+        conf.parent.chmod(0o700)
+    assert str(caught.value) == (
+        f"office: found no permission to look for {conf}, expected a conf that can be read; "
+        "run the command as root"
     )
 
 
