@@ -9,12 +9,14 @@ PYTEST_ARGS ?=
 # Without cargo these do not matter; with it, the compiled datapath is built from them.
 CRATE := $(wildcard tunnel/datapath/native/Cargo.* tunnel/datapath/native/src/*.rs)
 
-.PHONY: help lab test setup lint clean
+.PHONY: help lab test setup lint wheel fuzz clean
 
 help:
 	@echo "make lab    two hosts and a real encrypted tunnel on this machine, explained"
 	@echo "make test   the whole suite (as root: everything; else what needs no root)"
 	@echo "make lint   style, types and format"
+	@echo "make wheel  an abi3 wheel in dist/, with the compiled datapath if cargo is here"
+	@echo "make fuzz   twenty minutes of hostile input for both datapaths"
 	@echo "make clean  remove what the above made"
 
 lab: $(STAMP)
@@ -23,7 +25,7 @@ lab: $(STAMP)
 
 test: $(STAMP)
 	@tests/setup/packages.sh $(PROGRAMS) $(TEST_PROGRAMS)
-	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+	@$(PYTHON) -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
 
 setup: $(STAMP)
 
@@ -35,6 +37,13 @@ lint: $(STAMP)
 $(STAMP): pyproject.toml tests/setup/venv.sh $(CRATE)
 	@tests/setup/venv.sh $(VENV)
 	@touch $@
+
+wheel: $(STAMP)
+	$(PYTHON) -m pip wheel --disable-pip-version-check --no-deps -w dist .
+
+fuzz: $(STAMP)
+	cd tunnel/datapath/native && FUZZ_SECONDS=600 cargo run --locked --release --example fuzz
+	TUNNEL_FUZZ_SECONDS=600 $(PYTHON) -m pytest tests/property/test_datapath_twins.py -k long --timeout 900
 
 clean:
 	rm -rf $(VENV) build dist tunnel/datapath/native/target tunnel/datapath/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -81,7 +81,7 @@ def test_failing_hook_on_the_way_down_stops_nothing(two_hosts: TwoHosts) -> None
 
 def test_down_while_it_comes_up(two_hosts: TwoHosts) -> None:
     started = two_hosts.a.directory / "started"
-    end = make_end(two_hosts, f"PreUp = touch {started}; sleep 2")
+    end = make_end(two_hosts, f"PreUp = touch {started}; sleep 8")
     up = two_hosts.a.popen([sys.executable, "-m", "tunnel", "up", str(end.conf)])
     two_hosts.a.wait_for(started.exists, 20, "the hook to start")
     end.down()
