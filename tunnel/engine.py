@@ -124,6 +124,7 @@ class Engine:
         self._armed = float("-inf")
         self._seal_out = bytearray(datapath.SEAL_OUT_SIZE)
         self._coalesce = _coalescible(tun.offloads)
+        self._link_up = True
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry packets until cancelled."""
@@ -138,6 +139,21 @@ class Engine:
     def settle(self) -> None:
         """Carry out what a change of configuration asked for. To be called after each."""
         self._drain_outputs(boot_time())
+
+    def set_link_up(self, up: bool) -> None:
+        """Follow the interface, which begins up: down, sessions end and nothing is heard or sent.
+
+        Peers, keys and counters stay. Up again, peers with a persistent keepalive are greeted.
+        """
+        if up == self._link_up:
+            return
+        self._link_up = up
+        if up:
+            self.interface.handle_up(boot_time())
+        else:
+            self.interface.handle_down()
+        self.settle()
+        self._rearm.set()
 
     def drops(self) -> dict[str, int]:
         """Packets dropped so far, by reason, of all rooms together."""
@@ -341,6 +357,9 @@ class Engine:
     ) -> None:
         """Sort one receive's datagrams: data is opened here, handshake messages are queued."""
         length, stride, endpoint, ecn = received
+        if not self._link_up:
+            self.interface.count_drop(ProtocolDrop.INTERFACE_DOWN, -(-length // stride))
+            return
         start = 0
         while start < length:
             if buffer[start] == TYPE_TRANSPORT and length - start >= MESSAGE_OVERHEAD:
@@ -420,6 +439,9 @@ class Engine:
             self._handshake_ready = trio.Event()
             while queue:
                 datagram, endpoint = queue.popleft()
+                if not self._link_up:
+                    self.interface.count_drop(ProtocolDrop.INTERFACE_DOWN)
+                    continue
                 now = boot_time()
                 self.interface.handle_message_untrusted(datagram, endpoint, now)
                 self._drain_outputs(now)
@@ -431,7 +453,8 @@ class Engine:
     async def _timers(self) -> None:
         while True:
             now = boot_time()
-            deadline = self.interface.next_deadline()
+            # What is set while the interface is down waits for it to come up.
+            deadline = self.interface.next_deadline() if self._link_up else None
             if deadline is not None and deadline <= now:
                 self.interface.handle_deadline(now)
                 self._drain_outputs(now)

@@ -12,15 +12,13 @@ from collections.abc import Iterator, Mapping
 import trio
 
 from tunnel.config import PeerConfig, PresharedKey, PublicKey, TunnelConfig
+from tunnel.control.pace import Pace
 from tunnel.engine import Engine, Peer, boot_time
 from tunnel.io.endpoint import Endpoint
 from tunnel.observe.changes import Change
 from tunnel.protocol import Network
 
 log = logging.getLogger("tunnel")
-
-SLICE = 256
-"""Steps between two turns of the event loop: about half a millisecond."""
 
 _SHOWN = 4
 """Networks named in a change; of more, the number is told."""
@@ -116,7 +114,7 @@ async def apply(engine: Engine, new: TunnelConfig, endpoints: Mapping[PublicKey,
             ignored.to_base64(),
         )
     networks = networks_by_peer(new)
-    pace = _Pace()
+    pace = Pace()
     with trio.CancelScope(shield=True):
         for key in [key for key in protocol.peers if key not in wanted]:
             protocol.remove_peer(key)
@@ -133,7 +131,7 @@ async def apply(engine: Engine, new: TunnelConfig, endpoints: Mapping[PublicKey,
             await pace.step()
 
 
-async def _apply_networks(engine: Engine, peer: Peer, wanted: set[Network], pace: _Pace) -> None:
+async def _apply_networks(engine: Engine, peer: Peer, wanted: set[Network], pace: Pace) -> None:
     allowed = engine.interface.allowed_ips
     has = set(allowed.of(peer))
     # Additions first: what moves from one peer to another is never nobody's.
@@ -143,18 +141,6 @@ async def _apply_networks(engine: Engine, peer: Peer, wanted: set[Network], pace
     for network in has - wanted:
         allowed.remove(network, peer)
         await pace.step()
-
-
-class _Pace:
-    """Lets the event loop have its turn after every slice."""
-
-    def __init__(self) -> None:
-        self._steps = 0
-
-    async def step(self) -> None:
-        self._steps += 1
-        if self._steps % SLICE == 0:
-            await trio.lowlevel.checkpoint()
 
 
 def _psk(peer: PeerConfig) -> PresharedKey:

@@ -19,6 +19,7 @@ from tunnel.cli.show import print_status
 from tunnel.cli.watch import watch
 from tunnel.control import json_socket
 from tunnel.control.client import TunnelClient
+from tunnel.pauses import avoid_pauses
 
 app = typer.Typer(
     help="A userspace VPN that speaks WireGuard and shows every packet's way through the IP stack.",
@@ -68,7 +69,7 @@ def up(
     with background.Readiness(ready_fd) as readiness:
 
         def ready() -> None:
-            background.avoid_pauses()
+            avoid_pauses()
             readiness.ready()
 
         try:

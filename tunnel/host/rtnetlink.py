@@ -1,12 +1,13 @@
-"""The one way in which this room opens rtnetlink, and turns its errors into ours."""
+"""The one way in which this room opens rtnetlink, and turns its errors into ours.
+
+pyroute2 takes longer to load than a tunnel to start, so it is loaded where it is first needed.
+"""
 
 import errno
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
-
-from pyroute2 import IPRoute, NetlinkError
 
 from tunnel.host.errors import HostError
 
@@ -16,9 +17,17 @@ _ABSENT = frozenset(
 )
 
 
+def _netlink_error() -> Any:
+    from pyroute2 import NetlinkError
+
+    return NetlinkError
+
+
 @contextmanager
 def rtnetlink() -> Iterator[Any]:
     """An IPRoute of the calling thread's namespace; closed at the end whatever happens."""
+    from pyroute2 import IPRoute
+
     try:
         netlink = IPRoute()
     except OSError as error:
@@ -32,7 +41,7 @@ def step(name: str, subject: object, remedy: str = "") -> Iterator[None]:
     """Turn an error of rtnetlink in the body into a HostError naming this step."""
     try:
         yield
-    except NetlinkError as error:
+    except _netlink_error() as error:
         raise HostError.from_errno(name, str(subject), error.code, remedy) from error
     except OSError as error:
         raise HostError.from_errno(name, str(subject), error.errno or 0, remedy) from error
@@ -43,7 +52,7 @@ def absent_is_fine(codes: frozenset[int] = _ABSENT) -> Iterator[None]:
     """Let the body ask for or delete something which may not be there: `codes` are no error."""
     try:
         yield
-    except NetlinkError as error:
+    except _netlink_error() as error:
         if abs(error.code) not in codes:
             raise
 

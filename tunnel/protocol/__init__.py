@@ -21,7 +21,7 @@ Nothing here imports trio, socket, time, random or os; `now` and randomness are 
 test or a simulation lives through hours in a moment, and the same way each time.
 """
 
-from .allowed_ips import AllowedIPs, Network
+from .allowed_ips import AllowedIPs, Network, pack, unpack
 from .boundary import Endpoint, Transport
 from .drops import Drop
 from .events import (
@@ -60,4 +60,6 @@ __all__ = [
     "Seal",
     "SessionExpired",
     "Transport",
+    "pack",
+    "unpack",
 ]

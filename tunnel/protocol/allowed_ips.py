@@ -7,12 +7,30 @@ memory of answers is bounded and forgotten at every change.
 
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network
+from itertools import chain
 from typing import Final, Generic, TypeVar
 
 Network = IPv4Network | IPv6Network
 P = TypeVar("P")
 
 _MAX_REMEMBERED: Final = 4096
+
+
+def pack(version: int, address: int, length: int) -> int:
+    """A network as one integer: a hundred thousand of them cost neither memory nor time.
+
+    `version` is 4 or 6, `address` any address of the network as an integer, `length` that of the
+    prefix in bits.
+    """
+    shift = (32 if version == 4 else 128) - length
+    return (address >> shift << 8 | shift) << 1 | (version == 6)
+
+
+def unpack(packed: int) -> tuple[int, int, int]:
+    """Undo `pack`: version, lowest address, prefix length."""
+    shift = packed >> 1 & 0xFF
+    address = packed >> 9 << shift
+    return (6, address, 128 - shift) if packed & 1 else (4, address, 32 - shift)
 
 
 class _Family(Generic[P]):
@@ -26,8 +44,8 @@ class _Family(Generic[P]):
         """shift (width less prefix length) → prefix → peer; no table is empty"""
         self.order: list[tuple[int, dict[int, P]]] = []
         """`tables`, longest prefix first"""
-        self.by_peer: dict[P, set[int]] = {}
-        """peer → its prefixes, each as prefix << 8 | shift; no set is empty"""
+        self.by_peer: dict[P, dict[int, None]] = {}
+        """peer → its prefixes in the order they came, each as prefix << 8 | shift; never none"""
 
     def insert(self, shift: int, prefix: int, peer: P) -> None:
         table = self.tables.get(shift)
@@ -38,7 +56,7 @@ class _Family(Generic[P]):
         if old is not None and old is not peer:
             self._forget(old, shift, prefix)
         table[prefix] = peer
-        self.by_peer.setdefault(peer, set()).add(prefix << 8 | shift)
+        self.by_peer.setdefault(peer, {})[prefix << 8 | shift] = None
 
     def remove(self, shift: int, prefix: int, peer: P) -> bool:
         table = self.tables.get(shift)
@@ -72,7 +90,7 @@ class _Family(Generic[P]):
 
     def _forget(self, peer: P, shift: int, prefix: int) -> None:
         prefixes = self.by_peer[peer]
-        prefixes.discard(prefix << 8 | shift)
+        prefixes.pop(prefix << 8 | shift, None)
         if not prefixes:
             del self.by_peer[peer]
 
@@ -125,6 +143,26 @@ class AllowedIPs(Generic[P]):
         """Take all prefixes from `peer`; how many there were."""
         self._remembered.clear()
         return self._v4.remove_peer(peer) + self._v6.remove_peer(peer)
+
+    def insert_packed(self, packed: int, peer: P) -> None:
+        """`insert` for a network that `pack` made."""
+        family = self._v6 if packed & 1 else self._v4
+        family.insert(packed >> 1 & 0xFF, packed >> 9, peer)
+        self._remembered.clear()
+
+    def remove_packed(self, packed: int, peer: P) -> bool:
+        """`remove` for a network that `pack` made."""
+        family = self._v6 if packed & 1 else self._v4
+        self._remembered.clear()
+        return family.remove(packed >> 1 & 0xFF, packed >> 9, peer)
+
+    def packed_of(self, peer: P) -> Iterator[int]:
+        """The networks `peer` has now, IPv4 first, each family in the order they came.
+
+        The list is taken at once and worked off later: the table may change meanwhile.
+        """
+        v4, v6 = list(self._v4.by_peer.get(peer, ())), list(self._v6.by_peer.get(peer, ()))
+        return chain((prefix << 1 for prefix in v4), (prefix << 1 | 1 for prefix in v6))
 
     def lookup(self, address: bytes) -> P | None:
         """The peer with the longest prefix that covers `address` (4 or 16 bytes), or None.

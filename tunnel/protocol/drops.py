@@ -49,6 +49,6 @@ class Drop(StrEnum):
     HANDSHAKE_TIMEOUT = "handshake_timeout"
     """Staged for a session that did not come about in 90 s."""
     INTERFACE_DOWN = "interface_down"
-    """Still staged when the interface went down."""
+    """Still staged when the interface went down, or received while it was down."""
     PEER_REMOVED = "peer_removed"
     """Staged for a peer that was removed."""

@@ -1,0 +1,109 @@
+"""The command `tunnel-wg`: a userspace WireGuard daemon for wg-quick and for hand work.
+
+    WG_QUICK_USERSPACE_IMPLEMENTATION=tunnel-wg wg-quick up wg0
+
+    tunnel-wg wg0 && wg setconf wg0 wg0.conf && ip address add … && ip link set wg0 up
+
+Whoever starts it waits for it, so this file loads no more than it needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+
+LEVELS = {
+    "verbose": logging.DEBUG,
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "error": logging.ERROR,
+    "silent": logging.CRITICAL + 1,
+}
+"""LOG_LEVEL, as wireguard-go names them, and what Python calls them."""
+
+ENVIRONMENT = """environment:
+  LOG_LEVEL=verbose|debug|info|error|silent   what to log on standard error (default: error;
+                                              in the background nothing unless it is set)
+  WG_PROCESS_FOREGROUND=1                     the same as --foreground
+  WG_TUN_FD, WG_UAPI_FD                       descriptors of an attached TUN device and of a
+                                              listening unix socket to use
+"""
+
+
+def run() -> None:
+    """The console script's entry point."""
+    sys.exit(main(sys.argv[1:], os.environ))
+
+
+def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Start the daemon; the exit status.
+
+    In the background it is 0 as soon as the interface exists and `wg` can connect.
+    """
+    options = _parser().parse_args(arguments)
+    foreground = options.foreground or environment.get("WG_PROCESS_FOREGROUND") == "1"
+    level = environment.get("LOG_LEVEL", "")
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=LEVELS.get(level, logging.ERROR),
+        format=f"%(levelname)s: ({options.name}) %(asctime)s %(message)s",
+    )
+    import trio
+
+    from tunnel import wg_daemon
+    from tunnel.pauses import avoid_pauses
+
+    try:
+        parts = wg_daemon.Parts.open(options.name, environment)
+    except wg_daemon.START_ERRORS as error:
+        sys.stderr.write(f"tunnel-wg: {error}\n")
+        return 1
+    if not foreground:
+        # All that can go wrong is behind us, and no thread has been started yet.
+        _go_into_background(silent=LEVELS.get(level, 0) in (0, LEVELS["silent"]))
+    trio.run(wg_daemon.run, parts, avoid_pauses)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tunnel-wg",
+        description="Create a WireGuard interface in user space, for wg(8) to configure.",
+        epilog=ENVIRONMENT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "-f", "--foreground", action="store_true", help="stay in the foreground until stopped"
+    )
+    parser.add_argument("--version", action="version", version=f"tunnel-wg {_version()}")
+    parser.add_argument("name", metavar="NAME", help="the interface, for example wg0")
+    return parser
+
+
+def _version() -> str:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version("tunnel")
+    return "(not installed)"
+
+
+def _go_into_background(*, silent: bool) -> None:
+    """Let the parent go, and be a daemon: own session, root folder, no terminal."""
+    sys.stderr.flush()
+    if os.fork():
+        # Without any clean-up: what is open belongs to the child now.
+        os._exit(0)
+    os.setsid()
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2) if silent else (0,):
+        os.dup2(null, descriptor)
+    os.close(null)
+
+
+if __name__ == "__main__":
+    run()

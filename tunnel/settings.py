@@ -1,0 +1,196 @@
+"""What a typed change of the configuration does to a running engine, in one place.
+
+`Settings` is what the UAPI serves. All that may be refused comes first, each with its way back;
+the rest cannot fail. So a list of changes is applied whole or not at all, though in slices between
+which packets pass: nothing that is the same before and after is missing in between.
+
+One thing is milder than in the kernel: when `replace_peers` is followed by a peer that is there
+already, as after `wg setconf`, that peer gets the new values and none of the old, but keeps its
+sessions, counters and, unless one is given, its endpoint. No packet is lost for a peer that stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import trio
+
+from tunnel.config import PresharedKey, PrivateKey, PublicKey
+from tunnel.control.pace import Pace
+from tunnel.control.uapi_changes import (
+    DeviceChange,
+    PeerChange,
+    ReplacePeers,
+    SetFwmark,
+    SetListenPort,
+    SetPrivateKey,
+)
+from tunnel.engine import Engine, Peer, boot_time
+from tunnel.io.endpoint import Endpoint
+from tunnel.io.errors import UdpError
+from tunnel.protocol import Interface
+
+log = logging.getLogger("tunnel")
+
+
+class Settings:
+    """The configuration of an engine, read and changed while packets flow.
+
+    `lock` is held while it changes. Who changes the engine's peers by other means, such as a
+    reload, hands in the lock that it holds meanwhile.
+    """
+
+    def __init__(self, engine: Engine, lock: trio.Lock | None = None) -> None:
+        self.lock = lock or trio.Lock()
+        self._engine = engine
+
+    @property
+    def interface(self) -> Interface[Endpoint, Any]:
+        """Keys, peers and allowed IPs."""
+        return self._engine.interface
+
+    @property
+    def listen_port(self) -> int:
+        """The UDP port in use."""
+        return self._engine.udp.port
+
+    @property
+    def fwmark(self) -> int:
+        """The mark of outer packets, 0 for none."""
+        return self._engine.udp.fwmark
+
+    async def apply(self, changes: Sequence[DeviceChange]) -> None:
+        """Apply all of `changes` in order. Raises UdpError, and then nothing has changed.
+
+        Cancellation does not come in between: there is the old configuration or the new one.
+        """
+        async with self.lock:
+            with trio.CancelScope(shield=True):
+                self._apply_to_sockets(changes)
+                await self._apply_to_protocol(changes)
+            self._engine.settle()
+
+    def _apply_to_sockets(self, changes: Sequence[DeviceChange]) -> None:
+        udp = self._engine.udp
+        port, fwmark = udp.port, udp.fwmark
+        try:
+            for change in changes:
+                if isinstance(change, SetFwmark) and change.fwmark != udp.fwmark:
+                    udp.set_fwmark(change.fwmark)
+                elif isinstance(change, SetListenPort):
+                    udp.set_port(change.port)
+        except UdpError:
+            with contextlib.suppress(UdpError):
+                udp.set_fwmark(fwmark)
+            try:
+                udp.set_port(port)
+            except UdpError as error:
+                log.error("listening on port %d now: %s", udp.port, error)
+            raise
+
+    async def _apply_to_protocol(self, changes: Sequence[DeviceChange]) -> None:
+        pace = Pace()
+        renewed: set[PublicKey] = set()
+        for place, change in enumerate(changes):
+            if isinstance(change, PeerChange):
+                is_new = change.public_key in renewed
+                renewed.discard(change.public_key)
+                await self._apply_to_peer(change, pace, is_new=is_new)
+            elif isinstance(change, SetPrivateKey):
+                await self._set_private_key(change.key, pace)
+            elif isinstance(change, ReplacePeers):
+                renewed = await self._replace_peers(changes[place + 1 :], pace)
+            await pace.step()
+
+    async def _set_private_key(self, key: PrivateKey | None, pace: Pace) -> None:
+        protocol = self._engine.interface
+        own = None if key is None else protocol.peers.get(key.public_key())
+        if own is not None:
+            # The protocol removes a peer that is ourselves, with its networks all at once.
+            await self._set_networks(own, {}, pace)
+        protocol.set_private_key(key, boot_time())
+
+    async def _replace_peers(self, following: Sequence[DeviceChange], pace: Pace) -> set[PublicKey]:
+        """Remove the peers that do not come again; the keys of those that do."""
+        first: dict[PublicKey, PeerChange] = {}
+        for change in following:
+            if isinstance(change, ReplacePeers):
+                break
+            if isinstance(change, PeerChange):
+                first.setdefault(change.public_key, change)
+                await pace.step()
+        peers = self._engine.interface.peers
+        staying = {
+            key
+            for key, change in first.items()
+            if key in peers and not change.remove and not change.update_only
+        }
+        for key in [key for key in peers if key not in staying]:
+            await self._remove_peer(peers[key], pace)
+        return staying
+
+    async def _apply_to_peer(self, change: PeerChange, pace: Pace, *, is_new: bool) -> None:
+        """Apply one section; with `is_new`, what it does not name goes back to its default."""
+        protocol = self._engine.interface
+        key = change.public_key
+        peer = protocol.peers.get(key)
+        if change.remove:
+            if peer is not None:
+                await self._remove_peer(peer, pace)
+            return
+        if peer is None:
+            if change.update_only:
+                return
+            if key == protocol.public_key:
+                log.warning(
+                    "peer %s ignored: the key is our own; set the other side's public key",
+                    key.to_base64(),
+                )
+                return
+            peer = protocol.add_peer(key)
+        psk, keepalive = change.preshared_key, change.persistent_keepalive
+        if is_new:
+            psk = PresharedKey.ZERO if psk is None else psk
+            keepalive = keepalive or 0
+        if psk is not None and psk != peer.preshared_key:
+            peer.set_preshared_key(psk)
+        if change.replace_allowed_ips or is_new:
+            await self._set_networks(peer, change.allowed_ips, pace)
+        else:
+            await self._change_networks(peer, change.allowed_ips, pace)
+        if change.endpoint is not None:
+            peer.set_endpoint(_with_source(change.endpoint, peer.endpoint), boot_time())
+        if keepalive is not None and keepalive != peer.persistent_keepalive:
+            peer.set_persistent_keepalive(keepalive, boot_time())
+
+    async def _remove_peer(self, peer: Peer, pace: Pace) -> None:
+        await self._set_networks(peer, {}, pace)
+        self._engine.interface.remove_peer(peer.public_key)
+        await pace.step()
+
+    async def _change_networks(self, peer: Peer, networks: dict[int, bool], pace: Pace) -> None:
+        allowed = self._engine.interface.allowed_ips
+        for network, add in networks.items():
+            if add:
+                allowed.insert_packed(network, peer)
+            else:
+                allowed.remove_packed(network, peer)
+            await pace.step()
+
+    async def _set_networks(self, peer: Peer, networks: dict[int, bool], pace: Pace) -> None:
+        """Give `peer` the networks marked True and no others."""
+        allowed = self._engine.interface.allowed_ips
+        # Additions first: what stays, or moves here from another peer, is never nobody's.
+        await self._change_networks(peer, networks, pace)
+        for network in allowed.packed_of(peer):
+            if not networks.get(network):
+                allowed.remove_packed(network, peer)
+                await pace.step()
+
+
+def _with_source(wanted: Endpoint, current: Endpoint | None) -> Endpoint:
+    """The address asked for; where it is the one in use, with our own address that goes with it."""
+    return current if current is not None and current.same_remote(wanted) else wanted

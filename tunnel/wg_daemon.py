@@ -1,0 +1,148 @@
+"""A daemon that only carries packets, as wireguard-go does: `wg` and `ip` do the rest.
+
+`Parts.open` makes what a caller waits for: TUN device, UDP sockets and listening UAPI socket. It
+needs no event loop, so that it may be done before the process goes into the background. `run` is
+all the rest of its life: until the device or the socket is gone, SIGINT or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import trio
+
+from tunnel import signals
+from tunnel.control import uapi
+from tunnel.control.unix_socket import SocketFile, bind_unix_socket
+from tunnel.engine import Engine
+from tunnel.errors import DaemonError
+from tunnel.eventlog import log_event
+from tunnel.following import follow_link
+from tunnel.io.errors import TunDeleted, TunnelIOError
+from tunnel.io.tun import Tun
+from tunnel.io.udp import Udp
+from tunnel.uapi_service import serve_uapi
+
+log = logging.getLogger("tunnel")
+
+START_ERRORS = (DaemonError, TunnelIOError)
+"""What `Parts.open` may raise for reasons a user can mend."""
+
+DEFAULT_MTU = 1420
+"""What a new interface gets, as in the kernel: 1500 less the 80 bytes a tunnel costs at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a daemon needs before it can run; `close` gives all of it back."""
+
+    name: str
+    tun: Tun
+    udp: Udp
+    listener: socket.socket
+    file: SocketFile | None
+
+    @classmethod
+    def open(cls, name: str, environment: Mapping[str, str]) -> Self:
+        """Make the interface `name` and its UAPI socket, or take them over where
+        WG_TUN_FD and WG_UAPI_FD name their descriptors.
+
+        Raises one of START_ERRORS, and then nothing is left.
+        """
+        with ExitStack() as undo:
+            tun_fd = _descriptor(environment, "WG_TUN_FD")
+            if tun_fd is None:
+                tun = undo.enter_context(Tun.open(name, mtu=DEFAULT_MTU))
+            else:
+                tun = undo.enter_context(Tun.adopt(tun_fd))
+            # The kernel has filled in a name such as wg%d.
+            real_name = tun.name
+            udp = undo.enter_context(Udp.open())
+            listener, file = _listen(real_name, _descriptor(environment, "WG_UAPI_FD"))
+            undo.pop_all()
+        return cls(real_name, tun, udp, listener, file)
+
+    def close(self) -> None:
+        """Remove socket and interface."""
+        if self.file is not None:
+            self.file.remove()
+        self.listener.close()
+        self.udp.close()
+        self.tun.close()
+
+
+def _descriptor(environment: Mapping[str, str], variable: str) -> int | None:
+    text = environment.get(variable, "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise DaemonError(f"{variable} is the number of an open descriptor, not {text!r}")
+    return int(text)
+
+
+def _listen(name: str, descriptor: int | None) -> tuple[socket.socket, SocketFile | None]:
+    if descriptor is None:
+        path = uapi.socket_path(name)
+        try:
+            listener = bind_unix_socket(path)
+        except OSError as error:
+            raise DaemonError(
+                f"cannot listen on {path}: {error.strerror or error}; "
+                "stop the daemon that does, or be root"
+            ) from error
+        return listener, SocketFile(path)
+    try:
+        listener = socket.socket(fileno=descriptor)
+        listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        if listener.family != socket.AF_UNIX or not listening:
+            listener.detach()
+            raise DaemonError(f"WG_UAPI_FD: descriptor {descriptor} is no listening unix socket")
+    except OSError as error:
+        raise DaemonError(
+            f"WG_UAPI_FD: descriptor {descriptor} is no socket: {error.strerror}"
+        ) from error
+    listener.setblocking(False)
+    listener.set_inheritable(False)
+    bound = listener.getsockname()
+    # One without a name in the file system cannot disappear from there.
+    return listener, SocketFile(Path(bound)) if isinstance(bound, str) and bound else None
+
+
+async def run(parts: Parts, ready: Callable[[], None] = lambda: None) -> None:
+    """Carry packets until told to stop, or until device or socket are gone; close `parts`."""
+    try:
+        engine = Engine(tun=parts.tun, udp=parts.udp, mtu=DEFAULT_MTU, on_event=log_event)
+        # Unknown yet; `follow_link` tells before anything is read.
+        engine.set_link_up(False)
+        async with trio.open_nursery() as nursery:
+            stop = nursery.cancel_scope.cancel
+            await nursery.start(signals.follow, stop, _nothing_to_reload)
+            await nursery.start(engine.run)
+            nursery.start_soon(follow_link, engine, parts.tun)
+            nursery.start_soon(serve_uapi, engine, parts.listener)
+            nursery.start_soon(_wait_for_file, parts.file, stop)
+            log.info("%s: ready, UDP port %d", parts.name, parts.udp.port)
+            ready()
+    except* TunDeleted:
+        log.info("%s was deleted: leaving", parts.name)
+    finally:
+        parts.close()
+    log.info("%s: ended", parts.name)
+
+
+async def _wait_for_file(file: SocketFile | None, stop: Callable[[], None]) -> None:
+    if file is None:
+        return
+    await file.wait_removed()
+    log.info("%s was removed: leaving", file.path)
+    stop()
+
+
+async def _nothing_to_reload() -> None:
+    log.info("SIGHUP: there is no conf to read again; use wg setconf or wg syncconf")
