@@ -14,6 +14,7 @@ def avoid_pauses() -> None:
     # What is loaded stays: looking through it for garbage takes 40 ms each time.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(5_000, 20, 100)
+    # Of what comes later little is looked at at a time; all of it, very seldom.
+    gc.set_threshold(2_000, 5, 1_000)
     # Worker threads (routes, files) give the event loop its turn after this long, not after 5 ms.
     sys.setswitchinterval(0.0005)

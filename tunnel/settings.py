@@ -188,7 +188,7 @@ class Settings:
         for network in allowed.packed_of(peer):
             if not networks.get(network):
                 allowed.remove_packed(network, peer)
-                await pace.step()
+            await pace.step()
 
 
 def _with_source(wanted: Endpoint, current: Endpoint | None) -> Endpoint:

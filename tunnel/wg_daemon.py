@@ -7,6 +7,7 @@ all the rest of its life: until the device or the socket is gone, SIGINT or SIGT
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 from collections.abc import Callable, Mapping
@@ -63,6 +64,7 @@ class Parts:
                 tun = undo.enter_context(Tun.adopt(tun_fd))
             # The kernel has filled in a name such as wg%d.
             real_name = tun.name
+            _refuse_automatic_addresses(real_name)
             udp = undo.enter_context(Udp.open())
             listener, file = _listen(real_name, _descriptor(environment, "WG_UAPI_FD"))
             undo.pop_all()
@@ -75,6 +77,13 @@ class Parts:
         self.listener.close()
         self.udp.close()
         self.tun.close()
+
+
+def _refuse_automatic_addresses(name: str) -> None:
+    """As in the kernel's WireGuard: the interface has the addresses it is given and no others."""
+    # Without IPv6 there is no such file, and nothing to refuse.
+    with contextlib.suppress(OSError):
+        Path(f"/proc/sys/net/ipv6/conf/{name}/addr_gen_mode").write_text("1")
 
 
 def _descriptor(environment: Mapping[str, str], variable: str) -> int | None:

@@ -1,0 +1,164 @@
+"""An engine whose interface goes down and up, changes its MTU, moves, is deleted."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+import trio
+import trio.testing
+
+from tests.unit.test_engine import Side, Sides, make_side, packet, run, sides, until
+from tunnel import following
+from tunnel.engine import boot_time
+from tunnel.host.errors import HostError
+from tunnel.host.watch import LinkEvent, LinkGone, LinkStatus
+from tunnel.io.errors import TunDeleted, TunError
+from tunnel.io.link import Link
+from tunnel.io.tun import Tun
+from tunnel.protocol import HandshakeCompleted
+
+__all__ = ["sides"]  # the fixture
+
+
+def handshakes(side: Side) -> int:
+    return sum(isinstance(event, HandshakeCompleted) for event in side.events)
+
+
+def test_down_hears_and_says_nothing_and_up_starts_anew(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side) -> None:
+        a.tun.feed(packet(1, 2))
+        await until(lambda: b.tun.written)
+        b.engine.set_link_up(False)
+        a.tun.feed(packet(1, 2))
+        await until(lambda: b.engine.drops() == {"interface_down": 1})
+        assert len(b.tun.written) == 1
+        # What is set meanwhile waits.
+        (peer,) = b.engine.interface.peers.values()
+        b.udp.sent.clear()
+        peer.set_persistent_keepalive(20, boot_time())
+        b.engine.settle()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert b.udp.sent == []
+        done = handshakes(b)
+        b.engine.set_link_up(True)
+        b.engine.set_link_up(True)
+        await until(lambda: handshakes(b) > done)
+        a.tun.feed(packet(1, 2))
+        await until(lambda: len(b.tun.written) == 2)
+
+    run(sides, scenario)
+
+
+def test_handshakes_waiting_when_it_goes_down_are_counted(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side) -> None:
+        for _ in range(5):
+            b.udp.feed(bytes([1, 0, 0, 0]) + bytes(144), 148, a.udp.own)
+        await until(lambda: b.engine.drops())
+        b.engine.set_link_up(False)
+        await until(lambda: sum(b.engine.drops().values()) == 5)
+        assert b.engine.drops().get("interface_down", 0) >= 1
+
+    run(sides, scenario)
+
+
+@dataclass
+class FakeLink:
+    """A TUN of which only the link is asked, and its events; each answer and event is once."""
+
+    answers: list[Link | TunError] = field(default_factory=list)
+    events: list[list[LinkEvent] | HostError] = field(default_factory=list)
+    asked: int = 0
+
+    def link(self) -> Link:
+        self.asked += 1
+        answer = self.answers.pop(0) if self.answers else TunDeleted("gone")
+        if isinstance(answer, TunError):
+            raise answer
+        return answer
+
+    @contextlib.contextmanager
+    def watch(self, index: int, *, netns: Path | None = None) -> Iterator[FakeEvents]:
+        found = self.events.pop(0)
+        if isinstance(found, HostError):
+            raise found
+        yield FakeEvents(found)
+
+
+@dataclass
+class FakeEvents:
+    left: list[LinkEvent]
+
+    def __aiter__(self) -> FakeEvents:
+        return self
+
+    async def __anext__(self) -> LinkEvent:
+        await trio.lowlevel.checkpoint()
+        if not self.left:
+            raise StopAsyncIteration
+        return self.left.pop(0)
+
+
+HERE = Link(name="wg0", ifindex=5, mtu=1420, up=True, here=True)
+AWAY = replace(HERE, ifindex=2, here=False)
+
+
+def follow(tun: FakeLink, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
+    """What the engine was told until the device was gone: MTU, and whether it is up."""
+    monkeypatch.setattr(following, "watch_link", tun.watch)
+    engine = make_side(1).engine
+    engine.mtu = 1
+    told: list[tuple[int, bool]] = []
+    monkeypatch.setattr(engine, "set_link_up", lambda up: told.append((engine.mtu, up)))
+
+    async def main() -> None:
+        await following.follow_link(engine, cast(Tun, tun))
+
+    with pytest.raises(TunDeleted):
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.01))
+    return told
+
+
+def test_events_are_followed_where_the_device_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[LinkEvent] = [
+        LinkStatus("wg0", 1420, True),
+        LinkStatus("wg0", 34_736, True),
+        LinkStatus("wg0", 34_736, False),
+        LinkGone(moved=False),
+    ]
+    told = follow(FakeLink([HERE], [events]), monkeypatch)
+    assert told == [(1420, True), (1420, True), (34_736, True), (34_736, False)]
+
+
+def test_device_is_asked_where_there_are_no_events(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    moved: list[LinkEvent] = [LinkStatus("wg0", 1420, True), LinkGone(moved=True)]
+    away = [replace(AWAY, up=False), AWAY, replace(AWAY, mtu=9000)]
+    tun = FakeLink([HERE, *away, HERE], [moved, [LinkGone(moved=False)]])
+    assert follow(tun, monkeypatch) == [
+        (1420, True),
+        (1420, True),
+        (1420, False),
+        (1420, True),
+        (9000, True),
+        (1420, True),
+    ]
+    assert "in another network namespace" in caplog.text
+    assert "back in our network namespace" in caplog.text
+
+
+def test_what_cannot_be_asked_stays_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = TunError("cannot enter the device's network namespace")
+    failed = HostError.from_errno("watch link", "5", 12)
+    tun = FakeLink([HERE, refused, refused, AWAY], [failed])
+    assert follow(tun, monkeypatch) == [(1420, True), (1420, True)]
+    assert caplog.text.count("stay as they were") == 1
+    assert "watch link 5" in caplog.text
