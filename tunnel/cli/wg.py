@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -25,6 +26,8 @@ LEVELS = {
     "silent": logging.CRITICAL + 1,
 }
 """LOG_LEVEL, as wireguard-go names them, and what Python calls them."""
+
+SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 ENVIRONMENT = """environment:
   LOG_LEVEL=verbose|debug|info|error|silent   what to log on standard error (default: error;
@@ -58,6 +61,8 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     from tunnel import wg_daemon
     from tunnel.pauses import avoid_pauses
 
+    # From here on there is something to undo: signals wait until there is somebody to do it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         parts = wg_daemon.Parts.open(options.name, environment)
     except wg_daemon.START_ERRORS as error:
@@ -66,7 +71,12 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     if not foreground:
         # All that can go wrong is behind us, and no thread has been started yet.
         _go_into_background(silent=LEVELS.get(level, 0) in (0, LEVELS["silent"]))
-    trio.run(wg_daemon.run, parts, avoid_pauses)
+
+    def ready() -> None:
+        avoid_pauses()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    trio.run(wg_daemon.run, parts, ready)
     return 0
 
 
