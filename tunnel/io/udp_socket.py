@@ -240,7 +240,11 @@ class UdpSocket:
         drop: Drop | None = None
         dropped = position = 0
         while position < len(view):
-            chunk = view[position : position + (chunk_size if gso else stride)]
+            chunk = view[position:]
+            if not gso:
+                chunk = chunk[:stride]
+            elif len(chunk) > MAX_BATCH or len(chunk) > stride * MAX_SEGMENTS:
+                chunk = chunk[:chunk_size]
             batched = len(chunk) > stride
             if error is None:
                 control = (*source, *tos_control)

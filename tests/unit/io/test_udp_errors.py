@@ -50,12 +50,12 @@ class Rig:
         self.drops: Counter[Drop] = Counter()
         self.udp = UdpSocket(self.sock, self.drops, gso=gso)
 
-    def send(self, size: int, refusal: Refusal, *, source: bool = False) -> Sent:
+    def send(self, size: int, refusal: Refusal, *, source: bool = False, stride: int = 100) -> Sent:
         self.sock.refusal = refusal
         self.sock.passed.clear()
         self.sock.calls = 0
         at = Endpoint(HERE, 9, source=Source(HERE, 1) if source else None)
-        return self.udp.send(bytes(size), 100, at)
+        return self.udp.send(bytes(size), stride, at)
 
     @property
     def sizes(self) -> list[int]:
@@ -97,6 +97,14 @@ def test_every_refusal_is_a_named_drop(
     assert sent == Sent(drop=reason, dropped=datagrams)
     assert rig.drops == {reason: datagrams}
     assert rig.udp.gso
+
+
+def test_refused_batch_of_one_large_datagram_and_a_tail_loses_neither(rig: Rig) -> None:
+    """Of datagrams this long only one fits a batch, but a shorter one may follow it."""
+    refusal: Refusal = lambda _, batch, __: errno.EMSGSIZE if batch else None  # noqa: E731
+    assert rig.send(34_896, refusal, stride=34_768) is SENT
+    assert rig.sizes == [34_768, 128]
+    assert not rig.drops
 
 
 def test_eio_falls_back_for_good_without_loss_and_says_so_once(
