@@ -51,15 +51,21 @@ class Tap:
         Raises PermissionError without CAP_NET_RAW, and OSError if there is no such interface.
         """
         # SOCK_DGRAM leaves the link layer off: a TUN has none, other devices have Ethernet.
-        # Protocol 0 until the filter is in place: nothing gets past it.
-        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
+        self.socket = socket.socket(
+            socket.AF_PACKET,
+            socket.SOCK_DGRAM | socket.SOCK_NONBLOCK,
+            0 if interface else socket.htons(_ETH_P_ALL),
+        )
         self._received = self._dropped = 0
         try:
             self.socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             self.socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+            if not interface:
+                self._forget_unfiltered()
             if program:
                 _attach(self.socket, program)
-            self.socket.bind((interface, _ETH_P_ALL))
+            if interface:
+                self.socket.bind((interface, _ETH_P_ALL))
         except BaseException:
             self.socket.close()
             raise
@@ -82,6 +88,13 @@ class Tap:
             seconds, nanoseconds = _TIMESPEC.unpack_from(messages[0][2])
             way = Direction.OUT if address[2] == _PACKET_OUTGOING else Direction.IN
             return Seen(seconds * 1_000_000_000 + nanoseconds, way, data)
+
+    def _forget_unfiltered(self) -> None:
+        """Drop what came since the socket was made, as it had no filter then."""
+        _attach(self.socket, [(_RET, 0, 0, 0)])
+        while self.read() is not None:
+            pass
+        self.socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
 
     def statistics(self) -> tuple[int, int]:
         """Packets seen, and those of them lost because they were not read in time."""
