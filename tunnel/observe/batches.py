@@ -19,13 +19,12 @@ _TRANSPORT = b"\4\0\0\0"
 
 
 def split(packet: bytes) -> list[bytes]:
-    """The datagrams of an IP packet, with headers as they have on the wire; [packet] if one."""
+    """The datagrams of an IP packet, with headers as the wire has them; [packet] if it is one."""
     version = packet[0] >> 4
     header = (packet[0] & 15) * 4 if version == 4 else 40
     start = header + _UDP_HEADER
-    protocol = packet[9] if version == 4 else packet[6]
     messages = packet[start:]
-    if protocol != _UDP or messages[:4] != _TRANSPORT:
+    if messages[:4] != _TRANSPORT or packet[9 if version == 4 else 6] != _UDP:
         return [packet]
     size = _message_size(messages)
     if size >= len(messages):

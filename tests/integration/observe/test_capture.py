@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import TwoHosts
-from tests.integration.observe.conftest import begin_capture, end_capture, fields, make_pair
+from tests.integration.observe.conftest import Pair, begin_capture, end_capture, fields, make_pair
 
 pytestmark = [pytest.mark.root, pytest.mark.foreign("tshark")]
 
@@ -55,3 +56,69 @@ def test_with_keys_the_outer_packets_are_decrypted(
     end_capture(capture)
     decrypted = fields(file, "wg.type == 4 and icmp", "frame.interface_name", "icmp.type")
     assert decrypted == [["wg0-udp", "8"], ["wg0-udp", "0"]]
+
+
+@pytest.mark.foreign("iperf3")
+def test_under_load_batches_are_taken_apart_and_decrypted(pair: Pair, tmp_path: Path) -> None:
+    """The offloads join datagrams where a capture sees them: it shows them as the wire does."""
+    a, b = pair.hosts
+    file = tmp_path / "load.pcapng"
+    capture = begin_capture(a, "-w", str(file), "--with-keys", "--snaplen", "2000")
+    server = b.popen(["iperf3", "-s", "-1", "--forceflush"])
+    server.wait_for_output("Server listening")
+    a.run(["iperf3", "-c", pair.b.node.address(), "-n", "2M"])
+    end_capture(capture)
+    sealed = fields(file, "wg.type == 4 and udp.length > 1400", "tcp.dstport", "udp.length")
+    assert len(sealed) > 500
+    assert {length for _, length in sealed} == {"1460"}
+    assert sum(port == "5201" for port, _ in sealed) > len(sealed) * 0.95
+
+
+def test_it_ends_by_itself_and_keeps_what_was_asked_for(pair: Pair, tmp_path: Path) -> None:
+    a, _ = pair.hosts
+    file = tmp_path / "cut.pcapng"
+    capture = begin_capture(a, "-w", str(file), "--snaplen", "60", "--count", "3")
+    a.ping(pair.b.node.address(), count=2)
+    assert capture.wait(10) == 0
+    assert "3 packets captured" in capture.log()
+    sizes = fields(file, "frame", "frame.cap_len")
+    assert len(sizes) == 3
+    assert max(int(size) for (size,) in sizes) == 60
+    capture = begin_capture(a, "-w", str(tmp_path / "short"), "--seconds", "0.5")
+    assert capture.wait(5) == 0
+
+
+def test_a_pipe_is_fed_as_packets_come_and_may_close(pair: Pair) -> None:
+    a, _ = pair.hosts
+    command = (
+        f"{sys.executable} -m tunnel capture wg0 -w - | tshark -l -i - -c 4 -T fields -e ip.dst"
+    )
+    piped = a.popen(["bash", "-o", "pipefail", "-c", command])
+    piped.wait_for_output("capturing wg0")
+    for _ in range(10):
+        a.ping(pair.b.node.address())
+        if not piped.running:
+            break
+    assert piped.wait(20) == 0, piped.log()
+    assert pair.b.node.address() in piped.log()
+
+
+def test_it_ends_with_the_tunnel(pair: Pair, tmp_path: Path) -> None:
+    a, _ = pair.hosts
+    plain = begin_capture(a, "-w", str(tmp_path / "plain"))
+    keyed = begin_capture(a, "-w", str(tmp_path / "keyed"), "--with-keys")
+    pair.a.down()
+    assert plain.wait(10) == 0, plain.log()
+    assert keyed.wait(10) == 0, keyed.log()
+
+
+def test_refusals(pair: Pair, tmp_path: Path) -> None:
+    a, _ = pair.hosts
+    for arguments, said in (
+        (["wg9", "-w", str(tmp_path / "f")], "no tunnel named wg9"),
+        (["wg0", "-w", str(tmp_path / "none" / "f")], "No such file"),
+        (["wg0", "-w", "-", "--ring", "2"], "a ring of files needs a name"),
+    ):
+        process = a.popen([sys.executable, "-m", "tunnel", "capture", *arguments])
+        assert process.wait(10) in (1, 2)
+        assert said in process.log()
