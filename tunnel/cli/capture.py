@@ -130,6 +130,8 @@ class _Capture:
         """Until a limit is reached, a signal comes or the tunnel goes down."""
         limits, recording = self._limits, self._recording
         end = time.monotonic() + (limits.seconds or float("inf"))
+        if self._keys is not None and self._keys.has_unread():
+            self._read_keys()
         with selectors.DefaultSelector() as selector:
             for tap in self._taps:
                 selector.register(tap.socket, selectors.EVENT_READ)

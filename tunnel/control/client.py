@@ -94,6 +94,18 @@ class TunnelClient(Client):
         """
         self.call("keys")
 
+    def has_unread(self) -> bool:
+        """Whether events came together with the answer to a subscription.
+
+        `select` does not know of them. To be asked once, before the first time.
+        """
+        before = self._socket.gettimeout()
+        self._socket.settimeout(0)
+        try:
+            return bool(self._file.peek())
+        finally:
+            self._socket.settimeout(before)
+
     def read_events(self) -> list[TunnelEvent]:
         """Wait for events of a subscription, and take all that have come; none at its end.
 

@@ -122,3 +122,37 @@ def test_refusals(pair: Pair, tmp_path: Path) -> None:
         process = a.popen([sys.executable, "-m", "tunnel", "capture", *arguments])
         assert process.wait(10) in (1, 2)
         assert said in process.log()
+
+
+def test_other_datagrams_are_not_captured(pair: Pair, tmp_path: Path) -> None:
+    a, _ = pair.hosts
+    file = tmp_path / "ours.pcapng"
+    capture = begin_capture(a, "-w", str(file))
+    send = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); "
+    for port in (9, 51820):
+        a.run([sys.executable, "-c", f"{send}s.sendto(b'other', ('192.0.2.2', {port}))"])
+    a.run(["ping", "-c", "1", "192.0.2.2"])
+    a.ping(pair.b.node.address())
+    end_capture(capture)
+    assert fields(file, "frame.interface_name == wg0-udp and not wg", "frame.protocols") == []
+    assert fields(file, "frame.interface_name == wg0-udp", "frame.protocols")
+
+
+def test_a_ring_keeps_the_latest_files_each_with_the_keys(pair: Pair, tmp_path: Path) -> None:
+    a, _ = pair.hosts
+    a.ping(pair.b.node.address())
+    target = tmp_path / "ring.pcapng"
+    capture = begin_capture(
+        a, "-w", str(target), "--ring", "2", "--size", "1", "--with-keys", "--seconds", "60"
+    )
+    command = ["ping", "-f", "-c", "800", "-s", "1300", pair.b.node.address()]
+    a.run(command, timeout=40)
+    end_capture(capture)
+    names = sorted(path.name for path in tmp_path.glob("ring*"))
+    assert len(names) == 2
+    assert names[-1] > "ring-00003.pcapng"
+    for name in names:
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+        assert (tmp_path / name).stat().st_size < 1_100_000
+        assert b"LOCAL_STATIC_PRIVATE_KEY" in (tmp_path / name).read_bytes()
+        assert fields(tmp_path / name, "icmp", "frame.number")
