@@ -138,8 +138,8 @@ class Daemon:
                     self._is_up = True
                     log.info("%s is up, UDP port %d", self.name, udp.port)
                     self.feed.publish("up")
-                    ready()
                     try:
+                        ready()
                         await self._stop.wait()
                     finally:
                         await self._prepare_down(engine)
@@ -170,12 +170,14 @@ class Daemon:
             yield
         finally:
             with trio.CancelScope(shield=True):
+                # A reload under way ends first; one that still waits finds nothing to change.
+                async with self._changing:
+                    self._applied = None
                 try:
                     await trio.to_thread.run_sync(host.remove, self.name)
                 except host.HostError as error:
                     # The record stays, so that `tunnel down` can be tried again.
                     log.error("not everything could be undone: %s", error)
-            self._applied = None
 
     async def _carry(
         self, engine: Engine, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -193,9 +195,10 @@ class Daemon:
         """What comes before the undoing, whatever the reason: nothing here may stop it."""
         log.info("%s is going down", self.name)
         with trio.CancelScope(shield=True):
+            # Not under the lock: a hook may ask us to save or to reload.
+            await self._run_down_hooks("PreDown", self.config.interface.pre_down)
             async with self._changing:
                 interface = self.config.interface
-                await self._run_down_hooks("PreDown", interface.pre_down)
                 if interface.save_config and not self._deleted:
                     try:
                         await self._save(engine)
