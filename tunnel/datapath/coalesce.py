@@ -28,11 +28,18 @@ _IPV4_NOT_PLAIN: Final = 0xBF
 _ACK: Final = 0x10
 _PSH: Final = 0x08
 
-_IPV4_ID: Final = Struct(">4xH")
-_TCP: Final = Struct(">4xI4xBB")
-"""Sequence; data offset and reserved bits; flags."""
+_TCP: Final = Struct(">12xBB")
+"""Data offset and reserved bits; flags."""
 _UDP: Final = Struct(">4xHH")
 """Length; checksum."""
+_FIELDS: Final = {
+    Offload.TCP4: Struct(">4xH4xH12xI5xB"),
+    Offload.TCP6: Struct(">44xI5xB"),
+    Offload.UDP4: Struct(">4xH4xH12xHH"),
+    Offload.UDP6: Struct(">44xHH"),
+}
+"""What varies within a run. IPv4: identification; header checksum. TCP: sequence; flags.
+UDP: length; checksum."""
 
 
 class _Kind:
@@ -40,6 +47,7 @@ class _Kind:
 
     __slots__ = (
         "csum_offset",
+        "fields",
         "flow",
         "gso_type",
         "is_tcp",
@@ -63,6 +71,7 @@ class _Kind:
         # Addresses stand right before the transport header: one slice is the flow, and one sum
         # covers the pseudo-header's addresses together with the transport packet.
         self.pseudo_from = 12 if self.is_v4 else 8
+        self.fields = _FIELDS[offload]
         self.flow = slice(self.pseudo_from, self.transport + 4)
 
 
@@ -100,70 +109,91 @@ class _Run:
     """A frame in the making: packets of one flow, each the continuation of the one before."""
 
     __slots__ = (
-        "count",
+        "_header_sum",
+        "_identification",
+        "_kind",
+        "_mask",
+        "_parts",
+        "_psh",
+        "_sequence",
+        "_size",
+        "_template",
+        "flow",
         "headers",
-        "identification",
         "is_open",
-        "kind",
         "length",
-        "parts",
-        "psh",
-        "sequence",
-        "size",
-        "template",
     )
 
     def __init__(self, packet: bytes) -> None:
-        self.parts = [packet]
-        self.count = 1
+        self._parts = [packet]
         self.length = len(packet)
         self.is_open = False
-        self.template = -1
 
-    def begin(self, kind: _Kind, headers: int, template: int, sequence: int, psh: int) -> None:
-        """Let other packets join this one."""
-        packet = self.parts[0]
-        self.kind = kind
-        self.headers = headers
-        self.template = template
-        self.size = self.length - headers
-        self.sequence = sequence + self.size & 0xFFFFFFFF
-        # Without DF the identification must count up; with DF it has no meaning (RFC 6864).
-        counts = kind.is_v4 and not packet[6] & _IPV4_DF
-        self.identification = packet[4] << 8 | packet[5] if counts else -1
-        self.psh = 0
-        self.is_open = not psh
+    def begin(self, kind: _Kind, headers: int, flow: tuple[int, bytes]) -> None:
+        """Let others join this packet, which is mergeable."""
+        packet = self._parts[0]
+        self._kind, self.headers, self.flow = kind, headers, flow
+        self._mask = _constant_fields(kind.number, headers)
+        self._template = int.from_bytes(packet[:headers], "little") & self._mask
+        self._size = self.length - headers
+        self._identification = -1
+        *ipv4, first, second = kind.fields.unpack_from(packet)
+        if kind.is_v4:
+            # The header's checksum was right, so the sum of the rest is what these three lack.
+            self._header_sum = -(self.length + sum(ipv4)) % 65_535
+            if not packet[6] & _IPV4_DF:
+                # With DF the identification has no meaning (RFC 6864); without, it counts up.
+                self._identification = ipv4[0]
+        self._sequence = first + self._size & 0xFFFFFFFF
+        self._psh = 0
+        self.is_open = not (kind.is_tcp and second & _PSH)
 
-    def takes(self, packet: bytes, headers: int, template: int, sequence: int) -> bool:
-        """Whether a mergeable packet of this open run's flow continues it."""
-        size = len(packet) - headers
-        if template != self.template or size > self.size or self.length + size > MAX_FRAME_PACKET:
+    def extend(self, packet: bytes) -> bool:
+        """Append the packet if it is mergeable and continues this open run; say whether it was.
+
+        Headers that equal the first packet's make it plain, of this flow, and its flags right.
+        """
+        headers = self.headers
+        if int.from_bytes(packet[:headers], "little") & self._mask != self._template:
             return False
-        if self.identification >= 0:
-            expected = self.identification + self.count & 0xFFFF
-            if packet[4] << 8 | packet[5] != expected:
+        kind, parts, length = self._kind, self._parts, len(packet)
+        size = length - headers
+        if not 0 < size <= self._size or self.length + size > MAX_FRAME_PACKET:
+            return False
+        if kind.is_v4:
+            identification, value, first, second = kind.fields.unpack_from(packet)
+            if (self._header_sum + length + identification + value) % 65_535:
                 return False
-        if self.kind.is_tcp:
-            return sequence == self.sequence
-        return self.count < MAX_BATCH_SEGMENTS
-
-    def join(self, payload: bytes, psh: int) -> None:
-        """Append a packet that `takes` accepted."""
-        size = len(payload)
-        self.parts.append(payload)
-        self.count += 1
+            expected = self._identification
+            if expected >= 0 and expected + len(parts) & 0xFFFF != identification:
+                return False
+        else:
+            first, second = kind.fields.unpack_from(packet)
+        transport_length = length - kind.transport
+        psh = 0
+        if kind.is_tcp:
+            if first != self._sequence:
+                return False
+            psh = second & _PSH
+        elif first != transport_length or not second or len(parts) >= MAX_BATCH_SEGMENTS:
+            return False
+        total = (residue(packet[kind.pseudo_from :]) << 8) + kind.protocol + transport_length
+        if total % 65_535:
+            return False
+        parts.append(packet[headers:])
         self.length += size
-        self.sequence = self.sequence + size & 0xFFFFFFFF
-        self.psh = psh
-        if psh or size < self.size:
+        self._sequence = self._sequence + size & 0xFFFFFFFF
+        if psh or size < self._size:
+            self._psh = psh
             self.is_open = False
+        return True
 
     def finish(self) -> list[bytes]:
         """Return the pieces of the frame."""
-        parts = self.parts
-        if self.count == 1:
+        parts = self._parts
+        if len(parts) == 1:
             return [NO_OFFLOAD, *parts]
-        kind, first = self.kind, parts[0]
+        kind, first = self._kind, parts[0]
         at = kind.transport
         headers = bytearray(first[: self.headers])
         if kind.is_v4:
@@ -175,7 +205,7 @@ class _Run:
             headers[4:6] = (self.length - ip.IPV6_HEADER_LEN).to_bytes(2, "big")
         length = self.length - at
         if kind.is_tcp:
-            headers[at + 13] |= self.psh
+            headers[at + 13] |= self._psh
         else:
             headers[at + 4 : at + 6] = length.to_bytes(2, "big")
         addresses = folded(first[kind.pseudo_from : at])
@@ -183,7 +213,7 @@ class _Run:
         field = at + kind.csum_offset
         headers[field : field + 2] = pseudo.to_bytes(2, "big")
         virtio = VirtioNetHdr(
-            NEEDS_CSUM, kind.gso_type, self.headers, self.size, at, kind.csum_offset
+            NEEDS_CSUM, kind.gso_type, self.headers, self._size, at, kind.csum_offset
         )
         return [virtio.pack(), bytes(headers), first[self.headers :], *parts[1:]]
 
@@ -204,77 +234,36 @@ class Coalescer:
 
     def add(self, packet: bytes) -> None:
         """Take the next packet."""
-        kind: _Kind | None
-        if packet[0] == _IPV4_PLAIN:
-            plain = not (packet[6] & _IPV4_NOT_PLAIN or packet[7])
-            kind = _IPV4_KINDS.get(packet[9]) if plain else None
-        elif packet[0] >> 4 == 6:
-            kind = _IPV6_KINDS.get(packet[6])
-        else:
-            kind = None
-        if kind is None:
-            self._add_opaque(packet)
+        # Usually it continues what the packet before it belongs to.
+        latest = self._latest
+        if latest is not None and latest.extend(packet):
+            if not latest.is_open:
+                self._close(latest.flow)
             return
-        length, at = len(packet), kind.transport
-        sequence = flags = 0
-        if kind.is_tcp:
-            if length < at + 20:
-                self._add_opaque(packet)
-                return
-            sequence, offset, flags = _TCP.unpack_from(packet, at)
-            headers = at + (offset >> 4) * 4
-            if headers < at + 20 or headers > length:
-                self._add_opaque(packet)
-                return
-            candidate = flags | _PSH == _ACK | _PSH and not offset & 15
-        else:
-            if length < at + 8:
-                self._add_opaque(packet)
-                return
-            headers = at + 8
-            transport_length, value = _UDP.unpack_from(packet, at)
-            candidate = transport_length == length - at and value != 0
-        candidate = (
-            candidate
-            and length > headers
-            and self._mergeable_kinds[kind.number]
-            and _checksums_hold(packet, kind)
-        )
-        self._add_plain(packet, kind, headers, sequence, flags & _PSH, candidate)
-
-    def _add_opaque(self, packet: bytes) -> None:
-        """Take a packet whose flow cannot be told: nothing before it may grow behind it."""
-        self._frames.append(_Run(packet))
-        self._open.clear()
-        self._latest = None
-
-    def _add_plain(
-        self, packet: bytes, kind: _Kind, headers: int, sequence: int, psh: int, candidate: bool
-    ) -> None:
-        header = int.from_bytes(packet[:headers], "little")
-        template = header & _constant_fields(kind.number, headers)
-        run = self._latest
-        flow = None
-        if run is None or run.template != template:
-            flow = kind.number, packet[kind.flow]
-            run = self._open.get(flow)
-        if candidate and run is not None and run.takes(packet, headers, template, sequence):
-            run.join(packet[headers:], psh)
-            if run.is_open:
-                self._latest = run
-                return
-            current = run
-        else:
-            current = _Run(packet)
-            self._frames.append(current)
-            if candidate:
-                current.begin(kind, headers, template, sequence, psh)
-        flow = flow or (kind.number, packet[kind.flow])
-        if current.is_open:
-            self._open[flow] = self._latest = current
+        kind = _kind_of(packet)
+        headers = _headers_length(packet, kind) if kind is not None else 0
+        if kind is None or not headers:
+            # Its flow cannot be told: nothing before it may grow behind it.
+            self._frames.append(_Run(packet))
+            self._open.clear()
+            self._latest = None
             return
-        self._open.pop(flow, None)
-        if self._latest is run:
+        flow = kind.number, packet[kind.flow]
+        run = self._open.get(flow)
+        if run is None or run is latest or not run.extend(packet):
+            run = _Run(packet)
+            self._frames.append(run)
+            if self._mergeable_kinds[kind.number] and _is_mergeable(packet, kind, headers):
+                run.begin(kind, headers, flow)
+        if run.is_open:
+            self._open[flow] = self._latest = run
+        else:
+            self._close(flow)
+
+    def _close(self, flow: tuple[int, bytes]) -> None:
+        """End the run of a flow, if it has one."""
+        run = self._open.pop(flow, None)
+        if run is not None and run is self._latest:
             self._latest = None
 
     def finish(self, out: bytearray) -> list[tuple[int, int]]:
@@ -291,10 +280,38 @@ class Coalescer:
         return spans
 
 
-def _checksums_hold(packet: bytes, kind: _Kind) -> bool:
-    """Whether the IPv4 header's checksum and the transport checksum are right."""
+def _kind_of(packet: bytes) -> _Kind | None:
+    """Return the kind of a packet that is not a fragment, without options or extension headers."""
+    if packet[0] == _IPV4_PLAIN:
+        whole = not (packet[6] & _IPV4_NOT_PLAIN or packet[7])
+        return _IPV4_KINDS.get(packet[9]) if whole else None
+    return _IPV6_KINDS.get(packet[6]) if packet[0] >> 4 == 6 else None
+
+
+def _headers_length(packet: bytes, kind: _Kind) -> int:
+    """Return the length of IP and transport header, 0 if they do not fit."""
+    length, at = len(packet), kind.transport
+    if not kind.is_tcp:
+        return at + 8 if length >= at + 8 else 0
+    if length < at + 20:
+        return 0
+    headers = at + (packet[at + 12] >> 4) * 4
+    return headers if at + 20 <= headers <= length else 0
+
+
+def _is_mergeable(packet: bytes, kind: _Kind, headers: int) -> bool:
+    """Whether a plain packet may begin a run: payload, flags or length, and all checksums."""
+    at = kind.transport
+    transport_length = len(packet) - at
+    if kind.is_tcp:
+        offset, flags = _TCP.unpack_from(packet, at)
+        sound = flags | _PSH == _ACK | _PSH and not offset & 15
+    else:
+        claimed, value = _UDP.unpack_from(packet, at)
+        sound = claimed == transport_length and value != 0
+    if not sound or len(packet) == headers:
+        return False
     if kind.is_v4 and short_residue(packet[: ip.IPV4_HEADER_LEN]):
         return False
-    length = len(packet) - kind.transport
-    total = (residue(packet[kind.pseudo_from :]) << 8) + kind.protocol + length
+    total = (residue(packet[kind.pseudo_from :]) << 8) + kind.protocol + transport_length
     return not total % 65_535

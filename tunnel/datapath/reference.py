@@ -49,21 +49,26 @@ class _Batches:
         self.end = self._start = start
         self._count = self._stride = self._ecn = 0
 
-    def add(self, length: int, ecn: int) -> None:
-        """Append one datagram."""
-        if self._count and not (
-            length <= self._stride
-            and ecn == self._ecn
-            and self._count < MAX_BATCH_SEGMENTS
-            and self.end - self._start + length <= MAX_DATAGRAM
-        ):
-            self.close()
-        if not self._count:
-            self._stride, self._ecn = length, ecn
-        self._count += 1
-        self.end += length
-        if length < self._stride:
-            self.close()
+    def add(self, length: int, ecn: int, times: int = 1) -> None:
+        """Append datagrams of one length."""
+        while times > 0:
+            if self._count and (length > self._stride or ecn != self._ecn):
+                self.close()
+            room = min(
+                MAX_BATCH_SEGMENTS - self._count,
+                (MAX_DATAGRAM - self.end + self._start) // length,
+            )
+            if room < 1:
+                self.close()
+                continue
+            if not self._count:
+                self._stride, self._ecn = length, ecn
+            taken = min(times, room) if length == self._stride else 1
+            self._count += taken
+            self.end += taken * length
+            times -= taken
+            if length < self._stride:
+                self.close()
 
     def close(self) -> None:
         """End the current batch, if there is one."""
@@ -153,9 +158,8 @@ class Session:
                 raise SessionExhausted("the session reached its message limit")
             self._seal_into(pieces, segments)
             ecn = ip.ecn(segments[0])
-            add = batches.add
-            for segment in segments:
-                add(len(segment) + MESSAGE_OVERHEAD, ecn)
+            batches.add(len(segments[0]) + MESSAGE_OVERHEAD, ecn, count - 1)
+            batches.add(len(segments[-1]) + MESSAGE_OVERHEAD, ecn)
             consumed += 1
             packets += count
         batches.close()
@@ -220,7 +224,7 @@ class Session:
             try:
                 if counter >= REJECT_AFTER_MESSAGES:
                     raise PacketRefusedError(Drop.COUNTER_LIMIT)
-                if not is_new(counter):
+                if counter <= window.greatest and not is_new(counter):
                     raise PacketRefusedError(Drop.REPLAY)
                 plain = decrypt(nonce(counter), batch[datagram_at + _HEADER_LEN : following], None)
                 mark(counter)
