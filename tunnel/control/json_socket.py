@@ -21,7 +21,6 @@ import errno
 import json
 import os
 import socket
-import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
@@ -70,21 +69,31 @@ def running_names() -> list[str]:
     return sorted(path.stem for path in RUN_FOLDER.glob("*.sock"))
 
 
+def remove_stale_socket(path: Path) -> bool:
+    """Remove the socket at `path` if nobody listens on it any more; whether it was removed.
+
+    Raises OSError as the kernel gives it.
+    """
+    if not path.is_socket():
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return True
+    return False
+
+
 def bind_unix_socket(path: Path, *, folder_mode: int = 0o755) -> socket.socket:
     """Listen on `path`, mode 0600, replacing a socket nobody listens on any more.
 
     Raises OSError(EADDRINUSE) when somebody does, and OSError as the kernel gives it otherwise.
     """
     path.parent.mkdir(mode=folder_mode, parents=True, exist_ok=True)
-    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.settimeout(1)
-            try:
-                probe.connect(str(path))
-            except (ConnectionRefusedError, FileNotFoundError):
-                path.unlink(missing_ok=True)
-            else:
-                raise OSError(errno.EADDRINUSE, "another process is listening", str(path))
+    if not remove_stale_socket(path) and path.is_socket():
+        raise OSError(errno.EADDRINUSE, "another process is listening", str(path))
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     previous = os.umask(0o177)
     try:
