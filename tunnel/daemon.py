@@ -35,6 +35,7 @@ from tunnel.observe.status import TunnelStatus
 from tunnel.protocol import Event
 from tunnel.status import take_status
 from tunnel.teardown import clean_up, take_down
+from tunnel.wgsocket import wireguard_socket
 
 __all__ = ["SETUP_ERRORS", "AlreadyRunningError", "Daemon", "DaemonError", "clean_up", "take_down"]
 
@@ -85,7 +86,11 @@ class Daemon:
         of it. Returns when the interface is deleted from outside.
         """
         with unwrapped(*SETUP_ERRORS), hold(self.name):
-            async with control_socket(self), trio.open_nursery() as nursery:
+            async with (
+                control_socket(self),
+                wireguard_socket(self.name, self._running, self._changing),
+                trio.open_nursery() as nursery,
+            ):
                 if handle_signals:
                     await nursery.start(signals.follow, self.stop, self._reload_on_signal)
                 try:
