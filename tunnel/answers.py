@@ -14,6 +14,7 @@ from tunnel.control.json_socket import ControlError
 from tunnel.errors import SETUP_ERRORS, DaemonError
 from tunnel.feed import Subscription, TooManySubscribersError
 from tunnel.lock import unwritable
+from tunnel.revealing import KeyFeed
 
 if TYPE_CHECKING:
     from tunnel.daemon import Daemon
@@ -70,6 +71,7 @@ def methods(daemon: Daemon) -> dict[str, json_socket.Method]:
 
 def streams(daemon: Daemon) -> dict[str, json_socket.Stream]:
     """The requests whose answer goes on."""
+    key_feed = KeyFeed()
 
     @contextlib.contextmanager
     def events(params: dict[str, Any]) -> Iterator[AsyncIterator[dict[str, Any]]]:
@@ -79,7 +81,17 @@ def streams(daemon: Daemon) -> dict[str, json_socket.Stream]:
         except TooManySubscribersError as error:
             raise ControlError("too_many", f"{error}: close one") from None
 
-    return {"events": events}
+    @contextlib.contextmanager
+    def keys(params: dict[str, Any]) -> Iterator[AsyncIterator[dict[str, Any]]]:
+        if daemon.engine is None:
+            raise ControlError("state", f"{daemon.name} is not up; try again in a moment")
+        try:
+            with key_feed.subscribe(daemon.engine) as subscription:
+                yield _JsonEvents(subscription)
+        except TooManySubscribersError as error:
+            raise ControlError("too_many", f"{error}: end a capture") from None
+
+    return {"events": events, "keys": keys}
 
 
 class _JsonEvents:

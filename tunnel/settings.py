@@ -1,6 +1,6 @@
 """What a typed change of the configuration does to a running engine, in one place.
 
-`Settings` is what the UAPI serves. All that may be refused comes first, each with its way back;
+All that may be refused comes first, each with its way back;
 the rest cannot fail. So a list of changes is applied whole or not at all, though in slices between
 which packets pass: nothing that is the same before and after is missing in between.
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 import trio
 
@@ -31,49 +30,31 @@ from tunnel.control.uapi_changes import (
 from tunnel.engine import Engine, Peer, boot_time
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import UdpError
-from tunnel.protocol import Interface
 
 log = logging.getLogger("tunnel")
 
 
-class Settings:
-    """The configuration of an engine, read and changed while packets flow.
+async def apply(engine: Engine, changes: Sequence[DeviceChange]) -> None:
+    """Apply all of `changes` in order. Raises UdpError, and then nothing has changed.
 
-    `lock` is held while it changes. Who changes the engine's peers by other means, such as a
-    reload, hands in the lock that it holds meanwhile.
+    Cancellation does not come in between: there is the old configuration or the new one. The
+    caller sees to it that nobody else changes the engine meanwhile.
     """
+    steps = _Steps(engine)
+    with trio.CancelScope(shield=True):
+        steps.apply_to_sockets(changes)
+        await steps.apply_to_protocol(changes)
+    engine.settle()
 
-    def __init__(self, engine: Engine, lock: trio.Lock | None = None) -> None:
-        self.lock = lock or trio.Lock()
+
+class _Steps:
+    """The parts of `apply`, in slices."""
+
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._pace = Pace()
 
-    @property
-    def interface(self) -> Interface[Endpoint, Any]:
-        """Keys, peers and allowed IPs."""
-        return self._engine.interface
-
-    @property
-    def listen_port(self) -> int:
-        """The UDP port in use."""
-        return self._engine.udp.port
-
-    @property
-    def fwmark(self) -> int:
-        """The mark of outer packets, 0 for none."""
-        return self._engine.udp.fwmark
-
-    async def apply(self, changes: Sequence[DeviceChange]) -> None:
-        """Apply all of `changes` in order. Raises UdpError, and then nothing has changed.
-
-        Cancellation does not come in between: there is the old configuration or the new one.
-        """
-        async with self.lock:
-            with trio.CancelScope(shield=True):
-                self._apply_to_sockets(changes)
-                await self._apply_to_protocol(changes)
-            self._engine.settle()
-
-    def _apply_to_sockets(self, changes: Sequence[DeviceChange]) -> None:
+    def apply_to_sockets(self, changes: Sequence[DeviceChange]) -> None:
         udp = self._engine.udp
         port, fwmark = udp.port, udp.fwmark
         try:
@@ -91,29 +72,28 @@ class Settings:
                 log.error("listening on port %d now: %s", udp.port, error)
             raise
 
-    async def _apply_to_protocol(self, changes: Sequence[DeviceChange]) -> None:
-        pace = Pace()
+    async def apply_to_protocol(self, changes: Sequence[DeviceChange]) -> None:
         renewed: set[PublicKey] = set()
         for place, change in enumerate(changes):
             if isinstance(change, PeerChange):
                 is_new = change.public_key in renewed
                 renewed.discard(change.public_key)
-                await self._apply_to_peer(change, pace, is_new=is_new)
+                await self._apply_to_peer(change, is_new=is_new)
             elif isinstance(change, SetPrivateKey):
-                await self._set_private_key(change.key, pace)
+                await self._set_private_key(change.key)
             elif isinstance(change, ReplacePeers):
-                renewed = await self._replace_peers(changes[place + 1 :], pace)
-            await pace.step()
+                renewed = await self._replace_peers(changes[place + 1 :])
+            await self._pace.step()
 
-    async def _set_private_key(self, key: PrivateKey | None, pace: Pace) -> None:
+    async def _set_private_key(self, key: PrivateKey | None) -> None:
         protocol = self._engine.interface
         own = None if key is None else protocol.peers.get(key.public_key())
         if own is not None:
             # The protocol removes a peer that is ourselves, with its networks all at once.
-            await self._set_networks(own, {}, pace)
+            await self._set_networks(own, {})
         protocol.set_private_key(key, boot_time())
 
-    async def _replace_peers(self, following: Sequence[DeviceChange], pace: Pace) -> set[PublicKey]:
+    async def _replace_peers(self, following: Sequence[DeviceChange]) -> set[PublicKey]:
         """Remove the peers that do not come again; the keys of those that do."""
         first: dict[PublicKey, PeerChange] = {}
         for change in following:
@@ -121,7 +101,7 @@ class Settings:
                 break
             if isinstance(change, PeerChange):
                 first.setdefault(change.public_key, change)
-                await pace.step()
+                await self._pace.step()
         peers = self._engine.interface.peers
         staying = {
             key
@@ -129,17 +109,17 @@ class Settings:
             if key in peers and not change.remove and not change.update_only
         }
         for key in [key for key in peers if key not in staying]:
-            await self._remove_peer(peers[key], pace)
+            await self._remove_peer(peers[key])
         return staying
 
-    async def _apply_to_peer(self, change: PeerChange, pace: Pace, *, is_new: bool) -> None:
+    async def _apply_to_peer(self, change: PeerChange, *, is_new: bool) -> None:
         """Apply one section; with `is_new`, what it does not name goes back to its default."""
         protocol = self._engine.interface
         key = change.public_key
         peer = protocol.peers.get(key)
         if change.remove:
             if peer is not None:
-                await self._remove_peer(peer, pace)
+                await self._remove_peer(peer)
             return
         if peer is None:
             if change.update_only:
@@ -158,37 +138,37 @@ class Settings:
         if psk is not None and psk != peer.preshared_key:
             peer.set_preshared_key(psk)
         if change.replace_allowed_ips or is_new:
-            await self._set_networks(peer, change.allowed_ips, pace)
+            await self._set_networks(peer, change.allowed_ips)
         else:
-            await self._change_networks(peer, change.allowed_ips, pace)
+            await self._change_networks(peer, change.allowed_ips)
         if change.endpoint is not None:
             peer.set_endpoint(_with_source(change.endpoint, peer.endpoint), boot_time())
         if keepalive is not None and keepalive != peer.persistent_keepalive:
             peer.set_persistent_keepalive(keepalive, boot_time())
 
-    async def _remove_peer(self, peer: Peer, pace: Pace) -> None:
-        await self._set_networks(peer, {}, pace)
+    async def _remove_peer(self, peer: Peer) -> None:
+        await self._set_networks(peer, {})
         self._engine.interface.remove_peer(peer.public_key)
-        await pace.step()
+        await self._pace.step()
 
-    async def _change_networks(self, peer: Peer, networks: dict[int, bool], pace: Pace) -> None:
+    async def _change_networks(self, peer: Peer, networks: dict[int, bool]) -> None:
         allowed = self._engine.interface.allowed_ips
         for network, add in networks.items():
             if add:
                 allowed.insert_packed(network, peer)
             else:
                 allowed.remove_packed(network, peer)
-            await pace.step()
+            await self._pace.step()
 
-    async def _set_networks(self, peer: Peer, networks: dict[int, bool], pace: Pace) -> None:
+    async def _set_networks(self, peer: Peer, networks: dict[int, bool]) -> None:
         """Give `peer` the networks marked True and no others."""
         allowed = self._engine.interface.allowed_ips
         # Additions first: what stays, or moves here from another peer, is never nobody's.
-        await self._change_networks(peer, networks, pace)
+        await self._change_networks(peer, networks)
         for network in allowed.packed_of(peer):
             if not networks.get(network):
                 allowed.remove_packed(network, peer)
-            await pace.step()
+            await self._pace.step()
 
 
 def _with_source(wanted: Endpoint, current: Endpoint | None) -> Endpoint:

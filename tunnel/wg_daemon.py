@@ -20,7 +20,8 @@ import trio
 
 from tunnel import signals
 from tunnel.control import uapi
-from tunnel.control.unix_socket import SocketFile, bind_unix_socket
+from tunnel.control.json_socket import bind_unix_socket
+from tunnel.control.socket_file import SocketFile
 from tunnel.engine import Engine
 from tunnel.errors import DaemonError
 from tunnel.eventlog import log_event
@@ -28,7 +29,7 @@ from tunnel.following import follow_link
 from tunnel.io.errors import TunDeleted, TunnelIOError
 from tunnel.io.tun import Tun
 from tunnel.io.udp import Udp
-from tunnel.uapi_service import serve_uapi
+from tunnel.wgsocket import EngineDevice, socket_path
 
 log = logging.getLogger("tunnel")
 
@@ -97,7 +98,7 @@ def _descriptor(environment: Mapping[str, str], variable: str) -> int | None:
 
 def _listen(name: str, descriptor: int | None) -> tuple[socket.socket, SocketFile | None]:
     if descriptor is None:
-        path = uapi.socket_path(name)
+        path = socket_path(name)
         try:
             listener = bind_unix_socket(path)
         except OSError as error:
@@ -134,7 +135,8 @@ async def run(parts: Parts, ready: Callable[[], None] = lambda: None) -> None:
             await nursery.start(signals.follow, stop, _nothing_to_reload)
             await nursery.start(engine.run)
             nursery.start_soon(follow_link, engine, parts.tun)
-            nursery.start_soon(serve_uapi, engine, parts.listener)
+            device = EngineDevice(lambda: engine, trio.Lock())
+            nursery.start_soon(uapi.serve, parts.listener, device)
             nursery.start_soon(_wait_for_file, parts.file, stop)
             log.info("%s: ready, UDP port %d", parts.name, parts.udp.port)
             ready()

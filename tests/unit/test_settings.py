@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from tests.unit.control.uapi_device import ConfigurableUdp, make_engine
+from tunnel import settings
 from tunnel.config import PresharedKey, PrivateKey, PublicKey
 from tunnel.control.uapi_changes import (
     DeviceChange,
@@ -23,7 +24,6 @@ from tunnel.engine import Engine, Peer
 from tunnel.io.endpoint import Endpoint, Source
 from tunnel.io.errors import UdpError
 from tunnel.protocol import pack
-from tunnel.settings import Settings
 
 ONE, TWO = (PublicKey.from_bytes(bytes([n]) * 32) for n in (0x11, 0x22))
 HERE = Endpoint(bytes([192, 0, 2, 9]), 9)
@@ -36,7 +36,7 @@ def nets(*texts: str, add: bool = True) -> dict[int, bool]:
 
 
 def apply(engine: Engine, *changes: DeviceChange) -> None:
-    trio.run(Settings(engine).apply, changes)
+    trio.run(settings.apply, engine, changes)
 
 
 def networks(engine: Engine, peer: Peer) -> list[str]:
@@ -115,7 +115,6 @@ def test_what_stays_in_a_replacement_is_never_missing(engine: Engine) -> None:
                 missed += engine.interface.peer_for_destination(bytes([192, 0, 2, 5])) is None
                 await trio.sleep(0)
 
-        settings = Settings(engine)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(look)
             for change in (
@@ -123,9 +122,9 @@ def test_what_stays_in_a_replacement_is_never_missing(engine: Engine) -> None:
                 PeerChange(TWO, allowed_ips=nets("192.0.2.0/24", *many)),
                 PeerChange(TWO, replace_allowed_ips=True, allowed_ips=nets("192.0.2.0/24")),
             ):
-                await settings.apply([change])
+                await settings.apply(engine, [change])
             await settings.apply(
-                [ReplacePeers(), PeerChange(TWO, allowed_ips=nets("192.0.2.0/24"))]
+                engine, [ReplacePeers(), PeerChange(TWO, allowed_ips=nets("192.0.2.0/24"))]
             )
             nursery.cancel_scope.cancel()
 
@@ -238,7 +237,7 @@ def test_cancellation_does_not_come_in_between(engine: Engine) -> None:
     async def main() -> None:
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(Settings(engine).apply, [PeerChange(ONE, allowed_ips=many)])
+                nursery.start_soon(settings.apply, engine, [PeerChange(ONE, allowed_ips=many)])
                 await trio.lowlevel.checkpoint()
                 while not engine.interface.peers:
                     await trio.lowlevel.checkpoint()

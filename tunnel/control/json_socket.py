@@ -17,7 +17,9 @@ docs/control.md describes the methods.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -26,20 +28,7 @@ from typing import Any
 
 import trio
 
-from tunnel.control.unix_socket import MAX_CONNECTIONS, bind_unix_socket, serve_connections
-
-__all__ = [
-    "MAX_CONNECTIONS",
-    "Client",
-    "ControlError",
-    "Method",
-    "NotRunningError",
-    "Stream",
-    "bind_unix_socket",
-    "running_names",
-    "serve",
-    "socket_path",
-]
+from tunnel.control.connections import MAX_CONNECTIONS, serve_connections
 
 VERSION = 1
 RUN_FOLDER = Path("/run/tunnel")
@@ -80,13 +69,52 @@ def running_names() -> list[str]:
     return sorted(path.stem for path in RUN_FOLDER.glob("*.sock"))
 
 
+def remove_stale_socket(path: Path) -> bool:
+    """Remove the socket at `path` if nobody listens on it any more; whether it was removed.
+
+    Raises OSError as the kernel gives it.
+    """
+    if not path.is_socket():
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return True
+    return False
+
+
+def bind_unix_socket(path: Path, *, folder_mode: int = 0o755) -> socket.socket:
+    """Listen on `path`, mode 0600, replacing a socket nobody listens on any more.
+
+    Raises OSError(EADDRINUSE) when somebody does, and OSError as the kernel gives it otherwise.
+    """
+    path.parent.mkdir(mode=folder_mode, parents=True, exist_ok=True)
+    if not remove_stale_socket(path) and path.is_socket():
+        raise OSError(errno.EADDRINUSE, "another process is listening", str(path))
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    previous = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+        listener.listen(MAX_CONNECTIONS)
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.umask(previous)
+    return listener
+
+
 async def serve(
     listener: socket.socket,
     methods: Mapping[str, Method],
     streams: Mapping[str, Stream] | None = None,
 ) -> None:
     """Answer requests on `listener` until cancelled; at most `MAX_CONNECTIONS` at a time."""
-    await serve_connections(listener, _Server(methods, streams or {}).serve_connection)
+    server = _Server(methods, streams or {})
+    await serve_connections(listener, server.serve_connection)
 
 
 class _Lines:

@@ -26,23 +26,22 @@ import errno
 import logging
 import socket
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import trio
 
+from tunnel.control.connections import serve_connections
 from tunnel.control.pace import Pace
 from tunnel.control.uapi_changes import DeviceChange
 from tunnel.control.uapi_get import render
 from tunnel.control.uapi_set import MAX_LINE, SetParser, UapiError
-from tunnel.control.unix_socket import serve_connections
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import UdpError
 from tunnel.protocol import Interface
 
-log = logging.getLogger("tunnel.control")
-
-FOLDER = Path("/var/run/wireguard")
+log = logging.getLogger("tunnel")
 
 MAX_SET = 64 * 1024 * 1024
 """Bytes of one `set`: more than a million allowed IPs. What comes after is read and thrown away."""
@@ -51,36 +50,23 @@ _READ = _PART = 65_536
 """Bytes taken from the socket, and given to it, at a time."""
 
 
-def socket_path(name: str) -> Path:
-    """Where `wg` looks for the daemon of interface `name`."""
-    return FOLDER / f"{name}.sock"
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """What a `get` tells of."""
+
+    interface: Interface[Endpoint, Any]
+    listen_port: int
+    fwmark: int
 
 
 class Device(Protocol):
-    """What is served: an interface's state, and the way to change it.
+    """What is served: an interface's state, and the way to change it."""
 
-    `lock` is held by whoever changes the configuration, and while it is read.
-    """
-
-    lock: trio.Lock
-
-    @property
-    def interface(self) -> Interface[Endpoint, Any]:
-        """Keys, peers and allowed IPs."""
-
-    @property
-    def listen_port(self) -> int:
-        """The UDP port in use."""
-
-    @property
-    def fwmark(self) -> int:
-        """The mark of outer packets, 0 for none."""
+    def reading(self) -> AbstractAsyncContextManager[DeviceState]:
+        """The state; no `apply` changes it inside. Raises UapiError if there is none."""
 
     async def apply(self, changes: Sequence[DeviceChange]) -> None:
-        """Apply all of `changes` in order, holding `lock`.
-
-        Raises UdpError, and then nothing has changed.
-        """
+        """Apply all of `changes` in order. Raises UapiError, UdpError: then nothing has changed."""
 
 
 async def serve(listener: socket.socket, device: Device) -> None:
@@ -115,14 +101,17 @@ async def _get(lines: _Lines, device: Device) -> list[bytes]:
     pace = Pace()
     parts: list[bytes] = []
     part = bytearray()
-    async with device.lock:
-        for piece in render(device.interface, device.listen_port, device.fwmark):
-            part += piece.encode("ascii", "replace")
-            if len(part) >= _PART:
-                parts.append(bytes(part))
-                part.clear()
-            await pace.step()
-    # Sent after the lock is let go: a client that does not read holds up only itself.
+    try:
+        async with device.reading() as state:
+            for piece in render(state.interface, state.listen_port, state.fwmark):
+                part += piece.encode("ascii", "replace")
+                if len(part) >= _PART:
+                    parts.append(bytes(part))
+                    part.clear()
+                await pace.step()
+    except UapiError as error:
+        return [_errno(error.errno)]
+    # Sent when changes are free again: a client that does not read holds up only itself.
     return [*parts, bytes(part) + _errno(0)]
 
 
@@ -147,7 +136,7 @@ async def _set(lines: _Lines, device: Device) -> bytes:
             raise refusal
         await device.apply(parser.changes)
     except (UapiError, UdpError) as error:
-        log.info("set refused: %s", error)
+        log.warning("a set by wg was refused, everything stays as it was: %s", error)
         # wg takes the number with this sign here, and with the other one in the answer to a get.
         return _errno(-(error.errno or errno.EIO))
     return _errno(0)

@@ -87,7 +87,8 @@ class SetParser:
         self.changes.append(SetListenPort(_number(value, 0xFFFF)))
 
     def _fwmark(self, value: str) -> None:
-        self.changes.append(SetFwmark(_number(value, 0xFFFF_FFFF)))
+        # Empty is none, as wireguard-go has it.
+        self.changes.append(SetFwmark(_number(value or "0", 0xFFFF_FFFF)))
 
     def _replace_peers(self, value: str) -> None:
         _true(value)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Generic
 
 from crypto.errors import HandshakeError
 from crypto.handshake import Initiator, Responder, TransportKeys
-from crypto.keys import PrivateKey
 from crypto.messages import HandshakeResponse
 
 from .boundary import E, T
@@ -150,6 +149,11 @@ class Handshakes(Generic[E, T]):
         if self.is_wanted:
             self._try_at(now)
 
+    def handle_down(self) -> None:
+        """The interface went down: nothing is under way, and coming up again it need not wait."""
+        self.forget()
+        self._last_sent_at = -NEVER
+
     def consume_response_untrusted(self, message: HandshakeResponse) -> TransportKeys | None:
         """The keys, if `message` answers the initiation that is pending; it no longer is then.
 
@@ -203,7 +207,7 @@ class Handshakes(Generic[E, T]):
     ) -> TransportKeys:
         """Send the response; the keys of the session that it offers."""
         response, keys = responder.create_response(
-            ephemeral=PrivateKey.from_random(self._context.random(32)),
+            ephemeral=self._credentials.draw_ephemeral(),
             sender=local_index,
             preshared_key=self._credentials.preshared_key,
         )

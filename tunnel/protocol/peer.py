@@ -319,7 +319,7 @@ class Peer(Timed, Generic[E, T]):
 
     def handle_down(self) -> None:
         """The interface went down: no session, no timer, until traffic or `handle_up`."""
-        self._handshakes.forget()
+        self._handshakes.handle_down()
         self._forget(self.sessions.clear())
         self._credentials.erase()
         self._drop_staged(Drop.INTERFACE_DOWN)

@@ -21,7 +21,8 @@ from tests.unit.control.uapi_device import (
     served,
 )
 from tunnel.control import uapi
-from tunnel.control.unix_socket import SocketFile, bind_unix_socket
+from tunnel.control.json_socket import bind_unix_socket
+from tunnel.control.socket_file import SocketFile
 from tunnel.engine import boot_time
 
 GET = "get=1\n\n"
@@ -276,8 +277,8 @@ def test_removal_of_the_socket_file_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inotify: bool, replaced: bool
 ) -> None:
     if not inotify:
-        monkeypatch.setattr("tunnel.control.unix_socket._watch_folder", lambda folder: None)
-        monkeypatch.setattr("tunnel.control.unix_socket._LOOK_AGAIN", 0.05)
+        monkeypatch.setattr("tunnel.control.socket_file._watch_folder", lambda folder: None)
+        monkeypatch.setattr("tunnel.control.socket_file._LOOK_AGAIN", 0.05)
     path = tmp_path / "wg0.sock"
     with bind_unix_socket(path):
         file = SocketFile(path)

@@ -12,11 +12,11 @@ import trio
 
 from tests.unit.test_engine import FakeUdp, make_side
 from tunnel.control import uapi
-from tunnel.control.unix_socket import bind_unix_socket
+from tunnel.control.json_socket import bind_unix_socket
 from tunnel.engine import Engine
 from tunnel.io.errors import UdpError
 from tunnel.io.udp import Udp
-from tunnel.settings import Settings
+from tunnel.wgsocket import EngineDevice
 
 PUBLIC_1, PUBLIC_2 = "11" * 32, "22" * 32
 PRIVATE = "40" * 32
@@ -76,7 +76,7 @@ async def served(engine: Engine, folder: Path) -> AsyncIterator[Talk]:
 
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(uapi.serve, listener, Settings(engine))
+            nursery.start_soon(uapi.serve, listener, EngineDevice(lambda: engine, trio.Lock()))
             yield talk
             nursery.cancel_scope.cancel()
 
