@@ -55,10 +55,11 @@ class Ruleset:
         for line in listing.splitlines():
             if opened := _TABLE.match(line):
                 table = (opened[1], opened[2])
-            elif (rule := _RULE.match(line)) and (*table, int(rule[2])) in found.rules:
-                # Chains and sets have handles as well, and a brace.
-                if not rule[1].endswith("{"):
-                    found.rules[(*table, int(rule[2]))] = rule[1]
+            elif opened := _RULE.match(line):
+                # Chains and sets have handles as well; what is a rule the structure knows.
+                place = (*table, int(opened[2]))
+                if place in found.rules and not opened[1].endswith("{"):
+                    found.rules[place] = opened[1]
         return found
 
     def update(self, later: Ruleset) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import string
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 
@@ -29,6 +30,7 @@ HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 MARKS_PER_SECOND = 500
 """Packets that a rule marks at most: each costs a dozen messages to user space."""
 
+_PLAIN = frozenset(string.ascii_letters + string.digits + "_.-")
 _START_SECONDS = 10.0
 _END_SECONDS = 5.0
 
@@ -39,10 +41,7 @@ class TraceTableError(Exception):
 
 def table_name(interface: str) -> str:
     """Our table's name for a trace of `interface` by this process."""
-    safe = (
-        letter if letter.isascii() and (letter.isalnum() or letter in "_.-") else f"/{ord(letter):x}"
-        for letter in interface
-    )
+    safe = (letter if letter in _PLAIN else f"/{ord(letter):x}" for letter in interface)
     return f"{PREFIX}{''.join(safe)}-{os.getpid()}"
 
 
