@@ -27,17 +27,22 @@ def title(journey: Journey, number: int) -> Text:
     )
 
 
-def lines(journey: Journey, *, before: float | None = None) -> Iterator[Text]:
-    """The steps, one a line, and the end. `before` is the time of a step on another host."""
+def lines(journey: Journey) -> Iterator[Text]:
+    """The steps, one a line, and how it ended."""
+    yield from step_lines(journey)
+    yield end(journey)
+
+
+def step_lines(journey: Journey, *, before: float | None = None) -> Iterator[Text]:
+    """The steps alone. `before` is the time of the last step on another host."""
     previous = journey.start if before is None else before
     layer = ""
     for step in journey.steps:
         label = step.layer if step.layer != layer else ""
         layer = step.layer
-        yield _line(step, label, step.time - previous)
+        yield _line(step, label, max(0.0, step.time - previous))
         yield from _remarks(step)
         previous = step.time
-    yield _end(journey)
 
 
 def _line(step: Step, label: str, elapsed: float) -> Text:
@@ -62,7 +67,8 @@ def _remarks(step: Step) -> Iterator[Text]:
             yield Text.assemble(margin, (str(decision), "red" if decision.is_drop else "dim"))
 
 
-def _end(journey: Journey) -> Text:
+def end(journey: Journey) -> Text:
+    """How it ended: passed, or where it died and by what."""
     sign, style, word = _ENDS[journey.outcome]
     elapsed = (journey.steps[-1].time - journey.start) * 1e6
     rest = f" in {elapsed:.0f} µs" if journey.death is None else f" {journey.death}"

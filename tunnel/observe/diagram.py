@@ -110,7 +110,11 @@ def draw(journeys: Sequence[Journey], title: str = "The way of a packet") -> str
             parts += _band(layer, tops[layer], heights[layer] + LINE + PADDING, width)
     for column in columns:
         parts += _draw_column(column, tops, heights, y)
-    parts += [_wire(left, right, y) for left, right in wires]
+    for left, right in wires:
+        # From host to host by the wire below, within one host by its IP stack above.
+        same = left.journey.host == right.journey.host
+        height = tops["inner"] + 3 * LINE if same else y - 14 - ARROW - 2 * LINE
+        parts.append(_arrow(left.x + WIDTH, height, right.x, height))
     return "\n".join([*parts, "</svg>\n"])
 
 
@@ -201,11 +205,6 @@ def _draw_box(box: _Box, x: int, y: int) -> Iterator[str]:
     )
     for number, line in enumerate(box.lines, start=1):
         yield _text(x + PADDING, baseline + number * LINE, line, size=12)
-
-
-def _wire(left: _Column, right: _Column, bottom: int) -> str:
-    y = bottom - 14 - ARROW
-    return _arrow(left.x + WIDTH, y, right.x, y)
 
 
 def _arrow(x1: int, y1: int, x2: int, y2: int) -> str:
