@@ -297,10 +297,12 @@ def _tell_sent(teller: _Teller, trip: Trip) -> None:
         padding = size - OVERHEAD - details["size"]
         what = f"{details['size']} + 16 header + {padding} padding + 16 tag = {size} bytes"
     teller.add(path.SEAL, what, sealed_at, size)
-    if drop is not None:
+    if drop is not None and not trip.departures:
         teller.drop(path.SEND, drop, sealed_at)
         return
-    teller.add(path.SEND, f"to {details['endpoint']}", sealed_at, size)
+    # What a rule drops in OUTPUT the socket refuses as well: the rule says more.
+    refused = "" if drop is None else f", refused by the kernel ({drop})"
+    teller.add(path.SEND, f"to {details['endpoint']}{refused}", sealed_at, size)
     _tell_departures(teller, trip.departures)
 
 
