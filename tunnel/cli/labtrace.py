@@ -14,7 +14,7 @@ from tunnel.cli import timeline
 from tunnel.lab import Host, LabError
 from tunnel.observe.path import Chain, Journey, Step, join_hosts
 
-_COMMAND = [sys.executable, "-m", "tunnel", "trace", "wg0", "icmp", "--json"]
+_COMMAND = [sys.executable, "-m", "tunnel", "trace", "wg0", "--json"]
 _SECONDS = 30.0
 
 
@@ -25,9 +25,11 @@ def missing() -> str | None:
 
 def trace_ping(a: Host, b: Host, target: str) -> list[Journey]:
     """Ping `target` once from `a` and trace it on both hosts. Raises LabError."""
-    far = b.popen([*_COMMAND, "--seconds", str(_SECONDS)])
+    # Without the address, what IPv6 says by itself on a new interface is ICMP too.
+    command = [*_COMMAND, "icmp", "and", "host", target]
+    far = b.popen([*command, "--seconds", str(_SECONDS)])
     far.wait_for_output("tracing wg0")
-    near = a.run([*_COMMAND, "--", "ping", "-n", "-c", "1", "-W", "5", target], timeout=_SECONDS)
+    near = a.run([*command, "--", "ping", "-n", "-c", "1", "-W", "5", target], timeout=_SECONDS)
     far.signal(signal.SIGINT)
     if far.wait(_SECONDS) != 0:
         raise LabError(f"the trace on {b.name} failed: {far.log().strip()}")

@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,9 @@ from tunnel.lab.process import HostProcess
 pytestmark = pytest.mark.root
 
 TRACE = [sys.executable, "-m", "tunnel", "trace"]
-B, C = "10.77.0.2", "10.88.0.2"
+A, B, C = "10.77.0.1", "10.77.0.2", "10.88.0.2"
+# Without the address, what IPv6 says by itself on a new interface is ICMP too.
+PINGS = ["icmp", "and", "host", A]
 PREFIX = "tunnel-trace-"
 
 OUT = [
@@ -104,10 +106,9 @@ def finish(process: HostProcess) -> list[dict[str, Any]]:
     return report(process.log())
 
 
-def ping(host: Host, target: str, *, filter_text: str = "icmp") -> list[dict[str, Any]]:
+def ping(host: Host, target: str, words: Sequence[str] = PINGS) -> list[dict[str, Any]]:
     """One ping from `host`, as `tunnel trace` there shows it."""
     command = ["ping", "-n", "-c", "1", "-W", "1", target]
-    words = filter_text.split()
     traced = host.run([*TRACE, "wg0", *words, "--json", "--", *command], check=False)
     return report(traced.stdout)
 
@@ -121,7 +122,7 @@ def whats(journey: dict[str, Any]) -> dict[str, str]:
 
 
 def test_a_ping_is_followed_on_both_hosts_step_by_step(net: Net) -> None:
-    far = start(net.b, "wg0", "icmp", "--json")
+    far = start(net.b, "wg0", *PINGS, "--json")
     request, reply = ping(net.a, B)
     came, went = finish(far)
     for journey, direction, wanted in (
@@ -157,7 +158,7 @@ def test_people_read_the_same_without_a_name_and_without_a_filter(net: Net) -> N
 
 
 def test_ipv6_and_udp(net: Net) -> None:
-    request, _ = ping(net.a, "fd77::2", filter_text="icmp and host fd77::2")
+    request, _ = ping(net.a, "fd77::2", ["icmp", "and", "host", "fd77::2"])
     assert places(request) == OUT
     assert request["packet"].startswith("ICMPv6 echo request")
     process = start(net.a, "wg0", "udp", "port", "7777", "--json", "--count", "1")
@@ -197,7 +198,7 @@ def test_a_drop_is_named_as_the_place_of_death(
     listing = host.run(["nft", "-a", "list", "table", "inet", "user"]).stdout
     handle = re.search(r"drop # handle (\d+)", listing)
     assert handle is not None
-    far = start(net.b, "wg0", "icmp", "--json")
+    far = start(net.b, "wg0", *PINGS, "--json")
     near = ping(net.a, target)
     journeys = finish(far) if where == "b" else near
     if where == "a":
@@ -224,7 +225,7 @@ def test_a_policy_that_drops_is_named(net: Net) -> None:
 
 
 def test_a_rule_in_another_chain_added_meanwhile_is_named(net: Net) -> None:
-    process = start(net.a, "wg0", "icmp", "--json")
+    process = start(net.a, "wg0", *PINGS, "--json")
     net.a.nft(
         "table inet user { chain late { type filter hook output priority 0; jump more; }; "
         "chain more { icmp type echo-request drop; }; }"
@@ -240,7 +241,7 @@ def test_forwarding_and_nat_are_shown(net: Net) -> None:
         "table inet user { chain nat { type nat hook postrouting priority 100; "
         "ip saddr 10.77.0.1 oifname eth1 masquerade; }; }"
     )
-    far = start(net.b, "wg0", "icmp", "--json")
+    far = start(net.b, "wg0", *PINGS, "--json")
     ping(net.a, C)
     request, reply = finish(far)
     assert places(request) == FORWARDED
@@ -257,7 +258,7 @@ def test_drops_of_the_daemon_are_named(net: Net) -> None:
     (nobody,) = ping(net.a, "10.99.0.9")
     assert nobody["death"].startswith("allowed IPs, in the daemon: no peer's AllowedIPs cover")
     net.a.ip("address add 10.66.0.1/32 dev wg0")
-    far = start(net.b, "wg0", "icmp", "--json")
+    far = start(net.b, "wg0", "icmp", "and", "host", "10.66.0.1", "--json")
     net.a.run(["ping", "-c", "1", "-W", "1", "-I", "10.66.0.1", B], check=False)
     (stranger,) = finish(far)
     assert places(stranger) == IN[:5]
@@ -265,7 +266,7 @@ def test_drops_of_the_daemon_are_named(net: Net) -> None:
 
 
 def test_it_ends_by_count_and_by_time(net: Net) -> None:
-    process = start(net.a, "wg0", "icmp", "--json", "--count", "3")
+    process = start(net.a, "wg0", *PINGS, "--json", "--count", "3")
     net.a.run(["ping", "-n", "-c", "4", "-i", "0.2", B])
     assert process.wait(10) == 0
     assert len(report(process.log())) == 3
@@ -306,7 +307,10 @@ def test_the_table_is_gone_after_a_normal_end_and_a_command_that_fails(net: Net)
 
 
 def test_two_traces_at_once(net: Net) -> None:
-    first, second = start(net.a, "wg0", "icmp", "--json"), start(net.a, "wg0", "--json")
+    first, second = (
+        start(net.a, "wg0", *PINGS, "--json"),
+        start(net.a, "wg0", "host", B, "--json"),
+    )
     net.a.ping(B)
     for process in (first, second):
         request, reply = finish(process)
