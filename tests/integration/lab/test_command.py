@@ -219,6 +219,7 @@ def test_an_ordinary_user_has_a_lab(user: OrdinaryUser) -> None:
     result = user.run("--json", prepare=OPEN_TUN.format(mode=666))
     assert result.returncode == 0, result.stderr
     check_steps(result.stdout, outer=20)
+    assert len(json.loads(result.stdout)["journeys"]) == 4
     assert user.labs() == []
 
 
