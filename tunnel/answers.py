@@ -15,6 +15,7 @@ from tunnel.errors import SETUP_ERRORS, DaemonError
 from tunnel.feed import Subscription, TooManySubscribersError
 from tunnel.lock import unwritable
 from tunnel.observe.filter import Filter, FilterError
+from tunnel.revealing import KeyFeed
 from tunnel.tracing import Traces
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def methods(daemon: Daemon) -> dict[str, json_socket.Method]:
 
 def streams(daemon: Daemon) -> dict[str, json_socket.Stream]:
     """The requests whose answer goes on."""
+    key_feed = KeyFeed()
     traces = Traces()
 
     @contextlib.contextmanager
@@ -95,7 +97,17 @@ def streams(daemon: Daemon) -> dict[str, json_socket.Stream]:
         except TooManySubscribersError as error:
             raise ControlError("too_many", f"{error}: end one") from None
 
-    return {"events": events, "trace": trace}
+    @contextlib.contextmanager
+    def keys(params: dict[str, Any]) -> Iterator[AsyncIterator[dict[str, Any]]]:
+        if daemon.engine is None:
+            raise ControlError("state", f"{daemon.name} is not up; try again in a moment")
+        try:
+            with key_feed.subscribe(daemon.engine) as subscription:
+                yield _JsonEvents(subscription)
+        except TooManySubscribersError as error:
+            raise ControlError("too_many", f"{error}: end a capture") from None
+
+    return {"events": events, "keys": keys, "trace": trace}
 
 
 class _JsonEvents:

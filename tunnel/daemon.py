@@ -35,6 +35,7 @@ from tunnel.observe.status import TunnelStatus
 from tunnel.protocol import Event
 from tunnel.status import take_status
 from tunnel.teardown import clean_up, take_down
+from tunnel.wgsocket import wireguard_socket
 
 __all__ = ["SETUP_ERRORS", "AlreadyRunningError", "Daemon", "DaemonError", "clean_up", "take_down"]
 
@@ -85,7 +86,11 @@ class Daemon:
         of it. Returns when the interface is deleted from outside.
         """
         with unwrapped(*SETUP_ERRORS), hold(self.name):
-            async with control_socket(self), trio.open_nursery() as nursery:
+            async with (
+                control_socket(self),
+                wireguard_socket(self.name, self._running, self._changing),
+                trio.open_nursery() as nursery,
+            ):
                 if handle_signals:
                     await nursery.start(signals.follow, self.stop, self._reload_on_signal)
                 try:
@@ -138,8 +143,8 @@ class Daemon:
                     self._is_up = True
                     log.info("%s is up, UDP port %d", self.name, udp.port)
                     self.feed.publish("up")
-                    ready()
                     try:
+                        ready()
                         await self._stop.wait()
                     finally:
                         await self._prepare_down(engine)
@@ -170,12 +175,14 @@ class Daemon:
             yield
         finally:
             with trio.CancelScope(shield=True):
+                # A reload under way ends first; one that still waits finds nothing to change.
+                async with self._changing:
+                    self._applied = None
                 try:
                     await trio.to_thread.run_sync(host.remove, self.name)
                 except host.HostError as error:
                     # The record stays, so that `tunnel down` can be tried again.
                     log.error("not everything could be undone: %s", error)
-            self._applied = None
 
     async def _carry(
         self, engine: Engine, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -193,9 +200,10 @@ class Daemon:
         """What comes before the undoing, whatever the reason: nothing here may stop it."""
         log.info("%s is going down", self.name)
         with trio.CancelScope(shield=True):
+            # Not under the lock: a hook may ask us to save or to reload.
+            await self._run_down_hooks("PreDown", self.config.interface.pre_down)
             async with self._changing:
                 interface = self.config.interface
-                await self._run_down_hooks("PreDown", interface.pre_down)
                 if interface.save_config and not self._deleted:
                     try:
                         await self._save(engine)

@@ -307,8 +307,10 @@ class Engine:
         sent = self.udp.send(output.data, len(output.data), output.endpoint, TOS_HANDSHAKE)
         if sent.rest:
             self._counters.drop(Drop.SEND_QUEUE_FULL)
-        if sent.endpoint is not None and output.peer is not None:
-            output.peer.set_endpoint(sent.endpoint)
+        peer = output.peer
+        # Not if it has roamed since: the message was for where it was.
+        if sent.endpoint is not None and peer is not None and peer.endpoint is output.endpoint:
+            peer.set_endpoint(sent.endpoint)
 
     def _send_staged(self, output: Seal[Endpoint, Session], now: float) -> None:
         """Seal and send staged frames, or a keepalive if there are none.

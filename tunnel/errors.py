@@ -25,11 +25,18 @@ SETUP_ERRORS = (ConfigErrors, DaemonError, HostError, ResolveError, TunnelIOErro
 
 @contextlib.contextmanager
 def unwrapped(*kinds: type[Exception]) -> Iterator[None]:
-    """Let the first exception of `kinds` out of the group that a nursery wraps it in."""
+    """Let the first exception of `kinds` out of the group that a nursery wraps it in.
+
+    A group that holds anything else too is left as it is: that is a defect, to be seen whole.
+    """
     try:
         yield
-    except* kinds as group:
-        raise _first(group) from None
+    except BaseExceptionGroup as group:
+        # Not `except*`: what is raised in there comes out wrapped again in Python up to 3.11.3.
+        found, others = group.split(kinds)
+        if found is None or others is not None:
+            raise
+        raise _first(found) from None
 
 
 def _first(group: BaseExceptionGroup[Exception]) -> Exception:

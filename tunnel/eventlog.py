@@ -43,7 +43,9 @@ def log_event(event: Event) -> None:
                 dropped,
             )
         case PeerRoamed(peer=peer, old=old, new=new):
-            if str(old) != str(new):
+            if old is None:
+                log.info("%s is at %s", peer.public_key.to_base64(), new)
+            elif str(old) != str(new):
                 log.info("%s moved from %s to %s", peer.public_key.to_base64(), old, new)
         case PeerRemoved(peer=peer):
             log.warning("%s removed: its key is now our own", peer.public_key.to_base64())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
-from tunnel import host
+from tunnel import host, wgsocket
 from tunnel.control import json_socket
 from tunnel.control.client import TunnelClient
 from tunnel.errors import AlreadyRunningError
@@ -29,6 +30,10 @@ def clean_up(name: str, *, patience: float = 0.0) -> bool:
         if path.exists():
             path.unlink(missing_ok=True)
             found = True
+        if found:
+            # Another program's tunnel of that name keeps its own, as long as it lives.
+            with contextlib.suppress(OSError):
+                json_socket.remove_stale_socket(wgsocket.socket_path(name))
         return found
 
 

@@ -86,6 +86,26 @@ class TunnelClient(Client):
         """Turn this connection into the stream of events: from now on only `read_events` works."""
         self.call("events")
 
+    def subscribe_keys(self) -> None:
+        """Turn this connection into the stream of ephemeral keys, for `read_events` as well.
+
+        Each `ephemeral` event has `peer`, `ephemeral_key`, `private_key` and `preshared_key`, the
+        last two None if there is none. Whoever has them can read the sessions that come of them.
+        """
+        self.call("keys")
+
+    def has_unread(self) -> bool:
+        """Whether events came together with the answer to a subscription.
+
+        `select` does not know of them. To be asked once, before the first time.
+        """
+        before = self._socket.gettimeout()
+        self._socket.settimeout(0)
+        try:
+            return bool(self._file.peek())
+        finally:
+            self._socket.settimeout(before)
+
     def read_events(self) -> list[TunnelEvent]:
         """Wait for events of a subscription, and take all that have come; none at its end.
 

@@ -21,7 +21,6 @@ import errno
 import json
 import os
 import socket
-import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
@@ -29,11 +28,12 @@ from typing import Any
 
 import trio
 
+from tunnel.control.connections import MAX_CONNECTIONS, serve_connections
+
 VERSION = 1
 RUN_FOLDER = Path("/run/tunnel")
 MAX_LINE = 1024 * 1024
 """Bytes of the longest request read."""
-MAX_CONNECTIONS = 32
 
 Method = Callable[[dict[str, Any]], Awaitable[Any]]
 """Takes `params`, gives back the result as JSON-ready types; raises ControlError."""
@@ -42,10 +42,6 @@ Stream = Callable[
     [dict[str, Any]], contextlib.AbstractContextManager[AsyncIterator[dict[str, Any]]]
 ]
 """Takes `params`; what is entered gives the events, and is left when the client has gone."""
-
-_ACCEPT_AGAIN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_ACCEPT_PAUSE = 0.1
-"""Seconds until the next attempt when the machine is out of something that others may give back."""
 
 
 class ControlError(Exception):
@@ -73,21 +69,31 @@ def running_names() -> list[str]:
     return sorted(path.stem for path in RUN_FOLDER.glob("*.sock"))
 
 
+def remove_stale_socket(path: Path) -> bool:
+    """Remove the socket at `path` if nobody listens on it any more; whether it was removed.
+
+    Raises OSError as the kernel gives it.
+    """
+    if not path.is_socket():
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return True
+    return False
+
+
 def bind_unix_socket(path: Path, *, folder_mode: int = 0o755) -> socket.socket:
     """Listen on `path`, mode 0600, replacing a socket nobody listens on any more.
 
     Raises OSError(EADDRINUSE) when somebody does, and OSError as the kernel gives it otherwise.
     """
     path.parent.mkdir(mode=folder_mode, parents=True, exist_ok=True)
-    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.settimeout(1)
-            try:
-                probe.connect(str(path))
-            except (ConnectionRefusedError, FileNotFoundError):
-                path.unlink(missing_ok=True)
-            else:
-                raise OSError(errno.EADDRINUSE, "another process is listening", str(path))
+    if not remove_stale_socket(path) and path.is_socket():
+        raise OSError(errno.EADDRINUSE, "another process is listening", str(path))
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     previous = os.umask(0o177)
     try:
@@ -107,19 +113,8 @@ async def serve(
     streams: Mapping[str, Stream] | None = None,
 ) -> None:
     """Answer requests on `listener` until cancelled; at most `MAX_CONNECTIONS` at a time."""
-    limit = trio.CapacityLimiter(MAX_CONNECTIONS)
     server = _Server(methods, streams or {})
-    acceptor = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
-    async with acceptor, trio.open_nursery() as nursery:
-        while True:
-            try:
-                stream = await acceptor.accept()
-            except OSError as error:
-                if error.errno not in _ACCEPT_AGAIN:
-                    raise
-                await trio.sleep(_ACCEPT_PAUSE)
-            else:
-                nursery.start_soon(server.serve_connection, stream, limit)
+    await serve_connections(listener, server.serve_connection)
 
 
 class _Lines:
@@ -151,23 +146,19 @@ class _Server:
         self._methods = methods
         self._streams = streams
 
-    async def serve_connection(
-        self, stream: trio.SocketStream, limit: trio.CapacityLimiter
-    ) -> None:
-        async with stream, limit:
-            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                lines = _Lines(stream)
-                while (line := await lines.read_untrusted()) is not None:
-                    request = _Request()
-                    try:
-                        request.read_untrusted(line)
-                        if request.method in self._streams:
-                            await self._send_events(stream, request)
-                            return
-                        reply = {"result": await self._call(request)}
-                    except ControlError as error:
-                        reply = {"error": {"code": error.code, "message": str(error)}}
-                    await _send(stream, request.id, reply)
+    async def serve_connection(self, stream: trio.SocketStream) -> None:
+        lines = _Lines(stream)
+        while (line := await lines.read_untrusted()) is not None:
+            request = _Request()
+            try:
+                request.read_untrusted(line)
+                if request.method in self._streams:
+                    await self._send_events(stream, request)
+                    return
+                reply = {"result": await self._call(request)}
+            except ControlError as error:
+                reply = {"error": {"code": error.code, "message": str(error)}}
+            await _send(stream, request.id, reply)
 
     async def _call(self, request: _Request) -> Any:
         method = self._methods.get(request.method)

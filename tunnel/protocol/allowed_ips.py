@@ -7,12 +7,14 @@ memory of answers is bounded and forgotten at every change.
 
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network
+from itertools import chain
 from typing import Final, Generic, TypeVar
 
 Network = IPv4Network | IPv6Network
 P = TypeVar("P")
 
 _MAX_REMEMBERED: Final = 4096
+_FEW: Final = 512
 
 
 class _Family(Generic[P]):
@@ -69,6 +71,10 @@ class _Family(Generic[P]):
             for packed in self.by_peer.get(peer, ())
         )
         return iter(sorted(found))
+
+    def packed_of(self, peer: P) -> tuple[int, ...]:
+        """As `by_peer` has them, whatever changes later."""
+        return tuple(self.by_peer.get(peer, ()))
 
     def _forget(self, peer: P, shift: int, prefix: int) -> None:
         prefixes = self.by_peer[peer]
@@ -152,6 +158,16 @@ class AllowedIPs(Generic[P]):
         found: list[Network] = [IPv4Network(place) for place in self._v4.of(peer)]
         found.extend(IPv6Network(place) for place in self._v6.of(peer))
         return found
+
+    def iter_of(self, peer: P) -> Iterator[Network]:
+        """The prefixes that `peer` has now, made one by one: in order only if they are few."""
+        packed = self._v4.packed_of(peer), self._v6.packed_of(peer)
+        if sum(map(len, packed)) <= _FEW:
+            return iter(self.of(peer))
+        return chain(
+            (IPv4Network((p >> 8 << (p & 0xFF), 32 - (p & 0xFF))) for p in packed[0]),
+            (IPv6Network((p >> 8 << (p & 0xFF), 128 - (p & 0xFF))) for p in packed[1]),
+        )
 
     def _search(self, address: bytes) -> P | None:
         address = bytes(address)  # a view into a buffer must not become a key

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Hashable
 from typing import Protocol, TypeVar
 
+from crypto.keys import PresharedKey, PrivateKey, PublicKey
+
 
 class Endpoint(Hashable, Protocol):
     """A UDP address a peer is reached at. Immutable; equal endpoints compare equal.
@@ -44,3 +46,7 @@ UnixTime = Callable[[], int]
 RetryEndpoint = Callable[[E], E]
 """The endpoint to try next when the given one did not answer. The place to forget the local
 address it was last heard on, which may be gone."""
+
+OnEphemeral = Callable[[PublicKey, PrivateKey, PresharedKey], None]
+"""Told of every ephemeral key drawn: the peer's public key, the key, the preshared key it goes
+with. Whoever keeps them can read the sessions, so there is none but while a capture asks."""

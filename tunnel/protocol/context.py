@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Generic
 from crypto import tai64n
 from crypto.keys import PrivateKey, PublicKey
 
-from .boundary import E, MakeTransport, Random, RetryEndpoint, T
+from .boundary import E, MakeTransport, OnEphemeral, Random, RetryEndpoint, T
 from .clock import HandshakeClock, stamp_after
 from .constants import MAX_REMEMBERED_STAMPS, REKEY_TIMEOUT_JITTER
 from .drops import Drop
@@ -61,6 +61,7 @@ class Context(Generic[E, T]):
     outputs: deque[Output[E, T]] = field(default_factory=deque)
     drops: dict[Drop, int] = field(default_factory=dict)
     staged_bytes: int = 0
+    on_ephemeral: OnEphemeral | None = None
     stamps: OrderedDict[PublicKey, int] = field(default_factory=OrderedDict)
     """Of removed peers: the last timestamp sent to them, nanoseconds."""
 

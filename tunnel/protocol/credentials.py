@@ -63,6 +63,13 @@ class Credentials:
             self._macs = MacGenerator(self.public_key)
         return self._macs
 
+    def draw_ephemeral(self) -> PrivateKey:
+        """A new key for one handshake with the peer."""
+        ephemeral = PrivateKey.from_random(self._context.random(32))
+        if self._context.on_ephemeral is not None:
+            self._context.on_ephemeral(self.public_key, ephemeral, self.preshared_key)
+        return ephemeral
+
     def create_initiation(
         self, local_index: int, now: float
     ) -> tuple[Initiator, HandshakeInitiation] | None:
@@ -82,7 +89,7 @@ class Credentials:
             static_static=self.static_static(),
         )
         message = initiator.create_initiation(
-            ephemeral=PrivateKey.from_random(self._context.random(32)),
+            ephemeral=self.draw_ephemeral(),
             sender=local_index,
             timestamp=timestamp,
         )

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Generic
 
 from crypto.errors import HandshakeError
 from crypto.handshake import Initiator, Responder, TransportKeys
-from crypto.keys import PrivateKey
 from crypto.messages import HandshakeResponse
 
 from .boundary import E, T
@@ -203,7 +202,7 @@ class Handshakes(Generic[E, T]):
     ) -> TransportKeys:
         """Send the response; the keys of the session that it offers."""
         response, keys = responder.create_response(
-            ephemeral=PrivateKey.from_random(self._context.random(32)),
+            ephemeral=self._credentials.draw_ephemeral(),
             sender=local_index,
             preshared_key=self._credentials.preshared_key,
         )

@@ -15,7 +15,7 @@ from crypto.keys import PrivateKey, PublicKey
 from crypto.messages import CookieReply, HandshakeInitiation, HandshakeResponse
 
 from .allowed_ips import AllowedIPs
-from .boundary import E, MakeTransport, Random, RetryEndpoint, T, UnixTime
+from .boundary import E, MakeTransport, OnEphemeral, Random, RetryEndpoint, T, UnixTime
 from .clock import HandshakeClock
 from .constants import MAX_PEERS_PER_DEADLINE, UNDER_LOAD_TIME
 from .context import Context, Indices, Output
@@ -101,6 +101,10 @@ class Interface(Generic[E, T]):
     def drops(self) -> Mapping[Drop, int]:
         """Packets dropped, by reason, since the start; those of single peers included."""
         return self._context.drops
+
+    def set_on_ephemeral(self, listener: OnEphemeral | None) -> None:
+        """Tell `listener` every ephemeral key from now on, before the message with it goes out."""
+        self._context.on_ephemeral = listener
 
     def set_private_key(self, key: PrivateKey | None, now: float) -> None:
         """Be `key` from now on. The same key again changes nothing.

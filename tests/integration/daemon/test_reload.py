@@ -187,7 +187,7 @@ def test_errors_leave_everything_as_it_was(pair: Pair) -> None:
 
 
 @pytest.mark.foreign("iperf3")
-def test_reload_under_iperf3_causes_no_retransmission(pair: Pair) -> None:
+def test_reload_under_iperf3_loses_no_packet(pair: Pair) -> None:
     a, b = pair.hosts
     a.ping(pair.b.node.address())
     before = handshake(pair.a)
@@ -206,5 +206,11 @@ def test_reload_under_iperf3_causes_no_retransmission(pair: Pair) -> None:
         pair.a.tunnel("reload", "wg0")
     assert client.wait(30) == 0
     result = json.loads(client.log())
-    assert result["end"]["sum_sent"]["retransmits"] == 0
+    assert result["end"]["sum_received"]["bytes"] > 20 << 20
+    # Not the retransmissions: on a busy machine TCP also repeats what was merely late.
+    for end in (pair.a, pair.b):
+        assert status(end)["drops"] == {}
+        (link,) = end.node.host.ip_json(["-statistics", "link", "show", "wg0"])
+        for way in ("rx", "tx"):
+            assert (link["stats64"][way]["dropped"], link["stats64"][way]["errors"]) == (0, 0)
     assert handshake(pair.a) == before

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -175,3 +176,30 @@ def test_line_without_end_closes_the_connection(folder: Path) -> None:
         raise AssertionError("unreachable")
 
     assert trio.run(main) == b""
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_events_that_come_with_the_answer_are_seen(folder: Path, *, together: bool) -> None:
+    answer = b'{"v": 1, "id": 1, "result": {"streaming": true}}\n'
+    event = b'{"v": 1, "id": 1, "event": {"type": "ephemeral", "time": 1.0}}\n'
+    with bind_unix_socket(folder / "wg0.sock") as listener:
+        listener.setblocking(True)
+
+        def serve_one() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer + event if together else answer)
+                connection.recv(4096)  # until the client has looked
+                connection.sendall(event)
+
+        server = threading.Thread(target=serve_one)
+        server.start()
+        with TunnelClient("wg0") as client:
+            client.subscribe_keys()
+            assert client.has_unread() is together
+            if together:
+                assert [event.type for event in client.read_events()] == ["ephemeral"]
+            client._socket.sendall(b"\n")
+            assert [event.type for event in client.read_events()] == ["ephemeral"]
+        server.join(5)

@@ -1,0 +1,158 @@
+"""`tunnel capture` as tshark reads what it wrote."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TwoHosts
+from tests.integration.observe.conftest import Pair, begin_capture, end_capture, fields, make_pair
+
+pytestmark = [pytest.mark.root, pytest.mark.foreign("tshark")]
+
+PSK = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+OUTGOING, INCOMING = "0x00000002", "0x00000001"
+
+
+@pytest.mark.parametrize("outer", [4, 6])
+def test_a_ping_is_there_inside_and_outside(
+    two_hosts: TwoHosts, tmp_path: Path, outer: int
+) -> None:
+    pair = make_pair(two_hosts, outer=outer)
+    a, _ = pair.hosts
+    a.ping(pair.b.node.address())
+    file = tmp_path / "both.pcapng"
+    capture = begin_capture(a, "-w", str(file))
+    a.ping(pair.b.node.address())
+    end_capture(capture)
+    assert "0 lost" in capture.log()
+    assert file.stat().st_mode & 0o777 == 0o600
+    seen = fields(file, "icmp or wg.type == 4", "frame.interface_name", "_ws.col.Protocol")
+    assert seen == [
+        ["wg0", "ICMP"],
+        ["wg0-udp", "WireGuard"],
+        ["wg0-udp", "WireGuard"],
+        ["wg0", "ICMP"],
+    ]
+    ways = fields(file, "icmp or wg.type == 4", "frame.packet_flags")
+    assert ways == [[OUTGOING], [OUTGOING], [INCOMING], [INCOMING]]
+    assert b"PRIVATE_KEY" not in file.read_bytes()
+
+
+@pytest.mark.parametrize("psk", [None, PSK])
+@pytest.mark.parametrize("end", [0, 1])
+def test_with_keys_the_outer_packets_are_decrypted(
+    two_hosts: TwoHosts, tmp_path: Path, psk: str | None, end: int
+) -> None:
+    """From the end that initiates, and from the end that responds."""
+    pair = make_pair(two_hosts, preshared_key=psk)
+    a, _ = pair.hosts
+    file = tmp_path / "keys.pcapng"
+    capture = begin_capture(pair.hosts[end], "-w", str(file), "--with-keys")
+    assert "WARNING" in capture.log()
+    a.ping(pair.b.node.address())
+    end_capture(capture)
+    decrypted = fields(file, "wg.type == 4 and icmp", "frame.interface_name", "icmp.type")
+    assert decrypted == [["wg0-udp", "8"], ["wg0-udp", "0"]]
+
+
+@pytest.mark.foreign("iperf3")
+def test_under_load_batches_are_taken_apart_and_decrypted(pair: Pair, tmp_path: Path) -> None:
+    """The offloads join datagrams where a capture sees them: it shows them as the wire does."""
+    a, b = pair.hosts
+    file = tmp_path / "load.pcapng"
+    capture = begin_capture(a, "-w", str(file), "--with-keys", "--snaplen", "2000")
+    server = b.popen(["iperf3", "-s", "-1", "--forceflush"])
+    server.wait_for_output("Server listening")
+    a.run(["iperf3", "-c", pair.b.node.address(), "-n", "2M"])
+    end_capture(capture)
+    sealed = fields(file, "wg.type == 4 and udp.length > 1400", "tcp.dstport", "udp.length")
+    assert len(sealed) > 500
+    assert {length for _, length in sealed} == {"1460"}
+    assert sum(port == "5201" for port, _ in sealed) > len(sealed) * 0.95
+
+
+def test_it_ends_by_itself_and_keeps_what_was_asked_for(pair: Pair, tmp_path: Path) -> None:
+    a, _ = pair.hosts
+    file = tmp_path / "cut.pcapng"
+    capture = begin_capture(a, "-w", str(file), "--snaplen", "60", "--count", "3")
+    a.ping(pair.b.node.address(), count=2)
+    assert capture.wait(10) == 0
+    assert "3 packets captured" in capture.log()
+    sizes = fields(file, "frame", "frame.cap_len")
+    assert len(sizes) == 3
+    assert max(int(size) for (size,) in sizes) == 60
+    capture = begin_capture(a, "-w", str(tmp_path / "short"), "--seconds", "0.5")
+    assert capture.wait(5) == 0
+
+
+def test_a_pipe_is_fed_as_packets_come_and_may_close(pair: Pair) -> None:
+    a, _ = pair.hosts
+    command = (
+        f"{sys.executable} -m tunnel capture wg0 -w - | tshark -l -i - -c 4 -T fields -e ip.dst"
+    )
+    piped = a.popen(["bash", "-o", "pipefail", "-c", command])
+    piped.wait_for_output("capturing wg0")
+    for _ in range(10):
+        a.ping(pair.b.node.address())
+        if not piped.running:
+            break
+    assert piped.wait(20) == 0, piped.log()
+    assert pair.b.node.address() in piped.log()
+
+
+def test_it_ends_with_the_tunnel(pair: Pair, tmp_path: Path) -> None:
+    a, _ = pair.hosts
+    plain = begin_capture(a, "-w", str(tmp_path / "plain"))
+    keyed = begin_capture(a, "-w", str(tmp_path / "keyed"), "--with-keys")
+    pair.a.down()
+    assert plain.wait(10) == 0, plain.log()
+    assert keyed.wait(10) == 0, keyed.log()
+
+
+def test_refusals(pair: Pair, tmp_path: Path) -> None:
+    a, _ = pair.hosts
+    for arguments, said in (
+        (["wg9", "-w", str(tmp_path / "f")], "no tunnel named wg9"),
+        (["wg0", "-w", str(tmp_path / "none" / "f")], "No such file"),
+        (["wg0", "-w", "-", "--ring", "2"], "a ring of files needs a name"),
+    ):
+        process = a.popen([sys.executable, "-m", "tunnel", "capture", *arguments])
+        assert process.wait(10) in (1, 2)
+        assert said in process.log()
+
+
+def test_other_datagrams_are_not_captured(pair: Pair, tmp_path: Path) -> None:
+    a, _ = pair.hosts
+    file = tmp_path / "ours.pcapng"
+    capture = begin_capture(a, "-w", str(file))
+    send = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); "
+    for port in (9, 51820):
+        a.run([sys.executable, "-c", f"{send}s.sendto(b'other', ('192.0.2.2', {port}))"])
+    a.run(["ping", "-c", "1", "192.0.2.2"])
+    a.ping(pair.b.node.address())
+    end_capture(capture)
+    assert fields(file, "frame.interface_name == wg0-udp and not wg", "frame.protocols") == []
+    assert fields(file, "frame.interface_name == wg0-udp", "frame.protocols")
+
+
+def test_a_ring_keeps_the_latest_files_each_with_the_keys(pair: Pair, tmp_path: Path) -> None:
+    a, _ = pair.hosts
+    a.ping(pair.b.node.address())
+    target = tmp_path / "ring.pcapng"
+    capture = begin_capture(
+        a, "-w", str(target), "--ring", "2", "--size", "1", "--with-keys", "--seconds", "60"
+    )
+    command = ["ping", "-f", "-c", "800", "-s", "1300", pair.b.node.address()]
+    a.run(command, timeout=40)
+    end_capture(capture)
+    names = sorted(path.name for path in tmp_path.glob("ring*"))
+    assert len(names) == 2
+    assert names[-1] > "ring-00003.pcapng"
+    for name in names:
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+        assert (tmp_path / name).stat().st_size < 1_100_000
+        assert b"LOCAL_STATIC_PRIVATE_KEY" in (tmp_path / name).read_bytes()
+        assert fields(tmp_path / name, "icmp", "frame.number")
