@@ -128,15 +128,19 @@ class TraceSession:
             try:
                 joiner.add_events(await events.receive())
             except TraceSocketLostEventsError:
-                self.result.holes = True
+                self._note_hole(joiner)
 
     async def _read_records(self, joiner: Joiner, records: EventStream) -> None:
         async for record in records:
             if record.type == "lost":
-                self.result.holes = True
+                self._note_hole(joiner)
             else:
                 joiner.add_record(record.type, record.details, time.monotonic())
         self.stop()  # the tunnel has gone down
+
+    def _note_hole(self, joiner: Joiner) -> None:
+        self.result.holes = True
+        joiner.note_hole(time.monotonic())
 
     async def _run_command(self) -> None:
         output = self._wanted.output

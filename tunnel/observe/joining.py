@@ -10,6 +10,7 @@ into it again (a hub) is one journey.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,12 +21,19 @@ from tunnel.observe.headers import UDP, Headers
 from tunnel.observe.nftrace import TraceEvent
 from tunnel.observe.path import Journey
 from tunnel.observe.ruleset import Ruleset
+from tunnel.observe.tracetable import INNER_RATE
 
 QUIET = 0.25
 """Seconds without news of a packet after which its journey is told."""
 
+LATE = 1.0
+"""Seconds that a part which has to come may be late: a busy daemon reports in its own time."""
+
 PATIENCE = 6.0
 """Seconds that a packet may wait for a session until it is told that it waits."""
+
+HOLE = 3.0
+"""Seconds around a loss of reports in which a missing part is no sign of a lost packet."""
 
 MAX_PENDING = 600
 """Crossings and records kept; older ones go, told or not."""
@@ -89,6 +97,12 @@ class Joiner:
         self._port = port
         self._crossings: list[Crossing] = []
         self._records: list[Record] = []
+        self._begun: deque[float] = deque(maxlen=INNER_RATE)
+        self._hole = float("-inf")
+
+    def note_hole(self, now: float) -> None:
+        """Something was lost at about `now`: that a part is missing means nothing then."""
+        self._hole = now
 
     def add_events(self, events: Iterable[TraceEvent]) -> None:
         """Take events of the kernel, in their order."""
@@ -96,6 +110,10 @@ class Joiner:
             begun = self.gatherer.add(event)
             if begun is not None:
                 self._crossings.append(begun)
+                self._begun.append(begun.latest)
+        if len(self._begun) == INNER_RATE and self._begun[-1] - self._begun[0] < 1.0:
+            # From so many on the trace table may leave packets unmarked.
+            self.note_hole(self._begun[-1])
         for old in self._crossings[:-MAX_PENDING]:
             self._forget(old)
 
@@ -110,15 +128,30 @@ class Joiner:
         """The journeys that have come to their end by `now`, in order; with `final`, all."""
         journeys = []
         for trip in self._trips():
-            patience = PATIENCE if trip.waits else QUIET
+            patience = PATIENCE if trip.waits else QUIET if self._is_whole(trip) else LATE
             if not final and now - trip.latest < patience:
                 continue
             for part in trip.parts():
                 self._forget(part)
             journey = wording.tell(trip, self._names)
-            if journey is not None:
+            near_hole = abs(trip.latest - self._hole) < HOLE
+            if journey is not None and not (near_hole and wording.is_unreported(journey)):
                 journeys.append(journey)
         return sorted(journeys, key=lambda journey: journey.start)
+
+    def _is_whole(self, trip: Trip) -> bool:
+        """Whether nothing is missing that has to come."""
+        inner, sent = trip.inner, trip.sent
+        if sent is not None:
+            return bool(trip.departures) or sent.details["drop"] is not None
+        if inner is not None:
+            if inner.drop is not None:
+                return True
+            known = inner.iif != self._tun or trip.received is not None
+            return known and inner.is_complete and inner.oif != self._tun
+        if trip.received is not None:
+            return trip.received.details["drop"] is not None
+        return trip.arrival is None or trip.arrival.drop is not None
 
     def _forget(self, part: Crossing | Record) -> None:
         if isinstance(part, Record):

@@ -27,8 +27,8 @@ FIRST, LAST = -310, 310
 """Priorities: before connection tracking and raw (-300), after everything but its confirmation."""
 
 HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
-MARKS_PER_SECOND = 500
-"""Packets that a rule marks at most: each costs a dozen messages to user space."""
+INNER_RATE, OUTER_RATE = 50, 200
+"""Packets a second that a rule marks at most: each costs two dozen messages to user space."""
 
 _PLAIN = frozenset(string.ascii_letters + string.digits + "_.-")
 _START_SECONDS = 10.0
@@ -53,13 +53,14 @@ def render(table: str, interface: str, port: int, wanted: Filter) -> str:
             base = f"type filter hook {hook} priority {priority}; policy accept;"
             lines.append(f"add chain inet {table} {place}-{hook} {{ {base} }}")
     for hook in HOOKS:
-        for match in _matches(hook, interface, port, wanted):
-            limit = f"limit rate {MARKS_PER_SECOND}/second burst {MARKS_PER_SECOND} packets"
+        for match, rate in _matches(hook, interface, port, wanted):
+            limit = f"limit rate {rate}/second burst {2 * rate} packets"
             lines.append(f"add rule inet {table} first-{hook} {match} {limit} meta nftrace set 1")
     return "".join(f"{line}\n" for line in lines)
 
 
-def _matches(hook: str, interface: str, port: int, wanted: Filter) -> Iterator[str]:
+def _matches(hook: str, interface: str, port: int, wanted: Filter) -> Iterator[tuple[str, int]]:
+    """What is to be marked at a hook, and how much of it a second."""
     comes, goes = f'iifname "{interface}"', f'oifname "{interface}"'
     inner = {
         # Where a packet will leave is not decided yet: ask the routing tables.
@@ -71,11 +72,11 @@ def _matches(hook: str, interface: str, port: int, wanted: Filter) -> Iterator[s
     }
     for side in inner[hook]:
         for alternative in wanted.nft():
-            yield f"{side} {alternative}".rstrip()
+            yield f"{side} {alternative}".rstrip(), INNER_RATE
     if hook in ("prerouting", "input"):
-        yield f"{comes.replace('iifname', 'iifname !=')} udp dport {port}"
+        yield f"{comes.replace('iifname', 'iifname !=')} udp dport {port}", OUTER_RATE
     elif hook in ("output", "postrouting"):
-        yield f"{goes.replace('oifname', 'oifname !=')} udp sport {port}"
+        yield f"{goes.replace('oifname', 'oifname !=')} udp sport {port}", OUTER_RATE
 
 
 @contextlib.asynccontextmanager

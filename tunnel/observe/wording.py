@@ -24,9 +24,9 @@ _VANISHED = {
     "FORWARD": "dropped in the stack without a rule's word",
     "OUTPUT": "dropped in the stack without a rule's word",
 }
-_NOT_READ = "it did not come out of the TUN: its queue was full, or the trace lost its record"
-_NOT_SENT = "the socket took it, but it was not seen in this network namespace's OUTPUT"
-_NOT_DELIVERED = "it was written into the TUN but not seen in PREROUTING: is the interface down?"
+_NOT_READ = "the daemon reported nothing: the TUN's queue was full, or there was too much to report"
+_NOT_SENT = "the kernel took it but reported nothing: too much other traffic to report it all"
+_NOT_DELIVERED = "the kernel reported nothing of it: the interface is down, or too much to report"
 
 DROPS = {
     "no_peer": "no peer's AllowedIPs cover the destination",
@@ -122,6 +122,8 @@ def tell(trip: Trip, names: Names) -> Journey | None:
     inner, received = trip.inner, trip.received
     if not any((inner, received, trip.staged, trip.sent)):
         return _datagram_alone(trip, names)
+    if _is_scrap(trip):
+        return None
     teller = _Teller(names)
     if received is not None:
         if trip.arrival is not None:
@@ -155,6 +157,19 @@ def tell(trip: Trip, names: Names) -> Journey | None:
         inner_key="" if headers is None else headers.key.hex(),
         counts=headers is not None,
     )
+
+
+def is_unreported(journey: Journey) -> bool:
+    """Whether it counts as lost only since a report is missing."""
+    return journey.death in (_NOT_READ, _NOT_SENT, _NOT_DELIVERED)
+
+
+def _is_scrap(trip: Trip) -> bool:
+    """Whether the kernel reported nothing of a packet that fared well: there was too much of it."""
+    if trip.inner is not None or trip.arrival is not None or trip.departures:
+        return False
+    records = (trip.received, trip.staged, trip.sent)
+    return not any(record is not None and record.details["drop"] for record in records)
 
 
 def _headers(trip: Trip) -> Headers | None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.unit.observe.stack import ETH, TUN, Stack, echo, message
-from tunnel.observe.joining import PATIENCE, QUIET, Joiner
+from tunnel.observe.joining import LATE, PATIENCE, QUIET, Joiner
 from tunnel.observe.nftrace import Verdict, decode
 from tunnel.observe.path import Journey
 from tunnel.observe.ruleset import Ruleset
@@ -249,6 +249,35 @@ def test_a_journey_is_told_once_and_not_before_it_is_quiet() -> None:
     stack.cross(2, message(7, 1), "OUTPUT POSTROUTING", oif=ETH)
     assert len(stack.joiner.take(stack.time + QUIET)) == 1
     assert stack.joiner.take(stack.time + QUIET, final=True) == []
+
+
+def test_parts_that_have_to_come_are_waited_for() -> None:
+    stack = Stack()
+    stack.cross(1, echo(1), "OUTPUT POSTROUTING", oif=TUN)
+    assert stack.joiner.take(stack.time + 2 * QUIET) == []
+    (journey,) = stack.joiner.take(stack.time + LATE)
+    assert journey.outcome == "lost"
+    assert str(journey.death).startswith("the daemon reported nothing")
+
+
+def test_records_of_packets_that_the_kernel_could_not_report_are_scrap() -> None:
+    stack = Stack()
+    stack.sent(echo(1), counter=1)
+    stack.received(echo(2), counter=1)
+    assert stack.journeys() == []
+    stack.sent(echo(1), counter=1, drop="no_peer")
+    assert [journey.outcome for journey in stack.journeys()] == ["dropped"]
+
+
+def test_a_missing_part_means_nothing_where_reports_were_lost() -> None:
+    stack = Stack()
+    stack.cross(1, echo(1), "OUTPUT POSTROUTING", oif=TUN)
+    stack.cross(2, echo(2), "OUTPUT", oif=TUN, verdict=Verdict.DROP)
+    stack.joiner.note_hole(stack.time)
+    assert [journey.outcome for journey in stack.journeys()] == ["dropped"]
+    for number in range(60):
+        stack.cross(10 + number, echo(number), "OUTPUT POSTROUTING", oif=TUN)
+    assert stack.journeys() == []
 
 
 def test_what_others_trace_is_none_of_ours() -> None:

@@ -24,10 +24,11 @@ def test_only_the_flow_and_our_own_datagrams_are_marked() -> None:
     lines = render("t", "wg0", 4444, Filter.parse("tcp port 80")).splitlines()
     rules = [line.removeprefix("add rule inet t ") for line in lines if "add rule" in line]
     for rule in rules:
-        assert rule.endswith("limit rate 500/second burst 500 packets meta nftrace set 1")
         inner = '"wg0" tcp sport 80' in rule or '"wg0" tcp dport 80' in rule
         outer = '!= "wg0" udp sport 4444' in rule or '!= "wg0" udp dport 4444' in rule
         assert inner != outer
+        rate = "50/second burst 100" if inner else "200/second burst 400"
+        assert rule.endswith(f"limit rate {rate} packets meta nftrace set 1")
     assert sum("udp" in rule for rule in rules) == 4
 
 
