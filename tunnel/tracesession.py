@@ -31,7 +31,7 @@ TICK = 0.05
 """Seconds between two looks for finished journeys."""
 
 LINGER = 2 * QUIET
-"""Seconds that go on after the command has ended, for what is still under way."""
+"""Seconds that go on after the command has ended or ^C, for what is still under way."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,14 @@ class TraceSession:
         self._tell = tell
         self._ready = ready
         self._scope = trio.CancelScope()
+        self._stop = trio.Event()
         self.result = Result()
 
     def stop(self) -> None:
-        """End it now."""
-        self._scope.cancel()
+        """End it, once what is under way has been heard of; a second time: now."""
+        if self._stop.is_set():
+            self._scope.cancel()
+        self._stop.set()
 
     async def run(self) -> Result:
         """Trace to the end. Raises ControlError, TraceTableError, and OSError for the command."""
@@ -115,11 +118,11 @@ class TraceSession:
                 nursery.start_soon(self._run_command)
             with trio.move_on_after(self._wanted.seconds):
                 while self.result.packets < self._wanted.count:
-                    await trio.sleep(TICK)
+                    ended = self._stop.is_set() or self.result.status is not None
+                    await trio.sleep(LINGER if ended else TICK)
                     await self._name_strangers(joiner, ruleset)
                     self._hand_out(joiner)
-                    if self.result.status is not None:
-                        await trio.sleep(LINGER)
+                    if ended:
                         break
             nursery.cancel_scope.cancel()
 

@@ -75,9 +75,14 @@ def net() -> Iterator[Net]:
         yield Net(a, b, c)
 
 
+STARTED: list[HostProcess] = []
+
+
 @pytest.fixture(autouse=True)
 def no_rules_stay(net: Net) -> Iterator[None]:
     yield
+    while STARTED:
+        STARTED.pop().stop()
     for host in (net.a, net.b):
         host.run(["nft", "delete", "table", "inet", "user"], check=False)
         assert trace_tables(host) == []
@@ -90,6 +95,7 @@ def trace_tables(host: Host) -> list[str]:
 
 def start(host: Host, *arguments: str) -> HostProcess:
     process = host.popen([*TRACE, *arguments])
+    STARTED.append(process)
     process.wait_for_output("tracing wg0")
     return process
 
