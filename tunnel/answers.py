@@ -14,7 +14,9 @@ from tunnel.control.json_socket import ControlError
 from tunnel.errors import SETUP_ERRORS, DaemonError
 from tunnel.feed import Subscription, TooManySubscribersError
 from tunnel.lock import unwritable
+from tunnel.observe.filter import Filter, FilterError
 from tunnel.revealing import KeyFeed
+from tunnel.tracing import Traces
 
 if TYPE_CHECKING:
     from tunnel.daemon import Daemon
@@ -72,6 +74,7 @@ def methods(daemon: Daemon) -> dict[str, json_socket.Method]:
 def streams(daemon: Daemon) -> dict[str, json_socket.Stream]:
     """The requests whose answer goes on."""
     key_feed = KeyFeed()
+    traces = Traces()
 
     @contextlib.contextmanager
     def events(params: dict[str, Any]) -> Iterator[AsyncIterator[dict[str, Any]]]:
@@ -80,6 +83,19 @@ def streams(daemon: Daemon) -> dict[str, json_socket.Stream]:
                 yield _JsonEvents(subscription)
         except TooManySubscribersError as error:
             raise ControlError("too_many", f"{error}: close one") from None
+
+    @contextlib.contextmanager
+    def trace(params: dict[str, Any]) -> Iterator[AsyncIterator[dict[str, Any]]]:
+        if daemon.engine is None:
+            raise ControlError("state", f"{daemon.name} is not up; try again in a moment")
+        try:
+            wanted = Filter.parse(str(params.get("filter", "")))
+            with traces.subscribe(daemon.engine, wanted) as subscription:
+                yield _JsonEvents(subscription)
+        except FilterError as error:
+            raise ControlError("filter", str(error)) from None
+        except TooManySubscribersError as error:
+            raise ControlError("too_many", f"{error}: end one") from None
 
     @contextlib.contextmanager
     def keys(params: dict[str, Any]) -> Iterator[AsyncIterator[dict[str, Any]]]:
@@ -91,7 +107,7 @@ def streams(daemon: Daemon) -> dict[str, json_socket.Stream]:
         except TooManySubscribersError as error:
             raise ControlError("too_many", f"{error}: end a capture") from None
 
-    return {"events": events, "keys": keys}
+    return {"events": events, "keys": keys, "trace": trace}
 
 
 class _JsonEvents:

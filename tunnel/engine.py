@@ -14,7 +14,6 @@ kernel's own queue of the TUN device takes the rest and counts what it drops.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import socket
@@ -35,6 +34,7 @@ from tunnel.io.tun import READ_SIZE, Tun, TunOffload
 from tunnel.io.udp import FAMILIES, Udp
 from tunnel.io.udp_socket import RECEIVE_SIZE, SENT, Received
 from tunnel.observe.counters import Counters
+from tunnel.observe.tracer import Tracer
 from tunnel.protocol import Datagram, Event, Interface, Seal
 from tunnel.protocol import Drop as ProtocolDrop
 from tunnel.protocol import Peer as ProtocolPeer
@@ -91,7 +91,8 @@ class Engine:
     `run()` returns only by cancellation or by an exception: `tunnel.io.errors.TunDeleted` when the
     device is gone. `mtu` (bytes of an inner packet) may be changed while it runs. `on_event` is
     called for every event of the protocol, from within the event loop; it must not block.
-    `retry_endpoint` gives the endpoint to try after one that did not answer.
+    `retry_endpoint` gives the endpoint to try after one that did not answer. `tracer`, if there is
+    one, is told of every packet; it may be set and unset at any time.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class Engine:
             retry_endpoint=retry_endpoint,
         )
         self._counters = Counters()
+        self.tracer: Tracer | None = None
         self._on_event = on_event
         self._handshake_queue: deque[tuple[bytes, Endpoint]] = deque()
         self._handshake_ready = trio.Event()
@@ -220,6 +222,8 @@ class Engine:
         peer = self.interface.peer_for_destination(destination)
         if peer is None:
             self.interface.count_drop(ProtocolDrop.NO_PEER)
+        if self.tracer is not None:
+            self.tracer.frame_read(view, start, end, peer)
         return peer
 
     async def _send_frames(
@@ -231,6 +235,8 @@ class Engine:
             # Anew each time: while the socket was full the session may have come to its end.
             transport = self.interface.transport_for_sending(peer, now)
             if transport is None:
+                if self.tracer is not None:
+                    self.tracer.frames_staged(peer, view, spans)
                 for start, end in spans:
                     self.interface.stage(peer, bytes(view[start:end]), now)
                 return
@@ -255,8 +261,12 @@ class Engine:
         now: float,
     ) -> tuple[list[Batch], list[tuple[int, int]]]:
         """Seal as many frames as `out` takes; the batches, and the spans left over."""
+        tracer, counter = self.tracer, 0
+        taken = spans
+        if tracer is not None:
+            taken, counter = spans[:1], transport.send_counter
         try:
-            sealed = transport.seal(frames, spans, self.mtu, out)
+            sealed = transport.seal(frames, taken, self.mtu, out)
         except SessionExhausted:
             self._counters.drop(Drop.MESSAGE_LIMIT, len(spans))
             return [], []
@@ -271,6 +281,10 @@ class Engine:
                 wire_bytes=sealed.batches[-1].end - sealed.batches[0].start,
                 data=True,
             )
+        if tracer is not None and sealed.consumed:
+            start, end = spans[0]
+            frame = memoryview(frames)[start:end]
+            tracer.frame_sealed(peer, transport, frame, start, counter, sealed)
         return sealed.batches, spans[sealed.consumed :]
 
     def _send(self, peer: Peer, batch: memoryview | bytes, stride: int, tos: int) -> int:
@@ -278,8 +292,12 @@ class Engine:
         endpoint = peer.endpoint
         if endpoint is None:
             self._counters.drop(Drop.NO_ENDPOINT, -(-len(batch) // stride))
+            if self.tracer is not None:
+                self.tracer.sent(None, Drop.NO_ENDPOINT)
             return 0
         sent = self.udp.send(batch, stride, endpoint, tos)
+        if self.tracer is not None:
+            self.tracer.sent(endpoint, sent.drop)
         if sent is SENT:
             return 0
         if sent.endpoint is not None:
@@ -362,19 +380,28 @@ class Engine:
         if not self._link_up:
             self.interface.count_drop(ProtocolDrop.INTERFACE_DOWN, -(-length // stride))
             return
+        tracer = self.tracer
         start = 0
         while start < length:
             if buffer[start] == TYPE_TRANSPORT and length - start >= MESSAGE_OVERHEAD:
                 index = int.from_bytes(buffer[start + 4 : start + 8], "little")
                 found = self.interface.transport_for_receiving(index, now)
+                end = length
+                if tracer is not None:
+                    end = min(start + stride, length)
+                    tracer.datagram_received(endpoint, buffer, start, end)
                 if found is None:
+                    if tracer is not None:
+                        tracer.datagram_opened(None, None, out)
                     start += stride
                     continue
                 peer, transport = found
                 opened = transport.open(
-                    buffer, start, length, stride, out, coalesce=self._coalesce, outer_ecn=ecn
+                    buffer, start, end, stride, out, coalesce=self._coalesce, outer_ecn=ecn
                 )
                 if opened.consumed:
+                    if tracer is not None:
+                        tracer.datagram_opened(peer, opened, out)
                     self._deliver(peer, transport, endpoint, opened, out, now)
                     start += opened.consumed
                     continue
@@ -415,10 +442,18 @@ class Engine:
                 source = bytes(view[packet + 8 : packet + 24])
             if not self.interface.source_allowed(peer, source):
                 peer.count(ProtocolDrop.SOURCE_NOT_ALLOWED)
+                if self.tracer is not None:
+                    self.tracer.packet_delivered(ProtocolDrop.SOURCE_NOT_ALLOWED)
                 continue
-            with contextlib.suppress(TunWriteDropped):
+            drop: str | None = None
+            try:
                 if not self.tun.write(view[start:end]):
-                    self._counters.drop(Drop.TUN_BUSY)
+                    drop = Drop.TUN_BUSY
+                    self._counters.drop(drop)
+            except TunWriteDropped as error:
+                drop = error.reason
+            if self.tracer is not None:
+                self.tracer.packet_delivered(drop)
 
     def _queue_handshake_untrusted(self, datagram: bytes, endpoint: Endpoint, now: float) -> None:
         if len(datagram) not in HANDSHAKE_LENGTHS:

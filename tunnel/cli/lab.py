@@ -9,13 +9,18 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
+from tunnel.cli import labtrace
 from tunnel.lab import Host, Lab, LabError, LabUnavailableError, crossings, rootless
 from tunnel.lab.crossings import Sighting
 from tunnel.lab.peers import End, Node, generate_preshared_key, mesh
+from tunnel.observe import diagram
+from tunnel.observe.path import Journey
 
 app = typer.Typer()
 
@@ -41,12 +46,19 @@ def lab_command(
         str | None, typer.Option("--down", metavar="ID", help="Take down a lab that was kept.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    traced: Annotated[
+        bool,
+        typer.Option("--trace/--no-trace", help="Show every hop, or the four interfaces only."),
+    ] = True,
+    svg: Annotated[Path | None, typer.Option(help="Draw the hops to this file, too.")] = None,
 ) -> None:
     """Build two hosts and a real encrypted tunnel on this machine, and ping through it.
 
-    The hosts are network namespaces, the internet between them is a veth cable. Every packet is
-    shown where it was seen. Nothing stays behind. Root is not needed where the kernel allows user
-    namespaces and /dev/net/tun is open to users.
+    The hosts are network namespaces, the internet between them is a veth cable. Every step of a
+    packet is shown as it was measured, from the application that sends it to the one that gets it:
+    through the IP stack, the tunnel, the IP stack again, and the same on the other host. Nothing
+    stays behind. Root is not needed where the kernel allows user namespaces and /dev/net/tun is
+    open to users.
     """
     try:
         if down is not None:
@@ -56,13 +68,23 @@ def lab_command(
         if rootless.is_needed():
             rootless.enter_user_namespace([sys.executable, "-m", "tunnel", *sys.argv[1:]])
         rootless.check()
-        _run(peer, 6 if outer_v6 else 4, shell=shell, keep=keep, as_json=as_json)
+        show = Show(traced, as_json, svg)
+        _run(peer, 6 if outer_v6 else 4, show, shell=shell, keep=keep)
     except (LabError, LabUnavailableError) as error:
         typer.echo(f"tunnel: {error}", err=True)
         raise typer.Exit(1) from None
 
 
-def _run(peer: PeerKind, outer: int, *, shell: bool, keep: bool, as_json: bool) -> None:
+@dataclass(frozen=True)
+class Show:
+    """What is to be shown, and how."""
+
+    traced: bool
+    as_json: bool
+    svg: Path | None
+
+
+def _run(peer: PeerKind, outer: int, show: Show, *, shell: bool, keep: bool) -> None:
     with Lab() as lab:
         _say("building two hosts, A and B, and a cable between them")
         a, b = lab.host("A"), lab.host("B")
@@ -85,14 +107,12 @@ def _run(peer: PeerKind, outer: int, *, shell: bool, keep: bool, as_json: bool) 
         _say(f"pinging {target} from A, through the tunnel")
         # The first packet waits for the handshake; the second shows the path alone.
         a.ping(target)
+        journeys: list[Journey] = []
         seen = crossings.watch(
-            [(a, "wg0"), (a, "eth0"), (b, "eth0"), (b, "wg0")], lambda: a.ping(target)
+            [(a, "wg0"), (a, "eth0"), (b, "eth0"), (b, "wg0")],
+            lambda: journeys.extend(_ping(a, b, target, traced=show.traced and not foreign)),
         )
-        steps = list(find_steps(seen))
-        if as_json:
-            typer.echo(json.dumps(_report(lab, ends, steps), indent=2))
-        else:
-            typer.echo("\n".join(draw(steps)))
+        _show(lab, ends, list(find_steps(seen)), journeys, show)
         if shell:
             typer.echo(
                 f"\nThis is host A; B is {target}. Try: tunnel show, ping {target}. ^D ends it."
@@ -101,6 +121,39 @@ def _run(peer: PeerKind, outer: int, *, shell: bool, keep: bool, as_json: bool) 
         if keep:
             lab.keep()
             typer.echo(_how_to_go_on(lab, a, b))
+
+
+def _ping(a: Host, b: Host, target: str, *, traced: bool) -> list[Journey]:
+    """One ping; its journeys if it can be traced here."""
+    problem = labtrace.missing()
+    if traced and problem is None:
+        try:
+            return labtrace.trace_ping(a, b, target)
+        except LabError as error:
+            problem = str(error)
+    if traced:
+        _say(f"shown on the interfaces only: {problem}")
+    a.ping(target)
+    return []
+
+
+def _show(
+    lab: Lab, ends: dict[str, End], steps: list[Step], journeys: list[Journey], show: Show
+) -> None:
+    if show.as_json:
+        report = _report(lab, ends, steps)
+        report["journeys"] = [journey.to_json() for journey in journeys]
+        typer.echo(json.dumps(report, indent=2))
+    elif journeys:
+        console = Console(highlight=False, soft_wrap=True)
+        for line in labtrace.draw(journeys):
+            console.print(line)
+    else:
+        typer.echo("\n".join(draw(steps)))
+    if show.svg is not None and journeys:
+        packets = [journey for journey in journeys if journey.counts]
+        title = "One ping and its answer through a tunnel, as measured"
+        show.svg.write_text(diagram.draw(packets, title), encoding="utf-8")
 
 
 def _say(text: str) -> None:

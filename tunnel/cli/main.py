@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from tunnel import daemon
-from tunnel.cli import background, bench, capture, keys, lab, manage
+from tunnel.cli import background, bench, capture, keys, lab, manage, trace
 from tunnel.cli.common import Json, Name, fail, interface_name, load_config, refusals_printed
 from tunnel.cli.show import print_status
 from tunnel.cli.watch import watch
@@ -34,6 +34,7 @@ app.add_typer(lab.app)
 app.add_typer(bench.app)
 app.add_typer(manage.app)
 app.add_typer(capture.app)
+app.add_typer(trace.app)
 
 
 def run() -> None:

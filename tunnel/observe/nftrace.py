@@ -72,7 +72,7 @@ class TraceEvent:
     for one packet within a stack. `network_header` and `transport_header` are the first bytes of
     each (20/40 and up to 20), with NAT applied so far. Interfaces are indices, 0 for none.
     `verdict` is None where the step has none; `jump_to` names the chain of a jump. `family` is
-    NFPROTO_*.
+    the packet's, `table_family` the table's: NFPROTO_*.
     """
 
     time: float
@@ -89,6 +89,7 @@ class TraceEvent:
     mark: int
     network_header: bytes
     transport_header: bytes
+    table_family: int = 0
 
 
 class TraceSocketLostEventsError(Exception):
@@ -213,6 +214,7 @@ def _event(family: int, found: dict[int, bytes], moment: float) -> TraceEvent | 
         mark=_number(found, _MARK),
         network_header=found.get(_NETWORK_HEADER, b""),
         transport_header=found.get(_TRANSPORT_HEADER, b""),
+        table_family=family,
     )
 
 
@@ -221,7 +223,8 @@ def _verdict(data: bytes | None) -> Verdict | None:
     if data is None:
         return None
     code = int.from_bytes(data, "big", signed=True)
-    return Verdict(code if code < 0 else code & 0xFF)
+    # A drop with an errno is negative too, but far below nf_tables' own.
+    return Verdict(code if Verdict.RETURN <= code < 0 else code & 0xFF)
 
 
 def _number(found: dict[int, bytes], kind: int) -> int:

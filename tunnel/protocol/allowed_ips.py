@@ -174,6 +174,17 @@ class AllowedIPs(Generic[P]):
         except KeyError:
             return self._search(address)
 
+    def covering(self, address: bytes) -> Network | None:
+        """The longest prefix that covers `address` (4 or 16 bytes), whoever has it; or None."""
+        family = self._v4 if len(address) == 4 else self._v6
+        number = int.from_bytes(address, "big")
+        for shift, table in family.order:
+            prefix = number >> shift
+            if prefix in table:
+                place = (prefix << shift, family.width - shift)
+                return IPv4Network(place) if family is self._v4 else IPv6Network(place)
+        return None
+
     def of(self, peer: P) -> list[Network]:
         """The prefixes of `peer`: IPv4 before IPv6, each sorted by address, then by length."""
         found: list[Network] = [IPv4Network(place) for place in self._v4.of(peer)]

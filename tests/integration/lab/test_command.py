@@ -25,7 +25,9 @@ NOBODY = 65534
 AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
 
 
-def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, stdin: str = "", environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tunnel", "lab", *arguments],
         input=stdin,
@@ -33,6 +35,7 @@ def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=60,
         check=False,
+        env={**os.environ, **(environment or {})},
     )
 
 
@@ -61,6 +64,40 @@ def test_both_crossings_are_shown_and_nothing_stays() -> None:
     assert "84 + 20 IP + 8 UDP + 16 header + 12 padding + 16 tag = 156 bytes" in result.stdout
     assert "starting tunnel on A" in result.stderr
     assert "IP stack twice" in result.stdout
+
+
+def test_every_hop_on_both_hosts_is_the_first_thing_shown() -> None:
+    result = run()
+    assert result.returncode == 0, result.stderr
+    out = "OUTPUT POSTROUTING TUN.read allowed.IPs session seal UDP.send OUTPUT POSTROUTING"
+    back = "PREROUTING INPUT UDP.receive open source.check TUN.write PREROUTING INPUT"
+    wanted = f"echo.request host.A {out} host.B {back} echo.reply host.B {out} host.A {back}"
+    position = 0
+    for word in wanted.split():
+        position = result.stdout.index(word.replace(".", " "), position) + 1
+    assert "17 steps from one application to the other" in result.stdout
+
+
+def test_the_hops_can_be_drawn(tmp_path: Path) -> None:
+    picture = tmp_path / "way.svg"
+    result = run("--json", "--svg", str(picture))
+    assert result.returncode == 0, result.stderr
+    journeys = json.loads(result.stdout)["journeys"]
+    assert [journey["host"] for journey in journeys] == ["A", "A", "B", "B"]
+    assert picture.read_text().count("POSTROUTING") == 4
+
+
+def test_without_nft_the_interfaces_are_shown(tmp_path: Path) -> None:
+    """As far as it goes on a machine that has all but that."""
+    for folder in ("/usr/sbin", "/usr/bin", "/sbin", "/bin"):
+        for program in Path(folder).iterdir():
+            link = tmp_path / program.name
+            if program.name != "nft" and not link.is_symlink():
+                link.symlink_to(program)
+    result = run(environment={"PATH": str(tmp_path)})
+    assert result.returncode == 0, result.stderr
+    assert "the program nft is missing" in result.stderr
+    assert "as the four interfaces saw them" in result.stdout
 
 
 def test_json_is_all_that_a_program_reads() -> None:
@@ -182,6 +219,7 @@ def test_an_ordinary_user_has_a_lab(user: OrdinaryUser) -> None:
     result = user.run("--json", prepare=OPEN_TUN.format(mode=666))
     assert result.returncode == 0, result.stderr
     check_steps(result.stdout, outer=20)
+    assert len(json.loads(result.stdout)["journeys"]) == 4
     assert user.labs() == []
 
 

@@ -1,0 +1,167 @@
+"""What the daemon tells a trace, and that it tells nothing without one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+
+from tests.unit.test_engine import Side, Sides, packet, run, sides, until
+from tunnel.feed import MAX_SUBSCRIBERS, QUEUE, Subscription, TooManySubscribersError
+from tunnel.observe.filter import Filter
+from tunnel.tracing import Traces
+
+__all__ = ["sides"]
+
+ALL = Filter.parse("")
+
+
+async def told(subscription: Subscription, count: int) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (event.type, event.details) for event in [await anext(subscription) for _ in "x" * count]
+    ]
+
+
+def traced(
+    sides: Sides, scenario: Callable[[Side, Side, Subscription, Subscription], Awaitable[None]]
+) -> None:
+    async def both(a: Side, b: Side) -> None:
+        with Traces().subscribe(a.engine, ALL) as near, Traces().subscribe(b.engine, ALL) as far:
+            await scenario(a, b, near, far)
+        assert a.engine.tracer is None
+        assert b.engine.tracer is None
+
+    run(sides, both)
+
+
+def test_off_there_is_nobody_to_tell(sides: Sides) -> None:
+    a, _ = sides
+    traces = Traces()
+    assert a.engine.tracer is None
+    with traces.subscribe(a.engine, ALL):
+        tracer = a.engine.tracer
+        with traces.subscribe(a.engine, ALL):
+            assert a.engine.tracer is tracer
+        assert a.engine.tracer is tracer
+    assert a.engine.tracer is None
+
+
+def test_staged_then_sealed_then_opened(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side, near: Subscription, far: Subscription) -> None:
+        a.tun.feed(packet(1, 2))
+        (_, staged), (kind, sent) = await told(near, 2)
+        ((_, received),) = await told(far, 1)
+        assert kind == "out"
+        assert staged["staged"] is True
+        assert staged["packet"] == sent["packet"] == received["packet"]
+        assert sent["packet"] == packet(1, 2)[10:50].hex()
+        assert (staged["size"], sent["size"], received["size"]) == (84, 84, 84)
+        assert sent["read_at"] is None
+        assert sent["batches"] == [{"counter": 0, "packets": 1, "size": 128, "ecn": 0}]
+        assert (received["index"], received["counter"]) == (sent["index"], 0)
+        assert sent["allowed_ip"] == "10.0.0.2/32"
+        assert received["allowed_ip"] == "10.0.0.1/32"
+        assert sent["endpoint"] == "192.0.2.2:51820"
+        assert sent["drop"] is received["drop"] is None
+
+    traced(sides, scenario)
+
+
+def test_frames_read_together_have_counters_of_their_own(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side, near: Subscription, far: Subscription) -> None:
+        a.tun.feed(packet(1, 2))
+        await told(near, 2)
+        await told(far, 1)
+        a.tun.feed(*(packet(1, 2, 100 + n) for n in range(5)))
+        sent = [details for _, details in await told(near, 5)]
+        assert [details["batches"][0]["counter"] for details in sent] == [1, 2, 3, 4, 5]
+        assert [details["size"] for details in sent] == [100, 101, 102, 103, 104]
+        assert all(details["read_at"] <= details["sealed_at"] for details in sent)
+        received = [details for _, details in await told(far, 5)]
+        assert [details["counter"] for details in received] == [1, 2, 3, 4, 5]
+
+    traced(sides, scenario)
+
+
+def test_a_batch_from_the_socket_is_told_by_its_first_counter(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side, near: Subscription, far: Subscription) -> None:
+        a.tun.feed(packet(1, 2))
+        await told(far, 1)
+        b.udp.other = None
+        a.udp.other = None
+        a.tun.feed(packet(1, 2), packet(1, 2))
+        await until(lambda: len(a.udp.sent) >= 4)
+        together = b"".join(data for data, *_ in a.udp.sent[-2:])
+        b.udp.feed(together, 128, a.udp.own)
+        received = [details for _, details in await told(far, 2)]
+        assert [(details["batch"], details["counter"]) for details in received] == [(1, 1), (1, 2)]
+        # The same again is a replay, and what was inside nobody knows.
+        b.udp.feed(together, 128, a.udp.own)
+        again = [details for _, details in await told(far, 2)]
+        assert [(details["drop"], details["packet"]) for details in again] == [("replay", None)] * 2
+
+    traced(sides, scenario)
+
+
+def test_drops_are_told_with_their_reason(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side, near: Subscription, far: Subscription) -> None:
+        a.tun.feed(packet(1, 2))
+        await told(near, 2)
+        await told(far, 1)
+        a.tun.feed(packet(1, 77))
+        ((_, nobody),) = await told(near, 1)
+        assert (nobody["drop"], nobody["peer"], nobody["allowed_ip"]) == ("no_peer", None, None)
+        a.tun.feed(packet(9, 2))
+        ((_, stranger),) = await told(far, 1)
+        assert stranger["drop"] == "source_not_allowed"
+        b.tun.busy = True
+        a.tun.feed(packet(1, 2))
+        ((_, busy),) = await told(far, 1)
+        assert busy["drop"] == "tun_busy"
+        b.udp.feed(b"\4\0\0\0" + bytes(60), 64, a.udp.own)
+        ((_, unknown),) = await told(far, 1)
+        assert unknown["drop"] == "no_session"
+
+    traced(sides, scenario)
+
+
+def test_only_the_packets_of_the_filter_are_told(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side) -> None:
+        traces = Traces()
+        with (
+            traces.subscribe(a.engine, Filter.parse("icmp")) as pings,
+            traces.subscribe(a.engine, ALL) as everything,
+        ):
+            a.tun.feed(packet(1, 2))
+            assert len(await told(everything, 2)) == 2
+            with trio.move_on_after(0.05) as waiting:
+                await anext(pings)
+            assert waiting.cancelled_caught
+
+    run(sides, scenario)
+
+
+def test_a_reader_that_sleeps_loses_records_and_is_told_so(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side, near: Subscription, far: Subscription) -> None:
+        a.tun.feed(packet(1, 2))
+        await until(lambda: b.tun.written)
+        a.tun.feed(*(packet(1, 2) for _ in range(QUEUE + 50)))
+        await until(lambda: len(b.tun.written) == QUEUE + 51)
+        kinds = [kind for kind, _ in await told(near, QUEUE + 1)]
+        assert kinds[-1] == "lost"
+
+    traced(sides, scenario)
+
+
+def test_traces_are_bounded(sides: Sides) -> None:
+    a, _ = sides
+    traces = Traces()
+    with contextlib.ExitStack() as stack:
+        for _ in range(MAX_SUBSCRIBERS):
+            stack.enter_context(traces.subscribe(a.engine, ALL))
+        with pytest.raises(TooManySubscribersError), traces.subscribe(a.engine, ALL):
+            pass
+    assert a.engine.tracer is None

@@ -1,0 +1,145 @@
+"""`tunnel trace`: the way of real packets through both crossings, as it was measured."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import trio
+import typer
+from rich.console import Console
+from typer.core import TyperCommand
+
+from tunnel.cli import timeline
+from tunnel.cli.common import EXIT_FAILED, EXIT_USAGE, Json, fail, interface_name, refusals_printed
+from tunnel.control import json_socket
+from tunnel.errors import unwrapped
+from tunnel.observe import diagram
+from tunnel.observe.filter import EXAMPLES, Filter, FilterError
+from tunnel.observe.path import Journey
+from tunnel.observe.tracetable import TraceTableError
+from tunnel.tracesession import Result, TraceSession, Wanted
+
+app = typer.Typer()
+
+COMMAND = "command"
+DEFAULT_COUNT = 20
+DEFAULT_SECONDS = 60.0
+_FILTER_WORDS = frozenset({"icmp", "tcp", "udp", "host"})
+
+
+class _WithCommand(TyperCommand):
+    """Keeps what follows `--` apart from the arguments before it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if "--" in args:
+            place = args.index("--")
+            ctx.meta[COMMAND] = args[place + 1 :]
+            args = args[:place]
+        return super().parse_args(ctx, args)
+
+
+@app.command(cls=_WithCommand)
+def trace(
+    ctx: typer.Context,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME] [FILTER] [-- COMMAND]",
+            help=f"The tunnel, if several run; which packets ({EXAMPLES}); what to run meanwhile.",
+        ),
+    ] = None,
+    count: Annotated[
+        int, typer.Option("--count", "-c", min=1, help="End after so many packets.")
+    ] = DEFAULT_COUNT,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="End after this time at the latest.")
+    ] = DEFAULT_SECONDS,
+    as_json: Json = False,
+    svg: Annotated[Path | None, typer.Option(help="Draw the way to this file, too.")] = None,
+) -> None:
+    """Follow packets through the IP stack, the tunnel and the IP stack again, step by step.
+
+    Every step was measured: the kernel reports each rule a packet meets, the tunnel's daemon what
+    it does with it. A packet that dies is shown with the table, chain and rule that dropped it.
+    Nothing of it stays behind, whatever ends it. Exit code 1 if no packet was seen.
+    """
+    name, wanted = _read(words or [])
+    command: list[str] = ctx.meta.get(COMMAND, [])
+    console = Console(highlight=False, soft_wrap=True)
+    journeys: list[Journey] = []
+
+    def tell(journey: Journey) -> None:
+        journeys.append(journey)
+        if not as_json:
+            for line in (timeline.title(journey, len(journeys)), *timeline.lines(journey)):
+                console.print(line)
+            console.print()
+
+    output = sys.stderr.fileno() if as_json else None
+    session = TraceSession(
+        Wanted(name, wanted, count, seconds, command, output), tell, lambda: _say_ready(name)
+    )
+    try:
+        with refusals_printed(), unwrapped(OSError, TraceTableError, json_socket.ControlError):
+            result = trio.run(_run, session)
+    except (OSError, TraceTableError) as error:
+        fail(error)
+    if as_json:
+        typer.echo(json.dumps(_report(name, wanted, journeys, result), indent=2))
+    if result.holes:
+        typer.echo("tunnel: more happened than could be read: steps are missing", err=True)
+    if svg is not None and journeys:
+        svg.write_text(diagram.draw(journeys), encoding="utf-8")
+    if not result.packets:
+        typer.echo(f"tunnel: no packet of {wanted.text or 'the tunnel'} was seen", err=True)
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _say_ready(name: str) -> None:
+    """Progress, for people and for tests; programs read standard output."""
+    typer.echo(f"tracing {name}", err=True)
+
+
+def _report(name: str, wanted: Filter, journeys: list[Journey], result: Result) -> dict[str, Any]:
+    return {
+        "interface": name,
+        "filter": wanted.text,
+        "complete": not result.holes,
+        "command_status": result.status,
+        "journeys": [journey.to_json() for journey in journeys],
+    }
+
+
+def _read(words: list[str]) -> tuple[str, Filter]:
+    """The interface and the filter that the words stand for; leaves if there is no telling."""
+    running = json_socket.running_names()
+    if words and (words[0] not in _FILTER_WORDS or words[0] in running):
+        name, rest = interface_name(words[0]), words[1:]
+    elif len(running) == 1:
+        name, rest = running[0], words
+    else:
+        known = ", ".join(running)
+        fail(f"which one? running are {known}" if running else "no tunnel is running", EXIT_USAGE)
+    try:
+        return name, Filter.parse(" ".join(rest))
+    except FilterError as error:
+        fail(error, EXIT_USAGE)
+
+
+async def _run(session: TraceSession) -> Result:
+    """The session, ended in order by ^C and SIGTERM."""
+    async with trio.open_nursery() as nursery:
+
+        async def follow_signals() -> None:
+            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as caught:
+                async for _ in caught:
+                    session.stop()
+
+        nursery.start_soon(follow_signals)
+        result = await session.run()
+        nursery.cancel_scope.cancel()
+    return result
