@@ -25,7 +25,7 @@ lab: $(STAMP)
 
 test: $(STAMP)
 	@tests/setup/packages.sh $(PROGRAMS) $(TEST_PROGRAMS)
-	@$(PYTHON) -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
+	@$(PYTHON) -m pytest -n 4 --dist worksteal $(PYTEST_ARGS)
 
 setup: $(STAMP)
 
