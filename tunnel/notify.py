@@ -22,6 +22,12 @@ log = logging.getLogger("tunnel")
 MAX_STATUS = 1024
 """Characters of a status text; it is one line of `systemctl status`."""
 
+PATIENCE = 0.5
+"""Seconds for a service manager whose queue is full; packets wait as long."""
+
+STUCK_AFTER = 20.0
+"""Seconds for which the engine may leave undone what is due; it looks every 10 s at least."""
+
 
 class Notifier:
     """What the service manager hears. `socket_name` as in $NOTIFY_SOCKET, "" if nobody listens.
@@ -95,12 +101,34 @@ class Notifier:
         try:
             # A new socket each time: the manager may be restarted, and this is never on a hot path.
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-                sender.setblocking(False)
+                sender.settimeout(PATIENCE)
                 sender.sendto("\n".join(lines).encode(errors="replace"), address)
         except OSError as error:
             if not self._complained:
-                log.warning("the service manager does not listen: %s", error.strerror)
+                log.warning("the service manager does not listen: %s", error.strerror or error)
                 self._complained = True
+
+
+class Pulse:
+    """Whether an engine still does what is due: looked at from beside it, now and then."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._pending: float | None = None
+        self._since = 0.0
+
+    def beats(self, deadline: float | None, now: float) -> bool:
+        """False once one and the same `deadline` has been over for STUCK_AFTER.
+
+        `deadline` is the engine's next one and `now` its clock's time. How far over it is does not
+        matter: after a suspended night all deadlines are over by hours, for a few seconds.
+        """
+        if deadline is None or deadline > now:
+            self._pending = None
+            return True
+        if deadline != self._pending:
+            self._pending, self._since = deadline, self._clock()
+        return self._clock() - self._since < STUCK_AFTER
 
 
 def _status(text: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ Long lists are worked off in slices, and packets get their turn in between.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network
 
 import trio
@@ -13,6 +14,7 @@ import trio
 from tunnel.config import PublicKey
 from tunnel.control.uapi import DeviceChange, PeerChange
 from tunnel.engine import Engine, Peer, boot_time
+from tunnel.observe import logs
 
 SLICE = 250
 """Allowed IPs between two turns of the event loop: about a millisecond."""
@@ -23,6 +25,7 @@ async def carry_out(engine: Engine, change: DeviceChange) -> None:
 
     Raises UdpError when the port or the mark cannot be had; then everything is as it was.
     """
+    logs.hide(_secrets(change))
     _apply_socket(engine, change)
     steps = _Steps(engine)
     with trio.CancelScope(shield=True):
@@ -34,6 +37,12 @@ async def carry_out(engine: Engine, change: DeviceChange) -> None:
         for peer in change.peers:
             await steps.apply(peer)
     engine.settle()
+
+
+def _secrets(change: DeviceChange) -> Iterator[bytes]:
+    for key in (change.private_key, *(peer.preshared_key for peer in change.peers)):
+        if key is not None:
+            yield bytes(key)
 
 
 def _apply_socket(engine: Engine, change: DeviceChange) -> None:

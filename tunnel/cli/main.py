@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +17,8 @@ from tunnel.cli.show import print_status
 from tunnel.cli.watch import watch
 from tunnel.control import json_socket
 from tunnel.control.client import TunnelClient
+from tunnel.notify import Notifier
+from tunnel.observe import logs
 
 app = typer.Typer(
     help="A userspace VPN that speaks WireGuard and shows every packet's way through the IP stack.",
@@ -47,6 +47,9 @@ def up(
         bool, typer.Option("--foreground", "-f", help="Stay, and log to standard error.")
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Log one JSON object a line, for programs.")
+    ] = False,
     ready_fd: Annotated[int, typer.Option(hidden=True)] = -1,
     log_file: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
@@ -58,14 +61,16 @@ def up(
     loaded = load_config(conf)
     if not foreground:
         try:
-            background.start(loaded, verbose=verbose)
+            flags = (("--verbose", verbose), ("--log-json", log_json))
+            background.start(loaded, options=[flag for flag, given in flags if given])
         except background.StartError as error:
             fail(error)
         return
     if log_file is None:
-        _log_to_stderr(verbose)
+        logs.log_to_stream(verbose=verbose, as_json=log_json)
     else:
-        background.log_to_file(log_file, verbose=verbose)
+        logs.log_to_file(log_file, verbose=verbose, as_json=log_json)
+    notifier = Notifier.from_environment()
     with background.Readiness(ready_fd) as readiness:
 
         def ready() -> None:
@@ -73,8 +78,10 @@ def up(
             readiness.ready()
 
         try:
-            trio.run(lambda: daemon.Daemon(loaded).run(ready=ready, handle_signals=True))
+            running = daemon.Daemon(loaded, notifier=notifier)
+            trio.run(lambda: running.run(ready=ready, handle_signals=True))
         except daemon.SETUP_ERRORS as error:
+            notifier.status(str(error))
             readiness.failed(str(error))
             fail(error)
 
@@ -131,11 +138,3 @@ def show(
         if place:
             console.print()
         print_status(console, status)
-
-
-def _log_to_stderr(verbose: bool) -> None:
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-    )
