@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from tunnel import daemon
-from tunnel.cli import background, bench, capture, keys, lab, manage
+from tunnel.cli import background, bench, capture, keys, lab, manage, service
 from tunnel.cli.common import Json, Name, fail, interface_name, load_config, refusals_printed
 from tunnel.cli.show import print_status
 from tunnel.cli.watch import watch
@@ -33,6 +33,7 @@ app.add_typer(lab.app)
 app.add_typer(bench.app)
 app.add_typer(manage.app)
 app.add_typer(capture.app)
+app.add_typer(service.app, name="service")
 
 
 def run() -> None:
@@ -87,14 +88,25 @@ def up(
 
 
 @app.command()
-def down(conf: Name) -> None:
+def down(
+    conf: Name,
+    leftovers: Annotated[
+        bool,
+        typer.Option(
+            "--leftovers", help="Only clean up after a killed daemon; nothing to do is no failure."
+        ),
+    ] = False,
+) -> None:
     """Take a tunnel down and remove all that `up` set up, and only that.
 
     Works too when its daemon was killed: what it left behind is found and removed.
     """
     name = interface_name(conf)
     try:
-        if not daemon.take_down(name):
+        if leftovers:
+            if daemon.clean_up(name):
+                typer.echo(f"removed what was left of {name}")
+        elif not daemon.take_down(name):
             fail(f"no tunnel named {name} is up, and nothing is left of one")
     except (json_socket.ControlError, *daemon.SETUP_ERRORS) as error:
         fail(error)
