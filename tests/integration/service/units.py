@@ -31,7 +31,8 @@ def write(folder: Path, command: Sequence[str], lines: str = "", names: Sequence
         shutil.copy(SYSTEM_UNITS / name, folder / name)
     drop_ins = folder / "tunnel@.service.d"
     drop_ins.mkdir()
-    (drop_ins / "test.conf").write_text(
-        f"[Service]\nEnvironment={' '.join(ENVIRONMENT)}\n{lines}\n"
-    )
+    environment = " ".join(ENVIRONMENT)
+    (drop_ins / "test.conf").write_text(f"[Service]\nEnvironment={environment}\n{lines}\n")
+    for name in names:
+        (drop_ins / f"{name}.conf").write_text(service.drop_ins()[name].text)
     os.chmod(folder, 0o755)
