@@ -10,7 +10,7 @@ import contextlib
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,13 +81,12 @@ def install(
             f"no drop-in is named {unknown[0]!r}; there are {', '.join(known)}; "
             "tunnel service show describes them"
         )
-    program = command[0]
-    check_program(program, root)
+    in_home = check_program(command[0], root)
     folder = root / UNIT_FOLDER
     files = {folder / file: render(file, command) for file in (UNIT, TARGET)}
     for name in names:
         files[_drop_in_folder(folder, interface) / f"{name}.conf"] = known[name].text
-    if _is_below(program, _HOMES):
+    if in_home:
         files[_drop_in_folder(folder, None) / "home.conf"] = _HOME_DROP_IN
     for path in files:
         _check_ours(path)
@@ -118,28 +117,55 @@ def enabled(root: Path) -> list[str]:
     return sorted({link.name.removeprefix("tunnel@").removesuffix(".service") for link in links})
 
 
-def check_program(program: str, root: Path = Path("/")) -> None:
-    """Raise ServiceError if a service cannot run `program`, or others could make it run theirs.
+def check_program(program: str, root: Path = Path("/")) -> bool:
+    """Whether the service needs to see home folders to run `program`.
 
-    Root runs it, so nobody else may be able to change it, or the folders it is in.
+    Raises ServiceError if a service cannot run it, or if others than root could change what root
+    would run: the program, its interpreter, this package, and the folders they are in.
     """
-    path = root / program.lstrip("/") if root != Path("/") else Path(program)
-    if not path.is_absolute() or not os.access(path, os.X_OK):
+    path = _below(root, program)
+    if not os.path.isabs(program) or not os.access(path, os.X_OK):
         raise ServiceError(f"{program} is not the path of a program that can be run")
-    if _is_below(program, _TEMPORARY):
-        raise ServiceError(f"{program} is in a folder for temporary files; {_ELSEWHERE}")
-    package = Path(__file__).parent if root == Path("/") else path
-    for place in dict.fromkeys([*_way(path), *_way(path.resolve()), *_way(package)]):
-        if not place.is_relative_to(root):
-            continue
+    pieces = [program, *_interpreter(path)]
+    if root == Path("/"):
+        pieces.append(str(Path(__file__).parent))
+    in_home = False
+    owners = (0, root.stat().st_uid)
+    # Links too lead to something that is run, and each of their folders can be exchanged.
+    for piece in dict.fromkeys(pieces):
+        for place in (_below(root, piece), _below(root, piece).resolve()):
+            if place.is_relative_to(root):
+                _check_way(place, root, owners)
+            inside = Path("/", place.relative_to(root)) if place.is_relative_to(root) else place
+            if _is_below(inside, _TEMPORARY):
+                raise ServiceError(f"{inside} is in a folder for temporary files; {_ELSEWHERE}")
+            in_home = in_home or _is_below(inside, _HOMES)
+    return in_home
+
+
+def _check_way(place: Path, root: Path, owners: tuple[int, ...]) -> None:
+    while True:
         status = place.stat()
-        writable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not (
-            status.st_mode & stat.S_ISVTX
-        )
-        if status.st_uid not in (0, root.stat().st_uid) or writable:
+        shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if status.st_uid not in owners or (shared and not status.st_mode & stat.S_ISVTX):
             raise ServiceError(
                 f"{place} can be changed by others than root, who would run it; {_ELSEWHERE}"
             )
+        if place == root:
+            return
+        place = place.parent
+
+
+def _interpreter(path: Path) -> list[str]:
+    """The program that a script's first line names."""
+    with path.open("rb") as file:
+        line = file.readline(4096)
+    words = line[2:].decode(errors="replace").split()
+    return words[:1] if line.startswith(b"#!") and words else []
+
+
+def _below(root: Path, program: str) -> Path:
+    return root / program.lstrip("/")
 
 
 _ELSEWHERE = (
@@ -154,13 +180,8 @@ ProtectHome=read-only
 """
 
 
-def _way(path: Path) -> Iterator[Path]:
-    yield path
-    yield from path.parents
-
-
-def _is_below(program: str, folders: tuple[str, ...]) -> bool:
-    return any(Path(program).is_relative_to(folder) for folder in folders)
+def _is_below(path: Path, folders: tuple[str, ...]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
 
 
 def _drop_in_folder(folder: Path, interface: str | None) -> Path:
