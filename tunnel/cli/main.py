@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,15 @@ from rich.console import Console
 
 from tunnel import daemon
 from tunnel.cli import background, bench, capture, keys, lab, manage, service
-from tunnel.cli.common import Json, Name, fail, interface_name, load_config, refusals_printed
+from tunnel.cli.common import (
+    EXIT_FAILED,
+    Json,
+    Name,
+    fail,
+    interface_name,
+    load_config,
+    refusals_printed,
+)
 from tunnel.cli.show import print_status
 from tunnel.cli.watch import watch
 from tunnel.control import json_socket
@@ -84,7 +93,11 @@ def up(
         except daemon.SETUP_ERRORS as error:
             notifier.status(str(error))
             readiness.failed(str(error))
-            fail(error)
+            if log_file is None and not log_json:
+                fail(error)
+            # Whoever reads the log expects lines of the log there.
+            logging.getLogger("tunnel").error("%s", error)
+            raise typer.Exit(EXIT_FAILED) from None
 
 
 @app.command()
