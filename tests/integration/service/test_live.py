@@ -152,7 +152,7 @@ def test_a_wrong_conf_is_not_tried_again(make: Callable[..., Service]) -> None:
     service.wait_for_state("failed")
     assert machine.property(UNIT, "NRestarts") == "0"
     assert machine.property(UNIT, "ExecMainStatus") == "2"
-    assert "Nonsense" in machine.journal("-o", "cat", "-u", UNIT)
+    assert "Nonsense" in machine.journal("-o", "cat", "-u", UNIT, "-p", "3..3")
 
 
 def test_what_the_strict_unit_forbids_names_the_remedy(make: Callable[..., Service]) -> None:
