@@ -84,7 +84,7 @@ def test_unknown_drop_in_names_those_there_are(root: Path) -> None:
     assert files(root) == []
 
 
-@pytest.mark.parametrize("path", ["/tmp/v/bin/tunnel", "/var/tmp/tunnel"])
+@pytest.mark.parametrize("path", ["/tmp/venv/bin/tunnel", "/var/tmp/tunnel"])
 def test_program_in_a_folder_for_temporary_files_is_refused(root: Path, path: str) -> None:
     make_program(root, path)
     with pytest.raises(ServiceError, match=r"temporary files; install .* /opt/tunnel"):
