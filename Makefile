@@ -4,7 +4,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 PROGRAMS := iproute2 iputils-ping nftables procps util-linux
-TEST_PROGRAMS := dbus-daemon wireguard-go wireguard-tools iperf3 tcpdump tshark openssh-server
+TEST_PROGRAMS := dbus-daemon systemd wireguard-go wireguard-tools iperf3 tcpdump tshark openssh-server
 PYTEST_ARGS ?=
 # Without cargo these do not matter; with it, the compiled datapath is built from them.
 CRATE := $(wildcard tunnel/datapath/native/Cargo.* tunnel/datapath/native/src/*.rs)

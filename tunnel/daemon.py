@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import trio
 
 from tunnel import datapath, eventlog, host, peers, reloading, saving, signals, surroundings
 from tunnel.answers import control_socket
 from tunnel.config import TunnelConfig
-from tunnel.engine import Engine
+from tunnel.engine import Engine, boot_time
 from tunnel.errors import SETUP_ERRORS, AlreadyRunningError, DaemonError, unwrapped
 from tunnel.feed import Feed, watch_drops
 from tunnel.io.errors import TunDeleted
@@ -31,6 +31,8 @@ from tunnel.io.tun import TSO, USO, Tun, TunOffload
 from tunnel.io.udp import Udp
 from tunnel.lock import hold
 from tunnel.names import Names
+from tunnel.notify import Notifier, Pulse
+from tunnel.observe import logs
 from tunnel.observe.status import TunnelStatus
 from tunnel.protocol import Event
 from tunnel.status import take_status
@@ -52,13 +54,15 @@ class Daemon:
     events are to be had.
     """
 
-    def __init__(self, config: TunnelConfig) -> None:
+    def __init__(self, config: TunnelConfig, *, notifier: Notifier | None = None) -> None:
         self.config = config
+        self.notifier = notifier or Notifier()
         self.engine: Engine | None = None
         self.feed = Feed()
         self.names = Names()
         self._applied: host.Applied | None = None
         self._around: surroundings.Surroundings | None = None
+        self._pulse = Pulse()
         self._stop = trio.Event()
         self._life = trio.CancelScope()
         self._is_up = False
@@ -93,6 +97,7 @@ class Daemon:
             ):
                 if handle_signals:
                     await nursery.start(signals.follow, self.stop, self._reload_on_signal)
+                nursery.start_soon(self.notifier.watchdog, self._is_alive)
                 try:
                     with self._life:
                         await self._live(ready)
@@ -109,6 +114,7 @@ class Daemon:
 
     async def _live(self, ready: Callable[[], None]) -> None:
         interface = self.config.interface
+        logs.hide(_secrets(self.config))
         reloading.check_hooks(self.config)
         await self._refuse_existing()
         found = await self.names.resolve(self.config.peers)
@@ -145,6 +151,7 @@ class Daemon:
                     self.feed.publish("up")
                     try:
                         ready()
+                        self.notifier.ready(self._summary(engine))
                         await self._stop.wait()
                     finally:
                         await self._prepare_down(engine)
@@ -199,6 +206,7 @@ class Daemon:
     async def _prepare_down(self, engine: Engine) -> None:
         """What comes before the undoing, whatever the reason: nothing here may stop it."""
         log.info("%s is going down", self.name)
+        self.notifier.stopping("going down")
         with trio.CancelScope(shield=True):
             # Not under the lock: a hook may ask us to save or to reload.
             await self._run_down_hooks("PreDown", self.config.interface.pre_down)
@@ -233,6 +241,7 @@ class Daemon:
         if self._applied is None or self._around is None:
             raise DaemonError(f"{self.name} is going down")
         wanted = new or await reloading.read(self.config.path, self.name)
+        logs.hide(_secrets(wanted))
         return await reloading.plan(
             engine, self.config, wanted, self._applied, self._around.slot, self.names
         )
@@ -243,6 +252,8 @@ class Daemon:
         Returns what was done. Raises one of SETUP_ERRORS, and then everything is as it was.
         """
         async with self._changing:
+            if self._is_up and not self._stop.is_set():
+                self.notifier.reloading("reloading the conf")
             try:
                 plan = await self.plan_reload(new)
                 assert self._applied is not None
@@ -253,6 +264,9 @@ class Daemon:
                 log.error("not reloaded, everything stays as it was: %s", error)
                 self.feed.publish("reload", error=str(error), changes=[], notes=[])
                 raise
+            finally:
+                if self.engine is not None and self._is_up and not self._stop.is_set():
+                    self.notifier.ready(self._summary(self.engine))
             self.config, self._around = plan.config, plan.surroundings
             for line in (*plan.changes[:LOGGED_CHANGES], *plan.notes):
                 log.info("reload: %s", line)
@@ -279,6 +293,15 @@ class Daemon:
             raise DaemonError(f"{self.name} is {state}; try again in a moment")
         return self.engine
 
+    def _summary(self, engine: Engine) -> str:
+        count = len(engine.interface.peers)
+        return f"UDP port {engine.udp.port}, {count} peer{'' if count == 1 else 's'}"
+
+    def _is_alive(self) -> bool:
+        # While it is set up or taken down, the service manager's time limits watch over it.
+        engine = self.engine
+        return engine is None or self._pulse.beats(engine.interface.next_deadline(), boot_time())
+
     def _handle_event(self, event: Event) -> None:
         eventlog.log_event(event)
         self.names.handle_event(event)
@@ -292,6 +315,13 @@ class Daemon:
             return  # the reload that waits will read what this signal is about
         with contextlib.suppress(*SETUP_ERRORS):  # logged by then
             await self.reload()
+
+
+def _secrets(config: TunnelConfig) -> Iterator[bytes]:
+    yield bytes(config.interface.private_key)
+    for peer in config.peers:
+        if peer.preshared_key is not None:
+            yield bytes(peer.preshared_key)
 
 
 def _offloads(config: TunnelConfig) -> TunOffload:

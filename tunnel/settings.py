@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import trio
 
@@ -30,6 +30,7 @@ from tunnel.control.uapi_changes import (
 from tunnel.engine import Engine, Peer, boot_time
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import UdpError
+from tunnel.observe import logs
 
 log = logging.getLogger("tunnel")
 
@@ -40,11 +41,20 @@ async def apply(engine: Engine, changes: Sequence[DeviceChange]) -> None:
     Cancellation does not come in between: there is the old configuration or the new one. The
     caller sees to it that nobody else changes the engine meanwhile.
     """
+    logs.hide(_secrets(changes))
     steps = _Steps(engine)
     with trio.CancelScope(shield=True):
         steps.apply_to_sockets(changes)
         await steps.apply_to_protocol(changes)
     engine.settle()
+
+
+def _secrets(changes: Sequence[DeviceChange]) -> Iterator[bytes]:
+    for change in changes:
+        if isinstance(change, SetPrivateKey) and change.key is not None:
+            yield bytes(change.key)
+        elif isinstance(change, PeerChange) and change.preshared_key is not None:
+            yield bytes(change.preshared_key)
 
 
 class _Steps:

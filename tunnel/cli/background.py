@@ -6,12 +6,10 @@ can flow, or the reason why they never will. Its log is a file of bounded size: 
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
-from logging.handlers import RotatingFileHandler
-from pathlib import Path
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -21,13 +19,8 @@ from tunnel.lock import unwritable
 
 READY = b"ready\n"
 
-LOG_BYTES = 1 << 20
-"""Size at which a log becomes NAME.log.1, and the one before it goes."""
-
 MAX_REASON = 60_000
 """Bytes that surely fit the pipe, so that nobody waits."""
-
-LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 class StartError(Exception):
@@ -70,22 +63,11 @@ class Readiness:
         self._close()
 
 
-def log_to_file(path: Path, *, verbose: bool) -> None:
-    """Send all log messages to `path`, which is kept below `LOG_BYTES`.
-
-    A full disk costs messages, never the tunnel.
-    """
-    logging.raiseExceptions = False
-    handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
-    logging.basicConfig(
-        handlers=[handler], level=logging.DEBUG if verbose else logging.INFO, format=LOG_FORMAT
-    )
-
-
-def start(config: TunnelConfig, *, verbose: bool) -> int:
+def start(config: TunnelConfig, *, options: Sequence[str] = ()) -> int:
     """Start the daemon of `config` and wait until it is ready; its process id.
 
-    Its log is /run/tunnel/NAME.log. Raises StartError.
+    `options` are those of `tunnel up` that the daemon is to have too. Its log is
+    /run/tunnel/NAME.log. Raises StartError.
     """
     assert config.path is not None
     log_path = RUN_FOLDER / f"{config.name}.log"
@@ -99,7 +81,7 @@ def start(config: TunnelConfig, *, verbose: bool) -> int:
     command += [f"--ready-fd={writing}", f"--log-file={log_path}"]
     try:
         child = subprocess.Popen(
-            [*command, *(["--verbose"] if verbose else []), str(config.path.resolve())],
+            [*command, *options, str(config.path.resolve())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             # For what Python itself has to say, such as a traceback.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -11,6 +13,7 @@ import typer
 
 from tunnel import config
 from tunnel.control.json_socket import ControlError
+from tunnel.observe import logs
 
 EXIT_FAILED = 1
 """The machine or the daemon refused; the reason is on standard error."""
@@ -29,8 +32,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 def fail(message: object, code: int = EXIT_FAILED) -> NoReturn:
     """Print what went wrong to standard error and leave with `code`."""
-    typer.echo(f"tunnel: {message}", err=True)
+    complain(f"tunnel: {message}")
     raise typer.Exit(code)
+
+
+def complain(message: object, level: int = logging.ERROR) -> None:
+    """Print to standard error, line by line, harmless to a terminal, at its level in a journal."""
+    prefix = f"<{logs.priority(level)}>" if logs.goes_to_journal(sys.stderr) else ""
+    for line in logs.redact(str(message)).split("\n"):
+        typer.echo(prefix + logs.printable(line), err=True)
 
 
 def load_config(name: str) -> config.TunnelConfig:
@@ -38,10 +48,10 @@ def load_config(name: str) -> config.TunnelConfig:
     try:
         loaded = config.load(config.find(name))
     except config.ConfigErrors as errors:
-        typer.echo(str(errors), err=True)
+        complain(errors)
         raise typer.Exit(EXIT_USAGE) from None
     for warning in loaded.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        complain(f"warning: {warning}", logging.WARNING)
     return loaded
 
 
@@ -57,6 +67,6 @@ def refusals_printed() -> Iterator[None]:
         yield
     except ControlError as error:
         if error.code == "conf":
-            typer.echo(str(error), err=True)
+            complain(error)
             raise typer.Exit(EXIT_USAGE) from None
         fail(error)

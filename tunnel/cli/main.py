@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,12 +12,22 @@ import typer
 from rich.console import Console
 
 from tunnel import daemon
-from tunnel.cli import background, bench, capture, keys, lab, manage, trace
-from tunnel.cli.common import Json, Name, fail, interface_name, load_config, refusals_printed
+from tunnel.cli import background, bench, capture, keys, lab, manage, service, trace
+from tunnel.cli.common import (
+    EXIT_FAILED,
+    Json,
+    Name,
+    fail,
+    interface_name,
+    load_config,
+    refusals_printed,
+)
 from tunnel.cli.show import print_status
 from tunnel.cli.watch import watch
 from tunnel.control import json_socket
 from tunnel.control.client import TunnelClient
+from tunnel.notify import Notifier
+from tunnel.observe import logs
 from tunnel.pauses import avoid_pauses
 
 app = typer.Typer(
@@ -35,6 +44,7 @@ app.add_typer(bench.app)
 app.add_typer(manage.app)
 app.add_typer(capture.app)
 app.add_typer(trace.app)
+app.add_typer(service.app, name="service")
 
 
 def run() -> None:
@@ -49,6 +59,9 @@ def up(
         bool, typer.Option("--foreground", "-f", help="Stay, and log to standard error.")
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Log one JSON object a line, for programs.")
+    ] = False,
     ready_fd: Annotated[int, typer.Option(hidden=True)] = -1,
     log_file: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
@@ -60,14 +73,16 @@ def up(
     loaded = load_config(conf)
     if not foreground:
         try:
-            background.start(loaded, verbose=verbose)
+            flags = (("--verbose", verbose), ("--log-json", log_json))
+            background.start(loaded, options=[flag for flag, given in flags if given])
         except background.StartError as error:
             fail(error)
         return
     if log_file is None:
-        _log_to_stderr(verbose)
+        logs.log_to_stream(verbose=verbose, as_json=log_json)
     else:
-        background.log_to_file(log_file, verbose=verbose)
+        logs.log_to_file(log_file, verbose=verbose, as_json=log_json)
+    notifier = Notifier.from_environment()
     with background.Readiness(ready_fd) as readiness:
 
         def ready() -> None:
@@ -75,21 +90,38 @@ def up(
             readiness.ready()
 
         try:
-            trio.run(lambda: daemon.Daemon(loaded).run(ready=ready, handle_signals=True))
+            running = daemon.Daemon(loaded, notifier=notifier)
+            trio.run(lambda: running.run(ready=ready, handle_signals=True))
         except daemon.SETUP_ERRORS as error:
+            notifier.status(str(error))
             readiness.failed(str(error))
-            fail(error)
+            if log_file is None and not log_json:
+                fail(error)
+            # Whoever reads the log expects lines of the log there.
+            logging.getLogger("tunnel").error("%s", error)
+            raise typer.Exit(EXIT_FAILED) from None
 
 
 @app.command()
-def down(conf: Name) -> None:
+def down(
+    conf: Name,
+    leftovers: Annotated[
+        bool,
+        typer.Option(
+            "--leftovers", help="Only clean up after a killed daemon; nothing to do is no failure."
+        ),
+    ] = False,
+) -> None:
     """Take a tunnel down and remove all that `up` set up, and only that.
 
     Works too when its daemon was killed: what it left behind is found and removed.
     """
     name = interface_name(conf)
     try:
-        if not daemon.take_down(name):
+        if leftovers:
+            if daemon.clean_up(name):
+                typer.echo(f"removed what was left of {name}")
+        elif not daemon.take_down(name):
             fail(f"no tunnel named {name} is up, and nothing is left of one")
     except (json_socket.ControlError, *daemon.SETUP_ERRORS) as error:
         fail(error)
@@ -133,11 +165,3 @@ def show(
         if place:
             console.print()
         print_status(console, status)
-
-
-def _log_to_stderr(verbose: bool) -> None:
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-    )

@@ -18,6 +18,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 
+from tunnel.observe import logs
+
 LEVELS = {
     "verbose": logging.DEBUG,
     "debug": logging.DEBUG,
@@ -51,11 +53,8 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     options = _parser().parse_args(arguments)
     foreground = options.foreground or environment.get("WG_PROCESS_FOREGROUND") == "1"
     level = environment.get("LOG_LEVEL", "")
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=LEVELS.get(level, logging.ERROR),
-        format=f"%(levelname)s: ({options.name}) %(asctime)s %(message)s",
-    )
+    logs.log_to_stream()
+    logging.getLogger("tunnel").setLevel(LEVELS.get(level, logging.ERROR))
     import trio
 
     from tunnel import wg_daemon

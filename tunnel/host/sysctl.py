@@ -40,7 +40,10 @@ def _write(path: Path, name: str, value: str) -> None:
         ) from error
 
 
-_REMEDY = "set it before the tunnel is started, or let the program write to /proc/sys"
+_REMEDY = (
+    "set it before the tunnel is started (/etc/sysctl.d), or let the program write to /proc/sys "
+    "(a service: tunnel service install --with sysctl)"
+)
 
 
 def _path(name: str) -> Path:

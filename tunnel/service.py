@@ -1,0 +1,235 @@
+"""The systemd units: what is in them for this machine, and how they get there and away again.
+
+The unit `tunnel@.service` is strict. Each drop-in gives back one liberty that some tunnels need,
+for all tunnels or for one: drop-ins in `tunnel@wg0.service.d` are for wg0 only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+UNIT = "tunnel@.service"
+TARGET = "tunnel.target"
+UNIT_FOLDER = Path("etc/systemd/system")
+"""Where an administrator's units are, below the root folder."""
+
+MARK = "# Installed by `tunnel service install"
+"""What the first line of each file begins with; one without it is not ours to touch."""
+
+PLACEHOLDER = "@TUNNEL@"
+
+_SOURCES = Path(__file__).with_name("systemd")
+
+_HOMES = ("/home", "/root", "/run/user")
+_TEMPORARY = ("/tmp", "/var/tmp")
+
+
+class ServiceError(Exception):
+    """The units cannot be installed or removed; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class DropIn:
+    """One liberty: its name, what it is for (one paragraph), the text of the file."""
+
+    name: str
+    purpose: str
+    text: str
+
+
+def drop_ins() -> dict[str, DropIn]:
+    """All drop-ins that come with the program, by name."""
+    found = {}
+    for path in sorted((_SOURCES / "drop-ins").glob("*.conf")):
+        text = path.read_text(encoding="utf-8")
+        lines = text.splitlines()[1:]
+        comment = [line[1:].strip() for line in lines if line.startswith("#")]
+        found[path.stem] = DropIn(path.stem, " ".join(comment), text)
+    return found
+
+
+def render(file: str, command: Sequence[str]) -> str:
+    """The text of UNIT or TARGET. `command` runs `tunnel`; its first word is an absolute path."""
+    text = (_SOURCES / file).read_text(encoding="utf-8")
+    return text.replace(PLACEHOLDER, " ".join(map(_quoted, command)))
+
+
+def own_command() -> tuple[str, ...]:
+    """What runs this very program: the console script beside its interpreter, or the module."""
+    script = Path(sys.executable).with_name("tunnel")
+    return (str(script),) if script.exists() else (sys.executable, "-m", "tunnel")
+
+
+def install(
+    root: Path, command: Sequence[str], *, names: tuple[str, ...] = (), interface: str | None = None
+) -> list[Path]:
+    """Write the units and the drop-ins `names` below `root`; the files that were changed.
+
+    The drop-ins are for all tunnels, or for `interface` alone. Raises ServiceError, and then
+    nothing was written but what is a whole file.
+    """
+    known = drop_ins()
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ServiceError(
+            f"no drop-in is named {unknown[0]!r}; there are {', '.join(known)}; "
+            "tunnel service show describes them"
+        )
+    in_home = check_program(command[0], root)
+    folder = root / UNIT_FOLDER
+    files = {folder / file: render(file, command) for file in (UNIT, TARGET)}
+    for name in names:
+        files[_drop_in_folder(folder, interface) / f"{name}.conf"] = known[name].text
+    if in_home:
+        files[_drop_in_folder(folder, None) / "home.conf"] = _HOME_DROP_IN
+    for path in files:
+        _check_ours(path)
+    return [path for path, text in files.items() if _write(path, text)]
+
+
+def uninstall(root: Path) -> list[Path]:
+    """Remove all that `install` wrote, and only that; what was removed. Raises ServiceError."""
+    folder = root / UNIT_FOLDER
+    removed = []
+    for path in [*folder.glob("tunnel@*.service.d/*.conf"), folder / UNIT, folder / TARGET]:
+        if not path.is_file() or not _is_ours(path):
+            continue
+        try:
+            path.unlink()
+            if path.parent != folder:
+                with contextlib.suppress(OSError):  # somebody else's drop-ins are in it
+                    path.parent.rmdir()
+        except OSError as error:
+            raise _refused("remove", path, error) from error
+        removed.append(path)
+    return removed
+
+
+def enabled(root: Path) -> list[str]:
+    """The interfaces whose tunnel is started at boot, sorted."""
+    links = (root / UNIT_FOLDER).glob("*.wants/tunnel@*.service")
+    return sorted({link.name.removeprefix("tunnel@").removesuffix(".service") for link in links})
+
+
+def check_program(program: str, root: Path = Path("/")) -> bool:
+    """Whether the service needs to see home folders to run `program`.
+
+    Raises ServiceError if a service cannot run it, or if others than root could change what root
+    would run: the program, its interpreter, this package, and the folders they are in.
+    """
+    path = _below(root, program)
+    if not os.path.isabs(program) or not os.access(path, os.X_OK):
+        raise ServiceError(f"{program} is not the path of a program that can be run")
+    pieces = [program, *_interpreter(path)]
+    if root == Path("/"):
+        pieces.append(str(Path(__file__).parent))
+    in_home = False
+    owners = (0, root.stat().st_uid)
+    # Links too lead to something that is run, and each of their folders can be exchanged.
+    for piece in dict.fromkeys(pieces):
+        for place in (_below(root, piece), _below(root, piece).resolve()):
+            if place.is_relative_to(root):
+                _check_way(place, root, owners)
+            inside = Path("/", place.relative_to(root)) if place.is_relative_to(root) else place
+            if _is_below(inside, _TEMPORARY):
+                raise ServiceError(f"{inside} is in a folder for temporary files; {_ELSEWHERE}")
+            in_home = in_home or _is_below(inside, _HOMES)
+    return in_home
+
+
+def _check_way(place: Path, root: Path, owners: tuple[int, ...]) -> None:
+    while True:
+        status = place.stat()
+        shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if status.st_uid not in owners or (shared and not status.st_mode & stat.S_ISVTX):
+            raise ServiceError(
+                f"{place} can be changed by others than root, who would run it; {_ELSEWHERE}"
+            )
+        if place == root:
+            return
+        place = place.parent
+
+
+def _interpreter(path: Path) -> list[str]:
+    """The program that a script's first line names."""
+    with path.open("rb") as file:
+        line = file.readline(4096)
+    words = line[2:].decode(errors="replace").split()
+    return words[:1] if line.startswith(b"#!") and words else []
+
+
+def _below(root: Path, program: str) -> Path:
+    return root / program.lstrip("/")
+
+
+_ELSEWHERE = (
+    "install the program where only root can write: "
+    "python3 -m venv /opt/tunnel && /opt/tunnel/bin/pip install tunnel"
+)
+
+_HOME_DROP_IN = f"""{MARK}`.
+# The program itself is installed below a home folder, which the unit would hide.
+[Service]
+ProtectHome=read-only
+"""
+
+
+def _is_below(path: Path, folders: tuple[str, ...]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
+
+
+def _drop_in_folder(folder: Path, interface: str | None) -> Path:
+    return folder / f"tunnel@{interface or ''}.service.d"
+
+
+def _quoted(program: str) -> str:
+    """As ExecStart= wants it: `%` is a specifier, `$` a variable, blanks end a word."""
+    text = program.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{text}"' if any(c in text for c in " \t'\"\\;") else text
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return path.read_text(encoding="utf-8").startswith(MARK)
+    except UnicodeDecodeError:
+        return False
+    except OSError as error:
+        raise _refused("read", path, error) from error
+
+
+def _check_ours(path: Path) -> None:
+    if path.exists() and not _is_ours(path):
+        raise ServiceError(f"{path} is there already and not ours; move it away, or keep it")
+
+
+def _write(path: Path, text: str) -> bool:
+    """Make the file say `text`, at once or not at all; whether it had to change."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            return False
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        try:
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            with open(fd, "w", encoding="utf-8") as file:
+                os.fchmod(fd, 0o644)
+                file.write(text)
+                file.flush()
+                os.fsync(fd)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise _refused("write", path, error) from error
+    return True
+
+
+def _refused(what: str, path: Path, error: OSError) -> ServiceError:
+    remedy = "; run it as root (sudo)" if isinstance(error, PermissionError) else ""
+    return ServiceError(f"cannot {what} {path}: {error.strerror}{remedy}")
