@@ -17,6 +17,7 @@ from tunnel.cli.common import (
     EXIT_FAILED,
     Json,
     Name,
+    complain,
     fail,
     interface_name,
     load_config,
@@ -36,6 +37,7 @@ app = typer.Typer(
     "2 wrong command line or conf (nothing was touched).",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 app.add_typer(keys.app)
@@ -74,7 +76,11 @@ def up(
     if not foreground:
         try:
             flags = (("--verbose", verbose), ("--log-json", log_json))
-            background.start(loaded, options=[flag for flag, given in flags if given])
+            background.start(
+                loaded,
+                options=[flag for flag, given in flags if given],
+                note=lambda text: complain(f"warning: {text}", logging.WARNING),
+            )
         except background.StartError as error:
             fail(error)
         return
@@ -112,7 +118,7 @@ def down(
         ),
     ] = False,
 ) -> None:
-    """Take a tunnel down and remove all that `up` set up, and only that.
+    """Take a tunnel down and remove all that `tunnel up` set up, and only that.
 
     Works too when its daemon was killed: what it left behind is found and removed.
     """
@@ -157,6 +163,8 @@ def show(
             # Without a name: one that is not up yet, ended meanwhile, or left its socket behind.
             if name or error.code not in ("not_running", "state", "closed"):
                 fail(error)
+            if isinstance(error, json_socket.NotRunningError) and error.killed:
+                complain(f"tunnel: {error}")
     if as_json:
         typer.echo(json.dumps([status.to_json() for status in statuses], indent=2))
         return
