@@ -15,6 +15,7 @@ left behind, teardown.py finds and removes.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -22,10 +23,11 @@ import trio
 
 from tunnel import datapath, eventlog, host, peers, reloading, saving, signals, surroundings
 from tunnel.answers import control_socket
-from tunnel.config import TunnelConfig
+from tunnel.config import LineChange, TunnelConfig
 from tunnel.engine import Engine, boot_time
 from tunnel.errors import SETUP_ERRORS, AlreadyRunningError, DaemonError, unwrapped
 from tunnel.feed import Feed, watch_drops
+from tunnel.following import follow_link
 from tunnel.io.errors import TunDeleted
 from tunnel.io.tun import TSO, USO, Tun, TunOffload
 from tunnel.io.udp import Udp
@@ -59,6 +61,7 @@ class Daemon:
         self.notifier = notifier or Notifier()
         self.engine: Engine | None = None
         self.feed = Feed()
+        self._event_log = eventlog.EventLog()
         self.names = Names()
         self._applied: host.Applied | None = None
         self._around: surroundings.Surroundings | None = None
@@ -195,11 +198,31 @@ class Daemon:
         self, engine: Engine, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         try:
-            await engine.run(task_status=task_status)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(engine.run)
+                nursery.start_soon(follow_link, engine, engine.tun, self._restore)
+                task_status.started()
         except* TunDeleted:
             log.warning("%s was deleted from outside: leaving", self.name)
             self._deleted = True
             self.stop()
+
+    async def _restore(self) -> None:
+        """Put back the routes and addresses that the kernel took when the interface went down."""
+        async with self._changing:
+            if self._applied is None or self.engine is None:
+                return
+            # The MTU may have been changed by hand, too.
+            state = dataclasses.replace(self._applied.state, mtu=self.engine.mtu)
+            try:
+                self._applied = await trio.to_thread.run_sync(self._applied.reconcile, state)
+            except host.HostError as error:
+                log.warning(
+                    "routes and addresses are not back as they were: %s; mend that, then "
+                    "tunnel reload %s",
+                    error,
+                    self.name,
+                )
 
     # --- Down ------------------------------------------------------------------------------------
 
@@ -275,15 +298,15 @@ class Daemon:
             self.feed.publish("reload", error=None, changes=changes, notes=list(plan.notes))
             return plan
 
-    async def save(self) -> bool:
-        """Write what runs now into the conf, comments kept; whether it had to change.
+    async def save(self) -> tuple[LineChange, ...]:
+        """Write what runs now into the conf, comments kept; the lines that had to change.
 
         Raises one of SETUP_ERRORS, and then the file is as it was.
         """
         async with self._changing:
             return await self._save(self._running())
 
-    async def _save(self, engine: Engine) -> bool:
+    async def _save(self, engine: Engine) -> tuple[LineChange, ...]:
         mark = 0 if self._around is None else self._around.mark
         return await saving.save(engine, self.config, auto_mark=mark, names=self.names)
 
@@ -303,7 +326,7 @@ class Daemon:
         return engine is None or self._pulse.beats(engine.interface.next_deadline(), boot_time())
 
     def _handle_event(self, event: Event) -> None:
-        eventlog.log_event(event)
+        self._event_log.log(event)
         self.names.handle_event(event)
         record = eventlog.record(event)
         if record is not None:
