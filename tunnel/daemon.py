@@ -63,6 +63,7 @@ class Daemon:
         self.feed = Feed()
         self._event_log = eventlog.EventLog()
         self.names = Names()
+        self._new_engine: Engine | None = None
         self._applied: host.Applied | None = None
         self._around: surroundings.Surroundings | None = None
         self._pulse = Pulse()
@@ -95,7 +96,7 @@ class Daemon:
         with unwrapped(*SETUP_ERRORS), hold(self.name):
             async with (
                 control_socket(self),
-                wireguard_socket(self.name, self._running, self._changing),
+                wireguard_socket(self.name, self._settable, self._changing),
                 trio.open_nursery() as nursery,
             ):
                 if handle_signals:
@@ -140,7 +141,11 @@ class Daemon:
                     on_event=self._handle_event,
                     retry_endpoint=self.names.retry,
                 )
+                self._new_engine = engine
                 await self._run_hooks("PreUp", interface.pre_up)
+                # As with wg-quick, `wg` may be used by PreUp, and the conf has the last word.
+                udp.set_port(interface.listen_port or udp.port)
+                udp.set_fwmark(around.mark)
                 await peers.apply(engine, self.config, endpoints)
                 async with self._host_state(around), trio.open_nursery() as nursery:
                     await nursery.start(self._carry, engine)
@@ -160,7 +165,7 @@ class Daemon:
                         await self._prepare_down(engine)
                     nursery.cancel_scope.cancel()
         finally:
-            self.engine = None
+            self.engine = self._new_engine = None
             if self._is_up:
                 await self._run_down_hooks("PostDown", self.config.interface.post_down)
 
@@ -315,6 +320,10 @@ class Daemon:
             state = "going down" if self._stop.is_set() else "still being set up"
             raise DaemonError(f"{self.name} is {state}; try again in a moment")
         return self.engine
+
+    def _settable(self) -> Engine:
+        """What `wg` may look at and change: from PreUp on, as it could with wg-quick."""
+        return self._new_engine or self._running()
 
     def _summary(self, engine: Engine) -> str:
         count = len(engine.interface.peers)

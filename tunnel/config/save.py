@@ -37,7 +37,7 @@ class LineChange:
 
 def line_changes(old: str, new: str) -> tuple[LineChange, ...]:
     """What turns `old` into `new`, by the line, in the order of the file."""
-    before, after = old.split("\n"), new.split("\n")
+    before, after = (text.removesuffix("\n").split("\n") for text in (old, new))
     found: list[LineChange] = []
     # With its heuristics: among thousands of peers, lines such as [Peer] would take it minutes.
     matcher = difflib.SequenceMatcher(None, before, after)
