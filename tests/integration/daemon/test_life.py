@@ -80,12 +80,18 @@ def test_failing_hook_on_the_way_down_stops_nothing(two_hosts: TwoHosts) -> None
 
 
 def test_down_while_it_comes_up(two_hosts: TwoHosts) -> None:
-    started = two_hosts.a.directory / "started"
-    end = make_end(two_hosts, f"PreUp = touch {started}; sleep 8")
+    started, told = two_hosts.a.directory / "started", two_hosts.a.directory / "told"
+    waiting = f"for n in $(seq 600); do test -e {told} && break; sleep 0.1; done"
+    end = make_end(two_hosts, f"PreUp = touch {started}; {waiting}")
     up = two_hosts.a.popen([sys.executable, "-m", "tunnel", "up", str(end.conf)])
-    two_hosts.a.wait_for(started.exists, 20, "the hook to start")
-    end.down()
-    assert up.wait(10) == 1
+    two_hosts.a.wait_for(started.exists, 30, "the hook to start")
+    down = two_hosts.a.popen([sys.executable, "-m", "tunnel", "down", str(end.conf)])
+    two_hosts.a.wait_for(
+        lambda: "is going down" in end.tunnel("show", "wg0", check=False), 30, "it to be told"
+    )
+    told.touch()
+    assert down.wait(30) == 0
+    assert up.wait(30) == 1
     assert remains(two_hosts.a) == []
     assert "told to go down while it came up" in up.log()
 
