@@ -17,11 +17,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 
 import trio
 
-from tunnel import datapath, eventlog, host, peers, reloading, saving, signals, surroundings
+from tunnel import eventlog, host, options, peers, reloading, saving, signals, surroundings
 from tunnel.answers import control_socket
 from tunnel.config import LineChange, TunnelConfig
 from tunnel.engine import Engine, boot_time
@@ -29,7 +29,7 @@ from tunnel.errors import SETUP_ERRORS, AlreadyRunningError, DaemonError, unwrap
 from tunnel.feed import Feed, watch_drops
 from tunnel.following import follow_link
 from tunnel.io.errors import TunDeleted
-from tunnel.io.tun import TSO, USO, Tun, TunOffload
+from tunnel.io.tun import Tun
 from tunnel.io.udp import Udp
 from tunnel.lock import hold
 from tunnel.names import Names
@@ -118,26 +118,26 @@ class Daemon:
 
     async def _live(self, ready: Callable[[], None]) -> None:
         interface = self.config.interface
-        logs.hide(_secrets(self.config))
+        logs.hide(options.secrets(self.config))
         reloading.check_hooks(self.config)
         await self._refuse_existing()
         found = await self.names.resolve(self.config.peers)
         self.names.update(self.config.peers, found)
         endpoints = {key: addresses[0] for key, addresses in found.items()}
         around = await surroundings.compute(self.config, endpoints.values())
-        options = interface.options
+        wanted = interface.options
         try:
             with (
                 Udp.open(
-                    interface.listen_port, around.mark, gso=options.use_gso, gro=options.use_gro
+                    interface.listen_port, around.mark, gso=wanted.use_gso, gro=wanted.use_gro
                 ) as udp,
-                Tun.open(self.name, offloads=_offloads(self.config)) as tun,
+                Tun.open(self.name, offloads=options.offloads(self.config)) as tun,
             ):
                 engine = Engine(
                     tun=tun,
                     udp=udp,
                     mtu=around.state.mtu,
-                    path=_datapath(self.config),
+                    path=options.load_datapath(self.config),
                     on_event=self._handle_event,
                     retry_endpoint=self.names.retry,
                 )
@@ -269,7 +269,7 @@ class Daemon:
         if self._applied is None or self._around is None:
             raise DaemonError(f"{self.name} is going down")
         wanted = new or await reloading.read(self.config.path, self.name)
-        logs.hide(_secrets(wanted))
+        logs.hide(options.secrets(wanted))
         return await reloading.plan(
             engine, self.config, wanted, self._applied, self._around.slot, self.names
         )
@@ -347,28 +347,3 @@ class Daemon:
             return  # the reload that waits will read what this signal is about
         with contextlib.suppress(*SETUP_ERRORS):  # logged by then
             await self.reload()
-
-
-def _secrets(config: TunnelConfig) -> Iterator[bytes]:
-    yield bytes(config.interface.private_key)
-    for peer in config.peers:
-        if peer.preshared_key is not None:
-            yield bytes(peer.preshared_key)
-
-
-def _offloads(config: TunnelConfig) -> TunOffload:
-    options = config.interface.options
-    offloads = TunOffload.CSUM
-    if options.use_tso:
-        offloads |= TSO
-    if options.use_uso:
-        offloads |= USO
-    return offloads
-
-
-def _datapath(config: TunnelConfig) -> datapath.Datapath:
-    wanted = config.interface.options.datapath
-    chosen = datapath.load(None if wanted == "auto" else wanted)
-    if chosen.note:
-        log.info("%s; using the %s datapath", chosen.note, chosen.name)
-    return chosen

@@ -180,3 +180,23 @@ def test_log_is_bounded(two_hosts: TwoHosts) -> None:
 
 def test_it_leaves_the_folder_it_was_started_in(pair: Pair) -> None:
     assert re.match("/$", os.readlink(f"/proc/{status(pair.a)['pid']}/cwd"))
+
+
+@pytest.mark.parametrize("table", ["off", "1234"])
+def test_table_is_wg_quicks(two_hosts: TwoHosts, table: str) -> None:
+    a = two_hosts.a
+    rules = a.run(["ip", "rule"]).stdout
+    end = make_end(two_hosts, f"Table = {table}", routes=("10.88.0.0/16", *FULL))
+    end.up()
+    routes = a.run(["ip", "route", "show", "table", "all", "dev", "wg0"]).stdout
+    if table == "off":
+        assert "10.88.0.0/16" not in routes
+        assert "default" not in routes
+    else:
+        for destination in ("10.88.0.0/16", "default"):
+            assert re.search(rf"^{destination} table 1234 ", routes, re.MULTILINE)
+    # No mark, no rules, no firewall: that is for the default route of Table = auto.
+    assert a.run(["ip", "rule"]).stdout == rules
+    assert a.run(["nft", "list", "tables"]).stdout == ""
+    end.down()
+    assert remains(a) == []
