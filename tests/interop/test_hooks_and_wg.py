@@ -10,7 +10,7 @@ from tests.conftest import TwoHosts
 from tests.integration.daemon.conftest import Pair, make_pair, remains, rewrite
 from tests.interop.tunnel_wg import ROOT, start, wg
 from tunnel.lab import LabError
-from tunnel.lab.peers import Node, OurEnd, render_conf
+from tunnel.lab.peers import Node, OurEnd, generate_preshared_key, render_conf
 
 pytestmark = [pytest.mark.root, pytest.mark.foreign("wg"), pytest.mark.timeout(300)]
 
@@ -64,17 +64,22 @@ def test_saveconfig_keeps_what_hooks_and_people_set(end: OurEnd) -> None:
         f"PreDown = wg set %i peer {SOME_KEY} persistent-keepalive 21",
     )
     end.up()
+    psk = generate_preshared_key()
+    peer = ("peer", SOME_KEY, "preshared-key", "/dev/stdin")
+    wg(host, "set", "wg0", *peer, stdin=psk)
     said = end.tunnel("save", "wg0").splitlines()
     assert said[0] == f"saved {end.conf}"
     assert [line.partition(": ")[2] for line in said[1:]] == [
         "",
         "[Peer]",
         f"PublicKey = {SOME_KEY}",
+        "PresharedKey = (hidden)",
         "AllowedIPs = 10.99.0.0/16",
     ]
     wg(host, "set", "wg0", "listen-port", "6000")
     end.down()
     text = end.conf.read_text()
+    assert f"PresharedKey = {psk}\n" in text
     for line in ("# the way home", "ListenPort = 6000", "PersistentKeepalive = 21"):
         assert f"{line}\n" in text
     end.up()
