@@ -133,6 +133,7 @@ def check_interface(facts: Facts) -> Iterator[Finding]:
             "ip link shows it without UP",
             f"ip link set {facts.name} up",
         )
+        return  # IPv6 addresses go with it
     have = {ip_interface(text).ip for text in link.networks}
     for text in facts.after.addresses:
         if ip_interface(text).ip not in have:

@@ -94,14 +94,16 @@ class Firewall:
 class Probe:
     """Echo requests through the tunnel to `address`, which belongs to `peer` (None: to nobody).
 
-    `guessed`: nobody asked for this address, so its silence alone means nothing. `error` is why
-    the kernel did not take them. `tried` is the size of the largest packet sent, `passed` of the
-    largest answered; 0 if that was not looked at, which is so as long as small ones are lost.
+    `guessed`: nobody asked for this address, so its silence alone means nothing. `sent` says
+    whether requests were sent at all, `error` why the kernel did not take them. `tried` is the size
+    of the largest packet sent, `passed` of the largest answered; 0 if that was not looked at, which
+    is so as long as small ones are lost.
     """
 
     address: str
     peer: str | None
     guessed: bool
+    sent: bool = False
     answered: bool = False
     error: str = ""
     tried: int = 0
@@ -114,7 +116,8 @@ class Facts:
 
     `before` and `after` are the daemon's status before and after the probes. `unmarked` are the
     routes to endpoints for packets without the tunnel's fwmark. `spoofed` counts the packets that
-    rp_filter dropped meanwhile. `missing` are capabilities that we lack, `daemon_missing` those
+    rp_filter dropped meanwhile, `refusals` are ICMP's words about datagrams by where these went
+    (`address port`). `missing` are capabilities that we lack, `daemon_missing` those
     that the daemon lacks.
     """
 
@@ -135,6 +138,7 @@ class Facts:
     journeys: tuple[Journey, ...] = ()
     spoofed: int = 0
     probes: tuple[Probe, ...] = ()
+    refusals: dict[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     daemon_missing: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
@@ -151,8 +155,8 @@ class Facts:
         return self.after.drops.get(reason, 0) - self.before.drops.get(reason, 0)
 
     def dropped(self, reason: str) -> int:
-        """The same, or all since `up` if a peer cannot be reached now: they may tell why."""
-        if self.after is not None and any(not self.is_alive(peer) for peer in self.peers):
+        """The same, or all since `up` if a peer has never been reached: they may tell why."""
+        if self.after is not None and any(not peer.latest_handshake for peer in self.peers):
             return self.after.drops.get(reason, 0)
         return self.grown(reason)
 
@@ -160,11 +164,20 @@ class Facts:
         """Whether something authentic came from the peer while the doctor looked, or its session
         is fresh and nothing was asked of it.
         """
-        if any(probe.peer == peer.public_key for probe in self.probes):
-            return self.received(peer) > 0 or any(
+        if any(probe.peer == peer.public_key and probe.sent for probe in self.probes):
+            return self.heard(peer) or any(
                 probe.answered for probe in self.probes if probe.peer == peer.public_key
             )
         return self.now - peer.latest_handshake < SESSION_LIFE
+
+    def heard(self, peer: PeerStatus) -> bool:
+        """Whether the peer has shown that it hears us: by a handshake, or by data and keepalives.
+
+        Its initiations alone show nothing: they come, too, from a peer that gets none of ours.
+        """
+        if peer.latest_handshake > self._earlier(peer).latest_handshake:
+            return True
+        return self.received(peer) % INITIATION != 0
 
     def received(self, peer: PeerStatus) -> int:
         """Bytes that came from the peer while the doctor looked."""
@@ -183,13 +196,16 @@ class Facts:
     @property
     def silent(self) -> tuple[PeerStatus, ...]:
         """Peers whose place is known, that were spoken to, and from which nothing came."""
-        probed = {probe.peer for probe in self.probes}
+        probed = {probe.peer for probe in self.probes if probe.sent}
         return tuple(
             peer
             for peer in self.peers
             if peer.endpoint and peer.public_key in probed and not self.is_alive(peer)
         )
 
+
+INITIATION = 148
+"""Bytes of a handshake initiation (whitepaper, section 5.4.2)."""
 
 SESSION_LIFE = 180.0
 """Seconds for which a session lasts (whitepaper, section 6.1: Reject-After-Time)."""

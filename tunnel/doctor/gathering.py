@@ -127,8 +127,15 @@ def _choose(status: TunnelStatus, options: Options) -> tuple[Probe, ...]:
     """Where to send probes: the address asked for, or one of each peer whose place is known."""
     if options.address is not None:
         found = covering(status.peers, options.address)
-        key = None if found is None else found[0].public_key
-        return (Probe(options.address, key, guessed=False),)
+        if found is None:
+            return (Probe(options.address, None, guessed=False),)
+        key = found[0].public_key
+        asked = Probe(options.address, key, guessed=False)
+        # Whether the peer itself is there shows where the silence of an address begins.
+        own = _guess(status, found[0])
+        if own is None or own == options.address:
+            return (asked,)
+        return asked, Probe(own, key, guessed=True)
     probes = []
     for peer in status.peers:
         address = _guess(status, peer) if peer.endpoint else None
@@ -204,7 +211,8 @@ async def _probe(facts: Facts, notes: _Notes) -> Facts:
         try:
             with unwrapped(OSError):
                 async with Pinger.opened(facts.name) as pinger:
-                    facts = replace(facts, probes=await _ping(facts, pinger))
+                    probes = await _ping(facts, pinger)
+                    facts = replace(facts, probes=probes, refusals=dict(pinger.refusals))
         except OSError as error:
             notes.skipped.append(f"probes through the tunnel ({error.strerror or error})")
         session.stop()
@@ -220,10 +228,10 @@ async def _ping(facts: Facts, pinger: Pinger) -> tuple[Probe, ...]:
     async def measure(probe: Probe) -> None:
         error = pinger.errors.get(probe.address, "")
         if not pinger.has_answered(probe.address):
-            found.append(replace(probe, error=error))
+            found.append(replace(probe, sent=True, error=error))
             return
         passed = await pinger.find_size(probe.address, mtu)
-        found.append(replace(probe, answered=True, tried=mtu, passed=passed))
+        found.append(replace(probe, sent=True, answered=True, tried=mtu, passed=passed))
 
     async with trio.open_nursery() as nursery:
         for probe in facts.probes:
@@ -245,7 +253,7 @@ async def _wait_for_answers(facts: Facts, pinger: Pinger) -> None:
         await trio.sleep(TICK)
         now = await trio.to_thread.run_sync(_look_again, facts)
         for peer in now.peers:
-            if now.received(peer) > 0:
+            if now.heard(peer):
                 give_up.setdefault(peer.public_key, trio.current_time() + GRACE)
         waiting = [
             probe

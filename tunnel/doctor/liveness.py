@@ -17,24 +17,26 @@ HEADER = {4: 20, 6: 40}
 def check_silent_peers(facts: Facts) -> Iterator[Finding]:
     """A symptom: datagrams left, and nothing came."""
     for peer in facts.silent:
-        refused = facts.grown("receive_error") + facts.grown("send_refused")
-        if refused and len(facts.silent) == 1:
+        assert peer.endpoint is not None
+        address = endpoint_address(peer) or ""
+        refusal = facts.refusals.get(f"{address} {peer.endpoint.rpartition(':')[2]}")
+        if refusal:
             yield Finding(
                 "endpoint_refuses",
-                "the host at the endpoint says that nothing listens on that port",
-                f"{refused} ICMP errors for datagrams to {peer.endpoint}",
+                f"datagrams to the peer's endpoint are sent back: {refusal}",
+                f"ICMP said so of datagrams to {peer.endpoint}",
                 "on the peer: tunnel up NAME; compare ListenPort there with Endpoint here",
                 peer.public_key,
             )
             continue
         sent = facts.sent(peer)
         never = "" if peer.rx_bytes else " (nor ever before)"
+        came = "only its own attempts" if facts.received(peer) else f"nothing received{never}"
         yield Finding(
             "nothing_comes",
             "datagrams are sent to the peer, and nothing comes back: UDP is blocked on the way, "
             "the peer is down, or one side has a wrong key of the other",
-            f"{sent} bytes sent to {peer.endpoint} in {facts.options.wait:g} s at most, "
-            f"0 received{never}",
+            f"{sent} bytes sent to {peer.endpoint} in {facts.options.wait:g} s at most, {came}",
             f"on the peer: tunnel doctor; between the two: let UDP to {peer.endpoint} pass",
             peer.public_key,
         )

@@ -90,31 +90,30 @@ def read_sysctls(interfaces: Iterable[str]) -> dict[str, str]:
 
 def read_firewall() -> Firewall:
     """Netfilter's rules in this namespace. Raises LookError."""
-    done = run(["nft", "-j", "list", "ruleset"])
+    done = run(["nft", "-a", "-y", "list", "ruleset"])
     if done.returncode != 0:
-        raise LookError(f"nft list ruleset: {done.stderr.strip()}")
-    return parse_firewall(done.stdout, run(["nft", "-a", "list", "ruleset"]).stdout)
+        raise LookError(f"nft list ruleset: {done.stderr.strip().splitlines()[0]}")
+    return parse_firewall(done.stdout)
 
 
-def parse_firewall(structure: str, listing: str) -> Firewall:
-    """From the outputs of `nft -j list ruleset` and `nft -a list ruleset`."""
-    chains, docker = [], set()
-    for item in json.loads(structure or "{}").get("nftables", []):
-        chain = item.get("chain")
-        if chain is None or chain["table"].startswith(TRACE_TABLE):
-            continue
-        family, table, name = chain["family"], chain["table"], chain["name"]
-        if name.startswith("DOCKER"):
-            docker.add((family, table))
-        if "hook" in chain:
-            policy = chain.get("policy", "accept")
-            chains.append(BaseChain(family, table, name, chain["hook"], policy))
-    rules = tuple(
-        Rule(family, table, text)
-        for (family, table, _), text in Ruleset.parse(structure, listing).rules.items()
-        if not table.startswith(TRACE_TABLE)
+def parse_firewall(listing: str) -> Firewall:
+    """From the output of `nft -a -y list ruleset`."""
+    found = Ruleset.parse(listing)
+    return Firewall(
+        tuple(
+            BaseChain(family, table, name, chain.hook.lower(), chain.policy)
+            for (family, table, name), chain in found.chains.items()
+            if not table.startswith(TRACE_TABLE)
+        ),
+        tuple(
+            Rule(family, table, text)
+            for (family, table, _), text in found.rules.items()
+            if not table.startswith(TRACE_TABLE)
+        ),
+        frozenset(
+            (family, table) for family, table, name in found.names if name.startswith("DOCKER")
+        ),
     )
-    return Firewall(tuple(chains), rules, frozenset(docker))
 
 
 def count_spoofed() -> int:

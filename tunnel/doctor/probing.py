@@ -21,6 +21,24 @@ SMALL = 84
 # linux/in.h, linux/in6.h: never fragment, and do not believe what was learnt of the path before.
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_PROBE = 10, 23, 3
 
+UNREACHABLE = {4: 3, 6: 1}
+"""ICMP type Destination Unreachable, by IP version (RFC 792, RFC 4443)."""
+WORDS = {
+    4: {
+        0: "network unreachable",
+        1: "host unreachable",
+        3: "nothing listens on that port",
+        13: "a firewall on the way forbids it",
+    },
+    6: {
+        0: "no route",
+        1: "a firewall on the way forbids it",
+        3: "host unreachable",
+        4: "nothing listens on that port",
+    },
+}
+MAX_REFUSALS = 1000
+
 TRIES = 4
 PAUSE = 0.4
 """Seconds between two tries of one size."""
@@ -33,12 +51,15 @@ class Pinger:
         self._interface = interface
         self._identifier = int.from_bytes(os.urandom(2), "big")
         self._sockets: dict[int, trio.socket.SocketType] = {}
+        self._ears: dict[int, trio.socket.SocketType] = {}
         self._sent: dict[int, tuple[str, int]] = {}
         self._sequence = 0
         self._answered: set[tuple[str, int]] = set()
         self._news = trio.Event()
         self.errors: dict[str, str] = {}
         """Why the kernel did not take requests to an address, the latest reason."""
+        self.refusals: dict[str, str] = {}
+        """What ICMP said, on any interface, of UDP datagrams to `address port`."""
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -49,13 +70,16 @@ class Pinger:
             for version in (4, 6):
                 with contextlib.suppress(OSError) if version == 6 else contextlib.nullcontext():
                     pinger._sockets[version] = _open(version, interface)
+                    pinger._ears[version] = _open(version, None)
             async with trio.open_nursery() as nursery:
                 for version in pinger._sockets:
                     nursery.start_soon(pinger._listen, version)
+                for version in pinger._ears:
+                    nursery.start_soon(pinger._listen_for_refusals, version)
                 yield pinger
                 nursery.cancel_scope.cancel()
         finally:
-            for opened in pinger._sockets.values():
+            for opened in (*pinger._sockets.values(), *pinger._ears.values()):
                 opened.close()
 
     async def _listen(self, version: int) -> None:
@@ -76,6 +100,17 @@ class Pinger:
                     self._answered.add((address, size))
                     self._news.set()
                     self._news = trio.Event()
+
+    async def _listen_for_refusals(self, version: int) -> None:
+        while True:
+            try:
+                data = await self._ears[version].recv(65536)
+            except OSError:
+                await trio.sleep(PAUSE)
+                continue
+            refusal = parse_refusal_untrusted(data, version)
+            if refusal is not None and len(self.refusals) < MAX_REFUSALS:
+                self.refusals[refusal[0]] = refusal[1]
 
     async def send(self, address: str, size: int = SMALL) -> None:
         """One request that is a packet of `size` bytes; a refusal goes to `errors`."""
@@ -133,11 +168,33 @@ class Pinger:
         return max(coarse, fine)
 
 
-def _open(version: int, interface: str) -> trio.socket.SocketType:
+def parse_refusal_untrusted(data: bytes, version: int) -> tuple[str, str] | None:
+    """`address port` of a UDP datagram that could not be delivered, and why; else None.
+
+    `data` is what a raw socket gives: for IPv4 it begins with the IP header.
+    """
+    outer = (data[0] & 15) * 4 if version == 4 and data else 0
+    error, inner = data[outer : outer + 8], data[outer + 8 :]
+    if len(error) < 8 or error[0] != UNREACHABLE[version]:
+        return None
+    if version == 4:
+        length = (inner[0] & 15) * 4 if inner else 0
+        protocol, destination = inner[9:10], inner[16:20]
+    else:
+        length, protocol, destination = 40, inner[6:7], inner[24:40]
+    port = inner[length + 2 : length + 4]
+    if protocol != bytes([socket.IPPROTO_UDP]) or len(port) < 2:
+        return None
+    words = WORDS[version].get(error[1], f"destination unreachable, code {error[1]}")
+    return f"{ip_address(destination)} {int.from_bytes(port, 'big')}", words
+
+
+def _open(version: int, interface: str | None) -> trio.socket.SocketType:
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     protocol = socket.IPPROTO_ICMP if version == 4 else socket.IPPROTO_ICMPV6
     opened = trio.socket.socket(family, socket.SOCK_RAW, protocol)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+    if interface is not None:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
     if version == 4:
         opened.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
     else:

@@ -114,6 +114,9 @@ def check_address(facts: Facts) -> Iterator[Finding]:
 
 def check_routes_of_allowed_ips(facts: Facts) -> Iterator[Finding]:
     """Allowed IPs for which the kernel does not choose the tunnel."""
+    link = facts.links.get(facts.name)
+    if link is None or not link.up:
+        return  # routes go and come with the link
     for probe in facts.probes:
         route = facts.routes.get(probe.address)
         if probe.peer is None or route is None or route.local or route.device == facts.name:
@@ -154,7 +157,7 @@ def check_source_not_allowed(facts: Facts) -> Iterator[Finding]:
     """Answers that came and were dropped, their source being another peer's or nobody's."""
     grown = facts.grown("source_not_allowed")
     # Kernels say things by themselves from link-local addresses, which nobody allows.
-    if grown and any(not probe.answered for probe in facts.probes):
+    if grown and any(probe.sent and not probe.answered for probe in facts.probes):
         yield Finding(
             "source_not_allowed",
             "packets come through the tunnel from addresses that are not in their peer's "
@@ -188,7 +191,7 @@ def check_rp_filter(facts: Facts) -> Iterator[Finding]:
                 f"sysctl -w net.ipv4.conf.{device}.rp_filter=2",
             )
             return
-    silent = any(not probe.answered for probe in facts.probes)
+    silent = any(probe.sent and not probe.answered for probe in facts.probes)
     strict = [link for link in facts.links if _is_strict(facts, link)]
     if facts.spoofed and silent and strict:
         yield Finding(
