@@ -20,14 +20,24 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import trio
 
-from tunnel import datapath, eventlog, host, peers, reloading, saving, signals, surroundings
+from tunnel import (
+    datapath,
+    eventlog,
+    host,
+    offloads,
+    peers,
+    reloading,
+    saving,
+    signals,
+    surroundings,
+)
 from tunnel.answers import control_socket
 from tunnel.config import TunnelConfig
 from tunnel.engine import Engine, boot_time
 from tunnel.errors import SETUP_ERRORS, AlreadyRunningError, DaemonError, unwrapped
 from tunnel.feed import Feed, watch_drops
 from tunnel.io.errors import TunDeleted
-from tunnel.io.tun import TSO, USO, Tun, TunOffload
+from tunnel.io.tun import Tun
 from tunnel.io.udp import Udp
 from tunnel.lock import hold
 from tunnel.names import Names
@@ -121,13 +131,11 @@ class Daemon:
         self.names.update(self.config.peers, found)
         endpoints = {key: addresses[0] for key, addresses in found.items()}
         around = await surroundings.compute(self.config, endpoints.values())
-        options = interface.options
+        wanted = offloads.choose(interface.options)
         try:
             with (
-                Udp.open(
-                    interface.listen_port, around.mark, gso=options.use_gso, gro=options.use_gro
-                ) as udp,
-                Tun.open(self.name, offloads=_offloads(self.config)) as tun,
+                Udp.open(interface.listen_port, around.mark, gso=wanted.gso, gro=wanted.gro) as udp,
+                Tun.open(self.name, offloads=wanted.tun) as tun,
             ):
                 engine = Engine(
                     tun=tun,
@@ -322,16 +330,6 @@ def _secrets(config: TunnelConfig) -> Iterator[bytes]:
     for peer in config.peers:
         if peer.preshared_key is not None:
             yield bytes(peer.preshared_key)
-
-
-def _offloads(config: TunnelConfig) -> TunOffload:
-    options = config.interface.options
-    offloads = TunOffload.CSUM
-    if options.use_tso:
-        offloads |= TSO
-    if options.use_uso:
-        offloads |= USO
-    return offloads
 
 
 def _datapath(config: TunnelConfig) -> datapath.Datapath:
