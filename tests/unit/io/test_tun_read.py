@@ -36,7 +36,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, *answers: int | bytes) -> None:
         buffers[0][: len(found)] = found
         return len(found)
 
-    monkeypatch.setattr(os, "readv", readv)
+    monkeypatch.setattr("tunnel.io.tun._readv", readv)
 
 
 def test_refused_frame_is_counted_and_the_next_one_read(
