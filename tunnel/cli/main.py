@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from tunnel import daemon
-from tunnel.cli import background, bench, capture, keys, lab, manage, service, trace
+from tunnel.cli import background, bench, capture, keys, lab, manage, service, top, trace
 from tunnel.cli.common import (
     EXIT_FAILED,
     Json,
@@ -43,6 +43,7 @@ app.add_typer(lab.app)
 app.add_typer(bench.app)
 app.add_typer(manage.app)
 app.add_typer(capture.app)
+app.add_typer(top.app)
 app.add_typer(trace.app)
 app.add_typer(service.app, name="service")
 
