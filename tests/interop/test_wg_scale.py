@@ -13,8 +13,9 @@ from tunnel.lab.peers import Node, render_conf
 
 pytestmark = [pytest.mark.root, pytest.mark.foreign("wg")]
 
-SECONDS = 5.0
-"""What one setconf and one show may take together."""
+SECONDS = 12.0
+"""A bound for one setconf and one show on a machine that is busy with other things; they take
+between one and two seconds on one that is not."""
 
 
 def test_130560_allowed_ips_go_in_and_come_back_whole(two_hosts: TwoHosts, script: str) -> None:
@@ -36,7 +37,7 @@ def test_130560_allowed_ips_go_in_and_come_back_whole(two_hosts: TwoHosts, scrip
     )
     # Both ways: a packet of the other side must not come before a session that is gone.
     directions = ((a, "10.77.0.2"), (a, "fd77::2"), (b, "10.77.0.1"))
-    with nothing_lost(*directions, seconds=7):
+    with nothing_lost(*directions, seconds=SECONDS + 3):
         begun = time.monotonic()
         wg(a, "setconf", "wg0", str(conf))
         shown = wg(a, "show", "wg0", "allowed-ips")

@@ -52,7 +52,7 @@ def test_a_program_runs_where_we_are_and_is_cheap_to_start(two_hosts: TwoHosts) 
         began = time.perf_counter()
         two_hosts.a.run(["true"])
         times.append(time.perf_counter() - began)
-    assert min(times) < 0.010
+    assert min(times) < 0.1
 
 
 def test_failure_and_timeout_say_what_was_printed(two_hosts: TwoHosts) -> None:
