@@ -142,10 +142,11 @@ class Daemon:
                 await self._run_hooks("PreUp", interface.pre_up)
                 await peers.apply(engine, self.config, endpoints)
                 async with self._host_state(around), trio.open_nursery() as nursery:
+                    # Before the first handshake: it must not be over before anyone can subscribe.
+                    await nursery.start(serve_metrics, self)
                     await nursery.start(self._carry, engine)
                     self.engine = engine
                     engine.settle()
-                    await nursery.start(serve_metrics, self)
                     nursery.start_soon(self.names.run, engine)
                     nursery.start_soon(watch_drops, self.feed, engine.drops)
                     await self._run_hooks("PostUp", interface.post_up)

@@ -18,7 +18,10 @@ from tunnel.config.problems import ConfigErrors, Mistake, Problem, Problems
 
 __all__ = ["merge", "save", "write"]
 
-_OPTIONS: Final = ("Datapath", "TunOffload", "TunTso", "TunUso", "UdpOffload", "UdpGso", "UdpGro")
+_OPTIONS: Final = (
+    *("Datapath", "TunOffload", "TunTso", "TunUso", "UdpOffload", "UdpGso", "UdpGro"),
+    "Metrics",
+)
 
 
 def save(path: str | os.PathLike[str], running: TunnelConfig) -> bool:
