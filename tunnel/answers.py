@@ -14,6 +14,7 @@ from tunnel.control.json_socket import ControlError
 from tunnel.errors import SETUP_ERRORS, DaemonError
 from tunnel.feed import Subscription, TooManySubscribersError
 from tunnel.lock import unwritable
+from tunnel.observe import logs
 from tunnel.observe.filter import Filter, FilterError
 from tunnel.revealing import KeyFeed
 from tunnel.tracing import Traces
@@ -21,6 +22,9 @@ from tunnel.tracing import Traces
 if TYPE_CHECKING:
     from tunnel.daemon import Daemon
     from tunnel.reloading import Plan
+
+MAX_LINES = 100
+"""Changed lines of a conf that are told; the rest is counted."""
 
 FAREWELL = 0.5
 """Seconds that subscribers get to read the last events."""
@@ -67,7 +71,16 @@ def methods(daemon: Daemon) -> dict[str, json_socket.Method]:
         return _plan_to_json(await daemon.plan_reload())
 
     async def save(params: dict[str, Any]) -> dict[str, Any]:
-        return {"changed": await daemon.save(), "path": str(daemon.config.path)}
+        lines = await daemon.save()
+        return {
+            "changed": bool(lines),
+            "path": str(daemon.config.path),
+            "lines": [
+                {"sign": line.sign, "number": line.number, "text": logs.redact(line.text)}
+                for line in lines[:MAX_LINES]
+            ],
+            "more_lines": max(0, len(lines) - MAX_LINES),
+        }
 
     return {method.__name__: _refusing(method) for method in (status, down, reload, diff, save)}
 

@@ -15,19 +15,21 @@ left behind, teardown.py finds and removes.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 
 import trio
 
-from tunnel import datapath, eventlog, host, peers, reloading, saving, signals, surroundings
+from tunnel import eventlog, host, options, peers, reloading, saving, signals, surroundings
 from tunnel.answers import control_socket
-from tunnel.config import TunnelConfig
+from tunnel.config import LineChange, TunnelConfig
 from tunnel.engine import Engine, boot_time
 from tunnel.errors import SETUP_ERRORS, AlreadyRunningError, DaemonError, unwrapped
 from tunnel.feed import Feed, watch_drops
+from tunnel.following import follow_link
 from tunnel.io.errors import TunDeleted
-from tunnel.io.tun import TSO, USO, Tun, TunOffload
+from tunnel.io.tun import Tun
 from tunnel.io.udp import Udp
 from tunnel.lock import hold
 from tunnel.metrics import Meter, serve_metrics
@@ -60,8 +62,10 @@ class Daemon:
         self.notifier = notifier or Notifier()
         self.engine: Engine | None = None
         self.feed = Feed()
+        self._event_log = eventlog.EventLog()
         self.names = Names()
         self.meter = Meter()
+        self._new_engine: Engine | None = None
         self._applied: host.Applied | None = None
         self._around: surroundings.Surroundings | None = None
         self._pulse = Pulse()
@@ -94,7 +98,7 @@ class Daemon:
         with unwrapped(*SETUP_ERRORS), hold(self.name):
             async with (
                 control_socket(self),
-                wireguard_socket(self.name, self.running, self._changing),
+                wireguard_socket(self.name, self._settable, self._changing),
                 trio.open_nursery() as nursery,
             ):
                 if handle_signals:
@@ -116,30 +120,34 @@ class Daemon:
 
     async def _live(self, ready: Callable[[], None]) -> None:
         interface = self.config.interface
-        logs.hide(_secrets(self.config))
+        logs.hide(options.secrets(self.config))
         reloading.check_hooks(self.config)
         await self._refuse_existing()
         found = await self.names.resolve(self.config.peers)
         self.names.update(self.config.peers, found)
         endpoints = {key: addresses[0] for key, addresses in found.items()}
         around = await surroundings.compute(self.config, endpoints.values())
-        options = interface.options
+        wanted = interface.options
         try:
             with (
                 Udp.open(
-                    interface.listen_port, around.mark, gso=options.use_gso, gro=options.use_gro
+                    interface.listen_port, around.mark, gso=wanted.use_gso, gro=wanted.use_gro
                 ) as udp,
-                Tun.open(self.name, offloads=_offloads(self.config)) as tun,
+                Tun.open(self.name, offloads=options.offloads(self.config)) as tun,
             ):
                 engine = Engine(
                     tun=tun,
                     udp=udp,
                     mtu=around.state.mtu,
-                    path=_datapath(self.config),
+                    path=options.load_datapath(self.config),
                     on_event=self._handle_event,
                     retry_endpoint=self.names.retry,
                 )
+                self._new_engine = engine
                 await self._run_hooks("PreUp", interface.pre_up)
+                # As with wg-quick, `wg` may be used by PreUp, and the conf has the last word.
+                udp.set_port(interface.listen_port or udp.port)
+                udp.set_fwmark(around.mark)
                 await peers.apply(engine, self.config, endpoints)
                 async with self._host_state(around), trio.open_nursery() as nursery:
                     # Before the first handshake: it must not be over before anyone can subscribe.
@@ -161,7 +169,7 @@ class Daemon:
                         await self._prepare_down(engine)
                     nursery.cancel_scope.cancel()
         finally:
-            self.engine = None
+            self.engine = self._new_engine = None
             if self._is_up:
                 await self._run_down_hooks("PostDown", self.config.interface.post_down)
 
@@ -199,11 +207,31 @@ class Daemon:
         self, engine: Engine, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         try:
-            await engine.run(task_status=task_status)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(engine.run)
+                nursery.start_soon(follow_link, engine, engine.tun, self._restore)
+                task_status.started()
         except* TunDeleted:
             log.warning("%s was deleted from outside: leaving", self.name)
             self._deleted = True
             self.stop()
+
+    async def _restore(self) -> None:
+        """Put back the routes and addresses that the kernel took when the interface went down."""
+        async with self._changing:
+            if self._applied is None or self.engine is None:
+                return
+            # The MTU may have been changed by hand, too.
+            state = dataclasses.replace(self._applied.state, mtu=self.engine.mtu)
+            try:
+                self._applied = await trio.to_thread.run_sync(self._applied.reconcile, state)
+            except host.HostError as error:
+                log.warning(
+                    "routes and addresses are not back as they were: %s; mend that, then "
+                    "tunnel reload %s",
+                    error,
+                    self.name,
+                )
 
     # --- Down ------------------------------------------------------------------------------------
 
@@ -248,7 +276,7 @@ class Daemon:
         if self._applied is None or self._around is None:
             raise DaemonError(f"{self.name} is going down")
         wanted = new or await reloading.read(self.config.path, self.name)
-        logs.hide(_secrets(wanted))
+        logs.hide(options.secrets(wanted))
         return await reloading.plan(
             engine, self.config, wanted, self._applied, self._around.slot, self.names
         )
@@ -282,15 +310,15 @@ class Daemon:
             self.feed.publish("reload", error=None, changes=changes, notes=list(plan.notes))
             return plan
 
-    async def save(self) -> bool:
-        """Write what runs now into the conf, comments kept; whether it had to change.
+    async def save(self) -> tuple[LineChange, ...]:
+        """Write what runs now into the conf, comments kept; the lines that had to change.
 
         Raises one of SETUP_ERRORS, and then the file is as it was.
         """
         async with self._changing:
             return await self._save(self.running())
 
-    async def _save(self, engine: Engine) -> bool:
+    async def _save(self, engine: Engine) -> tuple[LineChange, ...]:
         mark = 0 if self._around is None else self._around.mark
         return await saving.save(engine, self.config, auto_mark=mark, names=self.names)
 
@@ -300,6 +328,10 @@ class Daemon:
             state = "going down" if self._stop.is_set() else "still being set up"
             raise DaemonError(f"{self.name} is {state}; try again in a moment")
         return self.engine
+
+    def _settable(self) -> Engine:
+        """What `wg` may look at and change: from PreUp on, as it could with wg-quick."""
+        return self._new_engine or self.running()
 
     def _summary(self, engine: Engine) -> str:
         count = len(engine.interface.peers)
@@ -311,7 +343,7 @@ class Daemon:
         return engine is None or self._pulse.beats(engine.interface.next_deadline(), boot_time())
 
     def _handle_event(self, event: Event) -> None:
-        eventlog.log_event(event)
+        self._event_log.log(event)
         self.names.handle_event(event)
         record = eventlog.record(event)
         if record is not None:
@@ -324,28 +356,3 @@ class Daemon:
             return  # the reload that waits will read what this signal is about
         with contextlib.suppress(*SETUP_ERRORS):  # logged by then
             await self.reload()
-
-
-def _secrets(config: TunnelConfig) -> Iterator[bytes]:
-    yield bytes(config.interface.private_key)
-    for peer in config.peers:
-        if peer.preshared_key is not None:
-            yield bytes(peer.preshared_key)
-
-
-def _offloads(config: TunnelConfig) -> TunOffload:
-    options = config.interface.options
-    offloads = TunOffload.CSUM
-    if options.use_tso:
-        offloads |= TSO
-    if options.use_uso:
-        offloads |= USO
-    return offloads
-
-
-def _datapath(config: TunnelConfig) -> datapath.Datapath:
-    wanted = config.interface.options.datapath
-    chosen = datapath.load(None if wanted == "auto" else wanted)
-    if chosen.note:
-        log.info("%s; using the %s datapath", chosen.note, chosen.name)
-    return chosen

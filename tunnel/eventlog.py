@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from typing import Any
 
+from tunnel.config import PublicKey
 from tunnel.protocol import (
     ClockImplausible,
     Event,
@@ -20,9 +23,55 @@ from tunnel.protocol import (
 
 log = logging.getLogger("tunnel")
 
+ROAMED_PERIOD = 1.0
+"""Seconds between two lines about one peer that moves: one with two ways moves with each packet."""
 
-def log_event(event: Event) -> None:
-    """One line per event of the protocol, at the level an admin would give it."""
+
+class EventLog:
+    """One line per event of the protocol, at the level an admin would give it.
+
+    `clock` gives seconds that never go back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        # When a peer's last line was, and how many moves went without one since.
+        self._moves: dict[PublicKey, tuple[float, int]] = {}
+
+    def log(self, event: Event) -> None:
+        """Log `event`."""
+        if isinstance(event, PeerRoamed):
+            self._log_move(event)
+            return
+        if isinstance(event, PeerRemoved):
+            self._moves.pop(event.peer.public_key, None)
+        _log(event)
+
+    def _log_move(self, event: PeerRoamed) -> None:
+        old, new = event.old, event.new
+        if old is not None and str(old) == str(new):
+            return
+        key = event.peer.public_key
+        now = self._clock()
+        last, untold = self._moves.get(key, (float("-inf"), 0))
+        if now < last + ROAMED_PERIOD:
+            self._moves[key] = last, untold + 1
+            return
+        if len(self._moves) >= _MAX_MOVES:
+            self._moves.clear()
+        self._moves[key] = now, 0
+        before = f" ({untold} moves more since the last line)" if untold else ""
+        if old is None:
+            log.info("%s is at %s%s", key.to_base64(), new, before)
+        else:
+            log.info("%s moved from %s to %s%s", key.to_base64(), old, new, before)
+
+
+_MAX_MOVES = 4096
+"""Peers whose last move is remembered; those that `wg` removes do not tell us."""
+
+
+def _log(event: Event) -> None:
     match event:
         case HandshakeCompleted(peer=peer, is_initiator=initiator, round_trip=round_trip):
             side = "our" if initiator else "its"
@@ -42,11 +91,6 @@ def log_event(event: Event) -> None:
                 reason,
                 dropped,
             )
-        case PeerRoamed(peer=peer, old=old, new=new):
-            if old is None:
-                log.info("%s is at %s", peer.public_key.to_base64(), new)
-            elif str(old) != str(new):
-                log.info("%s moved from %s to %s", peer.public_key.to_base64(), old, new)
         case PeerRemoved(peer=peer):
             log.warning("%s removed: its key is now our own", peer.public_key.to_base64())
         case ClockImplausible(problem=problem):

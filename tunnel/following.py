@@ -8,6 +8,7 @@ that namespace alive after its owner has removed it. Its packets need no socket.
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -27,8 +28,16 @@ SETTLE = 0.02
 """Seconds for a move to be over when its first event arrives."""
 
 
-async def follow_link(engine: Engine, tun: Tun) -> None:
-    """Follow the interface of `tun` until it is deleted, which raises TunDeleted."""
+Restore = Callable[[], Awaitable[None]]
+
+
+async def follow_link(engine: Engine, tun: Tun, restore: Restore | None = None) -> None:
+    """Follow the interface of `tun` until it is deleted, which raises TunDeleted.
+
+    `restore` is called when the interface has come up again in our namespace: with its going down
+    the kernel took routes and IPv6 addresses away.
+    """
+    follower = _Follower(engine, restore)
     here: bool | None = None
     reachable = True
     while True:
@@ -43,7 +52,7 @@ async def follow_link(engine: Engine, tun: Tun) -> None:
             await trio.sleep(LOOK_AGAIN)
             continue
         reachable = True
-        _take(engine, link.mtu, up=link.up)
+        await follower.take(link.mtu, up=link.up, here=link.here)
         if link.here is not here:
             if here is not None:
                 place = "back in our" if link.here else "in another"
@@ -53,7 +62,7 @@ async def follow_link(engine: Engine, tun: Tun) -> None:
             await trio.sleep(LOOK_AGAIN)
             continue
         try:
-            await _follow_events(engine, link.ifindex)
+            await _follow_events(follower, link.ifindex)
         except HostError as error:
             log.warning("%s", error)
             await trio.sleep(LOOK_AGAIN)
@@ -61,16 +70,30 @@ async def follow_link(engine: Engine, tun: Tun) -> None:
         await trio.sleep(SETTLE)
 
 
-async def _follow_events(engine: Engine, ifindex: int) -> None:
+async def _follow_events(follower: _Follower, ifindex: int) -> None:
     with watch_link(ifindex) as events:
         async for event in events:
             if isinstance(event, LinkGone):
                 return
-            _take(engine, event.mtu, up=event.up)
+            await follower.take(event.mtu, up=event.up, here=True)
 
 
-def _take(engine: Engine, mtu: int, *, up: bool) -> None:
-    if mtu != engine.mtu:
-        log.info("the MTU is now %d", mtu)
-        engine.mtu = mtu
-    engine.set_link_up(up)
+class _Follower:
+    """What is known of the interface, and who is told."""
+
+    def __init__(self, engine: Engine, restore: Restore | None) -> None:
+        self._engine = engine
+        self._restore = restore
+        self._up: bool | None = None
+
+    async def take(self, mtu: int, *, up: bool, here: bool) -> None:
+        """The interface is like that now."""
+        if mtu != self._engine.mtu:
+            log.info("the MTU is now %d", mtu)
+            self._engine.mtu = mtu
+        before, self._up = self._up, up
+        if before is not None and before is not up:
+            log.info("the interface was set %s", "up" if up else "down: no packet passes")
+        self._engine.set_link_up(up)
+        if up and before is False and here and self._restore is not None:
+            await self._restore()

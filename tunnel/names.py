@@ -27,6 +27,9 @@ FIRST_PAUSE = 5.0
 LONGEST_PAUSE = 120.0
 """Seconds between two look-ups of a name that goes on without an answer; they double each time."""
 
+SLOW = 2.0
+"""Seconds after which somebody who waits for a name is told which one."""
+
 MAX_LOOKUPS = 8
 """Names looked up at the same time; each takes a thread."""
 
@@ -64,20 +67,37 @@ class Names:
     ) -> dict[PublicKey, list[Endpoint]]:
         """All addresses of each peer that has an endpoint, many names at a time.
 
-        Raises ResolveError for the first name that has none, after `tries`.
+        Raises ResolveError for the first name that has none, after `tries`. When it takes long,
+        the log says what is waited for.
         """
         found: dict[PublicKey, list[Endpoint]] = {}
+        wanted = {peer.public_key: peer.endpoint for peer in peers if peer.endpoint is not None}
         limit = trio.Semaphore(MAX_LOOKUPS)
 
-        async def one(peer: PeerConfig, wanted: EndpointConfig) -> None:
+        async def one(key: PublicKey, endpoint: EndpointConfig) -> None:
             async with limit:
-                found[peer.public_key] = await resolve(wanted, tries=tries)
+                found[key] = await resolve(endpoint, tries=tries)
+
+        async def all_of_them() -> None:
+            async with trio.open_nursery() as nursery:
+                for key, endpoint in wanted.items():
+                    nursery.start_soon(one, key, endpoint)
+
+        async def tell_if_slow() -> None:
+            await trio.sleep(SLOW)
+            waiting = {endpoint.host for key, endpoint in wanted.items() if key not in found}
+            log.warning(
+                "still looking up %s: no name server has answered yet; this is tried for "
+                "%s before it fails",
+                _some(sorted(waiting)),
+                "about a minute" if tries == TRIES else "a few seconds",
+            )
 
         with unwrapped(ResolveError):
             async with trio.open_nursery() as nursery:
-                for peer in peers:
-                    if peer.endpoint is not None:
-                        nursery.start_soon(one, peer, peer.endpoint)
+                nursery.start_soon(tell_if_slow)
+                await all_of_them()
+                nursery.cancel_scope.cancel()
         return found
 
     def update(
@@ -184,6 +204,11 @@ class Names:
             for name in self._names.values()
             for address in name.addresses
         }
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _same(one: Endpoint, other: Endpoint) -> bool:

@@ -8,7 +8,7 @@ everything as it was, and a peer that did not change never notices.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +93,7 @@ async def plan(
     changes = [
         *_socket_changes(engine, port, surroundings.mark),
         *map(_host_change, host.difference(applied.state, surroundings.state)),
+        *_taken_away(await trio.to_thread.run_sync(applied.missing), surroundings.state),
         *peers.differences(engine, old, new),
         *_hook_changes(old, new),
     ]
@@ -151,6 +152,13 @@ def _socket_changes(engine: Engine, port: int, mark: int) -> Iterator[Change]:
 
 def _host_change(line: str) -> Change:
     return Change("-" if line[0] == "-" else "+", line[2:])
+
+
+def _taken_away(missing: Iterable[host.Item], state: host.DesiredState) -> Iterator[Change]:
+    wanted = set(state.items())
+    for item in missing:
+        if item in wanted:
+            yield Change("+", str(item), "was taken away or changed from outside")
 
 
 def _hook_changes(old: TunnelConfig, new: TunnelConfig) -> Iterator[Change]:

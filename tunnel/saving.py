@@ -13,14 +13,16 @@ import trio
 
 from tunnel import config as confs
 from tunnel import host
-from tunnel.config import AllowedIP, EndpointConfig, PeerConfig, TunnelConfig
+from tunnel.config import AllowedIP, EndpointConfig, LineChange, PeerConfig, TunnelConfig
 from tunnel.engine import Engine, Peer
 from tunnel.errors import DaemonError
 from tunnel.names import Names
 
 
-async def save(engine: Engine, config: TunnelConfig, *, auto_mark: int, names: Names) -> bool:
-    """Write the running state into the conf; whether it had to change.
+async def save(
+    engine: Engine, config: TunnelConfig, *, auto_mark: int, names: Names
+) -> tuple[LineChange, ...]:
+    """Write the running state into the conf; the lines that had to change.
 
     `auto_mark` is the mark that was chosen and not configured. Raises ConfigErrors, with the file
     as it was, HostError, DaemonError.

@@ -24,7 +24,7 @@ from tunnel.control.json_socket import bind_unix_socket
 from tunnel.control.socket_file import SocketFile
 from tunnel.engine import Engine
 from tunnel.errors import DaemonError
-from tunnel.eventlog import log_event
+from tunnel.eventlog import EventLog
 from tunnel.following import follow_link
 from tunnel.io.errors import TunDeleted, TunnelIOError
 from tunnel.io.tun import Tun
@@ -127,7 +127,7 @@ def _listen(name: str, descriptor: int | None) -> tuple[socket.socket, SocketFil
 async def run(parts: Parts, ready: Callable[[], None] = lambda: None) -> None:
     """Carry packets until told to stop, or until device or socket are gone; close `parts`."""
     try:
-        engine = Engine(tun=parts.tun, udp=parts.udp, mtu=DEFAULT_MTU, on_event=log_event)
+        engine = Engine(tun=parts.tun, udp=parts.udp, mtu=DEFAULT_MTU, on_event=EventLog().log)
         # Unknown yet; `follow_link` tells before anything is read.
         engine.set_link_up(False)
         async with trio.open_nursery() as nursery:

@@ -8,6 +8,7 @@ import trio
 import trio.testing
 
 from tests.unit.test_engine import make_side
+from tunnel import names as names_module
 from tunnel.config import EndpointConfig, PeerConfig, PrivateKey
 from tunnel.engine import Engine, Peer
 from tunnel.io.endpoint import Endpoint, Source
@@ -156,3 +157,30 @@ def test_answer_for_a_peer_that_is_gone_is_ignored() -> None:
     engine.interface.remove_peer(KEY)
     trio.run(_unanswered, names, engine, peer)
     assert peer.endpoint == at(1)
+
+
+def test_who_waits_for_a_name_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def resolve_slowly(wanted: EndpointConfig, *, tries: int) -> list[Endpoint]:
+        await trio.sleep(30 if wanted == NAME else 0.1)
+        return [at(1)]
+
+    monkeypatch.setattr(names_module, "resolve", resolve_slowly)
+    quick = PeerConfig(
+        PrivateKey.from_bytes(bytes([8] * 32)).public_key(),
+        endpoint=EndpointConfig("quick.example", 1),
+    )
+
+    async def main(*peers: PeerConfig) -> None:
+        assert len(await Names().resolve(peers)) == len(peers)
+
+    def run(*peers: PeerConfig) -> None:
+        trio.run(main, *peers, clock=trio.testing.MockClock(autojump_threshold=0))
+
+    run(quick)
+    run()
+    assert caplog.messages == []
+    run(quick, PEER)
+    (message,) = caplog.messages
+    assert message.startswith("still looking up peer.example: no name server has answered yet")

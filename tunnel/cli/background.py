@@ -1,23 +1,33 @@
 """`tunnel up` without `--foreground`: a daemon of its own session, and word of when it is ready.
 
 The parent starts `tunnel up --foreground` with a pipe; the child writes `ready` to it once packets
-can flow, or the reason why they never will. Its log is a file of bounded size: /run is memory.
+can flow, or the reason why they never will. Until then its warnings come by the pipe too, so that
+whoever waits knows what for. Its log is a file of bounded size: /run is memory.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from tunnel.config import TunnelConfig
 from tunnel.control.json_socket import RUN_FOLDER
 from tunnel.lock import unwritable
+from tunnel.observe import logs
 
 READY = b"ready\n"
+
+NOTE = b"\x01"
+"""What a line begins with that is told on the way; no text of ours has it."""
+
+MAX_NOTE = 2000
+"""Bytes of one, so that it is written whole: a pipe promises that for 4096."""
 
 MAX_REASON = 60_000
 """Bytes that surely fit the pipe, so that nobody waits."""
@@ -32,6 +42,10 @@ class Readiness:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._notes: _Notes | None = None
+        if fd >= 0:
+            self._notes = _Notes(fd)
+            logging.getLogger("tunnel").addHandler(self._notes)
 
     def ready(self) -> None:
         """Tell the parent that packets can flow, and let go of the folder it stands in."""
@@ -47,6 +61,9 @@ class Readiness:
             self._close()
 
     def _close(self) -> None:
+        if self._notes is not None:
+            logging.getLogger("tunnel").removeHandler(self._notes)
+            self._notes = None
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -63,11 +80,28 @@ class Readiness:
         self._close()
 
 
-def start(config: TunnelConfig, *, options: Sequence[str] = ()) -> int:
+class _Notes(logging.Handler):
+    """Warnings of the log for the parent, one a line."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(logging.WARNING)
+        self._fd = fd
+        self._form = logs.LineFormatter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one to the pipe. A parent that is gone needs none."""
+        text = logs.printable(self._form.text(record)).encode(errors="replace")
+        with contextlib.suppress(OSError):
+            os.write(self._fd, NOTE + text[:MAX_NOTE] + b"\n")
+
+
+def start(
+    config: TunnelConfig, *, options: Sequence[str] = (), note: Callable[[str], None] = print
+) -> int:
     """Start the daemon of `config` and wait until it is ready; its process id.
 
-    `options` are those of `tunnel up` that the daemon is to have too. Its log is
-    /run/tunnel/NAME.log. Raises StartError.
+    `options` are those of `tunnel up` that the daemon is to have too; `note` is called with each
+    warning while it comes up. Its log is /run/tunnel/NAME.log. Raises StartError.
     """
     assert config.path is not None
     log_path = RUN_FOLDER / f"{config.name}.log"
@@ -96,9 +130,20 @@ def start(config: TunnelConfig, *, options: Sequence[str] = ()) -> int:
         os.close(log)
         os.close(writing)
     with open(reading, "rb") as pipe:
-        said = pipe.read()
+        said = _read(pipe, note)
     if said == READY:
         return child.pid
     status = child.wait()
     reason = said.decode(errors="replace").strip()
     raise StartError(reason or f"the daemon ended with status {status}; see {log_path}")
+
+
+def _read(pipe: IO[bytes], note: Callable[[str], None]) -> bytes:
+    """The outcome; the notes on the way go to `note` as they come."""
+    outcome = b""
+    for line in pipe:
+        if line.startswith(NOTE):
+            note(line[len(NOTE) :].decode(errors="replace").rstrip("\n"))
+        else:
+            outcome += line
+    return outcome

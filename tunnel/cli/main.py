@@ -12,11 +12,12 @@ import typer
 from rich.console import Console
 
 from tunnel import daemon
-from tunnel.cli import background, bench, capture, keys, lab, manage, service, top, trace
+from tunnel.cli import background, bench, capture, doctor, keys, lab, manage, service, top, trace
 from tunnel.cli.common import (
     EXIT_FAILED,
     Json,
     Name,
+    complain,
     fail,
     interface_name,
     load_config,
@@ -36,6 +37,7 @@ app = typer.Typer(
     "2 wrong command line or conf (nothing was touched).",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 app.add_typer(keys.app)
@@ -45,6 +47,7 @@ app.add_typer(manage.app)
 app.add_typer(capture.app)
 app.add_typer(top.app)
 app.add_typer(trace.app)
+app.add_typer(doctor.app)
 app.add_typer(service.app, name="service")
 
 
@@ -75,7 +78,11 @@ def up(
     if not foreground:
         try:
             flags = (("--verbose", verbose), ("--log-json", log_json))
-            background.start(loaded, options=[flag for flag, given in flags if given])
+            background.start(
+                loaded,
+                options=[flag for flag, given in flags if given],
+                note=lambda text: complain(f"warning: {text}", logging.WARNING),
+            )
         except background.StartError as error:
             fail(error)
         return
@@ -113,7 +120,7 @@ def down(
         ),
     ] = False,
 ) -> None:
-    """Take a tunnel down and remove all that `up` set up, and only that.
+    """Take a tunnel down and remove all that `tunnel up` set up, and only that.
 
     Works too when its daemon was killed: what it left behind is found and removed.
     """
@@ -158,6 +165,8 @@ def show(
             # Without a name: one that is not up yet, ended meanwhile, or left its socket behind.
             if name or error.code not in ("not_running", "state", "closed"):
                 fail(error)
+            if isinstance(error, json_socket.NotRunningError) and error.killed:
+                complain(f"tunnel: {error}")
     if as_json:
         typer.echo(json.dumps([status.to_json() for status in statuses], indent=2))
         return

@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.text import Text
 
 from tunnel.cli.common import Json, Name, interface_name, refusals_printed
+from tunnel.cli.events import describe
 from tunnel.control.client import Reloaded, TunnelClient
 from tunnel.observe.events import TunnelEvent
+from tunnel.observe.logs import printable
 
 app = typer.Typer()
 
@@ -34,17 +36,28 @@ def reload(name: Name, as_json: Json = False) -> None:
 def diff(name: Name, as_json: Json = False) -> None:
     """Show what `tunnel reload` would change, and change nothing."""
     with refusals_printed(), TunnelClient(interface_name(name)) as client:
-        _print(client.diff(), as_json=as_json, nothing="the tunnel is as its conf says")
+        _print(client.diff(), as_json=as_json, nothing="reload would change nothing")
 
 
 @app.command()
 def save(name: Name) -> None:
     """Write what runs now into the conf: what was changed by hand since `tunnel up`.
 
-    Lines that still hold, and all comments, stay as they are.
+    Lines that still hold, and all comments, stay as they are. What had to change is printed, keys
+    hidden.
     """
     with refusals_printed(), TunnelClient(interface_name(name)) as client:
-        typer.echo("saved" if client.save() else "the conf says so already")
+        saved = client.save()
+    if not saved.changed:
+        typer.echo(f"{saved.path} says so already")
+        return
+    typer.echo(f"saved {saved.path}")
+    console = Console(highlight=False)
+    for line in saved.lines:
+        text = f"{line.sign} line {line.number}: {printable(line.text)}"
+        console.print(Text(text, _STYLES[line.sign]), soft_wrap=True)
+    if saved.more_lines:
+        typer.echo(f"and {saved.more_lines} lines more")
 
 
 @app.command()
@@ -75,5 +88,4 @@ def _print(result: Reloaded, *, as_json: bool, nothing: str) -> None:
 
 def _line(event: TunnelEvent) -> str:
     clock = time.strftime("%H:%M:%S", time.localtime(event.time))
-    words = (f"{key}={json.dumps(value)}" for key, value in event.details.items())
-    return " ".join([clock, event.type, *words])
+    return f"{clock} {describe(event)}"

@@ -11,6 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from tunnel.cli.events import describe
 from tunnel.cli.show import status_lines
 from tunnel.control.client import TunnelClient
 from tunnel.control.json_socket import ControlError
@@ -90,5 +91,5 @@ def _wait(watched: list[_Watched], recent: list[Text]) -> list[_Watched]:
 
 def _line(name: str, event: TunnelEvent) -> Text:
     clock = time.strftime("%H:%M:%S", time.localtime(event.time))
-    words = " ".join(f"{key}={value}" for key, value in event.details.items())
-    return Text(f"{clock} {name} {event.type} {words}", "dim", no_wrap=True, overflow="ellipsis")
+    line = f"{clock} {name}: {describe(event)}"
+    return Text(line, "dim", no_wrap=True, overflow="ellipsis")

@@ -18,7 +18,7 @@ from tunnel.config.parser import load, parse
 from tunnel.config.paths import find
 from tunnel.config.problems import ConfigErrors, Problem
 from tunnel.config.render import dump, strip
-from tunnel.config.save import merge, save
+from tunnel.config.save import LineChange, merge, save
 
 __all__ = [
     "AllowedIP",
@@ -26,6 +26,7 @@ __all__ = [
     "EndpointConfig",
     "InterfaceConfig",
     "KeyFormatError",
+    "LineChange",
     "PeerConfig",
     "PresharedKey",
     "PrivateKey",

@@ -1,5 +1,6 @@
 """Sorted entries to dataclasses: each value parsed, each mistake given its place."""
 
+import shlex
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
@@ -15,7 +16,7 @@ from tunnel.config.model import (
     Table,
     TunnelOptions,
 )
-from tunnel.config.problems import Mistake, Problems, quote
+from tunnel.config.problems import Mistake, Problems, quote, quote_name
 from tunnel.config.sections import Group, Sections, Value
 
 __all__ = ["Builder"]
@@ -190,7 +191,7 @@ class Builder:
                 SPELLING[key],
                 f"{quote(name)} which every user may open",
                 "a file for its owner only",
-                f"chmod 600 {quote(name)}",
+                f"chmod 600 {quote_name(shlex.quote(str(path)))}",
             )
         # Whatever is no base64 is refused by the key's parser, so any decoding will do.
         return content.data.decode("latin-1").strip()

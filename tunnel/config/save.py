@@ -5,10 +5,12 @@ stands, its comment stays; lists lose and gain items; what is new goes behind th
 its section; a peer that is gone leaves with the comment right above it.
 """
 
+import difflib
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from tunnel.config import files, render, values
 from tunnel.config.edit import Editor, Section
@@ -16,7 +18,7 @@ from tunnel.config.model import InterfaceConfig, PeerConfig, TunnelConfig
 from tunnel.config.parser import decode, parse
 from tunnel.config.problems import ConfigErrors, Mistake, Problem, Problems
 
-__all__ = ["merge", "save", "write"]
+__all__ = ["LineChange", "line_changes", "merge", "save", "write"]
 
 _OPTIONS: Final = (
     *("Datapath", "TunOffload", "TunTso", "TunUso", "UdpOffload", "UdpGso", "UdpGro"),
@@ -24,8 +26,33 @@ _OPTIONS: Final = (
 )
 
 
-def save(path: str | os.PathLike[str], running: TunnelConfig) -> bool:
-    """Make the conf at `path` say what `running` says; return whether it had to change.
+@dataclass(frozen=True, slots=True)
+class LineChange:
+    """A line that is in the file no more (sign -, its number in the old one) or new in it (+).
+
+    `text` may hold a key.
+    """
+
+    sign: Literal["+", "-"]
+    number: int
+    text: str
+
+
+def line_changes(old: str, new: str) -> tuple[LineChange, ...]:
+    """What turns `old` into `new`, by the line, in the order of the file."""
+    before, after = (text.removesuffix("\n").split("\n") for text in (old, new))
+    found: list[LineChange] = []
+    # With its heuristics: among thousands of peers, lines such as [Peer] would take it minutes.
+    matcher = difflib.SequenceMatcher(None, before, after)
+    for kind, start, end, new_start, new_end in matcher.get_opcodes():
+        if kind != "equal":
+            found += (LineChange("-", n + 1, before[n]) for n in range(start, end))
+            found += (LineChange("+", n + 1, after[n]) for n in range(new_start, new_end))
+    return tuple(found)
+
+
+def save(path: str | os.PathLike[str], running: TunnelConfig) -> tuple[LineChange, ...]:
+    """Make the conf at `path` say what `running` says; the lines that had to change.
 
     Raises ConfigErrors, the file being as it was, if it cannot be read, is no conf, or cannot
     be written.
@@ -40,9 +67,9 @@ def save(path: str | os.PathLike[str], running: TunnelConfig) -> bool:
     text = decode(content.data, problems)
     merged = merge(text, running, source=str(path), folder=path.parent)
     if merged == text:
-        return False
+        return ()
     write(path, merged)
-    return True
+    return line_changes(text, merged)
 
 
 def write(path: str | os.PathLike[str], text: str) -> None:

@@ -41,6 +41,37 @@ class Reloaded:
         return cls(changes, tuple(map(str, data["notes"])))
 
 
+@dataclass(frozen=True, slots=True)
+class SavedLine:
+    """A line of the conf: `sign` is - for one that is gone, by its old number, + for a new one.
+
+    Keys are hidden in `text`.
+    """
+
+    sign: str
+    number: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What `save` did to the file `path`; `more_lines` have changed beyond those in `lines`."""
+
+    changed: bool
+    path: str
+    lines: tuple[SavedLine, ...]
+    more_lines: int
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """From the daemon's answer."""
+        lines = tuple(
+            SavedLine(str(line["sign"]), int(line["number"]), str(line["text"]))
+            for line in data.get("lines", ())
+        )
+        return cls(bool(data["changed"]), str(data["path"]), lines, int(data.get("more_lines", 0)))
+
+
 class TunnelClient(Client):
     """One connection to the daemon of an interface; use as a context manager.
 
@@ -69,9 +100,9 @@ class TunnelClient(Client):
         with self._patient():
             return Reloaded.from_json(self.call("reload"))
 
-    def save(self) -> bool:
-        """Write the running state into the conf; whether the file had to change."""
-        return bool(self.call("save")["changed"])
+    def save(self) -> Saved:
+        """Write the running state into the conf; what had to change in the file."""
+        return Saved.from_json(self.call("save"))
 
     def down(self) -> None:
         """Ask the daemon to take everything down. It has just begun when this returns."""

@@ -53,10 +53,17 @@ class ControlError(Exception):
 
 
 class NotRunningError(ControlError):
-    """No daemon answers on the socket."""
+    """No daemon answers on the socket. `killed`: one was there, and had no time to clean up."""
 
     def __init__(self, name: str) -> None:
-        super().__init__("not_running", f"no tunnel named {name} is running on this host")
+        self.killed = socket_path(name).is_socket()
+        message = f"no tunnel named {name} is running on this host"
+        if self.killed:
+            message += (
+                "; its daemon was killed and has left things behind: "
+                f"tunnel down {name} removes them"
+            )
+        super().__init__("not_running", message)
 
 
 def socket_path(name: str) -> Path:

@@ -11,7 +11,7 @@ Everything but the making and printing of states blocks: call it in a worker thr
 are HostError. Only `watch_link` is for the event loop (trio) itself.
 """
 
-from tunnel.host.apply import Applied, apply, reconcile, remove
+from tunnel.host.apply import Applied, apply, missing, reconcile, remove
 from tunnel.host.errors import HostError
 from tunnel.host.hooks import check_hook_source, run_hooks
 from tunnel.host.links import delete_link, link_exists
@@ -21,6 +21,7 @@ from tunnel.host.state import (
     DefaultRouteSlot,
     DesiredState,
     Dns,
+    Item,
     Route,
     Rule,
     describe,
@@ -38,6 +39,7 @@ __all__ = [
     "Dns",
     "HostError",
     "InterfaceStatus",
+    "Item",
     "LinkEvent",
     "LinkGone",
     "LinkStatus",
@@ -54,6 +56,7 @@ __all__ = [
     "has_default_route",
     "interface_status",
     "link_exists",
+    "missing",
     "reconcile",
     "remove",
     "run_hooks",

@@ -41,6 +41,10 @@ class Applied:
         """See `reconcile`."""
         return reconcile(state, netns=self.netns, state_dir=self.state_dir)
 
+    def missing(self) -> tuple[Item, ...]:
+        """See `missing`."""
+        return missing(self.state, netns=self.netns, state_dir=self.state_dir)
+
     def undo(self) -> bool:
         """See `remove`."""
         return remove(self.state.interface, netns=self.netns, state_dir=self.state_dir)
@@ -72,6 +76,19 @@ def reconcile(
     with inside(netns):
         _change(state, state_dir)
     return Applied(state, netns, state_dir)
+
+
+def missing(
+    state: DesiredState, *, netns: Path | str | None = None, state_dir: Path = STATE_DIR
+) -> tuple[Item, ...]:
+    """What `reconcile` with the same state would put back: somebody else took it away."""
+    with inside(netns), rtnetlink() as netlink, step("look at", state.interface):
+        record = load_record(state.interface, state_dir)
+        index = require_ifindex(netlink, state.interface)
+        machine = Machine(netlink, state.interface, index, {}, record.dns if record else "")
+        items = state.items()
+        there = machine.present(items, items)
+        return tuple(item for item in items if item not in there)
 
 
 def remove(interface: str, *, netns: Path | str | None = None, state_dir: Path = STATE_DIR) -> bool:

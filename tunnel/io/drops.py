@@ -7,6 +7,9 @@ from enum import StrEnum
 class Drop(StrEnum):
     """Reasons of this room. The value is the name that counters and metrics show."""
 
+    # TUN, on read
+    TUN_READ_REFUSED = "tun_read_refused"  # EINVAL: a frame that the kernel could not describe
+
     # TUN, on write
     TUN_DOWN = "tun_down"  # EIO: the interface is not up
     TUN_REFUSED = "tun_refused"  # EINVAL: no IP packet, or a header the kernel dislikes

@@ -35,6 +35,9 @@ VNET_HDR_LEN = 10
 READ_SIZE = 65_536 + 64
 """Room in bytes that `Tun.read` wants: header, link layer and the largest packet."""
 
+_READ_TRIES = 16
+"""Frames that the kernel refuses to hand over, one after the other, before others get a turn."""
+
 _NO_OFFLOAD_HEADER = bytes(VNET_HDR_LEN)
 
 
@@ -142,8 +145,10 @@ class Tun:
     def read(self, buffer: Writable, start: int = 0) -> int:
         """Read one frame into `buffer[start:]`, which must have room for READ_SIZE bytes.
 
-        Returns its length in bytes with the header, or 0 when there is none to read now. Raises
-        TunDeleted, and ValueError when the room is too small (a frame would be cut silently).
+        Returns its length in bytes with the header, or 0 when there is none to read now. A frame
+        that the kernel had and could not hand over is counted in `drops`, and the next one read.
+        Raises TunDeleted, and ValueError when the room is too small (a frame would be cut
+        silently).
         """
         view = memoryview(buffer)
         if len(view) - start < READ_SIZE:
@@ -152,17 +157,23 @@ class Tun:
         if not self.vnet_hdr:
             skip = VNET_HDR_LEN
             view[start : start + skip] = _NO_OFFLOAD_HEADER
-        try:
-            return os.readv(self._fd, (view[start + skip :],)) + skip
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            # EFAULT is what a reader gets that was under way while the device went.
-            if error.errno in (errno.EBADFD, errno.EFAULT):
-                raise TunDeleted("the TUN device was deleted") from error
-            if error.errno == errno.EIO:
+        for _ in range(_READ_TRIES):
+            try:
+                return os.readv(self._fd, (view[start + skip :],)) + skip
+            except BlockingIOError:
                 return 0
-            raise
+            except OSError as error:
+                # EFAULT is what a reader gets that was under way while the device went.
+                if error.errno in (errno.EBADFD, errno.EFAULT):
+                    raise TunDeleted("the TUN device was deleted") from error
+                if error.errno == errno.EIO:
+                    return 0
+                if error.errno != errno.EINVAL:
+                    raise
+                # A GSO packet that has no virtio header of its own kind (an SCTP one, or one that
+                # was forwarded from a device with other offloads). The kernel has let go of it.
+                self.drops[Drop.TUN_READ_REFUSED] += 1
+        return 0
 
     def write(self, frame: Readable) -> bool:
         """Write one frame, header first, in one call.

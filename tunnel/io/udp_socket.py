@@ -115,6 +115,7 @@ class UdpSocket:
         self._told: dict[tuple[object, ...], tuple[Endpoint, int, int]] = {}
         self._endpoints: dict[tuple[object, ...], Endpoint] = {}
         self._gso_pause: dict[SockAddr, tuple[int, int]] = {}
+        self._gso_told: set[SockAddr] = set()
 
     # ----- receive
 
@@ -326,9 +327,14 @@ class UdpSocket:
         # Only this path has too small an MTU, and perhaps not for long.
         if len(self._gso_pause) >= _CACHE_LIMIT:
             self._gso_pause.clear()
-        if endpoint.sockaddr not in self._gso_pause:
+        if endpoint.sockaddr not in self._gso_told:
+            # Once: it is tried again for as long as the tunnel lives.
+            if len(self._gso_told) >= _CACHE_LIMIT:
+                self._gso_told.clear()
+            self._gso_told.add(endpoint.sockaddr)
             logger.info(
-                "datagrams of %d bytes to %s exceed the path MTU: sending one by one for a while",
+                "datagrams of %d bytes to %s exceed the path MTU: sending them one by one, and "
+                "trying now and then whether they fit again",
                 stride,
                 endpoint,
             )

@@ -1,12 +1,11 @@
 """The names behind a trace event's numbers: at which hook a chain hangs, how a rule reads.
 
-`nft -j list ruleset` tells the structure, and `nft -a list ruleset` the same rules as people write
-them; a rule is found in both by its handle.
+`nft -a -y list ruleset` tells all of it. Its JSON is not used: that of nft 1.0.6 ends in the middle
+where a table has an owner, as our trace table does.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 from dataclasses import dataclass, field
@@ -15,65 +14,72 @@ FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 """NFPROTO_* as nft writes them."""
 
 _TABLE = re.compile(r"table (\S+) (\S+) \{")
-_RULE = re.compile(r"\s+(.*\S)\s+# handle (\d+)$")
+_BLOCK = re.compile(r"\t(\S+) (\S+) \{")
+_HOOK = re.compile(r"\t\ttype \S+ hook (\S+) .*priority ([^;]+);(?: policy (\S+);)?")
+_RULE = re.compile(r"\t\t\s*(.*\S)\s+# handle (\d+)$")
 _TIMEOUT = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class BaseChain:
-    """Where a base chain hangs. `hook` in capitals, as the kernel's documents write them."""
+    """Where a base chain hangs. `hook` in capitals, as the kernel's documents write them.
+
+    `policy` is the verdict on what no rule decides.
+    """
 
     hook: str
     priority: int
+    policy: str = "accept"
 
 
 @dataclass
 class Ruleset:
-    """Base chains by (family, table, chain), texts of rules by (family, table, handle)."""
+    """Base chains by (family, table, chain), texts of rules by (family, table, handle).
+
+    `names` are all chains, base chains or not.
+    """
 
     chains: dict[tuple[str, str, str], BaseChain] = field(default_factory=dict)
     rules: dict[tuple[str, str, int], str] = field(default_factory=dict)
+    names: set[tuple[str, str, str]] = field(default_factory=set)
 
     @classmethod
     def read(cls) -> Ruleset:
         """As this network namespace has it now; what nft cannot tell is missing. Blocks."""
-        return cls.parse(_list("-j"), _list("-a"))
+        ran = subprocess.run(
+            ["nft", "-a", "-y", "list", "ruleset"],
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+            check=False,
+        )
+        return cls.parse(ran.stdout)
 
     @classmethod
-    def parse(cls, structure: str, listing: str) -> Ruleset:
-        """From the outputs of `nft -j list ruleset` and `nft -a list ruleset`."""
+    def parse(cls, listing: str) -> Ruleset:
+        """From the output of `nft -a -y list ruleset`."""
         found = cls()
-        for item in json.loads(structure or "{}").get("nftables", []):
-            chain = item.get("chain")
-            if chain is not None and "hook" in chain:
-                place = (chain["family"], chain["table"], chain["name"])
-                found.chains[place] = BaseChain(chain["hook"].upper(), int(chain["prio"]))
-            rule = item.get("rule")
-            if rule is not None:
-                found.rules[rule["family"], rule["table"], rule["handle"]] = ""
-        table = ("", "")
+        table, chain = ("", ""), None
         for line in listing.splitlines():
             if opened := _TABLE.match(line):
-                table = (opened[1], opened[2])
+                table, chain = (opened[1], opened[2]), None
+            elif opened := _BLOCK.match(line):
+                # Sets, maps and the like have handles too, and lines that look like rules.
+                chain = (*table, opened[2]) if opened[1] == "chain" else None
+                if chain is not None:
+                    found.names.add(chain)
+            elif chain is None:
+                continue
+            elif opened := _HOOK.match(line):
+                priority = int(opened[2]) if opened[2].lstrip("-").isdigit() else 0
+                policy = opened[3] or "accept"
+                found.chains[chain] = BaseChain(opened[1].upper(), priority, policy)
             elif opened := _RULE.match(line):
-                # Chains and sets have handles as well; what is a rule the structure knows.
-                place = (*table, int(opened[2]))
-                if place in found.rules and not opened[1].endswith("{"):
-                    found.rules[place] = opened[1]
+                found.rules[*table, int(opened[2])] = opened[1]
         return found
 
     def update(self, later: Ruleset) -> None:
         """Add what `later` has; rules deleted since stay known, handles are never used again."""
         self.chains.update(later.chains)
         self.rules.update(later.rules)
-
-
-def _list(option: str) -> str:
-    ran = subprocess.run(
-        ["nft", option, "list", "ruleset"],
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT,
-        check=False,
-    )
-    return ran.stdout
+        self.names |= later.names

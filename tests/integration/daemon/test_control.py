@@ -98,9 +98,13 @@ def test_save_keeps_comments_and_writes_what_was_done_by_hand(two_hosts: TwoHost
     a.ping(pair.b.node.address())
     rewrite(pair.a, "Address", "# where we live\nAddress")
     rewrite(pair.a, "ListenPort = 51820", "ListenPort = 51820  # as ever")
-    assert pair.a.tunnel("save", "wg0") == "the conf says so already\n"
+    assert pair.a.tunnel("save", "wg0") == f"{pair.a.conf} says so already\n"
     a.ip("address add 10.78.0.1/24 dev wg0")
-    assert pair.a.tunnel("save", "wg0") == "saved\n"
+    assert pair.a.tunnel("save", "wg0").splitlines() == [
+        f"saved {pair.a.conf}",
+        "- line 5: Address = 10.77.0.1/24, fd77::1/64",
+        "+ line 5: Address = 10.77.0.1/24, fd77::1/64, 10.78.0.1/24",
+    ]
     text = pair.a.conf.read_text()
     assert "# where we live\nAddress = 10.77.0.1/24, fd77::1/64, 10.78.0.1/24\n" in text
     assert "ListenPort = 51820  # as ever\n" in text

@@ -80,12 +80,18 @@ def test_failing_hook_on_the_way_down_stops_nothing(two_hosts: TwoHosts) -> None
 
 
 def test_down_while_it_comes_up(two_hosts: TwoHosts) -> None:
-    started = two_hosts.a.directory / "started"
-    end = make_end(two_hosts, f"PreUp = touch {started}; sleep 8")
+    started, told = two_hosts.a.directory / "started", two_hosts.a.directory / "told"
+    waiting = f"for n in $(seq 600); do test -e {told} && break; sleep 0.1; done"
+    end = make_end(two_hosts, f"PreUp = touch {started}; {waiting}")
     up = two_hosts.a.popen([sys.executable, "-m", "tunnel", "up", str(end.conf)])
-    two_hosts.a.wait_for(started.exists, 20, "the hook to start")
-    end.down()
-    assert up.wait(10) == 1
+    two_hosts.a.wait_for(started.exists, 30, "the hook to start")
+    down = two_hosts.a.popen([sys.executable, "-m", "tunnel", "down", str(end.conf)])
+    two_hosts.a.wait_for(
+        lambda: "is going down" in end.tunnel("show", "wg0", check=False), 30, "it to be told"
+    )
+    told.touch()
+    assert down.wait(30) == 0
+    assert up.wait(30) == 1
     assert remains(two_hosts.a) == []
     assert "told to go down while it came up" in up.log()
 
@@ -125,6 +131,9 @@ def test_kill_and_down_of_a_full_tunnel(two_hosts: TwoHosts) -> None:
     two_hosts.a.run(["kill", "-9", str(status(end)["pid"])])
     two_hosts.a.wait_for(lambda: not two_hosts.a.pids(), 5, "it to die")
     assert any("fwmark" in line or "table" in line for line in remains(two_hosts.a))
+    with pytest.raises(LabError, match=r"status 1: .*was killed .*: tunnel down wg0 removes them"):
+        end.tunnel("show", "wg0")
+    assert "tunnel down wg0 removes them" in end.tunnel("show", check=False)
     end.down()
     assert remains(two_hosts.a) == []
 
@@ -171,3 +180,23 @@ def test_log_is_bounded(two_hosts: TwoHosts) -> None:
 
 def test_it_leaves_the_folder_it_was_started_in(pair: Pair) -> None:
     assert re.match("/$", os.readlink(f"/proc/{status(pair.a)['pid']}/cwd"))
+
+
+@pytest.mark.parametrize("table", ["off", "1234"])
+def test_table_is_wg_quicks(two_hosts: TwoHosts, table: str) -> None:
+    a = two_hosts.a
+    rules = a.run(["ip", "rule"]).stdout
+    end = make_end(two_hosts, f"Table = {table}", routes=("10.88.0.0/16", *FULL))
+    end.up()
+    routes = a.run(["ip", "route", "show", "table", "all", "dev", "wg0"]).stdout
+    if table == "off":
+        assert "10.88.0.0/16" not in routes
+        assert "default" not in routes
+    else:
+        for destination in ("10.88.0.0/16", "default"):
+            assert re.search(rf"^{destination} table 1234 ", routes, re.MULTILINE)
+    # No mark, no rules, no firewall: that is for the default route of Table = auto.
+    assert a.run(["ip", "rule"]).stdout == rules
+    assert a.run(["nft", "list", "tables"]).stdout == ""
+    end.down()
+    assert remains(a) == []

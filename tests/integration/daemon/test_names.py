@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from tests.conftest import TwoHosts
-from tests.integration.daemon.conftest import status
+from tests.integration.daemon.conftest import remains, status
 from tunnel.lab import Host, LabError
 from tunnel.lab.peers import Node, OurEnd, mesh, render_conf
 
@@ -22,14 +24,18 @@ class Hosts:
         self.path.write_text("127.0.0.1 localhost\n")
         nobody = host.directory / "resolv.conf"
         nobody.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
-        switch = host.directory / "nsswitch.conf"
-        switch.write_text("hosts: files\n")
+        self.switch = host.directory / "nsswitch.conf"
+        self.switch.write_text("hosts: files\n")
         for mine, path in (
             (self.path, "/etc/hosts"),
             (nobody, "/etc/resolv.conf"),
-            (switch, "/etc/nsswitch.conf"),
+            (self.switch, "/etc/nsswitch.conf"),
         ):
             host.run(["mount", "--bind", str(mine), path])
+
+    def ask_name_server(self) -> None:
+        """Look names up by DNS from now on, where nobody answers."""
+        self.switch.write_text("hosts: files dns\n")
 
     def set(self, *addresses: str) -> None:
         """Let NAME mean these."""
@@ -101,3 +107,16 @@ def test_name_without_an_address_is_told_at_up(two_hosts: TwoHosts, hosts: Hosts
     a, _ = make_ends(two_hosts)
     with pytest.raises(LabError, match=rf"status 1: tunnel: Endpoint = {NAME}:51820: .*spelling"):
         a.up()
+
+
+def test_up_says_that_it_waits_for_a_name(two_hosts: TwoHosts, hosts: Hosts) -> None:
+    hosts.set()
+    a, _ = make_ends(two_hosts)
+    # Unlike a file that has no such name, a name server that is silent may yet answer.
+    hosts.ask_name_server()
+    up = two_hosts.a.popen([sys.executable, "-m", "tunnel", "up", str(a.conf)])
+    up.wait_for_output("still looking up peer.lab.example: no name server has answered yet", 30)
+    assert up.running
+    two_hosts.a.run([sys.executable, "-m", "tunnel", "down", str(a.conf)])
+    assert up.wait(10) == 1
+    assert remains(two_hosts.a) == []

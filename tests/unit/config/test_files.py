@@ -9,6 +9,7 @@ import pytest
 
 from tests.unit.config.samples import INTERFACE, PRIVATE, PSK, WITH_PEER
 from tunnel.config import ConfigErrors, files, find, is_protected, load
+from tunnel.config.problems import quote
 
 
 @pytest.fixture
@@ -152,9 +153,10 @@ def test_key_files_beside_the_conf(conf: Path) -> None:
     assert psk.to_base64() == PSK
     assert [str(warning) for warning in config.warnings] == [
         f'{conf}:2: PrivateKeyFile: found "own.key" which every user may open, expected a file for '
-        'its owner only; chmod 600 "own.key"',
-        f'{conf}:5: PresharedKeyFile: found "{folder}/peer.psk" which every user may open, '
-        f'expected a file for its owner only; chmod 600 "{folder}/peer.psk"',
+        f"its owner only; chmod 600 {folder}/own.key",
+        # A long name is cut, but not where it is part of a command.
+        f"{conf}:5: PresharedKeyFile: found {quote(f'{folder}/peer.psk')} which every user may "
+        f"open, expected a file for its owner only; chmod 600 {folder}/peer.psk",
     ]
 
 

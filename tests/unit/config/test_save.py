@@ -24,6 +24,7 @@ from tunnel.config import (
     merge,
     save,
 )
+from tunnel.config.save import line_changes
 
 CONF = f"""\
 # The office
@@ -176,9 +177,9 @@ def test_a_new_private_key_replaces_the_file_of_the_old(tmp_path: Path) -> None:
     path = tmp_path / "a.conf"
     path.write_text("[Interface]\nPrivateKeyFile = k\n")
     running = load(path)
-    assert save(path, running) is False
+    assert save(path, running) == ()
     key = read(f"[Interface]\nPrivateKey = {PSK}\n").interface.private_key
-    assert save(path, change(running, private_key=key)) is True
+    assert save(path, change(running, private_key=key))
     assert path.read_text() == f"[Interface]\nPrivateKey = {key.to_base64()}\n"
 
 
@@ -239,3 +240,15 @@ def test_a_full_disk_leaves_the_old_file_whole(small_disk: Path) -> None:
     )
     assert path.read_text() == CONF
     assert sorted(entry.name for entry in small_disk.iterdir()) == ["filler", "office.conf"]
+
+
+def test_line_changes_name_each_line_by_its_number() -> None:
+    old = "[Interface]\nMTU = 1420\n# kept\n\n[Peer]\n"
+    new = "[Interface]\nMTU = 1400\nFwMark = 1\n# kept\n\n[Peer]\nAllowedIPs = ::/0\n"
+    assert [(c.sign, c.number, c.text) for c in line_changes(old, new)] == [
+        ("-", 2, "MTU = 1420"),
+        ("+", 2, "MTU = 1400"),
+        ("+", 3, "FwMark = 1"),
+        ("+", 7, "AllowedIPs = ::/0"),
+    ]
+    assert line_changes(old, old) == ()

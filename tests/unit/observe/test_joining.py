@@ -22,7 +22,7 @@ def recorded() -> list[Journey]:
     heard: dict[str, Any] = json.loads(RECORDED.read_text())
     joiner = Joiner(
         table=heard["table"],
-        ruleset=Ruleset.parse(heard["ruleset-j"], heard["ruleset-a"]),
+        ruleset=Ruleset.parse(heard["ruleset-a"]),
         interfaces={int(index): name for index, name in heard["interfaces"].items()},
         tun=heard["tun"],
         port=heard["port"],

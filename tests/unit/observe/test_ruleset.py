@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from tunnel.observe.ruleset import BaseChain, Ruleset
 
-STRUCTURE = """{"nftables": [
- {"metainfo": {"version": "1.0.6"}},
- {"table": {"family": "ip", "name": "nat", "handle": 1}},
- {"chain": {"family": "ip", "table": "nat", "name": "POST", "handle": 1, "type": "nat",
-            "hook": "postrouting", "prio": 100, "policy": "accept"}},
- {"chain": {"family": "ip", "table": "nat", "name": "mine", "handle": 2}},
- {"rule": {"family": "ip", "table": "nat", "chain": "POST", "handle": 4, "expr": []}},
- {"rule": {"family": "ip", "table": "nat", "chain": "mine", "handle": 3, "expr": []}}]}"""
-
 LISTING = """\
 table ip nat { # handle 1
 	set here { # handle 9
 		type ipv4_addr
 	}
 	chain POST { # handle 1
-		type nat hook postrouting priority srcnat; policy accept;
+		type nat hook postrouting priority 100; policy accept;
 		oifname "eth0" masquerade comment "a # b" # handle 4
+	}
+
+	chain closed { # handle 5
+		type filter hook forward priority -310; policy drop;
 	}
 
 	chain mine { # handle 2
@@ -31,8 +26,12 @@ table ip nat { # handle 1
 
 
 def test_hooks_and_words() -> None:
-    found = Ruleset.parse(STRUCTURE, LISTING)
-    assert found.chains == {("ip", "nat", "POST"): BaseChain("POSTROUTING", 100)}
+    found = Ruleset.parse(LISTING)
+    assert found.chains == {
+        ("ip", "nat", "POST"): BaseChain("POSTROUTING", 100),
+        ("ip", "nat", "closed"): BaseChain("FORWARD", -310, "drop"),
+    }
+    assert ("ip", "nat", "mine") in found.names
     assert found.rules == {
         ("ip", "nat", 4): 'oifname "eth0" masquerade comment "a # b"',
         ("ip", "nat", 3): "tcp dport { 1, 2 } drop",
@@ -40,10 +39,10 @@ def test_hooks_and_words() -> None:
 
 
 def test_what_was_deleted_stays_known() -> None:
-    found = Ruleset.parse(STRUCTURE, LISTING)
+    found = Ruleset.parse(LISTING)
     found.update(Ruleset())
     assert len(found.rules) == 2
 
 
 def test_no_nft_no_rules() -> None:
-    assert Ruleset.parse("", "") == Ruleset()
+    assert Ruleset.parse("") == Ruleset()

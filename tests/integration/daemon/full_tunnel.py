@@ -1,0 +1,99 @@
+"""Hosts whose way to everywhere leads through a router, and the far ends of full tunnels."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+from tests.transfer import check_transfer
+from tunnel.lab import Host, Lab
+from tunnel.lab.peers import PORT, Node, OurEnd, render_conf
+
+FULL = ("0.0.0.0/0", "::/0")
+ELSEWHERE = ("198.18.0.1", "2001:db8:5::1")
+"""Addresses that only the far ends have."""
+
+ROUTER = ("198.51.100.254", "2001:db8:a::254")
+
+
+@dataclass(frozen=True)
+class World:
+    """Host a, and far ends that are up: `b`, and `c` where there are two tunnels."""
+
+    lab: Lab
+    a: Host
+    far: tuple[OurEnd, ...]
+    confs: tuple[str, ...]
+    nodes: tuple[Node, ...]
+
+    @property
+    def endpoints(self) -> list[tuple[str, int]]:
+        return [(end.node.endpoint or "", PORT) for end in self.far]
+
+
+def make_world(lab: Lab, *, outer: int = 4, tunnels: int = 1) -> World:
+    """`confs` are for a: wg0 leads all traffic to b, wg1 to c."""
+    a, router = lab.host("a"), lab.router("r")
+    far, confs, nodes = [], [], []
+    for number in range(tunnels):
+        host = lab.host("bc"[number])
+        if number:
+            near = {4: "203.0.114.254", 6: "2001:db8:c::254"}
+            own = {4: "203.0.114.1", 6: "2001:db8:c::1"}
+            lab.link(
+                router,
+                host,
+                [f"{near[4]}/24", f"{near[6]}/64"],
+                [f"{own[4]}/24", f"{own[6]}/64"],
+            )
+            host.ip(f"route add default via {near[4]}", f"route add default via {near[6]}")
+        else:
+            lab.routed(a, router, host)
+            own = {4: "203.0.113.1", 6: "2001:db8:b::1"}
+        host.add_addresses("lo", [f"{ELSEWHERE[0]}/32", f"{ELSEWHERE[1]}/128"])
+        near_node = Node(
+            a,
+            (f"10.{77 + number}.0.1/24", f"fd{77 + number}::1/64"),
+            port=PORT + number,
+            interface=f"wg{number}",
+        )
+        far_node = Node(
+            host,
+            (f"10.{77 + number}.0.2/24", f"fd{77 + number}::2/64"),
+            own[outer],
+            routes=FULL,
+        )
+        end = OurEnd(far_node, render_conf(far_node, [near_node]))
+        end.up()
+        far.append(end)
+        nodes.append(near_node)
+        confs.append(render_conf(near_node, [far_node]))
+    return World(lab, a, tuple(far), tuple(confs), tuple(nodes))
+
+
+def use_it(a: Host, far: Host) -> None:
+    """All kinds of traffic of host a to ELSEWHERE, which `far` answers."""
+    for address in ELSEWHERE:
+        a.ping(address, timeout=20)
+        check_transfer(a, far, address, 300_000)
+        check_transfer(far, a, a_address(a, address), 50_000)
+    say_much(a)
+
+
+def a_address(a: Host, like: str) -> str:
+    """The first address of a's wg0 or wg1, of the same IP version."""
+    version = 6 if ":" in like else 4
+    found = [each for each in a.addresses() if each.interface.startswith("wg")]
+    return str(next(each.address.ip for each in found if each.address.version == version))
+
+
+def say_much(a: Host) -> None:
+    """Datagrams and calls of host a that nobody answers."""
+    for address in (*ELSEWHERE, "203.0.113.1", "2001:db8:b::1", "8.8.8.8", "2001:db8:99::1"):
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        for port in (53, 123, 51820, 33434):
+            with a.socket(family, socket.SOCK_DGRAM) as sock:
+                sock.sendto(b"x" * 1300, (address, port))
+        with a.socket(family, socket.SOCK_STREAM) as sock:
+            sock.setblocking(False)
+            sock.connect_ex((address, 80))

@@ -1,0 +1,95 @@
+"""All traffic of a host through `tunnel up`, and not a frame beside it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.daemon.conftest import remains, status
+from tests.integration.daemon.full_tunnel import (
+    ELSEWHERE,
+    ROUTER,
+    World,
+    make_world,
+    say_much,
+    use_it,
+)
+from tests.leaks import Outgoing
+from tunnel.lab import Host, Lab, LabError
+from tunnel.lab.peers import OurEnd
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
+
+
+@pytest.mark.parametrize("outer", [4, 6])
+def test_nothing_leaks(lab: Lab, outer: int) -> None:
+    world = make_world(lab, outer=outer)
+    a, (b,) = world.a, world.far
+    end = OurEnd(world.nodes[0], world.confs[0])
+    end.up()
+    with Outgoing(a) as seen:
+        use_it(a, b.node.host)
+        # Also not while the far end is deaf, and not when this one is reloaded.
+        b.down()
+        say_much(a)
+        with pytest.raises(LabError):
+            a.ping(ELSEWHERE[0], timeout=1)
+        end.conf.write_text(world.confs[0].replace("Address = ", "Address = 10.99.0.1/32, "))
+        end.tunnel("reload", "wg0")
+        say_much(a)
+        seen.read(*world.endpoints)
+        assert seen.strangers == []
+        assert seen.tunnelled > 2 * 300_000
+    end.down()
+    with Outgoing(a) as seen:
+        say_much(a)
+        seen.read(*world.endpoints)
+        assert seen.strangers, "the capture sees what is not tunnelled"
+    assert remains(a) == []
+
+
+def received(end: OurEnd) -> int:
+    (link,) = end.node.host.ip_json(["-statistics", "link", "show", end.node.interface])
+    found: int = link["stats64"]["rx"]["bytes"]
+    return found
+
+
+def carrier(world: World, address: str) -> list[str]:
+    """The far ends that get what host a sends to `address`, all of it in tunnels."""
+    before = [received(end) for end in world.far]
+    with Outgoing(world.a) as seen:
+        ping = ["ping", "-n", "-i", "0.05", "-c", "20", "-w", "20", "-s", "1000", address]
+        world.a.run(ping)
+        seen.read(*world.endpoints)
+        assert seen.strangers == []
+    after = [received(end) for end in world.far]
+    grown = [
+        end.node.host.name
+        for end, old, new in zip(world.far, before, after, strict=True)
+        if new - old >= 20 * 1000
+    ]
+    assert len(grown) == 1
+    return grown
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["older-first", "newer-first"])
+def test_two_side_by_side_and_either_taken_down_first(lab: Lab, first: int) -> None:
+    world = make_world(lab, tunnels=2)
+    a = world.a
+    ends = [OurEnd(node, conf) for node, conf in zip(world.nodes, world.confs, strict=True)]
+    for end in ends:
+        end.up()
+    for address in ELSEWHERE:
+        carrier(world, address)
+    ends[first].down()
+    left = ends[1 - first]
+    for address in ELSEWHERE:
+        assert carrier(world, address) == ["bc"[1 - first]]
+    assert status(left)["fwmark"] == 51820 + 1 - first
+    left.down()
+    assert remains(a) == []
+    reaches_router(a)
+
+
+def reaches_router(a: Host) -> None:
+    for address in ROUTER:
+        a.ping(address)

@@ -1,0 +1,302 @@
+"""The checks as pure functions: one small change to a healthy set of facts, one code."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tunnel import config
+from tunnel.doctor import Facts, Options, Report, diagnose
+from tunnel.doctor.facts import BaseChain, Firewall, Link, Probe, Route, Rule, covering
+from tunnel.doctor.machine import parse_firewall
+from tunnel.doctor.probing import parse_refusal_untrusted
+from tunnel.observe.crossings import Decision
+from tunnel.observe.path import Journey, Step
+from tunnel.observe.status import PeerStatus, TunnelStatus
+
+NOW = 1_800_000_000.0
+OURS, THEIRS = "b3Vycw==", "dGhlaXJz"
+PEER = PeerStatus(
+    public_key=THEIRS,
+    has_preshared_key=False,
+    preshared_key=None,
+    endpoint="192.0.2.2:51820",
+    allowed_ips=("10.77.0.2/32", "fd77::2/128"),
+    latest_handshake=NOW - 30,
+    rx_bytes=1000,
+    tx_bytes=1000,
+    persistent_keepalive=0,
+)
+STATUS = TunnelStatus(
+    name="wg0",
+    public_key=OURS,
+    private_key=None,
+    listen_port=51820,
+    fwmark=0,
+    mtu=1420,
+    addresses=("10.77.0.1/24", "fd77::1/64"),
+    datapath="native",
+    offloads={"tun": "csum", "udp": "gso gro"},
+    pid=1,
+    peers=(PEER,),
+    drops={},
+)
+PROBE = Probe("10.77.0.2", THEIRS, True, sent=True, answered=True, tried=1420, passed=1420)
+HEALTHY = Facts(
+    "wg0",
+    NOW,
+    before=STATUS,
+    after=replace(STATUS, peers=(replace(PEER, rx_bytes=1200, tx_bytes=1200),)),
+    links={
+        "wg0": Link("wg0", True, 1420, ("10.77.0.1/24", "fd77::1/64")),
+        "eth0": Link("eth0", True, 1500, ("192.0.2.1/24",)),
+    },
+    routes={"192.0.2.2": Route("eth0"), "10.77.0.2": Route("wg0")},
+    unmarked={"192.0.2.2": Route("eth0")},
+    sysctls={"net.ipv4.ip_forward": "0", "net.netfilter.nf_conntrack_udp_timeout_stream": "120"},
+    probes=(PROBE,),
+)
+
+
+def with_peer(**changes: Any) -> Facts:
+    """Healthy, but for the peer as it is at last."""
+    peer = replace(PEER, **{"rx_bytes": 1200, "tx_bytes": 1200, **changes})
+    return replace(HEALTHY, after=replace(STATUS, peers=(peer,)))
+
+
+def silent(drops: dict[str, int] | None = None, **changes: Any) -> Facts:
+    """The peer did not answer, and has never done so."""
+    peer = replace(PEER, rx_bytes=0, latest_handshake=0.0)
+    after = replace(STATUS, peers=(replace(peer, tx_bytes=1296),), drops=drops or {})
+    return replace(
+        HEALTHY,
+        before=replace(STATUS, peers=(peer,)),
+        after=after,
+        probes=(replace(PROBE, answered=False, tried=0, passed=0),),
+        **changes,
+    )
+
+
+def dropping(reason: str) -> Facts:
+    """Healthy, but packets were dropped meanwhile."""
+    assert HEALTHY.after is not None
+    return replace(HEALTHY, after=replace(HEALTHY.after, drops={reason: 2}))
+
+
+def codes(facts: Facts) -> list[str]:
+    report = diagnose(facts)
+    for finding in (*report.findings, *report.notes):
+        assert finding.what
+        assert finding.evidence
+        assert finding.remedy
+    return [finding.code for finding in report.findings]
+
+
+def asked(address: str) -> Facts:
+    return replace(HEALTHY, options=Options(address=address), probes=())
+
+
+GUARDED = Firewall(
+    (BaseChain("inet", "f", "input", "input", "drop"),),
+    (Rule("inet", "f", "ct state established,related accept"),),
+)
+CLOSED = Firewall((BaseChain("ip", "filter", "FORWARD", "forward", "drop"),))
+WORKING_RULE = Rule("ip", "filter", 'iifname "wg0" accept')
+MASQUERADED = Rule("ip", "nat", 'iifname "wg0" oifname "eth0" masquerade')
+
+
+def test_a_healthy_tunnel_has_nothing() -> None:
+    assert diagnose(HEALTHY) == Report(
+        "wg0", (), (), {"datapath": "native", "tun": "csum", "udp": "gso gro"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("facts", "code"),
+    [
+        (replace(HEALTHY, now=1000.0), "clock_wrong"),
+        (with_peer(latest_handshake=NOW + 3600), "clock_set_back"),
+        (replace(HEALTHY, after=None, before=None), "not_running"),
+        (replace(HEALTHY, missing=("CAP_NET_RAW",)), "privileges"),
+        (replace(HEALTHY, daemon_missing=("CAP_NET_ADMIN",)), "daemon_privileges"),
+        (replace(HEALTHY, links={"eth0": HEALTHY.links["eth0"]}), "interface_missing"),
+        (
+            replace(HEALTHY, links={"wg0": Link("wg0", True, 1420, ("10.77.0.1/24",))}),
+            "address_missing",
+        ),
+        (silent(), "nothing_comes"),
+        (
+            silent(refusals={"192.0.2.2 51820": "nothing listens on that port"}),
+            "endpoint_refuses",
+        ),
+        (silent({"bad_mac1": 3}), "peer_has_wrong_key"),
+        (silent({"unknown_peer": 3}), "unknown_peer"),
+        (silent({"handshake_invalid": 3}), "preshared_key_differs"),
+        (silent({"old_timestamp": 3}), "peer_clock_back"),
+        (silent({"send_network_unreachable": 3}), "endpoint_unreachable"),
+        (silent({"send_firewall": 3}), "firewall_drop"),
+        (dropping("low_order_peer"), "low_order_key"),
+        (
+            replace(HEALTHY, routes={"192.0.2.2": Route("lo", local=True)}),
+            "endpoint_is_self",
+        ),
+        (asked("10.9.9.9"), "address_missed"),
+        (with_peer(allowed_ips=("10.77.0.2/32", "192.0.2.128/25")), "allowed_ips_swallow"),
+        (with_peer(endpoint="[2001:db8::2]:51820"), None),
+        (replace(HEALTHY, options=Options(forward=True), firewall=CLOSED), "forwarding_off"),
+        (replace(HEALTHY, firewall=Firewall(rules=(MASQUERADED,))), "forwarding_off"),
+        (replace(with_peer(persistent_keepalive=300), firewall=GUARDED), "keepalive_late"),
+        (replace(with_peer(persistent_keepalive=25), firewall=GUARDED), None),
+        (
+            replace(HEALTHY, links={**HEALTHY.links, "eth0": Link("eth0", True, 1400)}),
+            "mtu_too_large",
+        ),
+        (replace(HEALTHY, probes=(replace(PROBE, passed=1232),)), "mtu_black_hole"),
+    ],
+)
+def test_each_fault_has_its_code(facts: Facts, code: str | None) -> None:
+    found = codes(facts)
+    assert (found[0] if found else None) == code
+    assert code == "forwarding_off" or len(found) <= 1
+
+
+def test_noise_is_no_fault_while_the_peers_are_there() -> None:
+    for reason in ("bad_mac1", "unknown_peer", "no_peer", "source_not_allowed", "replay"):
+        assert codes(dropping(reason)) == []
+    assert diagnose(dropping("rate_limited")).notes[0].code == "under_load"
+
+
+def test_counters_from_before_do_not_explain_the_silence_of_today() -> None:
+    facts = silent({"bad_mac1": 3})
+    assert facts.before is not None
+    assert facts.after is not None
+    known = replace(facts.after.peers[0], latest_handshake=NOW - 999)
+    facts = replace(
+        facts,
+        before=replace(facts.before, peers=(known,), drops={"bad_mac1": 3}),
+        after=replace(facts.after, peers=(known,)),
+    )
+    assert codes(facts) == ["nothing_comes"]
+
+
+def test_initiations_alone_do_not_show_that_the_peer_hears_us() -> None:
+    unanswered = (replace(PROBE, answered=False),)
+    one_way = replace(with_peer(rx_bytes=1000 + 2 * 148), probes=unanswered)
+    assert codes(one_way) == ["nothing_comes"]
+    assert codes(replace(with_peer(rx_bytes=1000 + 32), probes=unanswered)) == []
+
+
+def test_an_address_asked_for_that_is_silent_while_its_peer_is_there() -> None:
+    behind = Probe("10.88.0.5", THEIRS, False, sent=True)
+    wider = with_peer(allowed_ips=("10.77.0.2/32", "10.88.0.0/24"))
+    facts = replace(wider, options=Options(address="10.88.0.5"), probes=(behind, PROBE))
+    assert codes(facts) == ["address_silent"]
+
+
+def test_rp_filter_is_found_by_routes_and_by_what_it_dropped() -> None:
+    strict = {**HEALTHY.sysctls, "net.ipv4.conf.wg0.rp_filter": "1"}
+    away = replace(HEALTHY, routes={**HEALTHY.routes, "10.77.0.2": Route("eth0")}, sysctls=strict)
+    assert codes(away) == ["route_misses_tunnel", "rp_filter"]
+    loose = {**strict, "net.ipv4.conf.all.rp_filter": "2"}
+    assert codes(replace(away, sysctls=loose)) == ["route_misses_tunnel"]
+    outside = {**HEALTHY.sysctls, "net.ipv4.conf.eth0.rp_filter": "1"}
+    assert codes(silent(sysctls=outside, spoofed=4)) == ["rp_filter"]
+    assert codes(replace(HEALTHY, sysctls=outside, spoofed=4)) == []
+
+
+def test_a_full_tunnel_needs_valid_marks_only_where_rp_filter_is_strict() -> None:
+    marked = replace(HEALTHY, unmarked={"192.0.2.2": Route("wg0")})
+    assert codes(marked) == []
+    strict = {**HEALTHY.sysctls, "net.ipv4.conf.eth0.rp_filter": "1"}
+    assert codes(replace(marked, sysctls=strict)) == ["rp_filter"]
+    valid = {**strict, "net.ipv4.conf.all.src_valid_mark": "1"}
+    assert codes(replace(marked, sysctls=valid)) == []
+
+
+def test_docker_is_told_from_other_firewalls_and_a_rule_for_the_tunnel_is_enough() -> None:
+    on = {"net.ipv4.ip_forward": "1"}
+    facts = replace(HEALTHY, options=Options(forward=True), sysctls=on, firewall=CLOSED)
+    assert codes(facts) == ["forward_closed"]
+    docker = replace(CLOSED, tables_with_docker=frozenset({("ip", "filter")}))
+    assert codes(replace(facts, firewall=docker)) == ["docker_forward"]
+    assert codes(replace(facts, firewall=replace(docker, rules=(WORKING_RULE,)))) == []
+    assert codes(replace(facts, options=Options())) == []
+
+
+@pytest.mark.parametrize(
+    ("handle", "remedy"),
+    [
+        (7, "nft delete rule inet user guard handle 7"),
+        (None, "nft add chain inet user guard '{ policy accept; }'"),
+    ],
+)
+def test_a_verdict_seen_in_the_trace_names_its_own_undoing(handle: int | None, remedy: str) -> None:
+    drop = Decision("inet user", "guard", handle, "udp dport 51820 drop", "drop")
+    step = Step("outer", "OUTPUT", "dropped", 1.0, dropped=True, decisions=(drop,))
+    flow = "192.0.2.1:51820 → 192.0.2.2:51820"
+    journey = Journey("out", "ICMP echo request", flow, "dropped", str(drop), (step,))
+    (finding,) = diagnose(silent(journeys=(journey, journey))).findings
+    assert finding.code == "firewall_drop"
+    assert finding.remedy.startswith(remedy)
+    strangers = replace(journey, flow="10.1.1.1 → 10.1.1.2")
+    assert codes(replace(HEALTHY, journeys=(strangers,))) == []
+
+
+def test_keys_that_are_mixed_up_in_the_conf() -> None:
+    key = "qBd0UoN0zNBbzYgo4AuOlITJ0LEMe8Mw6fU5rFQXnE4="
+    text = f"[Interface]\nPrivateKey = {key}\n\n[Peer]\nPublicKey = {key}\n"
+    parsed = config.parse(text, name="wg0")
+    facts = replace(HEALTHY, conf=parsed)
+    assert codes(facts) == ["private_key_as_peer"]
+    assert [note.code for note in diagnose(facts).notes] == ["conf_not_applied"]
+
+
+def test_the_longest_network_wins_and_the_later_peer_of_two_equal_ones() -> None:
+    wide = replace(PEER, public_key="d2lkZQ==", allowed_ips=("10.0.0.0/8",))
+    found = covering((PEER, wide), "10.77.0.2")
+    assert found is not None
+    assert found[0] is PEER
+    assert covering((PEER, wide), "192.168.0.1") is None
+
+
+def test_rules_are_read_from_nfts_listing() -> None:
+    listing = """table ip filter { # handle 1
+\tchain DOCKER-USER { # handle 1
+\t}
+\tchain FORWARD { # handle 2
+\t\ttype filter hook forward priority 0; policy drop;
+\t\tjump DOCKER-USER # handle 3
+\t}
+}
+table inet tunnel-trace-wg0-1 { # handle 2
+\tchain first { # handle 1
+\t\tmeta nftrace set 1 # handle 2
+\t}
+}
+"""
+    assert parse_firewall(listing) == Firewall(
+        (BaseChain("ip", "filter", "FORWARD", "forward", "drop"),),
+        (Rule("ip", "filter", "jump DOCKER-USER"),),
+        frozenset({("ip", "filter")}),
+    )
+
+
+def refusal(*, code: int = 3, protocol: int = 17) -> bytes:
+    inner = bytes([0x45]) + bytes(8) + bytes([protocol]) + bytes(6) + bytes([192, 0, 2, 2])
+    udp = struct.pack("!HHHH", 1, 51820, 8, 0)
+    return bytes([0x45]) + bytes(19) + bytes([3, code]) + bytes(6) + inner + udp
+
+
+def test_icmp_errors_name_the_endpoint_that_refused() -> None:
+    found = parse_refusal_untrusted(refusal(), 4)
+    assert found == ("192.0.2.2 51820", "nothing listens on that port")
+    assert parse_refusal_untrusted(refusal(protocol=6), 4) is None
+    unknown = parse_refusal_untrusted(refusal(code=99), 4)
+    assert unknown is not None
+    assert "code 99" in unknown[1]
+    for length in range(len(refusal()) - 4):
+        for version in (4, 6):
+            assert parse_refusal_untrusted(refusal()[:length], version) is None

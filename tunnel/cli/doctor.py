@@ -1,0 +1,108 @@
+"""`tunnel doctor`: why nothing flows, and what mends it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import Annotated
+
+import trio
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from tunnel import config
+from tunnel.cli.common import EXIT_FAILED, EXIT_USAGE, Json, fail, interface_name
+from tunnel.control import json_socket
+from tunnel.doctor import DEFAULT_WAIT, Facts, Finding, Options, Report, diagnose, gather
+
+app = typer.Typer()
+
+
+@app.command()
+def doctor(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[CONF|NAME]", help="One tunnel; all that run if left out."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", "-a", help="An address that you cannot reach through it."),
+    ] = None,
+    forward: Annotated[
+        bool,
+        typer.Option("--forward", help="This host shall forward between the tunnel and others."),
+    ] = False,
+    wait: Annotated[
+        float, typer.Option(min=0.5, max=300, help="Seconds to wait for answers at most.")
+    ] = DEFAULT_WAIT,
+    as_json: Json = False,
+) -> None:
+    """Find out why nothing flows: what is wrong, how that was seen, and what mends it.
+
+    Looks at conf, keys, clock, routes, firewall and settings, sends a few small packets through
+    the tunnel and follows them. Changes nothing. Exit code 0 if nothing is wrong, 1 if something
+    is.
+    """
+    if address is not None:
+        try:
+            address = str(ip_address(address))
+        except ValueError:
+            fail(f"--address {address}: expected an IPv4 or IPv6 address, no name", EXIT_USAGE)
+    options = Options(address=address, forward=forward, wait=wait)
+    reports = []
+    for each, conf in _meant(name):
+        facts: Facts = trio.run(gather, each, conf, options)
+        reports.append(diagnose(facts))
+    if as_json:
+        typer.echo(json.dumps([report.to_json() for report in reports], indent=2))
+    else:
+        console = Console(highlight=False, soft_wrap=True)
+        for report in reports:
+            for line in lines(report):
+                console.print(line)
+    if not all(report.healthy for report in reports):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _meant(name: str | None) -> Iterator[tuple[str, str | None]]:
+    """Interfaces and their confs; leaves if there are none."""
+    running = json_socket.running_names()
+    if name is None and not running:
+        fail("no tunnel is running on this host: name one, or its conf", EXIT_USAGE)
+    for each in [name] if name is not None else running:
+        try:
+            yield interface_name(each), os.fspath(config.find(each))
+        except config.ConfigErrors as errors:
+            if interface_name(each) not in running:
+                fail(errors, EXIT_USAGE)
+            yield interface_name(each), None
+
+
+def lines(report: Report) -> Iterator[Text]:
+    """A report for people."""
+    count = len(report.findings)
+    name = Text(report.interface, "bold")
+    if count:
+        yield name + Text(f": {count} thing{'' if count == 1 else 's'} wrong", "bold red")
+    else:
+        yield name + Text(": nothing wrong", "bold green")
+    for finding in report.findings:
+        yield from _finding_lines("✗", "red", finding)
+    for note in report.notes:
+        yield from _finding_lines("·", "yellow", note)
+    if report.in_use:
+        words = ", ".join(f"{what}: {value}" for what, value in report.in_use.items())
+        yield Text(f"  in use  {words}")
+    for skipped in report.skipped:
+        yield Text(f"  not looked at: {skipped}", "yellow")
+
+
+def _finding_lines(sign: str, style: str, finding: Finding) -> Iterator[Text]:
+    yield Text(f"  {sign} ", style) + Text(finding.what) + Text(f"  [{finding.code}]", "dim")
+    if finding.peer is not None:
+        yield Text(f"      peer   {finding.peer}")
+    yield Text(f"      seen   {finding.evidence}")
+    yield Text("      mend   ") + Text(finding.remedy, "bold")

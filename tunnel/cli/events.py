@@ -1,0 +1,88 @@
+"""A tunnel's events in words, for `tunnel events` and `tunnel show --watch`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tunnel.observe.changes import Change
+from tunnel.observe.events import TunnelEvent
+from tunnel.observe.logs import printable
+
+MAX_CHANGES = 5
+"""Changes of a reload that are named in its line; the rest is counted."""
+
+
+def describe(event: TunnelEvent) -> str:
+    """The event as one line without its time, harmless to a terminal.
+
+    One of a type not known here, from a newer daemon, becomes its name and its fields.
+    """
+    try:
+        words = _words(event.type, event.details)
+    except (KeyError, TypeError, ValueError):
+        words = None
+    return printable(words or _fields(event))
+
+
+def _words(kind: str, of: Mapping[str, Any]) -> str | None:
+    match kind:
+        case "up":
+            return "the tunnel is up"
+        case "down":
+            return "the tunnel is going down"
+        case "handshake":
+            return _handshake(of)
+        case "roamed":
+            where = f"moved from {of['old']} to" if of["old"] else "is at"
+            return f"peer {of['peer']} {where} {of['new']}"
+        case "session_expired":
+            return f"the session with {of['peer']} has expired"
+        case "keys_erased":
+            return f"the keys of {of['peer']} were erased: too long without a new handshake"
+        case "peer_removed":
+            return f"peer {of['peer']} removed: its key is now our own"
+        case "clock":
+            effect = "; no handshake is sent until it is right" if of["refused"] else ""
+            return f"the clock cannot be right: {of['problem']}{effect}"
+        case "drops":
+            total = sum(of["total"].values())
+            reasons = ", ".join(f"{count} {reason}" for reason, count in of["new"].items())
+            return f"dropped: {reasons} ({total} packets since the start)"
+        case "reload":
+            return _reload(of)
+        case "lost":
+            return f"{of['count']} events were lost here: they came faster than they were read"
+    return None
+
+
+def _handshake(of: Mapping[str, Any]) -> str | None:
+    peer = f"{of['peer']} at {of['endpoint'] or 'no known address'}"
+    match of["outcome"]:
+        case "completed":
+            side = "our" if of["is_initiator"] else "its"
+            trip = f"{of['round_trip'] * 1000:.1f} ms"
+            return f"handshake with {peer} on {side} initiative, round trip {trip}"
+        case "unanswered":
+            return f"no answer from {peer} (attempt {of['attempt']})"
+        case "failed":
+            return (
+                f"no session with {peer} after {of['attempts']} attempts: {of['reason']}; "
+                f"{of['dropped']} waiting packets dropped"
+            )
+    return None
+
+
+def _reload(of: Mapping[str, Any]) -> str:
+    if of["error"]:
+        return f"not reloaded, everything stays as it was: {of['error']}"
+    changes = [str(Change.from_json(change)) for change in of["changes"]]
+    more = len(changes) - MAX_CHANGES
+    parts = [*changes[:MAX_CHANGES], *([f"and {more} more"] if more > 0 else []), *of["notes"]]
+    return f"reloaded: {'; '.join(parts) or 'nothing to change'}"
+
+
+def _fields(event: TunnelEvent) -> str:
+    fields = (f"{key}={json.dumps(value)}" for key, value in event.details.items())
+    return " ".join([event.type, *fields])

@@ -1,0 +1,169 @@
+"""Checks of the conf, the clock, privileges, and whether the tunnel is up at all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from ipaddress import ip_interface
+
+from tunnel.config import PrivateKey
+from tunnel.doctor.facts import Facts
+from tunnel.doctor.findings import Finding
+
+EARLIEST, LATEST = 1_577_836_800, 4_102_444_800
+"""Unix times of the years 2020 and 2100: outside of them a clock was never set, or set wrongly."""
+
+AHEAD = 60.0
+"""Seconds by which a past handshake may lie in the future before the clock must have gone back."""
+
+
+def check_clock(facts: Facts) -> Iterator[Finding]:
+    """A wall clock that peers will not believe: handshakes carry its time, and it may only grow."""
+    remedy = "timedatectl set-ntp true   (or: date --set='…')"
+    today = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(facts.now))
+    if not EARLIEST <= facts.now < LATEST:
+        yield Finding(
+            "clock_wrong",
+            "this host's clock was never set, or is far off: peers refuse its handshakes",
+            f"it says {today}",
+            remedy,
+        )
+        return
+    for peer in facts.peers:
+        ahead = peer.latest_handshake - facts.now
+        if ahead > AHEAD:
+            yield Finding(
+                "clock_set_back",
+                "this host's clock was set back: the peer ignores handshakes that look older "
+                "than the last one it saw",
+                f"it says {today}, {ahead:.0f} s before the latest handshake",
+                remedy,
+                peer.public_key,
+            )
+
+
+def check_conf(facts: Facts) -> Iterator[Finding]:
+    """A conf that `tunnel up` would refuse."""
+    for problem in facts.problems:
+        if problem.key == "PublicKey" and problem.found == "this host's own public key":
+            yield Finding(
+                "own_key_as_peer",
+                "a peer has this host's own public key: the keys of the two sides are mixed up",
+                f"{problem.file}:{problem.line}: PublicKey is that of our PrivateKey",
+                "on the peer: tunnel pubkey < its private key; write that here",
+            )
+        else:
+            place = problem.file if problem.line is None else f"{problem.file}:{problem.line}"
+            key = f"{problem.key}: " if problem.key else ""
+            yield Finding(
+                "conf_invalid",
+                "the conf cannot be used",
+                f"{place}: {key}found {problem.found}, expected {problem.expected}",
+                problem.remedy,
+            )
+
+
+def check_private_key_as_peer(facts: Facts) -> Iterator[Finding]:
+    """A peer whose public key is our private key's text: the wrong one was copied."""
+    if facts.conf is None:
+        return
+    own = facts.conf.interface.private_key
+    for peer in facts.conf.peers:
+        # Private keys are clamped when they are read, so compare like with like.
+        if PrivateKey.from_bytes(bytes(peer.public_key)) == own:
+            yield Finding(
+                "private_key_as_peer",
+                "PrivateKey and a peer's PublicKey are the same key: one was copied into the "
+                "place of the other",
+                "both lines of the conf hold it",
+                "tunnel genkey (here), tunnel pubkey (on the peer); a key that was given away as "
+                "public must be replaced",
+                peer.public_key.to_base64(),
+            )
+
+
+def check_running(facts: Facts) -> Iterator[Finding]:
+    """No daemon, or one that does not answer."""
+    if facts.after is None and not facts.problems:
+        what = facts.conf.path if facts.conf is not None and facts.conf.path else facts.name
+        yield Finding(
+            "not_running",
+            f"the tunnel {facts.name} is not up, or does not answer",
+            facts.daemon_error or "there is no control socket",
+            f"tunnel up {what}",
+        )
+
+
+def check_privileges(facts: Facts) -> Iterator[Finding]:
+    """Rights that we need to look, or the daemon to work."""
+    if facts.missing:
+        yield Finding(
+            "privileges",
+            "the doctor may not look everywhere: no probes, no trace, so there may be more",
+            f"it runs without {', '.join(facts.missing)}",
+            f"sudo tunnel doctor {facts.name}",
+        )
+    if facts.daemon_missing:
+        yield Finding(
+            "daemon_privileges",
+            "the daemon may not change the network: it cannot mend routes or follow the conf",
+            f"process {facts.after.pid if facts.after else '?'} runs without "
+            f"{', '.join(facts.daemon_missing)}",
+            f"tunnel down {facts.name}; sudo tunnel up {facts.name}",
+        )
+
+
+def check_interface(facts: Facts) -> Iterator[Finding]:
+    """The TUN device: there, up, with its addresses."""
+    if facts.after is None or not facts.links:
+        return
+    link = facts.links.get(facts.name)
+    if link is None:
+        yield Finding(
+            "interface_missing",
+            f"the interface {facts.name} is not in this network namespace",
+            "the daemon runs, but ip link does not list it",
+            f"tunnel down {facts.name}; tunnel up {facts.name}",
+        )
+        return
+    if not link.up:
+        yield Finding(
+            "interface_down",
+            f"the interface {facts.name} is down",
+            "ip link shows it without UP",
+            f"ip link set {facts.name} up",
+        )
+        return  # IPv6 addresses go with it
+    have = {ip_interface(text).ip for text in link.networks}
+    for text in facts.after.addresses:
+        if ip_interface(text).ip not in have:
+            yield Finding(
+                "address_missing",
+                f"the interface lacks its address {text}",
+                f"ip address show {facts.name} does not list it",
+                f"ip address add {text} dev {facts.name}",
+            )
+
+
+def check_differs(facts: Facts) -> Iterator[Finding]:
+    """A note: the conf says other than what runs."""
+    if facts.conf is None or facts.after is None:
+        return
+    wanted = {peer.public_key.to_base64(): peer for peer in facts.conf.peers}
+    running = {peer.public_key: peer for peer in facts.after.peers}
+    differing = [
+        key
+        for key in wanted.keys() | running.keys()
+        if key not in wanted
+        or key not in running
+        or set(map(str, wanted[key].networks)) != set(running[key].allowed_ips)
+        or wanted[key].persistent_keepalive != running[key].persistent_keepalive
+        or (wanted[key].preshared_key is not None) != running[key].has_preshared_key
+    ]
+    if differing:
+        yield Finding(
+            "conf_not_applied",
+            "the conf says other than what runs",
+            f"peers that differ: {', '.join(sorted(differing))}",
+            f"tunnel diff {facts.name}; tunnel reload {facts.name}",
+        )

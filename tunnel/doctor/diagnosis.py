@@ -1,0 +1,83 @@
+"""From facts to a report: all checks in order, symptoms only where no cause was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from tunnel.doctor import conf, firewall, keys, liveness, routing
+from tunnel.doctor.facts import Facts
+from tunnel.doctor.findings import Finding, Report
+
+Check = Callable[[Facts], Iterator[Finding]]
+
+CAUSES: tuple[Check, ...] = (
+    conf.check_privileges,
+    conf.check_clock,
+    conf.check_conf,
+    conf.check_private_key_as_peer,
+    conf.check_running,
+    conf.check_interface,
+    keys.check_own_key,
+    keys.check_wrong_key_of_us,
+    keys.check_unknown_peer,
+    keys.check_preshared_key,
+    keys.check_peer_clock,
+    keys.check_low_order,
+    routing.check_endpoint_name,
+    routing.check_route_to_endpoint,
+    routing.check_sending,
+    routing.check_address,
+    routing.check_routes_of_allowed_ips,
+    routing.check_swallowed_networks,
+    routing.check_source_not_allowed,
+    routing.check_rp_filter,
+    firewall.check_verdicts,
+    firewall.check_refused,
+    firewall.check_forwarding,
+    firewall.check_forward_policy,
+    firewall.check_conntrack,
+    liveness.check_mtu,
+    liveness.check_black_hole,
+)
+"""What can be named as the reason."""
+
+SYMPTOMS: tuple[Check, ...] = (liveness.check_silent_peers, liveness.check_silent_address)
+"""Told only where no cause explains them."""
+
+NOTES: tuple[Check, ...] = (
+    conf.check_differs,
+    keys.check_under_load,
+    liveness.check_no_endpoint,
+    liveness.check_batches,
+)
+"""No faults: what may be meant so."""
+
+EXPLAINS_NOTHING = frozenset(
+    {
+        "privileges",
+        "daemon_privileges",
+        "allowed_ips_swallow",
+        "forwarding_off",
+        "forward_closed",
+        "docker_forward",
+        "keepalive_late",
+        "mtu_too_large",
+        "mtu_black_hole",
+    }
+)
+"""Faults beside which silence has a cause of its own."""
+
+
+def diagnose(facts: Facts) -> Report:
+    """Judge. Pure: the same facts give the same report."""
+    findings = [finding for check in CAUSES for finding in check(facts)]
+    causes = [finding for finding in findings if finding.code not in EXPLAINS_NOTHING]
+    explained = {finding.peer for finding in causes}
+    if None not in explained:
+        symptoms = [finding for check in SYMPTOMS for finding in check(facts)]
+        findings += [symptom for symptom in symptoms if symptom.peer not in explained]
+    notes = [finding for check in NOTES for finding in check(facts)]
+    in_use = {}
+    if facts.after is not None:
+        in_use = {"datapath": facts.after.datapath, **facts.after.offloads}
+    return Report(facts.name, tuple(findings), tuple(notes), in_use, facts.skipped)

@@ -1,0 +1,238 @@
+"""All that the doctor knows when it judges: gathered once, and never changed.
+
+Addresses are text as `ip` writes them, sizes bytes of whole IP packets, times seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+
+from tunnel.config import Problem, TunnelConfig
+from tunnel.observe.path import Journey
+from tunnel.observe.status import PeerStatus, TunnelStatus
+
+Network = IPv4Network | IPv6Network
+
+DEFAULT_WAIT = 12.0
+"""Seconds: a peer that got data and has none to send says so after 10 (Keepalive-Timeout)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user asked for: an `address` that should be reached through the tunnel, whether
+    this host shall `forward` for others, and how many seconds to wait for answers at most.
+    """
+
+    address: str | None = None
+    forward: bool = False
+    wait: float = DEFAULT_WAIT
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """An endpoint's name, what it stands for now (`addresses`), or why it stands for nothing."""
+
+    host: str
+    addresses: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where the kernel sends packets to one destination; `error` if nowhere.
+
+    `local` says that the destination is this host itself, `gateway` is None if it is a neighbour.
+    """
+
+    device: str = ""
+    gateway: str | None = None
+    local: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network interface. `networks` are the interfaces' addresses with prefix length."""
+
+    name: str
+    up: bool
+    mtu: int
+    networks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BaseChain:
+    """A chain of netfilter at one of its hooks; `hook` and `policy` as nftables writes them."""
+
+    family: str
+    table: str
+    name: str
+    hook: str
+    policy: str = "accept"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A netfilter rule as nftables lists it."""
+
+    family: str
+    table: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Firewall:
+    """Netfilter's rules, without those of a trace."""
+
+    chains: tuple[BaseChain, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    tables_with_docker: frozenset[tuple[str, str]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Echo requests through the tunnel to `address`, which belongs to `peer` (None: to nobody).
+
+    `guessed`: nobody asked for this address, so its silence alone means nothing. `sent` says
+    whether requests were sent at all, `error` why the kernel did not take them. `tried` is the size
+    of the largest packet sent, `passed` of the largest answered; 0 if that was not looked at, which
+    is so as long as small ones are lost.
+    """
+
+    address: str
+    peer: str | None
+    guessed: bool
+    sent: bool = False
+    answered: bool = False
+    error: str = ""
+    tried: int = 0
+    passed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One tunnel and the machine around it. What could not be learnt is empty or None.
+
+    `before` and `after` are the daemon's status before and after the probes. `unmarked` are the
+    routes to endpoints for packets without the tunnel's fwmark. `spoofed` counts the packets that
+    rp_filter dropped meanwhile, `refusals` are ICMP's words about datagrams by where these went
+    (`address port`). `missing` are capabilities that we lack, `daemon_missing` those
+    that the daemon lacks.
+    """
+
+    name: str
+    now: float
+    options: Options = Options()
+    conf: TunnelConfig | None = None
+    problems: tuple[Problem, ...] = ()
+    before: TunnelStatus | None = None
+    after: TunnelStatus | None = None
+    daemon_error: str = ""
+    look_ups: tuple[LookUp, ...] = ()
+    links: dict[str, Link] = field(default_factory=dict)
+    routes: dict[str, Route] = field(default_factory=dict)
+    unmarked: dict[str, Route] = field(default_factory=dict)
+    sysctls: dict[str, str] = field(default_factory=dict)
+    firewall: Firewall = Firewall()
+    journeys: tuple[Journey, ...] = ()
+    spoofed: int = 0
+    probes: tuple[Probe, ...] = ()
+    refusals: dict[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    daemon_missing: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def peers(self) -> tuple[PeerStatus, ...]:
+        """The peers of the running tunnel as they were at last."""
+        return self.after.peers if self.after is not None else ()
+
+    def grown(self, reason: str) -> int:
+        """Packets dropped for this reason while the doctor looked."""
+        if self.before is None or self.after is None:
+            return 0
+        return self.after.drops.get(reason, 0) - self.before.drops.get(reason, 0)
+
+    def dropped(self, reason: str) -> int:
+        """The same, or all since `up` if a peer has never been reached: they may tell why."""
+        if self.after is not None and any(not peer.latest_handshake for peer in self.peers):
+            return self.after.drops.get(reason, 0)
+        return self.grown(reason)
+
+    def is_alive(self, peer: PeerStatus) -> bool:
+        """Whether something authentic came from the peer while the doctor looked, or its session
+        is fresh and nothing was asked of it.
+        """
+        if any(probe.peer == peer.public_key and probe.sent for probe in self.probes):
+            return self.heard(peer) or any(
+                probe.answered for probe in self.probes if probe.peer == peer.public_key
+            )
+        return self.now - peer.latest_handshake < SESSION_LIFE
+
+    def heard(self, peer: PeerStatus) -> bool:
+        """Whether the peer has shown that it hears us: by a handshake, or by data and keepalives.
+
+        Its initiations alone show nothing: they come, too, from a peer that gets none of ours.
+        """
+        if peer.latest_handshake > self._earlier(peer).latest_handshake:
+            return True
+        return self.received(peer) % INITIATION != 0
+
+    def received(self, peer: PeerStatus) -> int:
+        """Bytes that came from the peer while the doctor looked."""
+        return peer.rx_bytes - self._earlier(peer).rx_bytes
+
+    def sent(self, peer: PeerStatus) -> int:
+        """Bytes that went to the peer while the doctor looked."""
+        return peer.tx_bytes - self._earlier(peer).tx_bytes
+
+    def _earlier(self, peer: PeerStatus) -> PeerStatus:
+        for earlier in self.before.peers if self.before is not None else ():
+            if earlier.public_key == peer.public_key:
+                return earlier
+        return peer
+
+    @property
+    def silent(self) -> tuple[PeerStatus, ...]:
+        """Peers whose place is known, that were spoken to, and from which nothing came."""
+        probed = {probe.peer for probe in self.probes if probe.sent}
+        return tuple(
+            peer
+            for peer in self.peers
+            if peer.endpoint and peer.public_key in probed and not self.is_alive(peer)
+        )
+
+
+INITIATION = 148
+"""Bytes of a handshake initiation (whitepaper, section 5.4.2)."""
+
+SESSION_LIFE = 180.0
+"""Seconds for which a session lasts (whitepaper, section 6.1: Reject-After-Time)."""
+
+
+def endpoint_address(peer: PeerStatus) -> str | None:
+    """The address in a peer's endpoint, without port, brackets and scope."""
+    if not peer.endpoint:
+        return None
+    return peer.endpoint.rpartition(":")[0].strip("[]").partition("%")[0]
+
+
+def networks_of(peer: PeerStatus) -> list[Network]:
+    """A peer's allowed IPs."""
+    return [ip_network(text) for text in peer.allowed_ips]
+
+
+def covering(peers: tuple[PeerStatus, ...], address: str) -> tuple[PeerStatus, Network] | None:
+    """The peer that gets packets to `address`, and the network by which it does."""
+    wanted = ip_address(address)
+    found = [
+        (network.prefixlen, place, network)
+        for place, peer in enumerate(peers)
+        for network in networks_of(peer)
+        if network.version == wanted.version and wanted in network
+    ]
+    if not found:
+        return None
+    _, place, network = max(found, key=lambda entry: entry[:2])
+    return peers[place], network

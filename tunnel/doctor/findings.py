@@ -1,0 +1,47 @@
+"""What the doctor says: findings with evidence and remedy, and the report they make up."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong, or worth knowing.
+
+    `code` is one word for programs, and stays the same from version to version. `what` says what
+    is wrong, `evidence` by what it was seen, `remedy` the command that mends it, or what to do
+    where no command on this host can. `peer` is the public key of the peer that it concerns, None
+    if it concerns the whole tunnel.
+    """
+
+    code: str
+    what: str
+    evidence: str
+    remedy: str
+    peer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that was found of one tunnel.
+
+    `findings` are faults. `notes` are what may be meant so. `in_use` names what the tunnel runs
+    with (datapath, offloads); `skipped` says what could not be looked at, and why.
+    """
+
+    interface: str
+    findings: tuple[Finding, ...]
+    notes: tuple[Finding, ...] = ()
+    in_use: dict[str, str] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether there is no fault."""
+        return not self.findings
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON-ready types."""
+        return {"healthy": self.healthy, **asdict(self)}

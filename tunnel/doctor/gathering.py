@@ -1,0 +1,263 @@
+"""Gathering facts: first a look at everything, then probes under a trace, then a second look."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address, ip_interface
+
+import trio
+
+from tunnel import config
+from tunnel.control.client import TunnelClient
+from tunnel.control.json_socket import ControlError, NotRunningError
+from tunnel.doctor import machine
+from tunnel.doctor.facts import (
+    Facts,
+    LookUp,
+    Options,
+    Probe,
+    Route,
+    covering,
+    endpoint_address,
+    networks_of,
+)
+from tunnel.doctor.machine import LookError
+from tunnel.doctor.probing import Pinger
+from tunnel.errors import unwrapped
+from tunnel.observe.filter import Filter
+from tunnel.observe.path import Journey
+from tunnel.observe.status import PeerStatus, TunnelStatus
+from tunnel.observe.tracetable import TraceTableError
+from tunnel.tracesession import TraceSession, Wanted
+
+MAX_PROBES = 32
+"""Peers that are spoken to; the first ones of many."""
+TRACE_START = 10.0
+"""Seconds that a trace may take before it is ready."""
+TICK = 0.2
+GRACE = 1.5
+"""Seconds that an address gets to answer once its peer has."""
+LOOK_UP_SECONDS = 10.0
+
+
+@dataclass
+class _Notes:
+    """What is learnt on the way."""
+
+    skipped: list[str] = field(default_factory=list)
+    journeys: list[Journey] = field(default_factory=list)
+
+
+async def gather(name: str, conf: str | None, options: Options) -> Facts:
+    """All facts of the tunnel `name`, its conf being `conf` (None if there is none).
+
+    Changes nothing. Takes as long as answers need to come, and `options.wait` seconds if none do.
+    """
+    facts = Facts(name, time.time(), options, missing=machine.missing_capabilities())
+    facts = await _read_conf(facts, conf)
+    facts = await trio.to_thread.run_sync(_ask_daemon, facts)
+    notes = _Notes()
+    if facts.before is not None:
+        facts = replace(facts, probes=_choose(facts.before, options))
+    facts = await trio.to_thread.run_sync(_look, facts, notes)
+    if facts.before is not None and name in facts.links and not facts.missing:
+        before = machine.count_spoofed()
+        facts = await _probe(facts, notes)
+        facts = await trio.to_thread.run_sync(_look_again, facts)
+        facts = replace(facts, spoofed=machine.count_spoofed() - before)
+    return replace(facts, journeys=tuple(notes.journeys), skipped=tuple(notes.skipped))
+
+
+async def _read_conf(facts: Facts, conf: str | None) -> Facts:
+    if conf is None:
+        return facts
+    try:
+        loaded = await trio.to_thread.run_sync(config.load, conf)
+    except config.ConfigErrors as errors:
+        return replace(facts, problems=tuple(errors.problems))
+    names = [peer.endpoint for peer in loaded.peers if peer.endpoint is not None]
+    hosts = dict.fromkeys(wanted.host for wanted in names if wanted.address is None)
+    look_ups: list[LookUp] = []
+    async with trio.open_nursery() as nursery:
+        for host in list(hosts)[:MAX_PROBES]:
+            nursery.start_soon(_look_up, host.partition("%")[0], look_ups)
+    return replace(facts, conf=loaded, look_ups=tuple(sorted(look_ups, key=lambda each: each.host)))
+
+
+async def _look_up(host: str, found: list[LookUp]) -> None:
+    with contextlib.suppress(ValueError):
+        ip_address(host)
+        return
+    with trio.move_on_after(LOOK_UP_SECONDS) as scope:
+        try:
+            answers = await trio.socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
+        except (OSError, UnicodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else None
+            found.append(LookUp(host, error=reason or str(error)))
+            return
+        found.append(LookUp(host, tuple(dict.fromkeys(str(a[4][0]) for a in answers))))
+    if scope.cancelled_caught:
+        found.append(LookUp(host, error=f"no answer in {LOOK_UP_SECONDS:g} s"))
+
+
+def _ask_daemon(facts: Facts) -> Facts:
+    try:
+        with TunnelClient(facts.name) as client:
+            status, pid = client.status(), client.peer_pid()
+    except NotRunningError:
+        return facts
+    except (ControlError, OSError) as error:
+        return replace(facts, daemon_error=str(error))
+    lacks = tuple(c for c in machine.missing_capabilities(pid) if c == "CAP_NET_ADMIN")
+    return replace(facts, before=status, after=status, daemon_missing=lacks)
+
+
+def _look_again(facts: Facts) -> Facts:
+    with contextlib.suppress(ControlError, OSError), TunnelClient(facts.name) as client:
+        facts = replace(facts, after=client.status())
+    with contextlib.suppress(LookError):
+        facts = replace(facts, links=machine.read_links())
+    return facts
+
+
+def _choose(status: TunnelStatus, options: Options) -> tuple[Probe, ...]:
+    """Where to send probes: the address asked for, or one of each peer whose place is known."""
+    if options.address is not None:
+        found = covering(status.peers, options.address)
+        if found is None:
+            return (Probe(options.address, None, guessed=False),)
+        key = found[0].public_key
+        asked = Probe(options.address, key, guessed=False)
+        # Whether the peer itself is there shows where the silence of an address begins.
+        own = _guess(status, found[0])
+        if own is None or own == options.address:
+            return (asked,)
+        return asked, Probe(own, key, guessed=True)
+    probes = []
+    for peer in status.peers:
+        address = _guess(status, peer) if peer.endpoint else None
+        if address is not None:
+            probes.append(Probe(address, peer.public_key, guessed=True))
+    return tuple(probes[:MAX_PROBES])
+
+
+def _guess(status: TunnelStatus, peer: PeerStatus) -> str | None:
+    """An address that is most likely the peer's own: a single one, else a network's first."""
+    own = {ip_interface(text).ip for text in status.addresses}
+    versions = {address.version for address in own}
+    for network in sorted(networks_of(peer), key=lambda n: -n.prefixlen + n.max_prefixlen):
+        if network.version not in versions or network.prefixlen == 0:
+            continue
+        first = network.network_address
+        candidates = [first] if network.num_addresses == 1 else [first + 1, first + 2]
+        for address in candidates:
+            found = covering(status.peers, str(address))
+            if address not in own and found is not None and found[0] is peer:
+                return str(address)
+    return None
+
+
+def _look(facts: Facts, notes: _Notes) -> Facts:
+    """At the machine. What cannot be seen is noted, the rest goes on."""
+    try:
+        facts = replace(facts, links=machine.read_links())
+        facts = _look_at_routes(facts)
+    except LookError as error:
+        notes.skipped.append(f"links and routes ({error})")
+    try:
+        facts = replace(facts, firewall=machine.read_firewall())
+    except LookError as error:
+        notes.skipped.append(f"firewall rules ({error})")
+    return replace(facts, sysctls=machine.read_sysctls(facts.links))
+
+
+def _look_at_routes(facts: Facts) -> Facts:
+    status = facts.before
+    if status is None:
+        return facts
+    routes: dict[str, Route] = {}
+    unmarked: dict[str, Route] = {}
+    peers = [peer for peer in status.peers if peer.endpoint][:MAX_PROBES]
+    for address in filter(None, map(endpoint_address, peers)):
+        routes[address] = machine.read_route(address, status.fwmark)
+        unmarked[address] = machine.read_route(address) if status.fwmark else routes[address]
+    for probe in facts.probes:
+        routes.setdefault(probe.address, machine.read_route(probe.address))
+    return replace(facts, routes=routes, unmarked=unmarked)
+
+
+async def _probe(facts: Facts, notes: _Notes) -> Facts:
+    """Send the probes, under a trace if one can be made."""
+    # A trace names ICMP only: of other packets nothing is recorded.
+    wanted = Wanted(facts.name, Filter.parse("icmp"), 100_000, facts.options.wait + 60.0)
+    ready = trio.Event()
+    session = TraceSession(wanted, notes.journeys.append, ready.set)
+
+    async def trace() -> None:
+        try:
+            with unwrapped(OSError, TraceTableError, ControlError):
+                await session.run()
+        except (OSError, TraceTableError, ControlError) as error:
+            notes.skipped.append(f"verdicts of the firewall, by a trace ({error})")
+            ready.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trace)
+        with trio.move_on_after(TRACE_START):
+            await ready.wait()
+        try:
+            with unwrapped(OSError):
+                async with Pinger.opened(facts.name) as pinger:
+                    probes = await _ping(facts, pinger)
+                    facts = replace(facts, probes=probes, refusals=dict(pinger.refusals))
+        except OSError as error:
+            notes.skipped.append(f"probes through the tunnel ({error.strerror or error})")
+        session.stop()
+    return facts
+
+
+async def _ping(facts: Facts, pinger: Pinger) -> tuple[Probe, ...]:
+    """Wait for answers, then find how large they may be."""
+    await _wait_for_answers(facts, pinger)
+    mtu = facts.links[facts.name].mtu
+    found: list[Probe] = []
+
+    async def measure(probe: Probe) -> None:
+        error = pinger.errors.get(probe.address, "")
+        if not pinger.has_answered(probe.address):
+            found.append(replace(probe, sent=True, error=error))
+            return
+        passed = await pinger.find_size(probe.address, mtu)
+        found.append(replace(probe, sent=True, answered=True, tried=mtu, passed=passed))
+
+    async with trio.open_nursery() as nursery:
+        for probe in facts.probes:
+            nursery.start_soon(measure, probe)
+    return tuple(found)
+
+
+async def _wait_for_answers(facts: Facts, pinger: Pinger) -> None:
+    """Ping once a second until all have answered, or their peers have and GRACE is over."""
+    give_up: dict[str, float] = {}
+    begin = trio.current_time()
+    next_ping = begin
+    waiting = [probe for probe in facts.probes if probe.peer is not None]
+    while waiting and trio.current_time() < begin + facts.options.wait:
+        if trio.current_time() >= next_ping:
+            next_ping += 1.0
+            for probe in waiting:
+                await pinger.send(probe.address)
+        await trio.sleep(TICK)
+        now = await trio.to_thread.run_sync(_look_again, facts)
+        for peer in now.peers:
+            if now.heard(peer):
+                give_up.setdefault(peer.public_key, trio.current_time() + GRACE)
+        waiting = [
+            probe
+            for probe in waiting
+            if not pinger.has_answered(probe.address)
+            and trio.current_time() < give_up.get(probe.peer or "", float("inf"))
+        ]

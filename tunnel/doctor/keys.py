@@ -1,0 +1,118 @@
+"""Checks of the handshake: what its drop counters tell of keys, preshared keys and clocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tunnel.doctor.facts import Facts
+from tunnel.doctor.findings import Finding
+
+
+def _silent_key(facts: Facts) -> str | None:
+    """The peer that a counter must be about: the only one that cannot be reached."""
+    keys = [peer.public_key for peer in facts.peers if not facts.is_alive(peer)]
+    return keys[0] if len(keys) == 1 else None
+
+
+def _seen(facts: Facts, reason: str) -> str:
+    return f"{facts.dropped(reason)} handshake messages dropped as {reason}"
+
+
+def check_own_key(facts: Facts) -> Iterator[Finding]:
+    """A running peer with our own public key."""
+    if facts.after is None:
+        return
+    for peer in facts.after.peers:
+        if peer.public_key == facts.after.public_key:
+            yield Finding(
+                "own_key_as_peer",
+                "a peer has this host's own public key: the keys of the two sides are mixed up",
+                f"tunnel show {facts.name} lists it twice",
+                "on the peer: tunnel pubkey < its private key; write that here",
+                peer.public_key,
+            )
+
+
+def check_wrong_key_of_us(facts: Facts) -> Iterator[Finding]:
+    """Initiations made for another key than ours. One that is no peer of ours is just noise."""
+    if facts.dropped("bad_mac1") and any(not facts.is_alive(peer) for peer in facts.peers):
+        ours = facts.after.public_key if facts.after is not None else None
+        yield Finding(
+            "peer_has_wrong_key",
+            "somebody sends handshakes that are made for another key than ours: a peer has the "
+            "wrong PublicKey for this host",
+            _seen(facts, "bad_mac1"),
+            f"on the peer: wg set {facts.name} peer {ours} …, and the same PublicKey in its conf",
+            _silent_key(facts),
+        )
+
+
+def check_unknown_peer(facts: Facts) -> Iterator[Finding]:
+    """Well-formed initiations by a key that we do not know."""
+    if facts.dropped("unknown_peer") and any(not facts.is_alive(peer) for peer in facts.peers):
+        yield Finding(
+            "unknown_peer",
+            "a host that knows our public key is no peer here: our PublicKey for it is wrong, or "
+            "its private key is another by now",
+            _seen(facts, "unknown_peer"),
+            "on the peer: wg show NAME public-key; write that key into the conf here, then "
+            f"tunnel reload {facts.name}",
+            _silent_key(facts),
+        )
+
+
+def check_preshared_key(facts: Facts) -> Iterator[Finding]:
+    """Answers that do not decrypt: only the preshared key is mixed in as late as there."""
+    if not facts.dropped("handshake_invalid"):
+        return
+    silent = [peer for peer in facts.peers if not facts.is_alive(peer)]
+    if not silent:
+        return
+    has = {peer.has_preshared_key for peer in silent}
+    ours = {frozenset({True}): "one", frozenset({False}): "none"}.get(frozenset(has), "some")
+    yield Finding(
+        "preshared_key_differs",
+        "the peer answers, but its answers do not decrypt: the preshared key is set on one side "
+        "only, or differs",
+        f"{_seen(facts, 'handshake_invalid')}; this side has {ours}",
+        "put the same PresharedKey (or none) into both confs, then "
+        f"tunnel reload {facts.name} on both",
+        _silent_key(facts),
+    )
+
+
+def check_peer_clock(facts: Facts) -> Iterator[Finding]:
+    """Initiations older than one that was accepted."""
+    silent = any(not facts.is_alive(peer) for peer in facts.peers)
+    if silent and facts.dropped("old_timestamp"):
+        yield Finding(
+            "peer_clock_back",
+            "a peer's clock was set back: its handshakes look older than one seen before",
+            _seen(facts, "old_timestamp"),
+            "set the clock on the peer; or forget the last handshake here: "
+            f"tunnel down {facts.name}; tunnel up {facts.name}",
+            _silent_key(facts),
+        )
+
+
+def check_low_order(facts: Facts) -> Iterator[Finding]:
+    """A peer key with which nothing can be secret."""
+    if facts.grown("low_order_peer"):
+        yield Finding(
+            "low_order_key",
+            "a peer's PublicKey is no usable key",
+            f"{facts.grown('low_order_peer')} packets dropped as low_order_peer",
+            "on the peer: tunnel genkey, tunnel pubkey; write the new key here",
+        )
+
+
+def check_under_load(facts: Facts) -> Iterator[Finding]:
+    """A note: a flood of handshakes."""
+    grown = facts.grown("cookie_required") + facts.grown("rate_limited")
+    if grown:
+        yield Finding(
+            "under_load",
+            "handshakes come faster than they can be answered",
+            f"{grown} met by a cookie or a limit while the doctor looked",
+            f"tunnel capture {facts.name} -w FILE shows who sends them",
+        )

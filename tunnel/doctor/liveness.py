@@ -1,0 +1,133 @@
+"""Checks of what comes back: silent peers, silent addresses, the size that passes, batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from tunnel.doctor.facts import Facts, endpoint_address
+from tunnel.doctor.findings import Finding
+
+SEALED = 32
+"""Bytes that WireGuard adds around a packet: header 16, tag 16."""
+UDP = 8
+HEADER = {4: 20, 6: 40}
+
+
+def check_silent_peers(facts: Facts) -> Iterator[Finding]:
+    """A symptom: datagrams left, and nothing came."""
+    for peer in facts.silent:
+        assert peer.endpoint is not None
+        address = endpoint_address(peer) or ""
+        refusal = facts.refusals.get(f"{address} {peer.endpoint.rpartition(':')[2]}")
+        if refusal:
+            yield Finding(
+                "endpoint_refuses",
+                f"datagrams to the peer's endpoint are sent back: {refusal}",
+                f"ICMP said so of datagrams to {peer.endpoint}",
+                "on the peer: tunnel up NAME; compare ListenPort there with Endpoint here",
+                peer.public_key,
+            )
+            continue
+        sent = facts.sent(peer)
+        never = "" if peer.rx_bytes else " (nor ever before)"
+        came = "only its own attempts" if facts.received(peer) else f"nothing received{never}"
+        yield Finding(
+            "nothing_comes",
+            "datagrams are sent to the peer, and nothing comes back: UDP is blocked on the way, "
+            "the peer is down, or one side has a wrong key of the other",
+            f"{sent} bytes sent to {peer.endpoint} in {facts.options.wait:g} s at most, {came}",
+            f"on the peer: tunnel doctor; between the two: let UDP to {peer.endpoint} pass",
+            peer.public_key,
+        )
+
+
+def check_no_endpoint(facts: Facts) -> Iterator[Finding]:
+    """A note: peers that must speak first, and have not."""
+    for peer in facts.peers:
+        if not peer.endpoint and not peer.latest_handshake:
+            yield Finding(
+                "peer_not_heard",
+                "the peer has no Endpoint here and has not come forward yet",
+                "it has no handshake",
+                "on the peer: tunnel doctor; or give it an Endpoint here",
+                peer.public_key,
+            )
+
+
+def check_silent_address(facts: Facts) -> Iterator[Finding]:
+    """A symptom: the peer is there, the address behind it says nothing."""
+    alive = {peer.public_key for peer in facts.peers if facts.is_alive(peer)}
+    for probe in facts.probes:
+        if probe.guessed or probe.answered or probe.peer not in alive:
+            continue
+        yield Finding(
+            "address_silent",
+            f"the peer is there, but {probe.address} does not answer through it",
+            probe.error or "echo requests went through the tunnel, no reply came",
+            f"on the peer: tunnel doctor --forward, and tunnel trace NAME host {probe.address}",
+            probe.peer,
+        )
+
+
+def check_black_hole(facts: Facts) -> Iterator[Finding]:
+    """Small packets pass, large ones vanish."""
+    for probe in facts.probes:
+        if not probe.answered or probe.passed >= probe.tried:
+            continue
+        size = probe.passed
+        yield Finding(
+            "mtu_black_hole",
+            f"packets larger than {size} bytes vanish on the way to {probe.address}, and nobody "
+            "says so",
+            f"echo requests of {size} bytes are answered, of {probe.tried} bytes are not",
+            f"ip link set {facts.name} mtu {size}; MTU = {size} in the conf",
+            probe.peer,
+        )
+
+
+def check_mtu(facts: Facts) -> Iterator[Finding]:
+    """Full packets that do not fit the outer link once they are sealed."""
+    link = facts.links.get(facts.name)
+    if link is None:
+        return
+    for peer in facts.peers:
+        address = endpoint_address(peer)
+        route = facts.routes.get(address or "")
+        outer = facts.links.get(route.device) if route is not None else None
+        if address is None or outer is None or outer.name in (facts.name, "lo"):
+            continue
+        room = outer.mtu - HEADER[ip_address(address).version] - UDP - SEALED
+        if link.mtu > room:
+            yield Finding(
+                "mtu_too_large",
+                f"full packets of {facts.name} do not fit through {outer.name}: each becomes two "
+                "fragments, which many firewalls drop",
+                f"mtu of {facts.name} is {link.mtu}, {outer.name} has room for {room}",
+                f"ip link set {facts.name} mtu {room}; MTU = {room} in the conf, or no MTU",
+                peer.public_key,
+            )
+            return
+
+
+def check_batches(facts: Facts) -> Iterator[Finding]:
+    """Notes: what makes the tunnel slow, not silent."""
+    status = facts.after
+    if status is None:
+        return
+    wanted = facts.conf.interface.options.datapath if facts.conf is not None else "auto"
+    if status.datapath == "python" and wanted != "python":
+        yield Finding(
+            "datapath_python",
+            "the datapath in Python is used, which is the slow one",
+            "tunnel show: datapath python",
+            "install the compiled one: pip install --force-reinstall tunnel, with cargo there",
+        )
+    off = [name for name, words in status.offloads.items() if words == "off"]
+    if off:
+        yield Finding(
+            "offloads_off",
+            f"packets are handled one by one: no offloads for {' and '.join(off)}",
+            "tunnel show: offloads " + ", ".join(f"{k} {v}" for k, v in status.offloads.items()),
+            "take …Offload = off out of section [Tunnel], or use a kernel from 6.2 on",
+        )

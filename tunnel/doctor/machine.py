@@ -1,0 +1,143 @@
+"""What the doctor reads of the machine: links, routes, settings, rules, rights. All blocks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunnel.doctor.facts import BaseChain, Firewall, Link, Route, Rule
+from tunnel.observe.ruleset import Ruleset
+
+TIMEOUT = 20.0
+CAPABILITIES = {12: "CAP_NET_ADMIN", 13: "CAP_NET_RAW"}
+"""Those needed here (linux/capability.h)."""
+TRACE_TABLE = "tunnel-trace-"
+
+
+class LookError(Exception):
+    """Something could not be looked at; the text says what and why."""
+
+
+def run(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a program of the machine to its end. Raises LookError if that cannot be done."""
+    try:
+        return subprocess.run(
+            arguments, capture_output=True, text=True, timeout=TIMEOUT, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no answer"
+        raise LookError(f"{arguments[0]}: {reason or error}") from None
+
+
+def _json(arguments: Sequence[str]) -> list[dict[str, Any]]:
+    done = run(arguments)
+    if done.returncode != 0:
+        raise LookError(f"{' '.join(arguments)}: {done.stderr.strip()}")
+    found: list[dict[str, Any]] = json.loads(done.stdout or "[]")
+    return [entry for entry in found if entry]
+
+
+def read_links() -> dict[str, Link]:
+    """All interfaces by name, with their global addresses. Raises LookError."""
+    links = {}
+    for entry in _json(["ip", "-json", "address", "show"]):
+        networks = tuple(
+            f"{info['local']}/{info['prefixlen']}"
+            for info in entry.get("addr_info", ())
+            if info.get("scope") == "global" and "local" in info
+        )
+        name = entry["ifname"]
+        links[name] = Link(name, "UP" in entry["flags"], entry["mtu"], networks)
+    return links
+
+
+def read_route(address: str, mark: int = 0) -> Route:
+    """The kernel's choice for packets to `address` with this fwmark. Raises LookError."""
+    marked = ["mark", str(mark)] if mark else []
+    done = run(["ip", "-json", "route", "get", address, *marked])
+    if done.returncode != 0:
+        words = done.stderr.strip().rpartition("answers: ")[2]
+        return Route(error=words or "no route")
+    entry = json.loads(done.stdout)[0]
+    kind = entry.get("type", "unicast")
+    if kind in ("unreachable", "blackhole", "prohibit"):
+        return Route(error=f"a route of type {kind}")
+    return Route(entry.get("dev", ""), entry.get("gateway"), kind == "local")
+
+
+def read_sysctls(interfaces: Iterable[str]) -> dict[str, str]:
+    """Those settings that matter here, by their dotted name; what is not there is left out."""
+    root = Path("/proc/sys")
+    names = [
+        ("net", "ipv4", "ip_forward"),
+        ("net", "ipv6", "conf", "all", "forwarding"),
+        ("net", "ipv4", "conf", "all", "src_valid_mark"),
+        ("net", "netfilter", "nf_conntrack_udp_timeout"),
+        ("net", "netfilter", "nf_conntrack_udp_timeout_stream"),
+    ]
+    names += [("net", "ipv4", "conf", name, "rp_filter") for name in ("all", *interfaces)]
+    found = {}
+    for parts in names:
+        try:
+            found[".".join(parts)] = root.joinpath(*parts).read_text().strip()
+        except OSError:
+            continue
+    return found
+
+
+def read_firewall() -> Firewall:
+    """Netfilter's rules in this namespace. Raises LookError."""
+    done = run(["nft", "-a", "-y", "list", "ruleset"])
+    if done.returncode != 0:
+        raise LookError(f"nft list ruleset: {done.stderr.strip().splitlines()[0]}")
+    return parse_firewall(done.stdout)
+
+
+def parse_firewall(listing: str) -> Firewall:
+    """From the output of `nft -a -y list ruleset`."""
+    found = Ruleset.parse(listing)
+    return Firewall(
+        tuple(
+            BaseChain(family, table, name, chain.hook.lower(), chain.policy)
+            for (family, table, name), chain in found.chains.items()
+            if not table.startswith(TRACE_TABLE)
+        ),
+        tuple(
+            Rule(family, table, text)
+            for (family, table, _), text in found.rules.items()
+            if not table.startswith(TRACE_TABLE)
+        ),
+        frozenset(
+            (family, table) for family, table, name in found.names if name.startswith("DOCKER")
+        ),
+    )
+
+
+def count_spoofed() -> int:
+    """Packets that rp_filter has dropped in this namespace so far."""
+    try:
+        lines = Path("/proc/net/netstat").read_text().splitlines()
+    except OSError:
+        return 0
+    for names, values in zip(lines[::2], lines[1::2], strict=False):
+        found = dict(zip(names.split(), values.split(), strict=False))
+        if "IPReversePathFilter" in found:
+            return int(found["IPReversePathFilter"])
+    return 0
+
+
+def missing_capabilities(pid: int | None = None) -> tuple[str, ...]:
+    """Which of `CAPABILITIES` a process lacks (by default, we); nothing if it cannot be seen."""
+    try:
+        text = Path(f"/proc/{pid or 'self'}/status").read_text()
+    except OSError:
+        return ()
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name == "CapEff":
+            effective = int(value, 16)
+            return tuple(word for bit, word in CAPABILITIES.items() if not effective >> bit & 1)
+    return ()

@@ -1,0 +1,209 @@
+"""Checks of where packets go: endpoint, allowed IPs, routes, rp_filter, forwarding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_interface
+
+from tunnel.doctor.facts import Facts, covering, endpoint_address, networks_of
+from tunnel.doctor.findings import Finding
+
+STRICT = "1"
+
+UNREACHABLE = {
+    "send_network_unreachable": "no route, or the link is down",
+    "send_host_unreachable": "an unreachable route, or no such neighbour",
+    "send_prohibited": "a prohibit route",
+    "send_invalid": "a blackhole route",
+    "send_no_address": "no address to send from: IPv6 may be disabled",
+    "send_no_family": "no socket of this IP version",
+}
+
+
+def check_endpoint_name(facts: Facts) -> Iterator[Finding]:
+    """An endpoint's name that has no address."""
+    for look_up in facts.look_ups:
+        if look_up.error:
+            yield Finding(
+                "endpoint_name",
+                f"the endpoint's name {look_up.host} has no address",
+                f"looking it up says: {look_up.error}",
+                f"getent ahosts {look_up.host}; mend the name server in /etc/resolv.conf, or "
+                "write the address as Endpoint",
+            )
+
+
+def check_route_to_endpoint(facts: Facts) -> Iterator[Finding]:
+    """A route to an endpoint that leads into the tunnel itself, to ourselves, or nowhere."""
+    for peer in facts.peers:
+        address = endpoint_address(peer)
+        route = facts.routes.get(address or "")
+        if address is None or route is None:
+            continue
+        if route.device == facts.name:
+            yield Finding(
+                "endpoint_in_tunnel",
+                "the route to the peer's endpoint leads into the tunnel itself: its datagrams "
+                "would have to carry themselves",
+                f"ip route get {address} says dev {facts.name}",
+                f"ip route add {address} via GATEWAY dev DEVICE; or take {address} out of "
+                "AllowedIPs",
+                peer.public_key,
+            )
+        elif route.local:
+            yield Finding(
+                "endpoint_is_self",
+                "the peer's endpoint is an address of this host",
+                f"ip route get {address} says local",
+                f"wg set {facts.name} peer {peer.public_key} endpoint ADDRESS:PORT, and the same "
+                "in the conf",
+                peer.public_key,
+            )
+        elif route.error:
+            yield _unreachable(facts, peer.public_key, address, route.error)
+
+
+def check_sending(facts: Facts) -> Iterator[Finding]:
+    """Datagrams that the kernel refused for want of a way."""
+    routed = [facts.routes.get(endpoint_address(peer) or "") for peer in facts.peers]
+    if any(route is not None and route.error for route in routed):
+        return  # told with the route
+    for reason, meaning in UNREACHABLE.items():
+        if facts.grown(reason):
+            silent = facts.silent
+            peer = silent[0].public_key if len(silent) == 1 else None
+            address = endpoint_address(silent[0]) if len(silent) == 1 else None
+            evidence = f"{facts.grown(reason)} packets dropped as {reason}: {meaning}"
+            yield _unreachable(facts, peer, address or "ENDPOINT", evidence)
+
+
+def _unreachable(facts: Facts, peer: str | None, address: str, evidence: str) -> Finding:
+    return Finding(
+        "endpoint_unreachable",
+        "this host has no way to the peer's endpoint",
+        evidence,
+        f"ip route get {address}; ip link; then ip route add {address} via GATEWAY",
+        peer,
+    )
+
+
+def check_address(facts: Facts) -> Iterator[Finding]:
+    """The address asked for: missed by all allowed IPs, or ours, or swallowed by another route."""
+    address = facts.options.address
+    if address is None or facts.after is None:
+        return
+    route = facts.routes.get(address)
+    if route is not None and route.local:
+        yield Finding(
+            "address_is_own",
+            f"{address} is an address of this host",
+            f"ip route get {address} says local",
+            "ask for an address of the other side",
+        )
+        return
+    found = covering(facts.peers, address)
+    if found is None:
+        yield Finding(
+            "address_missed",
+            f"no peer's AllowedIPs cover {address}: the tunnel drops packets to it",
+            "AllowedIPs are "
+            + (", ".join(text for peer in facts.peers for text in peer.allowed_ips) or "empty"),
+            f"add {address} to AllowedIPs of its peer, then tunnel reload {facts.name}",
+        )
+
+
+def check_routes_of_allowed_ips(facts: Facts) -> Iterator[Finding]:
+    """Allowed IPs for which the kernel does not choose the tunnel."""
+    link = facts.links.get(facts.name)
+    if link is None or not link.up:
+        return  # routes go and come with the link
+    for probe in facts.probes:
+        route = facts.routes.get(probe.address)
+        if probe.peer is None or route is None or route.local or route.device == facts.name:
+            continue
+        leaves = f"dev {route.device}" if route.device else route.error
+        yield Finding(
+            "route_misses_tunnel",
+            f"{probe.address} is among AllowedIPs, but its packets do not enter the tunnel",
+            f"ip route get {probe.address} says {leaves}",
+            f"ip route replace {probe.address} dev {facts.name}",
+            probe.peer,
+        )
+
+
+def check_swallowed_networks(facts: Facts) -> Iterator[Finding]:
+    """Allowed IPs that take this host's own networks away from it."""
+    for peer in facts.peers:
+        for network in networks_of(peer):
+            for link in facts.links.values():
+                for text in link.networks if link.name != facts.name else ():
+                    here = ip_interface(text).network
+                    if here.version != network.version or here.prefixlen == here.max_prefixlen:
+                        continue
+                    # A shorter prefix loses against the connected network's own route.
+                    if here.prefixlen <= network.prefixlen and here.overlaps(network):
+                        yield Finding(
+                            "allowed_ips_swallow",
+                            f"AllowedIPs {network} take addresses of the network {here}, which "
+                            f"this host is on by {link.name}",
+                            f"ip address show {link.name} lists {text}",
+                            f"take {network} out of AllowedIPs, or narrow it; then tunnel reload "
+                            f"{facts.name}",
+                            peer.public_key,
+                        )
+
+
+def check_source_not_allowed(facts: Facts) -> Iterator[Finding]:
+    """Answers that came and were dropped, their source being another peer's or nobody's."""
+    grown = facts.grown("source_not_allowed")
+    # Kernels say things by themselves from link-local addresses, which nobody allows.
+    if grown and any(probe.sent and not probe.answered for probe in facts.probes):
+        yield Finding(
+            "source_not_allowed",
+            "packets come through the tunnel from addresses that are not in their peer's "
+            "AllowedIPs, and are dropped",
+            f"{grown} packets dropped as source_not_allowed while the doctor looked",
+            f"tunnel trace {facts.name} shows their source; add it to AllowedIPs of the peer",
+        )
+
+
+def check_rp_filter(facts: Facts) -> Iterator[Finding]:
+    """Strict reverse path filtering, where answers come in by another way than packets go out."""
+    suspects = []
+    for probe in facts.probes:
+        route = facts.routes.get(probe.address)
+        if probe.peer and route is not None and route.device not in ("", facts.name):
+            suspects.append((facts.name, probe.address, route.device))
+    for peer in facts.peers:
+        address = endpoint_address(peer) or ""
+        marked, plain = facts.routes.get(address), facts.unmarked.get(address)
+        if marked is None or plain is None or not marked.device or plain.device == marked.device:
+            continue
+        if facts.sysctls.get("net.ipv4.conf.all.src_valid_mark") != "1":
+            suspects.append((marked.device, address, plain.device or "nowhere"))
+    for device, address, away in suspects:
+        if ip_address(address).version == 4 and _is_strict(facts, device):
+            counted = f"; it dropped {facts.spoofed} packets just now" if facts.spoofed else ""
+            yield Finding(
+                "rp_filter",
+                f"strict rp_filter on {device} drops what comes from {address}",
+                f"rp_filter is 1 and ip route get {address} says {away}{counted}",
+                f"sysctl -w net.ipv4.conf.{device}.rp_filter=2",
+            )
+            return
+    silent = any(probe.sent and not probe.answered for probe in facts.probes)
+    strict = [link for link in facts.links if _is_strict(facts, link)]
+    if facts.spoofed and silent and strict:
+        yield Finding(
+            "rp_filter",
+            "strict rp_filter drops packets: they come in by another interface than the one that "
+            "leads back to their source",
+            f"IPReversePathFilter grew by {facts.spoofed} just now; strict are {', '.join(strict)}",
+            "; ".join(f"sysctl -w net.ipv4.conf.{link}.rp_filter=2" for link in strict),
+        )
+
+
+def _is_strict(facts: Facts, device: str) -> bool:
+    """The kernel takes the larger of the two values: 2 is loose and wins."""
+    values = [facts.sysctls.get(f"net.ipv4.conf.{name}.rp_filter", "0") for name in ("all", device)]
+    return max(values) == STRICT
