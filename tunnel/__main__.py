@@ -1,6 +1,6 @@
 """`python -m tunnel` is the command `tunnel`."""
 
-from tunnel.cli.main import run
+from tunnel.cli.entry import run
 
 if __name__ == "__main__":
     run()

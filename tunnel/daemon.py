@@ -21,7 +21,17 @@ from collections.abc import AsyncIterator, Callable
 
 import trio
 
-from tunnel import eventlog, host, options, peers, reloading, saving, signals, surroundings
+from tunnel import (
+    eventlog,
+    host,
+    offloads,
+    options,
+    peers,
+    reloading,
+    saving,
+    signals,
+    surroundings,
+)
 from tunnel.answers import control_socket
 from tunnel.config import LineChange, TunnelConfig
 from tunnel.engine import Engine, boot_time
@@ -127,13 +137,11 @@ class Daemon:
         self.names.update(self.config.peers, found)
         endpoints = {key: addresses[0] for key, addresses in found.items()}
         around = await surroundings.compute(self.config, endpoints.values())
-        wanted = interface.options
+        wanted = offloads.choose(interface.options)
         try:
             with (
-                Udp.open(
-                    interface.listen_port, around.mark, gso=wanted.use_gso, gro=wanted.use_gro
-                ) as udp,
-                Tun.open(self.name, offloads=options.offloads(self.config)) as tun,
+                Udp.open(interface.listen_port, around.mark, gso=wanted.gso, gro=wanted.gro) as udp,
+                Tun.open(self.name, offloads=wanted.tun) as tun,
             ):
                 engine = Engine(
                     tun=tun,

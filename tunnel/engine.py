@@ -7,7 +7,7 @@ Its tasks share the state machine; none of them awaits while it holds a half-don
 - `_handshakes`   one handshake message at a time, giving way to data after each;
 - `_timers`       the one deadline that `Interface.next_deadline()` names.
 
-Bounds: `DRAIN` reads per wake-up, `HANDSHAKE_QUEUE` handshake messages waiting, and the staged
+Bounds: `DRAIN_BYTES` per wake-up, `HANDSHAKE_QUEUE` handshake messages waiting, and the staged
 packets that the protocol bounds per peer. A full UDP socket stops the reading of the TUN, so the
 kernel's own queue of the TUN device takes the rest and counts what it drops.
 """
@@ -45,11 +45,17 @@ log = logging.getLogger("tunnel.engine")
 
 Peer: TypeAlias = ProtocolPeer[Endpoint, Session]
 
-DRAIN = 32
-"""Reads of one descriptor per wake-up, before the other tasks get their turn."""
+DRAIN_BYTES = 1 << 19
+"""Read from one descriptor per wake-up before the other tasks get their turn, which is after less
+than a millisecond."""
+READ_COST = 1 << 14
+"""What any read takes off `DRAIN_BYTES` besides its bytes: as much time as these."""
 
 ARENA_SIZE = 4 * READ_SIZE
 """Frames read before they are sealed: small ones are sealed together, four of 64 KiB fit."""
+
+ARENA_ROOM = ARENA_SIZE - READ_SIZE
+"""The last place in the arena where a frame may begin."""
 
 TOS_HANDSHAKE = 0x88
 """TOS byte of handshake datagrams: AF41, as every WireGuard marks them."""
@@ -180,30 +186,35 @@ class Engine:
         view = memoryview(arena)
         while True:
             await self.tun.wait_readable()
-            reads = 0
-            while reads < DRAIN:
-                runs, taken = self._read_frames(arena, view, DRAIN - reads)
+            budget = DRAIN_BYTES
+            while budget > 0:
+                runs, count, taken = self._read_frames(view, budget)
                 now = boot_time()
                 for peer, spans in runs:
                     await self._send_frames(peer, view, spans, now)
                 self._drain_outputs(now)
-                if not taken:
+                # One frame and no more: the next is some time off, so nothing is read in vain.
+                if count < 2:
                     break
-                reads += taken
+                budget -= taken
 
     def _read_frames(
-        self, arena: bytearray, view: memoryview, limit: int
-    ) -> tuple[list[tuple[Peer, list[tuple[int, int]]]], int]:
-        """Read what fits the arena, at most `limit` frames; runs of frames to one peer each."""
+        self, view: memoryview, budget: int
+    ) -> tuple[list[tuple[Peer, list[tuple[int, int]]]], int, int]:
+        """Read what fits the arena, until `budget` is used up.
+
+        Runs of frames to one peer each; how many frames; how much of the budget they took.
+        """
         read = self.tun.read
         runs: list[tuple[Peer, list[tuple[int, int]]]] = []
         latest: Peer | None = None
-        start = count = 0
-        while count < limit and start + READ_SIZE <= ARENA_SIZE:
-            length = read(arena, start)
+        start = count = taken = 0
+        while taken < budget and start <= ARENA_ROOM:
+            length = read(view, start)
             if not length:
                 break
             count += 1
+            taken += length + READ_COST
             end = start + length
             peer = self._peer_for(view, start, end)
             if peer is None:
@@ -214,7 +225,7 @@ class Engine:
                 latest = peer
                 runs.append((peer, [(start, end)]))
             start = end
-        return runs, count
+        return runs, count, taken
 
     def _peer_for(self, view: memoryview, start: int, end: int) -> Peer | None:
         packet = start + datapath.VIRTIO_NET_HDR_LEN
@@ -373,11 +384,13 @@ class Engine:
         while True:
             await self.udp.wait_readable(family)
             now = boot_time()
-            for _ in range(DRAIN):
+            budget = DRAIN_BYTES
+            while budget > 0:
                 received = self.udp.receive(family, buffer)
                 if received is None:
                     break
                 self._handle_datagrams_untrusted(buffer, received, out, now)
+                budget -= received.length + READ_COST
             self._drain_outputs(now)
 
     def _handle_datagrams_untrusted(

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from tunnel import datapath
 from tunnel.config import TunnelConfig
-from tunnel.io.tun import TSO, USO, TunOffload
 
 log = logging.getLogger("tunnel")
 
@@ -18,17 +17,6 @@ def secrets(config: TunnelConfig) -> Iterator[bytes]:
     for peer in config.peers:
         if peer.preshared_key is not None:
             yield bytes(peer.preshared_key)
-
-
-def offloads(config: TunnelConfig) -> TunOffload:
-    """What the TUN device is to leave to us."""
-    options = config.interface.options
-    found = TunOffload.CSUM
-    if options.use_tso:
-        found |= TSO
-    if options.use_uso:
-        found |= USO
-    return found
 
 
 def load_datapath(config: TunnelConfig) -> datapath.Datapath:

@@ -18,7 +18,7 @@ from typing import Self
 
 import trio
 
-from tunnel import signals
+from tunnel import offloads, signals
 from tunnel.control import uapi
 from tunnel.control.json_socket import bind_unix_socket
 from tunnel.control.socket_file import SocketFile
@@ -57,16 +57,17 @@ class Parts:
 
         Raises one of START_ERRORS, and then nothing is left.
         """
+        wanted = offloads.choose(environment=environment)
         with ExitStack() as undo:
             tun_fd = _descriptor(environment, "WG_TUN_FD")
             if tun_fd is None:
-                tun = undo.enter_context(Tun.open(name, mtu=DEFAULT_MTU))
+                tun = undo.enter_context(Tun.open(name, mtu=DEFAULT_MTU, offloads=wanted.tun))
             else:
-                tun = undo.enter_context(Tun.adopt(tun_fd))
+                tun = undo.enter_context(Tun.adopt(tun_fd, offloads=wanted.tun))
             # The kernel has filled in a name such as wg%d.
             real_name = tun.name
             _refuse_automatic_addresses(real_name)
-            udp = undo.enter_context(Udp.open())
+            udp = undo.enter_context(Udp.open(gso=wanted.gso, gro=wanted.gro))
             listener, file = _listen(real_name, _descriptor(environment, "WG_UAPI_FD"))
             undo.pop_all()
         return cls(real_name, tun, udp, listener, file)

@@ -1,8 +1,8 @@
 """`tunnel up` without `--foreground`: a daemon of its own session, and word of when it is ready.
 
-The parent starts `tunnel up --foreground` with a pipe; the child writes `ready` to it once packets
-can flow, or the reason why they never will. Until then its warnings come by the pipe too, so that
-whoever waits knows what for. Its log is a file of bounded size: /run is memory.
+The parent forks once it has loaded all that the child needs. The child writes `ready` to a pipe
+once packets can flow, or the reason why they never will. Until then its warnings come by the pipe
+too, so that whoever waits knows what for. Its log is a file of bounded size: /run is memory.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, NoReturn, Self
 
-from tunnel.config import TunnelConfig
 from tunnel.control.json_socket import RUN_FOLDER
 from tunnel.lock import unwritable
 from tunnel.observe import logs
@@ -75,7 +75,7 @@ class Readiness:
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        traceback: TracebackType | None,
+        _traceback: TracebackType | None,
     ) -> None:
         self._close()
 
@@ -96,44 +96,44 @@ class _Notes(logging.Handler):
 
 
 def start(
-    config: TunnelConfig, *, options: Sequence[str] = (), note: Callable[[str], None] = print
+    name: str,
+    serve: Callable[[Readiness, Path], int],
+    *,
+    note: Callable[[str], None] = print,
 ) -> int:
-    """Start the daemon of `config` and wait until it is ready; its process id.
+    """Run `serve` in a daemon and wait until it is ready; the daemon's process id.
 
-    `options` are those of `tunnel up` that the daemon is to have too; `note` is called with each
-    warning while it comes up. Its log is /run/tunnel/NAME.log. Raises StartError.
+    The daemon is a fork of this process: all that is imported is there already. `serve` gets what
+    it has to report to and the path of its log, /run/tunnel/NAME.log, and gives back the exit
+    status; `note` is called with each warning while it comes up. To be called while there is one
+    thread. Raises StartError.
     """
-    assert config.path is not None
-    log_path = RUN_FOLDER / f"{config.name}.log"
+    log_path = RUN_FOLDER / f"{name}.log"
     try:
         RUN_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
         log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StartError(str(unwritable(log_path, error))) from error
     reading, writing = os.pipe()
-    command = [sys.executable, "-m", "tunnel", "up", "--foreground"]
-    command += [f"--ready-fd={writing}", f"--log-file={log_path}"]
+    # What is still in their buffers must not be written twice.
+    sys.stdout.flush()
+    sys.stderr.flush()
     try:
-        child = subprocess.Popen(
-            [*command, *options, str(config.path.resolve())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            # For what Python itself has to say, such as a traceback.
-            stderr=log,
-            pass_fds=(writing,),
-            start_new_session=True,
-        )
+        child = os.fork()
     except OSError as error:
         os.close(reading)
         raise StartError(f"cannot start the daemon: {error.strerror}") from error
+    else:
+        if not child:
+            _be_daemon(log, writing, log_path, serve)
     finally:
         os.close(log)
         os.close(writing)
     with open(reading, "rb") as pipe:
         said = _read(pipe, note)
     if said == READY:
-        return child.pid
-    status = child.wait()
+        return child
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     reason = said.decode(errors="replace").strip()
     raise StartError(reason or f"the daemon ended with status {status}; see {log_path}")
 
@@ -147,3 +147,25 @@ def _read(pipe: IO[bytes], note: Callable[[str], None]) -> bytes:
         else:
             outcome += line
     return outcome
+
+
+def _be_daemon(
+    log: int, writing: int, log_path: Path, serve: Callable[[Readiness, Path], int]
+) -> NoReturn:
+    """The child's whole life: own session, no terminal, none of the caller's descriptors."""
+    status = 1
+    try:
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
+        # For what Python itself has to say, such as a traceback.
+        os.dup2(log, 2)
+        os.closerange(3, writing)
+        os.closerange(writing + 1, os.sysconf("SC_OPEN_MAX"))
+        status = serve(Readiness(writing), log_path)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        # Nothing of the caller's is tidied up here: the parent does that.
+        os._exit(status)

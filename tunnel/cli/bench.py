@@ -13,6 +13,7 @@ from rich.table import Table
 
 from tunnel import datapath
 from tunnel.lab import LabError, bench, chart, rootless
+from tunnel.lab import rounds as bench_rounds
 from tunnel.lab.contenders import Bare, Contender, OpenVpn, Ours, WireGuardGo
 
 app = typer.Typer()
@@ -25,11 +26,14 @@ def bench_command(
         typer.Option(help="A wireguard-go-like program to measure too; may be repeated."),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often each is measured.")] = 3,
-    seconds: Annotated[float, typer.Option(min=0.5, help="Length of each load.")] = 3.0,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Length of each load.")] = 3.0,
     only: Annotated[
         list[str] | None,
         typer.Option(help="Measure only contenders whose name has this in it; may be repeated."),
     ] = None,
+    peers: Annotated[
+        bool, typer.Option(help="Measure with 100 and with 10,000 peers, and handshakes, too.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Write a bar chart (SVG) to this file.")] = None,
 ) -> None:
@@ -49,11 +53,12 @@ def bench_command(
             console=errors,
             transient=True,
         ) as bar:
-            task = bar.add_task("", total=rounds * len(contenders) * bench.STEPS)
-            figures = bench.measure(
+            task = bar.add_task("", total=rounds * bench_rounds.steps(contenders, crowded=peers))
+            figures = bench_rounds.measure(
                 contenders,
                 rounds=rounds,
                 seconds=seconds,
+                crowded=peers,
                 progress=lambda what, steps: bar.update(task, description=what, advance=steps),
             )
     except LabError as error:

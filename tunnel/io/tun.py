@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 from collections import Counter
+from collections.abc import Awaitable
 from enum import IntFlag
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +38,9 @@ READ_SIZE = 65_536 + 64
 
 _READ_TRIES = 16
 """Frames that the kernel refuses to hand over, one after the other, before others get a turn."""
+
+# Without the look into the module, for each frame.
+_readv, _writev = os.readv, os.writev
 
 _NO_OFFLOAD_HEADER = bytes(VNET_HDR_LEN)
 
@@ -150,16 +154,15 @@ class Tun:
         Raises TunDeleted, and ValueError when the room is too small (a frame would be cut
         silently).
         """
-        view = memoryview(buffer)
-        if len(view) - start < READ_SIZE:
-            raise ValueError(f"a frame needs room for {READ_SIZE} bytes, not {len(view) - start}")
+        if len(buffer) - start < READ_SIZE:
+            raise ValueError(f"a frame needs room for {READ_SIZE} bytes, not {len(buffer) - start}")
         skip = 0
         if not self.vnet_hdr:
             skip = VNET_HDR_LEN
-            view[start : start + skip] = _NO_OFFLOAD_HEADER
+            buffer[start : start + skip] = _NO_OFFLOAD_HEADER
         for _ in range(_READ_TRIES):
             try:
-                return os.readv(self._fd, (view[start + skip :],)) + skip
+                return _readv(self._fd, (memoryview(buffer)[start + skip :],)) + skip
             except BlockingIOError:
                 return 0
             except OSError as error:
@@ -189,7 +192,7 @@ class Tun:
                 raise self._dropped(errno.EINVAL)
             frame = view[VNET_HDR_LEN:]
         try:
-            os.writev(self._fd, (frame,))
+            _writev(self._fd, (frame,))
         except BlockingIOError:
             return False
         except OSError as error:
@@ -200,9 +203,10 @@ class Tun:
             raise self._dropped(error.errno) from error
         return True
 
-    async def wait_readable(self) -> None:
+    def wait_readable(self) -> Awaitable[None]:
         """Wait until a read may succeed; also returns when the device was deleted."""
-        await trio.lowlevel.wait_readable(self._fd)
+        # trio's own coroutine: one of ours around it is a cost of every wake-up.
+        return trio.lowlevel.wait_readable(self._fd)
 
     async def wait_writable(self) -> None:
         """Wait until a write may succeed; with the interface down, until it is up."""

@@ -26,6 +26,12 @@ MAX_SEGMENTS: Final = 64
 MAX_BATCH: Final = 65_507
 BUFFER_SIZE: Final = 7 << 20
 
+# As plain numbers: the flags of `socket` are enums, and joining two costs more than a receive.
+_TRUNCATED: Final = int(socket.MSG_TRUNC)
+_CONTROL_TRUNCATED: Final = int(socket.MSG_CTRUNC)
+_CONTROL_SIZE: Final = cmsg.RECEIVE_SIZE
+_UNUSABLE: Final = _TRUNCATED | _CONTROL_TRUNCATED
+
 _CACHE_LIMIT = 4096  # a flood of forged sources must not fill the memory
 _RECEIVE_TRIES = 16
 _GSO_PAUSE = 256  # batches to one address that are sent one by one before GSO is tried again
@@ -116,6 +122,11 @@ class UdpSocket:
         self._endpoints: dict[tuple[object, ...], Endpoint] = {}
         self._gso_pause: dict[SockAddr, tuple[int, int]] = {}
         self._gso_told: set[SockAddr] = set()
+        # What is the same for most of the packets is looked up once.
+        self._recvmsg_into, self._sendmsg = sock.recvmsg_into, sock.sendmsg
+        self._single_to: Endpoint | None = None
+        self._single_tos = 0
+        self._single_control: tuple[ControlMessage, ...] = ()
 
     # ----- receive
 
@@ -126,14 +137,12 @@ class UdpSocket:
         skipped, a bounded number of them in one call. Raises OSError only if the socket itself
         is broken.
         """
-        window = memoryview(buffer)[start:]
+        window = memoryview(buffer)[start:] if start else buffer
         if len(window) < RECEIVE_SIZE:
             raise ValueError(f"a batch needs room for {RECEIVE_SIZE} bytes, not {len(window)}")
         for _ in range(_RECEIVE_TRIES):
             try:
-                length, messages, flags, sockaddr = self.sock.recvmsg_into(
-                    (window,), cmsg.RECEIVE_SIZE
-                )
+                length, messages, flags, sockaddr = self._recvmsg_into((window,), _CONTROL_SIZE)
             except BlockingIOError:
                 return None
             except OSError as error:
@@ -141,7 +150,7 @@ class UdpSocket:
                     raise
                 self._drops[Drop.RECEIVE_ERROR] += 1
                 continue
-            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or not length:
+            if flags & _UNUSABLE or not length:
                 self._drops[_why_unusable(flags)] += 1
                 continue
             # The raw control messages are the key: parsing happens once per peer and batch size.
@@ -203,7 +212,12 @@ class UdpSocket:
         """
         size = len(batch)
         if size <= stride:
-            control = (*endpoint.control, *self._tos[tos])
+            if endpoint is self._single_to and tos == self._single_tos:
+                control = self._single_control
+            else:
+                control = (*endpoint.control, *self._tos[tos])
+                self._single_to, self._single_tos = endpoint, tos
+                self._single_control = control
         elif (
             self.gso
             and size <= MAX_BATCH
@@ -214,7 +228,7 @@ class UdpSocket:
         else:
             return self._send_in_steps(batch, stride, endpoint, tos)
         try:
-            self.sock.sendmsg((batch,), control, 0, endpoint.sockaddr)
+            self._sendmsg((batch,), control, 0, endpoint.sockaddr)
         except BlockingIOError:
             return Sent(rest=size)
         except OSError as error:
@@ -346,9 +360,9 @@ class UdpSocket:
 
 
 def _why_unusable(flags: int) -> Drop:
-    if flags & socket.MSG_TRUNC:
+    if flags & _TRUNCATED:
         return Drop.RECEIVE_TRUNCATED
-    if flags & socket.MSG_CTRUNC:
+    if flags & _CONTROL_TRUNCATED:
         return Drop.RECEIVE_CONTROL_TRUNCATED
     return Drop.RECEIVE_EMPTY
 

@@ -10,16 +10,15 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from tunnel.lab.contenders import A_OUTER, B_OUTER, Contender
+from tunnel.lab.contenders import Contender
 from tunnel.lab.errors import LabError
 from tunnel.lab.host import Host
-from tunnel.lab.topology import Lab
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PING_TIME = re.compile(r"time=([0-9.]+) ms")
@@ -50,6 +49,11 @@ METRICS = (
     Metric("rtt_loaded_p99", "round trip under TCP, p99", "µs", False),
     Metric("cpu", "CPU of both ends per GB", "s", False),
     Metric("rss", "memory of one end", "MiB", False),
+    Metric("tcp_peers100", "TCP, one stream, 100 peers", "Gbit/s"),
+    Metric("tcp_peers10000", "TCP, one stream, 10,000 peers", "Gbit/s"),
+    Metric("rss_peers100", "memory of one end, 100 peers", "MiB", False),
+    Metric("rss_peers10000", "memory of one end, 10,000 peers", "MiB", False),
+    Metric("handshakes", "handshakes answered", "1/s"),
     Metric("first_ping", "from up to first ping", "s", False),
 )
 
@@ -78,6 +82,14 @@ class Bench:
         yield {"udp64": self._udp_delivered(64)}
         yield {"udp1300_loss": self._udp_loss(1300, "100M")}
         yield {"udp64_loss": self._udp_loss(64, str(10_000 * 64 * 8))}
+
+    def run_crowded(self) -> dict[str, float]:
+        """Set a contender with many peers up and measure what they cost."""
+        self.contender.prepare(self.a, self.b)
+        self._first_ping()
+        self._iperf(seconds=min(1.0, self.seconds))
+        figures = self._tcp()
+        return {key: figures[key] for key in ("tcp", "rss")}
 
     def _first_ping(self) -> float:
         began = time.perf_counter()
@@ -147,36 +159,6 @@ class Bench:
         server = self.b.popen(["iperf3", "-s", "-1", "--forceflush"])
         server.wait_for_output("Server listening")
         return self.a.popen(["iperf3", "-c", self.contender.target, *arguments])
-
-
-def measure(
-    contenders: list[Contender],
-    *,
-    rounds: int,
-    seconds: float,
-    progress: Callable[[str, int], None] = lambda what, steps: None,
-) -> dict[str, dict[str, list[float]]]:
-    """Every contender in turn, round by round; figures by contender's name and metric key.
-
-    `progress` is told what goes on, and by how many of `STEPS` it moved.
-    """
-    figures: dict[str, dict[str, list[float]]] = {each.name: {} for each in contenders}
-    for number in range(1, rounds + 1):
-        for contender in contenders:
-            title = f"round {number} of {rounds}: {contender.name}"
-            progress(title, 0)
-            with Lab() as lab:
-                a, b = lab.host("a"), lab.host("b")
-                lab.link(a, b, [f"{A_OUTER}/24"], [f"{B_OUTER}/24"])
-                for found in Bench(a, b, contender, seconds).run():
-                    progress(title, 1)
-                    for key, value in found.items():
-                        figures[contender.name].setdefault(key, []).append(value)
-    return figures
-
-
-STEPS = 10
-"""How often `measure` reports a step for one contender in one round."""
 
 
 def medians(figures: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -38,6 +38,17 @@ class Contender(Protocol):
 
     def up(self) -> None:
         """Bring A up: packets can flow on return, or will very soon."""
+
+
+class Scalable(Contender, Protocol):
+    """A contender that knows peers. `server_key` is B's public key, once it is prepared."""
+
+    @property
+    def server_key(self) -> str:
+        """In base64."""
+
+    def with_more_peers(self, peers: str) -> Scalable:
+        """The same contender, not prepared, with `peers` at the end of both confs."""
 
 
 @dataclass
@@ -88,8 +99,10 @@ class Ours:
         """Write confs and bring B up."""
         first, second = _nodes(a, b)
         environment = {"TUNNEL_DATAPATH": self.datapath}
+        # Nor does wireguard-go set a route for each of thousands of peers.
+        extra = ("Table = off",) if self.more_peers else ()
         self.ends = [
-            OurEnd(node, render_conf(node, [other]) + self.more_peers, environment)
+            OurEnd(node, render_conf(node, [other], extra=extra) + self.more_peers, environment)
             for node, other in ((first, second), (second, first))
         ]
         self.ends[1].up()
@@ -97,6 +110,15 @@ class Ours:
     def up(self) -> None:
         """Bring A up."""
         self.ends[0].up()
+
+    @property
+    def server_key(self) -> str:
+        """B's public key."""
+        return self.ends[1].node.public_key
+
+    def with_more_peers(self, peers: str) -> Ours:
+        """The same with more peers in both confs."""
+        return replace(self, more_peers=peers)
 
 
 @dataclass
@@ -134,6 +156,15 @@ class WireGuardGo:
     def up(self) -> None:
         """Bring A up."""
         self.ends[0].up()
+
+    @property
+    def server_key(self) -> str:
+        """B's public key."""
+        return self.ends[1].node.public_key
+
+    def with_more_peers(self, peers: str) -> WireGuardGo:
+        """The same with more peers in both confs."""
+        return replace(self, more_peers=peers)
 
 
 @dataclass

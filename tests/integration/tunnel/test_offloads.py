@@ -1,0 +1,60 @@
+"""Each offload off, on each datapath: the same packets arrive, only in smaller portions."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.conftest import TwoHosts
+from tests.integration.tunnel.conftest import OUTER
+from tests.transfer import check_transfer
+from tunnel import datapath
+from tunnel.datapath import ENVIRONMENT_VARIABLE as DATAPATH
+from tunnel.lab.peers import Node, OurEnd, render_conf
+from tunnel.offloads import ENVIRONMENT_VARIABLE as OFFLOADS_OFF
+
+pytestmark = pytest.mark.root
+
+SWITCHES = {"tso": "TunTso", "uso": "TunUso", "gso": "UdpGso", "gro": "UdpGro"}
+MEBIBYTE = 1 << 20
+
+
+@pytest.mark.parametrize("off", ["nothing", *SWITCHES, "all"])
+@pytest.mark.parametrize("name", datapath.DATAPATHS)
+def test_what_is_sent_arrives_with_an_offload_off(two_hosts: TwoHosts, name: str, off: str) -> None:
+    if name not in datapath.available():
+        pytest.skip(f"the {name} datapath is not installed")
+    nodes = [
+        Node(host, (f"10.77.0.{number}/24", f"fd77::{number}/64"), OUTER[4][number - 1])
+        for number, host in enumerate((two_hosts.a, two_hosts.b), start=1)
+    ]
+    a, b = (_end(node, other, name, off) for node, other in (nodes, reversed(nodes)))
+    a.up()
+    b.up()
+    for end in (a, b):
+        (status,) = json.loads(end.tunnel("show", "wg0", "--json"))
+        assert status["datapath"] == name
+        used = " ".join(status["offloads"].values())
+        for offload in SWITCHES:
+            if off in (offload, "all"):
+                assert offload not in used
+            elif offload != "uso":  # not every kernel has it
+                assert offload in used
+    two_hosts.a.ping(b.node.address(6), count=1)
+    # Both ways, and both IP versions inside.
+    check_transfer(two_hosts.a, two_hosts.b, b.node.address(4), 3 * MEBIBYTE + 1)
+    check_transfer(two_hosts.b, two_hosts.a, a.node.address(6), MEBIBYTE + 77)
+
+
+def _end(node: Node, other: Node, name: str, off: str) -> OurEnd:
+    """One end, which is told of the offload by its conf if it is the first, else by environment."""
+    conf, environment = render_conf(node, [other]), {DATAPATH: name}
+    if off == "nothing":
+        return OurEnd(node, conf, environment)
+    if node.host.name == "a":
+        switches = SWITCHES.values() if off == "all" else [SWITCHES[off]]
+        conf += "\n[Tunnel]\n" + "".join(f"{switch} = off\n" for switch in switches)
+    else:
+        environment[OFFLOADS_OFF] = off
+    return OurEnd(node, conf, environment)

@@ -1,0 +1,193 @@
+"""`tunnel up`, `down` and `show`: the life of a tunnel.
+
+They load no more than they need, since whoever calls them waits for that: the daemon's modules are
+imported when a command wants them, before `up` forks, so that they are loaded once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tunnel.cli import background
+from tunnel.cli.common import (
+    EXIT_FAILED,
+    Json,
+    Name,
+    complain,
+    fail,
+    interface_name,
+    load_config,
+    refusals_printed,
+)
+from tunnel.config import TunnelConfig
+from tunnel.control import json_socket
+from tunnel.control.client import TunnelClient
+from tunnel.observe import logs
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def up(
+    conf: Name,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", "-f", help="Stay, and log to standard error.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Log one JSON object a line, for programs.")
+    ] = False,
+) -> None:
+    """Set up the tunnel of a conf: interface, addresses, routes, peers.
+
+    Returns as soon as packets can flow, and leaves a daemon behind that logs to
+    /run/tunnel/NAME.log. Undo it with `tunnel down`.
+    """
+    loaded = load_config(conf)
+    if foreground:
+        logs.log_to_stream(verbose=verbose, as_json=log_json)
+        status = _serve(loaded, background.Readiness(-1), print_failure=not log_json)
+        if status:
+            raise typer.Exit(status)
+        return
+    assert loaded.path is not None
+    # The daemon leaves the folder that the path may be relative to.
+    config = dataclasses.replace(loaded, path=loaded.path.absolute())
+
+    def serve(readiness: background.Readiness, log_file: Path) -> int:
+        logs.log_to_file(log_file, verbose=verbose, as_json=log_json)
+        for warning in config.warnings:
+            # Of the root logger: whoever waits has seen them on the terminal.
+            logging.getLogger().warning("%s", warning)
+        return _serve(config, readiness, print_failure=False)
+
+    # Before the fork: what is loaded now need not be loaded by both.
+    from tunnel import daemon  # noqa: F401
+
+    try:
+        background.start(
+            config.name,
+            serve,
+            note=lambda text: complain(f"warning: {text}", logging.WARNING),
+        )
+    except background.StartError as error:
+        fail(error)
+
+
+def _serve(config: TunnelConfig, readiness: background.Readiness, *, print_failure: bool) -> int:
+    """Be the daemon until the tunnel is down; the exit status.
+
+    A failure goes to whoever waits for `readiness`, and to the terminal or else to the log.
+    """
+    import trio
+
+    from tunnel import daemon
+    from tunnel.notify import Notifier
+    from tunnel.pauses import avoid_pauses
+
+    notifier = Notifier.from_environment()
+
+    def ready() -> None:
+        avoid_pauses()
+        readiness.ready()
+
+    with readiness:
+        try:
+            running = daemon.Daemon(config, notifier=notifier)
+            trio.run(lambda: running.run(ready=ready, handle_signals=True))
+        except daemon.SETUP_ERRORS as error:
+            notifier.status(str(error))
+            readiness.failed(str(error))
+            if print_failure:
+                complain(f"tunnel: {error}")
+            else:
+                # Whoever reads the log expects lines of the log there.
+                logging.getLogger("tunnel").error("%s", error)
+            return EXIT_FAILED
+    return 0
+
+
+@app.command()
+def down(
+    conf: Name,
+    leftovers: Annotated[
+        bool,
+        typer.Option(
+            "--leftovers", help="Only clean up after a killed daemon; nothing to do is no failure."
+        ),
+    ] = False,
+) -> None:
+    """Take a tunnel down and remove all that `tunnel up` set up, and only that.
+
+    Works too when its daemon was killed: what it left behind is found and removed.
+    """
+    from tunnel import teardown
+    from tunnel.errors import SETUP_ERRORS
+
+    name = interface_name(conf)
+    try:
+        if leftovers:
+            if teardown.clean_up(name):
+                typer.echo(f"removed what was left of {name}")
+        elif not teardown.take_down(name):
+            fail(f"no tunnel named {name} is up, and nothing is left of one")
+    except (json_socket.ControlError, *SETUP_ERRORS) as error:
+        fail(error)
+
+
+@app.command()
+def show(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="One interface; all if left out.")
+    ] = None,
+    as_json: Json = False,
+    secrets: Annotated[
+        bool, typer.Option("--secrets", help="Print private and preshared keys too.")
+    ] = False,
+    watching: Annotated[
+        bool, typer.Option("--watch", "-w", help="Go on showing them, until ^C.")
+    ] = False,
+) -> None:
+    """Show running tunnels: peers, endpoints, handshakes, transfer, drops by reason."""
+    from tunnel.cli.show import print_status
+
+    names = [interface_name(name)] if name else json_socket.running_names()
+    if watching:
+        if not names:
+            fail("no tunnel is running on this host")
+        from tunnel.cli.watch import watch
+
+        with refusals_printed():
+            watch(names, Console(highlight=False), secrets=secrets)
+        return
+    statuses = []
+    for each in names:
+        try:
+            with TunnelClient(each) as client:
+                statuses.append(client.status(secrets=secrets))
+        except json_socket.ControlError as error:
+            # Without a name: one that is not up yet, ended meanwhile, or left its socket behind.
+            if name or error.code not in ("not_running", "state", "closed"):
+                fail(error)
+            if isinstance(error, json_socket.NotRunningError) and error.killed:
+                complain(f"tunnel: {error}")
+    if as_json:
+        typer.echo(json.dumps([status.to_json() for status in statuses], indent=2))
+        return
+    console = Console(highlight=False)
+    for place, status in enumerate(statuses):
+        if place:
+            console.print()
+        print_status(console, status)

@@ -1,0 +1,55 @@
+"""Which offloads are asked of the kernel: all, less what the conf or the environment switches off.
+
+TUNNEL_OFFLOADS_OFF is a list of names parted by commas: tso, uso (large frames from the TUN), gso,
+gro (batches of datagrams on the UDP sockets), or all. It also works for `tunnel-wg`, which has no
+conf of ours.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from tunnel.config.model import TunnelOptions
+from tunnel.errors import DaemonError
+from tunnel.io.tun import TSO, USO, TunOffload
+
+ENVIRONMENT_VARIABLE: Final = "TUNNEL_OFFLOADS_OFF"
+NAMES: Final = ("tso", "uso", "gso", "gro")
+
+
+class Offloads(NamedTuple):
+    """What to ask for; what the kernel lacks it refuses, and `Tun` and `Udp` go on without."""
+
+    tun: TunOffload
+    gso: bool
+    gro: bool
+
+
+def choose(
+    options: TunnelOptions | None = None, environment: Mapping[str, str] = os.environ
+) -> Offloads:
+    """The offloads that neither `options` nor `environment` switches off.
+
+    Raises DaemonError if the environment names one that does not exist.
+    """
+    options = options or TunnelOptions()
+    off = _switched_off(environment.get(ENVIRONMENT_VARIABLE, ""))
+    tun = TunOffload.CSUM
+    if options.use_tso and "tso" not in off:
+        tun |= TSO
+    if options.use_uso and "uso" not in off:
+        tun |= USO
+    return Offloads(tun, options.use_gso and "gso" not in off, options.use_gro and "gro" not in off)
+
+
+def _switched_off(text: str) -> frozenset[str]:
+    words = {word.strip().lower() for word in text.split(",")} - {""}
+    unknown = sorted(words - {*NAMES, "all"})
+    if unknown:
+        raise DaemonError(
+            f"{ENVIRONMENT_VARIABLE}: found {unknown[0]!r}, expected a list of "
+            f"{', '.join(NAMES)} or all, parted by commas; or leave it unset"
+        )
+    return frozenset(NAMES if "all" in words else words)
