@@ -57,7 +57,8 @@ def methods(daemon: Daemon) -> dict[str, json_socket.Method]:
     """The requests that have one answer."""
 
     async def status(params: dict[str, Any]) -> dict[str, Any]:
-        return daemon.status(secrets=params.get("secrets") is True).to_json()
+        secrets, paths = (params.get(key) is True for key in ("secrets", "paths"))
+        return daemon.status(secrets=secrets, paths=paths).to_json()
 
     async def down(params: dict[str, Any]) -> bool:
         daemon.stop()

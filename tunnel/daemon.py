@@ -42,6 +42,7 @@ from tunnel.io.errors import TunDeleted
 from tunnel.io.tun import Tun
 from tunnel.io.udp import Udp
 from tunnel.lock import hold
+from tunnel.metrics import Meter, serve_metrics
 from tunnel.names import Names
 from tunnel.notify import Notifier, Pulse
 from tunnel.observe import logs
@@ -73,6 +74,7 @@ class Daemon:
         self.feed = Feed()
         self._event_log = eventlog.EventLog()
         self.names = Names()
+        self.meter = Meter()
         self._new_engine: Engine | None = None
         self._applied: host.Applied | None = None
         self._around: surroundings.Surroundings | None = None
@@ -156,6 +158,8 @@ class Daemon:
                 udp.set_fwmark(around.mark)
                 await peers.apply(engine, self.config, endpoints)
                 async with self._host_state(around), trio.open_nursery() as nursery:
+                    # Before the first handshake: it must not be over before anyone can subscribe.
+                    await nursery.start(serve_metrics, self)
                     await nursery.start(self._carry, engine)
                     self.engine = engine
                     engine.settle()
@@ -264,16 +268,19 @@ class Daemon:
 
     # --- While it runs ---------------------------------------------------------------------------
 
-    def status(self, *, secrets: bool = False) -> TunnelStatus:
-        """What the tunnel looks like now. With `secrets`, private and preshared keys too.
+    def status(self, *, secrets: bool = False, paths: bool = False) -> TunnelStatus:
+        """What the tunnel looks like now. With `secrets`, private and preshared keys too; with
+        `paths`, path MTUs.
 
         Raises DaemonError while it is being set up or taken down.
         """
-        return take_status(self._running(), self.config, name=self.name, secrets=secrets)
+        return take_status(
+            self.running(), self.config, name=self.name, secrets=secrets, paths=paths
+        )
 
     async def plan_reload(self, new: TunnelConfig | None = None) -> reloading.Plan:
         """What `reload` would do. Raises one of SETUP_ERRORS when it would fail."""
-        engine = self._running()
+        engine = self.running()
         if self._applied is None or self._around is None:
             raise DaemonError(f"{self.name} is going down")
         wanted = new or await reloading.read(self.config.path, self.name)
@@ -294,7 +301,7 @@ class Daemon:
                 plan = await self.plan_reload(new)
                 assert self._applied is not None
                 self._applied = await reloading.carry_out(
-                    plan, self._running(), self._applied, self.names
+                    plan, self.running(), self._applied, self.names
                 )
             except SETUP_ERRORS as error:
                 log.error("not reloaded, everything stays as it was: %s", error)
@@ -317,13 +324,14 @@ class Daemon:
         Raises one of SETUP_ERRORS, and then the file is as it was.
         """
         async with self._changing:
-            return await self._save(self._running())
+            return await self._save(self.running())
 
     async def _save(self, engine: Engine) -> tuple[LineChange, ...]:
         mark = 0 if self._around is None else self._around.mark
         return await saving.save(engine, self.config, auto_mark=mark, names=self.names)
 
-    def _running(self) -> Engine:
+    def running(self) -> Engine:
+        """The engine. Raises DaemonError while there is none."""
         if self.engine is None:
             state = "going down" if self._stop.is_set() else "still being set up"
             raise DaemonError(f"{self.name} is {state}; try again in a moment")
@@ -331,7 +339,7 @@ class Daemon:
 
     def _settable(self) -> Engine:
         """What `wg` may look at and change: from PreUp on, as it could with wg-quick."""
-        return self._new_engine or self._running()
+        return self._new_engine or self.running()
 
     def _summary(self, engine: Engine) -> str:
         count = len(engine.interface.peers)
@@ -348,6 +356,7 @@ class Daemon:
         record = eventlog.record(event)
         if record is not None:
             kind, details = record
+            self.meter.handle_event(kind, details)
             self.feed.publish(kind, **details)
 
     async def _reload_on_signal(self) -> None:

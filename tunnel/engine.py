@@ -34,6 +34,7 @@ from tunnel.io.tun import READ_SIZE, Tun, TunOffload
 from tunnel.io.udp import FAMILIES, Udp
 from tunnel.io.udp_socket import RECEIVE_SIZE, SENT, Received
 from tunnel.observe.counters import Counters
+from tunnel.observe.load import Load
 from tunnel.observe.tracer import Tracer
 from tunnel.protocol import Datagram, Event, Interface, Seal
 from tunnel.protocol import Drop as ProtocolDrop
@@ -98,7 +99,7 @@ class Engine:
     device is gone. `mtu` (bytes of an inner packet) may be changed while it runs. `on_event` is
     called for every event of the protocol, from within the event loop; it must not block.
     `retry_endpoint` gives the endpoint to try after one that did not answer. `tracer`, if there is
-    one, is told of every packet; it may be set and unset at any time.
+    one, is told of every packet; it may be set and unset at any time. `load` counts batches.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class Engine:
             make_transport=self.datapath.session,
             retry_endpoint=retry_endpoint,
         )
+        self.load = Load()
         self._counters = Counters()
         self.tracer: Tracer | None = None
         self._on_event = on_event
@@ -171,6 +173,11 @@ class Engine:
         total.drop_all(self.tun.drops)
         total.drop_all(self.udp.drops)
         return total.drops
+
+    @property
+    def handshakes_waiting(self) -> int:
+        """Handshake messages received and not yet looked at."""
+        return len(self._handshake_queue)
 
     # --- Way out ---------------------------------------------------------------------------------
 
@@ -284,6 +291,7 @@ class Engine:
         if sealed.drops:
             self._counters.drop_all(sealed.drops)
         if sealed.packets:
+            self.load.sealed.add(sealed.packets)
             self.interface.handle_sent(
                 peer,
                 transport,
@@ -437,6 +445,7 @@ class Engine:
             self._counters.drop_all(opened.drops)
         if not opened.packets:
             return
+        self.load.opened.add(opened.packets)
         self.interface.handle_received(
             peer,
             transport,

@@ -177,7 +177,7 @@ def _not_live(old: TunnelConfig, new: TunnelConfig) -> Iterator[str]:
     """What differs and takes a new daemon, in words."""
     if old.interface.options != new.interface.options:
         yield (
-            "datapath and offloads are chosen when the tunnel comes up: "
+            "datapath, offloads and the place of metrics are chosen when the tunnel comes up: "
             f"tunnel down {new.name}, then up, to change them"
         )
     one, other = old.interface, new.interface

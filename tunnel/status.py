@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import os
+import time
 
 from tunnel.config import TunnelConfig
 from tunnel.engine import Engine, Peer
+from tunnel.io.path import path_mtu
 from tunnel.io.tun import TunOffload
 from tunnel.observe.status import PeerStatus, TunnelStatus
 
+MAX_PATHS = 64
+
 
 def take_status(
-    engine: Engine, config: TunnelConfig, *, name: str, secrets: bool = False
+    engine: Engine,
+    config: TunnelConfig,
+    *,
+    name: str,
+    secrets: bool = False,
+    paths: bool = False,
 ) -> TunnelStatus:
-    """What the tunnel looks like now. With `secrets`, private and preshared keys too."""
+    """What the tunnel looks like now.
+
+    With `secrets`, private and preshared keys too; with `paths`, the path MTU of the first
+    `MAX_PATHS` peers, each of which costs three system calls.
+    """
     protocol = engine.interface
     private, public = protocol.private_key, protocol.public_key
     return TunnelStatus(
@@ -28,13 +41,15 @@ def take_status(
         offloads=_offload_words(engine),
         pid=os.getpid(),
         peers=tuple(
-            _peer_status(engine, peer, secrets=secrets) for peer in protocol.peers.values()
+            _peer_status(engine, peer, secrets=secrets, path=paths and place < MAX_PATHS)
+            for place, peer in enumerate(protocol.peers.values())
         ),
         drops=engine.drops(),
+        cpu_seconds=time.process_time(),
     )
 
 
-def _peer_status(engine: Engine, peer: Peer, *, secrets: bool) -> PeerStatus:
+def _peer_status(engine: Engine, peer: Peer, *, secrets: bool, path: bool) -> PeerStatus:
     psk = peer.preshared_key
     return PeerStatus(
         public_key=peer.public_key.to_base64(),
@@ -46,6 +61,7 @@ def _peer_status(engine: Engine, peer: Peer, *, secrets: bool) -> PeerStatus:
         rx_bytes=peer.rx_bytes,
         tx_bytes=peer.tx_bytes,
         persistent_keepalive=peer.persistent_keepalive,
+        path_mtu=path_mtu(peer.endpoint, engine.udp.fwmark) if path and peer.endpoint else None,
     )
 
 

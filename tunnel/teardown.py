@@ -10,6 +10,7 @@ from tunnel.control import json_socket
 from tunnel.control.client import TunnelClient
 from tunnel.errors import AlreadyRunningError
 from tunnel.lock import hold
+from tunnel.metrics import socket_path as metrics_path
 
 ANSWER_TIME = 5.0
 """Seconds in which a daemon that holds its lock has to be heard on its control socket."""
@@ -26,10 +27,10 @@ def clean_up(name: str, *, patience: float = 0.0) -> bool:
     """
     with hold(name, patience=patience):
         found = host.remove(name)
-        path = json_socket.socket_path(name)
-        if path.exists():
-            path.unlink(missing_ok=True)
-            found = True
+        for path in (json_socket.socket_path(name), metrics_path(name)):
+            if path.exists():
+                path.unlink(missing_ok=True)
+                found = True
         if found:
             # Another program's tunnel of that name keeps its own, as long as it lives.
             with contextlib.suppress(OSError):

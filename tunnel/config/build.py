@@ -44,6 +44,7 @@ class Builder:
             udp_offload=self._scalar(group, "udpoffload", values.switch, True),
             udp_gso=self._scalar(group, "udpgso", values.switch, True),
             udp_gro=self._scalar(group, "udpgro", values.switch, True),
+            metrics=self._scalar(group, "metrics", values.metrics, "unix"),
         )
 
     def interface(self) -> InterfaceConfig | None:
@@ -114,6 +115,7 @@ class Builder:
             allowed_ips=allowed_ips,
             endpoint=endpoint,
             persistent_keepalive=keepalive,
+            friendly_name=group.friendly_name,
         )
 
     def _report(self, line: int, key: str, text: str, mistake: Mistake) -> None:

@@ -115,6 +115,8 @@ class Editor:
                 self._marked.add(token.line)
                 self.tunnel.add(token)
                 continue
+            if token.kind is Kind.FRIENDLY_NAME:
+                continue
             if token.kind is Kind.HEADER:
                 match token.name.lower():
                     case "[interface]":

@@ -41,6 +41,7 @@ _SPELLINGS: Final[dict[Section, tuple[str, ...]]] = {
         "UdpOffload",
         "UdpGso",
         "UdpGro",
+        "Metrics",
     ),
 }
 

@@ -14,6 +14,7 @@ __all__ = ["HOOKS", "Kind", "Token", "squeeze", "tokenize"]
 
 HOOKS: Final = frozenset({"preup", "postup", "predown", "postdown"})
 
+_FRIENDLY: Final = re.compile(r"\s*#\s*friendly_name\s*=", re.IGNORECASE)
 _MARKED: Final = re.compile(r"\s*#!\s*tunnel\b\s*:?", re.IGNORECASE)
 
 
@@ -26,6 +27,8 @@ class Kind(Enum):
     """`Key = value` under the header before it."""
     MARKED = auto()
     """`#! tunnel: Key = value`: an entry of [Tunnel] wherever it stands."""
+    FRIENDLY_NAME = auto()
+    """`# friendly_name = text`: a comment that exporters of metrics read."""
     NOISE = auto()
     """Text without `=`: a mistake."""
     BROKEN_MARK = auto()
@@ -33,7 +36,7 @@ class Kind(Enum):
 
 
 class Token(NamedTuple):
-    """One line that is neither empty nor a comment.
+    """One line that is neither empty nor a plain comment.
 
     `line` counts from 1; `name` is the key as written (without white space); the value is
     `text[start:end]` of that line, so that it can be replaced where it stands.
@@ -81,6 +84,9 @@ def _tokenize_line(number: int, line: str) -> Token | None:
         start = marked.end() + len(key) + 1
         hash_at = line.find("#", start)
         return _entry(Kind.MARKED, number, squeeze(key), line, start, hash_at)
+    friendly = _FRIENDLY.match(line)
+    if friendly is not None:
+        return _entry(Kind.FRIENDLY_NAME, number, "", line, friendly.end(), -1)
     content = squeeze(line.partition("#")[0])
     if not content:
         return None

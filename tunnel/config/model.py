@@ -17,7 +17,7 @@ from crypto.keys import PresharedKey, PrivateKey, PublicKey
 from tunnel.config.problems import Problem
 
 __all__ = ["AllowedIP", "EndpointConfig", "InterfaceConfig", "PeerConfig", "TunnelConfig"]
-__all__ += ["Datapath", "Modifier", "Table", "TunnelOptions"]
+__all__ += ["Datapath", "Metrics", "Modifier", "Table", "TunnelOptions"]
 
 Datapath = Literal["auto", "python", "native"]
 Modifier = Literal["", "+", "-"]
@@ -57,12 +57,17 @@ class EndpointConfig(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+Metrics = Literal["unix", "off"] | EndpointConfig
+
+
 @dataclass(frozen=True, slots=True)
 class TunnelOptions:
     """Our own options, from section [Tunnel] or from `#! tunnel: Key = value` lines.
 
     An offload is used if neither its own switch nor the one over it (`tun_offload` for the
     two of the TUN, `udp_offload` for the two of the socket) is off, and the kernel has it.
+
+    `metrics` is where they can be scraped: at a unix socket, at an address, or nowhere.
     """
 
     datapath: Datapath = "auto"
@@ -72,6 +77,7 @@ class TunnelOptions:
     udp_offload: bool = True
     udp_gso: bool = True
     udp_gro: bool = True
+    metrics: Metrics = "unix"
 
     @property
     def use_tso(self) -> bool:
@@ -125,7 +131,8 @@ class PeerConfig:
     """A section [Peer].
 
     `preshared_key` is None without one (all zeros count as none), `persistent_keepalive` is in
-    seconds, 0 means off.
+    seconds, 0 means off. `friendly_name` is that of a comment `# friendly_name = …` in the section,
+    as WireGuard exporters read it, for labels only.
     """
 
     public_key: PublicKey
@@ -134,6 +141,7 @@ class PeerConfig:
     allowed_ips: tuple[AllowedIP, ...] = ()
     endpoint: EndpointConfig | None = None
     persistent_keepalive: int = 0
+    friendly_name: str = field(default="", compare=False)
 
     @property
     def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:

@@ -94,6 +94,8 @@ def option_lines(options: TunnelOptions) -> Iterator[Line]:
     ):
         if not on:
             yield key, "off"
+    if options.metrics != "unix":
+        yield "Metrics", str(options.metrics)
 
 
 def peer_lines(peer: PeerConfig, *, inline: bool = False) -> Iterator[Line]:

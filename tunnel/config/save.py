@@ -20,7 +20,10 @@ from tunnel.config.problems import ConfigErrors, Mistake, Problem, Problems
 
 __all__ = ["LineChange", "line_changes", "merge", "save", "write"]
 
-_OPTIONS: Final = ("Datapath", "TunOffload", "TunTso", "TunUso", "UdpOffload", "UdpGso", "UdpGro")
+_OPTIONS: Final = (
+    *("Datapath", "TunOffload", "TunTso", "TunUso", "UdpOffload", "UdpGso", "UdpGro"),
+    "Metrics",
+)
 
 
 @dataclass(frozen=True, slots=True)

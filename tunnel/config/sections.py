@@ -22,12 +22,16 @@ class Value(NamedTuple):
 
 
 class Group:
-    """The entries of one section: key in lower case to its values in order."""
+    """The entries of one section: key in lower case to its values in order.
+
+    `friendly_name` is what a comment of it says.
+    """
 
     def __init__(self, section: Section, line: int | None) -> None:
         self.section = section
         self.line = line
         self.values: dict[str, list[Value]] = {}
+        self.friendly_name = ""
 
     def get(self, key: str) -> list[Value]:
         """Return the values of `key` in order, none if it is not there."""
@@ -53,6 +57,9 @@ def sort(tokens: list[Token], problems: Problems) -> Sections:
             case Kind.HEADER:
                 group = _open(token, sections, problems)
                 unknown = group is None
+            case Kind.FRIENDLY_NAME:
+                if group is not None:
+                    group.friendly_name = token.value
             case Kind.MARKED:
                 _place(token, sections.tunnel, problems)
             case Kind.ENTRY:

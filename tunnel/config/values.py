@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from crypto.keys import KeyFormatError, PresharedKey, PrivateKey, PublicKey
 from tunnel.config.lexer import squeeze
-from tunnel.config.model import AllowedIP, Datapath, EndpointConfig, Table
+from tunnel.config.model import AllowedIP, Datapath, EndpointConfig, Metrics, Table
 from tunnel.config.problems import Mistake, describe_secret, quote
 
 __all__ = ["MTU_MAX", "MTU_MIN", "MTU_MIN_IPV6"]
@@ -161,6 +161,22 @@ def datapath(text: str) -> Datapath:
     if choice is None:
         raise Mistake("auto, python or native", "leave the line out for auto")
     return choice
+
+
+def metrics(text: str) -> Metrics:
+    """Read where metrics are served. A host name would need a resolver before the tunnel is up."""
+    words: dict[str, Metrics] = {"unix": "unix", "off": "off"}
+    word = words.get(text.lower())
+    if word is not None:
+        return word
+    remedy = "leave the line out for unix; write an address as 127.0.0.1:9586 or [::1]:9586"
+    try:
+        found, _ = endpoint(text)
+    except Mistake:
+        raise Mistake("unix, off or ADDRESS:PORT", remedy) from None
+    if found.address is None:
+        raise Mistake("unix, off or ADDRESS:PORT, without host names", remedy)
+    return found
 
 
 def hook(text: str) -> str:

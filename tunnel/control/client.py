@@ -86,9 +86,9 @@ class TunnelClient(Client):
     def __enter__(self) -> Self:
         return self
 
-    def status(self, *, secrets: bool = False) -> TunnelStatus:
-        """The tunnel now. With `secrets`, private and preshared keys too."""
-        return TunnelStatus.from_json(self.call("status", secrets=secrets))
+    def status(self, *, secrets: bool = False, paths: bool = False) -> TunnelStatus:
+        """The tunnel now. With `secrets`, all keys too; with `paths`, path MTUs too."""
+        return TunnelStatus.from_json(self.call("status", secrets=secrets, paths=paths))
 
     def diff(self) -> Reloaded:
         """What `reload` would do. Changes nothing."""

@@ -12,25 +12,25 @@ class Drop(StrEnum):
     # seal and open: the IP packet itself
     TRUNCATED = "truncated"
     """A frame without room for the virtio header and one byte of packet."""
-    IP_VERSION = "ip-version"
+    IP_VERSION = "ip_version"
     """The first nibble is neither 4 nor 6."""
-    IP_LENGTH = "ip-length"
+    IP_LENGTH = "ip_length"
     """A header does not fit, or the packet's own length is more than there are bytes."""
 
     # seal: what the kernel asks for in the virtio header
-    GSO_TYPE = "gso-type"
+    GSO_TYPE = "gso_type"
     """An unknown kind of segmentation, or one that does not fit the packet."""
-    GSO_SIZE = "gso-size"
+    GSO_SIZE = "gso_size"
     """Segmentation into pieces of zero bytes."""
-    CHECKSUM_OFFSET = "checksum-offset"
+    CHECKSUM_OFFSET = "checksum_offset"
     """csum_start or csum_offset point outside the packet or not at its transport header."""
-    TOO_LONG = "too-long"
+    TOO_LONG = "too_long"
     """A packet which no UDP datagram can carry (MAX_PACKET)."""
-    TOO_MANY_SEGMENTS = "too-many-segments"
+    TOO_MANY_SEGMENTS = "too_many_segments"
     """One frame that would be sealed into more than SEAL_OUT_SIZE bytes."""
 
     # open: the transport message
-    COUNTER_LIMIT = "counter-limit"
+    COUNTER_LIMIT = "counter_limit"
     """A counter at or past the message limit of a session."""
     REPLAY = "replay"
     """A counter seen before, or too old for the window to tell."""

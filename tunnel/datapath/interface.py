@@ -42,7 +42,7 @@ REPLAY_WINDOW = 8_128
 SEAL_OUT_SIZE = 262_144
 """Bytes of `out` beyond `start` in which `seal` always makes progress.
 
-A frame that would need more (a 64 KiB frame of 40-byte segments) is dropped as too-many-segments.
+A frame that would need more (a 64 KiB frame of 40-byte segments) is dropped as too_many_segments.
 """
 OPEN_OUT_SIZE = 65_536
 """Bytes of `out` enough for `open` on any batch that one UDP receive can give."""
@@ -171,27 +171,27 @@ class Session(Protocol):
 
         Drops, in this order of checks (the first that applies is counted, once per frame):
             truncated           frame shorter than 11 bytes
-            ip-version          first nibble of the packet neither 4 nor 6
-            ip-length           IPv4: fewer than 20 bytes, IHL < 5, total length less than the
+            ip_version          first nibble of the packet neither 4 nor 6
+            ip_length           IPv4: fewer than 20 bytes, IHL < 5, total length less than the
                                 header or more than there is. IPv6: fewer than 40 bytes, 40 +
                                 payload length more than there is.
           gso_type NONE:
-            checksum-offset     NEEDS_CSUM and csum_start less than the IP header (IPv6: 40), or
+            checksum_offset     NEEDS_CSUM and csum_start less than the IP header (IPv6: 40), or
                                 csum_start + csum_offset + 2 more than the packet
-            too-long            packet longer than MAX_PACKET
+            too_long            packet longer than MAX_PACKET
           any other gso_type:
-            gso-type            (gso_type & 0x7f) none of TCPV4 1, TCPV6 4, UDP_L4 5; or TCPV4 on
+            gso_type            (gso_type & 0x7f) none of TCPV4 1, TCPV6 4, UDP_L4 5; or TCPV4 on
                                 IPv6, TCPV6 on IPv4
-            gso-size            gso_size zero
-            gso-type            no such transport header: another protocol, a fragment (IPv4: MF or
+            gso_size            gso_size zero
+            gso_type            no such transport header: another protocol, a fragment (IPv4: MF or
                                 offset not zero; IPv6: a fragment header), or extension headers
                                 (0, 43, 60: 8 + 8 n bytes; 51: 8 + 4 n) that run past the packet
-            ip-length           TCP: fewer than 20 bytes, data offset < 5 or past the packet.
+            ip_length           TCP: fewer than 20 bytes, data offset < 5 or past the packet.
                                 UDP: fewer than 8 bytes.
-            checksum-offset     NEEDS_CSUM not set, csum_start is not where the transport header
+            checksum_offset     NEEDS_CSUM not set, csum_start is not where the transport header
                                 begins, or csum_offset is not 16 (TCP) or 6 (UDP)
-            too-long            the first segment longer than MAX_PACKET
-            too-many-segments   more than SEAL_OUT_SIZE bytes of datagrams
+            too_long            the first segment longer than MAX_PACKET
+            too_many_segments   more than SEAL_OUT_SIZE bytes of datagrams
 
         Raises SessionExhausted if the message limit leaves no room for the first frame (after
         nothing was consumed; otherwise the call returns early and the next one raises), ValueError
@@ -226,12 +226,12 @@ class Session(Protocol):
         caller hands that one to the protocol, or to the session it belongs to, and calls again.
 
         Drops, in this order of checks (the first that applies is counted, once per datagram):
-            counter-limit   counter >= REJECT_AFTER_MESSAGES
+            counter_limit   counter >= REJECT_AFTER_MESSAGES
             replay          counter + REPLAY_WINDOW < greatest counter so far, or seen before
             authentication  the tag is wrong
           from here on the datagram counts in `packets`, and its counter is marked as seen (never
           before); an empty plaintext counts in `keepalives` and ends here
-            ip-version, ip-length   as in `seal`
+            ip_version, ip_length   as in `seal`
             ecn             outer_ecn is CE (3), the inner field is not-ECT (0)
         The packet is as long as its IP header says; the padding behind it is removed.
 

@@ -38,7 +38,7 @@ class Transport(NamedTuple):
 def length_untrusted(packet: bytes) -> int:
     """Return the length that the IP header claims, which is at most ``len(packet)``.
 
-    Raises PacketRefusedError: truncated, ip-version or ip-length.
+    Raises PacketRefusedError: truncated, ip_version or ip_length.
     """
     if not packet:
         raise PacketRefusedError(Drop.TRUNCATED)
@@ -73,7 +73,7 @@ def transport_untrusted(packet: bytes) -> Transport:
     """Find the transport header of a packet that `length_untrusted` accepted and that is trimmed.
 
     It begins inside the packet or right at its end.
-    Raises PacketRefusedError (gso-type) for a fragment and for extension headers that run past the
+    Raises PacketRefusedError (gso_type) for a fragment and for extension headers that run past the
     packet: such a packet has no transport header that one could segment by.
     """
     if packet[0] >> 4 == 4:

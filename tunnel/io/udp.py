@@ -198,6 +198,15 @@ class Udp:
                 drops[Drop.RECEIVE_QUEUE_FULL] += lost
         return drops
 
+    def queued(self) -> dict[str, int]:
+        """Memory the kernel holds for what waits, in bytes, by direction: `in` and `out`."""
+        waiting = {"in": 0, "out": 0}
+        for sock in self._sockets.values():
+            received, sent = sock.queued()
+            waiting["in"] += received
+            waiting["out"] += sent
+        return waiting
+
     def close(self) -> None:
         """Close the sockets; idempotent. Waiting tasks end with trio.ClosedResourceError."""
         self._closed = True

@@ -186,13 +186,20 @@ class UdpSocket:
 
     def queue_drops(self) -> int:
         """Return how many datagrams the kernel's receive queue of this socket had no room for."""
+        return self._memory()[kernel.SK_MEMINFO_DROPS]
+
+    def queued(self) -> tuple[int, int]:
+        """Return the memory, in bytes, of what waits to be received and to be sent."""
+        memory = self._memory()
+        return memory[kernel.SK_MEMINFO_RMEM_ALLOC], memory[kernel.SK_MEMINFO_WMEM_ALLOC]
+
+    def _memory(self) -> list[int]:
+        size = kernel.SK_MEMINFO_VARS
         try:
-            info = self.sock.getsockopt(
-                socket.SOL_SOCKET, kernel.SO_MEMINFO, 4 * kernel.SK_MEMINFO_VARS
-            )
+            info = self.sock.getsockopt(socket.SOL_SOCKET, kernel.SO_MEMINFO, 4 * size)
         except OSError:
-            return 0
-        return int(memoryview(info).cast("I")[kernel.SK_MEMINFO_DROPS])
+            return [0] * size
+        return memoryview(info).cast("I").tolist()
 
     # ----- send
 

@@ -13,6 +13,8 @@ class PeerStatus:
     Keys are base64 text. `preshared_key` is None unless secrets were asked for and one is set.
     `latest_handshake` is Unix time in seconds, 0.0 before the first. `rx_bytes` and `tx_bytes`
     count UDP payload, as `wg show` does. `persistent_keepalive` is in seconds, 0 for off.
+    `path_mtu` is the largest outer packet that the way to the endpoint takes, as far as the kernel
+    knows; None if that was not asked for or there is no way.
     """
 
     public_key: str
@@ -24,11 +26,15 @@ class PeerStatus:
     rx_bytes: int
     tx_bytes: int
     persistent_keepalive: int
+    path_mtu: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TunnelStatus:
-    """One interface at one moment. `private_key` is None unless secrets were asked for."""
+    """One interface at one moment. `private_key` is None unless secrets were asked for.
+
+    `cpu_seconds` is the time that the daemon has computed so far.
+    """
 
     name: str
     public_key: str | None
@@ -42,6 +48,7 @@ class TunnelStatus:
     pid: int
     peers: tuple[PeerStatus, ...]
     drops: dict[str, int]
+    cpu_seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """The snapshot as JSON-ready types."""

@@ -457,3 +457,32 @@ def test_a_hundred_thousand_networks_load_in_a_few_seconds() -> None:
     assert len(config.peers[0].networks) == 100_000
     # About 1.3 s here; the bound catches a quadratic step, not a busy machine.
     assert time.perf_counter() - started < 20
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("unix", "unix"),
+        ("OFF", "off"),
+        ("127.0.0.1:9586", "127.0.0.1:9586"),
+        ("[::1]:9586", "[::1]:9586"),
+    ],
+)
+def test_places_of_metrics(text: str, shown: str) -> None:
+    for spelling in (f"[Tunnel]\nMetrics = {text}\n", f"#! tunnel: Metrics = {text}\n"):
+        assert str(read(INTERFACE + spelling).interface.options.metrics) == shown
+
+
+@pytest.mark.parametrize("text", ["", "9586", "localhost:9586", "1.2.3.4", "/run/x"])
+def test_no_place_for_metrics(text: str) -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        read(f"{INTERFACE}[Tunnel]\nMetrics = {text}\n")
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.key) == (4, "Metrics")
+    assert "unix, off or ADDRESS:PORT" in problem.expected
+
+
+def test_friendly_names_are_those_of_comments() -> None:
+    config = read(f"# friendly_name = nobody\n{WITH_PEER}#friendly_name=the roof # of B\n")
+    assert config.peers[0].friendly_name == "the roof # of B"
+    assert config == read(WITH_PEER)

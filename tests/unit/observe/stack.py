@@ -138,7 +138,7 @@ class Stack:
             record["staged"] = True
         elif drop != "no_peer":
             record |= {"sealed_at": self.time, "index": 7, "session": 8}
-            if drop != "too-long":
+            if drop != "too_long":
                 batch = {"counter": counter, "packets": packets, "size": 128, "ecn": 0}
                 record |= {"batches": [batch], "endpoint": "192.0.2.2:51820"}
         self.joiner.add_record("out", record, self.time)

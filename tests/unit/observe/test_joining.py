@@ -187,7 +187,7 @@ def test_routing_that_refuses_without_a_word() -> None:
 
 @pytest.mark.parametrize(
     ("reason", "place"),
-    [("no_peer", "allowed IPs"), ("no_endpoint", "UDP send"), ("too-long", "seal")],
+    [("no_peer", "allowed IPs"), ("no_endpoint", "UDP send"), ("too_long", "seal")],
 )
 def test_drops_of_the_daemon_on_the_way_out(reason: str, place: str) -> None:
     stack = Stack()

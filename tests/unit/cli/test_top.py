@@ -1,0 +1,104 @@
+"""Rates out of looks, and the picture of them at several widths."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+
+import pytest
+from rich.console import Console
+
+from tests.unit.cli.test_show import STATUS
+from tunnel.cli.topview import History, age, picture, rate, sparkline
+from tunnel.observe.status import TunnelStatus
+
+
+def later(*, rx_bytes: int) -> TunnelStatus:
+    """STATUS with another counter of its peer."""
+    peer = dataclasses.replace(STATUS.peers[0], rx_bytes=rx_bytes)
+    return dataclasses.replace(STATUS, peers=(peer,))
+
+
+def shown(history: History, width: int, height: int | None = None) -> list[str]:
+    out = io.StringIO()
+    console = Console(file=out, width=width, highlight=False)
+    console.print(picture([STATUS], history, width, height, now=1075.4))
+    return out.getvalue().splitlines()
+
+
+def test_rates_are_those_between_two_looks() -> None:
+    history = History()
+    history.add([STATUS], 10.0)
+    history.add([later(rx_bytes=1536 + 1000)], 12.0)
+    assert list(history.received["wg0", "PEER="]) == [500.0]
+    assert list(history.sent["wg0", ""]) == [0.0]
+
+
+def test_a_new_daemon_counts_from_zero() -> None:
+    history = History()
+    history.add([STATUS], 10.0)
+    history.add([dataclasses.replace(later(rx_bytes=0), pid=43)], 11.0)
+    assert history.received == {}
+
+
+def test_drops_and_cpu_are_those_of_the_last_interval() -> None:
+    history = History()
+    history.add([STATUS], 10.0)
+    more = dataclasses.replace(STATUS, drops={"replay": 1, "no_peer": 15}, cpu_seconds=1.0)
+    history.add([more], 12.0)
+    assert history.new_drops["wg0"] == {"no_peer": 3}
+    assert history.cpu["wg0"] == 0.5
+
+
+def test_removed_peers_are_forgotten() -> None:
+    history = History()
+    history.add([STATUS], 1.0)
+    history.add([STATUS], 2.0)
+    history.add([dataclasses.replace(STATUS, peers=())], 3.0)
+    assert list(history.received) == [("wg0", "")]
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 100, 160])
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+    history = History()
+    for second in range(90):
+        history.add([later(rx_bytes=second * second * 1000)], float(second))
+    assert max(map(len, shown(history, width))) <= width
+
+
+def test_a_narrow_terminal_cuts_the_key_and_no_figure() -> None:
+    history = History()
+    history.add([STATUS], 1.0)
+    history.add([later(rx_bytes=100_000)], 2.0)
+    lines = shown(history, 72)
+    assert any(line.endswith("PATH MTU") for line in lines)
+    assert any("787.7 kbit/s" in line and "PEER=" in line for line in lines)
+
+
+@pytest.mark.parametrize("height", [8, 24])
+def test_many_peers_fit_the_screen(height: int) -> None:
+    peers = tuple(dataclasses.replace(STATUS.peers[0], public_key=f"{n}=") for n in range(1000))
+    out = io.StringIO()
+    console = Console(file=out, width=80)
+    many = dataclasses.replace(STATUS, peers=peers)
+    console.print(picture([many], History(), 80, height, now=1075.4))
+    lines = out.getvalue().splitlines()
+    assert len(lines) <= height
+    assert any("quieter peers" in line for line in lines)
+
+
+def test_words() -> None:
+    assert [rate(v) for v in (0, 100, 125_000, 1.25e9)] == [
+        "0 bit/s",
+        "800 bit/s",
+        "1.0 Mbit/s",
+        "10.0 Gbit/s",
+    ]
+    assert [age(v) for v in (-1, 59, 125, 12000, 400000)] == ["0s", "59s", "2m05s", "3h20m", "4d"]
+
+
+def test_sparkline() -> None:
+    assert sparkline([0, 1, 2, 4], 6) == "  ▁▃▅█"
+    assert sparkline([0, 0], 2) == "▁▁"
+    assert sparkline([1] * 9, 3) == "███"
+    assert sparkline([], 2) == "  "
