@@ -117,8 +117,8 @@ def test_program_of_another_user_is_refused(root: Path) -> None:
 
 
 def test_interpreter_in_a_home_folder_is_seen(root: Path) -> None:
-    make_program(root, "/root/.pyenv/bin/python3", "binary")
-    make_program(root, PROGRAM, "#!/root/.pyenv/bin/python3")
+    make_program(root, "/home/admin/python/bin/python3", "binary")
+    make_program(root, PROGRAM, "#!/home/admin/python/bin/python3")
     service.install(root, [PROGRAM])
     assert "ProtectHome=read-only" in (root / FOLDER / "tunnel@.service.d/home.conf").read_text()
 
