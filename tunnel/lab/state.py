@@ -8,6 +8,7 @@ outside of the namespace.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -94,6 +95,13 @@ def remove(state: LabState) -> None:
 
 def sweep() -> list[str]:
     """Remove what dead labs left behind and give back their IDs; live and kept ones stay."""
+    # Labs start side by side; each name is to be removed once.
+    with (state_directory() / ".sweep").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _sweep()
+
+
+def _sweep() -> list[str]:
     removed = []
     known = set()
     for state in read_all():
