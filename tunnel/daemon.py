@@ -36,7 +36,7 @@ from tunnel.answers import control_socket
 from tunnel.config import LineChange, TunnelConfig
 from tunnel.engine import Engine, boot_time
 from tunnel.errors import SETUP_ERRORS, AlreadyRunningError, DaemonError, unwrapped
-from tunnel.feed import Feed, watch_drops
+from tunnel.feed import Feed, watch_drops, watch_port
 from tunnel.following import follow_link
 from tunnel.io.errors import TunDeleted
 from tunnel.io.tun import Tun
@@ -165,6 +165,7 @@ class Daemon:
                     engine.settle()
                     nursery.start_soon(self.names.run, engine)
                     nursery.start_soon(watch_drops, self.feed, engine.drops)
+                    nursery.start_soon(watch_port, self.feed, udp)
                     await self._run_hooks("PostUp", interface.post_up)
                     self._is_up = True
                     log.info("%s is up, UDP port %d", self.name, udp.port)

@@ -10,6 +10,7 @@ from typing import Any
 
 import trio
 
+from tunnel.io.udp import Udp
 from tunnel.observe.events import TunnelEvent
 
 QUEUE = 256
@@ -133,3 +134,11 @@ async def watch_drops(feed: Feed, count: Callable[[], dict[str, int]]) -> None:
         new = {reason: packets for reason, packets in new.items() if packets > 0}
         if new:
             feed.publish("drops", new=new, total=now)
+
+
+async def watch_port(feed: Feed, udp: Udp) -> None:
+    """Tell subscribers when the UDP port has changed, whoever asked for it."""
+    new = udp.port
+    while True:
+        old, new = new, await udp.wait_moved(new)
+        feed.publish("port", old=old, new=new)

@@ -125,6 +125,13 @@ class TunnelClient(Client):
         """
         self.call("keys")
 
+    def subscribe_trace(self, filter_text: str) -> None:
+        """Turn this connection into the stream of records of the packets that FILTER lets through.
+
+        docs/control.md lists the fields of the events `out` and `in`.
+        """
+        self.call("trace", filter=filter_text)
+
     def has_unread(self) -> bool:
         """Whether events came together with the answer to a subscription.
 

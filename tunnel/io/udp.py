@@ -146,6 +146,16 @@ class Udp:
             except trio.ClosedResourceError:
                 self._check_open()
 
+    async def wait_moved(self, port: int) -> int:
+        """Wait until the sockets are on another port than `port`, and return it.
+
+        Raises trio.ClosedResourceError when they are closed.
+        """
+        while self.port == port:
+            self._check_open()
+            await self._replaced.wait()
+        return self.port
+
     def set_port(self, port: int) -> None:
         """Move both sockets to `port` (0: a random one).
 

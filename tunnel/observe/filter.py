@@ -1,4 +1,4 @@
-"""Which packets a trace follows: the FILTER of `tunnel trace`, as a predicate and for nftables.
+"""The FILTER of `tunnel trace` and `tunnel capture`, as a predicate and for nftables.
 
     FILTER     = primitive { "and" primitive }
     primitive  = "icmp" | ("tcp" | "udp") [ "port" NUMBER ] | "host" ADDRESS

@@ -17,7 +17,7 @@ __all__ = ["Pair", "begin_capture", "end_capture", "fields", "make_pair", "pair"
 def begin_capture(host: Host, *options: str) -> HostProcess:
     """`tunnel capture wg0` with options, once it captures."""
     process = host.popen([sys.executable, "-m", "tunnel", "capture", "wg0", *options])
-    process.wait_for_output("capturing wg0")
+    process.wait_for_output("^C ends it")
     return process
 
 

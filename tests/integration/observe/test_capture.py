@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -156,3 +157,72 @@ def test_a_ring_keeps_the_latest_files_each_with_the_keys(pair: Pair, tmp_path: 
         assert (tmp_path / name).stat().st_size < 1_100_000
         assert b"LOCAL_STATIC_PRIVATE_KEY" in (tmp_path / name).read_bytes()
         assert fields(tmp_path / name, "icmp", "frame.number")
+
+
+def test_a_filter_keeps_its_packets_and_the_datagrams_that_carried_them(
+    pair: Pair, tmp_path: Path
+) -> None:
+    a, b = pair.hosts
+    file = tmp_path / "some.pcapng"
+    capture = begin_capture(b, "icmp", "and", "host", "10.77.0.2", "-w", str(file), "--with-keys")
+    assert "capturing icmp and host 10.77.0.2 in wg0" in capture.log()
+    a.ping("fd77::2")
+    a.ping("10.77.0.2", count=3)
+    a.run(["bash", "-c", "echo something else > /dev/udp/fd77::2/9"], check=False)
+    end_capture(capture)
+    sealed = fields(file, "frame.interface_id == 1 && wg.type == 4", "icmp.type")
+    assert sealed == [["8"], ["0"]] * 3
+    assert fields(file, "frame.interface_id == 0", "icmp.type") == sealed
+    assert len(fields(file, "wg.type == 1 || wg.type == 2", "frame.number")) == 2
+
+
+@pytest.mark.foreign("iperf3")
+def test_a_filter_follows_packets_that_leave_as_batches(pair: Pair, tmp_path: Path) -> None:
+    a, b = pair.hosts
+    file = tmp_path / "batches.pcapng"
+    capture = begin_capture(a, "tcp", "port", "5201", "-w", str(file), "--with-keys")
+    pings = a.popen(["ping", "-q", "-c", "40", "-i", "0.02", pair.b.node.address()])
+    server = b.popen(["iperf3", "-s", "-1", "--forceflush"])
+    server.wait_for_output("Server listening")
+    a.run(["iperf3", "-c", pair.b.node.address(), "-n", "2M"])
+    assert pings.wait(10) == 0
+    end_capture(capture)
+    assert "records" not in capture.log()
+    assert set(map(tuple, fields(file, "frame.interface_id == 0", "ip.proto"))) == {("6",)}
+    sealed = fields(file, "frame.interface_id == 1 && wg.type == 4", "udp.length", "tcp.dstport")
+    assert len(sealed) > 500
+    # A ping is sealed into 136 bytes; of TCP, all could be decrypted.
+    assert {port for _, port in sealed} >= {"5201"}
+    assert "" not in {port for _, port in sealed}
+
+
+def test_it_follows_the_tunnel_to_another_port(pair: Pair, tmp_path: Path) -> None:
+    a, _ = pair.hosts
+    file = tmp_path / "moved.pcapng"
+    a.ping(pair.b.node.address())
+    capture = begin_capture(a, "-w", str(file))
+    a.ping(pair.b.node.address())
+    conf = pair.a.conf.read_text()
+    pair.a.conf.write_text(re.sub(r"ListenPort = \d+", "ListenPort = 4321", conf))
+    pair.a.tunnel("reload", str(pair.a.conf))
+    capture.wait_for_output("the UDP port is 4321 now, was 51820")
+    a.ping(pair.b.node.address())
+    end_capture(capture)
+    ports = fields(file, "wg.type == 4", "udp.srcport", "udp.dstport")
+    assert ports == [
+        ["51820", "51820"],
+        ["51820", "51820"],
+        ["4321", "51820"],
+        ["51820", "4321"],
+    ]
+
+
+def test_a_filter_that_cannot_be_understood_is_refused(pair: Pair, tmp_path: Path) -> None:
+    file = tmp_path / "none.pcapng"
+    ran = pair.hosts[0].run(
+        [sys.executable, "-m", "tunnel", "capture", "wg0", "tcp", "dport", "1", "-w", str(file)],
+        check=False,
+    )
+    assert ran.returncode == 2
+    assert "expected 'and' before 'dport'" in ran.stderr
+    assert not file.exists()
