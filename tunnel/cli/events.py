@@ -52,6 +52,8 @@ def _words(kind: str, of: Mapping[str, Any]) -> str | None:
             return f"dropped: {reasons} ({total} packets since the start)"
         case "reload":
             return _reload(of)
+        case "port":
+            return f"the UDP port is {of['new']} now, was {of['old']}"
         case "lost":
             return f"{of['count']} events were lost here: they came faster than they were read"
     return None

@@ -17,6 +17,7 @@ CHANGE = {"sign": "+", "subject": "route 10.0.0.0/8", "detail": ""}
     ("kind", "details", "words"),
     [
         ("up", {}, "the tunnel is up"),
+        ("port", {"old": 51820, "new": 4321}, "the UDP port is 4321 now, was 51820"),
         (
             "handshake",
             {**PEER, "outcome": "completed", "is_initiator": True, "round_trip": 0.0123},
