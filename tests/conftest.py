@@ -11,6 +11,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,12 @@ from tunnel.lab import Host, Lab, Link, state
 from tunnel.lab.host import NETNS_DIRECTORY
 
 MARK = "TUNNEL_TEST_SESSION"
+
+
+def pytest_configure() -> None:
+    # A shell starts what it puts into the background with SIGINT ignored, and that is inherited;
+    # tests that end something as ^C does must find it as it is in a foreground.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @cache
