@@ -50,6 +50,8 @@ DRAIN_BYTES = 1 << 19
 than a millisecond."""
 READ_COST = 1 << 14
 """What any read takes off `DRAIN_BYTES` besides its bytes: as much time as these."""
+MAX_FRAMES = DRAIN_BYTES // READ_COST
+"""Frames read in one go at most; more than that no budget allows."""
 
 ARENA_SIZE = 4 * READ_SIZE
 """Frames read before they are sealed: small ones are sealed together, four of 64 KiB fit."""
@@ -184,24 +186,33 @@ class Engine:
     async def _pump_tun(self) -> None:
         arena = bytearray(ARENA_SIZE)
         view = memoryview(arena)
+        alone = True
         while True:
             await self.tun.wait_readable()
             budget = DRAIN_BYTES
+            # Where frames come one by one, the first is not kept waiting for a look at the next.
+            most = 1 if alone else MAX_FRAMES
+            frames = 0
             while budget > 0:
-                runs, count, taken = self._read_frames(view, budget)
+                runs, count, taken = self._read_frames(view, budget, most)
+                if not count:
+                    break
                 now = boot_time()
                 for peer, spans in runs:
                     await self._send_frames(peer, view, spans, now)
                 self._drain_outputs(now)
-                # One frame and no more: the next is some time off, so nothing is read in vain.
-                if count < 2:
+                frames += count
+                # One frame where many were asked for: the next is some time off.
+                if count == 1 < most:
                     break
                 budget -= taken
+                most = MAX_FRAMES
+            alone = frames < 2
 
     def _read_frames(
-        self, view: memoryview, budget: int
+        self, view: memoryview, budget: int, most: int
     ) -> tuple[list[tuple[Peer, list[tuple[int, int]]]], int, int]:
-        """Read what fits the arena, until `budget` is used up.
+        """Read what fits the arena, `most` frames, until `budget` is used up.
 
         Runs of frames to one peer each; how many frames; how much of the budget they took.
         """
@@ -209,7 +220,7 @@ class Engine:
         runs: list[tuple[Peer, list[tuple[int, int]]]] = []
         latest: Peer | None = None
         start = count = taken = 0
-        while taken < budget and start <= ARENA_ROOM:
+        while taken < budget and count < most and start <= ARENA_ROOM:
             length = read(view, start)
             if not length:
                 break
