@@ -9,11 +9,12 @@ PYTEST_ARGS ?=
 # Without cargo these do not matter; with it, the compiled datapath is built from them.
 CRATE := $(wildcard tunnel/datapath/native/Cargo.* tunnel/datapath/native/src/*.rs)
 
-.PHONY: help lab test setup lint wheel fuzz clean
+.PHONY: help lab test matrix setup lint wheel fuzz clean
 
 help:
 	@echo "make lab    two hosts and a real encrypted tunnel on this machine, explained"
 	@echo "make test   the whole suite (as root: everything; else what needs no root)"
+	@echo "make matrix everything that carries packets, with both datapaths and each offload off (2 h)"
 	@echo "make lint   style, types and format"
 	@echo "make wheel  an abi3 wheel in dist/, with the compiled datapath if cargo is here"
 	@echo "make fuzz   twenty minutes of hostile input for both datapaths"
@@ -26,6 +27,15 @@ lab: $(STAMP)
 test: $(STAMP)
 	@tests/setup/packages.sh $(PROGRAMS) $(TEST_PROGRAMS)
 	@$(PYTHON) -m pytest -n 4 --dist worksteal $(PYTEST_ARGS)
+
+# Each of them in turn, so that a failure names what it belongs to.
+matrix: $(STAMP)
+	@tests/setup/packages.sh $(PROGRAMS) $(TEST_PROGRAMS)
+	@set -e; for datapath in native python; do for off in none tso uso gso gro all; do \
+		echo "== datapath $$datapath, offloads off: $$off"; \
+		TUNNEL_DATAPATH=$$datapath TUNNEL_OFFLOADS_OFF=$${off#none} \
+			$(PYTHON) -m pytest -q -n 4 --dist worksteal $(PYTEST_ARGS) tests/integration tests/interop; \
+	done; done
 
 setup: $(STAMP)
 
