@@ -20,21 +20,27 @@ def run_hooks(
     interface: str,
     log: Callable[[str], None],
     *,
+    first: int = 1,
     netns: Path | str | None = None,
 ) -> None:
     """Run the commands one after the other, `%i` in them replaced by the interface's name.
 
-    `kind` is the key in the conf ("PostUp"); every line they print is given to `log`. Raises
-    HostError at the first that fails; those after it are not run.
+    `kind` is the key in the conf ("PostUp"); every command, and every line they print, is given to
+    `log`. Raises HostError at the first that fails; those after it are not run. The error has the
+    command's number, counted from `first`, and not its text, which may hold a key.
     """
     with inside(netns):
-        for command in commands:
+        for number, command in enumerate(commands, first):
+            subject = f"{kind} number {number}"
             text = command.replace("%i", interface)
             log(f"{kind}: {text}")
-            code = _run(text, log)
+            try:
+                code = _run(text, log)
+            except OSError as error:
+                raise HostError.from_errno("run", subject, error.errno or 0) from error
             if code != 0:
                 how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
-                raise HostError("run", f"{kind} = {text}", how, f"run it by hand, or mend {kind}")
+                raise HostError("run", subject, how, f"run it by hand, or mend {kind}")
 
 
 def check_hook_source(path: Path) -> None:
@@ -62,16 +68,12 @@ def check_hook_source(path: Path) -> None:
 
 def _run(command: str, log: Callable[[str], None]) -> int:
     shell = shutil.which("bash") or "/bin/sh"
-    try:
-        process = subprocess.Popen(
-            [shell, "-c", command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-    except OSError as error:
-        raise HostError.from_errno("run", command, error.errno or 0) from error
-    with process:
+    with subprocess.Popen(
+        [shell, "-c", command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
         if process.stdout is not None:
             _follow(process.pid, process.stdout.fileno(), log)
         return process.wait()

@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TextIO
@@ -43,18 +43,33 @@ _NAMED_KEY = re.compile(
 
 _ANY_KEY = re.compile(r"[A-Za-z0-9+/]{43}=|[0-9A-Fa-f]{64}")
 
+# Without its `=`, as when a shell puts that elsewhere, a key must be a word of its own: there are
+# paths of that length.
+_KEY_WORD = re.compile(
+    _ANY_KEY.pattern + r"|(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048](?![A-Za-z0-9+/])"
+)
+
 _MAX_SECRETS = 65_536
-"""Keys remembered; programs that change preshared keys every minute must not fill the memory."""
+"""Keys remembered of a kind; programs that change them every minute must not fill the memory."""
 
-_secrets: dict[bytes, None] = {}
+# Apart, so that however many preshared keys there are, the interface's own key stays.
+_private: dict[bytes, None] = {}
+_preshared: dict[bytes, None] = {}
 
 
-def hide(secrets: Iterable[bytes]) -> None:
-    """Never let these keys (32 bytes each) into the log of this process, as base64 or as hex."""
+def hide(secrets: Iterable[bytes], *, private: bool = False) -> None:
+    """Never let these keys (32 bytes each) into the log of this process, as base64 or as hex.
+
+    With `private` they are private keys, else preshared ones. Of each kind the last 65,536 told
+    are remembered.
+    """
+    known = _private if private else _preshared
     for secret in secrets:
-        _secrets[bytes(secret)] = None
-        if len(_secrets) > _MAX_SECRETS:
-            del _secrets[next(iter(_secrets))]
+        key = bytes(secret)
+        known.pop(key, None)
+        known[key] = None
+        if len(known) > _MAX_SECRETS:
+            del known[next(iter(known))]
 
 
 def printable(text: str) -> str:
@@ -81,10 +96,24 @@ def redact(text: str) -> str:
     return _NAMED_KEY.sub(rf"\g<1>{HIDDEN}", text)
 
 
+def redact_keys(text: str, public: Container[bytes]) -> str:
+    """`text` with all hidden that looks like a key, but for the `public` ones (32 bytes each).
+
+    For what others wrote, such as a shell command: nothing there tells one kind from another.
+    """
+    return _KEY_WORD.sub(lambda match: match[0] if _key_in(match) in public else HIDDEN, text)
+
+
 def _hidden_if_secret(match: re.Match[str]) -> str:
+    key = _key_in(match)
+    return HIDDEN if key in _private or key in _preshared else match[0]
+
+
+def _key_in(match: re.Match[str]) -> bytes:
     found = match[0]
-    key = binascii.a2b_base64(found) if found[-1] == "=" else bytes.fromhex(found)
-    return HIDDEN if key in _secrets else found
+    if len(found) == 64:
+        return bytes.fromhex(found)
+    return binascii.a2b_base64(found if found[-1] == "=" else f"{found}=")
 
 
 class LineFormatter(logging.Formatter):
