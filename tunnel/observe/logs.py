@@ -9,16 +9,21 @@ and key material is hidden even if somebody hands it to the log by mistake.
 from __future__ import annotations
 
 import binascii
+import contextlib
 import json
 import logging
 import os
 import re
+import stat
 import sys
 import time
 from collections.abc import Container, Iterable, Mapping
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TextIO
+
+from tunnel.observe.logwriter import WriterHandler
 
 LOG_BYTES = 1 << 20
 """Size at which a log file becomes NAME.log.1, and the one before it goes."""
@@ -217,13 +222,43 @@ def log_to_stream(
         formatter = JournalFormatter()
     else:
         formatter = HumanFormatter(colours=stream.isatty() and "NO_COLOR" not in os.environ)
-    _install(logging.StreamHandler(stream), formatter, verbose=verbose)
+    _install(_stream_handler(stream), formatter, verbose=verbose)
 
 
 def log_to_file(path: Path, *, verbose: bool = False, as_json: bool = False) -> None:
-    """Log to `path`, kept below LOG_BYTES, with one older file beside it."""
-    handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
+    """Log to `path`, kept below LOG_BYTES, with one older file beside it; for the owner only."""
+    handler = _PrivateFileHandler(path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
     _install(handler, JsonFormatter() if as_json else HumanFormatter(), verbose=verbose)
+
+
+def flush() -> None:
+    """Wait until all that was logged is written, unless its reader is stuck."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+
+
+class _PrivateFileHandler(RotatingFileHandler):
+    """Whatever the umask: a log has endpoints, commands and what they print."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=_opener)
+
+
+def _opener(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    # It may be there already, from a time when it was for everybody.
+    with contextlib.suppress(OSError):
+        os.fchmod(descriptor, 0o600)
+    return descriptor
+
+
+def _stream_handler(stream: TextIO) -> logging.Handler:
+    try:
+        descriptor = stream.fileno()
+        has_reader = not stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except (OSError, ValueError):
+        has_reader = False
+    return WriterHandler(descriptor) if has_reader else logging.StreamHandler(stream)
 
 
 def _install(handler: logging.Handler, formatter: LineFormatter, *, verbose: bool) -> None:
