@@ -85,14 +85,14 @@ def check_hook_source(path: Path, status: os.stat_result | None = None) -> None:
 def _refuse_writable(conf: Path, place: Path, status: os.stat_result) -> None:
     mode = status.st_mode
     open_to_others = mode & (stat.S_IWGRP | stat.S_IWOTH)
-    # The mode of a link is of no meaning.
-    harmless = stat.S_ISLNK(mode) or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX)
+    is_link = stat.S_ISLNK(mode)  # and then its mode is of no meaning
+    harmless = is_link or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX)
     if status.st_uid not in (0, os.geteuid()) or (open_to_others and not harmless):
         raise HostError(
             "run hooks of",
             str(conf),
             f"others can write {place}",
-            f"chmod go-w {place}; chown -h root {place}",
+            f"chown -h root {place}" if is_link else f"chmod go-w {place}; chown root {place}",
         )
 
 

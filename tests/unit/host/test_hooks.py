@@ -198,8 +198,9 @@ def test_what_belongs_to_others_does_not_count_as_ours(conf: Path, tmp_path: Pat
     link.symlink_to(conf)
     check(link)
     os.chown(link, 1234, 1234, follow_symlinks=False)
-    with pytest.raises(HostError, match=f"others can write {link}"):
+    with pytest.raises(HostError, match=f"others can write {link}") as caught:
         check(link)
+    assert caught.value.remedy == f"chown -h root {link}"
     os.chown(conf, 1234, 1234)
     with pytest.raises(HostError, match="others can write"):
         check(conf)
