@@ -18,6 +18,7 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import trio
 
@@ -45,7 +46,6 @@ from tunnel.lock import hold
 from tunnel.metrics import Meter, serve_metrics
 from tunnel.names import Names
 from tunnel.notify import Notifier, Pulse
-from tunnel.observe import logs
 from tunnel.observe.status import TunnelStatus
 from tunnel.protocol import Event
 from tunnel.status import take_status
@@ -130,7 +130,7 @@ class Daemon:
 
     async def _live(self, ready: Callable[[], None]) -> None:
         interface = self.config.interface
-        logs.hide(options.secrets(self.config))
+        options.hide_secrets(self.config)
         reloading.check_hooks(self.config)
         await self._refuse_existing()
         found = await self.names.resolve(self.config.peers)
@@ -189,9 +189,12 @@ class Daemon:
                 f"take it down first (tunnel down {self.name}, or ip link delete {self.name})"
             )
 
-    async def _run_hooks(self, kind: str, commands: tuple[str, ...]) -> None:
+    async def _run_hooks(self, kind: str, commands: tuple[str, ...], first: int = 1) -> None:
         if commands:
-            await trio.to_thread.run_sync(host.run_hooks, kind, commands, self.name, log.info)
+            log_line = options.hook_log(self.config)
+            await trio.to_thread.run_sync(
+                partial(host.run_hooks, kind, commands, self.name, log_line, first=first)
+            )
 
     @contextlib.asynccontextmanager
     async def _host_state(self, around: surroundings.Surroundings) -> AsyncIterator[None]:
@@ -261,9 +264,9 @@ class Daemon:
 
     async def _run_down_hooks(self, kind: str, commands: tuple[str, ...]) -> None:
         with trio.CancelScope(shield=True):
-            for command in commands:
+            for number, command in enumerate(commands, 1):
                 try:
-                    await self._run_hooks(kind, (command,))
+                    await self._run_hooks(kind, (command,), number)
                 except host.HostError as error:
                     log.error("%s; going down all the same", error)
 
@@ -285,7 +288,7 @@ class Daemon:
         if self._applied is None or self._around is None:
             raise DaemonError(f"{self.name} is going down")
         wanted = new or await reloading.read(self.config.path, self.name)
-        logs.hide(options.secrets(wanted))
+        options.hide_secrets(wanted)
         return await reloading.plan(
             engine, self.config, wanted, self._applied, self._around.slot, self.names
         )

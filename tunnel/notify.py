@@ -15,7 +15,7 @@ from collections.abc import Callable, MutableMapping
 
 import trio
 
-from tunnel.observe.logs import printable
+from tunnel.observe.logs import printable, redact
 
 log = logging.getLogger("tunnel")
 
@@ -132,4 +132,5 @@ class Pulse:
 
 
 def _status(text: str) -> tuple[str, ...]:
-    return (f"STATUS={printable(text)[:MAX_STATUS]}",) if text else ()
+    # Every user of the machine may read it.
+    return (f"STATUS={printable(redact(text))[:MAX_STATUS]}",) if text else ()

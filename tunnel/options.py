@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable
 
 from tunnel import datapath
 from tunnel.config import TunnelConfig
+from tunnel.observe import logs
 
 log = logging.getLogger("tunnel")
 
 
-def secrets(config: TunnelConfig) -> Iterator[bytes]:
-    """The keys of the conf that no log may ever have, 32 bytes each."""
-    yield bytes(config.interface.private_key)
-    for peer in config.peers:
-        if peer.preshared_key is not None:
-            yield bytes(peer.preshared_key)
+def hide_secrets(config: TunnelConfig) -> None:
+    """Keep the keys of the conf out of every log from now on."""
+    logs.hide([bytes(config.interface.private_key)], private=True)
+    logs.hide(bytes(peer.preshared_key) for peer in config.peers if peer.preshared_key is not None)
+
+
+def hook_log(config: TunnelConfig) -> Callable[[str], None]:
+    """Logs a line of a hook, its command or its output, with no keys but the public ones we know.
+
+    May be called by any thread.
+    """
+    public = {bytes(peer.public_key) for peer in config.peers}
+    public.add(bytes(config.interface.private_key.public_key()))
+    return lambda line: log.info("%s", logs.redact_keys(line, public))
 
 
 def load_datapath(config: TunnelConfig) -> datapath.Datapath:

@@ -140,7 +140,7 @@ def check_hooks(config: TunnelConfig) -> None:
     interface = config.interface
     hooks = (interface.pre_up, interface.post_up, interface.pre_down, interface.post_down)
     if any(hooks) and config.path is not None:
-        host.check_hook_source(config.path)
+        host.check_hook_source(config.path, config.status)
 
 
 def _socket_changes(engine: Engine, port: int, mark: int) -> Iterator[Change]:

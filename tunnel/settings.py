@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import trio
 
@@ -41,7 +41,7 @@ async def apply(engine: Engine, changes: Sequence[DeviceChange]) -> None:
     Cancellation does not come in between: there is the old configuration or the new one. The
     caller sees to it that nobody else changes the engine meanwhile.
     """
-    logs.hide(_secrets(changes))
+    _hide_secrets(changes)
     steps = _Steps(engine)
     with trio.CancelScope(shield=True):
         steps.apply_to_sockets(changes)
@@ -49,12 +49,12 @@ async def apply(engine: Engine, changes: Sequence[DeviceChange]) -> None:
     engine.settle()
 
 
-def _secrets(changes: Sequence[DeviceChange]) -> Iterator[bytes]:
+def _hide_secrets(changes: Sequence[DeviceChange]) -> None:
     for change in changes:
         if isinstance(change, SetPrivateKey) and change.key is not None:
-            yield bytes(change.key)
+            logs.hide([bytes(change.key)], private=True)
         elif isinstance(change, PeerChange) and change.preshared_key is not None:
-            yield bytes(change.preshared_key)
+            logs.hide([bytes(change.preshared_key)])
 
 
 class _Steps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import secrets
 import socket
@@ -14,6 +15,7 @@ import trio
 import trio.testing
 
 from tunnel.notify import MAX_STATUS, STUCK_AFTER, Notifier, Pulse
+from tunnel.observe import logs
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -50,6 +52,16 @@ def test_every_message_as_sd_notify_has_it(manager: tuple[str, socket.socket]) -
     listener.setblocking(False)
     with pytest.raises(BlockingIOError):
         listener.recv(1)
+
+
+def test_no_key_is_told_to_everybody(manager: tuple[str, socket.socket]) -> None:
+    """`systemctl status` is for every user of the machine."""
+    name, listener = manager
+    key = base64.b64encode(bytes(range(32))).decode()
+    known = base64.b64encode(bytes(range(1, 33))).decode()
+    logs.hide([bytes(range(1, 33))])
+    Notifier(name).status(f"no good: PrivateKey = {key}, and {known} neither")
+    assert listener.recv(4096) == b"STATUS=no good: PrivateKey = (hidden), and (hidden) neither"
 
 
 def test_the_environment_is_taken_and_not_inherited() -> None:

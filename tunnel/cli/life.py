@@ -106,7 +106,11 @@ def _serve(config: TunnelConfig, readiness: background.Readiness, *, print_failu
     with readiness:
         try:
             running = daemon.Daemon(config, notifier=notifier)
-            trio.run(lambda: running.run(ready=ready, handle_signals=True))
+            try:
+                trio.run(lambda: running.run(ready=ready, handle_signals=True))
+            finally:
+                # Before whatever else is said of the end.
+                logs.flush()
         except daemon.SETUP_ERRORS as error:
             notifier.status(str(error))
             readiness.failed(str(error))

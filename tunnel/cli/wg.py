@@ -75,7 +75,11 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         avoid_pauses()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
-    trio.run(wg_daemon.run, parts, ready)
+    try:
+        trio.run(wg_daemon.run, parts, ready)
+    finally:
+        # Before Python tells of an error.
+        logs.flush()
     return 0
 
 

@@ -5,7 +5,6 @@
 """
 
 from crypto.keys import KeyFormatError, PresharedKey, PrivateKey, PublicKey
-from tunnel.config.files import is_protected
 from tunnel.config.model import (
     AllowedIP,
     EndpointConfig,
@@ -36,7 +35,6 @@ __all__ = [
     "TunnelOptions",
     "dump",
     "find",
-    "is_protected",
     "load",
     "merge",
     "parse",

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from tunnel.config.problems import Mistake
 
-__all__ = ["CONF_LIMIT", "FileContent", "is_protected", "others_may", "read"]
+__all__ = ["CONF_LIMIT", "FileContent", "others_may", "read"]
 
 CONF_LIMIT: Final = 64 * 1024 * 1024
 """Bytes of the largest conf read: two million networks. Beyond it the name is wrong."""
@@ -81,24 +81,3 @@ def others_may(path: Path, status: os.stat_result, mask: int = 0o007) -> bool:
     except OSError:
         return False
     return bool(status.st_mode & folder.st_mode & mask)
-
-
-def is_protected(path: Path) -> bool:
-    """Whether nobody but root and the current user can change what the conf says.
-
-    Hooks run as root, so they run only from files of which this holds: file and folder belong
-    to root or to us, and group and others may write neither (a sticky folder, as /tmp, lets
-    others add files but not replace ours). False too if the file cannot be looked at.
-    """
-    owners = {0, os.geteuid()}
-    try:
-        real = path.resolve(strict=True)
-        file = os.stat(real)
-        folder = os.stat(real.parent)
-    except (OSError, RuntimeError):
-        return False
-    if file.st_uid not in owners or folder.st_uid not in owners:
-        return False
-    if file.st_mode & 0o022:
-        return False
-    return not folder.st_mode & 0o022 or bool(folder.st_mode & stat.S_ISVTX)

@@ -1,5 +1,6 @@
 """What a conf says, as values that cannot change. Reading is parser.py's, writing render.py's."""
 
+import os
 from dataclasses import dataclass, field
 from ipaddress import (
     AddressValueError,
@@ -159,11 +160,13 @@ class PeerConfig:
 class TunnelConfig:
     """A whole conf. Two are equal if they mean the same, wherever they were read from.
 
-    `name` is the interface's, `path` the file (None for text), `warnings` what is doubtful.
+    `name` is the interface's, `path` the file (None for text), `status` that of the file as it was
+    read, `warnings` what is doubtful.
     """
 
     name: str
     interface: InterfaceConfig
     peers: tuple[PeerConfig, ...] = ()
     path: Path | None = field(default=None, compare=False)
+    status: os.stat_result | None = field(default=None, compare=False, repr=False)
     warnings: tuple[Problem, ...] = field(default=(), compare=False, repr=False)

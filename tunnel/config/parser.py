@@ -111,4 +111,4 @@ def _read(
     if interface is None:
         # A missing key was reported above; this states it to the type checker.
         raise ConfigErrors(problems.errors)
-    return TunnelConfig(name, interface, bare_peers, path, problems.all_warnings())
+    return TunnelConfig(name, interface, bare_peers, path, status, problems.all_warnings())

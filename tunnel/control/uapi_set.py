@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import re
 import socket
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -28,11 +29,16 @@ MAX_LINE: Final = 1024
 
 _NO_KEY: Final = "0" * 64
 
+_NAME: Final = re.compile("[a-z_]{1,32}")
+
 _K = TypeVar("_K", PrivateKey, PublicKey, PresharedKey)
 
 
 class UapiError(Exception):
-    """A request that cannot be granted. `errno` is the positive number that goes back."""
+    """A request that cannot be granted. `errno` is the positive number that goes back.
+
+    The text is logged, so it quotes no value: a key may stand where none belongs.
+    """
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -71,12 +77,12 @@ class SetParser:
         if self._peer is not None and key != "public_key":
             reader = _PEER_KEYS.get(key)
             if reader is None:
-                raise UapiError(errno.EINVAL, f"no key of a peer: {key!r}")
+                raise UapiError(errno.EINVAL, f"no key of a peer{_named(key)}")
             reader(self._peer, value)
             return
         read = self._keys.get(key)
         if read is None:
-            raise UapiError(errno.EINVAL, f"no key of a device: {key!r}")
+            raise UapiError(errno.EINVAL, f"no key of a device{_named(key)}")
         read(value)
 
     def _private_key(self, value: str) -> None:
@@ -124,8 +130,8 @@ def _endpoint(peer: PeerChange, value: str) -> None:
             )
         else:
             peer.endpoint = Endpoint(ipaddress.IPv4Address(host).packed, number)
-    except (ValueError, OSError) as error:
-        raise UapiError(errno.EINVAL, f"no endpoint, address:port: {error}") from None
+    except (ValueError, OSError):
+        raise UapiError(errno.EINVAL, "no endpoint, address:port") from None
 
 
 def _scope_id(scope: str) -> int:
@@ -175,6 +181,10 @@ _PEER_KEYS: Final[dict[str, Callable[[PeerChange, str], None]]] = {
     "allowed_ip": _allowed_ip,
     "protocol_version": _protocol_version,
 }
+
+
+def _named(key: str) -> str:
+    return f": {key!r}" if _NAME.fullmatch(key) else ""
 
 
 def _number(text: str, largest: int) -> int:

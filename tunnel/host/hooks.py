@@ -1,17 +1,33 @@
 """PreUp, PostUp, PreDown and PostDown: commands of the conf, run in a shell as wg-quick(8) does."""
 
+from __future__ import annotations
+
+import errno
+import fcntl
 import os
 import selectors
 import shutil
 import stat
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from io import FileIO
 from pathlib import Path
 
 from tunnel.host.errors import HostError
 from tunnel.host.namespaces import inside
 
+BACKGROUND_RATE = 16384
+"""Bytes a second that are read of what a hook leaves in the background; a flood must not fill the
+log, nor take the time that packets need. Whoever prints more waits.
+"""
+
 _CHUNK = 65536
+
+_MAX_LINKS = 40
+"""Symbolic links in a row, as many as the kernel follows."""
 
 
 def run_hooks(
@@ -20,96 +36,166 @@ def run_hooks(
     interface: str,
     log: Callable[[str], None],
     *,
+    first: int = 1,
     netns: Path | str | None = None,
 ) -> None:
     """Run the commands one after the other, `%i` in them replaced by the interface's name.
 
-    `kind` is the key in the conf ("PostUp"); every line they print is given to `log`. Raises
-    HostError at the first that fails; those after it are not run.
+    `kind` is the key in the conf ("PostUp"); every command, and every line they print, is given to
+    `log`. Raises HostError at the first that fails; those after it are not run. The error has the
+    command's number, counted from `first`, and not its text, which may hold a key.
     """
     with inside(netns):
-        for command in commands:
+        for number, command in enumerate(commands, first):
+            subject = f"{kind} number {number}"
             text = command.replace("%i", interface)
             log(f"{kind}: {text}")
-            code = _run(text, log)
+            try:
+                code = _run(text, log)
+            except OSError as error:
+                raise HostError.from_errno("run", subject, error.errno or 0) from error
             if code != 0:
                 how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
-                raise HostError("run", f"{kind} = {text}", how, f"run it by hand, or mend {kind}")
+                raise HostError("run", subject, how, f"run it by hand, or mend {kind}")
 
 
-def check_hook_source(path: Path) -> None:
+def check_hook_source(path: Path, status: os.stat_result | None = None) -> None:
     """Raise HostError unless only root or we ourselves can write the conf that holds the hooks.
 
-    Else whoever can write it can run commands as us. A sticky folder such as /tmp is no danger to
-    a file that is ours.
+    Else whoever can write it can run commands as us. `status` is that of the file as it was read,
+    since by now another one may have its name; None looks at the one that is there. The folder of
+    the file counts too, and that of every link on the way to it. A sticky one such as /tmp is no
+    danger to a file or link that is ours.
     """
-    real = path.resolve()
     try:
-        for place in (real, real.parent):
-            status = place.stat()
-            open_to_others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-            sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
-            if status.st_uid not in (0, os.geteuid()) or (open_to_others and not sticky):
-                raise HostError(
-                    "run hooks of",
-                    str(path),
-                    f"others can write {place}",
-                    f"chmod go-w {place}; chown root {place}",
-                )
+        _refuse_writable(path, path, path.stat() if status is None else status)
+        place = path.absolute()
+        for _ in range(_MAX_LINKS):
+            _refuse_writable(path, place.parent, place.parent.stat())
+            found = place.lstat()
+            if not stat.S_ISLNK(found.st_mode):
+                return
+            _refuse_writable(path, place, found)
+            place = place.parent / place.readlink()
     except OSError as error:
         raise HostError.from_errno("run hooks of", str(path), error.errno or 0) from error
+    raise HostError.from_errno("run hooks of", str(path), errno.ELOOP)
+
+
+def _refuse_writable(conf: Path, place: Path, status: os.stat_result) -> None:
+    mode = status.st_mode
+    open_to_others = mode & (stat.S_IWGRP | stat.S_IWOTH)
+    is_link = stat.S_ISLNK(mode)  # and then its mode is of no meaning
+    harmless = is_link or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX)
+    if status.st_uid not in (0, os.geteuid()) or (open_to_others and not harmless):
+        raise HostError(
+            "run hooks of",
+            str(conf),
+            f"others can write {place}",
+            f"chown -h root {place}" if is_link else f"chmod go-w {place}; chown root {place}",
+        )
 
 
 def _run(command: str, log: Callable[[str], None]) -> int:
+    """The exit status of the command's shell. What it leaves in the background is read on."""
     shell = shutil.which("bash") or "/bin/sh"
+    lines = _Lines(log)
+    with ExitStack() as stack:
+        reader, theirs = _pipe()
+        stack.enter_context(reader)
+        try:
+            process = subprocess.Popen(
+                [shell, "-c", command],
+                stdin=subprocess.DEVNULL,
+                stdout=theirs,
+                stderr=subprocess.STDOUT,
+            )
+        finally:
+            os.close(theirs)
+        with process:
+            was_all = _follow(process.pid, reader, lines)
+        lines.end()
+        if not was_all:
+            reading = threading.Thread(
+                target=_read_on, args=(reader, lines), name="hook", daemon=True
+            )
+            reading.start()
+            stack.pop_all()
+        return process.returncode
+
+
+def _pipe() -> tuple[FileIO, int]:
+    """Our end, and the descriptor that a hook prints to."""
+    reading, writing = os.pipe()
+    reader = FileIO(reading)
     try:
-        process = subprocess.Popen(
-            [shell, "-c", command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-    except OSError as error:
-        raise HostError.from_errno("run", command, error.errno or 0) from error
-    with process:
-        if process.stdout is not None:
-            _follow(process.pid, process.stdout.fileno(), log)
-        return process.wait()
+        # For reading too: a pipe that somebody can read kills nobody who writes to it. So what
+        # stays in the background lives on without us, and is held up only once the pipe is full.
+        return reader, os.open(f"/proc/self/fd/{writing}", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        reader.close()
+        raise
+    finally:
+        os.close(writing)
 
 
-def _follow(pid: int, output: int, log: Callable[[str], None]) -> None:
-    """Log the output until the process is gone.
+def _follow(pid: int, reader: FileIO, lines: _Lines) -> bool:
+    """Log what is printed until the process is gone; whether nobody can print more.
 
     Not until the end of file: what a hook leaves running in the background keeps it open.
     """
-    os.set_blocking(output, False)
-    rest = b""
+    os.set_blocking(reader.fileno(), False)
     ended = os.pidfd_open(pid)
     try:
         with selectors.DefaultSelector() as selector:
-            selector.register(output, selectors.EVENT_READ)
+            selector.register(reader, selectors.EVENT_READ)
             selector.register(ended, selectors.EVENT_READ)
-            while True:
-                ready = {key.fd for key, _ in selector.select()}
-                chunk = _read(output)
+            while ended not in {key.fd for key, _ in selector.select()}:
+                chunk = reader.read(_CHUNK)
                 if chunk:
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    for line in lines:
-                        log(line.decode(errors="replace"))
-                elif ended in ready:
-                    break
+                    lines.feed(chunk)
                 elif chunk == b"":
-                    selector.unregister(output)  # it closed its output, and may run on
-                    selector.select()
-                    break
+                    selector.unregister(reader)  # it closed its output, and may run on
     finally:
         os.close(ended)
-    if rest:
-        log(rest.decode(errors="replace"))
+    # What it printed itself is in the pipe by now; what others add meanwhile is not waited for.
+    left = fcntl.fcntl(reader, fcntl.F_GETPIPE_SZ)
+    while left > 0:
+        chunk = reader.read(min(left, _CHUNK))
+        if not chunk:
+            return chunk == b""
+        lines.feed(chunk)
+        left -= len(chunk)
+    return False
 
 
-def _read(fd: int) -> bytes | None:
-    try:
-        return os.read(fd, _CHUNK)
-    except BlockingIOError:
-        return None
+def _read_on(reader: FileIO, lines: _Lines) -> None:
+    """Log what is printed in the background, as long as anybody can; a thread's whole life."""
+    with reader:
+        os.set_blocking(reader.fileno(), True)
+        while chunk := reader.read(BACKGROUND_RATE // 4):
+            lines.feed(chunk)
+            time.sleep(len(chunk) / BACKGROUND_RATE)
+        lines.end()
+
+
+class _Lines:
+    """Makes lines of chunks."""
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> None:
+        """Log the lines that are complete; one that gets too long in pieces."""
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        for line in lines:
+            self._log(line.decode(errors="replace"))
+        if len(self._rest) > _CHUNK:
+            self.end()
+
+    def end(self) -> None:
+        """Log what stands there without an end of line."""
+        rest, self._rest = self._rest, b""
+        if rest:
+            self._log(rest.decode(errors="replace"))

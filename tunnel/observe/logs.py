@@ -9,16 +9,21 @@ and key material is hidden even if somebody hands it to the log by mistake.
 from __future__ import annotations
 
 import binascii
+import contextlib
 import json
 import logging
 import os
 import re
+import stat
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TextIO
+
+from tunnel.observe.logwriter import WriterHandler
 
 LOG_BYTES = 1 << 20
 """Size at which a log file becomes NAME.log.1, and the one before it goes."""
@@ -43,18 +48,33 @@ _NAMED_KEY = re.compile(
 
 _ANY_KEY = re.compile(r"[A-Za-z0-9+/]{43}=|[0-9A-Fa-f]{64}")
 
+# Without its `=`, as when a shell puts that elsewhere, a key must be a word of its own: there are
+# paths of that length.
+_KEY_WORD = re.compile(
+    _ANY_KEY.pattern + r"|(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048](?![A-Za-z0-9+/])"
+)
+
 _MAX_SECRETS = 65_536
-"""Keys remembered; programs that change preshared keys every minute must not fill the memory."""
+"""Keys remembered of a kind; programs that change them every minute must not fill the memory."""
 
-_secrets: dict[bytes, None] = {}
+# Apart, so that however many preshared keys there are, the interface's own key stays.
+_private: dict[bytes, None] = {}
+_preshared: dict[bytes, None] = {}
 
 
-def hide(secrets: Iterable[bytes]) -> None:
-    """Never let these keys (32 bytes each) into the log of this process, as base64 or as hex."""
+def hide(secrets: Iterable[bytes], *, private: bool = False) -> None:
+    """Never let these keys (32 bytes each) into the log of this process, as base64 or as hex.
+
+    With `private` they are private keys, else preshared ones. Of each kind the last 65,536 told
+    are remembered.
+    """
+    known = _private if private else _preshared
     for secret in secrets:
-        _secrets[bytes(secret)] = None
-        if len(_secrets) > _MAX_SECRETS:
-            del _secrets[next(iter(_secrets))]
+        key = bytes(secret)
+        known.pop(key, None)
+        known[key] = None
+        if len(known) > _MAX_SECRETS:
+            del known[next(iter(known))]
 
 
 def printable(text: str) -> str:
@@ -81,10 +101,24 @@ def redact(text: str) -> str:
     return _NAMED_KEY.sub(rf"\g<1>{HIDDEN}", text)
 
 
+def redact_keys(text: str, public: Container[bytes]) -> str:
+    """`text` with all hidden that looks like a key, but for the `public` ones (32 bytes each).
+
+    For what others wrote, such as a shell command: nothing there tells one kind from another.
+    """
+    return _KEY_WORD.sub(lambda match: match[0] if _key_in(match) in public else HIDDEN, text)
+
+
 def _hidden_if_secret(match: re.Match[str]) -> str:
+    key = _key_in(match)
+    return HIDDEN if key in _private or key in _preshared else match[0]
+
+
+def _key_in(match: re.Match[str]) -> bytes:
     found = match[0]
-    key = binascii.a2b_base64(found) if found[-1] == "=" else bytes.fromhex(found)
-    return HIDDEN if key in _secrets else found
+    if len(found) == 64:
+        return bytes.fromhex(found)
+    return binascii.a2b_base64(found if found[-1] == "=" else f"{found}=")
 
 
 class LineFormatter(logging.Formatter):
@@ -188,13 +222,43 @@ def log_to_stream(
         formatter = JournalFormatter()
     else:
         formatter = HumanFormatter(colours=stream.isatty() and "NO_COLOR" not in os.environ)
-    _install(logging.StreamHandler(stream), formatter, verbose=verbose)
+    _install(_stream_handler(stream), formatter, verbose=verbose)
 
 
 def log_to_file(path: Path, *, verbose: bool = False, as_json: bool = False) -> None:
-    """Log to `path`, kept below LOG_BYTES, with one older file beside it."""
-    handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
+    """Log to `path`, kept below LOG_BYTES, with one older file beside it; for the owner only."""
+    handler = _PrivateFileHandler(path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
     _install(handler, JsonFormatter() if as_json else HumanFormatter(), verbose=verbose)
+
+
+def flush() -> None:
+    """Wait until all that was logged is written, unless its reader is stuck."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+
+
+class _PrivateFileHandler(RotatingFileHandler):
+    """Whatever the umask: a log has endpoints, commands and what they print."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=_opener)
+
+
+def _opener(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    # It may be there already, from a time when it was for everybody.
+    with contextlib.suppress(OSError):
+        os.fchmod(descriptor, 0o600)
+    return descriptor
+
+
+def _stream_handler(stream: TextIO) -> logging.Handler:
+    try:
+        descriptor = stream.fileno()
+        has_reader = not stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except (OSError, ValueError):
+        has_reader = False
+    return WriterHandler(descriptor) if has_reader else logging.StreamHandler(stream)
 
 
 def _install(handler: logging.Handler, formatter: LineFormatter, *, verbose: bool) -> None:

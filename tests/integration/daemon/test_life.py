@@ -63,7 +63,7 @@ def test_hooks_run_in_wg_quicks_order(two_hosts: TwoHosts) -> None:
 
 def test_failing_hook_on_the_way_up_undoes_everything(two_hosts: TwoHosts) -> None:
     end = make_end(two_hosts, "PostUp = echo sorry; false")
-    with pytest.raises(LabError, match=r"status 1: tunnel: run PostUp = .*exit status 1"):
+    with pytest.raises(LabError, match=r"status 1: tunnel: run PostUp number 1: exit status 1"):
         end.up()
     assert remains(two_hosts.a) == []
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import secrets
+import signal
+import sys
 
 import pytest
 
@@ -85,3 +88,19 @@ def test_hostile_conf_cannot_act_upon_the_terminal(two_hosts: TwoHosts) -> None:
     printed = end.tunnel("up", "-f", str(end.conf), check=False)
     assert "MTU" in printed
     assert all(line.isprintable() for line in printed.splitlines())
+
+
+def test_log_that_nobody_reads_stops_no_packet(two_hosts: TwoHosts) -> None:
+    """As a terminal after ^S: the pipe is full before the first line."""
+    end, _ = make_ends(two_hosts, random_key(), "PostUp = seq 20000")
+    host = two_hosts.a
+    fifo = host.directory / "fifo"
+    os.mkfifo(fifo)
+    script = 'exec 3<>"$1"; head -c 65536 /dev/zero >&3; shift; exec "$@" 2>&3'
+    command = [sys.executable, "-m", "tunnel", "up", "-f", "-v", str(end.conf)]
+    process = host.popen(["bash", "-c", script, "bash", str(fifo), *command])
+    ping = ["ping", "-c", "1", "-W", "1", "10.77.0.2"]
+    host.wait_for(lambda: host.run(ping, check=False).returncode == 0, 60, "an answer")
+    process.signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    assert "wg0" not in host.interfaces()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.config.samples import INTERFACE, PRIVATE, PSK, WITH_PEER
-from tunnel.config import ConfigErrors, files, find, is_protected, load
+from tunnel.config import ConfigErrors, files, find, load
 from tunnel.config.problems import quote
 
 
@@ -227,27 +227,3 @@ def test_a_file_here_is_meant_only_by_its_full_name(
 def test_a_name_that_cannot_be_one() -> None:
     with pytest.raises(ConfigErrors, match='found "a b", expected an interface name'):
         find("a b", [])
-
-
-@pytest.mark.parametrize(
-    ("file_mode", "folder_mode", "protected"),
-    [
-        (0o600, 0o700, True),
-        (0o644, 0o755, True),
-        (0o664, 0o755, False),
-        (0o646, 0o755, False),
-        (0o600, 0o775, False),
-        (0o600, 0o1777, True),
-    ],
-)
-def test_hooks_run_only_from_files_others_cannot_change(
-    conf: Path, file_mode: int, folder_mode: int, protected: bool
-) -> None:
-    conf.chmod(file_mode)
-    conf.parent.chmod(folder_mode)
-    assert is_protected(conf) is protected
-    conf.parent.chmod(0o700)
-
-
-def test_a_missing_file_is_not_protected(tmp_path: Path) -> None:
-    assert not is_protected(tmp_path / "office.conf")

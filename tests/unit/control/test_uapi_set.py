@@ -204,3 +204,34 @@ def test_no_refusal_repeats_a_key() -> None:
         with pytest.raises(UapiError) as refused:
             parse(line)
         assert PRIVATE[:8] not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{key}=",
+        "{key}==",
+        "endpoint={key}:1",
+        "endpoint=[{key}]:1",
+        "endpoint=[fe80::1%{key}]:1",
+        "preshared_key={key}",
+        "allowed_ip={key}/3",
+        "persistent_keepalive_interval={key}",
+        "protocol_version={key}",
+        "remove={key}",
+    ],
+)
+def test_no_refusal_quotes_a_value(line: str) -> None:
+    """They are logged, and what stands in the wrong place may be a key."""
+    key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
+    for lines in ([f"public_key={PUBLIC_1}", line], [line]):
+        with pytest.raises(UapiError) as refused:
+            parse(*(text.format(key=key) for text in lines))
+        assert key not in str(refused.value)
+
+
+def test_a_key_that_may_be_a_slip_is_named() -> None:
+    with pytest.raises(UapiError, match="no key of a peer: 'keepalive'"):
+        parse(f"public_key={PUBLIC_1}", "keepalive=25")
+    with pytest.raises(UapiError, match="no key of a device: 'mark'"):
+        parse("mark=25")

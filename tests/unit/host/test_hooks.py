@@ -1,13 +1,21 @@
 """Hooks: the shell, %i, the output, failures, and who may have written them."""
 
+import base64
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tunnel.config import load
+from tunnel.host import hooks
 from tunnel.host.errors import HostError
-from tunnel.host.hooks import check_hook_source, run_hooks
+from tunnel.host.hooks import run_hooks
+from tunnel.lab.process import wait_for
+from tunnel.reloading import check_hooks
 
 
 def run(*commands: str) -> list[str]:
@@ -31,8 +39,9 @@ def test_bytes_that_are_no_text() -> None:
 
 
 def test_failure_names_the_hook_and_stops(tmp_path: Path) -> None:
-    with pytest.raises(HostError, match=r"run PostUp = exit 3: exit status 3"):
-        run("exit 3", f"touch {tmp_path}/never")
+    with pytest.raises(HostError, match=r"^run PostUp number 2: exit status 3 \(") as caught:
+        run("true", "exit 3 # secret", f"touch {tmp_path}/never")
+    assert "secret" not in str(caught.value)  # told where every user reads it
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(HostError, match="killed by signal 9"):
         run("kill -9 $$")
@@ -55,22 +64,150 @@ def test_closed_output_is_waited_for() -> None:
         run("exec >&- 2>&-; sleep 0.1; exit 4")
 
 
-def test_only_confs_that_others_cannot_write(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    conf = tmp_path / "tun0.conf"
-    conf.write_text("")
-    conf.chmod(0o600)
-    check_hook_source(conf)
-    conf.chmod(0o620)
+def test_what_stays_in_the_background_prints_on(tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    loop = f"for n in 1 2 3; do sleep 0.1; echo line $n || exit; done; echo all >{done}"
+    lines: list[str] = []
+    run_hooks("PostUp", [f"{{ {loop}; }} &"], "tun0", lines.append)
+    wait_for(done.exists, 30, "the background process to end by itself")
+    wait_for(lambda: lines[1:] == ["line 1", "line 2", "line 3"], 30, "its lines in the log")
+
+
+def test_what_stays_in_the_background_outlives_us(tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    late = "while kill -0 $PPID; do sleep 0.05; done; echo out && echo err >&2"
+    program = "import sys; from tunnel.host.hooks import run_hooks; "
+    program += "run_hooks('PostDown', sys.argv[1:], 'tun0', lambda line: None)"
+    hook = f"{{ {late} && echo all >{done}; }} &"
+    subprocess.run([sys.executable, "-c", program, hook], check=True, timeout=60)
+    wait_for(done.exists, 30, "the background process to print when we are gone")
+
+
+def test_flood_from_the_background_is_held_back(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    count = 0
+
+    def log(_line: str) -> None:
+        nonlocal count
+        count += 1
+
+    started = time.monotonic()
+    run_hooks("PostUp", [f"timeout 20 yes & echo $! > {pid_file}"], "tun0", log)
+    try:
+        returned = time.monotonic()
+        assert returned - started < 15
+        before = count
+        goal = 2 * hooks.BACKGROUND_RATE / len("y\n")
+        wait_for(lambda: count - before > goal, 60, "the flood to be read on")
+        most = (time.monotonic() - returned + 1) * hooks.BACKGROUND_RATE
+        assert count - before < most / len("y\n")
+    finally:
+        os.kill(int(pid_file.read_text()), signal.SIGTERM)
+
+
+def test_output_without_an_end_of_line_is_bounded() -> None:
+    lines = run("head -c 300000 /dev/zero | tr '\\0' x; echo; echo end")[1:]
+    assert lines[-1] == "end"
+    assert sum(map(len, lines[:-1])) == 300_000
+    assert max(map(len, lines)) <= 2 * 65536
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    """A conf with a hook, in a folder of its own that others can only look into."""
+    folder = tmp_path / "confs"
+    folder.mkdir()
+    folder.chmod(0o755)
+    return write_conf(folder / "tun0.conf", "true")
+
+
+def write_conf(path: Path, hook: str) -> Path:
+    key = base64.b64encode(bytes(range(8, 40))).decode()
+    path.write_text(f"[Interface]\nPrivateKey = {key}\nPostUp = {hook}\n")
+    path.chmod(0o600)
+    return path
+
+
+def check(path: Path) -> None:
+    """Read it, and say whether its hooks may run."""
+    check_hooks(load(path))
+
+
+@pytest.mark.parametrize(
+    ("file_mode", "folder_mode", "accepted"),
+    [
+        (0o600, 0o700, True),
+        (0o644, 0o755, True),
+        (0o620, 0o755, False),
+        (0o646, 0o755, False),
+        (0o600, 0o775, False),
+        (0o600, 0o777, False),
+        (0o600, 0o1777, True),
+    ],
+)
+def test_only_confs_that_others_cannot_write(
+    conf: Path, file_mode: int, folder_mode: int, accepted: bool
+) -> None:
+    conf.chmod(file_mode)
+    conf.parent.chmod(folder_mode)
+    if accepted:
+        check(conf)
+        return
     with pytest.raises(HostError, match="others can write") as caught:
-        check_hook_source(conf)
+        check(conf)
     assert "chmod go-w" in caught.value.remedy
-    conf.chmod(0o600)
-    tmp_path.chmod(0o777)
+
+
+def test_the_file_that_was_read_counts(conf: Path) -> None:
+    """Not the one that has its name by the time the hooks are to run."""
+    theirs = write_conf(conf.parent / "theirs", "echo evil")
+    theirs.chmod(0o666)
+    link = conf.parent / "tun1.conf"
+    link.symlink_to(theirs)
+    read = load(link)
+    assert read.interface.post_up == ("echo evil",)
+    link.unlink()
+    link.symlink_to(conf)
     with pytest.raises(HostError, match="others can write"):
-        check_hook_source(conf)
-    tmp_path.chmod(0o1777)
-    check_hook_source(conf)
-    tmp_path.chmod(0o755)
+        check_hooks(read)
+    check(link)
+
+
+def test_the_folder_of_every_link_counts(conf: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("one", "two")]
+    before = conf
+    for folder in folders:
+        folder.mkdir()
+        folder.chmod(0o755)
+        (folder / "tun0.conf").symlink_to(Path("..", before.parent.name, before.name))
+        before = folder / "tun0.conf"
+    check(before)
+    for folder in folders:
+        folder.chmod(0o777)
+        with pytest.raises(HostError, match=f"others can write .*{folder.name}"):
+            check(before)
+        folder.chmod(0o755)
+
+
+@pytest.mark.root
+def test_what_belongs_to_others_does_not_count_as_ours(conf: Path, tmp_path: Path) -> None:
+    open_to_all = tmp_path / "tmp"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o1777)
+    link = open_to_all / "tun0.conf"
+    link.symlink_to(conf)
+    check(link)
+    os.chown(link, 1234, 1234, follow_symlinks=False)
+    with pytest.raises(HostError, match=f"others can write {link}") as caught:
+        check(link)
+    assert caught.value.remedy == f"chown -h root {link}"
+    os.chown(conf, 1234, 1234)
+    with pytest.raises(HostError, match="others can write"):
+        check(conf)
+
+
+def test_a_conf_that_is_gone(conf: Path) -> None:
+    read = load(conf)
+    conf.unlink()
     with pytest.raises(HostError, match="No such file"):
-        check_hook_source(tmp_path / "none.conf")
+        check_hooks(read)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import logging
@@ -35,7 +36,8 @@ def _unchanged_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     root, ours = logging.getLogger(), logging.getLogger("tunnel")
     handlers, levels = root.handlers[:], (root.level, ours.level)
     raising = logging.raiseExceptions
-    monkeypatch.setattr(logs, "_secrets", {})
+    monkeypatch.setattr(logs, "_private", {})
+    monkeypatch.setattr(logs, "_preshared", {})
     root.handlers = []
     yield
     for handler in root.handlers:
@@ -161,8 +163,39 @@ def test_public_keys_are_no_secret_and_bytes_are_never_shown() -> None:
 
 def test_secrets_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "_MAX_SECRETS", 10)
-    logs.hide(number.to_bytes(32, "big") for number in range(100))
-    assert len(logs._secrets) == 10
+    kept = SECRET[::-1]
+    logs.hide([SECRET], private=True)
+    logs.hide([kept])
+    for number in range(100):
+        logs.hide([number.to_bytes(32, "big"), kept])
+    assert len(logs._preshared) == 10
+    # Not the interface's own key, nor what is told again and again.
+    assert logs.redact(SECRET_BASE64) == logs.HIDDEN
+    assert logs.redact(kept.hex()) == logs.HIDDEN
+    for number in range(100):
+        logs.hide([number.to_bytes(32, "big")], private=True)
+    assert len(logs._private) == 10
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "wg set wg0 peer {public} preshared-key <(printf %s {key})",
+        "wg set wg0 private-key <(printf '%s\\n' '{key}') peer {public}",
+        "echo {hex} {public}",
+        "K={hex}; P={public}",
+        "printf '%s=' {bare} | wg set wg0 peer {public} preshared-key /dev/stdin",
+    ],
+)
+def test_of_a_command_only_known_public_keys_are_shown(command: str) -> None:
+    parts = {"key": SECRET_BASE64, "hex": SECRET.hex(), "bare": SECRET_BASE64[:-1]}
+    public = {base64.b64decode(PUBLIC_BASE64)}
+    told = logs.redact_keys(command.format(public=PUBLIC_BASE64, **parts), public)
+    hidden = dict.fromkeys(parts, logs.HIDDEN)
+    assert told == command.format(public=PUBLIC_BASE64, **hidden)
+    assert PUBLIC_BASE64 not in logs.redact_keys(told, set())
+    usual = "ip route add 10.0.0.0/8 dev wg0; /usr/local/libexec/some/where/that/is/rather/far/away"
+    assert logs.redact_keys(usual, set()) == usual
 
 
 def test_a_long_line_is_cut_and_says_so() -> None:
@@ -211,3 +244,18 @@ def test_the_file_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert sorted(file.name for file in tmp_path.iterdir()) == ["wg0.log", "wg0.log.1"]
     assert all(file.stat().st_size <= 2000 for file in tmp_path.iterdir())
     assert path.read_text().splitlines()[-1].endswith("info: line 199 \\x1b")
+
+
+def test_the_file_is_for_its_owner_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "LOG_BYTES", 2000)
+    path = tmp_path / "wg0.log"
+    path.touch(0o644)
+    before = os.umask(0)
+    try:
+        logs.log_to_file(path)
+        for number in range(200):
+            logging.getLogger("tunnel").info("line %d", number)
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
+    assert len(list(tmp_path.iterdir())) == 2

@@ -1,0 +1,44 @@
+"""What a conf says about the parts of a daemon: here, what its hooks may put into the log."""
+
+from __future__ import annotations
+
+import base64
+import logging
+
+import pytest
+
+from tunnel import options
+from tunnel.config import PrivateKey, parse
+from tunnel.observe import logs
+
+
+def test_hooks_are_logged_without_keys_but_the_public_ones_of_the_conf(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    private, public, other = (base64.b64encode(bytes([n]) * 32).decode() for n in (64, 2, 3))
+    config = parse(
+        f"[Interface]\nPrivateKey = {private}\n[Peer]\nPublicKey = {public}\n", name="wg0"
+    )
+    own = PrivateKey.from_base64(private).public_key().to_base64()
+    log_line = options.hook_log(config)
+    with caplog.at_level(logging.INFO, "tunnel"):
+        log_line(f"PostUp: wg set wg0 peer {public} preshared-key <(printf %s {other}) # 100%")
+        log_line(f"{own} {private}")
+    assert caplog.messages == [
+        f"PostUp: wg set wg0 peer {public} preshared-key <(printf %s (hidden)) # 100%",
+        f"{own} (hidden)",
+    ]
+
+
+def test_keys_of_a_conf_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_private", {})
+    monkeypatch.setattr(logs, "_preshared", {})
+    keys = [base64.b64encode(bytes([n]) * 32).decode() for n in (64, 2, 3)]
+    options.hide_secrets(
+        parse(
+            f"[Interface]\nPrivateKey = {keys[0]}\n"
+            f"[Peer]\nPublicKey = {keys[1]}\nPresharedKey = {keys[2]}\n",
+            name="wg0",
+        )
+    )
+    assert logs.redact(" ".join(keys)) == f"(hidden) {keys[1]} (hidden)"
