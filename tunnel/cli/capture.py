@@ -15,6 +15,7 @@ import typer
 from tunnel.capturing import Capture, Streams, Wanted, preamble, static_keys
 from tunnel.cli.common import EXIT_USAGE, Name, fail, interface_name, refusals_printed
 from tunnel.control.client import TunnelClient
+from tunnel.host import HostError
 from tunnel.observe.filter import EXAMPLES, Filter, FilterError
 from tunnel.observe.recording import Recording
 
@@ -100,7 +101,7 @@ def capture(
             return  # whoever read the pipe has seen enough
         except PermissionError as error:
             fail(f"{error}: capturing is for root only: use sudo")
-        except OSError as error:
+        except (OSError, HostError) as error:
             fail(f"capture: {error}")
 
 
