@@ -73,7 +73,7 @@ class Streams:
         if self.keys is not None:
             self.keys.subscribe_keys()
         if self.records is not None:
-            self.records.subscribe_trace(wanted.text)
+            self.records.subscribe_carriers(wanted.text)
 
 
 class Capture:
@@ -154,14 +154,15 @@ class Capture:
                 if client is self._streams.keys:
                     what = "keys of handshakes"
                 elif client is self._streams.records:
-                    what = "records: datagrams of the filter are missing,"
+                    what = "datagrams of the filter"
                 self._warn(f"{event.details['count']} {what} were lost")
             elif client is self._streams.keys:
                 if event.type == "ephemeral":
                     recording.add_secrets(session_keys(event.details))
             elif client is self._streams.records:
                 assert self._carriers is not None
-                self._carriers.add(event.type, event.details)
+                for index, first, count in event.details.get("ranges", ()):
+                    self._carriers.add(index, first, count)
             elif event.type == "port":
                 self._move(event, recording)
         return bool(events)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunnel.observe.headers import Headers
 from tunnel.observe.pcapng import Direction
 from tunnel.observe.taps import Seen
 
@@ -54,10 +53,9 @@ class Sightings:
         """Take note of a datagram; None if it was seen before on a device above or below."""
         if seen.time_ns - self._began_ns > GENERATION_NS or len(self._new) >= MAX_GENERATION:
             self._old, self._new, self._began_ns = self._new, {}, seen.time_ns
-        headers = Headers.parse(datagram)
-        start = 0 if headers is None else len(headers.network) + _UDP_HEADER
+        header = 40 if datagram[0] >> 4 == 6 else (datagram[0] & 15) * 4
         # Without the headers, of which NAT on a bridge may change what is in them.
-        key = hash((seen.direction, datagram[start:]))
+        key = hash((seen.direction, datagram[header + _UDP_HEADER :]))
         for known in (*self._old.get(key, ()), *self._new.get(key, ())):
             if seen.device in known.devices:
                 continue
