@@ -20,6 +20,9 @@ GENERATION_NS = 2_000_000_000
 MAX_GENERATION = 1 << 16
 """Sightings of one generation; with more, the oldest are forgotten earlier."""
 
+MAX_COPIES = 8
+"""Equal datagrams remembered of one generation: somebody may send the same again and again."""
+
 _UDP_HEADER = 8
 
 
@@ -64,5 +67,7 @@ class Sightings:
                 known.seen, known.datagram = seen, datagram
             return None
         made = Sighting(seen, datagram, (seen.device,))
-        self._new.setdefault(key, []).append(made)
+        copies = self._new.setdefault(key, [])
+        copies.append(made)
+        del copies[:-MAX_COPIES]
         return made

@@ -76,6 +76,9 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         datagram = message(7, number)
         known.add(Seen(1, OUT, "eth0", datagram), datagram)
     assert len(known._new) + len(known._old) <= 200
+    for _ in range(50):
+        assert known.add(Seen(1, OUT, "eth0", datagram), datagram) is not None
+    assert len(known._new[next(reversed(known._new))]) <= sightings.MAX_COPIES
 
 
 def test_what_is_no_datagram_is_let_through() -> None:
