@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from tunnel.carrying import CarrierFeed
 from tunnel.config import ConfigErrors
 from tunnel.control import json_socket
 from tunnel.control.json_socket import ControlError
 from tunnel.errors import SETUP_ERRORS, DaemonError
-from tunnel.feed import Subscription, TooManySubscribersError
+from tunnel.feed import TooManySubscribersError
 from tunnel.lock import unwritable
 from tunnel.observe import logs
+from tunnel.observe.events import TunnelEvent
 from tunnel.observe.filter import Filter, FilterError
 from tunnel.revealing import KeyFeed
 from tunnel.tracing import Traces
@@ -88,6 +90,7 @@ def methods(daemon: Daemon) -> dict[str, json_socket.Method]:
 def streams(daemon: Daemon) -> dict[str, json_socket.Stream]:
     """The requests whose answer goes on."""
     key_feed = KeyFeed()
+    carrier_feed = CarrierFeed()
     traces = Traces()
 
     @contextlib.contextmanager
@@ -121,13 +124,26 @@ def streams(daemon: Daemon) -> dict[str, json_socket.Stream]:
         except TooManySubscribersError as error:
             raise ControlError("too_many", f"{error}: end a capture") from None
 
-    return {"events": events, "keys": keys, "trace": trace}
+    @contextlib.contextmanager
+    def carriers(params: dict[str, Any]) -> Iterator[AsyncIterator[dict[str, Any]]]:
+        if daemon.engine is None:
+            raise ControlError("state", f"{daemon.name} is not up; try again in a moment")
+        try:
+            wanted = Filter.parse(str(params.get("filter", "")))
+            with carrier_feed.subscribe(daemon.engine, wanted) as ranges:
+                yield _JsonEvents(ranges)
+        except FilterError as error:
+            raise ControlError("filter", str(error)) from None
+        except TooManySubscribersError as error:
+            raise ControlError("too_many", f"{error}: end one") from None
+
+    return {"events": events, "keys": keys, "trace": trace, "carriers": carriers}
 
 
 class _JsonEvents:
     """A subscription's events as JSON-ready types."""
 
-    def __init__(self, subscription: Subscription) -> None:
+    def __init__(self, subscription: AsyncIterator[TunnelEvent]) -> None:
         self._subscription = subscription
 
     def __aiter__(self) -> _JsonEvents:

@@ -11,14 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunnel import host
 from tunnel.control.client import TunnelClient
 from tunnel.observe import batches, pcapng
 from tunnel.observe.carriers import Carriers
 from tunnel.observe.events import TunnelEvent
 from tunnel.observe.filter import Filter
 from tunnel.observe.headers import Headers
-from tunnel.observe.pcapng import wireguard_keys
+from tunnel.observe.pcapng import Direction, wireguard_keys
 from tunnel.observe.recording import REORDERING_NS, Recording
+from tunnel.observe.sightings import Sighting, Sightings
 from tunnel.observe.taps import Seen, Tap, tunnel_datagrams
 
 INNER, OUTER = 0, 1
@@ -29,6 +31,9 @@ POLL = 0.1
 
 BURST = 512
 """Packets read from one side before the other has its turn."""
+
+DEVICES_NS = 50_000_000
+"""Nanoseconds a datagram waits for being seen on a device that is closer to its socket."""
 
 RECORDS_NS = 200_000_000
 """Nanoseconds a datagram waits for the daemon to say what it carried."""
@@ -68,7 +73,7 @@ class Streams:
         if self.keys is not None:
             self.keys.subscribe_keys()
         if self.records is not None:
-            self.records.subscribe_trace(wanted.text)
+            self.records.subscribe_carriers(wanted.text)
 
 
 class Capture:
@@ -82,16 +87,22 @@ class Capture:
         wanted: Wanted,
         warn: Callable[[str], None],
     ) -> None:
-        """Raises PermissionError without CAP_NET_RAW, and OSError if there is no such interface."""
+        """Raises PermissionError without CAP_NET_RAW, OSError if there is no such interface.
+
+        Raises HostError if the machine's addresses cannot be listed.
+        """
         self._port = port
         self._streams = streams
         self._wanted = wanted
         self._warn = warn
         self._carriers = Carriers() if streams.records is not None else None
-        self._held: deque[tuple[Seen, bytes]] = deque()
+        self._sightings = Sightings()
+        self._held: deque[tuple[int, Sighting]] = deque()
+        self._hold_ns = DEVICES_NS if streams.records is None else RECORDS_NS
         self._device_gone = False
         self._closed: list[tuple[int, int]] = []
         with contextlib.ExitStack() as stack:
+            self._own = stack.enter_context(host.OwnAddresses())
             self._inner = stack.enter_context(Tap(interface, []))
             self._outer = stack.enter_context(Tap("", tunnel_datagrams(port)))
             self._stack = stack.pop_all()
@@ -127,9 +138,8 @@ class Capture:
                     break
                 self._read_packets(recording)
                 now = time.time_ns()
-                self._release(recording, now - RECORDS_NS)
-                waiting = REORDERING_NS + (0 if self._carriers is None else RECORDS_NS)
-                recording.write_until(now - waiting)
+                self._release(recording, now - self._hold_ns)
+                recording.write_until(now - self._hold_ns - REORDERING_NS)
                 if self._carriers is not None and time.monotonic() - turned > 1:
                     turned = time.monotonic()
                     self._carriers.turn()
@@ -144,14 +154,15 @@ class Capture:
                 if client is self._streams.keys:
                     what = "keys of handshakes"
                 elif client is self._streams.records:
-                    what = "records: datagrams of the filter are missing,"
+                    what = "datagrams of the filter"
                 self._warn(f"{event.details['count']} {what} were lost")
             elif client is self._streams.keys:
                 if event.type == "ephemeral":
                     recording.add_secrets(session_keys(event.details))
             elif client is self._streams.records:
                 assert self._carriers is not None
-                self._carriers.add(event.type, event.details)
+                for index, first, count in event.details.get("ranges", ()):
+                    self._carriers.add(index, first, count)
             elif event.type == "port":
                 self._move(event, recording)
         return bool(events)
@@ -185,6 +196,7 @@ class Capture:
                 if headers is None or not self._wanted.filter.matches(headers):
                     continue
             self._add(recording, INNER, seen, seen.packet)
+        self._own.refresh()
         for _ in range(BURST):
             try:
                 seen = self._outer.read()
@@ -192,19 +204,27 @@ class Capture:
                 break
             if seen is None:
                 break
+            if not self._is_ours(seen):
+                continue
             for datagram in batches.split(seen.packet):
-                if self._carriers is None:
-                    self._add(recording, OUTER, seen, datagram)
-                else:
-                    self._held.append((seen, datagram))
+                sighting = self._sightings.add(seen, datagram)
+                if sighting is not None:
+                    self._held.append((seen.time_ns, sighting))
+
+    def _is_ours(self, seen: Seen) -> bool:
+        """Whether this machine is an end of the datagram, and does not just forward it."""
+        headers = Headers.parse(seen.packet)
+        if headers is None:
+            return False
+        outgoing = seen.direction is Direction.OUT
+        return (headers.source if outgoing else headers.destination) in self._own
 
     def _release(self, recording: Recording, until: int | None) -> None:
         """Decide on the datagrams that were seen by then, or all."""
         held = self._held
-        while held and (until is None or held[0][0].time_ns <= until):
-            seen, datagram = held.popleft()
-            assert self._carriers is not None
-            if self._carriers.wanted(datagram):
+        while held and (until is None or held[0][0] <= until):
+            seen, datagram = held.popleft()[1].take()
+            if self._carriers is None or self._carriers.wanted(datagram):
                 self._add(recording, OUTER, seen, datagram)
 
     def _add(self, recording: Recording, number: int, seen: Seen, packet: bytes) -> None:

@@ -35,7 +35,7 @@ from tunnel.io.udp import FAMILIES, Udp
 from tunnel.io.udp_socket import RECEIVE_SIZE, SENT, Received
 from tunnel.observe.counters import Counters
 from tunnel.observe.load import Load
-from tunnel.observe.tracer import Tracer
+from tunnel.observe.tracer import Tracer, joined
 from tunnel.protocol import Datagram, Event, Interface, Seal
 from tunnel.protocol import Drop as ProtocolDrop
 from tunnel.protocol import Peer as ProtocolPeer
@@ -100,8 +100,9 @@ class Engine:
     `run()` returns only by cancellation or by an exception: `tunnel.io.errors.TunDeleted` when the
     device is gone. `mtu` (bytes of an inner packet) may be changed while it runs. `on_event` is
     called for every event of the protocol, from within the event loop; it must not block.
-    `retry_endpoint` gives the endpoint to try after one that did not answer. `tracer`, if there is
-    one, is told of every packet; it may be set and unset at any time. `load` counts batches.
+    `retry_endpoint` gives the endpoint to try after one that did not answer. `tracer` and
+    `carrying`, if they are there, are told of every packet; they may be set and unset at any time.
+    `load` counts batches.
     """
 
     def __init__(
@@ -128,7 +129,10 @@ class Engine:
         )
         self.load = Load()
         self._counters = Counters()
-        self.tracer: Tracer | None = None
+        self._trace: Tracer | None = None
+        self._carrying: Tracer | None = None
+        # What both make together; this is what is told.
+        self._tracer: Tracer | None = None
         self._on_event = on_event
         self._handshake_queue: deque[tuple[bytes, Endpoint]] = deque()
         self._handshake_ready = trio.Event()
@@ -137,6 +141,26 @@ class Engine:
         self._seal_out = bytearray(datapath.SEAL_OUT_SIZE)
         self._coalesce = _coalescible(tun.offloads)
         self._link_up = True
+
+    @property
+    def tracer(self) -> Tracer | None:
+        """Who wants a record of each packet: traces."""
+        return self._trace
+
+    @tracer.setter
+    def tracer(self, tracer: Tracer | None) -> None:
+        self._trace = tracer
+        self._tracer = joined(tracer, self._carrying)
+
+    @property
+    def carrying(self) -> Tracer | None:
+        """Who wants to know which datagrams carry which packets: captures with a filter."""
+        return self._carrying
+
+    @carrying.setter
+    def carrying(self, tracer: Tracer | None) -> None:
+        self._carrying = tracer
+        self._tracer = joined(self._trace, tracer)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry packets until cancelled."""
@@ -251,8 +275,8 @@ class Engine:
         peer = self.interface.peer_for_destination(destination)
         if peer is None:
             self.interface.count_drop(ProtocolDrop.NO_PEER)
-        if self.tracer is not None:
-            self.tracer.frame_read(view, start, end, peer)
+        if self._tracer is not None:
+            self._tracer.frame_read(view, start, end, peer)
         return peer
 
     async def _send_frames(
@@ -264,8 +288,8 @@ class Engine:
             # Anew each time: while the socket was full the session may have come to its end.
             transport = self.interface.transport_for_sending(peer, now)
             if transport is None:
-                if self.tracer is not None:
-                    self.tracer.frames_staged(peer, view, spans)
+                if self._tracer is not None:
+                    self._tracer.frames_staged(peer, view, spans)
                 for start, end in spans:
                     self.interface.stage(peer, bytes(view[start:end]), now)
                 return
@@ -290,10 +314,11 @@ class Engine:
         now: float,
     ) -> tuple[list[Batch], list[tuple[int, int]]]:
         """Seal as many frames as `out` takes; the batches, and the spans left over."""
-        tracer, counter = self.tracer, 0
+        tracer, counter = self._tracer, 0
         taken = spans
         if tracer is not None:
-            taken, counter = spans[:1], transport.send_counter
+            taken = spans[: tracer.together(memoryview(frames), spans)]
+            counter = transport.send_counter
         try:
             sealed = transport.seal(frames, taken, self.mtu, out)
         except SessionExhausted:
@@ -322,12 +347,12 @@ class Engine:
         endpoint = peer.endpoint
         if endpoint is None:
             self._counters.drop(Drop.NO_ENDPOINT, -(-len(batch) // stride))
-            if self.tracer is not None:
-                self.tracer.sent(None, Drop.NO_ENDPOINT)
+            if self._tracer is not None:
+                self._tracer.sent(None, Drop.NO_ENDPOINT)
             return 0
         sent = self.udp.send(batch, stride, endpoint, tos)
-        if self.tracer is not None:
-            self.tracer.sent(endpoint, sent.drop)
+        if self._tracer is not None:
+            self._tracer.sent(endpoint, sent.drop)
         if sent is SENT:
             return 0
         if sent.endpoint is not None:
@@ -412,7 +437,7 @@ class Engine:
         if not self._link_up:
             self.interface.count_drop(ProtocolDrop.INTERFACE_DOWN, -(-length // stride))
             return
-        tracer = self.tracer
+        tracer = self._tracer
         start = 0
         while start < length:
             if buffer[start] == TYPE_TRANSPORT and length - start >= MESSAGE_OVERHEAD:
@@ -420,11 +445,12 @@ class Engine:
                 found = self.interface.transport_for_receiving(index, now)
                 end = length
                 if tracer is not None:
-                    end = min(start + stride, length)
-                    tracer.datagram_received(endpoint, buffer, start, end)
+                    if tracer.opens_apart:
+                        end = min(start + stride, length)
+                    tracer.datagrams_received(endpoint, buffer, start, end, stride)
                 if found is None:
                     if tracer is not None:
-                        tracer.datagram_opened(None, None, out)
+                        tracer.datagrams_opened(None, None, out)
                     start += stride
                     continue
                 peer, transport = found
@@ -433,7 +459,7 @@ class Engine:
                 )
                 if opened.consumed:
                     if tracer is not None:
-                        tracer.datagram_opened(peer, opened, out)
+                        tracer.datagrams_opened(peer, opened, out)
                     self._deliver(peer, transport, endpoint, opened, out, now)
                     start += opened.consumed
                     continue
@@ -475,8 +501,8 @@ class Engine:
                 source = bytes(view[packet + 8 : packet + 24])
             if not self.interface.source_allowed(peer, source):
                 peer.count(ProtocolDrop.SOURCE_NOT_ALLOWED)
-                if self.tracer is not None:
-                    self.tracer.packet_delivered(ProtocolDrop.SOURCE_NOT_ALLOWED)
+                if self._tracer is not None:
+                    self._tracer.packet_delivered(ProtocolDrop.SOURCE_NOT_ALLOWED)
                 continue
             drop: str | None = None
             try:
@@ -485,8 +511,8 @@ class Engine:
                     self._counters.drop(drop)
             except TunWriteDropped as error:
                 drop = error.reason
-            if self.tracer is not None:
-                self.tracer.packet_delivered(drop)
+            if self._tracer is not None:
+                self._tracer.packet_delivered(drop)
 
     def _queue_handshake_untrusted(self, datagram: bytes, endpoint: Endpoint, now: float) -> None:
         if len(datagram) not in HANDSHAKE_LENGTHS:

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -15,7 +14,7 @@ from tunnel import datapath, engine, protocol
 from tunnel.config import TunnelConfig
 from tunnel.control import http
 from tunnel.control.connections import MAX_CONNECTIONS
-from tunnel.control.json_socket import RUN_FOLDER, bind_unix_socket
+from tunnel.control.json_socket import bind_unix_socket, metrics_path
 from tunnel.control.socket_file import SocketFile
 from tunnel.errors import DaemonError
 from tunnel.io import drops as io_drops
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tunnel")
 
-__all__ = ["REASONS", "Meter", "serve_metrics", "socket_path"]
+__all__ = ["REASONS", "Meter", "serve_metrics"]
 
 REASONS = sorted(
     {
@@ -40,11 +39,6 @@ REASONS = sorted(
 
 LAG_PERIOD = 1.0
 """Seconds between two looks at how late the event loop is."""
-
-
-def socket_path(name: str) -> Path:
-    """Where the daemon of interface `name` shows its metrics."""
-    return RUN_FOLDER / f"{name}.metrics"
 
 
 class Meter:
@@ -127,7 +121,7 @@ def _listener(daemon: Daemon) -> Iterator[socket.socket | None]:
     if place == "off":
         yield None
         return
-    path = socket_path(daemon.name)
+    path = metrics_path(daemon.name)
     shown = path if place == "unix" else place
     try:
         listener = bind_unix_socket(path) if place == "unix" else _bind(place.host, place.port)

@@ -10,7 +10,6 @@ from tunnel.control import json_socket
 from tunnel.control.client import TunnelClient
 from tunnel.errors import AlreadyRunningError
 from tunnel.lock import hold
-from tunnel.metrics import socket_path as metrics_path
 
 ANSWER_TIME = 5.0
 """Seconds in which a daemon that holds its lock has to be heard on its control socket."""
@@ -27,7 +26,7 @@ def clean_up(name: str, *, patience: float = 0.0) -> bool:
     """
     with hold(name, patience=patience):
         found = host.remove(name)
-        for path in (json_socket.socket_path(name), metrics_path(name)):
+        for path in (json_socket.socket_path(name), json_socket.metrics_path(name)):
             if path.exists():
                 path.unlink(missing_ok=True)
                 found = True

@@ -83,6 +83,15 @@ class Tracing:
             record["read_at"] = time.monotonic()
             self._publish("out", headers, record)
 
+    def together(self, frames: memoryview, spans: list[tuple[int, int]]) -> int:
+        """Each frame has a record of its own."""
+        return 1
+
+    @property
+    def opens_apart(self) -> bool:
+        """Each datagram has a record of its own."""
+        return True
+
     def frames_staged(self, peer: Peer, view: memoryview, spans: list[tuple[int, int]]) -> None:
         """Frames wait for a session."""
         for start, end in spans:
@@ -144,8 +153,8 @@ class Tracing:
 
     # --- Way in ----------------------------------------------------------------------------------
 
-    def datagram_received(
-        self, endpoint: Endpoint, buffer: bytearray, start: int, end: int
+    def datagrams_received(
+        self, endpoint: Endpoint, buffer: bytearray, start: int, end: int, stride: int
     ) -> None:
         """A datagram of data came."""
         self._opened = None
@@ -160,7 +169,7 @@ class Tracing:
             "drop": None,
         }
 
-    def datagram_opened(self, peer: Peer | None, opened: Opened | None, out: bytearray) -> None:
+    def datagrams_opened(self, peer: Peer | None, opened: Opened | None, out: bytearray) -> None:
         """It was opened, or refused."""
         record = self._received
         record["opened_at"] = time.monotonic()

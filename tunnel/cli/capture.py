@@ -15,6 +15,7 @@ import typer
 from tunnel.capturing import Capture, Streams, Wanted, preamble, static_keys
 from tunnel.cli.common import EXIT_USAGE, Name, fail, interface_name, refusals_printed
 from tunnel.control.client import TunnelClient
+from tunnel.host import HostError
 from tunnel.observe.filter import EXAMPLES, Filter, FilterError
 from tunnel.observe.recording import Recording
 
@@ -54,7 +55,8 @@ def capture(
 
     The first interface is the tunnel's own, with bare IP packets; the second has its datagrams,
     on whatever device they leave and come. With a FILTER these are the datagrams that carried the
-    packets it lets through, and the handshakes. Ends at ^C.
+    packets it lets through, and the handshakes; the tunnel then receives more slowly as long as the
+    capture runs, by a quarter, or by much more while bulk transfers come mixed. Ends at ^C.
 
     tunnel capture wg0 -w - | wireshark -k -i -
     """
@@ -100,7 +102,7 @@ def capture(
             return  # whoever read the pipe has seen enough
         except PermissionError as error:
             fail(f"{error}: capturing is for root only: use sudo")
-        except OSError as error:
+        except (OSError, HostError) as error:
             fail(f"capture: {error}")
 
 

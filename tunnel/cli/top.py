@@ -3,30 +3,51 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
-import select
 import signal
 import sys
 import termios
 import time
 import tty
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated
 
+import trio
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 
-from tunnel.cli.common import Json, fail, interface_name, refusals_printed
-from tunnel.cli.topview import History, picture
-from tunnel.control.client import TunnelClient
-from tunnel.control.json_socket import ControlError, running_names
-from tunnel.observe.status import TunnelStatus
+from tunnel.cli.common import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    Json,
+    complain,
+    fail,
+    interface_name,
+    refusals_printed,
+)
+from tunnel.cli.toplook import Looker, open_looker
+from tunnel.cli.topview import picture
+from tunnel.control.json_socket import running_names
 
 app = typer.Typer()
 
 _QUIT = frozenset(b"qQ\x03\x04")
+_ONCE = "; for scripts there is --once"
+
+_SIGNALS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGWINCH,
+    signal.SIGTSTP,
+    signal.SIGCONT,
+)
+
+_TOGETHER = 0.05
+"""Seconds in which the answers of several daemons come into one picture."""
 
 
 @app.command()
@@ -42,131 +63,178 @@ def top(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Watch peers, rates, handshake ages, drops, path MTU and CPU live. q or ^C leaves."""
+    """Watch peers, rates, handshake ages, drops, path MTU and CPU live. q or ^C leaves.
+
+    With --once the exit code is 1 if a tunnel went down meanwhile, or did not answer.
+    """
     if as_json and not once:
         fail("--json needs --once; for a stream of events there is tunnel events --json", 2)
-    if not once and not sys.stdout.isatty():
-        fail("tunnel top needs a terminal; for scripts there is --once", 2)
+    if not once:
+        _require_terminal()
     names = [interface_name(name)] if name else running_names()
-    if not names:
-        fail("no tunnel is running on this host")
-    with refusals_printed(), contextlib.ExitStack() as stack:
-        looker = _Looker(names, stack, patient=name is None)
-        with contextlib.suppress(KeyboardInterrupt):
-            if once:
-                _print_once(looker, interval, as_json=as_json)
-            else:
-                _live(looker, interval)
+    with refusals_printed():
+        try:
+            trio.run(_main, names, interval, once, as_json, name is None)
+        except* KeyboardInterrupt:
+            pass
 
 
-class _Looker:
-    """The connections to the daemons, and what was seen over them."""
+def _require_terminal() -> None:
+    """Leave, with a word about `--once`, where there is nothing to draw on."""
+    if not sys.stdout.isatty():
+        fail(f"tunnel top needs a terminal{_ONCE}", EXIT_USAGE)
+    if not sys.stdin.isatty():
+        fail(f"tunnel top reads keys from a terminal{_ONCE}", EXIT_USAGE)
+    if Console().is_dumb_terminal:
+        fail(
+            f"tunnel top cannot draw on a terminal of type {os.environ['TERM']}{_ONCE}", EXIT_USAGE
+        )
 
-    def __init__(self, names: list[str], stack: contextlib.ExitStack, *, patient: bool) -> None:
-        self.history = History()
-        self._clients: dict[str, TunnelClient] = {}
-        for name in names:
-            try:
-                self._clients[name] = stack.enter_context(TunnelClient(name))
-            except ControlError as error:
-                if not patient or error.code != "not_running":
-                    raise
-        if not self._clients:
+
+async def _main(
+    names: list[str], interval: float, once: bool, as_json: bool, patient: bool
+) -> None:
+    async with open_looker(names, patient=patient) as looker:
+        if not looker.names:
             fail("no tunnel is running on this host")
+        if once:
+            await _print_once(looker, interval, as_json=as_json)
+            return
+        await _Screen(looker, interval).run()
+        if not looker.names:
+            typer.echo("the tunnels have ended")
 
-    def look(self) -> list[TunnelStatus]:
-        """The tunnels now; those that have ended are left out from then on."""
-        found = []
-        for name, client in list(self._clients.items()):
-            try:
-                found.append(client.status(paths=True))
-            except ControlError as error:
-                if error.code not in ("closed", "state"):
-                    raise
-                if error.code == "closed":
-                    del self._clients[name]
-        self.history.add(found, time.monotonic())
-        return found
+
+async def _print_once(looker: Looker, interval: float, *, as_json: bool) -> None:
+    await looker.look_at_all()
+    await trio.sleep(interval)
+    await looker.look_at_all()
+    if as_json:
+        typer.echo(json.dumps(looker.history.to_json(looker.statuses), indent=2))
+    elif looker.statuses:
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            # Scripts want whole lines, whatever width they are run at.
+            console = Console(highlight=False, width=170)
+        view = picture(looker.statuses, looker.history, console.width, None, now=time.time())
+        console.print(view)
+    for problem in looker.problems:
+        complain(f"tunnel: {problem}")
+    if looker.problems:
+        raise typer.Exit(EXIT_FAILED)
+
+
+class _Screen:
+    """The live view, until a key, a signal or the end of all tunnels ends it."""
+
+    def __init__(self, looker: Looker, interval: float) -> None:
+        self._looker = looker
+        self._interval = interval
+        self._wake = trio.Event()
+        self._over = False
+        self._away = False
+        self._stopped = False
+        self._resized = False
+        looker.changed = self._change
+
+    async def run(self) -> None:
+        """Show it. The terminal is as it was before, whatever ended it."""
+        # What was ignored before us, as nohup does, stays so.
+        numbers = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        with trio.open_signal_receiver(*numbers) as signals:
+            async with trio.open_nursery() as nursery:
+                for name in self._looker.names:
+                    nursery.start_soon(self._looker.follow, name, self._interval)
+                nursery.start_soon(self._read_keys)
+                nursery.start_soon(self._read_signals, signals)
+                while not self._ended:
+                    self._away = False
+                    await self._show()
+                    if self._stopped:
+                        self._stopped = False
+                        _stop()
+                nursery.cancel_scope.cancel()
 
     @property
-    def ended(self) -> bool:
-        """Whether no daemon is left."""
-        return not self._clients
+    def _ended(self) -> bool:
+        return self._over or not self._looker.names
 
+    def _change(self) -> None:
+        self._wake.set()
 
-def _print_once(looker: _Looker, interval: float, *, as_json: bool) -> None:
-    looker.look()
-    time.sleep(interval)
-    statuses = looker.look()
-    if as_json:
-        typer.echo(json.dumps(looker.history.to_json(statuses), indent=2))
-        return
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        # Scripts want whole lines, whatever width they are run at.
-        console = Console(highlight=False, width=170)
-    console.print(picture(statuses, looker.history, console.width, None, now=time.time()))
+    async def _show(self) -> None:
+        """Hold the terminal until it has to be left."""
+        console = Console(highlight=False)
+        try:
+            with _keys_at_once(), Live(console=console, screen=True, auto_refresh=False) as live:
+                while not (self._ended or self._away):
+                    if self._resized:
+                        # What stood there at the old width would show through.
+                        self._resized = False
+                        console.clear()
+                    live.update(self._picture(console), refresh=True)
+                    with trio.move_on_after(self._interval):
+                        await self._wake.wait()
+                        await trio.sleep(_TOGETHER)
+                    self._wake = trio.Event()
+        except (OSError, termios.error) as error:
+            if error.args[0] != errno.EIO:
+                raise
+            self._over = True  # the terminal has gone, as when ssh does
 
+    def _picture(self, console: Console) -> RenderableType:
+        looker = self._looker
+        return picture(
+            looker.statuses,
+            looker.history,
+            *console.size,
+            now=time.time(),
+            problems=looker.problems,
+        )
 
-def _live(looker: _Looker, interval: float) -> None:
-    console = Console(highlight=False)
-    with (
-        _keyboard() as keyboard,
-        _resizes() as resized,
-        Live(console=console, screen=True, auto_refresh=False) as live,
-    ):
-        statuses = looker.look()
-        due = time.monotonic() + interval
-        while not looker.ended:
-            width, height = console.size
-            view = picture(statuses, looker.history, width, height, now=time.time())
-            live.update(view, refresh=True)
-            ready, _, _ = select.select(
-                [keyboard, resized], [], [], max(0.0, due - time.monotonic())
-            )
-            if keyboard in ready:
+    async def _read_keys(self) -> None:
+        keyboard = sys.stdin.fileno()
+        keys = b""
+        while not _QUIT & set(keys):
+            await trio.lowlevel.wait_readable(keyboard)
+            try:
                 keys = os.read(keyboard, 64)
-                # An empty read is the end of the terminal, as when ssh goes away.
-                if not keys or _QUIT & set(keys):
-                    return
-            if resized in ready:
-                os.read(resized, 64)
-                # What stood there at the old width would show through.
-                console.clear()
-            if time.monotonic() >= due:
-                statuses = looker.look()
-                due = time.monotonic() + interval
-    typer.echo("the tunnels have ended")
+            except OSError:
+                keys = b""
+            if not keys:
+                break  # the end of the terminal
+        self._over = True
+        self._change()
+
+    async def _read_signals(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            if number == signal.SIGWINCH:
+                self._resized = True
+            elif number in (signal.SIGTSTP, signal.SIGCONT):
+                # Stopped by a signal that cannot be caught, the shell took the terminal back too.
+                self._away = True
+                self._stopped = number == signal.SIGTSTP
+            else:
+                self._over = True
+            self._change()
+
+
+def _stop() -> None:
+    """Stop the process as ^Z does one that does not catch it; return when it goes on."""
+    handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    try:
+        os.kill(os.getpid(), signal.SIGTSTP)
+    finally:
+        signal.signal(signal.SIGTSTP, handler)
 
 
 @contextlib.contextmanager
-def _keyboard() -> Iterator[int]:
-    """Standard input, each key at once and not echoed; as it was before, afterwards."""
+def _keys_at_once() -> Iterator[None]:
+    """Each key of the terminal at once and not echoed; as it was before, afterwards."""
     descriptor = sys.stdin.fileno()
-    if not os.isatty(descriptor):
-        fail("tunnel top reads keys from a terminal; for scripts there is --once", 2)
     before = termios.tcgetattr(descriptor)
     try:
         tty.setcbreak(descriptor)
-        yield descriptor
+        yield
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
-
-
-@contextlib.contextmanager
-def _resizes() -> Iterator[int]:
-    """A descriptor that is readable when the terminal has got another size."""
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-
-    def tell(number: int, frame: object) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.write(writer, b"r")
-
-    before = signal.signal(signal.SIGWINCH, tell)
-    try:
-        yield reader
-    finally:
-        signal.signal(signal.SIGWINCH, before)
-        os.close(reader)
-        os.close(writer)

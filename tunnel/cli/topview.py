@@ -135,16 +135,24 @@ def picture(
     height: int | None,
     *,
     now: float,
+    problems: Sequence[str] = (),
 ) -> RenderableType:
-    """The whole screen, `width` columns by at most `height` lines (None: as many as it takes)."""
+    """The whole screen, `width` columns by at most `height` lines (None: as many as it takes).
+
+    `problems` are sentences about the tunnels that are not among `statuses`.
+    """
     parts: list[RenderableType] = []
     # Per tunnel: a title, a line of figures, the table's head, drops, and an empty line.
-    room = None if height is None else max(1, (height - 1) // max(1, len(statuses)) - 6)
+    room = None
+    if height is not None:
+        room = max(1, (height - 1 - len(problems)) // max(1, len(statuses)) - 6)
     for status in statuses:
         parts += _tunnel(status, history, width, room, now)
         parts.append(Text())
-    if not statuses:
-        parts.append(Text("waiting for a tunnel to be up"))
+    for problem in problems:
+        parts.append(Text(printable(problem), "yellow", no_wrap=True, overflow="ellipsis"))
+    if not statuses and not problems:
+        parts.append(Text("waiting for the first look"))
     if height is not None:
         parts.append(Text("q quits", "dim"))
     return Group(*parts)

@@ -125,12 +125,12 @@ class TunnelClient(Client):
         """
         self.call("keys")
 
-    def subscribe_trace(self, filter_text: str) -> None:
-        """Turn this connection into the stream of records of the packets that FILTER lets through.
+    def subscribe_carriers(self, filter_text: str) -> None:
+        """Turn this connection into the stream of datagrams that carry packets of FILTER.
 
-        docs/control.md lists the fields of the events `out` and `in`.
+        Events `carried` have `ranges`: receiver index, first counter, number of datagrams.
         """
-        self.call("trace", filter=filter_text)
+        self.call("carriers", filter=filter_text)
 
     def has_unread(self) -> bool:
         """Whether events came together with the answer to a subscription.

@@ -71,6 +71,11 @@ def socket_path(name: str) -> Path:
     return RUN_FOLDER / f"{name}.sock"
 
 
+def metrics_path(name: str) -> Path:
+    """Where the daemon of interface `name` shows its metrics, which are not in JSON."""
+    return RUN_FOLDER / f"{name}.metrics"
+
+
 def running_names() -> list[str]:
     """Names of the interfaces whose control sockets exist, sorted; some may be stale."""
     return sorted(path.stem for path in RUN_FOLDER.glob("*.sock"))

@@ -16,6 +16,7 @@ from tunnel.host.errors import HostError
 from tunnel.host.hooks import check_hook_source, run_hooks
 from tunnel.host.links import delete_link, link_exists
 from tunnel.host.mtu import compute_mtu
+from tunnel.host.own import OwnAddresses
 from tunnel.host.routes import find_default_route_slot
 from tunnel.host.state import (
     DefaultRouteSlot,
@@ -43,6 +44,7 @@ __all__ = [
     "LinkEvent",
     "LinkGone",
     "LinkStatus",
+    "OwnAddresses",
     "Route",
     "Rule",
     "apply",

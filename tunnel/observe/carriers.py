@@ -1,13 +1,12 @@
-"""Which datagrams carried certain packets, as the daemon's records of a trace tell.
+"""Which datagrams carried certain packets, as the daemon tells.
 
 A sealed packet cannot be told from another one outside the tunnel. But each message of transport
-data has a receiver index and a counter, and the daemon says which packets it sealed under which.
+data has a receiver index and a counter, and the daemon says under which it sealed or opened some.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Any
 
 from tunnel.observe.headers import UDP, Headers
 
@@ -24,15 +23,9 @@ class Carriers:
         self._new: set[tuple[int, int]] = set()
         self._old: set[tuple[int, int]] = set()
 
-    def add(self, kind: str, record: dict[str, Any]) -> None:
-        """Take a record, `kind` being `out` or `in` (docs/control.md lists the fields)."""
-        if kind == "out":
-            for batch in record.get("batches", ()):
-                first = batch["counter"]
-                index = record["index"]
-                self._new.update((index, first + step) for step in range(batch["packets"]))
-        elif kind == "in" and record["packet"] is not None:
-            self._new.add((record["index"], record["counter"]))
+    def add(self, index: int, first: int, count: int) -> None:
+        """Take note of `count` datagrams with the receiver `index`, from counter `first` on."""
+        self._new.update((index, first + step) for step in range(count))
 
     def turn(self) -> None:
         """Begin a new set, so that memory is that of the packets between three turns."""

@@ -35,10 +35,14 @@ Instruction = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A packet from its IP header on. `time_ns` is Unix time in nanoseconds, kernel-stamped."""
+    """A packet from its IP header on, seen on `device`, a name that is empty if it has just gone.
+
+    `time_ns` is Unix time in nanoseconds, kernel-stamped.
+    """
 
     time_ns: int
     direction: Direction
+    device: str
     packet: bytes
 
 
@@ -87,7 +91,7 @@ class Tap:
                 continue  # not IP: ARP and the like
             seconds, nanoseconds = _TIMESPEC.unpack_from(messages[0][2])
             way = Direction.OUT if address[2] == _PACKET_OUTGOING else Direction.IN
-            return Seen(seconds * 1_000_000_000 + nanoseconds, way, data)
+            return Seen(seconds * 1_000_000_000 + nanoseconds, way, address[0], data)
 
     def _forget_unfiltered(self) -> None:
         """Drop what came since the socket was made, as it had no filter then."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import TwoHosts
 from tests.integration.observe.conftest import Pair, begin_capture, end_capture, fields, make_pair
+from tunnel.lab import LabError
 
 pytestmark = [pytest.mark.root, pytest.mark.foreign("tshark")]
 
@@ -139,6 +141,85 @@ def test_other_datagrams_are_not_captured(pair: Pair, tmp_path: Path) -> None:
     assert fields(file, "frame.interface_name == wg0-udp", "frame.protocols")
 
 
+def test_forwarded_datagrams_of_the_same_port_are_not_captured(pair: Pair, tmp_path: Path) -> None:
+    """Every WireGuard has 51820: those of hosts behind this one are not ours."""
+    a, b = pair.hosts
+    b.set_sysctl("net.ipv4.ip_forward", "1")
+    b.ip("link add behind type veth peer name far", "link set far up", "link set behind up")
+    b.ip("addr add 198.51.100.1/24 dev behind")
+    b.ip("neigh add 198.51.100.2 lladdr 02:00:00:00:00:01 dev behind")
+    a.ip("route add 198.51.100.0/24 via 192.0.2.2")
+    file = tmp_path / "ours.pcapng"
+    capture = begin_capture(b, "-w", str(file))
+    send = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); "
+    a.run([sys.executable, "-c", f"{send}s.sendto(bytes(148), ('198.51.100.2', 51820))"])
+    # An address that came after the capture is ours, too.
+    b.ip("addr add 192.0.2.7/24 dev eth0")
+    a.run([sys.executable, "-c", f"{send}s.sendto(bytes(148), ('192.0.2.7', 51820))"])
+    a.ping(pair.b.node.address())
+    end_capture(capture)
+    strange = fields(file, "frame.interface_id == 1 && udp && !wg", "ip.dst")
+    assert strange == [["192.0.2.7"]]
+    assert fields(file, "wg", "frame.number")
+
+
+def _on_bridge(two: TwoHosts) -> None:
+    two.a.ip("link add br0 type bridge", "link set eth0 master br0", *_moved("1", "br0"))
+
+
+def _on_vlan(two: TwoHosts) -> None:
+    for number, host in (("1", two.a), ("2", two.b)):
+        host.ip("link add link eth0 name vlan7 type vlan id 7", *_moved(number, "vlan7"))
+
+
+def _on_bond(two: TwoHosts) -> None:
+    two.a.ip(
+        "link add bond0 type bond mode active-backup",
+        "link set eth0 down",
+        "link set eth0 master bond0",
+        *_moved("1", "bond0"),
+    )
+
+
+def _moved(number: str, device: str) -> list[str]:
+    return [
+        "addr flush dev eth0",
+        "link set eth0 up",
+        f"link set {device} up",
+        f"addr add 192.0.2.{number}/24 dev {device}",
+    ]
+
+
+@pytest.mark.parametrize("stack", [_on_bridge, _on_vlan, _on_bond])
+@pytest.mark.foreign("iperf3")
+def test_a_datagram_that_crosses_several_devices_is_there_once(
+    two_hosts: TwoHosts, tmp_path: Path, stack: Callable[[TwoHosts], None]
+) -> None:
+    try:
+        stack(two_hosts)
+    except LabError as error:
+        if "Unknown device type" not in str(error):
+            raise
+        pytest.skip(f"this kernel has no such device: {stack.__name__}")
+    pair = make_pair(two_hosts)
+    a, b = pair.hosts
+    file = tmp_path / "once.pcapng"
+    capture = begin_capture(a, "-w", str(file), "--snaplen", "100")
+    a.ping(pair.b.node.address(), count=2)
+    server = b.popen(["iperf3", "-s", "-1", "--forceflush"])
+    server.wait_for_output("Server listening")
+    a.run(["iperf3", "-c", pair.b.node.address(), "-n", "1M"])
+    end_capture(capture)
+    handshake = fields(file, "wg.type == 1 || wg.type == 2", "wg.type")
+    assert sorted(handshake) == [["1"], ["2"]]
+    # Counters begin at zero, so that none is missing either.
+    for outgoing, way in ((True, OUTGOING), (False, INCOMING)):
+        seen = fields(file, f"wg.type == 4 && frame.packet_flags == {way}", "wg.counter")
+        counters = [int(counter) for (counter,) in seen]
+        assert sorted(counters) == list(range(len(counters))), outgoing
+        assert len(counters) > 10
+
+
 def test_a_ring_keeps_the_latest_files_each_with_the_keys(pair: Pair, tmp_path: Path) -> None:
     a, _ = pair.hosts
     a.ping(pair.b.node.address())
@@ -176,22 +257,24 @@ def test_a_filter_keeps_its_packets_and_the_datagrams_that_carried_them(
     assert len(fields(file, "wg.type == 1 || wg.type == 2", "frame.number")) == 2
 
 
+@pytest.mark.parametrize("end", [0, 1])
 @pytest.mark.foreign("iperf3")
-def test_a_filter_follows_packets_that_leave_as_batches(pair: Pair, tmp_path: Path) -> None:
+def test_a_filter_follows_packets_that_go_as_batches(pair: Pair, tmp_path: Path, end: int) -> None:
+    """From the end that sends them, and from the one that receives them."""
     a, b = pair.hosts
     file = tmp_path / "batches.pcapng"
-    capture = begin_capture(a, "tcp", "port", "5201", "-w", str(file), "--with-keys")
-    pings = a.popen(["ping", "-q", "-c", "40", "-i", "0.02", pair.b.node.address()])
+    capture = begin_capture(pair.hosts[end], "tcp", "port", "5201", "-w", str(file), "--with-keys")
+    pings = a.popen(["ping", "-q", "-c", "40", "-i", "0.02", "-s", "300", pair.b.node.address()])
     server = b.popen(["iperf3", "-s", "-1", "--forceflush"])
     server.wait_for_output("Server listening")
     a.run(["iperf3", "-c", pair.b.node.address(), "-n", "2M"])
     assert pings.wait(10) == 0
     end_capture(capture)
-    assert "records" not in capture.log()
+    assert "datagrams of the filter" not in capture.log()
     assert set(map(tuple, fields(file, "frame.interface_id == 0", "ip.proto"))) == {("6",)}
     sealed = fields(file, "frame.interface_id == 1 && wg.type == 4", "udp.length", "tcp.dstport")
     assert len(sealed) > 500
-    # A ping is sealed into 136 bytes; of TCP, all could be decrypted.
+    # All of them can be decrypted, and none is a ping.
     assert {port for _, port in sealed} >= {"5201"}
     assert "" not in {port for _, port in sealed}
 

@@ -15,10 +15,11 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.integration.daemon.conftest import Pair, make_pair, pair
+from tests.integration.daemon.conftest import Pair, make_pair, pair, status
 from tunnel.lab import Host
 
 __all__ = ["make_pair", "pair"]
@@ -29,25 +30,28 @@ pytestmark = pytest.mark.root
 class Terminal:
     """A program on a pseudo-terminal."""
 
-    def __init__(self, host: Host, *arguments: str, columns: int = 100) -> None:
-        self.ours, self._theirs = pty.openpty()
+    def __init__(
+        self, host: Host, *arguments: str, columns: int = 100, kind: str = "xterm"
+    ) -> None:
+        self.ours, self.theirs = pty.openpty()
         self.resize(columns, 30)
-        self.before = termios.tcgetattr(self._theirs)
-        environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": os.getcwd()}
+        self.before = termios.tcgetattr(self.theirs)
+        environment = {**os.environ, "TERM": kind, "PYTHONPATH": os.getcwd()}
         for name in ("COLUMNS", "LINES"):
             environment.pop(name, None)
         self.process = subprocess.Popen(
             [*host.enter_command(), sys.executable, "-m", "tunnel", "top", *arguments],
-            stdin=self._theirs,
-            stdout=self._theirs,
-            stderr=self._theirs,
+            stdin=self.theirs,
+            stdout=self.theirs,
+            stderr=self.theirs,
             env=environment,
-            start_new_session=True,
+            # As a job of a shell, which is told when it stops.
+            process_group=0,
         )
         self.seen = b""
 
     def resize(self, columns: int, lines: int) -> None:
-        fcntl.ioctl(self._theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        fcntl.ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
     def wait_for(self, text: str, *, bound: float = 15.0) -> None:
         """Read on until `text` has been drawn since the last call."""
@@ -57,6 +61,17 @@ class Terminal:
             assert ready, f"no {text!r} in {self.seen.decode(errors='replace')}"
             self.seen += os.read(self.ours, 65536)
         self.seen = self.seen.partition(text.encode())[2]
+
+    def wait_stopped(self, *, bound: float = 15.0) -> None:
+        """Read on until the process is stopped."""
+        end = time.monotonic() + bound
+        stat = Path(f"/proc/{self.process.pid}/stat")
+        while stat.read_text().rpartition(")")[2].split()[0] != "T":
+            assert time.monotonic() < end, "it goes on"
+            if select.select([self.ours], [], [], 0.05)[0]:
+                self.seen += os.read(self.ours, 65536)
+        while select.select([self.ours], [], [], 0)[0]:
+            self.seen += os.read(self.ours, 65536)
 
     def end(self) -> bytes:
         """What it prints to its end; it leaves in order and gives the terminal back."""
@@ -70,19 +85,19 @@ class Terminal:
         assert self.process.returncode == 0, rest
         assert b"Traceback" not in rest
         assert b"\x1b[?1049l" in rest, "the screen before is given back"
-        assert termios.tcgetattr(self._theirs) == self.before
+        assert termios.tcgetattr(self.theirs) == self.before
         return rest
 
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
         os.close(self.ours)
-        os.close(self._theirs)
+        os.close(self.theirs)
 
 
 @contextlib.contextmanager
-def terminal(host: Host, *arguments: str, columns: int = 100) -> Iterator[Terminal]:
-    made = Terminal(host, *arguments, columns=columns)
+def terminal(host: Host, *arguments: str, kind: str = "xterm") -> Iterator[Terminal]:
+    made = Terminal(host, *arguments, kind=kind)
     try:
         yield made
     finally:
@@ -107,6 +122,50 @@ def test_follows_resizes_and_quits(pair: Pair, key: bytes) -> None:
             # The terminal is not its controlling one here, so the line discipline cannot tell it.
             top.process.send_signal(signal.SIGINT)
         top.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_in_order(pair: Pair, number: int) -> None:
+    with terminal(pair.hosts[0], "wg0") as top:
+        top.wait_for("never")
+        top.process.send_signal(number)
+        top.end()
+
+
+def test_it_may_be_stopped_and_go_on(pair: Pair) -> None:
+    """As ^Z and fg do."""
+    with terminal(pair.hosts[0], "wg0", "--interval", "0.2") as top:
+        for _ in range(2):
+            top.wait_for("never")
+            top.process.send_signal(signal.SIGTSTP)
+            top.wait_stopped()
+            assert b"\x1b[?1049l" in top.seen, "the shell's screen is given back"
+            assert termios.tcgetattr(top.theirs) == top.before
+            top.process.send_signal(signal.SIGCONT)
+            top.wait_for("\x1b[?1049h")
+        top.wait_for("never")
+        os.write(top.ours, b"q")
+        top.end()
+
+
+def test_a_daemon_that_hangs_does_not_keep_it(pair: Pair) -> None:
+    a, _ = pair.hosts
+    pid = status(pair.a)["pid"]
+    with terminal(a, "wg0", "--interval", "0.2") as top:
+        top.wait_for("never")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            top.wait_for("the daemon of wg0 does not answer")
+            os.write(top.ours, b"q")
+            top.end()
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_a_terminal_that_cannot_be_drawn_on_is_told_what_to_use(pair: Pair) -> None:
+    with terminal(pair.hosts[0], "wg0", kind="dumb") as top:
+        top.wait_for("of type dumb; for scripts there is --once")
+        assert top.process.wait(15) == 2
 
 
 def test_ends_with_the_tunnel(pair: Pair) -> None:

@@ -102,3 +102,15 @@ def test_sparkline() -> None:
     assert sparkline([0, 0], 2) == "▁▁"
     assert sparkline([1] * 9, 3) == "███"
     assert sparkline([], 2) == "  "
+
+
+def test_problems_stand_below_within_the_height() -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=40)
+    problems = ["wg1 has gone down", "wg2\x1b[2J " + "x" * 50]
+    console.print(picture([STATUS], History(), 40, 10, now=1075.4, problems=problems))
+    lines = out.getvalue().splitlines()
+    assert lines[-3].strip() == "wg1 has gone down"
+    assert "\x1b" not in out.getvalue()
+    assert len(lines) <= 10
+    assert max(map(len, lines)) <= 40

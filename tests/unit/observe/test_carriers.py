@@ -1,4 +1,4 @@
-"""Which datagrams a filtered capture keeps, by the daemon's records."""
+"""Which datagrams a filtered capture keeps, by what the daemon told."""
 
 from __future__ import annotations
 
@@ -10,13 +10,6 @@ from tests.unit.observe.stack import echo, message
 from tunnel.observe.carriers import Carriers
 
 
-def out(index: int, *batches: tuple[int, int]) -> dict[str, object]:
-    return {
-        "index": index,
-        "batches": [{"counter": counter, "packets": packets} for counter, packets in batches],
-    }
-
-
 def over_ipv6(index: int, counter: int) -> bytes:
     datagram = message(index, counter)[20:]
     return bytes([0x60, 0, 0, 0, 0, len(datagram), 17, 64]) + bytes(32) + datagram
@@ -25,22 +18,14 @@ def over_ipv6(index: int, counter: int) -> bytes:
 @pytest.mark.parametrize("make", [message, over_ipv6])
 def test_only_what_carried_a_packet_is_wanted(make: Callable[[int, int], bytes]) -> None:
     carriers = Carriers()
-    carriers.add("out", out(7, (10, 2), (12, 1)))
-    carriers.add("in", {"index": 9, "counter": 1 << 40, "packet": "45"})
+    carriers.add(7, 10, 3)
+    carriers.add(9, 1 << 40, 1)
     wanted = [(7, 10), (7, 11), (7, 12), (9, 1 << 40)]
     others = [(7, 9), (7, 13), (8, 10), (9, 0), (9, (1 << 40) + 1)]
     for index, counter in wanted:
         assert carriers.wanted(make(index, counter))
     for index, counter in others:
         assert not carriers.wanted(make(index, counter))
-
-
-def test_staged_dropped_and_unopened_packets_were_carried_by_nothing() -> None:
-    carriers = Carriers()
-    carriers.add("out", {"staged": True, "drop": None})
-    carriers.add("out", {"index": 7, "drop": "too_large"})
-    carriers.add("in", {"index": 9, "counter": 3, "packet": None, "drop": "no_session"})
-    assert not carriers.wanted(message(9, 3))
 
 
 @pytest.mark.parametrize("kind", [1, 2, 3])
@@ -59,7 +44,7 @@ def test_cut_short_is_not_wanted() -> None:
 
 def test_records_are_forgotten_after_two_turns() -> None:
     carriers = Carriers()
-    carriers.add("out", out(7, (10, 1)))
+    carriers.add(7, 10, 1)
     carriers.turn()
     assert carriers.wanted(message(7, 10))
     carriers.turn()
