@@ -1,5 +1,6 @@
 """The three calls of systemd-resolved that a VPN needs: org.freedesktop.resolve1(5) over D-Bus."""
 
+from collections.abc import Iterable
 from contextlib import closing
 from typing import Any
 
@@ -43,7 +44,7 @@ def set_link(index: int, dns: Dns) -> None:
     "." as a routing domain is what resolvconf calls exclusive: every name goes there.
     """
     servers = [(_AF[server.version], server.packed) for server in dns.servers]
-    domains = [(name, False) for name in dns.search] + [(".", True)]
+    domains = _domains(dns.search)
     try:
         with closing(_connect()) as bus:
             _call(bus, "SetLinkDNS", "ia(iay)", (index, servers))
@@ -51,6 +52,18 @@ def set_link(index: int, dns: Dns) -> None:
             _call(bus, "SetLinkDefaultRoute", "ib", (index, True))
     except (DBusErrorResponse, OSError) as error:
         raise _failure("set", str(dns), error) from error
+
+
+def _domains(search: Iterable[str]) -> list[tuple[str, bool]]:
+    """Each domain once, with whether it only says which names go this way (`~domain`), as
+    resolvectl reads them. The root cannot be searched, so it is always of that kind.
+    """
+    found: dict[str, bool] = {}
+    for text in (*search, "~."):
+        name = text.removeprefix("~").removesuffix(".") or "."
+        only_routes = text.startswith("~") or name == "."
+        found[name] = only_routes and found.get(name, True)
+    return list(found.items())
 
 
 def revert_link(index: int) -> None:

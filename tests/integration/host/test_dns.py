@@ -126,6 +126,14 @@ def test_resolved(resolved: Calls) -> None:
     ]
 
 
+def test_routing_domains(resolved: Calls) -> None:
+    search = ("~corp.example", "lan", "~lan", ".", "~.", "Example.org.")
+    set_dns("tun0", 7, Dns(DNS.servers, search), RESOLVED)
+    domains = dict(resolved)["SetLinkDomains"]
+    wanted = [("corp.example", True), ("lan", False), (".", True), ("Example.org", False)]
+    assert domains == (7, wanted)
+
+
 def test_resolved_refuses(resolved: Calls) -> None:
     with pytest.raises(HostError, match="NoSuchLink"):
         set_dns("tun0", 404, DNS, RESOLVED)
