@@ -33,7 +33,7 @@ from tunnel import (
     surroundings,
 )
 from tunnel.answers import control_socket
-from tunnel.config import LineChange, TunnelConfig
+from tunnel.config import TunnelConfig
 from tunnel.engine import Engine, boot_time
 from tunnel.errors import SETUP_ERRORS, AlreadyRunningError, DaemonError, unwrapped
 from tunnel.feed import Feed, watch_drops, watch_port
@@ -319,15 +319,15 @@ class Daemon:
             self.feed.publish("reload", error=None, changes=changes, notes=list(plan.notes))
             return plan
 
-    async def save(self) -> tuple[LineChange, ...]:
-        """Write what runs now into the conf, comments kept; the lines that had to change.
+    async def save(self) -> saving.Saved:
+        """Write what runs now into the conf, comments kept; what that changed in it.
 
         Raises one of SETUP_ERRORS, and then the file is as it was.
         """
         async with self._changing:
             return await self._save(self.running())
 
-    async def _save(self, engine: Engine) -> tuple[LineChange, ...]:
+    async def _save(self, engine: Engine) -> saving.Saved:
         mark = 0 if self._around is None else self._around.mark
         return await saving.save(engine, self.config, auto_mark=mark, names=self.names)
 

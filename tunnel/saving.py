@@ -6,7 +6,9 @@ what the machine chose by itself (a mark, an MTU) is not. A name stays a name.
 
 from __future__ import annotations
 
-from dataclasses import replace
+import logging
+from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 
 import trio
@@ -18,11 +20,19 @@ from tunnel.engine import Engine, Peer
 from tunnel.errors import DaemonError
 from tunnel.names import Names
 
+log = logging.getLogger("tunnel")
 
-async def save(
-    engine: Engine, config: TunnelConfig, *, auto_mark: int, names: Names
-) -> tuple[LineChange, ...]:
-    """Write the running state into the conf; the lines that had to change.
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """The lines that had to change, and `notes` on running values that no conf may have."""
+
+    lines: tuple[LineChange, ...]
+    notes: tuple[str, ...]
+
+
+async def save(engine: Engine, config: TunnelConfig, *, auto_mark: int, names: Names) -> Saved:
+    """Write the running state into the conf; what that changed in it.
 
     `auto_mark` is the mark that was chosen and not configured. Raises ConfigErrors, with the file
     as it was, HostError, DaemonError.
@@ -32,7 +42,11 @@ async def save(
         raise DaemonError(f"{config.name} was not set up from a file, so there is none to save to")
     link = await trio.to_thread.run_sync(host.interface_status, config.name)
     running = describe_running(engine, config, link, auto_mark=auto_mark, names=names)
-    return await trio.to_thread.run_sync(confs.save, path, running)
+    kept: list[confs.Problem] = []
+    lines = await trio.to_thread.run_sync(partial(confs.save, path, running, note=kept.append))
+    for problem in kept:
+        log.warning("%s", problem)
+    return Saved(lines, tuple(map(str, kept)))
 
 
 def describe_running(
