@@ -4,6 +4,7 @@
     mtu = compute_mtu(endpoints)
     state = desired_state("tun0", addresses, allowed_ips, mtu=mtu, slot=slot, table=table)
     applied = apply(state)          # the interface exists; sockets carry state.mark
+                                    # SlotTakenError: choose a slot anew
     applied = applied.reconcile(other_state)
     applied.undo()                  # or, from another process: remove("tun0")
 
@@ -12,11 +13,11 @@ are HostError. Only `watch_link` is for the event loop (trio) itself.
 """
 
 from tunnel.host.apply import Applied, apply, missing, reconcile, remove
-from tunnel.host.errors import HostError
+from tunnel.host.errors import HostError, SlotTakenError
 from tunnel.host.hooks import check_hook_source, run_hooks
 from tunnel.host.links import delete_link, link_exists
 from tunnel.host.mtu import compute_mtu
-from tunnel.host.routes import find_default_route_slot
+from tunnel.host.slots import find_default_route_slot
 from tunnel.host.state import (
     DefaultRouteSlot,
     DesiredState,
@@ -45,6 +46,7 @@ __all__ = [
     "LinkStatus",
     "Route",
     "Rule",
+    "SlotTakenError",
     "apply",
     "check_hook_source",
     "compute_mtu",

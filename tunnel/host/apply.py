@@ -2,7 +2,8 @@
 
 All functions block: call them in a worker thread. They work in the namespace at the path `netns`
 (None: the caller's), and keep a record per tunnel in `state_dir`, see `record.py`. A failure on
-the way takes back exactly what was done and raises HostError.
+the way takes back exactly what was done and raises HostError; SlotTakenError, when the place chosen
+for a default route has become another tunnel's: compute the state anew then.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +26,7 @@ from tunnel.host.record import (
     save_record,
 )
 from tunnel.host.rtnetlink import rtnetlink, step
+from tunnel.host.slots import claiming
 from tunnel.host.state import DesiredState, Dns, Item, Sysctl
 from tunnel.host.sysctl import read_sysctl
 
@@ -154,7 +156,8 @@ def _change(state: DesiredState, state_dir: Path) -> None:
             dns=_dns_backend(new, record),
         )
         machine = Machine(netlink, state.interface, index, dict(planned.sysctls), planned.dns)
-        save_record(planned, state_dir)
+        with claiming(netlink, state, state_dir):
+            save_record(planned, state_dir)
         undos: list[Undo] = []
         try:
             _step_by_step(machine, old, new, undos)

@@ -119,8 +119,8 @@ class Machine:
         return lambda: self.remove(item)
 
     def _put_back(self, item: Sysctl) -> None:
-        # Another full tunnel may need it still, ours or not: its rule is the sign.
-        if any(rule.invert for rule in rules.list_rules(self._netlink)):
+        # Another full tunnel of IPv4 may need it still, ours or not: its rule is the sign.
+        if any(rule.invert and rule.version == 4 for rule in rules.list_rules(self._netlink)):
             return
         old = self._sysctls.get(item.name)
         if old is not None:
