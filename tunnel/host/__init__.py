@@ -17,12 +17,16 @@ from tunnel.host.errors import HostError, SlotTakenError
 from tunnel.host.hooks import check_hook_source, run_hooks
 from tunnel.host.links import delete_link, link_exists
 from tunnel.host.mtu import compute_mtu
+from tunnel.host.record import Record, load_record
 from tunnel.host.slots import find_default_route_slot
 from tunnel.host.state import (
+    MAIN_TABLE,
+    Address,
     DefaultRouteSlot,
     DesiredState,
     Dns,
     Item,
+    Link,
     Route,
     Rule,
     describe,
@@ -30,10 +34,12 @@ from tunnel.host.state import (
     difference,
     has_default_route,
 )
-from tunnel.host.status import InterfaceStatus, interface_status
+from tunnel.host.status import InterfaceStatus, interface_status, is_standing
 from tunnel.host.watch import LinkEvent, LinkGone, LinkStatus, watch_link
 
 __all__ = [
+    "MAIN_TABLE",
+    "Address",
     "Applied",
     "DefaultRouteSlot",
     "DesiredState",
@@ -41,9 +47,11 @@ __all__ = [
     "HostError",
     "InterfaceStatus",
     "Item",
+    "Link",
     "LinkEvent",
     "LinkGone",
     "LinkStatus",
+    "Record",
     "Route",
     "Rule",
     "SlotTakenError",
@@ -57,7 +65,9 @@ __all__ = [
     "find_default_route_slot",
     "has_default_route",
     "interface_status",
+    "is_standing",
     "link_exists",
+    "load_record",
     "missing",
     "reconcile",
     "remove",
