@@ -189,8 +189,13 @@ def test_saveconfig_keeps_comments(
     gone(two_hosts.a, before)
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-@pytest.mark.parametrize("step", ["program", "PreUp", "port", "route", "PostUp"])
+@pytest.mark.parametrize(
+    ("program", "step"),
+    [
+        *(("tunnel-wg", step) for step in ("program", "PreUp", "port", "route", "PostUp")),
+        pytest.param("wireguard-go", "PostUp", marks=pytest.mark.foreign("wireguard-go")),
+    ],
+)
 def test_failure_at_any_step_leaves_nothing(
     two_hosts: TwoHosts, make_quick: MakeQuick, program: str, step: str
 ) -> None:
