@@ -73,7 +73,8 @@ def methods(daemon: Daemon) -> dict[str, json_socket.Method]:
         return _plan_to_json(await daemon.plan_reload())
 
     async def save(params: dict[str, Any]) -> dict[str, Any]:
-        lines = await daemon.save()
+        saved = await daemon.save()
+        lines = saved.lines
         return {
             "changed": bool(lines),
             "path": str(daemon.config.path),
@@ -82,6 +83,7 @@ def methods(daemon: Daemon) -> dict[str, json_socket.Method]:
                 for line in lines[:MAX_LINES]
             ],
             "more_lines": max(0, len(lines) - MAX_LINES),
+            "notes": list(saved.notes[:MAX_LINES]),
         }
 
     return {method.__name__: _refusing(method) for method in (status, down, reload, diff, save)}

@@ -66,7 +66,7 @@ class Tunnel:
 
     async def save(self) -> bool:
         """Write the running state into the conf, comments kept; whether it had to change."""
-        return bool(await self._daemon.save())
+        return bool((await self._daemon.save()).lines)
 
     async def wait_closed(self) -> None:
         """Return when it has gone down."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 
 import trio
@@ -34,11 +34,12 @@ from tunnel import (
     surroundings,
 )
 from tunnel.answers import control_socket
-from tunnel.config import LineChange, TunnelConfig
+from tunnel.config import TunnelConfig
 from tunnel.engine import Engine, boot_time
 from tunnel.errors import SETUP_ERRORS, AlreadyRunningError, DaemonError, unwrapped
 from tunnel.feed import Feed, watch_drops, watch_port
 from tunnel.following import follow_link
+from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import TunDeleted
 from tunnel.io.tun import Tun
 from tunnel.io.udp import Udp
@@ -157,7 +158,8 @@ class Daemon:
                 udp.set_port(interface.listen_port or udp.port)
                 udp.set_fwmark(around.mark)
                 await peers.apply(engine, self.config, endpoints)
-                async with self._host_state(around), trio.open_nursery() as nursery:
+                machine = self._host_state(engine, around, endpoints.values())
+                async with machine, trio.open_nursery() as nursery:
                     # Before the first handshake: it must not be over before anyone can subscribe.
                     await nursery.start(serve_metrics, self)
                     await nursery.start(self._carry, engine)
@@ -191,17 +193,26 @@ class Daemon:
 
     async def _run_hooks(self, kind: str, commands: tuple[str, ...], first: int = 1) -> None:
         if commands:
-            log_line = options.hook_log(self.config)
+            log_line = options.hook_log(self.config, partial(log.info, "%s"))
             await trio.to_thread.run_sync(
                 partial(host.run_hooks, kind, commands, self.name, log_line, first=first)
             )
 
     @contextlib.asynccontextmanager
-    async def _host_state(self, around: surroundings.Surroundings) -> AsyncIterator[None]:
+    async def _host_state(
+        self, engine: Engine, around: surroundings.Surroundings, endpoints: Iterable[Endpoint]
+    ) -> AsyncIterator[None]:
         # Not abandoned on cancellation: half a state must not be left behind.
         with trio.CancelScope(shield=True):
-            applied = await trio.to_thread.run_sync(host.apply, around.state)
-        self._applied, self._around = applied, around
+            while self._applied is None:
+                try:
+                    self._applied = await trio.to_thread.run_sync(host.apply, around.state)
+                except host.SlotTakenError:
+                    # Another full tunnel has come up meanwhile; whoever loses finds another place.
+                    around = await surroundings.compute(self.config, endpoints)
+                    engine.udp.set_fwmark(around.mark)
+                    engine.mtu = around.state.mtu
+        self._around = around
         try:
             yield
         finally:
@@ -322,15 +333,15 @@ class Daemon:
             self.feed.publish("reload", error=None, changes=changes, notes=list(plan.notes))
             return plan
 
-    async def save(self) -> tuple[LineChange, ...]:
-        """Write what runs now into the conf, comments kept; the lines that had to change.
+    async def save(self) -> saving.Saved:
+        """Write what runs now into the conf, comments kept; what that changed in it.
 
         Raises one of SETUP_ERRORS, and then the file is as it was.
         """
         async with self._changing:
             return await self._save(self.running())
 
-    async def _save(self, engine: Engine) -> tuple[LineChange, ...]:
+    async def _save(self, engine: Engine) -> saving.Saved:
         mark = 0 if self._around is None else self._around.mark
         return await saving.save(engine, self.config, auto_mark=mark, names=self.names)
 

@@ -6,33 +6,62 @@ what the machine chose by itself (a mark, an MTU) is not. A name stays a name.
 
 from __future__ import annotations
 
-from dataclasses import replace
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 
 import trio
 
 from tunnel import config as confs
 from tunnel import host
-from tunnel.config import AllowedIP, EndpointConfig, LineChange, PeerConfig, TunnelConfig
+from tunnel.config import (
+    AllowedIP,
+    EndpointConfig,
+    LineChange,
+    PeerConfig,
+    PublicKey,
+    TunnelConfig,
+)
+from tunnel.control.uapi_client import Device
 from tunnel.engine import Engine, Peer
 from tunnel.errors import DaemonError
 from tunnel.names import Names
 
+log = logging.getLogger("tunnel")
 
-async def save(
-    engine: Engine, config: TunnelConfig, *, auto_mark: int, names: Names
-) -> tuple[LineChange, ...]:
-    """Write the running state into the conf; the lines that had to change.
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """The lines that had to change, and `notes` on running values that no conf may have."""
+
+    lines: tuple[LineChange, ...]
+    notes: tuple[str, ...]
+
+
+async def save(engine: Engine, config: TunnelConfig, *, auto_mark: int, names: Names) -> Saved:
+    """Write the running state into the conf; what that changed in it.
 
     `auto_mark` is the mark that was chosen and not configured. Raises ConfigErrors, with the file
     as it was, HostError, DaemonError.
     """
-    path = config.path
-    if path is None:
-        raise DaemonError(f"{config.name} was not set up from a file, so there is none to save to")
     link = await trio.to_thread.run_sync(host.interface_status, config.name)
     running = describe_running(engine, config, link, auto_mark=auto_mark, names=names)
-    return await trio.to_thread.run_sync(confs.save, path, running)
+    saved = await write(running)
+    for note in saved.notes:
+        log.warning("%s", note)
+    return saved
+
+
+async def write(running: TunnelConfig) -> Saved:
+    """Make the file of `running` say what it says. Raises ConfigErrors and DaemonError."""
+    path = running.path
+    if path is None:
+        raise DaemonError(f"{running.name} was not set up from a file, so there is none to save to")
+    kept: list[confs.Problem] = []
+    lines = await trio.to_thread.run_sync(partial(confs.save, path, running, note=kept.append))
+    return Saved(lines, tuple(map(str, kept)))
 
 
 def describe_running(
@@ -45,13 +74,36 @@ def describe_running(
 ) -> TunnelConfig:
     """The conf that would set up what runs now. `link` is the interface as the kernel has it."""
     protocol = engine.interface
+    names_of = {key: names.name_of(key) for key in protocol.peers}
+    return merge_running(
+        config,
+        link,
+        Device(
+            protocol.private_key,
+            engine.udp.port,
+            engine.udp.fwmark,
+            tuple(_peer(engine, peer) for peer in protocol.peers.values()),
+        ),
+        auto_mark=auto_mark,
+        names={key: name for key, name in names_of.items() if name is not None},
+    )
+
+
+def merge_running(
+    config: TunnelConfig,
+    link: host.InterfaceStatus | None,
+    device: Device,
+    *,
+    auto_mark: int,
+    names: Mapping[PublicKey, EndpointConfig],
+) -> TunnelConfig:
+    """`config` with what `link` and `device` say. `names` has the endpoints that stay names."""
     interface = config.interface
-    mark = engine.udp.fwmark
     interface = replace(
         interface,
-        private_key=protocol.private_key or interface.private_key,
-        listen_port=engine.udp.port,
-        fwmark=interface.fwmark if mark == auto_mark else mark,
+        private_key=device.private_key or interface.private_key,
+        listen_port=device.listen_port,
+        fwmark=interface.fwmark if device.fwmark == auto_mark else device.fwmark,
     )
     if link is not None:
         interface = replace(interface, addresses=_in_order(interface.addresses, link.addresses))
@@ -62,8 +114,12 @@ def describe_running(
         config,
         interface=interface,
         peers=tuple(
-            _peer(engine, peer, before.get(peer.public_key), names)
-            for peer in protocol.peers.values()
+            replace(
+                peer,
+                preshared_key_file=_psk_file(before.get(peer.public_key), peer),
+                endpoint=names.get(peer.public_key, peer.endpoint),
+            )
+            for peer in device.peers
         ),
     )
 
@@ -76,15 +132,17 @@ def _in_order(before: _Addresses, now: _Addresses) -> _Addresses:
     return tuple(a for a in before if a in now) + tuple(a for a in now if a not in before)
 
 
-def _peer(engine: Engine, peer: Peer, before: PeerConfig | None, names: Names) -> PeerConfig:
-    psk = None if peer.preshared_key.is_zero else peer.preshared_key
-    same_psk = before is not None and before.preshared_key == psk
+def _psk_file(before: PeerConfig | None, now: PeerConfig) -> str | None:
+    same = before is not None and before.preshared_key == now.preshared_key
+    return before.preshared_key_file if before is not None and same else None
+
+
+def _peer(engine: Engine, peer: Peer) -> PeerConfig:
     return PeerConfig(
         public_key=peer.public_key,
-        preshared_key=psk,
-        preshared_key_file=before.preshared_key_file if before and same_psk else None,
+        preshared_key=None if peer.preshared_key.is_zero else peer.preshared_key,
         allowed_ips=tuple(AllowedIP(net) for net in engine.interface.allowed_ips.of(peer)),
-        endpoint=names.name_of(peer.public_key) or _endpoint(peer),
+        endpoint=_endpoint(peer),
         persistent_keepalive=peer.persistent_keepalive,
     )
 

@@ -8,7 +8,7 @@ import time
 from tunnel import host, wgsocket
 from tunnel.control import json_socket
 from tunnel.control.client import TunnelClient
-from tunnel.errors import AlreadyRunningError
+from tunnel.errors import AlreadyRunningError, DaemonError
 from tunnel.lock import hold
 
 ANSWER_TIME = 5.0
@@ -25,6 +25,7 @@ def clean_up(name: str, *, patience: float = 0.0) -> bool:
     stays, DaemonError and HostError. Blocks.
     """
     with hold(name, patience=patience):
+        _refuse_others(name)
         found = host.remove(name)
         for path in (json_socket.socket_path(name), json_socket.metrics_path(name)):
             if path.exists():
@@ -35,6 +36,14 @@ def clean_up(name: str, *, patience: float = 0.0) -> bool:
             with contextlib.suppress(OSError):
                 json_socket.remove_stale_socket(wgsocket.socket_path(name))
         return found
+
+
+def _refuse_others(name: str) -> None:
+    record = host.load_record(name)
+    if record is not None and record.owner and host.is_standing(record):
+        raise DaemonError(
+            f"{name} was set up by {record.owner}; take it down by {record.owner} down {name}"
+        )
 
 
 def take_down(name: str) -> bool:

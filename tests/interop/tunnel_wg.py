@@ -16,14 +16,14 @@ ROOT = Path(__file__).parents[2]
 SOCKET = "/run/wireguard/wg0.sock"
 
 
-def write_script(folder: Path) -> str:
+def write_script(folder: Path, name: str = "tunnel-wg", module: str = "tunnel.cli.wg") -> str:
     """One executable without arguments, which is what wg-quick wants: the path of `tunnel-wg`.
 
     The installed console script does the same; this one runs what is checked out here.
     """
-    path = folder / "tunnel-wg"
+    path = folder / name
     path.write_text(
-        f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m tunnel.cli.wg "$@"\n',
+        f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m {module} "$@"\n',
         encoding="utf-8",
     )
     path.chmod(0o755)

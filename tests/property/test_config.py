@@ -4,7 +4,7 @@ import dataclasses
 import string
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tunnel.config import (
@@ -168,6 +168,8 @@ def commented(text: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+# Two whole confs an example: a busy machine takes its time over them.
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(tunnels([""]), tunnels([""]), st.sets(st.integers(0, 3)), st.booleans())
 def test_save_means_the_running_state_and_keeps_comments(
     old: TunnelConfig, new: TunnelConfig, staying: set[int], carriage_returns: bool

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import time
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from tunnel.cli.common import Json, Name, interface_name, refusals_printed
+from tunnel.cli.common import Json, Name, complain, interface_name, refusals_printed
 from tunnel.cli.events import describe
 from tunnel.control.client import Reloaded, TunnelClient
 from tunnel.observe.events import TunnelEvent
@@ -48,6 +49,8 @@ def save(name: Name) -> None:
     """
     with refusals_printed(), TunnelClient(interface_name(name)) as client:
         saved = client.save()
+    for note in saved.notes:
+        complain(f"warning: {note}", logging.WARNING)
     if not saved.changed:
         typer.echo(f"{saved.path} says so already")
         return

@@ -2,7 +2,8 @@
 
 `merge` changes the lines that no longer hold and no others: a value is replaced where it
 stands, its comment stays; lists lose and gain items; what is new goes behind the last line of
-its section; a peer that is gone leaves with the comment right above it.
+its section; a peer that is gone leaves with the comment right above it. What could not be read
+back is not written, see keeping.py.
 """
 
 import difflib
@@ -14,6 +15,7 @@ from typing import Final, Literal
 
 from tunnel.config import files, render, values
 from tunnel.config.edit import Editor, Section
+from tunnel.config.keeping import Note, keep_readable
 from tunnel.config.model import InterfaceConfig, PeerConfig, TunnelConfig
 from tunnel.config.parser import decode, parse
 from tunnel.config.problems import ConfigErrors, Mistake, Problem, Problems
@@ -51,11 +53,17 @@ def line_changes(old: str, new: str) -> tuple[LineChange, ...]:
     return tuple(found)
 
 
-def save(path: str | os.PathLike[str], running: TunnelConfig) -> tuple[LineChange, ...]:
+def _ignore(problem: Problem) -> None:
+    pass
+
+
+def save(
+    path: str | os.PathLike[str], running: TunnelConfig, *, note: Note = _ignore
+) -> tuple[LineChange, ...]:
     """Make the conf at `path` say what `running` says; the lines that had to change.
 
-    Raises ConfigErrors, the file being as it was, if it cannot be read, is no conf, or cannot
-    be written.
+    `note` is told of each value that no conf may have: the file keeps its own there. Raises
+    ConfigErrors, the file being as it was, if it cannot be read, is no conf, or cannot be written.
     """
     path = Path(path)
     problems = Problems(str(path))
@@ -65,9 +73,11 @@ def save(path: str | os.PathLike[str], running: TunnelConfig) -> tuple[LineChang
         problems.error(None, "", mistake.found or "", mistake.expected, mistake.remedy)
         raise ConfigErrors(problems.errors) from None
     text = decode(content.data, problems)
-    merged = merge(text, running, source=str(path), folder=path.parent)
+    merged = merge(text, running, source=str(path), folder=path.parent, note=note)
     if merged == text:
         return ()
+    # No tunnel may be lost to its own SaveConfig: whatever else no conf may say is refused here.
+    parse(merged, name=running.name, source=str(path), folder=path.parent)
     write(path, merged)
     return line_changes(text, merged)
 
@@ -130,12 +140,15 @@ def merge(
     *,
     source: str = "conf",
     folder: str | os.PathLike[str] = ".",
+    note: Note = _ignore,
 ) -> str:
     """Return the conf `text` changed to say what `running` says, and as little as that needs.
 
-    Lists count as sets: their order in `text` stays. Raises ConfigErrors if `text` is no conf.
+    Lists count as sets: their order in `text` stays. `note` is told of each value that no conf may
+    have, and that therefore stays as it is in `text`. Raises ConfigErrors if `text` is no conf.
     """
     before = parse(text, name=running.name, source=source, folder=folder)
+    running = keep_readable(before, running, source, note)
     editor = Editor(text, running.name)
     _merge_interface(editor.interface, before.interface, running.interface)
     _merge_options(editor, before.interface, running.interface)

@@ -55,12 +55,16 @@ class SavedLine:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What `save` did to the file `path`; `more_lines` have changed beyond those in `lines`."""
+    """What `save` did to the file `path`; `more_lines` have changed beyond those in `lines`.
+
+    `notes` tell of running values that no conf may have, and that were not saved.
+    """
 
     changed: bool
     path: str
     lines: tuple[SavedLine, ...]
     more_lines: int
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
@@ -69,7 +73,9 @@ class Saved:
             SavedLine(str(line["sign"]), int(line["number"]), str(line["text"]))
             for line in data.get("lines", ())
         )
-        return cls(bool(data["changed"]), str(data["path"]), lines, int(data.get("more_lines", 0)))
+        notes = tuple(map(str, data.get("notes", ())))
+        more = int(data.get("more_lines", 0))
+        return cls(bool(data["changed"]), str(data["path"]), lines, more, notes)
 
 
 class TunnelClient(Client):

@@ -4,6 +4,7 @@
     mtu = compute_mtu(endpoints)
     state = desired_state("tun0", addresses, allowed_ips, mtu=mtu, slot=slot, table=table)
     applied = apply(state)          # the interface exists; sockets carry state.mark
+                                    # SlotTakenError: choose a slot anew
     applied = applied.reconcile(other_state)
     applied.undo()                  # or, from another process: remove("tun0")
 
@@ -12,17 +13,21 @@ are HostError. Only `watch_link` is for the event loop (trio) itself.
 """
 
 from tunnel.host.apply import Applied, apply, missing, reconcile, remove
-from tunnel.host.errors import HostError
+from tunnel.host.errors import HostError, SlotTakenError
 from tunnel.host.hooks import check_hook_source, run_hooks
 from tunnel.host.links import delete_link, link_exists
 from tunnel.host.mtu import compute_mtu
 from tunnel.host.own import OwnAddresses
-from tunnel.host.routes import find_default_route_slot
+from tunnel.host.record import Record, load_record
+from tunnel.host.slots import find_default_route_slot
 from tunnel.host.state import (
+    MAIN_TABLE,
+    Address,
     DefaultRouteSlot,
     DesiredState,
     Dns,
     Item,
+    Link,
     Route,
     Rule,
     describe,
@@ -30,10 +35,12 @@ from tunnel.host.state import (
     difference,
     has_default_route,
 )
-from tunnel.host.status import InterfaceStatus, interface_status
+from tunnel.host.status import InterfaceStatus, interface_status, is_standing
 from tunnel.host.watch import LinkEvent, LinkGone, LinkStatus, watch_link
 
 __all__ = [
+    "MAIN_TABLE",
+    "Address",
     "Applied",
     "DefaultRouteSlot",
     "DesiredState",
@@ -41,12 +48,15 @@ __all__ = [
     "HostError",
     "InterfaceStatus",
     "Item",
+    "Link",
     "LinkEvent",
     "LinkGone",
     "LinkStatus",
     "OwnAddresses",
+    "Record",
     "Route",
     "Rule",
+    "SlotTakenError",
     "apply",
     "check_hook_source",
     "compute_mtu",
@@ -57,7 +67,9 @@ __all__ = [
     "find_default_route_slot",
     "has_default_route",
     "interface_status",
+    "is_standing",
     "link_exists",
+    "load_record",
     "missing",
     "reconcile",
     "remove",

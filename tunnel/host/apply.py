@@ -2,18 +2,19 @@
 
 All functions block: call them in a worker thread. They work in the namespace at the path `netns`
 (None: the caller's), and keep a record per tunnel in `state_dir`, see `record.py`. A failure on
-the way takes back exactly what was done and raises HostError.
+the way takes back exactly what was done and raises HostError; SlotTakenError, when the place chosen
+for a default route has become another tunnel's: compute the state anew then.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tunnel.host import netfilter
 from tunnel.host.dns import RESOLVCONF, choose_backend, unset_dns
 from tunnel.host.errors import HostError
 from tunnel.host.links import require_ifindex
-from tunnel.host.machine import Machine, Undo, current_index, replaces
+from tunnel.host.machine import Machine, Tell, Undo, current_index, replaces, tell_nobody
 from tunnel.host.namespaces import inside, namespace_id, namespace_lives
 from tunnel.host.record import (
     STATE_DIR,
@@ -25,6 +26,7 @@ from tunnel.host.record import (
     save_record,
 )
 from tunnel.host.rtnetlink import rtnetlink, step
+from tunnel.host.slots import claiming
 from tunnel.host.state import DesiredState, Dns, Item, Sysctl
 from tunnel.host.sysctl import read_sysctl
 
@@ -51,17 +53,23 @@ class Applied:
 
 
 def apply(
-    state: DesiredState, *, netns: Path | str | None = None, state_dir: Path = STATE_DIR
+    state: DesiredState,
+    *,
+    netns: Path | str | None = None,
+    state_dir: Path = STATE_DIR,
+    owner: str = "",
+    tell: Tell = tell_nobody,
 ) -> Applied:
     """Set everything up for an interface that exists.
 
-    What a killed predecessor of the same name left behind is removed first.
+    What a killed predecessor of the same name left behind is removed first. `owner` is the program
+    to take it down, if it is another one than `tunnel`; `tell` hears of each step.
     """
     with inside(netns):
         stale = load_record(state.interface, state_dir)
         if stale is not None and stale.netns == namespace_id():
-            _remove(stale, state_dir)
-        _change(state, state_dir)
+            _remove(stale, state_dir, tell)
+        _change(state, state_dir, owner, tell)
     return Applied(state, netns, state_dir)
 
 
@@ -91,7 +99,13 @@ def missing(
         return tuple(item for item in items if item not in there)
 
 
-def remove(interface: str, *, netns: Path | str | None = None, state_dir: Path = STATE_DIR) -> bool:
+def remove(
+    interface: str,
+    *,
+    netns: Path | str | None = None,
+    state_dir: Path = STATE_DIR,
+    tell: Tell = tell_nobody,
+) -> bool:
     """Undo what was done for the tunnel, by whatever process: also after a kill -9.
 
     Idempotent; returns whether there was anything. Goes on after a failure with the rest, keeps
@@ -106,7 +120,7 @@ def remove(interface: str, *, netns: Path | str | None = None, state_dir: Path =
             netfilter.remove_firewall(interface)
             return True
         if record.netns == namespace_id():
-            _remove(record, state_dir)
+            _remove(record, state_dir, tell)
         elif namespace_lives(record.netns):
             raise HostError(
                 "remove",
@@ -121,10 +135,10 @@ def remove(interface: str, *, netns: Path | str | None = None, state_dir: Path =
         return True
 
 
-def _remove(record: Record, state_dir: Path) -> None:
+def _remove(record: Record, state_dir: Path, tell: Tell) -> None:
     with rtnetlink() as netlink, step("remove", record.interface):
         index = current_index(netlink, record.interface, record.ifindex)
-        machine = Machine(netlink, record.interface, index, dict(record.sysctls), record.dns)
+        machine = Machine(netlink, record.interface, index, dict(record.sysctls), record.dns, tell)
         failures = _run_all(
             [lambda item=item: machine.remove(item) for item in reversed(record.items)]  # type: ignore[misc]
         )
@@ -133,7 +147,9 @@ def _remove(record: Record, state_dir: Path) -> None:
     delete_record(record.interface, state_dir)
 
 
-def _change(state: DesiredState, state_dir: Path) -> None:
+def _change(
+    state: DesiredState, state_dir: Path, owner: str = "", tell: Tell = tell_nobody
+) -> None:
     found = load_record(state.interface, state_dir)
     record = found if found and found.netns == namespace_id() else None
     with rtnetlink() as netlink, step("set up", state.interface):
@@ -152,14 +168,16 @@ def _change(state: DesiredState, state_dir: Path) -> None:
             items=(*(item for item in old if item not in wanted), *new),
             sysctls=_sysctls_before(state, record, state_dir),
             dns=_dns_backend(new, record),
+            owner=owner,
         )
-        machine = Machine(netlink, state.interface, index, dict(planned.sysctls), planned.dns)
-        save_record(planned, state_dir)
+        machine = Machine(netlink, state.interface, index, dict(planned.sysctls), planned.dns, tell)
+        with claiming(netlink, state, state_dir):
+            save_record(planned, state_dir)
         undos: list[Undo] = []
         try:
             _step_by_step(machine, old, new, undos)
             if planned.items != new:
-                save_record(_with_items(planned, new), state_dir)
+                save_record(replace(planned, items=new), state_dir)
         except BaseException as error:
             steps_back = list(reversed(undos))
             if old:
@@ -214,10 +232,6 @@ def _run_all(actions: Iterable[Callable[[], None]]) -> list[HostError]:
         except HostError as error:
             failures.append(error)
     return failures
-
-
-def _with_items(record: Record, items: tuple[Item, ...]) -> Record:
-    return Record(record.interface, record.ifindex, record.netns, items, record.sysctls, record.dns)
 
 
 def _restore_record(record: Record | None, interface: str, state_dir: Path) -> None:

@@ -36,3 +36,7 @@ class HostError(Exception):
     def from_errno(cls, step: str, subject: str, code: int, remedy: str = "") -> "HostError":
         """The error for a kernel's errno, with the usual remedy unless one is given."""
         return cls(step, subject, os.strerror(abs(code)), remedy or _REMEDIES.get(abs(code), ""))
+
+
+class SlotTakenError(HostError):
+    """The place chosen for a default route has become another tunnel's: choose anew."""

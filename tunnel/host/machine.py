@@ -13,6 +13,12 @@ from tunnel.host.rtnetlink import find_ifindex, step
 from tunnel.host.state import Address, Dns, Firewall, Item, Link, Route, Rule, Sysctl
 
 Undo = Callable[[], None]
+Tell = Callable[[str, Item], None]
+"""Is told of each step before it is taken: "add" or "remove", and what."""
+
+
+def tell_nobody(verb: str, item: Item) -> None:
+    """The listener of those who want no echo."""
 
 
 class Machine:
@@ -23,13 +29,20 @@ class Machine:
     """
 
     def __init__(
-        self, netlink: Any, interface: str, index: int, sysctls: dict[str, str], dns_backend: str
+        self,
+        netlink: Any,
+        interface: str,
+        index: int,
+        sysctls: dict[str, str],
+        dns_backend: str,
+        tell: Tell = tell_nobody,
     ) -> None:
         self._netlink = netlink
         self._interface = interface
         self._index = index
         self._sysctls = sysctls
         self._dns_backend = dns_backend
+        self._tell = tell
 
     def present(self, wanted: Iterable[Item], known: Iterable[Item]) -> set[Item]:
         """Those of `wanted` that are there.
@@ -60,6 +73,7 @@ class Machine:
 
     def add(self, item: Item) -> None:
         """Put one there that is not; a firewall, link or DNS setting replaces the one before."""
+        self._tell("add", item)
         with step("add", item):
             self._add(item)
 
@@ -85,6 +99,8 @@ class Machine:
 
     def remove(self, item: Item) -> None:
         """Take one away; no error if it is gone."""
+        if self._index or not isinstance(item, Address | Link | Route):
+            self._tell("remove", item)
         with step("remove", item):
             self._remove(item)
 
@@ -119,8 +135,8 @@ class Machine:
         return lambda: self.remove(item)
 
     def _put_back(self, item: Sysctl) -> None:
-        # Another full tunnel may need it still, ours or not: its rule is the sign.
-        if any(rule.invert for rule in rules.list_rules(self._netlink)):
+        # Another full tunnel of IPv4 may need it still, ours or not: its rule is the sign.
+        if any(rule.invert and rule.version == 4 for rule in rules.list_rules(self._netlink)):
             return
         old = self._sysctls.get(item.name)
         if old is not None:

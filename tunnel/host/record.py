@@ -45,6 +45,7 @@ class Record:
     items: tuple[Item, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
     dns: str = ""
+    owner: str = ""
 
 
 def record_path(interface: str, state_dir: Path = STATE_DIR) -> Path:
@@ -121,6 +122,7 @@ def render(record: Record) -> str:
         "items": [_item_to_json(item) for item in record.items],
         "sysctls": dict(record.sysctls),
         "dns": record.dns,
+        "owner": record.owner,
     }
     return json.dumps(document, indent=1) + "\n"
 
@@ -137,6 +139,7 @@ def parse(text: str) -> Record:
         items=tuple(_item_from_json(item) for item in document["items"]),
         sysctls=tuple((str(name), str(old)) for name, old in document["sysctls"].items()),
         dns=str(document["dns"]),
+        owner=str(document.get("owner", "")),
     )
 
 

@@ -9,7 +9,7 @@ full tunnels can stand side by side and be taken down in any order:
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -136,11 +136,23 @@ Item = Address | Link | Route | Rule | Sysctl | Firewall | Dns
 
 
 @dataclass(frozen=True, slots=True)
+class DefaultRouteSlot:
+    """What a full tunnel takes for itself: a mark (= table) and the priority of its mark rule.
+
+    `slots.find_default_route_slot` finds a free one on the machine.
+    """
+
+    mark: int = FIRST_MARK
+    priority: int = MARK_PRIORITY
+
+
+@dataclass(frozen=True, slots=True)
 class DesiredState:
     """All that the machine shall have around the tunnel named `interface`.
 
     `mark` is the fwmark which the UDP sockets must carry (0 = none): the configured one or, for a
-    full tunnel without one, the number of its routing table.
+    full tunnel without one, the number of its routing table. `slot` is the place chosen for that,
+    to be claimed; None when nothing was left to choose.
     """
 
     interface: str
@@ -152,6 +164,7 @@ class DesiredState:
     firewall: Firewall | None = None
     dns: Dns | None = None
     mark: int = 0
+    slot: DefaultRouteSlot | None = field(default=None, compare=False)
 
     def items(self) -> tuple[Item, ...]:
         """Every object of the state, in the order in which wg-quick sets them up.
@@ -168,17 +181,6 @@ class DesiredState:
             *self.routes,
             *self.rules,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class DefaultRouteSlot:
-    """What a full tunnel takes for itself: a mark (= table) and the priority of its mark rule.
-
-    `routes.find_default_route_slot` finds a free one on the machine.
-    """
-
-    mark: int = FIRST_MARK
-    priority: int = MARK_PRIORITY
 
 
 def has_default_route(allowed_ips: Iterable[Network], table: Table = "auto") -> bool:
@@ -236,6 +238,7 @@ def desired_state(
         firewall=Firewall(versions, mark, guarded) if firewall else None,
         dns=names,
         mark=mark,
+        slot=None if fwmark else place,
     )
 
 

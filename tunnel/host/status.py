@@ -5,7 +5,8 @@ from pathlib import Path
 
 from tunnel.host.addresses import list_addresses
 from tunnel.host.links import read_link
-from tunnel.host.namespaces import inside
+from tunnel.host.namespaces import inside, namespace_id
+from tunnel.host.record import Record
 from tunnel.host.routes import list_routes
 from tunnel.host.rtnetlink import find_ifindex, rtnetlink, step
 from tunnel.host.state import InterfaceAddress, Route
@@ -37,6 +38,17 @@ def interface_status(interface: str, *, netns: Path | str | None = None) -> Inte
             tuple(sorted((a for a in addresses if not a.is_link_local), key=_order)),
             tuple(sorted(list_routes(netlink, index), key=str)),
         )
+
+
+def is_standing(record: Record) -> bool:
+    """Whether the interface that was set up is there still, and not a later one of its name.
+
+    False in another network namespace than the one it was set up in. Blocks.
+    """
+    if record.netns != namespace_id():
+        return False
+    with rtnetlink() as netlink, step("look at", record.interface):
+        return find_ifindex(netlink, record.interface) == record.ifindex
 
 
 def _order(address: InterfaceAddress) -> tuple[int, int]:

@@ -111,6 +111,19 @@ def test_save_keeps_comments_and_writes_what_was_done_by_hand(two_hosts: TwoHost
     assert pair.a.conf.stat().st_mode & 0o777 == 0o600
 
 
+def test_save_leaves_out_what_no_conf_may_say(two_hosts: TwoHosts) -> None:
+    pair = make_pair(two_hosts)
+    a, _ = pair.hosts
+    rewrite(pair.a, "Address", "MTU = 1400\nAddress")
+    pair.a.tunnel("reload", "wg0")
+    a.ip("link set wg0 mtu 65535", "address add 10.78.0.1/24 dev wg0")
+    said = pair.a.tunnel("save", "wg0", check=False)
+    assert 'MTU: found "65535" in use' in said
+    assert "MTU = 1400\n" in pair.a.conf.read_text()
+    assert "10.78.0.1/24" in pair.a.conf.read_text()
+    pair.a.tunnel("reload", "wg0")
+
+
 def test_saveconfig_saves_on_down(two_hosts: TwoHosts) -> None:
     pair = make_pair(two_hosts)
     a, _ = pair.hosts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from tests.integration.daemon.conftest import remains, status
@@ -88,6 +90,26 @@ def test_two_side_by_side_and_either_taken_down_first(lab: Lab, first: int) -> N
     left.down()
     assert remains(a) == []
     reaches_router(a)
+
+
+def test_two_that_come_up_at_the_same_time(lab: Lab) -> None:
+    world = make_world(lab, tunnels=2)
+    a = world.a
+    # Both have chosen a mark when their hooks run, and no hook ends before the other has begun.
+    there = [f"{a.directory}/{node.interface}.chosen" for node in world.nodes]
+    met = " && ".join(f"[ -e {path} ]" for path in there)
+    wait = f"timeout 30 sh -c 'until {met}; do sleep 0.05; done'"
+    hook = f"PreUp = touch {a.directory}/%i.chosen; {wait}"
+    confs = [conf.replace("[Interface]", f"[Interface]\n{hook}") for conf in world.confs]
+    ends = [OurEnd(node, conf) for node, conf in zip(world.nodes, confs, strict=True)]
+    ups = [a.popen([sys.executable, "-m", "tunnel", "up", str(end.conf)]) for end in ends]
+    assert [up.wait(60) for up in ups] == [0, 0], [up.log() for up in ups]
+    assert sorted(status(end)["fwmark"] for end in ends) == [51820, 51821]
+    for address in ELSEWHERE:
+        carrier(world, address)
+    for end in ends:
+        end.down()
+    assert remains(a) == []
 
 
 def reaches_router(a: Host) -> None:

@@ -1,10 +1,12 @@
 """The state on a real kernel: set up, changed by the fewest steps, undone without a trace."""
 
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from tunnel.host import (
     DefaultRouteSlot,
     DesiredState,
     HostError,
+    SlotTakenError,
     apply,
     compute_mtu,
     delete_link,
@@ -28,7 +31,7 @@ from tunnel.host import (
 )
 from tunnel.host.machine import Machine
 from tunnel.host.namespaces import namespace_id
-from tunnel.host.record import load_record, record_path
+from tunnel.host.record import Record, load_record, record_path, save_record
 from tunnel.host.state import Item
 
 pytestmark = pytest.mark.root
@@ -127,6 +130,39 @@ def test_two_full_tunnels(ns: Namespace, tmp_path: Path, first_down: str) -> Non
 
     assert remove(last, netns=ns.path, state_dir=tmp_path)
     assert ns.snapshot() == before
+
+
+def test_two_that_have_chosen_the_same_place(ns: Namespace, tmp_path: Path) -> None:
+    ns.add_tun("tun1")
+    before = ns.snapshot()
+    slot = find_default_route_slot(netns=ns.path, state_dir=tmp_path)
+    one = state("tun0", ("10.9.0.1/24",), ("0.0.0.0/0",), slot=slot)
+    # Each of its own family, so that no route of one is in the other's way.
+    other = state("tun1", ("fd00:9::1/64",), ("::/0",), slot=slot)
+    applied = apply(one, netns=ns.path, state_dir=tmp_path)
+    there = ns.snapshot()
+    with pytest.raises(SlotTakenError, match="table 51820: another tunnel has just taken it"):
+        apply(other, netns=ns.path, state_dir=tmp_path)
+    assert ns.snapshot() == there
+    slot = find_default_route_slot(netns=ns.path, state_dir=tmp_path)
+    assert slot == DefaultRouteSlot(51821, 32763)
+    other = state("tun1", ("fd00:9::1/64",), ("::/0",), slot=slot)
+    apply(other, netns=ns.path, state_dir=tmp_path)
+    # What a tunnel holds it may keep.
+    applied.reconcile(replace(one, mtu=1400))
+    assert remove("tun0", netns=ns.path, state_dir=tmp_path)
+    assert remove("tun1", netns=ns.path, state_dir=tmp_path)
+    assert ns.snapshot() == before
+
+
+def test_place_of_one_that_is_still_being_set_up_is_passed_over(
+    ns: Namespace, tmp_path: Path
+) -> None:
+    slot = DefaultRouteSlot(51820, 32765)
+    items = state("tun1", allowed=EVERYTHING, slot=slot).items()
+    save_record(Record("tun1", 1, os.stat(ns.path).st_ino, items), tmp_path)
+    found = find_default_route_slot(netns=ns.path, state_dir=tmp_path)
+    assert found == DefaultRouteSlot(51821, 32763)
 
 
 def test_mark_whose_table_is_taken_is_passed_over(ns: Namespace) -> None:

@@ -3,11 +3,15 @@
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from jeepney import (  # type: ignore[import-untyped]
     HeaderFields,
     MessageType,
@@ -16,13 +20,19 @@ from jeepney import (  # type: ignore[import-untyped]
 )
 from jeepney.bus_messages import message_bus  # type: ignore[import-untyped]
 from jeepney.io.blocking import open_dbus_connection  # type: ignore[import-untyped]
+from jeepney.io.trio import (  # type: ignore[import-untyped]
+    open_dbus_connection as open_trio_connection,
+)
 
 from tests.integration.host.conftest import Namespace
 from tunnel.host import HostError, apply, desired_state, reconcile, remove
+from tunnel.host import resolved as resolved_module
 from tunnel.host.dns import RESOLVCONF, RESOLVED, choose_backend, set_dns, unset_dns
 from tunnel.host.state import DesiredState, Dns
 
 DNS = Dns((ip_address("10.9.0.53"), ip_address("fd00::53")), ("lan", "example.org"))
+REFUSED, SILENCE = "refused.example", "silent.example"
+"""Domains that the service refuses, and to which it says nothing at all."""
 CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig><type>system</type><listen>unix:path={socket}</listen><auth>EXTERNAL</auth>
@@ -94,7 +104,9 @@ def _serve(address: str, calls: Calls, ready: Callable[[], None]) -> None:
             if message.header.message_type is not MessageType.method_call:
                 continue
             calls.append((message.header.fields[HeaderFields.member], message.body))
-            if message.body[0] == 404:
+            if SILENCE in str(message.body):
+                continue
+            if message.body[0] == 404 or REFUSED in str(message.body):
                 reply = new_error(message, "org.freedesktop.resolve1.NoSuchLink")
             else:
                 reply = new_method_return(message)
@@ -126,10 +138,78 @@ def test_resolved(resolved: Calls) -> None:
     ]
 
 
+def test_routing_domains(resolved: Calls) -> None:
+    search = ("~corp.example", "lan", "~lan", ".", "~.", "Example.org.")
+    set_dns("tun0", 7, Dns(DNS.servers, search), RESOLVED)
+    domains = dict(resolved)["SetLinkDomains"]
+    wanted = [("corp.example", True), ("lan", False), (".", True), ("Example.org", False)]
+    assert domains == (7, wanted)
+
+
 def test_resolved_refuses(resolved: Calls) -> None:
     with pytest.raises(HostError, match="NoSuchLink"):
         set_dns("tun0", 404, DNS, RESOLVED)
     unset_dns("tun0", 404, RESOLVED)  # a link that is gone took its servers along
+
+
+def test_the_bus_is_spoken_to_on_trio(resolved: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    scope = trio.CancelScope()
+
+    async def noting(bus: str) -> Any:
+        threads.append(threading.get_ident())
+        # Whoever is cancelled meanwhile has set it all the same, as any step that a thread does.
+        scope.cancel()
+        return await open_trio_connection(bus)
+
+    monkeypatch.setattr(resolved_module, "open_dbus_connection", noting)
+
+    async def main() -> None:
+        with scope:
+            await trio.to_thread.run_sync(set_dns, "tun0", 7, DNS, RESOLVED)
+        await trio.to_thread.run_sync(unset_dns, "tun0", 7, RESOLVED)
+
+    trio.run(main)
+    assert threads == [threading.get_ident()] * 2
+    assert [name for name, _ in resolved] == [
+        "SetLinkDNS",
+        "SetLinkDomains",
+        "SetLinkDefaultRoute",
+        "RevertLink",
+    ]
+
+
+def test_resolved_that_does_not_answer(resolved: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolved_module, "_TIMEOUT", 0.5)
+    with pytest.raises(HostError, match=r"no answer from the system bus within 0.5 s"):
+        set_dns("tun0", 7, Dns(DNS.servers, (SILENCE,)), RESOLVED)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("domain", [REFUSED, SILENCE])
+@pytest.mark.parametrize("on_trio", [True, False], ids=["on-trio", "alone"])
+def test_failing_resolved_undoes_all(
+    ns: Namespace,
+    tmp_path: Path,
+    resolved: Calls,
+    monkeypatch: pytest.MonkeyPatch,
+    domain: str,
+    on_trio: bool,
+) -> None:
+    monkeypatch.setattr(resolved_module, "_TIMEOUT", 0.5)
+    monkeypatch.setattr(import_module("tunnel.host.apply"), "choose_backend", lambda: RESOLVED)
+    monkeypatch.setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+    place = tmp_path / "state"
+    wanted = replace(state(), dns=Dns(DNS.servers, (domain,)))
+    before = ns.snapshot()
+    call = partial(apply, wanted, netns=ns.path, state_dir=place)
+    if on_trio:
+        call = partial(trio.run, trio.to_thread.run_sync, call)
+    with pytest.raises(HostError, match="set dns"):
+        call()
+    assert ns.snapshot() == before
+    assert list(place.iterdir()) == []
+    assert resolved[-1][0] == "RevertLink"
 
 
 def test_systemds_resolvconf_is_resolved(

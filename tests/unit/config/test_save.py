@@ -159,6 +159,35 @@ def test_peers_come_and_go() -> None:
     assert merged.endswith(f"51820\n\n[Peer]\nPublicKey = {PSK}\nAllowedIPs = ::/0\n")
 
 
+def test_what_no_conf_may_say_stays_as_it_was() -> None:
+    running = change(
+        read(CONF),
+        mtu=65535,
+        addresses=(*read(CONF).interface.addresses, ip_interface("224.0.0.5/32")),
+        listen_port=7,
+    )
+    running = change_peer(running, 1, endpoint=EndpointConfig("192.0.2.1", 0))
+    new = PeerConfig(PublicKey.from_base64(PSK), endpoint=EndpointConfig("192.0.2.2", 0))
+    running = dataclasses.replace(running, peers=(*running.peers, new))
+    notes: list[str] = []
+    merged = merge(CONF, running, note=lambda problem: notes.append(str(problem)))
+    assert diff(CONF, merged) == ["+ListenPort = 7", f"+PublicKey = {PSK}"]
+    assert read(merged).interface.mtu == 1400
+    assert notes[0] == (
+        'conf: MTU: found "65535" in use, expected a number of bytes from 576 to 65455; '
+        "that line is saved as it was"
+    )
+    assert [note.split(": ")[1] for note in notes] == ["MTU", "Address", "Endpoint", "Endpoint"]
+
+
+def test_what_cannot_be_read_back_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "office.conf"
+    path.write_text(CONF)
+    with pytest.raises(ConfigErrors, match="at least 1280"):
+        save(path, change(read(CONF), mtu=1000))
+    assert path.read_text() == CONF
+
+
 def test_options_stand_in_a_spelling_wg_quick_ignores() -> None:
     config = read(CONF)
     options = dataclasses.replace(config.interface.options, datapath="python", udp_gso=False)

@@ -1,0 +1,348 @@
+"""Our wg-quick, with `tunnel-wg` and with wireguard-go as its userspace implementation."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TwoHosts
+from tests.integration.daemon.full_tunnel import ELSEWHERE, make_world, say_much, use_it
+from tests.integration.tunnel.conftest import OUTER
+from tests.integration.tunnel.test_two_hosts import remains
+from tests.interop import test_wg_quick as debians
+from tests.interop.tunnel_wg import mesh_of_tunnel_wg, wg, write_script
+from tests.leaks import Outgoing
+from tunnel.lab import Host, Lab, LabError
+from tunnel.lab.peers import Node, render_conf
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
+
+PROGRAMS = ["tunnel-wg", pytest.param("wireguard-go", marks=pytest.mark.foreign("wireguard-go"))]
+
+
+@dataclass(frozen=True)
+class Quick:
+    """`tunnel-wg-quick` with a program that carries the packets."""
+
+    script: str
+    program: str
+
+    def __call__(self, host: Host, command: str, conf: Path | str, *, check: bool = True) -> str:
+        """What it says, status and reason of a failure included."""
+        # wireguard-go keeps the outputs it was given, so they must be no pipes of ours.
+        said = host.directory / "said"
+        done = host.run(
+            ["sh", "-c", f'"$0" "$@" >{said} 2>&1', self.script, command, str(conf)],
+            environment={"WG_QUICK_USERSPACE_IMPLEMENTATION": self.program},
+            check=False,
+            timeout=60,
+        )
+        text = said.read_text()
+        assert (done.returncode == 0) is check, text
+        assert done.returncode in (0, 1)
+        return text
+
+
+MakeQuick = Callable[[str], Quick]
+
+
+@pytest.fixture
+def make_quick(tmp_path: Path, script: str) -> MakeQuick:
+    own = write_script(tmp_path, "tunnel-wg-quick", "tunnel.cli.quick")
+
+    def make(program: str) -> Quick:
+        return Quick(own, script if program == "tunnel-wg" else program)
+
+    return make
+
+
+@pytest.fixture
+def quick(make_quick: MakeQuick) -> Quick:
+    return make_quick("tunnel-wg")
+
+
+def write(host: Host, text: str, name: str = "wg0") -> Path:
+    path = host.directory / f"{name}.conf"
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+def nodes_of(two: TwoHosts, outer: int = 4) -> tuple[Node, Node]:
+    a = Node(two.a, ("10.77.0.1/24", "fd77::1/64"), OUTER[outer][0])
+    b = Node(two.b, ("10.77.0.2/24", "fd77::2/64"), OUTER[outer][1])
+    return a, b
+
+
+def gone(host: Host, before: list[str]) -> None:
+    """Nothing is left, now that the program has had its moment to end."""
+    host.wait_for(lambda: remains(host) == before, 10, "everything to be gone")
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("outer", [4, 6])
+def test_up_and_down_leave_no_trace(
+    two_hosts: TwoHosts, make_quick: MakeQuick, script: str, program: str, outer: int
+) -> None:
+    quick = make_quick(program)
+    a, b = nodes_of(two_hosts, outer)
+    before = remains(two_hosts.a)
+    hooks = ["PostUp = echo %i is up", "PreDown = echo going", "PostDown = echo gone; exit 0"]
+    conf = write(two_hosts.a, render_conf(a, [b], extra=hooks))
+    said = quick(two_hosts.a, "up", conf).splitlines()
+    steps = [line for line in said if line.startswith("[#] ")]
+    assert steps[:3] == [
+        f"[#] {quick.program} wg0",
+        f"[#] wg setconf wg0 {conf}",
+        "[#] ip -4 address add 10.77.0.1/24 dev wg0",
+    ]
+    assert steps[-1] == "[#] echo wg0 is up"
+    assert said[-1] == "wg0 is up"
+    mesh_of_tunnel_wg([b], script)
+    wg(two_hosts.b, "setconf", "wg0", "/dev/stdin", stdin=render_conf(b, [a], quick=False))
+    for address in ("10.77.0.2", "fd77::2"):
+        two_hosts.a.ping(address)
+    assert [str(found.address) for found in two_hosts.a.addresses("wg0")] == list(a.addresses)
+    assert "already exists" in quick(two_hosts.a, "up", conf, check=False)
+    said = quick(two_hosts.a, "down", conf).splitlines()
+    assert said[:2] == ["[#] echo going", "going"]
+    assert said[-3:] == ["[#] ip link delete dev wg0", "[#] echo gone; exit 0", "gone"]
+    gone(two_hosts.a, before)
+    assert "is not an interface of" in quick(two_hosts.a, "down", conf, check=False)
+
+
+def test_needs_no_wireguard_tools(two_hosts: TwoHosts, quick: Quick) -> None:
+    a, b = nodes_of(two_hosts)
+    before = remains(two_hosts.a)
+    conf = write(two_hosts.a, render_conf(a, [b], extra=["SaveConfig = true"]))
+    bare = Quick(f"PATH=/nonexistent:/usr/sbin:/sbin exec {quick.script}", quick.program)
+    for command in ("up", "save", "down"):
+        two_hosts.a.run(
+            ["/bin/sh", "-c", f"{bare.script} {command} {conf} >/dev/null 2>&1"],
+            environment={"WG_QUICK_USERSPACE_IMPLEMENTATION": bare.program},
+        )
+    gone(two_hosts.a, before)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("outer", [4, 6])
+def test_nothing_leaks(lab: Lab, make_quick: MakeQuick, program: str, outer: int) -> None:
+    quick = make_quick(program)
+    world = make_world(lab, outer=outer)
+    a, (b,) = world.a, world.far
+    before = remains(a)
+    conf = write(a, world.confs[0])
+    quick(a, "up", conf)
+    with Outgoing(a) as seen:
+        use_it(a, b.node.host)
+        b.down()
+        say_much(a)
+        with pytest.raises(LabError):
+            a.ping(ELSEWHERE[0], timeout=1)
+        seen.read(*world.endpoints)
+        assert seen.strangers == []
+        assert seen.tunnelled > 2 * 300_000
+    quick(a, "down", conf)
+    gone(a, before)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_saveconfig_keeps_comments(
+    two_hosts: TwoHosts, make_quick: MakeQuick, program: str
+) -> None:
+    quick = make_quick(program)
+    a, b = nodes_of(two_hosts)
+    before = remains(two_hosts.a)
+    text = render_conf(a, [b], extra=["# where we live", "SaveConfig = true", "MTU = 1400"])
+    # One that is said by its name, as the file does it.
+    text = text.replace("Endpoint = 192.0.2.2:", "Endpoint = localhost:")
+    conf = write(two_hosts.a, text)
+    quick(two_hosts.a, "up", conf)
+    assert quick(two_hosts.a, "save", conf) == f"[#] save {conf}\n"
+    assert conf.read_text() == text
+    two_hosts.a.ip("address add 10.78.0.1/24 dev wg0")
+    assert wg(two_hosts.a, "show", "wg0", "fwmark") == "off\n"
+    change = ["allowed-ips", "10.99.0.0/16", "persistent-keepalive", "21"]
+    wg(two_hosts.a, "set", "wg0", "peer", b.public_key, *change)
+    quick(two_hosts.a, "down", conf)
+    saved = conf.read_text()
+    for line in (
+        "# where we live\nSaveConfig = true\nMTU = 1400\n",
+        "Address = 10.77.0.1/24, fd77::1/64, 10.78.0.1/24\n",
+        "AllowedIPs = 10.99.0.0/16\n",
+        "Endpoint = localhost:51820\n",
+        "PersistentKeepalive = 21\n",
+    ):
+        assert line in saved
+    gone(two_hosts.a, before)
+    quick(two_hosts.a, "up", conf)
+    wg(two_hosts.a, "set", "wg0", "peer", b.public_key, "endpoint", "192.0.2.7:7")
+    quick(two_hosts.a, "down", conf)
+    assert "Endpoint = 192.0.2.7:7\n" in conf.read_text(), "it is no address of the name's"
+    gone(two_hosts.a, before)
+
+
+@pytest.mark.parametrize(
+    ("program", "step"),
+    [
+        *(("tunnel-wg", step) for step in ("program", "PreUp", "port", "route", "PostUp")),
+        pytest.param("wireguard-go", "PostUp", marks=pytest.mark.foreign("wireguard-go")),
+    ],
+)
+def test_failure_at_any_step_leaves_nothing(
+    two_hosts: TwoHosts, make_quick: MakeQuick, program: str, step: str
+) -> None:
+    quick = make_quick("/bin/false" if step == "program" else program)
+    host = two_hosts.a
+    a, b = nodes_of(two_hosts)
+    extra = ["Table = 77"]
+    if step in ("PreUp", "PostUp"):
+        extra.append(f"{step} = false")
+    conf = write(host, render_conf(a, [b], extra=extra))
+    if step == "route":
+        host.ip("route add 10.77.0.2/32 dev eth0 table 77")
+    before = remains(host)
+    with host.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        if step == "port":
+            taken.bind(("0.0.0.0", a.port))
+        said = quick(host, "up", conf, check=False)
+    assert said.splitlines()[-1].startswith("tunnel-wg-quick: ")
+    gone(host, before)
+
+
+def test_told_to_stop_while_it_comes_up(two_hosts: TwoHosts, quick: Quick) -> None:
+    host = two_hosts.a
+    a, b = nodes_of(two_hosts)
+    before = remains(host)
+    flag = host.directory / "go"
+    hook = f"PostUp = echo waiting; timeout 30 sh -c 'until [ -e {flag} ]; do sleep 0.05; done'"
+    conf = write(host, render_conf(a, [b], extra=[hook]))
+    up = host.popen(
+        [sys.executable, "-m", "tunnel.cli.quick", "up", str(conf)],
+        environment={"WG_QUICK_USERSPACE_IMPLEMENTATION": quick.program},
+    )
+    up.wait_for_output("\nwaiting", 30)
+    up.signal(signal.SIGTERM)
+    flag.touch()
+    assert up.wait(30) == 1
+    assert "told to go down" in up.log()
+    gone(host, before)
+
+
+def test_what_is_left_when_the_interface_has_gone(two_hosts: TwoHosts, quick: Quick) -> None:
+    host = two_hosts.a
+    a, b = nodes_of(two_hosts)
+    before = remains(host)
+    b = Node(b.host, b.addresses, b.endpoint, routes=("0.0.0.0/0", "::/0"))
+    conf = write(host, render_conf(a, [b]))
+    quick(host, "up", conf)
+    # `tunnel` knows whose it is.
+    refused = host.run([sys.executable, "-m", "tunnel", "down", "wg0"], check=False)
+    assert refused.returncode == 1
+    assert "tunnel-wg-quick down wg0" in refused.stderr
+    assert wg(host, "show", "wg0", "fwmark") == "0xca6c\n"
+    host.ip("link delete wg0")
+    assert "0xca6c" in host.run(["ip", "rule"]).stdout
+    said = quick(host, "down", conf)
+    assert "ip link delete" not in said
+    gone(host, before)
+
+
+def test_the_daemon_of_tunnel_up_is_none_of_ours(two_hosts: TwoHosts, quick: Quick) -> None:
+    host = two_hosts.a
+    a, b = nodes_of(two_hosts)
+    conf = write(host, render_conf(a, [b]))
+    host.run([sys.executable, "-m", "tunnel", "up", str(conf)])
+    assert "tunnel down wg0" in quick(host, "down", conf, check=False)
+    assert "is not an interface of" in quick(host, "save", conf, check=False)
+    assert "running already" in quick(host, "up", conf, check=False)
+    host.run([sys.executable, "-m", "tunnel", "down", "wg0"])
+
+
+def test_record_of_another_namespace_is_left_alone(two_hosts: TwoHosts, quick: Quick) -> None:
+    """The hosts have their own /run; a namespace inside one shares it."""
+    host = two_hosts.a
+    a, b = nodes_of(two_hosts)
+    before = remains(host)
+    conf = write(host, render_conf(a, [b], extra=["PostDown = true"]))
+    quick(host, "up", conf)
+    (link,) = host.ip_json(["link", "show", "wg0"])
+    # A namesake of the same number.
+    make = f"ip link add wg0 index {link['ifindex']} type veth peer name other"
+    inside = f"{make}; {quick.script} down {conf}; ip -br link show wg0"
+    done = host.run(["unshare", "--net", "sh", "-c", inside])
+    assert "another network namespace" in done.stderr
+    assert "[#]" not in done.stderr
+    assert done.stdout.startswith("wg0@other ")
+    quick(host, "down", conf)
+    gone(host, before)
+
+
+def rules(host: Host) -> list[str]:
+    return [line for v in ("-4", "-6") for line in host.run(["ip", v, "rule"]).stdout.splitlines()]
+
+
+@pytest.mark.foreign("wg", "wg-quick")
+@pytest.mark.parametrize("first_up", ["ours", "debians"])
+@pytest.mark.parametrize("first_down", ["ours", "debians"])
+def test_beside_debians(two_hosts: TwoHosts, quick: Quick, first_up: str, first_down: str) -> None:
+    """Two full tunnels of one host: what one takes down is its own."""
+    host = two_hosts.a
+    before = remains(host)
+    confs = {}
+    for number, whose in enumerate(("ours", "debians")):
+        near = Node(host, (f"10.{77 + number}.0.1/24",), port=51820 + number)
+        far = Node(two_hosts.b, (), "192.0.2.2", routes=("0.0.0.0/0", "::/0"))
+        confs[whose] = write(host, render_conf(near, [far]).replace("= , ", "= "), f"wg{number}")
+
+    def act(whose: str, command: str) -> None:
+        if whose == "ours":
+            quick(host, command, confs[whose])
+        else:
+            debians.quick(host, quick.program, command, confs[whose])
+
+    order = [first_up, "debians" if first_up == "ours" else "ours"]
+    for whose in order:
+        act(whose, "up")
+    marks = {wg(host, "show", name, "fwmark") for name in ("wg0", "wg1")}
+    assert marks == {"0xca6c\n", "0xca6d\n"}
+    act(first_down, "down")
+    last = "debians" if first_down == "ours" else "ours"
+    if (first_up, first_down) != ("debians", "debians"):
+        # Debian's deletes the first rule that suppresses the default route, whosever it is.
+        assert sum("suppress_prefixlength" in rule for rule in rules(host)) == 2
+    name = "wg0" if last == "ours" else "wg1"
+    mark = wg(host, "show", name, "fwmark").strip()
+    assert sum(f"not from all fwmark {mark} lookup" in rule for rule in rules(host)) >= 2
+    assert f"dev {name}" in host.run(["ip", "route", "get", "198.51.100.1"]).stdout
+    act(last, "down")
+    host.wait_for(lambda: remains(host) == before, 10, "everything to be gone")
+
+
+def test_command_line(quick: Quick, tmp_path: Path) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [quick.script, *arguments], capture_output=True, text=True, check=False
+        )
+
+    for arguments in (["-h"], ["--help"], ["help"]):
+        done = run(*arguments)
+        assert done.returncode == 0
+        assert done.stderr.startswith("Usage: tunnel-wg-quick [ up | down | save | strip ]")
+    for arguments in ([], ["up"], ["restart", "wg0"], ["up", "wg0", "wg1"]):
+        assert run(*arguments).returncode == 1
+    missing = run("up", str(tmp_path / "none.conf"))
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("tunnel-wg-quick: ")
+    conf = tmp_path / "wg0.conf"
+    key = "EM4C6YRDMx8FfeZmHxr1f7nLhQSUIEVmN1gkSRqcWUE="
+    conf.write_text(f"[Interface]\nPrivateKey = {key}\nAddress = 10.0.0.1/24\nListenPort = 7\n")
+    done = run("strip", str(conf))
+    assert done.stdout == f"[Interface]\nPrivateKey = {key}\nListenPort = 7\n"

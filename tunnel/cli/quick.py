@@ -1,0 +1,110 @@
+"""The command `tunnel-wg-quick`: wg-quick(8) without wireguard-tools, for `tunnel-wg` and others.
+
+tunnel-wg-quick up wg0
+WG_QUICK_USERSPACE_IMPLEMENTATION=wireguard-go tunnel-wg-quick up ./wg1.conf
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from tunnel import config
+from tunnel.observe import logs
+
+PROGRAM = "tunnel-wg-quick"
+
+USAGE = f"""Usage: {PROGRAM} [ up | down | save | strip ] [ CONFIG_FILE | INTERFACE ]
+
+  CONFIG_FILE is a configuration file, whose filename is the interface name
+  followed by `.conf'. Otherwise, INTERFACE is an interface name, with
+  configuration found at /etc/tunnel/INTERFACE.conf or
+  /etc/wireguard/INTERFACE.conf. The format is that of wg-quick(8).
+
+  WG_QUICK_USERSPACE_IMPLEMENTATION names the program that carries the packets
+  (default: tunnel-wg).
+"""
+
+COMMANDS = frozenset({"up", "down", "save", "strip"})
+
+
+def run() -> None:
+    """The console script's entry point."""
+    arguments = sys.argv[1:]
+    # As wg-quick does it: what is installed beside this program is found.
+    beside = os.path.dirname(os.path.realpath(sys.argv[0]))
+    os.environ["PATH"] = f"{beside}:{os.environ.get('PATH', os.defpath)}"
+    if _is_complete(arguments) and os.geteuid() != 0:
+        prompt = f"{PROGRAM} must be run as root. Please enter the password for %u to continue: "
+        try:
+            os.execvp("sudo", ["sudo", "-p", prompt, "--", sys.executable, *sys.orig_argv[1:]])
+        except OSError as error:
+            complain(f"must be run as root, and sudo cannot be: {error.strerror}")
+            sys.exit(1)
+    sys.exit(main(arguments, os.environ))
+
+
+def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Do what the command line says; the exit status: 0, or 1 after any failure."""
+    if len(arguments) == 1 and arguments[0] in ("-h", "--help", "help"):
+        sys.stderr.write(USAGE)
+        return 0
+    if not _is_complete(arguments):
+        sys.stderr.write(USAGE)
+        return 1
+    command, name = arguments
+    try:
+        path = config.find(name)
+        # Hooks and the program may run elsewhere.
+        loaded = config.load(path.absolute())
+    except config.ConfigErrors as errors:
+        complain(errors)
+        return 1
+    for warning in loaded.warnings:
+        echo(f"Warning: {warning}")
+    if command == "strip":
+        sys.stdout.write(config.strip(loaded))
+        return 0
+    return _act(command, loaded, environment)
+
+
+def _act(command: str, loaded: config.TunnelConfig, environment: Mapping[str, str]) -> int:
+    import trio
+
+    from tunnel import quick
+
+    program = environment.get("WG_QUICK_USERSPACE_IMPLEMENTATION") or "tunnel-wg"
+    actions = {
+        "up": partial(quick.up, loaded, program, echo),
+        "down": partial(quick.down, loaded, echo),
+        "save": partial(quick.save, loaded, echo),
+    }
+    try:
+        trio.run(actions[command])
+    except quick.ERRORS as error:
+        complain(error)
+        for note in getattr(error, "__notes__", ()):
+            complain(note)
+        return 1
+    return 0
+
+
+def _is_complete(arguments: Sequence[str]) -> bool:
+    return len(arguments) == 2 and arguments[0] in COMMANDS
+
+
+def echo(text: str) -> None:
+    """Print a step, or what a hook said, to standard error; keys hidden."""
+    for line in logs.redact(text).split("\n"):
+        sys.stderr.write(logs.printable(line) + "\n")
+
+
+def complain(message: object) -> None:
+    """Print what went wrong, with our name before it as wg-quick does."""
+    echo(f"{PROGRAM}: {message}")
+
+
+if __name__ == "__main__":
+    run()
