@@ -101,7 +101,8 @@ class _Steps:
         if own is not None:
             # The protocol removes a peer that is ourselves, with its networks all at once.
             await self._set_networks(own, {})
-        protocol.set_private_key(key, boot_time())
+        for _ in protocol.private_key_steps(key, boot_time()):
+            await self._pace.step()
 
     async def _replace_peers(self, following: Sequence[DeviceChange]) -> set[PublicKey]:
         """Remove the peers that do not come again; the keys of those that do."""

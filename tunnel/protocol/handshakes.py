@@ -176,6 +176,7 @@ class Handshakes(Generic[E, T]):
         """Send an initiation if that is possible now, and look again in 5 s in any case."""
         context = self._context
         endpoint = self._peer.endpoint
+        self._peer.handle_key_change(now)
         self.forget()
         self._try_at(now + REKEY_TIMEOUT + context.jitter())
         if context.private_key is None or endpoint is None:
