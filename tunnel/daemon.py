@@ -18,11 +18,11 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import trio
 
 from tunnel import (
-    eventlog,
     host,
     offloads,
     options,
@@ -36,6 +36,7 @@ from tunnel.answers import control_socket
 from tunnel.config import LineChange, TunnelConfig
 from tunnel.engine import Engine, boot_time
 from tunnel.errors import SETUP_ERRORS, AlreadyRunningError, DaemonError, unwrapped
+from tunnel.eventlog import EventLog
 from tunnel.feed import Feed, watch_drops, watch_port
 from tunnel.following import follow_link
 from tunnel.io.errors import TunDeleted
@@ -72,7 +73,7 @@ class Daemon:
         self.notifier = notifier or Notifier()
         self.engine: Engine | None = None
         self.feed = Feed()
-        self._event_log = eventlog.EventLog()
+        self._event_log = EventLog(self._publish)
         self.names = Names()
         self.meter = Meter()
         self._new_engine: Engine | None = None
@@ -164,6 +165,7 @@ class Daemon:
                     self.engine = engine
                     engine.settle()
                     nursery.start_soon(self.names.run, engine)
+                    nursery.start_soon(self._event_log.run)
                     nursery.start_soon(watch_drops, self.feed, engine.drops)
                     nursery.start_soon(watch_port, self.feed, udp)
                     await self._run_hooks("PostUp", interface.post_up)
@@ -354,11 +356,10 @@ class Daemon:
     def _handle_event(self, event: Event) -> None:
         self._event_log.log(event)
         self.names.handle_event(event)
-        record = eventlog.record(event)
-        if record is not None:
-            kind, details = record
-            self.meter.handle_event(kind, details)
-            self.feed.publish(kind, **details)
+
+    def _publish(self, kind: str, details: dict[str, Any]) -> None:
+        self.meter.handle_event(kind, details)
+        self.feed.publish(kind, **details)
 
     async def _reload_on_signal(self) -> None:
         if self._changing.statistics().tasks_waiting:

@@ -128,13 +128,15 @@ def _listen(name: str, descriptor: int | None) -> tuple[socket.socket, SocketFil
 async def run(parts: Parts, ready: Callable[[], None] = lambda: None) -> None:
     """Carry packets until told to stop, or until device or socket are gone; close `parts`."""
     try:
-        engine = Engine(tun=parts.tun, udp=parts.udp, mtu=DEFAULT_MTU, on_event=EventLog().log)
+        event_log = EventLog()
+        engine = Engine(tun=parts.tun, udp=parts.udp, mtu=DEFAULT_MTU, on_event=event_log.log)
         # Unknown yet; `follow_link` tells before anything is read.
         engine.set_link_up(False)
         async with trio.open_nursery() as nursery:
             stop = nursery.cancel_scope.cancel
             await nursery.start(signals.follow, stop, _nothing_to_reload)
             await nursery.start(engine.run)
+            nursery.start_soon(event_log.run)
             nursery.start_soon(follow_link, engine, parts.tun)
             device = EngineDevice(lambda: engine, trio.Lock())
             nursery.start_soon(uapi.serve, parts.listener, device)
