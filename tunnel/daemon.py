@@ -104,12 +104,12 @@ class Daemon:
 
         With `handle_signals`, SIGTERM and SIGINT stop it and SIGHUP reloads the conf. Raises one
         of SETUP_ERRORS when it cannot be set up, or is stopped before it is; then nothing is left
-        of it. Returns when the interface is deleted from outside.
+        of it. Returns when the interface or the socket for `wg` is deleted from outside.
         """
         with unwrapped(*SETUP_ERRORS), hold(self.name):
             async with (
                 control_socket(self),
-                wireguard_socket(self.name, self._settable, self._changing),
+                wireguard_socket(self.name, self._settable, self._changing, self.stop),
                 trio.open_nursery() as nursery,
             ):
                 if handle_signals:
