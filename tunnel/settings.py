@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import trio
 
@@ -162,7 +162,7 @@ class _Steps:
         self._engine.interface.remove_peer(peer.public_key)
         await self._pace.step()
 
-    async def _change_networks(self, peer: Peer, networks: dict[int, bool]) -> None:
+    async def _change_networks(self, peer: Peer, networks: Mapping[int, bool]) -> None:
         allowed = self._engine.interface.allowed_ips
         for network, add in networks.items():
             if add:
@@ -171,7 +171,7 @@ class _Steps:
                 allowed.remove_packed(network, peer)
             await self._pace.step()
 
-    async def _set_networks(self, peer: Peer, networks: dict[int, bool]) -> None:
+    async def _set_networks(self, peer: Peer, networks: Mapping[int, bool]) -> None:
         """Give `peer` the networks marked True and no others."""
         allowed = self._engine.interface.allowed_ips
         # Additions first: what stays, or moves here from another peer, is never nobody's.

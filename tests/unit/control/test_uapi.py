@@ -253,8 +253,8 @@ def test_large_set_and_get_give_others_their_turn(tmp_path: Path) -> None:
     finally:
         gc.enable()
     assert min(turns.values()) > 50, turns
-    # Some milliseconds here: the largest tables growing. Ten times that would be a stall.
-    assert max(waits.values()) < 0.08, waits
+    # Three milliseconds here: a slice, and the largest table growing in it.
+    assert max(waits.values()) < 0.02, waits
 
 
 def test_socket_is_for_root_only_and_replaces_a_stale_one(tmp_path: Path) -> None:
