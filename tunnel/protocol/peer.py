@@ -330,7 +330,11 @@ class Peer(Timed, Generic[E, T]):
             self._context.timers.cancel(self, timer)
 
     def handle_up(self, now: float) -> None:
-        """The interface came up: a peer that is to be kept alive is greeted at once."""
+        """The interface came up: a peer that is to be kept alive is greeted at once.
+
+        A handshake that began before we were told is begun anew: its answer was not heard.
+        """
+        self._handshakes.begin_anew(now)
         if self.persistent_keepalive:
             self._arm(_PERSISTENT_KEEPALIVE, now)
 
@@ -344,7 +348,7 @@ class Peer(Timed, Generic[E, T]):
             return
         self._key_changes = self._context.key_changes
         self._credentials.handle_key_change()
-        self._handshakes.handle_key_change(now)
+        self._handshakes.begin_anew(now)
         # The peer may be about to confirm it, and nothing may be sent under it then.
         self._forget(self.sessions.drop_next())
         for session in self.sessions.standing():

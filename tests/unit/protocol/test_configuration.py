@@ -210,6 +210,21 @@ def test_setters_show() -> None:
     assert pair.b.public_key.to_base64() in repr(pair.ab)
 
 
+def test_handshake_begun_while_we_did_not_hear_is_repeated_when_we_do() -> None:
+    pair = Pair()
+    pair.connect()
+    pair.a.interface.handle_down()
+    # The interface came up, a packet came through it, and only then we are told.
+    serial = pair.send(pair.a)
+    pair.take()
+    pair.advance(0.5)
+    pair.a.interface.handle_up(pair.now)
+    pair.a.drain()
+    pair.advance(0.0)
+    pair.flow()
+    assert serial in pair.b.received
+
+
 # --- Staging -------------------------------------------------------------------------------------
 
 
