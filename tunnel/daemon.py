@@ -19,11 +19,11 @@ import dataclasses
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
+from typing import Any
 
 import trio
 
 from tunnel import (
-    eventlog,
     host,
     offloads,
     options,
@@ -37,6 +37,7 @@ from tunnel.answers import control_socket
 from tunnel.config import TunnelConfig
 from tunnel.engine import Engine, boot_time
 from tunnel.errors import SETUP_ERRORS, AlreadyRunningError, DaemonError, unwrapped
+from tunnel.eventlog import EventLog
 from tunnel.feed import Feed, watch_drops, watch_port
 from tunnel.following import follow_link
 from tunnel.io.endpoint import Endpoint
@@ -73,7 +74,7 @@ class Daemon:
         self.notifier = notifier or Notifier()
         self.engine: Engine | None = None
         self.feed = Feed()
-        self._event_log = eventlog.EventLog()
+        self._event_log = EventLog(self._publish)
         self.names = Names()
         self.meter = Meter()
         self._new_engine: Engine | None = None
@@ -104,12 +105,12 @@ class Daemon:
 
         With `handle_signals`, SIGTERM and SIGINT stop it and SIGHUP reloads the conf. Raises one
         of SETUP_ERRORS when it cannot be set up, or is stopped before it is; then nothing is left
-        of it. Returns when the interface is deleted from outside.
+        of it. Returns when the interface or the socket for `wg` is deleted from outside.
         """
         with unwrapped(*SETUP_ERRORS), hold(self.name):
             async with (
                 control_socket(self),
-                wireguard_socket(self.name, self._settable, self._changing),
+                wireguard_socket(self.name, self._settable, self._changing, self.stop),
                 trio.open_nursery() as nursery,
             ):
                 if handle_signals:
@@ -166,6 +167,7 @@ class Daemon:
                     self.engine = engine
                     engine.settle()
                     nursery.start_soon(self.names.run, engine)
+                    nursery.start_soon(self._event_log.run)
                     nursery.start_soon(watch_drops, self.feed, engine.drops)
                     nursery.start_soon(watch_port, self.feed, udp)
                     await self._run_hooks("PostUp", interface.post_up)
@@ -368,11 +370,10 @@ class Daemon:
     def _handle_event(self, event: Event) -> None:
         self._event_log.log(event)
         self.names.handle_event(event)
-        record = eventlog.record(event)
-        if record is not None:
-            kind, details = record
-            self.meter.handle_event(kind, details)
-            self.feed.publish(kind, **details)
+
+    def _publish(self, kind: str, details: dict[str, Any]) -> None:
+        self.meter.handle_event(kind, details)
+        self.feed.publish(kind, **details)
 
     async def _reload_on_signal(self) -> None:
         if self._changing.statistics().tasks_waiting:

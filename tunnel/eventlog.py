@@ -5,9 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import trio
+
 from tunnel.config import PublicKey
+from tunnel.control.pace import Pace
 from tunnel.protocol import (
     ClockImplausible,
     Event,
@@ -24,50 +28,103 @@ from tunnel.protocol import (
 log = logging.getLogger("tunnel")
 
 ROAMED_PERIOD = 1.0
-"""Seconds between two lines about one peer that moves: one with two ways moves with each packet."""
+"""Seconds between two moves of one peer that are told: one with two ways moves with each packet."""
+
+
+Publish = Callable[[str, dict[str, Any]], None]
+"""Takes the type and the details of an event, as docs/control.md lists them."""
+
+
+def _publish_nothing(kind: str, details: dict[str, Any]) -> None:
+    """There are no subscribers."""
+
+
+@dataclass(slots=True)
+class _Moves:
+    """When a peer's move was last told, and what has not been told since."""
+
+    told_at: float
+    left_out: int = 0
+    latest: PeerRoamed | None = None
 
 
 class EventLog:
-    """One line per event of the protocol, at the level an admin would give it.
+    """Each event of the protocol as a line at the level an admin would give it, and as a record.
 
-    `clock` gives seconds that never go back.
+    `publish` gets the records. Of one peer's moves one is told in `ROAMED_PERIOD`, with the number
+    of those left out before it. `clock` gives seconds that never go back.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, publish: Publish = _publish_nothing, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._publish = publish
         self._clock = clock
-        # When a peer's last line was, and how many moves went without one since.
-        self._moves: dict[PublicKey, tuple[float, int]] = {}
+        self._moves: dict[PublicKey, _Moves] = {}
+        self._late = trio.Event()
 
     def log(self, event: Event) -> None:
-        """Log `event`."""
+        """Tell of `event`."""
         if isinstance(event, PeerRoamed):
-            self._log_move(event)
+            self._take_move(event)
             return
         if isinstance(event, PeerRemoved):
             self._moves.pop(event.peer.public_key, None)
         _log(event)
+        record = _record(event)
+        if record is not None:
+            self._publish(*record)
 
-    def _log_move(self, event: PeerRoamed) -> None:
-        old, new = event.old, event.new
-        if old is not None and str(old) == str(new):
+    async def run(self) -> None:
+        """Tell where each peer was last when no move has come for a while, until cancelled."""
+        pace = Pace()
+        while True:
+            await self._late.wait()
+            await trio.sleep(ROAMED_PERIOD)
+            self._late = trio.Event()
+            for moves in list(self._moves.values()):
+                if moves.latest is None:
+                    continue
+                if self._clock() < moves.told_at + ROAMED_PERIOD:
+                    self._late.set()
+                elif moves.latest.peer.removed:
+                    moves.latest = None
+                else:
+                    moves.left_out -= 1
+                    self._tell_move(moves.latest, moves)
+                await pace.step()
+
+    def _take_move(self, event: PeerRoamed) -> None:
+        if event.old is not None and str(event.old) == str(event.new):
             return
         key = event.peer.public_key
-        now = self._clock()
-        last, untold = self._moves.get(key, (float("-inf"), 0))
-        if now < last + ROAMED_PERIOD:
-            self._moves[key] = last, untold + 1
-            return
-        if len(self._moves) >= _MAX_MOVES:
-            self._moves.clear()
-        self._moves[key] = now, 0
-        before = f" ({untold} moves more since the last line)" if untold else ""
-        if old is None:
-            log.info("%s is at %s%s", key.to_base64(), new, before)
+        moves = self._moves.get(key)
+        if moves is None:
+            if len(self._moves) >= _MAX_MOVES:
+                self._moves.clear()
+            moves = self._moves[key] = _Moves(float("-inf"))
+        if self._clock() < moves.told_at + ROAMED_PERIOD:
+            moves.left_out += 1
+            moves.latest = event
+            self._late.set()
         else:
-            log.info("%s moved from %s to %s%s", key.to_base64(), old, new, before)
+            self._tell_move(event, moves)
+
+    def _tell_move(self, event: PeerRoamed, moves: _Moves) -> None:
+        left_out = moves.left_out
+        moves.told_at, moves.left_out, moves.latest = self._clock(), 0, None
+        key = event.peer.public_key.to_base64()
+        old = None if event.old is None else str(event.old)
+        new = str(event.new)
+        before = f" ({left_out} moves more since the last line)" if left_out else ""
+        if old is None:
+            log.info("%s is at %s%s", key, new, before)
+        else:
+            log.info("%s moved from %s to %s%s", key, old, new, before)
+        self._publish("roamed", {"peer": key, "old": old, "new": new, "left_out": left_out})
 
 
-_MAX_MOVES = 4096
+_MAX_MOVES = 16_384
 """Peers whose last move is remembered; those that `wg` removes do not tell us."""
 
 
@@ -99,8 +156,8 @@ def _log(event: Event) -> None:
             log.debug("%s", event)
 
 
-def record(event: Event) -> tuple[str, dict[str, Any]] | None:
-    """Type and details of the event as docs/control.md lists them; None for one not told."""
+def _record(event: Event) -> tuple[str, dict[str, Any]] | None:
+    """Type and details of the event; None for one that subscribers are not told."""
     match event:
         case HandshakeCompleted(peer=peer, is_initiator=initiator, round_trip=round_trip):
             return "handshake", {
@@ -119,11 +176,6 @@ def record(event: Event) -> tuple[str, dict[str, Any]] | None:
                 "dropped": dropped,
                 "reason": reason,
             }
-        case PeerRoamed(peer=peer, old=old, new=new):
-            if str(old) == str(new):
-                return None
-            was = None if old is None else str(old)
-            return "roamed", {"peer": peer.public_key.to_base64(), "old": was, "new": str(new)}
         case PeerRemoved(peer=peer):
             return "peer_removed", {"peer": peer.public_key.to_base64()}
         case SessionExpired(peer=peer):

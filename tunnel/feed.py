@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +15,9 @@ from tunnel.observe.events import TunnelEvent
 
 QUEUE = 256
 """Events that wait for one subscriber; more are lost and counted."""
+
+LAST = "down"
+"""The type of the event that nothing comes after."""
 
 MAX_SUBSCRIBERS = 16
 
@@ -29,23 +32,31 @@ class TooManySubscribersError(Exception):
 class Subscription:
     """The events since it began, as an asynchronous iterator; ends when the tunnel has ended.
 
-    A slow reader loses the newest events. Once it has caught up it gets an event `lost` with the
-    `count` of them.
+    A slow reader loses the newest events of the type that comes most, so that no flood of one type
+    costs it one of another. Once it has caught up it gets an event `lost` with the `count` of them.
     """
 
     def __init__(self) -> None:
         self._queue: deque[TunnelEvent] = deque()
+        self._waiting: Counter[str] = Counter()
         self._lost = 0
         self._wake = trio.Event()
         self._ended = False
 
     def put(self, event: TunnelEvent) -> None:
-        """Queue `event`, or count it as lost."""
-        if len(self._queue) >= QUEUE:
-            self._lost += 1
-        else:
-            self._queue.append(event)
+        """Queue `event`; if the queue is full, it or another one is counted as lost."""
+        self._queue.append(event)
+        self._waiting[event.type] += 1
+        if len(self._queue) > QUEUE:
+            self._lose_one()
         self._wake.set()
+
+    def _lose_one(self) -> None:
+        kind = max(self._waiting, key=self._waiting.__getitem__)
+        places = range(len(self._queue) - 1, -1, -1)
+        del self._queue[next(place for place in places if self._queue[place].type == kind)]
+        self._waiting[kind] -= 1
+        self._lost += 1
 
     def end(self) -> None:
         """Nothing more comes."""
@@ -58,11 +69,13 @@ class Subscription:
     async def __anext__(self) -> TunnelEvent:
         await trio.lowlevel.checkpoint()
         while True:
-            if self._queue:
-                return self._queue.popleft()
-            if self._lost:
+            if self._lost and (not self._queue or self._queue[0].type == LAST):
                 lost, self._lost = self._lost, 0
                 return TunnelEvent("lost", time.time(), {"count": lost})
+            if self._queue:
+                event = self._queue.popleft()
+                self._waiting[event.type] -= 1
+                return event
             if self._ended:
                 raise StopAsyncIteration
             self._wake = trio.Event()

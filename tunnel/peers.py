@@ -103,10 +103,7 @@ async def apply(engine: Engine, new: TunnelConfig, endpoints: Mapping[PublicKey,
 
     Cannot fail, and is not interrupted half-way. The caller settles the engine.
     """
-    now = boot_time()
     protocol = engine.interface
-    if protocol.private_key != new.interface.private_key:
-        protocol.set_private_key(new.interface.private_key, now)
     wanted = wanted_peers(new)
     for ignored in {peer.public_key for peer in new.peers} - wanted.keys():
         log.warning(
@@ -116,6 +113,8 @@ async def apply(engine: Engine, new: TunnelConfig, endpoints: Mapping[PublicKey,
     networks = networks_by_peer(new)
     pace = Pace()
     with trio.CancelScope(shield=True):
+        for _ in protocol.private_key_steps(new.interface.private_key, boot_time()):
+            await pace.step()
         for key in [key for key in protocol.peers if key not in wanted]:
             protocol.remove_peer(key)
             await pace.step()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import trio
 
@@ -101,7 +101,8 @@ class _Steps:
         if own is not None:
             # The protocol removes a peer that is ourselves, with its networks all at once.
             await self._set_networks(own, {})
-        protocol.set_private_key(key, boot_time())
+        for _ in protocol.private_key_steps(key, boot_time()):
+            await self._pace.step()
 
     async def _replace_peers(self, following: Sequence[DeviceChange]) -> set[PublicKey]:
         """Remove the peers that do not come again; the keys of those that do."""
@@ -161,7 +162,7 @@ class _Steps:
         self._engine.interface.remove_peer(peer.public_key)
         await self._pace.step()
 
-    async def _change_networks(self, peer: Peer, networks: dict[int, bool]) -> None:
+    async def _change_networks(self, peer: Peer, networks: Mapping[int, bool]) -> None:
         allowed = self._engine.interface.allowed_ips
         for network, add in networks.items():
             if add:
@@ -170,7 +171,7 @@ class _Steps:
                 allowed.remove_packed(network, peer)
             await self._pace.step()
 
-    async def _set_networks(self, peer: Peer, networks: dict[int, bool]) -> None:
+    async def _set_networks(self, peer: Peer, networks: Mapping[int, bool]) -> None:
         """Give `peer` the networks marked True and no others."""
         allowed = self._engine.interface.allowed_ips
         # Additions first: what stays, or moves here from another peer, is never nobody's.

@@ -29,7 +29,7 @@ from tunnel.following import follow_link
 from tunnel.io.errors import TunDeleted, TunnelIOError
 from tunnel.io.tun import Tun
 from tunnel.io.udp import Udp
-from tunnel.wgsocket import EngineDevice, socket_path
+from tunnel.wgsocket import EngineDevice, socket_path, stop_when_removed
 
 log = logging.getLogger("tunnel")
 
@@ -128,17 +128,20 @@ def _listen(name: str, descriptor: int | None) -> tuple[socket.socket, SocketFil
 async def run(parts: Parts, ready: Callable[[], None] = lambda: None) -> None:
     """Carry packets until told to stop, or until device or socket are gone; close `parts`."""
     try:
-        engine = Engine(tun=parts.tun, udp=parts.udp, mtu=DEFAULT_MTU, on_event=EventLog().log)
+        event_log = EventLog()
+        engine = Engine(tun=parts.tun, udp=parts.udp, mtu=DEFAULT_MTU, on_event=event_log.log)
         # Unknown yet; `follow_link` tells before anything is read.
         engine.set_link_up(False)
         async with trio.open_nursery() as nursery:
             stop = nursery.cancel_scope.cancel
             await nursery.start(signals.follow, stop, _nothing_to_reload)
             await nursery.start(engine.run)
+            nursery.start_soon(event_log.run)
             nursery.start_soon(follow_link, engine, parts.tun)
             device = EngineDevice(lambda: engine, trio.Lock())
             nursery.start_soon(uapi.serve, parts.listener, device)
-            nursery.start_soon(_wait_for_file, parts.file, stop)
+            if parts.file is not None:
+                nursery.start_soon(stop_when_removed, parts.file, stop)
             log.info("%s: ready, UDP port %d", parts.name, parts.udp.port)
             ready()
     except* TunDeleted:
@@ -146,14 +149,6 @@ async def run(parts: Parts, ready: Callable[[], None] = lambda: None) -> None:
     finally:
         parts.close()
     log.info("%s: ended", parts.name)
-
-
-async def _wait_for_file(file: SocketFile | None, stop: Callable[[], None]) -> None:
-    if file is None:
-        return
-    await file.wait_removed()
-    log.info("%s was removed: leaving", file.path)
-    stop()
 
 
 async def _nothing_to_reload() -> None:

@@ -36,11 +36,12 @@ def socket_path(name: str) -> Path:
 
 @contextlib.asynccontextmanager
 async def wireguard_socket(
-    name: str, running: Callable[[], Engine], changing: trio.Lock
+    name: str, running: Callable[[], Engine], changing: trio.Lock, stop: Callable[[], None]
 ) -> AsyncIterator[None]:
     """Serve `wg` for the time of the `async with`.
 
     `running` gives the engine or raises DaemonError; `changing` is held by whoever changes it.
+    `stop` is called when somebody removes the socket, which tells a userspace WireGuard to leave.
     A tunnel works without: where the socket cannot be made, the log says so and that is all.
     """
     path = socket_path(name)
@@ -54,11 +55,19 @@ async def wireguard_socket(
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(uapi.serve, listener, EngineDevice(running, changing))
+            nursery.start_soon(stop_when_removed, file, stop)
             yield
             nursery.cancel_scope.cancel()
     finally:
         listener.close()
         file.remove()
+
+
+async def stop_when_removed(file: SocketFile, stop: Callable[[], None]) -> None:
+    """Call `stop` once somebody has removed or replaced the file of the socket."""
+    await file.wait_removed()
+    log.info("%s was removed: leaving", file.path)
+    stop()
 
 
 class EngineDevice:

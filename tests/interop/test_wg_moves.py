@@ -58,7 +58,7 @@ def test_created_here_moved_and_used_there(two_hosts: TwoHosts, script: str, out
     assert wg(a, "show", "wg0", "listen-port") == "51820\n"
 
     # Replies may be on their way to the old port when that closes.
-    with nothing_lost((inner, "10.77.0.2"), (inner, "fd77::2"), seconds=5, at_most=IN_FLIGHT):
+    with nothing_lost((inner, "10.77.0.2"), (inner, "fd77::2"), at_most=IN_FLIGHT):
         set_mtu(LARGEST_MTU, inner, b)
         for address in ("10.77.0.2", "fd77::2"):
             ping_whole(inner, address, LARGEST_MTU)
@@ -116,7 +116,7 @@ def test_mtu_changes_under_traffic(two_hosts: TwoHosts, script: str, outer: int)
     ends_of(two_hosts, script, outer)
     a.ping("10.77.0.2")
     directions = ((a, "10.77.0.2"), (a, "fd77::2"), (b, "fd77::1"))
-    with nothing_lost(*directions, seconds=5):
+    with nothing_lost(*directions):
         for mtu in (LARGEST_MTU, 1280, 1420):
             set_mtu(mtu, a, b)
             ping_whole(a, "10.77.0.2", mtu)
@@ -154,7 +154,7 @@ def test_port_and_endpoint_change_under_traffic(
     _, there = ends_of(two_hosts, script, outer)
     a.ping("10.77.0.2")
     handshake = wg(a, "show", "wg0", "latest-handshakes")
-    with nothing_lost((a, "10.77.0.2"), (a, "fd77::2"), seconds=5, at_most=IN_FLIGHT):
+    with nothing_lost((a, "10.77.0.2"), (a, "fd77::2"), at_most=IN_FLIGHT):
         change(a, b, there.node.public_key, outer)
     assert wg(a, "show", "wg0", "latest-handshakes") == handshake
 
@@ -165,7 +165,7 @@ def test_port_change_that_is_refused_loses_nothing(two_hosts: TwoHosts, script: 
     a.ping("10.77.0.2")
     with a.socket(2, 2) as holder:
         holder.bind(("0.0.0.0", 7777))
-        with nothing_lost((a, "10.77.0.2"), seconds=2):
+        with nothing_lost((a, "10.77.0.2")):
             for _ in range(5):
                 with pytest.raises(LabError, match="Address already in use"):
                     wg(a, "set", "wg0", "listen-port", "7777")

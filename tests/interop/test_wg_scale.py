@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +14,14 @@ from tunnel.lab.peers import Node, render_conf
 
 pytestmark = [pytest.mark.root, pytest.mark.foreign("wg")]
 
-SECONDS = 12.0
-"""A bound for one setconf and one show on a machine that is busy with other things; they take
-between one and two seconds on one that is not."""
+SECONDS = 5.0
+"""A bound for one setconf and one show; they take a second and a half on a quiet machine."""
+
+
+def waited(pid: int) -> float:
+    """Seconds that a process could have run and did not, because others had the processor."""
+    # Documentation/scheduler/sched-stats.rst: time on the processor, time waiting for it, turns.
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
 def test_130560_allowed_ips_go_in_and_come_back_whole(two_hosts: TwoHosts, script: str) -> None:
@@ -37,11 +43,13 @@ def test_130560_allowed_ips_go_in_and_come_back_whole(two_hosts: TwoHosts, scrip
     )
     # Both ways: a packet of the other side must not come before a session that is gone.
     directions = ((a, "10.77.0.2"), (a, "fd77::2"), (b, "10.77.0.1"))
-    with nothing_lost(*directions, seconds=SECONDS + 3):
-        begun = time.monotonic()
+    (daemon,) = a.pids()
+    with nothing_lost(*directions):
+        begun, waited_before = time.monotonic(), waited(daemon)
         wg(a, "setconf", "wg0", str(conf))
         shown = wg(a, "show", "wg0", "allowed-ips")
-        took = time.monotonic() - begun
+        # What other tests take from us does not count: it is no matter of ours.
+        took = time.monotonic() - begun - (waited(daemon) - waited_before)
         wg(a, "set", "wg0", "peer", other.public_key, "remove")
     found = dict(line.split("\t") for line in shown.splitlines())[other.public_key]
     assert found.split() == [str(ip_network(network)) for network in networks]

@@ -152,10 +152,16 @@ def test_wg_says_why_it_was_refused_and_nothing_changed(host: Host, peers: list[
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"), [(b"errno=-22\n\n", "Invalid argument"), (b"errno=22\n\n", "Unknown error")]
+    ("operation", "answer", "said"),
+    [
+        ("set", b"errno=-22\n\n", "Invalid argument"),
+        ("set", b"errno=22\n\n", "Unknown error"),
+        ("get", b"errno=22\n\n", "Invalid argument"),
+        ("get", b"errno=-22\n\n", "Protocol error"),
+    ],
 )
-def test_which_sign_wg_wants_in_the_answer_to_a_set(
-    two_hosts: TwoHosts, answer: bytes, said: str
+def test_which_sign_wg_wants_in_an_answer(
+    two_hosts: TwoHosts, operation: str, answer: bytes, said: str
 ) -> None:
     """The sign is what `wg` does, not what anybody wrote down: a stub of a daemon shows it."""
     host = two_hosts.a
@@ -173,7 +179,7 @@ def test_which_sign_wg_wants_in_the_answer_to_a_set(
     )
     host.popen(["python3", "-c", stub]).wait_for_output("listening")
     with pytest.raises(LabError, match=said):
-        wg(host, "set", "wg0", "listen-port", "1")
+        wg(host, *{"set": ("set", "wg0", "listen-port", "1"), "get": ("show", "wg0")}[operation])
 
 
 def test_syncconf_and_setconf_keep_the_sessions_of_peers_that_stay(

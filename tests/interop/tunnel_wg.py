@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +11,10 @@ from pathlib import Path
 
 from tunnel.lab import Host
 from tunnel.lab.peers import Node, WireGuardGoEnd, render_conf
-from tunnel.lab.process import HostProcess
+from tunnel.lab.process import HostProcess, wait_for
 
 ROOT = Path(__file__).parents[2]
+_ANSWER = re.compile(r"icmp_seq=(\d+) ttl=.*\n")
 SOCKET = "/run/wireguard/wg0.sock"
 
 
@@ -51,40 +53,39 @@ def mesh_of_tunnel_wg(nodes: list[Node], script: str) -> list[WireGuardGoEnd]:
 
 
 class Pings:
-    """A stream of pings under way. They end by themselves, so none is cut off in flight."""
+    """A hundred pings a second, answered already when this returns, until `lost` ends them."""
 
-    def __init__(self, host: Host, address: str, *, interval: float, count: int) -> None:
-        arguments = ["ping", "-n", "-q", "-W", "2", "-i", str(interval), "-c", str(count), address]
-        self._count = count
-        self._process: HostProcess = host.popen(arguments)
+    def __init__(self, host: Host, address: str) -> None:
+        self._process: HostProcess = host.popen(["ping", "-n", "-i", "0.01", address])
+        self._wait_for_answers(1)
 
-    @property
-    def running(self) -> bool:
-        """Whether there is traffic still."""
-        return self._process.running
+    def lost(self) -> int:
+        """Wait until they are answered again, and end them; how many got no answer.
 
-    def lost(self, timeout: float = 60.0) -> int:
-        """Wait for the last one; how many got no reply."""
-        self._process.wait(timeout)
-        log = self._process.log()
-        found = re.search(r"(\d+) packets transmitted, (\d+) received", log)
-        assert found is not None, log
-        assert int(found[1]) == self._count, log
-        assert "duplicates" not in log, log
-        return int(found[1]) - int(found[2])
+        Those sent after the last one that was answered may still be on their way: they count for
+        nothing.
+        """
+        self._wait_for_answers(len(self._answered()) + 20)
+        self._process.signal(signal.SIGINT)
+        assert self._process.wait(10) == 0, self._process.log()
+        answered = self._answered()
+        assert len(set(answered)) == len(answered), "duplicates"
+        return max(answered) - len(answered)
+
+    def _wait_for_answers(self, count: int) -> None:
+        wait_for(lambda: len(self._answered()) >= count, 15, f"{count} answers to the pings")
+
+    def _answered(self) -> list[int]:
+        return [int(number) for number in _ANSWER.findall(self._process.log())]
 
 
 @contextmanager
-def nothing_lost(*directions: tuple[Host, str], seconds: float, at_most: int = 0) -> Iterator[None]:
+def nothing_lost(*directions: tuple[Host, str], at_most: int = 0) -> Iterator[None]:
     """Ping in all `directions`, from a host to an address, 100 times a second during the body.
 
     Afterwards no stream may have lost more than `at_most` packets.
     """
-    streams = [
-        Pings(host, address, interval=0.01, count=int(seconds * 100))
-        for host, address in directions
-    ]
+    streams = [Pings(host, address) for host, address in directions]
     yield
-    assert all(stream.running for stream in streams), "the change outlasted the traffic"
     lost = [stream.lost() for stream in streams]
     assert max(lost) <= at_most, lost

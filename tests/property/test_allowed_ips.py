@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunnel.protocol import AllowedIPs, Network
+from tunnel.protocol import AllowedIPs, Network, pack
 
 PEERS = "abcde"
 
@@ -96,6 +96,28 @@ def test_agrees_with_the_oracle(
     assert not len(fast)
     for address in addresses:
         assert fast.lookup(address) is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_networks_come_back_in_the_order_they_came(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunnel.protocol.allowed_ips._PART", 3)
+    draw = random.Random(seed)
+    allowed: AllowedIPs[str] = AllowedIPs()
+    order: dict[str, dict[int, None]] = {"a": {}, "b": {}}
+    for _ in range(600):
+        peer, other = draw.sample("ab", 2)
+        network = pack(4, draw.randrange(40) << 24, 8)
+        if draw.random() < 0.6:
+            allowed.insert_packed(network, peer)
+            order[other].pop(network, None)
+            order[peer][network] = None
+        else:
+            assert allowed.remove_packed(network, peer) == (network in order[peer])
+            order[peer].pop(network, None)
+        for name, networks in order.items():
+            assert list(allowed.packed_of(name)) == list(networks)
 
 
 @pytest.mark.parametrize("seed", range(3))

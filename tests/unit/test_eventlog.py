@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import trio
+import trio.testing
 
 from tests.unit.test_engine import make_side
 from tunnel.config import PrivateKey
 from tunnel.eventlog import EventLog
 from tunnel.io.endpoint import Endpoint
-from tunnel.protocol import PeerRemoved, PeerRoamed
+from tunnel.protocol import PeerRemoved, PeerRoamed, SessionExpired
 
 KEYS = [PrivateKey.from_bytes(bytes([n] * 32)).public_key() for n in (7, 8)]
 
@@ -29,7 +33,7 @@ def test_peer_that_moves_all_the_time_has_one_line_a_second(
 ) -> None:
     caplog.set_level("INFO")
     clock = Clock()
-    told = EventLog(clock)
+    told = EventLog(clock=clock)
     interface = make_side(1).engine.interface
     one, other = (interface.add_peer(key) for key in KEYS)
     for number in range(10):
@@ -47,9 +51,51 @@ def test_peer_that_moves_all_the_time_has_one_line_a_second(
     ]
 
 
+def test_records_are_as_seldom_as_lines_and_tell_how_many_were_left_out() -> None:
+    clock = Clock()
+    records: list[tuple[str, dict[str, Any]]] = []
+    told = EventLog(lambda kind, details: records.append((kind, details)), clock)
+    peer = make_side(1).engine.interface.add_peer(KEYS[0])
+    for number in range(1, 101):
+        told.log(PeerRoamed(peer, at(number - 1), at(number)))
+    told.log(SessionExpired(peer, 1, 2))
+    clock.now += 1
+    told.log(PeerRoamed(peer, at(100), at(101)))
+    key = KEYS[0].to_base64()
+    assert records == [
+        ("roamed", {"peer": key, "old": str(at(0)), "new": str(at(1)), "left_out": 0}),
+        ("session_expired", {"peer": key}),
+        ("roamed", {"peer": key, "old": str(at(100)), "new": str(at(101)), "left_out": 99}),
+    ]
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_where_a_peer_came_to_rest_is_told_in_the_end(
+    removed: bool,
+) -> None:
+    interface = make_side(1).engine.interface
+    peer = interface.add_peer(KEYS[0])
+    records: list[dict[str, Any]] = []
+
+    async def main() -> None:
+        told = EventLog(lambda kind, details: records.append(details), trio.current_time)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(told.run)
+            for number in range(1, 6):
+                told.log(PeerRoamed(peer, at(number - 1), at(number)))
+            if removed:
+                interface.remove_peer(peer.public_key)
+            await trio.sleep(2.5)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    told = [(details["new"], details["left_out"]) for details in records]
+    assert told == [(str(at(1)), 0), (str(at(5)), 3)][: 1 if removed else 2]
+
+
 def test_removed_peer_that_comes_back_begins_anew(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    told = EventLog(Clock())
+    told = EventLog(clock=Clock())
     peer = make_side(1).engine.interface.add_peer(KEYS[0])
     told.log(PeerRoamed(peer, None, at(1)))
     told.log(PeerRemoved(peer))

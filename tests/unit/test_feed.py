@@ -39,6 +39,29 @@ def test_slow_reader_loses_the_newest_and_is_told_how_many() -> None:
     assert events[-1].details == {"count": 7}
 
 
+def test_flood_of_one_type_costs_no_event_of_another() -> None:
+    async def main() -> list[TunnelEvent]:
+        feed = Feed()
+        with feed.subscribe() as slow:
+            feed.publish("up")
+            for number in range(QUEUE):
+                feed.publish("roamed", number=number)
+            for kind in ("handshake", "port", "drops", "reload"):
+                feed.publish(kind)
+                for _ in range(10):
+                    feed.publish("roamed", number=-1)
+            feed.publish("down")
+            feed.end()
+            return [event async for event in slow]
+
+    events = trio.run(main)
+    others = ["handshake", "port", "drops", "reload"]
+    kept = QUEUE - len(others) - 2
+    assert [event.type for event in events] == ["up", *["roamed"] * kept, *others, "lost", "down"]
+    assert [event.details["number"] for event in events[1 : kept + 1]] == list(range(kept))
+    assert events[-2].details == {"count": QUEUE + 40 - kept}
+
+
 def test_reader_waits_until_something_happens() -> None:
     async def main() -> None:
         feed = Feed()

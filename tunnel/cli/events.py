@@ -36,7 +36,8 @@ def _words(kind: str, of: Mapping[str, Any]) -> str | None:
             return _handshake(of)
         case "roamed":
             where = f"moved from {of['old']} to" if of["old"] else "is at"
-            return f"peer {of['peer']} {where} {of['new']}"
+            more = f" ({of['left_out']} moves more before)" if of.get("left_out") else ""
+            return f"peer {of['peer']} {where} {of['new']}{more}"
         case "session_expired":
             return f"the session with {of['peer']} has expired"
         case "keys_erased":

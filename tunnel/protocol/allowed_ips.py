@@ -15,6 +15,9 @@ P = TypeVar("P")
 
 _MAX_REMEMBERED: Final = 4096
 
+_PART: Final = 8192
+"""Prefixes of a peer in one dictionary."""
+
 
 def pack(version: int, address: int, length: int) -> int:
     """A network as one integer: a hundred thousand of them cost neither memory nor time.
@@ -33,6 +36,43 @@ def unpack(packed: int) -> tuple[int, int, int]:
     return (6, address, 128 - shift) if packed & 1 else (4, address, 32 - shift)
 
 
+class _Prefixes:
+    """The prefixes of one peer and family in the order they came, each as prefix << 8 | shift.
+
+    In dictionaries of a bounded size: a single one would stop everything whenever it grows, and
+    just when the table of the prefixes does.
+    """
+
+    __slots__ = ("_parts",)
+
+    def __init__(self) -> None:
+        self._parts: list[dict[int, None]] = [{}]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def __iter__(self) -> Iterator[int]:
+        return chain.from_iterable(self._parts)
+
+    def add(self, packed: int) -> None:
+        """Add one that is not there, at the end."""
+        last = self._parts[-1]
+        if len(last) >= _PART:
+            last = {}
+            self._parts.append(last)
+        last[packed] = None
+
+    def remove(self, packed: int) -> bool:
+        """Remove one that is there; whether it was the last."""
+        for place, part in enumerate(self._parts):
+            if packed in part:
+                del part[packed]
+                if not part and len(self._parts) > 1:
+                    del self._parts[place]
+                break
+        return not self._parts[0]
+
+
 class _Family(Generic[P]):
     """The prefixes of one address family, whose addresses have `width` bits."""
 
@@ -44,8 +84,8 @@ class _Family(Generic[P]):
         """shift (width less prefix length) → prefix → peer; no table is empty"""
         self.order: list[tuple[int, dict[int, P]]] = []
         """`tables`, longest prefix first"""
-        self.by_peer: dict[P, dict[int, None]] = {}
-        """peer → its prefixes in the order they came, each as prefix << 8 | shift; never none"""
+        self.by_peer: dict[P, _Prefixes] = {}
+        """peer → its prefixes; never none"""
 
     def insert(self, shift: int, prefix: int, peer: P) -> None:
         table = self.tables.get(shift)
@@ -53,10 +93,15 @@ class _Family(Generic[P]):
             table = self.tables[shift] = {}
             self.order = sorted(self.tables.items())
         old = table.get(prefix)
-        if old is not None and old is not peer:
+        if old is peer:
+            return
+        if old is not None:
             self._forget(old, shift, prefix)
         table[prefix] = peer
-        self.by_peer.setdefault(peer, {})[prefix << 8 | shift] = None
+        prefixes = self.by_peer.get(peer)
+        if prefixes is None:
+            prefixes = self.by_peer[peer] = _Prefixes()
+        prefixes.add(prefix << 8 | shift)
 
     def remove(self, shift: int, prefix: int, peer: P) -> bool:
         table = self.tables.get(shift)
@@ -89,9 +134,7 @@ class _Family(Generic[P]):
         return iter(sorted(found))
 
     def _forget(self, peer: P, shift: int, prefix: int) -> None:
-        prefixes = self.by_peer[peer]
-        prefixes.pop(prefix << 8 | shift, None)
-        if not prefixes:
+        if self.by_peer[peer].remove(prefix << 8 | shift):
             del self.by_peer[peer]
 
     def _clear(self, table: dict[int, P], shift: int, prefix: int) -> None:

@@ -57,6 +57,7 @@ class Context(Generic[E, T]):
     indices: Indices[E, T]
     private_key: PrivateKey | None = None
     public_key: PublicKey | None = None
+    key_changes: int = 0
     timers: TimerTable["Peer[E, T]"] = field(default_factory=TimerTable)
     outputs: deque[Output[E, T]] = field(default_factory=deque)
     drops: dict[Drop, int] = field(default_factory=dict)

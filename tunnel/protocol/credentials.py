@@ -20,6 +20,7 @@ class Credentials:
         "_last_stamp_ns",
         "_macs",
         "_static_static",
+        "_static_static_of",
         "preshared_key",
         "public_key",
     )
@@ -29,6 +30,8 @@ class Credentials:
         self.public_key = public_key
         self.preshared_key = PresharedKey.ZERO
         self._static_static: bytes | None = None
+        # A key of ours that is no longer the one gives nothing, even before the peer is told.
+        self._static_static_of: PrivateKey | None = None
         self._is_low_order: bool | None = None  # None until it matters: finding out is slow
         self._macs: MacGenerator | None = None
         # A peer that was removed and comes back has not forgotten our last timestamp.
@@ -48,6 +51,8 @@ class Credentials:
         It cannot without a key of ours, or if the peer's key is a low-order point.
         """
         key = self._context.private_key
+        if key is not self._static_static_of:
+            self._static_static, self._static_static_of = None, key
         if self._static_static is None and key is not None:
             try:
                 self._static_static = key.exchange(self.public_key)
@@ -97,7 +102,7 @@ class Credentials:
 
     def handle_key_change(self) -> None:
         """Our private key is another one."""
-        self._static_static = None
+        self._static_static = self._static_static_of = None
 
     def erase(self) -> None:
         """Forget the cookie."""
@@ -105,6 +110,6 @@ class Credentials:
 
     def handle_removal(self) -> None:
         """The peer goes; it may come back."""
-        self._static_static = None
+        self._static_static = self._static_static_of = None
         self._macs = None
         self._context.remember_stamp(self.public_key, self._last_stamp_ns)

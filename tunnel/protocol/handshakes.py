@@ -142,8 +142,8 @@ class Handshakes(Generic[E, T]):
         if self._pending is not None:
             self._pending.initiator.preshared_key = self._credentials.preshared_key
 
-    def handle_key_change(self, now: float) -> None:
-        """Our private key is another one: what was sent under the old one does not count."""
+    def begin_anew(self, now: float) -> None:
+        """What was sent does not count, its answer cannot be taken: try now if one is wanted."""
         self.forget()
         self._last_sent_at = -NEVER
         if self.is_wanted:
@@ -176,6 +176,7 @@ class Handshakes(Generic[E, T]):
         """Send an initiation if that is possible now, and look again in 5 s in any case."""
         context = self._context
         endpoint = self._peer.endpoint
+        self._peer.handle_key_change(now)
         self.forget()
         self._try_at(now + REKEY_TIMEOUT + context.jitter())
         if context.private_key is None or endpoint is None:

@@ -4,7 +4,7 @@ It never reads a clock, a socket or a random source: the driver brings datagrams
 carries out what comes back. See `Interface` for the order of calls, `peer.py` for the rules.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Generic
 
@@ -112,9 +112,19 @@ class Interface(Generic[E, T]):
         Sessions made with the old key stop sending and new handshakes start on traffic. A peer
         whose public key is now our own is removed, with a PeerRemoved event.
         """
+        for _ in self.private_key_steps(key, now):
+            pass
+
+    def private_key_steps(self, key: PrivateKey | None, now: float) -> Iterator[None]:
+        """`set_private_key` in steps of some microseconds, all of which must be taken.
+
+        The key is the new one from the first step on, for every handshake. A session made with
+        the old key goes on sending until its peer's turn comes.
+        """
         if key == self._context.private_key:
             return
         self._context.private_key = key
+        self._context.key_changes += 1
         if key is None:
             self._context.public_key = self._checker = None
         else:
@@ -124,8 +134,10 @@ class Interface(Generic[E, T]):
             if own is not None:
                 self.remove_peer(public_key)
                 self._context.outputs.append(PeerRemoved(own))
-        for peer in self._peers.values():
-            peer.handle_key_change(now)
+        for peer in list(self._peers.values()):
+            yield
+            if not peer.removed:
+                peer.handle_key_change(now)
 
     def add_peer(self, public_key: PublicKey) -> Peer[E, T]:
         """Add a peer with nothing set but its key.

@@ -88,6 +88,7 @@ class Peer(Timed, Generic[E, T]):
         "_credentials",
         "_handshakes",
         "_jitter",
+        "_key_changes",
         "_refreshed_on_receive",
         "_removed",
         "_staged",
@@ -116,6 +117,7 @@ class Peer(Timed, Generic[E, T]):
         self._credentials = Credentials(context, public_key)
         self._handshakes: Handshakes[E, T] = Handshakes(self, context, self._credentials)
         self._staged = Staged(context)
+        self._key_changes = context.key_changes
         self._removed = False
         self._refreshed_on_receive = False
         # Drawn once a session: drawing for every packet that arms a timer would cost too much.
@@ -263,6 +265,7 @@ class Peer(Timed, Generic[E, T]):
         self, responder: Responder, endpoint: E, now: float, wire_bytes: int
     ) -> None:
         """An initiation that only this peer can have made; it may still be an old one."""
+        self.handle_key_change(now)
         refusal = self._handshakes.refusal(responder, now)
         if refusal is not None:
             self.count(refusal)
@@ -327,14 +330,25 @@ class Peer(Timed, Generic[E, T]):
             self._context.timers.cancel(self, timer)
 
     def handle_up(self, now: float) -> None:
-        """The interface came up: a peer that is to be kept alive is greeted at once."""
+        """The interface came up: a peer that is to be kept alive is greeted at once.
+
+        A handshake that began before we were told is begun anew: its answer was not heard.
+        """
+        self._handshakes.begin_anew(now)
         if self.persistent_keepalive:
             self._arm(_PERSISTENT_KEEPALIVE, now)
 
     def handle_key_change(self, now: float) -> None:
-        """Our private key is another one: nothing made with the old one may send any more."""
+        """Our private key is another one: nothing made with the old one may send any more.
+
+        Does nothing when that is known already. It comes to thousands of peers one by one, and to
+        one whose handshake cannot wait for its turn at once.
+        """
+        if self._key_changes == self._context.key_changes:
+            return
+        self._key_changes = self._context.key_changes
         self._credentials.handle_key_change()
-        self._handshakes.handle_key_change(now)
+        self._handshakes.begin_anew(now)
         # The peer may be about to confirm it, and nothing may be sent under it then.
         self._forget(self.sessions.drop_next())
         for session in self.sessions.standing():

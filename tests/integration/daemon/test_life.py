@@ -125,6 +125,17 @@ def test_deleted_interface_ends_the_daemon_and_runs_the_down_hooks(two_hosts: Tw
     assert trace.read_text() == "gone\n"
 
 
+def test_removed_socket_of_wg_ends_the_daemon_in_order(two_hosts: TwoHosts) -> None:
+    trace = two_hosts.a.directory / "trace"
+    hooks = [f"{kind} = echo {kind} >> {trace}" for kind in ("PreDown", "PostDown")]
+    end = make_end(two_hosts, *hooks, routes=FULL)
+    end.up()
+    two_hosts.a.run(["rm", "/run/wireguard/wg0.sock"])
+    two_hosts.a.wait_for(lambda: not two_hosts.a.pids(), 10, "the daemon to leave")
+    assert remains(two_hosts.a) == []
+    assert trace.read_text().split() == ["PreDown", "PostDown"]
+
+
 def test_kill_and_down_of_a_full_tunnel(two_hosts: TwoHosts) -> None:
     end = make_end(two_hosts, routes=FULL)
     end.up()

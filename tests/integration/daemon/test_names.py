@@ -120,3 +120,21 @@ def test_up_says_that_it_waits_for_a_name(two_hosts: TwoHosts, hosts: Hosts) -> 
     two_hosts.a.run([sys.executable, "-m", "tunnel", "down", str(a.conf)])
     assert up.wait(10) == 1
     assert remains(two_hosts.a) == []
+
+
+@pytest.mark.foreign("wg")
+def test_wg_says_that_a_tunnel_which_waits_for_a_name_is_not_there_yet(
+    two_hosts: TwoHosts, hosts: Hosts
+) -> None:
+    hosts.set()
+    a, _ = make_ends(two_hosts)
+    hosts.ask_name_server()
+    up = two_hosts.a.popen([sys.executable, "-m", "tunnel", "up", str(a.conf)])
+    up.wait_for_output("still looking up", 30)
+    # The number in our answer, as `wg` reads it: with the other sign it is another error.
+    with pytest.raises(LabError, match="Unable to access interface: No such device"):
+        two_hosts.a.run(["wg", "show", "wg0"])
+    with pytest.raises(LabError, match="Unable to modify interface: No such device"):
+        two_hosts.a.run(["wg", "set", "wg0", "listen-port", "1"])
+    two_hosts.a.run([sys.executable, "-m", "tunnel", "down", str(a.conf)])
+    assert up.wait(10) == 1

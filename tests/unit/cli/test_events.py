@@ -37,8 +37,13 @@ CHANGE = {"sign": "+", "subject": "route 10.0.0.0/8", "detail": ""}
         ("roamed", {"peer": "KEY=", "old": None, "new": "1.2.3.4:5"}, "peer KEY= is at 1.2.3.4:5"),
         (
             "roamed",
-            {"peer": "KEY=", "old": "1.2.3.4:4", "new": "1.2.3.4:5"},
+            {"peer": "KEY=", "old": "1.2.3.4:4", "new": "1.2.3.4:5", "left_out": 0},
             "peer KEY= moved from 1.2.3.4:4 to 1.2.3.4:5",
+        ),
+        (
+            "roamed",
+            {"peer": "KEY=", "old": "1.2.3.4:4", "new": "1.2.3.4:5", "left_out": 7},
+            "peer KEY= moved from 1.2.3.4:4 to 1.2.3.4:5 (7 moves more before)",
         ),
         ("session_expired", {"peer": "KEY="}, "the session with KEY= has expired"),
         (

@@ -6,7 +6,6 @@ import errno
 import gc
 import os
 import stat
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from tests.unit.control.uapi_device import (
     PUBLIC_1,
     PUBLIC_2,
     ZERO,
+    Turns,
     exchange,
     make_engine,
     served,
@@ -228,21 +228,9 @@ def test_large_set_and_get_give_others_their_turn(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with served(engine, tmp_path) as talk:
-            counted = 0
-            longest = 0.0
-
-            async def count() -> None:
-                nonlocal counted, longest
-                last = time.thread_time()
-                while True:
-                    await trio.lowlevel.checkpoint()
-                    counted += 1
-                    # Of the processor's time, so that other processes do not matter.
-                    longest = max(longest, time.thread_time() - last)
-                    last = time.thread_time()
-
+            measured = Turns()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(count)
+                nursery.start_soon(measured.run)
                 for name, request in (
                     ("add", f"set=1\npublic_key={PUBLIC_1}\n{v4}{v6}\n"),
                     ("get", GET),
@@ -250,12 +238,12 @@ def test_large_set_and_get_give_others_their_turn(tmp_path: Path) -> None:
                     ("move", f"set=1\npublic_key={PUBLIC_2}\n{v4}{v6}\n"),
                     ("remove", f"set=1\npublic_key={PUBLIC_2}\nremove=true\n\n"),
                 ):
-                    counted, longest = 0, 0.0
+                    measured.forget()
                     answer = await talk(request.encode())
                     assert answer.endswith(OK.encode())
                     if name == "get":
                         assert answer.count(b"allowed_ip=") == 130_560
-                    turns[name], waits[name] = counted, longest
+                    turns[name], waits[name] = measured.count, measured.longest
                 nursery.cancel_scope.cancel()
 
     # The collector looks through all that the tests have made; a daemon has far less.
@@ -265,8 +253,8 @@ def test_large_set_and_get_give_others_their_turn(tmp_path: Path) -> None:
     finally:
         gc.enable()
     assert min(turns.values()) > 50, turns
-    # Some milliseconds here: the largest tables growing. Ten times that would be a stall.
-    assert max(waits.values()) < 0.08, waits
+    # Three milliseconds here: a slice, and the largest table growing in it.
+    assert max(waits.values()) < 0.02, waits
 
 
 def test_socket_is_for_root_only_and_replaces_a_stale_one(tmp_path: Path) -> None:

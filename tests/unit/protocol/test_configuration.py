@@ -1,5 +1,7 @@
 """Keys, peers, clocks, staging, coming up and going down."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from crypto.keys import PresharedKey, PrivateKey
@@ -88,6 +90,68 @@ def test_private_key_change_stops_old_sessions_and_makes_new_ones() -> None:
     assert serial in pair.b.received
 
 
+def change_to(pair: Pair, key: PrivateKey) -> Iterator[None]:
+    """Let a be `key`, and b know it; a's peer has not had its turn yet."""
+    steps = pair.a.interface.private_key_steps(key, pair.now)
+    next(steps)
+    pair.take()
+    pair.b.interface.remove_peer(pair.a.public_key)
+    pair.a.private_key = key
+    pair.b.add_peer(pair.a)
+    return steps
+
+
+NEW_KEY = PrivateKey.from_random(bytes(range(32)))
+
+
+def test_peer_whose_turn_comes_late_answers_with_the_new_key() -> None:
+    pair = Pair()
+    pair.connect()
+    pair.advance(6.0)
+    steps = change_to(pair, NEW_KEY)
+    serial = pair.send(pair.b)
+    pair.flow()
+    assert serial in pair.a.received
+    # Its turn leaves the new session alone.
+    assert list(steps) == []
+    since = len(pair.log)
+    serial = pair.send(pair.a)
+    pair.flow()
+    assert serial in pair.b.received
+    assert pair.kinds(since) == DATA
+
+
+def test_peer_whose_turn_comes_late_starts_with_the_new_key() -> None:
+    pair = Pair()
+    pair.connect()
+    # The session is too old to send with.
+    pair.advance(c.REJECT_AFTER_TIME)
+    steps = change_to(pair, NEW_KEY)
+    since = len(pair.log)
+    serial = pair.send(pair.a)
+    list(steps)
+    pair.flow()
+    assert serial in pair.b.received
+    assert pair.kinds(since) == "IRD"
+
+
+def test_key_change_in_steps_is_the_one_at_once() -> None:
+    pair = Pair()
+    pair.connect()
+    steps = pair.a.interface.private_key_steps(NEW_KEY, pair.now)
+    next(steps)
+    assert pair.a.interface.private_key == NEW_KEY
+    assert pair.a.interface.transport_for_sending(pair.ab, pair.now) is not None
+    assert list(steps) == []
+    assert pair.a.interface.transport_for_sending(pair.ab, pair.now) is None
+    # A peer that is removed before its turn stays removed.
+    steps = pair.b.interface.private_key_steps(NEW_KEY, pair.now)
+    next(steps)
+    pair.b.interface.remove_peer(pair.a.public_key)
+    assert list(steps) == []
+    assert pair.b.interface.next_deadline() is None
+
+
 def test_same_private_key_again_changes_nothing() -> None:
     pair = Pair()
     pair.connect()
@@ -144,6 +208,21 @@ def test_setters_show() -> None:
     assert pair.ab.preshared_key == PresharedKey.from_bytes(bytes([1] * 32))
     assert pair.ab.public_key == pair.b.public_key
     assert pair.b.public_key.to_base64() in repr(pair.ab)
+
+
+def test_handshake_begun_while_we_did_not_hear_is_repeated_when_we_do() -> None:
+    pair = Pair()
+    pair.connect()
+    pair.a.interface.handle_down()
+    # The interface came up, a packet came through it, and only then we are told.
+    serial = pair.send(pair.a)
+    pair.take()
+    pair.advance(0.5)
+    pair.a.interface.handle_up(pair.now)
+    pair.a.drain()
+    pair.advance(0.0)
+    pair.flow()
+    assert serial in pair.b.received
 
 
 # --- Staging -------------------------------------------------------------------------------------
