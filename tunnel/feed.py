@@ -39,12 +39,18 @@ class Subscription:
         self._wake = trio.Event()
         self._ended = False
 
-    def put(self, event: TunnelEvent) -> None:
-        """Queue `event`, or count it as lost."""
+    def put(self, event: TunnelEvent) -> bool:
+        """Queue `event`, or count it as lost; whether it was queued."""
         if len(self._queue) >= QUEUE:
-            self._lost += 1
-        else:
-            self._queue.append(event)
+            self.lose(1)
+            return False
+        self._queue.append(event)
+        self._wake.set()
+        return True
+
+    def lose(self, count: int) -> None:
+        """Count events that this reader does not get."""
+        self._lost += count
         self._wake.set()
 
     def end(self) -> None:
