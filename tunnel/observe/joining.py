@@ -158,6 +158,7 @@ class Joiner:
     def _expect(self, moment: float) -> None:
         """Something was heard at `moment`: whatever it belongs to is not told before this."""
         self._due = min(self._due, moment + QUIET)
+        self.is_pending = True
 
     def _patience(self, trip: Trip) -> float:
         return PATIENCE if trip.waits else QUIET if self._is_whole(trip) else LATE
