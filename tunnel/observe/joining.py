@@ -144,13 +144,13 @@ class Joiner:
             journey = wording.tell(trip, self._names)
             if journey is None:
                 continue
+            if abs(trip.latest - self._hole) < HOLE and wording.is_unreported(journey):
+                continue
             if left > 0 and journey.outcome == "lost":
                 # What is known only in part by now is no packet that was lost.
                 if journey.counts:
                     journeys.append(wording.unfinished(journey))
-                continue
-            near_hole = abs(trip.latest - self._hole) < HOLE
-            if not (near_hole and wording.is_unreported(journey)):
+            else:
                 journeys.append(journey)
         self._records.expire(now - LATE, keep={id(part) for trip in trips for part in trip.parts()})
         return sorted(journeys, key=lambda journey: journey.start)
