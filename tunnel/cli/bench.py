@@ -40,8 +40,8 @@ def bench_command(
     """Measure this machine: ours, wireguard-go, OpenVPN and the bare cable, in turn.
 
     Two hosts in network namespaces, both ends on the same cores. Medians over the rounds; the
-    ratios in one run are what can be compared, not the figures of two runs. Ours is measured
-    before and after a trace as well: `after a trace` is as near to 1 as `never traced`.
+    ratios in one run are what can be compared, not the figures of two runs. Ours is compared with
+    itself, too: one that was traced with one that never was.
     """
     errors = Console(stderr=True)
     contenders = _contenders(peer or [], only or [], errors)

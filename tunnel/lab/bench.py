@@ -9,9 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import signal
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +20,6 @@ from tunnel.lab.contenders import Contender
 from tunnel.lab.errors import LabError
 from tunnel.lab.host import Host
 
-_TRACE_SECONDS = 30.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PING_TIME = re.compile(r"time=([0-9.]+) ms")
 _RSS = re.compile(r"^VmRSS:\s+(\d+) kB", re.MULTILINE)
@@ -59,8 +55,10 @@ METRICS = (
     Metric("rss_peers10000", "memory of one end, 10,000 peers", "MiB", False),
     Metric("handshakes", "handshakes answered", "1/s"),
     Metric("first_ping", "from up to first ping", "s", False),
-    Metric("untraced", "TCP again ÷ before, never traced", "ratio"),
-    Metric("traced", "TCP after a trace ÷ before", "ratio"),
+    Metric("untraced", "TCP of two alike, never traced", "ratio"),
+    Metric("traced", "TCP after a trace ÷ never traced", "ratio"),
+    Metric("untraced_cpu", "CPU of two alike, never traced", "ratio", False),
+    Metric("traced_cpu", "CPU after a trace ÷ never traced", "ratio", False),
 )
 
 
@@ -80,7 +78,7 @@ class Bench:
         yield self._idle_round_trips()
         # The first load warms everything up and is not counted.
         self._iperf(seconds=min(1.0, self.seconds))
-        yield self._tcp()
+        yield self.tcp()
         yield {"tcp8": _gbits(self._iperf("-P", "8"))}
         yield {"tcp_both": self._both_directions()}
         yield self._loaded_round_trips()
@@ -91,30 +89,15 @@ class Bench:
 
     def run_crowded(self) -> dict[str, float]:
         """Set a contender with many peers up and measure what they cost."""
+        self.begin()
+        figures = self.tcp()
+        return {key: figures[key] for key in ("tcp", "rss")}
+
+    def begin(self) -> None:
+        """Set a contender up and warm it, for `tcp` alone."""
         self.contender.prepare(self.a, self.b)
         self._first_ping()
         self._iperf(seconds=min(1.0, self.seconds))
-        figures = self._tcp()
-        return {key: figures[key] for key in ("tcp", "rss")}
-
-    def run_traced(self) -> Iterator[dict[str, float]]:
-        """What a trace leaves behind: throughput after one, relative to that before.
-
-        And relative to itself without one in between, which says what the difference is worth. To
-        be called after `run`, for a contender that `tunnel trace` knows.
-        """
-        first, again = (self._tcp()["tcp"] for _ in range(2))
-        yield {"untraced": again / first}
-        trace = [sys.executable, "-m", "tunnel", "trace", "--json"]
-        # Both ends are traced, each while packets of both ways pass.
-        far = self.b.popen([*trace, "icmp", "--seconds", str(_TRACE_SECONDS)])
-        far.wait_for_output("tracing ")
-        ping = ["ping", "-n", "-c", "3", "-i", "0.2", self.contender.target]
-        self.a.run([*trace, "icmp", "--", *ping])
-        far.signal(signal.SIGINT)
-        if far.wait(_TRACE_SECONDS) != 0:
-            raise LabError(f"{self.contender.name}: nothing was traced: {far.log()}")
-        yield {"traced": self._tcp()["tcp"] / again}
 
     def _first_ping(self) -> float:
         began = time.perf_counter()
@@ -144,7 +127,8 @@ class Bench:
             raise LabError(f"{self.contender.name}: no answer to pings:\n{printed}")
         return times
 
-    def _tcp(self) -> dict[str, float]:
+    def tcp(self) -> dict[str, float]:
+        """One stream: its throughput, and what it cost, by metric key."""
         pids = [*self.a.pids(), *self.b.pids()]
         before = sum(map(_cpu_seconds, pids))
         result = self._iperf()
@@ -184,11 +168,6 @@ class Bench:
         server = self.b.popen(["iperf3", "-s", "-1", "--forceflush"])
         server.wait_for_output("Server listening")
         return self.a.popen(["iperf3", "-c", self.contender.target, *arguments])
-
-
-def can_trace() -> bool:
-    """Whether this machine has what `tunnel trace` takes."""
-    return shutil.which("nft") is not None
 
 
 def medians(figures: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:

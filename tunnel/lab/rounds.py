@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from tunnel.lab import scale
-from tunnel.lab.bench import Bench, can_trace
+from tunnel.lab import scale, tracecost
+from tunnel.lab.bench import Bench
 from tunnel.lab.contenders import A_OUTER, B_OUTER, Contender, Ours, WireGuardGo
 from tunnel.lab.topology import Lab
 
@@ -18,7 +18,7 @@ def steps(contenders: Iterable[Contender], *, crowded: bool) -> int:
     """How many steps `measure` reports in one round."""
     return sum(
         _STEPS
-        + (_TRACED_STEPS if _is_traced(each) else 0)
+        + (_TRACED_STEPS if isinstance(each, Ours) and tracecost.missing() is None else 0)
         + (_CROWDED_STEPS if crowded and isinstance(each, Ours | WireGuardGo) else 0)
         for each in contenders
     )
@@ -52,15 +52,9 @@ def measure(
             with Lab() as lab:
                 a, b = lab.host("a"), lab.host("b")
                 lab.link(a, b, [f"{A_OUTER}/24"], [f"{B_OUTER}/24"])
-                bench = Bench(a, b, contender, seconds)
-                note(contender.name, title, bench.run())
-                if _is_traced(contender):
-                    note(contender.name, title, bench.run_traced())
+                note(contender.name, title, Bench(a, b, contender, seconds).run())
+            if isinstance(contender, Ours) and tracecost.missing() is None:
+                note(contender.name, title, tracecost.measure(contender, seconds))
             if crowded and isinstance(contender, Ours | WireGuardGo):
                 note(contender.name, title, scale.measure(contender, seconds))
     return figures
-
-
-def _is_traced(contender: Contender) -> bool:
-    """Whether its throughput is measured around a trace, too."""
-    return isinstance(contender, Ours) and can_trace()
