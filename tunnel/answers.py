@@ -109,7 +109,10 @@ def streams(daemon: Daemon) -> dict[str, json_socket.Stream]:
             raise ControlError("state", f"{daemon.name} is not up; try again in a moment")
         try:
             wanted = Filter.parse(str(params.get("filter", "")))
-            with traces.subscribe(daemon.engine, wanted) as subscription:
+            seconds, rate = _limit(params, "seconds"), _limit(params, "rate")
+            with traces.subscribe(
+                daemon.engine, wanted, seconds=seconds, rate=rate
+            ) as subscription:
                 yield _JsonEvents(subscription)
         except FilterError as error:
             raise ControlError("filter", str(error)) from None
@@ -140,6 +143,14 @@ def streams(daemon: Daemon) -> dict[str, json_socket.Stream]:
             raise ControlError("too_many", f"{error}: end one") from None
 
     return {"events": events, "keys": keys, "trace": trace, "carriers": carriers}
+
+
+def _limit(params: dict[str, Any], name: str) -> float:
+    """A limit that a client may give. Raises ControlError."""
+    value = params.get(name, float("inf"))
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ControlError("syntax", f"{name} is a number above 0")
+    return float(value)
 
 
 class _JsonEvents:

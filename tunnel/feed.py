@@ -43,12 +43,19 @@ class Subscription:
         self._wake = trio.Event()
         self._ended = False
 
-    def put(self, event: TunnelEvent) -> None:
-        """Queue `event`; if the queue is full, it or another one is counted as lost."""
+    def put(self, event: TunnelEvent) -> bool:
+        """Queue `event`; False if the queue was full: then it or another one is counted as lost."""
         self._queue.append(event)
         self._waiting[event.type] += 1
-        if len(self._queue) > QUEUE:
+        has_room = len(self._queue) <= QUEUE
+        if not has_room:
             self._lose_one()
+        self._wake.set()
+        return has_room
+
+    def lose(self, count: int) -> None:
+        """Count events that this reader does not get."""
+        self._lost += count
         self._wake.set()
 
     def _lose_one(self) -> None:

@@ -1,6 +1,7 @@
 """The daemon's half of a trace: one record for each frame and datagram, to whoever subscribes.
 
-While there is a subscriber the engine has a `Tracing` as its tracer; without one it has none.
+While there is a subscriber the engine has a `Tracing` as its tracer; without one it has none. One
+whose time is over, or that does not read, is let go of with the next record.
 Records go out as events `out` and `in`; docs/control.md lists their fields.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tunnel import datapath
@@ -24,50 +25,138 @@ HEADER_ROOM = 128
 """Bytes of a packet that are looked at."""
 
 
-class Traces:
-    """All traces of one tunnel."""
+STALL = 5.0
+"""Seconds without room in a reader's queue after which it is taken for stopped, and let go of."""
 
-    def __init__(self) -> None:
-        self._readers: dict[Subscription, Filter] = {}
+UNKNOWN = 0.1
+"""Part of a reader's rate that is for datagrams of unknown content: anybody can send those."""
+
+_LOST_PERIOD = 1.0
+
+
+class _Budget:
+    """So many records a second, in bursts of as many."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._left = rate
+        self._filled = float("-inf")
+
+    def take(self, now: float) -> bool:
+        """Whether there is room for one more."""
+        self._left = min(self._rate, self._left + (now - self._filled) * self._rate)
+        self._filled = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class _Reader:
+    """A subscription with what it wants, how much of it, and how long at most."""
+
+    def __init__(
+        self, subscription: Subscription, wanted: Filter, rate: float, until: float
+    ) -> None:
+        self.subscription = subscription
+        self._wanted = wanted
+        self._known, self._unknown = _Budget(rate), _Budget(max(1.0, rate * UNKNOWN))
+        self._until = until
+        self._stalled = float("inf")
+        self._withheld = 0
+        self._told = float("-inf")
+
+    def is_gone(self, now: float) -> bool:
+        """Whether its time is over, or nobody reads."""
+        return now >= self._until or now - self._stalled > STALL
+
+    def wants(self, headers: Headers | None, now: float) -> bool:
+        """Whether a record is for it: of packets of its filter, or of nobody knows what."""
+        if headers is not None and not self._wanted.matches(headers):
+            return False
+        if (self._unknown if headers is None else self._known).take(now):
+            return True
+        self._withheld += 1
+        if now - self._told >= _LOST_PERIOD:
+            self.subscription.lose(self._withheld)
+            self._withheld, self._told = 0, now
+        return False
+
+    def put(self, event: TunnelEvent, now: float) -> None:
+        """Give it a record."""
+        if self.subscription.put(event):
+            self._stalled = float("inf")
+        else:
+            self._stalled = min(self._stalled, now)
+
+
+class Traces:
+    """All traces of one tunnel. `clock` gives seconds that never go back."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._readers: dict[Subscription, _Reader] = {}
+        self._clock = clock
 
     @contextlib.contextmanager
-    def subscribe(self, engine: Engine, wanted: Filter) -> Iterator[Subscription]:
+    def subscribe(
+        self,
+        engine: Engine,
+        wanted: Filter,
+        *,
+        seconds: float = float("inf"),
+        rate: float = float("inf"),
+    ) -> Iterator[Subscription]:
         """The records of packets that `wanted` lets through, for the time of the `with`.
 
-        Raises TooManySubscribersError.
+        They end earlier after `seconds`, and when nobody reads them: a client that was stopped
+        does not slow the tunnel for ever. Of more than `rate` records a second the rest is left
+        out, with an event `lost`. Raises TooManySubscribersError.
         """
         if len(self._readers) >= MAX_SUBSCRIBERS:
             raise TooManySubscribersError(f"there are {MAX_SUBSCRIBERS} traces already")
         subscription = Subscription()
-        self._readers[subscription] = wanted
+        until = self._clock() + seconds
+        self._readers[subscription] = _Reader(subscription, wanted, rate, until)
         if engine.tracer is None:
-            engine.tracer = Tracing(engine, self._readers)
+            engine.tracer = Tracing(engine, self)
         try:
             yield subscription
         finally:
-            del self._readers[subscription]
-            if not self._readers:
-                engine.tracer = None
+            self._end(engine, subscription)
+
+    def publish(
+        self, engine: Engine, kind: str, headers: Headers | None, record: dict[str, Any]
+    ) -> None:
+        """Tell those whose filter lets `headers` through; all, if nobody knows what it was."""
+        now = self._clock()
+        event: TunnelEvent | None = None
+        for reader in list(self._readers.values()):
+            if reader.is_gone(now):
+                self._end(engine, reader.subscription)
+            elif reader.wants(headers, now):
+                event = event or TunnelEvent(kind, time.time(), record)
+                reader.put(event, now)
+
+    def _end(self, engine: Engine, subscription: Subscription) -> None:
+        subscription.end()
+        self._readers.pop(subscription, None)
+        if not self._readers:
+            engine.tracer = None
 
 
 class Tracing:
     """What the engine calls; implements `tunnel.observe.tracer.Tracer`."""
 
-    def __init__(self, engine: Engine, readers: dict[Subscription, Filter]) -> None:
+    def __init__(self, engine: Engine, traces: Traces) -> None:
         self._engine = engine
-        self._readers = readers
+        self._traces = traces
         self._read_times: dict[int, float] = {}
         self._sealed: tuple[Headers, dict[str, Any]] | None = None
         self._received: dict[str, Any] = {}
         self._opened: tuple[Headers, dict[str, Any]] | None = None
 
     def _publish(self, kind: str, headers: Headers | None, record: dict[str, Any]) -> None:
-        """Tell those whose filter lets `headers` through; all, if nobody knows what it was."""
-        event: TunnelEvent | None = None
-        for subscription, wanted in self._readers.items():
-            if headers is None or wanted.matches(headers):
-                event = event or TunnelEvent(kind, time.time(), record)
-                subscription.put(event)
+        self._traces.publish(self._engine, kind, headers, record)
 
     # --- Way out ---------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import trio
 from tests.unit.test_engine import Side, Sides, packet, run, sides, until
 from tunnel.feed import MAX_SUBSCRIBERS, QUEUE, Subscription, TooManySubscribersError
 from tunnel.observe.filter import Filter
-from tunnel.tracing import Traces
+from tunnel.tracing import STALL, Traces
 
 __all__ = ["sides"]
 
@@ -165,3 +165,124 @@ def test_traces_are_bounded(sides: Sides) -> None:
         with pytest.raises(TooManySubscribersError), traces.subscribe(a.engine, ALL):
             pass
     assert a.engine.tracer is None
+
+
+def test_the_time_of_a_trace_ends_though_its_reader_sleeps(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side) -> None:
+        now = 100.0
+        traces = Traces(lambda: now)
+        with traces.subscribe(a.engine, ALL, seconds=30) as subscription:
+            a.tun.feed(packet(1, 2))
+            await told(subscription, 2)
+            now = 131.0
+            assert a.engine.tracer is not None
+            a.tun.feed(packet(1, 2))
+            await until(lambda: a.engine.tracer is None)
+            with pytest.raises(StopAsyncIteration):
+                await anext(subscription)
+
+    run(sides, scenario)
+
+
+def test_a_reader_that_stopped_is_let_go_of(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side) -> None:
+        now = 100.0
+        traces = Traces(lambda: now)
+        with traces.subscribe(a.engine, ALL) as stopped:
+            a.tun.feed(packet(1, 2))
+            await until(lambda: b.tun.written)
+            a.tun.feed(*(packet(1, 2) for _ in range(QUEUE)))
+            await until(lambda: len(b.tun.written) == QUEUE + 1)
+            assert a.engine.tracer is not None
+            now += STALL + 1
+            a.tun.feed(packet(1, 2))
+            await until(lambda: a.engine.tracer is None)
+            kinds = [kind for kind, _ in await told(stopped, QUEUE + 1)]
+            assert kinds == ["out"] * QUEUE + ["lost"]
+        with traces.subscribe(a.engine, ALL):
+            assert a.engine.tracer is not None
+
+    run(sides, scenario)
+
+
+def test_a_reader_that_is_only_slow_is_kept(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side) -> None:
+        now = 100.0
+        traces = Traces(lambda: now)
+        with traces.subscribe(a.engine, ALL) as slow:
+            a.tun.feed(packet(1, 2))
+            await until(lambda: b.tun.written)
+            for _ in range(3):
+                b.tun.written.clear()
+                a.tun.feed(*(packet(1, 2) for _ in range(QUEUE)))
+                await until(lambda: len(b.tun.written) == QUEUE)
+                await told(slow, 10)
+                now += STALL - 1
+            assert a.engine.tracer is not None
+
+    run(sides, scenario)
+
+
+def test_more_records_than_the_rate_are_told_as_lost(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side) -> None:
+        now = 100.0
+        traces = Traces(lambda: now)
+        a.tun.feed(packet(1, 2))
+        await until(lambda: b.tun.written)
+        with traces.subscribe(a.engine, ALL, rate=10) as few:
+            a.tun.feed(*(packet(1, 2) for _ in range(30)))
+            await until(lambda: len(b.tun.written) == 31)
+            assert [kind for kind, _ in await told(few, 11)] == ["out"] * 10 + ["lost"]
+            now += 1
+            a.tun.feed(packet(1, 2))
+            ((kind, _),) = await told(few, 1)
+            assert kind == "out"
+
+    run(sides, scenario)
+
+
+def test_forged_datagrams_leave_room_for_packets(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side) -> None:
+        now = 100.0
+        traces = Traces(lambda: now)
+        a.tun.feed(packet(1, 2))
+        await until(lambda: b.tun.written)
+        with traces.subscribe(b.engine, ALL, rate=50) as far:
+            for _ in range(100):
+                b.udp.feed(b"\4\0\0\0" + bytes(60), 64, a.udp.own)
+            a.tun.feed(packet(1, 2))
+            await until(lambda: len(b.tun.written) == 2)
+            details = [details for kind, details in await told(far, 6) if kind == "in"]
+            assert [each["drop"] for each in details] == ["no_session"] * 5 + [None]
+
+    run(sides, scenario)
+
+
+def test_after_a_trace_batches_are_batches_again(sides: Sides) -> None:
+    """The figures after a trace are those of before: no frame is handled by itself any more."""
+
+    async def batches(a: Side, b: Side) -> tuple[int, int]:
+        """As how many batches eight frames are sealed, and as how many they are opened."""
+        loads = (a.engine.load.sealed, b.engine.load.opened)
+        before = [(sum(load.counts), load.total) for load in loads]
+        a.tun.feed(*(packet(1, 2, 1400) for _ in range(8)))
+        wanted = [total + 8 for _, total in before]
+        await until(lambda: [load.total for load in loads] == wanted)
+        sealed, opened = (
+            sum(load.counts) - count for load, (count, _) in zip(loads, before, strict=True)
+        )
+        return sealed, opened
+
+    async def scenario(a: Side, b: Side) -> None:
+        a.tun.feed(packet(1, 2))
+        await until(lambda: b.tun.written)
+        # A flow begins with a frame by itself.
+        assert await batches(a, b) == (2, 2)
+        assert await batches(a, b) == (1, 1)
+        with Traces().subscribe(a.engine, ALL), Traces().subscribe(b.engine, ALL):
+            assert await batches(a, b) == (8, 8)
+        assert a.engine.tracer is None
+        assert b.engine.tracer is None
+        assert await batches(a, b) == (1, 1)
+
+    run(sides, scenario)

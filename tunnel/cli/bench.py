@@ -40,7 +40,8 @@ def bench_command(
     """Measure this machine: ours, wireguard-go, OpenVPN and the bare cable, in turn.
 
     Two hosts in network namespaces, both ends on the same cores. Medians over the rounds; the
-    ratios in one run are what can be compared, not the figures of two runs.
+    ratios in one run are what can be compared, not the figures of two runs. Ours is compared with
+    itself, too: one that was traced with one that never was.
     """
     errors = Console(stderr=True)
     contenders = _contenders(peer or [], only or [], errors)
@@ -104,7 +105,7 @@ def _print_table(medians: dict[str, dict[str, float]]) -> None:
             value, ours = medians[name].get(metric.key), medians[first].get(metric.key)
             if value is None:
                 cells.append("–")
-            elif name == first or not value or ours is None:
+            elif name == first or not value or ours is None or metric.unit == "ratio":
                 cells.append(chart.number(value))
             else:
                 cells.append(f"{chart.number(value)} ({ours / value:.2f})")

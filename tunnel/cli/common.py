@@ -60,6 +60,18 @@ def interface_name(name: str) -> str:
     return Path(name).name.removesuffix(".conf")
 
 
+def writable(path: Path) -> None:
+    """Leave if a file could not be written there: to be known before the work, not after it."""
+    try:
+        if path.exists():
+            path.open("ab").close()
+        else:
+            path.touch()
+            path.unlink()
+    except OSError as error:
+        fail(f"cannot write {path}: {error.strerror}", EXIT_USAGE)
+
+
 @contextlib.contextmanager
 def refusals_printed() -> Iterator[None]:
     """Leave with the daemon's reason printed when it refuses."""

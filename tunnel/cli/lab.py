@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from tunnel.cli import labtrace
+from tunnel.cli.common import writable
 from tunnel.lab import Host, Lab, LabError, LabUnavailableError, crossings, rootless
 from tunnel.lab.crossings import Sighting
 from tunnel.lab.peers import End, Node, generate_preshared_key, mesh
@@ -68,6 +69,8 @@ def lab_command(
         if rootless.is_needed():
             rootless.enter_user_namespace([sys.executable, "-m", "tunnel", *sys.argv[1:]])
         rootless.check()
+        if svg is not None:
+            writable(svg)
         show = Show(traced, as_json, svg)
         _run(peer, 6 if outer_v6 else 4, show, shell=shell, keep=keep)
     except (LabError, LabUnavailableError) as error:

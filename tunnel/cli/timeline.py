@@ -14,6 +14,7 @@ _ENDS = {
     "dropped": ("✗", "bold red", "died at"),
     "lost": ("?", "bold red", "lost"),
     "waiting": ("…", "bold yellow", "still waits:"),
+    "unfinished": ("…", "bold yellow", "not finished,"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import sys
@@ -14,7 +15,16 @@ from rich.console import Console
 from typer.core import TyperCommand
 
 from tunnel.cli import timeline
-from tunnel.cli.common import EXIT_FAILED, EXIT_USAGE, Json, fail, interface_name, refusals_printed
+from tunnel.cli.common import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    Json,
+    complain,
+    fail,
+    interface_name,
+    refusals_printed,
+    writable,
+)
 from tunnel.control import json_socket
 from tunnel.errors import unwrapped
 from tunnel.observe import diagram
@@ -28,6 +38,11 @@ app = typer.Typer()
 COMMAND = "command"
 DEFAULT_COUNT = 20
 DEFAULT_SECONDS = 60.0
+MAX_COUNT = 10_000
+MAX_SECONDS = 86_400.0
+_SIGNALLED = 128
+"""Exit codes above tell, as a shell's do, which signal ended a command."""
+
 _FILTER_WORDS = frozenset({"icmp", "tcp", "udp", "host"})
 
 
@@ -53,10 +68,11 @@ def trace(
         ),
     ] = None,
     count: Annotated[
-        int, typer.Option("--count", "-c", min=1, help="End after so many packets.")
+        int,
+        typer.Option("--count", "-c", min=1, max=MAX_COUNT, help="Trace so many packets."),
     ] = DEFAULT_COUNT,
     seconds: Annotated[
-        float, typer.Option(min=0.1, help="End after this time at the latest.")
+        float, typer.Option(min=0.1, max=MAX_SECONDS, help="Trace for this time at the latest.")
     ] = DEFAULT_SECONDS,
     as_json: Json = False,
     svg: Annotated[Path | None, typer.Option(help="Draw the way to this file, too.")] = None,
@@ -65,23 +81,32 @@ def trace(
 
     Every step was measured: the kernel reports each rule a packet meets, the tunnel's daemon what
     it does with it. A packet that dies is shown with the table, chain and rule that dropped it.
-    Nothing of it stays behind, whatever ends it. Exit code 1 if no packet was seen.
+    Nothing of it stays behind, whatever ends it. COMMAND runs to its own end, traced or not, and
+    its exit code is ours. Otherwise 1 if no packet was seen, or if the tunnel went down meanwhile.
     """
     name, wanted = _read(words or [])
     command: list[str] = ctx.meta.get(COMMAND, [])
+    if svg is not None:
+        writable(svg)
     console = Console(highlight=False, soft_wrap=True)
     journeys: list[Journey] = []
 
+    numbers = itertools.count(1)
+
     def tell(journey: Journey) -> None:
-        journeys.append(journey)
+        if as_json or svg is not None:
+            journeys.append(journey)
         if not as_json:
-            for line in (timeline.title(journey, len(journeys)), *timeline.lines(journey)):
+            for line in (timeline.title(journey, next(numbers)), *timeline.lines(journey)):
                 console.print(line)
             console.print()
 
     output = sys.stderr.fileno() if as_json else None
     session = TraceSession(
-        Wanted(name, wanted, count, seconds, command, output), tell, lambda: _say_ready(name)
+        Wanted(name, wanted, count, seconds, command, output),
+        tell,
+        lambda: _say_ready(name),
+        lambda text: complain(f"tunnel: {text}"),
     )
     try:
         with refusals_printed(), unwrapped(OSError, TraceTableError, json_socket.ControlError):
@@ -91,11 +116,21 @@ def trace(
     if as_json:
         typer.echo(json.dumps(_report(name, wanted, journeys, result), indent=2))
     if result.holes:
-        typer.echo("tunnel: more happened than could be read: steps are missing", err=True)
+        complain("tunnel: more happened than could be read: steps are missing")
+    if result.left_out:
+        complain(f"tunnel: {result.left_out} handshakes and unread datagrams more were left out")
     if svg is not None and journeys:
-        svg.write_text(diagram.draw(journeys), encoding="utf-8")
+        try:
+            svg.write_text(diagram.draw(journeys), encoding="utf-8")
+        except OSError as error:
+            fail(error)
+    if result.cut is not None:
+        complain(f"tunnel: {result.cut}")
     if not result.packets:
-        typer.echo(f"tunnel: no packet of {wanted.text or 'the tunnel'} was seen", err=True)
+        complain(f"tunnel: no packet of {wanted.text or 'the tunnel'} was seen")
+    if result.status:
+        raise typer.Exit(result.status if result.status > 0 else _SIGNALLED - result.status)
+    if result.cut is not None or not result.packets:
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -109,6 +144,8 @@ def _report(name: str, wanted: Filter, journeys: list[Journey], result: Result) 
         "interface": name,
         "filter": wanted.text,
         "complete": not result.holes,
+        "left_out": result.left_out,
+        "cut": result.cut,
         "command_status": result.status,
         "journeys": [journey.to_json() for journey in journeys],
     }
@@ -136,8 +173,9 @@ async def _run(session: TraceSession) -> Result:
 
         async def follow_signals() -> None:
             with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as caught:
-                async for _ in caught:
-                    session.stop()
+                async for number in caught:
+                    # At a terminal the command hears ^C itself.
+                    session.stop(command=number != signal.SIGINT)
 
         nursery.start_soon(follow_signals)
         result = await session.run()

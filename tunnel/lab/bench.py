@@ -55,6 +55,10 @@ METRICS = (
     Metric("rss_peers10000", "memory of one end, 10,000 peers", "MiB", False),
     Metric("handshakes", "handshakes answered", "1/s"),
     Metric("first_ping", "from up to first ping", "s", False),
+    Metric("untraced", "TCP of two alike, never traced", "ratio"),
+    Metric("traced", "TCP after a trace ÷ never traced", "ratio"),
+    Metric("untraced_cpu", "CPU of two alike, never traced", "ratio", False),
+    Metric("traced_cpu", "CPU after a trace ÷ never traced", "ratio", False),
 )
 
 
@@ -74,7 +78,7 @@ class Bench:
         yield self._idle_round_trips()
         # The first load warms everything up and is not counted.
         self._iperf(seconds=min(1.0, self.seconds))
-        yield self._tcp()
+        yield self.tcp()
         yield {"tcp8": _gbits(self._iperf("-P", "8"))}
         yield {"tcp_both": self._both_directions()}
         yield self._loaded_round_trips()
@@ -85,11 +89,15 @@ class Bench:
 
     def run_crowded(self) -> dict[str, float]:
         """Set a contender with many peers up and measure what they cost."""
+        self.begin()
+        figures = self.tcp()
+        return {key: figures[key] for key in ("tcp", "rss")}
+
+    def begin(self) -> None:
+        """Set a contender up and warm it, for `tcp` alone."""
         self.contender.prepare(self.a, self.b)
         self._first_ping()
         self._iperf(seconds=min(1.0, self.seconds))
-        figures = self._tcp()
-        return {key: figures[key] for key in ("tcp", "rss")}
 
     def _first_ping(self) -> float:
         began = time.perf_counter()
@@ -119,7 +127,8 @@ class Bench:
             raise LabError(f"{self.contender.name}: no answer to pings:\n{printed}")
         return times
 
-    def _tcp(self) -> dict[str, float]:
+    def tcp(self) -> dict[str, float]:
+        """One stream: its throughput, and what it cost, by metric key."""
         pids = [*self.a.pids(), *self.b.pids()]
         before = sum(map(_cpu_seconds, pids))
         result = self._iperf()

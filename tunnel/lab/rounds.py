@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from tunnel.lab import scale
+from tunnel.lab import scale, tracecost
 from tunnel.lab.bench import Bench
 from tunnel.lab.contenders import A_OUTER, B_OUTER, Contender, Ours, WireGuardGo
 from tunnel.lab.topology import Lab
 
 _STEPS = 10
+_TRACED_STEPS = 2
 _CROWDED_STEPS = len(scale.COUNTS) + 1
 
 
 def steps(contenders: Iterable[Contender], *, crowded: bool) -> int:
     """How many steps `measure` reports in one round."""
     return sum(
-        _STEPS + (_CROWDED_STEPS if crowded and isinstance(each, Ours | WireGuardGo) else 0)
+        _STEPS
+        + (_TRACED_STEPS if isinstance(each, Ours) and tracecost.missing() is None else 0)
+        + (_CROWDED_STEPS if crowded and isinstance(each, Ours | WireGuardGo) else 0)
         for each in contenders
     )
 
@@ -50,6 +53,8 @@ def measure(
                 a, b = lab.host("a"), lab.host("b")
                 lab.link(a, b, [f"{A_OUTER}/24"], [f"{B_OUTER}/24"])
                 note(contender.name, title, Bench(a, b, contender, seconds).run())
+            if isinstance(contender, Ours) and tracecost.missing() is None:
+                note(contender.name, title, tracecost.measure(contender, seconds))
             if crowded and isinstance(contender, Ours | WireGuardGo):
                 note(contender.name, title, scale.measure(contender, seconds))
     return figures

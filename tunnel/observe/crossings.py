@@ -67,10 +67,14 @@ class Hook:
 
 @dataclass(slots=True, eq=False)
 class Crossing:
-    """The hooks that one packet came to, in order; at least one. `latest`: of the last event."""
+    """The hooks that one packet came to, in order; at least one.
+
+    `latest` is the time of the last event, `number` what the kernel calls the packet meanwhile.
+    """
 
     hooks: list[Hook]
     latest: float
+    number: int
 
     @property
     def entry(self) -> Headers:
@@ -128,7 +132,7 @@ class Gatherer:
             if not marks or headers is None or hook_name is None:
                 return None
             hook = Hook(hook_name, event.time, headers, headers, event.iif, event.oif)
-            crossing = Crossing([hook], event.time)
+            crossing = Crossing([hook], event.time, event.packet_id)
             self._open[event.packet_id] = crossing
             return crossing
         crossing.latest = event.time
@@ -152,9 +156,8 @@ class Gatherer:
 
     def forget(self, crossing: Crossing) -> None:
         """Nothing more is expected of `crossing`."""
-        for number, known in list(self._open.items()):
-            if known is crossing:
-                del self._open[number]
+        if self._open.get(crossing.number) is crossing:
+            del self._open[crossing.number]
 
     def _hook_name(self, event: TraceEvent) -> str | None:
         """Capitals; None for an event of a chain that others jump to."""

@@ -39,7 +39,13 @@ _TIP = (
     '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
     'orient="auto"><path d="M0,0 L8,4 L0,8 z" fill="#455a64"/></marker></defs>'
 )
-_ENDS = {"passed": "✓ passed", "dropped": "✗ died at", "lost": "? lost", "waiting": "… waits:"}
+_ENDS = {
+    "passed": "✓ passed",
+    "dropped": "✗ died at",
+    "lost": "? lost",
+    "waiting": "… waits:",
+    "unfinished": "… not finished,",
+}
 
 
 @dataclass(frozen=True, slots=True)

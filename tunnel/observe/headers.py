@@ -94,7 +94,7 @@ class Headers:
         """The destination address, packed."""
         return self.network[16:20] if self.version == 4 else self.network[24:40]
 
-    @property
+    @cached_property
     def ports(self) -> tuple[int, int] | None:
         """Source and destination port of TCP and UDP; None for others and later fragments."""
         if self.protocol not in (TCP, UDP) or len(self.transport) < 4 or self._later_fragment:
@@ -104,7 +104,7 @@ class Headers:
             int.from_bytes(self.transport[2:4], "big"),
         )
 
-    @property
+    @cached_property
     def wireguard(self) -> tuple[int, int, int] | None:
         """Message type, receiver index and counter (its low 32 bits) if it looks like WireGuard's.
 
@@ -116,7 +116,7 @@ class Headers:
         index = int.from_bytes(data[4:8], "little")
         return data[0], index, int.from_bytes(data[8:12], "little") if data[0] == 4 else 0
 
-    @property
+    @cached_property
     def key(self) -> bytes:
         """Equal for what is the same packet: all but the fields that hops and GSO change.
 

@@ -20,6 +20,7 @@ from tunnel.observe.crossings import Crossing, Gatherer
 from tunnel.observe.headers import UDP, Headers
 from tunnel.observe.nftrace import TraceEvent
 from tunnel.observe.path import Journey
+from tunnel.observe.records import Datagram, Record, Records
 from tunnel.observe.ruleset import Ruleset
 from tunnel.observe.tracetable import INNER_RATE
 
@@ -35,21 +36,11 @@ PATIENCE = 6.0
 HOLE = 3.0
 """Seconds around a loss of reports in which a missing part is no sign of a lost packet."""
 
-MAX_PENDING = 600
-"""Crossings and records kept; older ones go, told or not."""
+MAX_CROSSINGS = 1000
+"""Crossings kept; older ones go, told or not."""
 
 TRANSPORT = 4
 """Type of a WireGuard message that carries a packet."""
-
-
-@dataclass(slots=True, eq=False)
-class Record:
-    """One record of the daemon: `kind` is out or in, `headers` those of the inner packet."""
-
-    kind: str
-    details: dict[str, Any]
-    headers: Headers | None
-    arrived: float
 
 
 @dataclass(slots=True, eq=False)
@@ -94,11 +85,17 @@ class Joiner:
         self.gatherer = Gatherer(table, ruleset)
         self._names = wording.Names(interfaces, tun, self.gatherer.named)
         self._tun = tun
-        self._port = port
-        self._crossings: list[Crossing] = []
-        self._records: list[Record] = []
+        self._ports = {port}
+        self._crossings: dict[Crossing, None] = {}
+        self._records = Records()
         self._begun: deque[float] = deque(maxlen=INNER_RATE)
         self._hole = float("-inf")
+        self._due = float("-inf")
+        self.is_pending = False
+
+    def add_port(self, port: int) -> None:
+        """The tunnel's datagrams have this port too: it was changed."""
+        self._ports.add(port)
 
     def note_hole(self, now: float) -> None:
         """Something was lost at about `now`: that a part is missing means nothing then."""
@@ -107,37 +104,64 @@ class Joiner:
     def add_events(self, events: Iterable[TraceEvent]) -> None:
         """Take events of the kernel, in their order."""
         for event in events:
+            self._expect(event.time)
             begun = self.gatherer.add(event)
             if begun is not None:
-                self._crossings.append(begun)
+                self._crossings[begun] = None
                 self._begun.append(begun.latest)
         if len(self._begun) == INNER_RATE and self._begun[-1] - self._begun[0] < 1.0:
             # From so many on the trace table may leave packets unmarked.
             self.note_hole(self._begun[-1])
-        for old in self._crossings[:-MAX_PENDING]:
-            self._forget(old)
+        while len(self._crossings) > MAX_CROSSINGS:
+            self._forget(next(iter(self._crossings)))
 
     def add_record(self, kind: str, details: dict[str, Any], now: float) -> None:
         """Take an `out` or `in` record of the daemon, arrived at `now` (CLOCK_MONOTONIC)."""
         packet = details.get("packet")
         headers = None if packet is None else Headers.parse(bytes.fromhex(packet))
-        self._records.append(Record(kind, details, headers, now))
-        del self._records[:-MAX_PENDING]
+        self._expect(now)
+        self._records.add(Record(kind, details, headers, now))
 
     def take(self, now: float, *, final: bool = False) -> list[Journey]:
-        """The journeys that have come to their end by `now`, in order; with `final`, all."""
+        """The journeys that have come to their end by `now`, in order; with `final`, all.
+
+        `is_pending` then tells whether packets are left of which more has to come.
+        """
+        if now < self._due and not final:
+            return []
+        self._due = float("inf")
+        self.is_pending = False
         journeys = []
-        for trip in self._trips():
-            patience = PATIENCE if trip.waits else QUIET if self._is_whole(trip) else LATE
-            if not final and now - trip.latest < patience:
+        trips = self._trips()
+        for trip in trips:
+            left = trip.latest + self._patience(trip) - now
+            if left > 0 and not final:
+                self._due = min(self._due, now + left)
+                self.is_pending |= not trip.waits
                 continue
             for part in trip.parts():
                 self._forget(part)
             journey = wording.tell(trip, self._names)
-            near_hole = abs(trip.latest - self._hole) < HOLE
-            if journey is not None and not (near_hole and wording.is_unreported(journey)):
+            if journey is None:
+                continue
+            if abs(trip.latest - self._hole) < HOLE and wording.is_unreported(journey):
+                continue
+            if left > 0 and journey.outcome == "lost":
+                # What is known only in part by now is no packet that was lost.
+                if journey.counts:
+                    journeys.append(wording.unfinished(journey))
+            else:
                 journeys.append(journey)
+        self._records.expire(now - LATE, keep={id(part) for trip in trips for part in trip.parts()})
         return sorted(journeys, key=lambda journey: journey.start)
+
+    def _expect(self, moment: float) -> None:
+        """Something was heard at `moment`: whatever it belongs to is not told before this."""
+        self._due = min(self._due, moment + QUIET)
+        self.is_pending = True
+
+    def _patience(self, trip: Trip) -> float:
+        return PATIENCE if trip.waits else QUIET if self._is_whole(trip) else LATE
 
     def _is_whole(self, trip: Trip) -> bool:
         """Whether nothing is missing that has to come."""
@@ -155,101 +179,119 @@ class Joiner:
 
     def _forget(self, part: Crossing | Record) -> None:
         if isinstance(part, Record):
-            if part in self._records:
-                self._records.remove(part)
+            self._records.forget(part)
         elif part in self._crossings:
-            self._crossings.remove(part)
+            del self._crossings[part]
             self.gatherer.forget(part)
 
     # --- Joining ---------------------------------------------------------------------------------
 
     def _trips(self) -> list[Trip]:
-        outer = [crossing for crossing in self._crossings if self._is_outer(crossing)]
-        arrivals = [crossing for crossing in outer if crossing.iif]
-        departures = [crossing for crossing in outer if not crossing.iif]
-        trips = [Trip(inner=c) for c in self._crossings if not self._is_outer(c)]
-        for record in self._records:
-            if record.kind == "in":
-                self._join_received(record, trips)
-        for record in self._records:
-            if record.kind == "out":
-                _join_sent(record, trips, departures)
-        for trip in trips:
-            if trip.received is not None:
-                trip.arrival = _arrival(trip.received, arrivals)
-        # Several datagrams may have arrived as one, so arrivals are taken only now.
-        taken = {id(trip.arrival) for trip in trips}
-        trips += [Trip(arrival=crossing) for crossing in arrivals if id(crossing) not in taken]
-        trips += [Trip(departures=[crossing]) for crossing in departures]
-        return trips
+        """What is known, put together. Records of nothing that the kernel showed cost no time."""
+        inner, outer = [], []
+        for crossing in list(self._crossings):
+            if not self._is_outer(crossing):
+                inner.append(crossing)
+            elif any(hook.name == "FORWARD" for hook in crossing.hooks):
+                self._forget(crossing)  # others' datagrams, only passing through
+            else:
+                outer.append(crossing)
+        joining = _Joining(self._records)
+        for crossing in inner:
+            joining.add_inner(crossing, comes=crossing.iif == self._tun)
+        joining.add_staged()
+        for crossing in outer:
+            if not crossing.iif:
+                joining.add_departure(crossing)
+        for crossing in outer:
+            if crossing.iif:
+                joining.add_arrival(crossing)
+        joining.add_dropped()
+        return joining.trips
 
     def _is_outer(self, crossing: Crossing) -> bool:
         entry = crossing.entry
-        if entry.protocol != UDP or self._port not in (entry.ports or ()):
+        if entry.protocol != UDP or self._ports.isdisjoint(entry.ports or ()):
             return False
         return all(self._tun not in (hook.iif, hook.oif) for hook in crossing.hooks)
 
-    def _join_received(self, record: Record, trips: list[Trip]) -> None:
-        """Find the inner crossing that a received packet went on with."""
-        headers = record.headers
-        if headers is not None and record.details["drop"] is None:
-            for trip in trips:
-                inner = trip.inner
-                if trip.received is not None or inner is None or inner.iif != self._tun:
-                    continue
-                if inner.entry.key == headers.key:
-                    trip.received = record
-                    return
-        trips.append(Trip(received=record))
 
+class _Joining:
+    """One putting together. To be told of the inner crossings first, and of arrivals last."""
 
-def _join_sent(record: Record, trips: list[Trip], departures: list[Crossing]) -> None:
-    """Find the inner crossing that a frame came from, and the datagrams that it became."""
-    trip = _trip_into(record, trips)
-    if trip is None:
-        trip = Trip()
-        trips.append(trip)
-    if record.details.get("staged"):
+    def __init__(self, records: Records) -> None:
+        self.trips: list[Trip] = []
+        self._records = records
+        self._of: dict[int, Trip] = {}
+        """The trip of each record that has one, by its identity."""
+
+    def add_inner(self, crossing: Crossing, *, comes: bool) -> None:
+        """A packet that went into the tunnel, or with `comes`, that came out of it."""
+        trip = Trip(inner=crossing)
+        self.trips.append(trip)
+        if comes:
+            trip.received = self._claim(trip, self._records.delivered.get(crossing.entry.key, ()))
+        if crossing.hooks[-1].name == "POSTROUTING" and crossing.drop is None:
+            self._join_sent(trip, self._records.read.get(crossing.exit.key, ()))
+
+    def add_staged(self) -> None:
+        """Frames that wait or waited for a session, of which the kernel told nothing."""
+        for record in self._records.staged:
+            if id(record) not in self._of:
+                assert record.headers is not None
+                self.trips.append(trip := Trip())
+                self._join_sent(trip, self._records.read[record.headers.key])
+
+    def _join_sent(self, trip: Trip, records: Iterable[Record]) -> None:
+        record = self._claim(trip, records)
+        if record is None or not record.details.get("staged"):
+            trip.sent = record
+            return
         trip.staged = record
-        return
-    trip.sent = record
-    for batch in record.details.get("batches", ()):
-        for crossing in departures[:]:
-            kind, index, counter = crossing.entry.wireguard or (0, 0, 0)
-            place = (counter - batch["counter"]) & 0xFFFF_FFFF
-            if (kind, index) == (TRANSPORT, record.details["index"]) and place < batch["packets"]:
-                trip.departures.append(crossing)
-                departures.remove(crossing)
+        late = (other for other in records if other.was_staged)
+        trip.sent = self._claim(trip, late)
+
+    def add_departure(self, crossing: Crossing) -> None:
+        """A datagram that left."""
+        record = self._records.sealed.get(_datagram(crossing))
+        if record is None:
+            self.trips.append(Trip(departures=[crossing]))
+            return
+        self._trip_of(record).departures.append(crossing)
+
+    def add_arrival(self, crossing: Crossing) -> None:
+        """A datagram that came: alone, or the first of several in one batch."""
+        records = self._records.received.get(_datagram(crossing), ())
+        for record in records:
+            trip = self._trip_of(record)
+            trip.arrival = trip.arrival or crossing
+        if not records:
+            self.trips.append(Trip(arrival=crossing))
+
+    def add_dropped(self) -> None:
+        """What the daemon dropped and the kernel told nothing of."""
+        for record in self._records.dropped:
+            self._trip_of(record)
+
+    def _claim(self, trip: Trip, records: Iterable[Record]) -> Record | None:
+        """The first of `records` that has no trip yet; it is one of `trip` from now on."""
+        for record in records:
+            if id(record) not in self._of:
+                self._of[id(record)] = trip
+                return record
+        return None
+
+    def _trip_of(self, record: Record) -> Trip:
+        """The trip of a record; one of its own if it had none."""
+        trip = self._of.get(id(record))
+        if trip is None:
+            trip = Trip(received=record) if record.kind == "in" else Trip(sent=record)
+            self.trips.append(trip)
+            self._of[id(record)] = trip
+        return trip
 
 
-def _trip_into(record: Record, trips: list[Trip]) -> Trip | None:
-    """The trip that this record of a frame goes on with."""
-    assert record.headers is not None
-    key = record.headers.key
-    was_staged = record.details.get("read_at") is None
-    for trip in trips:
-        inner, staged = trip.inner, trip.staged
-        if trip.sent is not None:
-            continue
-        if staged is not None:
-            assert staged.headers is not None
-            if was_staged and staged.headers.key == key:
-                return trip
-        elif inner is not None and _went_out(inner) and inner.exit.key == key:
-            return trip
-    return None
-
-
-def _went_out(crossing: Crossing) -> bool:
-    return crossing.hooks[-1].name == "POSTROUTING" and crossing.drop is None
-
-
-def _arrival(record: Record, arrivals: list[Crossing]) -> Crossing | None:
-    """The outer crossing that brought a datagram: alone, or in one batch with others."""
-    index = record.details["index"]
-    counters = {record.details[name] & 0xFFFF_FFFF for name in ("batch", "counter")}
-    for crossing in arrivals:
-        kind, receiver, counter = crossing.entry.wireguard or (0, 0, 0)
-        if kind == TRANSPORT and receiver == index and counter in counters:
-            return crossing
-    return None
+def _datagram(crossing: Crossing) -> Datagram:
+    """What names a datagram of data; nothing names a handshake."""
+    kind, index, counter = crossing.entry.wireguard or (0, 0, 0)
+    return (index, counter) if kind == TRANSPORT else (-1, -1)

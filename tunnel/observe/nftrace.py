@@ -1,7 +1,7 @@
 """Trace events of nf_tables: which rule of which chain saw a packet, and what it decided.
 
 The kernel multicasts one NFT_MSG_TRACE per step of a packet that some rule gave `meta nftrace set
-1`. This is a decoder of those messages and a trio socket that receives them; pyroute2 has neither.
+1`. This is a decoder of those messages and a socket that receives them; pyroute2 has neither.
 
 Sources: linux/netfilter/nf_tables.h (enum nft_trace_attributes), nf_tables_trace.c.
 """
@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import select
 import socket
 import struct
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from types import TracebackType
 from typing import Self
-
-import trio
 
 NETLINK_NETFILTER = 12
 NFNLGRP_NFTRACE = 9
@@ -32,6 +33,10 @@ TRANSPORT_ROOM = 20
 """Bytes of the transport header and what follows it that the kernel copies into an event."""
 
 _RECEIVE_BUFFER = 4 << 20
+_ROOM = 1 << 14  # one event is some hundred bytes
+_MAX_READ = 20_000
+"""Events read and not yet taken: more than a second of all that the trace table marks."""
+
 _MESSAGE = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _NFGEN = 4  # nfgenmsg: family, version, res_id
 _ATTRIBUTE = struct.Struct("=HH")
@@ -99,7 +104,8 @@ class TraceSocketLostEventsError(Exception):
 class TraceSocket:
     """Receives trace events of the network namespace it was opened in.
 
-    Needs CAP_NET_ADMIN there. Use as a context manager, then `await receive()` in a loop.
+    Needs CAP_NET_ADMIN there. Use as a context manager, and `take` now and then. The kernel does
+    not stamp events, so a thread does, woken before all else: it reads and stamps, and no more.
     """
 
     def __init__(self) -> None:
@@ -115,43 +121,64 @@ class TraceSocket:
         except BaseException:
             self._socket.close()
             raise
+        self._read: deque[tuple[float, bytes]] = deque()
+        self._lost = False
+        self._end, self._ended = socket.socketpair()
+        self._thread = threading.Thread(target=self._stamp, name="trace events", daemon=True)
 
     def __enter__(self) -> Self:
+        self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Leave the group and close; idempotent."""
+        self._end.close()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._ended.close()
         self._socket.close()
 
-    async def receive(self) -> list[TraceEvent]:
-        """The next events, at least one. Raises TraceSocketLostEventsError when some were lost."""
-        while True:
-            await trio.lowlevel.wait_readable(self._socket)
-            events = self.drain()
-            if events:
-                return events
-
-    def drain(self) -> list[TraceEvent]:
-        """All events that are there now; none is fine."""
+    def take(self) -> list[TraceEvent]:
+        """The events since the last time. Raises TraceSocketLostEventsError if some were lost."""
+        if self._lost:
+            self._lost = False
+            raise TraceSocketLostEventsError
         events: list[TraceEvent] = []
-        while True:
+        for _ in range(len(self._read)):
+            moment, data = self._read.popleft()
+            events.extend(decode(data, moment))
+        return events
+
+    def _stamp(self) -> None:
+        """The thread: read and stamp until the other end of our pair is closed."""
+        _hurry()
+        waiting = select.poll()
+        waiting.register(self._socket, select.POLLIN)
+        waiting.register(self._ended, select.POLLIN)
+        while all(fd != self._ended.fileno() for fd, _ in waiting.poll()):
             try:
-                data = self._socket.recv(1 << 16)
+                while True:
+                    data = self._socket.recv(_ROOM)
+                    if len(self._read) < _MAX_READ:
+                        self._read.append((time.monotonic(), data))
+                    else:
+                        self._lost = True
             except BlockingIOError:
-                return events
+                pass
             except OSError as error:
-                if error.errno == errno.ENOBUFS:
-                    raise TraceSocketLostEventsError from None
-                raise
-            events.extend(decode(data, time.monotonic()))
+                if error.errno != errno.ENOBUFS:
+                    return
+                self._lost = True
+
+
+def _hurry() -> None:
+    """Have this thread woken before others."""
+    with contextlib.suppress(OSError):
+        policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK
+        os.sched_setscheduler(0, policy, os.sched_param(os.sched_get_priority_min(os.SCHED_RR)))
 
 
 def decode(data: bytes, moment: float) -> Iterator[TraceEvent]:

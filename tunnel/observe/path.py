@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, get_args
 from tunnel.observe.crossings import Decision
 
 Layer = Literal["inner", "tunnel", "outer"]
-Outcome = Literal["passed", "dropped", "lost", "waiting"]
+Outcome = Literal["passed", "dropped", "lost", "waiting", "unfinished"]
 
 READ, ALLOWED, SESSION, SEAL, SEND = "TUN read", "allowed IPs", "session", "seal", "UDP send"
 RECEIVE, OPEN, SOURCE, WRITE = "UDP receive", "open", "source check", "TUN write"
@@ -60,7 +60,7 @@ class Journey:
 
     `outcome`: `passed`; `dropped`, with `death` saying where and by what; `lost`, when it was last
     seen in the last step and nobody said why, `death` saying what is likely; `waiting` for a
-    session.
+    session; `unfinished`, when the trace ended before it did.
     """
 
     direction: Literal["out", "in", "through"]

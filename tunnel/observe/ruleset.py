@@ -1,7 +1,7 @@
 """The names behind a trace event's numbers: at which hook a chain hangs, how a rule reads.
 
-`nft -a -y list ruleset` tells all of it. Its JSON is not used: that of nft 1.0.6 ends in the middle
-where a table has an owner, as our trace table does.
+`nft -a -y -t list ruleset` tells all of it. Its JSON is not used: that of nft 1.0.6 ends in the
+middle where a table has an owner, as our trace table does.
 """
 
 from __future__ import annotations
@@ -46,18 +46,22 @@ class Ruleset:
     @classmethod
     def read(cls) -> Ruleset:
         """As this network namespace has it now; what nft cannot tell is missing. Blocks."""
-        ran = subprocess.run(
-            ["nft", "-a", "-y", "list", "ruleset"],
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT,
-            check=False,
-        )
+        try:
+            ran = subprocess.run(
+                # Without the elements of sets: there may be half a million.
+                ["nft", "-a", "-y", "-t", "list", "ruleset"],
+                capture_output=True,
+                text=True,
+                timeout=_TIMEOUT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return cls()
         return cls.parse(ran.stdout)
 
     @classmethod
     def parse(cls, listing: str) -> Ruleset:
-        """From the output of `nft -a -y list ruleset`."""
+        """From the output of `nft -a -y -t list ruleset`."""
         found = cls()
         table, chain = ("", ""), None
         for line in listing.splitlines():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tunnel.observe import path
@@ -12,7 +12,8 @@ from tunnel.observe.headers import Headers
 from tunnel.observe.path import Journey, Layer, Outcome, Step
 
 if TYPE_CHECKING:
-    from tunnel.observe.joining import Record, Trip
+    from tunnel.observe.joining import Trip
+    from tunnel.observe.records import Record
 
 HANDSHAKES = {1: "handshake initiation", 2: "handshake response", 3: "cookie reply"}
 OVERHEAD = 32
@@ -23,6 +24,7 @@ _VANISHED = {
     "INPUT": "dropped in the stack without a rule's word",
     "FORWARD": "dropped in the stack without a rule's word",
     "OUTPUT": "dropped in the stack without a rule's word",
+    "POSTROUTING": "dropped without a rule's word: by iptables-legacy, BPF or a queue's program",
 }
 _NOT_READ = "the daemon reported nothing: the TUN's queue was full, or there was too much to report"
 _NOT_SENT = "the kernel took it but reported nothing: too much other traffic to report it all"
@@ -87,7 +89,8 @@ class _Teller:
             self.outcome = "dropped"
             self.death = f"{hooks[-1].name} of the {layer} packet: {self.names.named(drop)}"
         elif not crossing.is_complete:
-            self.lose(f"after {hooks[-1].name} of the {layer} packet: {_VANISHED[hooks[-1].name]}")
+            why = _VANISHED.get(hooks[-1].name, "nothing more was heard of it")
+            self.lose(f"after {hooks[-1].name} of the {layer} packet: {why}")
 
     def _hook_step(self, layer: Layer, hook: Hook, following: Hook | None) -> Step:
         leaving = hook.exit if following is None else following.entry
@@ -157,6 +160,12 @@ def tell(trip: Trip, names: Names) -> Journey | None:
         inner_key="" if headers is None else headers.key.hex(),
         counts=headers is not None,
     )
+
+
+def unfinished(journey: Journey) -> Journey:
+    """A journey that nobody knows the end of, since the trace ended first."""
+    why = f"after {journey.steps[-1].place}: the trace ended while it was under way"
+    return replace(journey, outcome="unfinished", death=why)
 
 
 def is_unreported(journey: Journey) -> bool:

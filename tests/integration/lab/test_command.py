@@ -265,3 +265,10 @@ def test_forbidden_user_namespaces_are_named_with_the_remedy(user: OrdinaryUser)
     assert "namespaces cannot be made here: unshare failed" in result.stderr
     assert "sudo sysctl -w user.max_user_namespaces=15000" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_picture_that_cannot_be_written_is_said_at_once() -> None:
+    refused = run("--svg", "/nonexistent/way.svg")
+    assert refused.returncode == 2
+    assert "cannot write /nonexistent/way.svg" in refused.stderr
+    assert "Traceback" not in refused.stderr

@@ -7,7 +7,7 @@ import struct
 from typing import Any
 
 from tunnel.observe.headers import ICMP, UDP
-from tunnel.observe.joining import Joiner
+from tunnel.observe.joining import LATE, Joiner
 from tunnel.observe.nftrace import TraceEvent, TraceType, Verdict
 from tunnel.observe.path import Journey
 from tunnel.observe.ruleset import BaseChain, Ruleset
@@ -63,8 +63,12 @@ class Stack:
         verdict: Verdict = Verdict.ACCEPT,
         left_as: bytes | None = None,
         marked: bool = True,
+        vanishes: bool = False,
     ) -> None:
-        """A packet at some hooks; a rule of the last one gives `verdict`."""
+        """A packet at some hooks; a rule of the last one gives `verdict`.
+
+        One that `vanishes` does not come to the last hook's end, and no rule says why.
+        """
         names = hooks.split()
         for name in names:
             last = name == names[-1]
@@ -77,7 +81,7 @@ class Stack:
             if name in _CHAINS:
                 told = verdict if last else Verdict.ACCEPT
                 self._event(number, "user", _CHAINS[name], RULE, told, data, places)
-            if last and verdict is Verdict.DROP:
+            if last and (vanishes or verdict is Verdict.DROP):
                 return
             if last and left_as is not None:
                 data = left_as
@@ -171,5 +175,5 @@ class Stack:
         self.joiner.add_record("in", record, self.time)
 
     def journeys(self) -> list[Journey]:
-        """All that came of it."""
-        return self.joiner.take(self.time, final=True)
+        """All that came of it, after a while."""
+        return self.joiner.take(self.time + LATE, final=True)

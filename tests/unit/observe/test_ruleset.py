@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
+from tunnel.observe import ruleset
 from tunnel.observe.ruleset import BaseChain, Ruleset
 
 LISTING = """\
@@ -46,3 +51,28 @@ def test_what_was_deleted_stays_known() -> None:
 
 def test_no_nft_no_rules() -> None:
     assert Ruleset.parse("") == Ruleset()
+
+
+def test_an_nft_that_takes_too_long_names_no_rules(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "nft"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(ruleset, "_TIMEOUT", 0.1)
+    assert Ruleset.read() == Ruleset()
+
+
+def test_the_elements_of_sets_are_not_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "nft"
+    program.write_text(
+        '#!/bin/sh\n[ "$*" = "-a -y -t list ruleset" ] || exit 1\n'
+        "printf 'table ip t {\\n\\tchain c { # handle 1\\n"
+        "\\t\\ttype filter hook input priority 0; policy drop;\\n\\t}\\n}\\n'\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert Ruleset.read().chains["ip", "t", "c"].policy == "drop"

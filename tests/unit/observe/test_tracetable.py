@@ -23,13 +23,19 @@ def test_one_chain_first_and_one_last_at_each_hook() -> None:
 def test_only_the_flow_and_our_own_datagrams_are_marked() -> None:
     lines = render("t", "wg0", 4444, Filter.parse("tcp port 80")).splitlines()
     rules = [line.removeprefix("add rule inet t ") for line in lines if "add rule" in line]
+    outer = [rule for rule in rules if "udp" in rule]
     for rule in rules:
-        inner = '"wg0" tcp sport 80' in rule or '"wg0" tcp dport 80' in rule
-        outer = '!= "wg0" udp sport 4444' in rule or '!= "wg0" udp dport 4444' in rule
-        assert inner != outer
-        rate = "50/second burst 100" if inner else "200/second burst 400"
+        if rule in outer:
+            # Of this host only, and what anybody can forge at a low rate.
+            incoming = ' iifname != "wg0" fib daddr type local udp dport 4444 ' in rule
+            outgoing = ' oifname != "wg0" fib saddr type local udp sport 4444 ' in rule
+            assert incoming != outgoing
+            rate = "200/second burst 400" if "@th,64,8 == 4" in rule else "10/second burst 20"
+        else:
+            assert '"wg0" tcp sport 80' in rule or '"wg0" tcp dport 80' in rule
+            rate = "50/second burst 100"
         assert rule.endswith(f"limit rate {rate} packets meta nftrace set 1")
-    assert sum("udp" in rule for rule in rules) == 4
+    assert len(outer) == 8
 
 
 def test_names_hold_what_interface_names_may() -> None:
@@ -41,7 +47,7 @@ def test_missing_nft_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
 
     async def make() -> None:
-        async with trace_table("wg0", 1, Filter()):
+        async with trace_table("wg0", 1, Filter(), 1.0):
             pass
 
     with pytest.raises(TraceTableError, match="apt-get install nftables"):

@@ -1,0 +1,27 @@
+"""The benchmark's figures, as far as they do not depend on how busy the machine is."""
+
+from __future__ import annotations
+
+import pytest
+
+from tunnel.lab import tracecost
+from tunnel.lab.bench import METRICS
+from tunnel.lab.contenders import Ours, WireGuardGo
+from tunnel.lab.rounds import steps
+
+pytestmark = pytest.mark.root
+
+
+def test_a_tunnel_that_was_traced_is_compared_with_one_that_never_was() -> None:
+    figures = [
+        figure
+        for found in tracecost.measure(Ours("python"), seconds=1.0, pairs=1)
+        for figure in found.items()
+    ]
+    assert [key for key, _ in figures] == ["untraced", "untraced_cpu", "traced", "traced_cpu"]
+    assert all(ratio > 0 for _, ratio in figures)
+    assert {key for key, _ in figures} < {metric.key for metric in METRICS}
+
+
+def test_only_ours_has_a_trace_to_compare() -> None:
+    assert steps([Ours("python")], crowded=False) == steps([WireGuardGo()], crowded=False) + 2
