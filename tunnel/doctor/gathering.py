@@ -17,11 +17,14 @@ from tunnel.doctor import machine
 from tunnel.doctor.facts import (
     Facts,
     LookUp,
+    Network,
     Options,
     Probe,
     Route,
     covering,
     endpoint_address,
+    has_written_place,
+    is_fresh,
     networks_of,
 )
 from tunnel.doctor.machine import LookError
@@ -61,14 +64,23 @@ async def gather(name: str, conf: str | None, options: Options) -> Facts:
     facts = await trio.to_thread.run_sync(_ask_daemon, facts)
     notes = _Notes()
     if facts.before is not None:
-        facts = replace(facts, probes=_choose(facts.before, options))
-    facts = await trio.to_thread.run_sync(_look, facts, notes)
-    if facts.before is not None and name in facts.links and not facts.missing:
+        facts = replace(facts, probes=_choose(facts, facts.before))
+    if facts.elsewhere:
+        notes.skipped.append("links, routes, rules and probes (another network namespace)")
+    else:
+        facts = await trio.to_thread.run_sync(_look, facts, notes)
+    if _can_probe(facts):
         before = machine.count_spoofed()
         facts = await _probe(facts, notes)
         facts = await trio.to_thread.run_sync(_look_again, facts)
         facts = replace(facts, spoofed=machine.count_spoofed() - before)
     return replace(facts, journeys=tuple(notes.journeys), skipped=tuple(notes.skipped))
+
+
+def _can_probe(facts: Facts) -> bool:
+    """Whether the tunnel's own interface is here, and we may send by it."""
+    status = facts.before
+    return status is not None and status.here and facts.name in facts.links and not facts.missing
 
 
 async def _read_conf(facts: Facts, conf: str | None) -> Facts:
@@ -112,7 +124,8 @@ def _ask_daemon(facts: Facts) -> Facts:
     except (ControlError, OSError) as error:
         return replace(facts, daemon_error=str(error))
     lacks = tuple(c for c in machine.missing_capabilities(pid) if c == "CAP_NET_ADMIN")
-    return replace(facts, before=status, after=status, daemon_missing=lacks)
+    elsewhere = not machine.in_our_namespace(pid)
+    return replace(facts, before=status, after=status, daemon_missing=lacks, elsewhere=elsewhere)
 
 
 def _look_again(facts: Facts) -> Facts:
@@ -123,22 +136,25 @@ def _look_again(facts: Facts) -> Facts:
     return facts
 
 
-def _choose(status: TunnelStatus, options: Options) -> tuple[Probe, ...]:
-    """Where to send probes: the address asked for, or one of each peer whose place is known."""
-    if options.address is not None:
-        found = covering(status.peers, options.address)
+def _choose(facts: Facts, status: TunnelStatus) -> tuple[Probe, ...]:
+    """Where to send probes: the address asked for, or one of each peer that should be there."""
+    wanted = facts.options.address
+    if wanted is not None:
+        found = covering(status.peers, wanted)
         if found is None:
-            return (Probe(options.address, None, guessed=False),)
+            return (Probe(wanted, None, guessed=False),)
         key = found[0].public_key
-        asked = Probe(options.address, key, guessed=False)
+        asked = Probe(wanted, key, guessed=False)
         # Whether the peer itself is there shows where the silence of an address begins.
         own = _guess(status, found[0])
-        if own is None or own == options.address:
+        if own is None or own == wanted:
             return (asked,)
         return asked, Probe(own, key, guessed=True)
     probes = []
     for peer in status.peers:
-        address = _guess(status, peer) if peer.endpoint else None
+        # One that comes forward by itself and has not done so lately would be woken for nothing.
+        there = has_written_place(facts.conf, peer) or is_fresh(peer, facts.now)
+        address = _guess(status, peer) if peer.endpoint and there else None
         if address is not None:
             probes.append(Probe(address, peer.public_key, guessed=True))
     return tuple(probes[:MAX_PROBES])
@@ -148,7 +164,8 @@ def _guess(status: TunnelStatus, peer: PeerStatus) -> str | None:
     """An address that is most likely the peer's own: a single one, else a network's first."""
     own = {ip_interface(text).ip for text in status.addresses}
     versions = {address.version for address in own}
-    for network in sorted(networks_of(peer), key=lambda n: -n.prefixlen + n.max_prefixlen):
+    networks = sorted(networks_of(peer), key=lambda n: (n.is_link_local, _host_bits(n)))
+    for network in networks:
         if network.version not in versions or network.prefixlen == 0:
             continue
         first = network.network_address
@@ -158,6 +175,19 @@ def _guess(status: TunnelStatus, peer: PeerStatus) -> str | None:
             if address not in own and found is not None and found[0] is peer:
                 return str(address)
     return None
+
+
+def _host_bits(network: Network) -> int:
+    return network.max_prefixlen - network.prefixlen
+
+
+def _own_address(status: TunnelStatus, address: str) -> str | None:
+    """Our address in the tunnel that packets to `address` should come from."""
+    wanted = ip_address(address)
+    own = [ip_interface(text) for text in status.addresses]
+    own = [each for each in own if each.version == wanted.version]
+    own.sort(key=lambda each: (wanted not in each.network, each.is_link_local))
+    return str(own[0].ip) if own else None
 
 
 def _look(facts: Facts, notes: _Notes) -> Facts:
@@ -184,9 +214,13 @@ def _look_at_routes(facts: Facts) -> Facts:
     for address in filter(None, map(endpoint_address, peers)):
         routes[address] = machine.read_route(address, status.fwmark)
         unmarked[address] = machine.read_route(address) if status.fwmark else routes[address]
+    own_routes: dict[str, Route] = {}
     for probe in facts.probes:
         routes.setdefault(probe.address, machine.read_route(probe.address))
-    return replace(facts, routes=routes, unmarked=unmarked)
+        source = _own_address(status, probe.address)
+        if source is not None:
+            own_routes[probe.address] = machine.read_route(probe.address, source=source)
+    return replace(facts, routes=routes, unmarked=unmarked, own_routes=own_routes)
 
 
 async def _probe(facts: Facts, notes: _Notes) -> Facts:
@@ -198,10 +232,13 @@ async def _probe(facts: Facts, notes: _Notes) -> Facts:
 
     async def trace() -> None:
         try:
-            with unwrapped(OSError, TraceTableError, ControlError):
+            with unwrapped(Exception):
                 await session.run()
-        except (OSError, TraceTableError, ControlError) as error:
-            notes.skipped.append(f"verdicts of the firewall, by a trace ({error})")
+        # Whatever it is: on a broken host the other checks are needed all the more.
+        except Exception as error:
+            expected = isinstance(error, OSError | TraceTableError | ControlError)
+            why = str(error) if expected else f"{type(error).__name__}: {error}"
+            notes.skipped.append(f"verdicts of the firewall, by a trace ({why})")
             ready.set()
 
     async with trio.open_nursery() as nursery:
@@ -212,7 +249,8 @@ async def _probe(facts: Facts, notes: _Notes) -> Facts:
             with unwrapped(OSError):
                 async with Pinger.opened(facts.name) as pinger:
                     probes = await _ping(facts, pinger)
-                    facts = replace(facts, probes=probes, refusals=dict(pinger.refusals))
+                    refusals = dict(pinger.refusals)
+                facts = replace(facts, probes=probes, refusals=refusals, probe_id=pinger.identifier)
         except OSError as error:
             notes.skipped.append(f"probes through the tunnel ({error.strerror or error})")
         session.stop()
