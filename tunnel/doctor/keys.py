@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tunnel.config import PublicKey
 from tunnel.doctor.facts import Facts
 from tunnel.doctor.findings import Finding
 
@@ -115,14 +116,17 @@ def check_peer_clock(facts: Facts) -> Iterator[Finding]:
 
 
 def check_low_order(facts: Facts) -> Iterator[Finding]:
-    """A peer key with which nothing can be secret."""
-    if facts.grown("low_order_peer"):
-        yield Finding(
-            "low_order_key",
-            "a peer's PublicKey is no usable key",
-            f"{facts.grown('low_order_peer')} packets dropped as low_order_peer",
-            "on the peer: tunnel genkey, tunnel pubkey; write the new key here",
-        )
+    """A peer key with which nothing can be secret: nothing is ever sent to it."""
+    for peer in facts.peers:
+        if PublicKey.from_base64(peer.public_key).is_low_order:
+            yield Finding(
+                "low_order_key",
+                "a peer's PublicKey is no usable key",
+                f"it is of low order: the secret shared with it is known to all; "
+                f"{facts.grown('low_order_peer')} packets dropped as low_order_peer just now",
+                "on the peer: tunnel genkey, tunnel pubkey; write the new key here",
+                peer.public_key,
+            )
 
 
 def check_under_load(facts: Facts) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import struct
 from dataclasses import replace
 from typing import Any
@@ -158,7 +159,7 @@ def test_a_healthy_tunnel_has_nothing() -> None:
         (silent({"old_timestamp": 3}), "peer_clock_back"),
         (silent({"send_network_unreachable": 3}), "endpoint_unreachable"),
         (silent({"send_firewall": 3}), "firewall_drop"),
-        (dropping("low_order_peer"), "low_order_key"),
+        (with_peer(public_key=base64.b64encode(bytes(32)).decode()), "low_order_key"),
         (
             replace(HEALTHY, routes={"192.0.2.2": Route("lo", local=True)}),
             "endpoint_is_self",
