@@ -13,6 +13,8 @@ from tunnel.doctor.firewall import CLOSED, STAYS
 
 SYSCTLS = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 """What turns forwarding on, by IP version."""
+DOCKER_USER = "DOCKER-USER"
+"""The chain that docker leaves to the user, and asks first."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,10 @@ def check_forward_policy(facts: Facts) -> Iterator[Finding]:
         if chain.hook != "forward" or chain.policy != CLOSED:
             continue
         versions = wanted.keys() & hooks.versions_of(chain.family, "")
-        texts = rules.reachable(facts.firewall, chain)
+        texts = list(rules.reachable(facts.firewall, chain))
         if not versions or any(rules.may_forward(text, facts.name, networks) for text in texts):
             continue
-        yield _closed(facts, chain, wanted[min(versions)])
+        yield _closed(facts, chain, texts, wanted[min(versions)])
 
 
 def _networks(facts: Facts) -> list[Network]:
@@ -96,12 +98,13 @@ def _networks(facts: Facts) -> list[Network]:
     return [network for network in found if network.prefixlen]
 
 
-def _closed(facts: Facts, chain: BaseChain, why: str) -> Finding:
+def _closed(facts: Facts, chain: BaseChain, texts: list[str], why: str) -> Finding:
     table = f"{chain.family} {chain.table}"
     evidence = f"table {table}, chain {chain.name}, policy drop, no rule for {facts.name}"
-    docker = {name for (*place, name) in facts.firewall.docker if " ".join(place) == table}
+    docker = any(" ".join(place) == table for (*place, _) in facts.firewall.docker)
     # Docker writes its other chains anew whenever it starts.
-    where = "DOCKER-USER" if "DOCKER-USER" in docker else chain.name
+    has_users = any(f"jump {DOCKER_USER}" in text for text in texts)
+    where = DOCKER_USER if has_users else chain.name
     sides = (f'{side} "{facts.name}"' for side in ("iifname", "oifname"))
     remedy = "; ".join(rules.insert(table, where, side) for side in sides) + STAYS
     if docker:

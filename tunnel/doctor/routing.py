@@ -162,10 +162,11 @@ def _away(facts: Facts, probe: Probe) -> Route | None:
 
 def check_swallowed_networks(facts: Facts) -> Iterator[Finding]:
     """Allowed IPs that take this host's own networks away from it."""
+    own = (facts.name, facts.after.device if facts.after is not None else "")
     for peer in facts.peers:
         for network in networks_of(peer):
             for link in facts.links.values():
-                for text in link.networks if link.name != facts.name else ():
+                for text in link.networks if link.name not in own else ():
                     here = ip_interface(text).network
                     if here.version != network.version or here.prefixlen == here.max_prefixlen:
                         continue

@@ -247,7 +247,8 @@ def test_rules_that_let_datagrams_in(text: str, late: bool) -> None:
 def test_docker_of_each_family_has_the_remedy_of_its_family() -> None:
     for family, table in (("ip", "net.ipv4.ip_forward"), ("ip6", "net.ipv6.conf.all.forwarding")):
         chain = replace(CLOSED.chains[0], family=family)
-        docker = Firewall((chain,), (), frozenset({(family, "filter", "DOCKER-USER")}))
+        jump = Rule(family, "filter", "FORWARD", "counter packets 1 bytes 2 jump DOCKER-USER")
+        docker = Firewall((chain,), (jump,), frozenset({(family, "filter", "DOCKER-USER")}))
         facts = replace(
             HEALTHY, options=Options(forward=True), sysctls={table: "1"}, firewall=docker
         )
