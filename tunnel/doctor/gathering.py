@@ -212,6 +212,8 @@ def _look_at_routes(facts: Facts) -> Facts:
     unmarked: dict[str, Route] = {}
     peers = [peer for peer in status.peers if peer.endpoint][:MAX_PROBES]
     for address in filter(None, map(endpoint_address, peers)):
+        if ip_address(address).is_link_local:
+            continue  # the endpoint itself names the interface
         routes[address] = machine.read_route(address, status.fwmark)
         unmarked[address] = machine.read_route(address) if status.fwmark else routes[address]
     own_routes: dict[str, Route] = {}

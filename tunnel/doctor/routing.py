@@ -162,6 +162,8 @@ def _away(facts: Facts, probe: Probe) -> Route | None:
 
 def check_swallowed_networks(facts: Facts) -> Iterator[Finding]:
     """Allowed IPs that take this host's own networks away from it."""
+    if facts.conf is not None and facts.conf.interface.table != "auto":
+        return  # no route of ours is among those of the host
     own = (facts.name, facts.after.device if facts.after is not None else "")
     for peer in facts.peers:
         for network in networks_of(peer):

@@ -14,6 +14,7 @@ from tunnel.doctor.facts import BaseChain, Firewall, Network
 
 _STRINGS = re.compile(r'(?:log prefix|comment) "[^"]*"')
 _INTERFACES = re.compile(r'(!= )?(\{[^}]*\}|"[^"]*")')
+_NEGATED = re.compile(r'[io]if(?:name)? != (\{[^}]*\}|"[^"]*")')
 _ADDRESSES = re.compile(r"\bip6? [sd]addr (!= )?(\{[^}]*\}|\S+)")
 _PORTS = re.compile(r"\bdport (!= )?(\{[^}]*\}|\S+)")
 _JUMP = re.compile(r"\b(?:jump|goto) ([^\s,}]+)")
@@ -69,7 +70,9 @@ def may_forward(text: str, name: str, networks: list[Network]) -> bool:
     for negated, group in _ADDRESSES.findall(text):
         if negated or any(_overlaps(part, networks) for part in _parts(group)):
             return True
-    return _NARROWS.search(text) is None
+    # All interfaces but others are ours too.
+    rest = _NEGATED.sub(lambda found: found[0] if names_interface(found[1], name) else "", text)
+    return _NARROWS.search(rest) is None
 
 
 def may_come_in(text: str, port: int, tunnel: str) -> bool:

@@ -72,6 +72,7 @@ def test_policy_routing_link_local_addresses_pings_of_the_peer_and_a_container(n
             stack.callback(net.far.popen(["ping", "-i", "0.2", "10.78.0.1"]).kill)
             report = examine(a)
             dropped = net.host.run(["nft", "list", "table", "inet", "no_pings"]).stdout
+        assert codes(examine(a, "--address", "fe80::2")) == set()
         assert "counter packets 0 " not in dropped
         assert codes(report) == set()
         assert codes(report, "notes") == {"offloads_off"}

@@ -124,6 +124,12 @@ def test_link_local_addresses() -> None:
     assert codes(replace(facts, probes=(probe,), routes={"fe80::2": Route("eth0")})) == []
 
 
+def test_networks_of_this_host_are_swallowed_only_by_routes() -> None:
+    facts = with_peer(allowed_ips=("10.77.0.2/32", "192.0.2.128/25"))
+    assert codes(facts) == ["allowed_ips_swallow"]
+    assert codes(replace(facts, conf=conf("Table = off"))) == []
+
+
 def test_an_interface_in_another_namespace() -> None:
     moved = replace(STATUS, here=False, device="wg7")
     here = {"eth0": HEALTHY.links["eth0"]}
@@ -177,6 +183,8 @@ def test_hooks_that_close_and_hooks_of_one_ip_version() -> None:
         "meta mark 0x00000001 accept",
         "accept",
         'iifname vmap { "wg0" : accept, "eth0" : drop }',
+        'iifname != "eth0" accept',
+        'iifname != { "eth0", "eth1" } oifname != "docker0" accept',
     ],
 )
 def test_rules_that_let_the_tunnel_pass(text: str) -> None:
@@ -201,6 +209,7 @@ def test_rules_that_let_the_tunnel_pass(text: str) -> None:
     [
         'iifname "wg1" accept',
         'iifname != "wg0" accept',
+        'iifname != { "eth0", "wg*" } accept',
         'log prefix "wg0" drop',
         "ct state established,related accept",
         "icmp type echo-request accept",
