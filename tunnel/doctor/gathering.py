@@ -78,9 +78,11 @@ async def gather(name: str, conf: str | None, options: Options) -> Facts:
 
 
 def _can_probe(facts: Facts) -> bool:
-    """Whether the tunnel's own interface is here, and we may send by it."""
-    status = facts.before
-    return status is not None and status.here and facts.name in facts.links and not facts.missing
+    """Whether the tunnel's own interface is here and up, and we may send by it."""
+    status, link = facts.before, facts.links.get(facts.name)
+    if status is None or link is None or facts.missing:
+        return False
+    return status.here and link.up
 
 
 async def _read_conf(facts: Facts, conf: str | None) -> Facts:
@@ -129,8 +131,13 @@ def _ask_daemon(facts: Facts) -> Facts:
 
 
 def _look_again(facts: Facts) -> Facts:
-    with contextlib.suppress(ControlError, OSError), TunnelClient(facts.name) as client:
-        facts = replace(facts, after=client.status())
+    try:
+        with TunnelClient(facts.name) as client:
+            facts = replace(facts, after=client.status())
+    except NotRunningError:
+        facts = replace(facts, after=None, daemon_error="it went down while the doctor looked")
+    except (ControlError, OSError):
+        pass  # busy perhaps: what is known of it stays
     with contextlib.suppress(LookError):
         facts = replace(facts, links=machine.read_links())
     return facts

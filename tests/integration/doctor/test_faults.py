@@ -128,7 +128,7 @@ def test_a_peer_that_roams_sleeps_and_comes_back_with_a_wrong_clock_and_a_daemon
         net.host.wait_for(lambda: lacks_net_admin(daemon.pid), 10, "CAP_NET_ADMIN to go")
         with in_foreground(b, "0"):
             # It tries again every five seconds.
-            report = examine(a, wait="8")
+            report = examine(a, wait="7")
     assert codes(report) == {"peer_clock_back", "daemon_privileges"}
 
 
@@ -146,7 +146,7 @@ def test_the_peer_has_the_wrong_key_of_us_and_we_of_it(net: Net) -> None:
     with reloaded(net.a, conf_of(net.a.node, stranger)):
         # Without an old session each side says who it is, and for whom, once in five seconds.
         forget_sessions(net.b)
-        both = [begin_to_examine(end, wait="8") for end in (net.a, net.b)]
+        both = [begin_to_examine(end, wait="7") for end in (net.a, net.b)]
         here, there = (codes(examined(process)) for process in both)
     assert here == {"unknown_peer"}
     assert there == {"peer_has_wrong_key"}

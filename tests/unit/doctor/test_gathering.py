@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from tests.unit.doctor.test_checks import HEALTHY, PEER, STATUS, conf
-from tunnel.doctor import Options, gathering, machine
+from tunnel.control.json_socket import ControlError, NotRunningError
+from tunnel.doctor import Options, diagnose, gathering, machine
 from tunnel.doctor.facts import Facts, Probe
 from tunnel.doctor.machine import LookError
 from tunnel.tracesession import TraceSession
@@ -59,6 +60,22 @@ def test_a_trace_that_fails_is_noted(monkeypatch: pytest.MonkeyPatch, error: Exc
     assert any(
         word in skipped for word in ("POSTROUTING", "not permitted", "timed out", "ValueError")
     )
+
+
+def test_a_tunnel_that_goes_down_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(error: ControlError) -> None:
+        def connect(name: str) -> None:
+            raise error
+
+        monkeypatch.setattr(gathering, "TunnelClient", connect)
+
+    monkeypatch.setattr(machine, "read_links", lambda: HEALTHY.links)
+    refuse(ControlError("busy", "later"))
+    assert gathering._look_again(HEALTHY).after is HEALTHY.after
+    refuse(NotRunningError("wg0"))
+    (finding,) = diagnose(gathering._look_again(HEALTHY)).findings
+    assert finding.code == "not_running"
+    assert finding.evidence == "it went down while the doctor looked"
 
 
 def chosen(facts: Facts, **changes: Any) -> list[str]:
