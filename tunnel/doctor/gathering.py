@@ -6,7 +6,7 @@ import contextlib
 import socket
 import time
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_address
 
 import trio
 
@@ -14,30 +14,23 @@ from tunnel import config
 from tunnel.control.client import TunnelClient
 from tunnel.control.json_socket import ControlError, NotRunningError
 from tunnel.doctor import machine
+from tunnel.doctor.choosing import MAX_PROBES, choose, own_address
 from tunnel.doctor.facts import (
     Facts,
     LookUp,
-    Network,
     Options,
     Probe,
     Route,
-    covering,
     endpoint_address,
-    has_written_place,
-    is_fresh,
-    networks_of,
 )
 from tunnel.doctor.machine import LookError
 from tunnel.doctor.probing import Pinger
 from tunnel.errors import unwrapped
 from tunnel.observe.filter import Filter
 from tunnel.observe.path import Journey
-from tunnel.observe.status import PeerStatus, TunnelStatus
 from tunnel.observe.tracetable import TraceTableError
 from tunnel.tracesession import TraceSession, Wanted
 
-MAX_PROBES = 32
-"""Peers that are spoken to; the first ones of many."""
 TRACE_START = 10.0
 """Seconds that a trace may take before it is ready."""
 TICK = 0.2
@@ -64,7 +57,7 @@ async def gather(name: str, conf: str | None, options: Options) -> Facts:
     facts = await trio.to_thread.run_sync(_ask_daemon, facts)
     notes = _Notes()
     if facts.before is not None:
-        facts = replace(facts, probes=_choose(facts, facts.before))
+        facts = replace(facts, probes=choose(facts, facts.before))
     if facts.elsewhere:
         notes.skipped.append("links, routes, rules and probes (another network namespace)")
     else:
@@ -143,60 +136,6 @@ def _look_again(facts: Facts) -> Facts:
     return facts
 
 
-def _choose(facts: Facts, status: TunnelStatus) -> tuple[Probe, ...]:
-    """Where to send probes: the address asked for, or one of each peer that should be there."""
-    wanted = facts.options.address
-    if wanted is not None:
-        found = covering(status.peers, wanted)
-        if found is None:
-            return (Probe(wanted, None, guessed=False),)
-        key = found[0].public_key
-        asked = Probe(wanted, key, guessed=False)
-        # Whether the peer itself is there shows where the silence of an address begins.
-        own = _guess(status, found[0])
-        if own is None or own == wanted:
-            return (asked,)
-        return asked, Probe(own, key, guessed=True)
-    probes = []
-    for peer in status.peers:
-        # One that comes forward by itself and has not done so lately would be woken for nothing.
-        there = has_written_place(facts.conf, peer) or is_fresh(peer, facts.now)
-        address = _guess(status, peer) if peer.endpoint and there else None
-        if address is not None:
-            probes.append(Probe(address, peer.public_key, guessed=True))
-    return tuple(probes[:MAX_PROBES])
-
-
-def _guess(status: TunnelStatus, peer: PeerStatus) -> str | None:
-    """An address that is most likely the peer's own: a single one, else a network's first."""
-    own = {ip_interface(text).ip for text in status.addresses}
-    versions = {address.version for address in own}
-    networks = sorted(networks_of(peer), key=lambda n: (n.is_link_local, _host_bits(n)))
-    for network in networks:
-        if network.version not in versions or network.prefixlen == 0:
-            continue
-        first = network.network_address
-        candidates = [first] if network.num_addresses == 1 else [first + 1, first + 2]
-        for address in candidates:
-            found = covering(status.peers, str(address))
-            if address not in own and found is not None and found[0] is peer:
-                return str(address)
-    return None
-
-
-def _host_bits(network: Network) -> int:
-    return network.max_prefixlen - network.prefixlen
-
-
-def _own_address(status: TunnelStatus, address: str) -> str | None:
-    """Our address in the tunnel that packets to `address` should come from."""
-    wanted = ip_address(address)
-    own = [ip_interface(text) for text in status.addresses]
-    own = [each for each in own if each.version == wanted.version]
-    own.sort(key=lambda each: (wanted not in each.network, each.is_link_local))
-    return str(own[0].ip) if own else None
-
-
 def _look(facts: Facts, notes: _Notes) -> Facts:
     """At the machine. What cannot be seen is noted, the rest goes on."""
     try:
@@ -226,7 +165,7 @@ def _look_at_routes(facts: Facts) -> Facts:
     own_routes: dict[str, Route] = {}
     for probe in facts.probes:
         routes.setdefault(probe.address, machine.read_route(probe.address))
-        source = _own_address(status, probe.address)
+        source = own_address(status, probe.address)
         if source is not None:
             own_routes[probe.address] = machine.read_route(probe.address, source=source)
     return replace(facts, routes=routes, unmarked=unmarked, own_routes=own_routes)

@@ -81,3 +81,10 @@ def test_policy_routing_link_local_addresses_pings_of_the_peer_and_a_container(n
         report = examine(a)
         assert codes(report) == set()
         assert codes(report, "notes") == {"offloads_off", "interface_elsewhere"}
+
+        # The doctor itself is in the container.
+        enter = ["nsenter", f"--net=/proc/{container.pid}/ns/net"]
+        report = examine(a, command=[*enter, *DOCTOR])
+        assert codes(report) == set()
+        assert codes(report, "notes") == {"offloads_off", "interface_elsewhere"}
+        assert report["skipped"]

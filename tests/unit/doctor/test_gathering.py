@@ -13,7 +13,7 @@ import trio
 
 from tests.unit.doctor.test_checks import HEALTHY, PEER, STATUS, conf
 from tunnel.control.json_socket import ControlError, NotRunningError
-from tunnel.doctor import Options, diagnose, gathering, machine
+from tunnel.doctor import Options, choosing, diagnose, gathering, machine
 from tunnel.doctor.facts import Facts, Probe
 from tunnel.doctor.machine import LookError
 from tunnel.tracesession import TraceSession
@@ -80,7 +80,7 @@ def test_a_tunnel_that_goes_down_meanwhile(monkeypatch: pytest.MonkeyPatch) -> N
 
 def chosen(facts: Facts, **changes: Any) -> list[str]:
     status = replace(STATUS, peers=(replace(PEER, **changes),))
-    return [probe.address for probe in gathering._choose(facts, status)]
+    return [probe.address for probe in choosing.choose(facts, status)]
 
 
 def test_who_is_spoken_to() -> None:
@@ -94,10 +94,10 @@ def test_who_is_spoken_to() -> None:
     own = replace(STATUS, addresses=("fe80::1/64", "10.77.0.1/24"))
     peer = replace(PEER, allowed_ips=link_local_first)
     status = replace(own, peers=(peer,))
-    assert [probe.address for probe in gathering._choose(HEALTHY, status)] == ["10.77.0.2"]
-    assert gathering._own_address(status, "10.77.0.9") == "10.77.0.1"
-    assert gathering._own_address(status, "fe80::9") == "fe80::1"
-    assert gathering._own_address(replace(own, addresses=()), "fe80::9") is None
+    assert [probe.address for probe in choosing.choose(HEALTHY, status)] == ["10.77.0.2"]
+    assert choosing.own_address(status, "10.77.0.9") == "10.77.0.1"
+    assert choosing.own_address(status, "fe80::9") == "fe80::1"
+    assert choosing.own_address(replace(own, addresses=()), "fe80::9") is None
 
 
 def test_programs_that_answer_otherwise_than_they_should(monkeypatch: pytest.MonkeyPatch) -> None:
