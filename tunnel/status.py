@@ -7,6 +7,8 @@ import time
 
 from tunnel.config import TunnelConfig
 from tunnel.engine import Engine, Peer
+from tunnel.io.errors import TunError
+from tunnel.io.link import Link
 from tunnel.io.path import path_mtu
 from tunnel.io.tun import TunOffload
 from tunnel.observe.status import PeerStatus, TunnelStatus
@@ -29,6 +31,7 @@ def take_status(
     """
     protocol = engine.interface
     private, public = protocol.private_key, protocol.public_key
+    link = _link(engine)
     return TunnelStatus(
         name=name,
         public_key=public.to_base64() if public else None,
@@ -46,7 +49,17 @@ def take_status(
         ),
         drops=engine.drops(),
         cpu_seconds=time.process_time(),
+        device="" if link is None else link.name,
+        here=link is None or link.here,
     )
+
+
+def _link(engine: Engine) -> Link | None:
+    """The interface; None if it is out of our reach, or just being deleted."""
+    try:
+        return engine.tun.link()
+    except TunError:
+        return None
 
 
 def _peer_status(engine: Engine, peer: Peer, *, secrets: bool, path: bool) -> PeerStatus:

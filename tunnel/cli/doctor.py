@@ -17,6 +17,7 @@ from tunnel import config
 from tunnel.cli.common import EXIT_FAILED, EXIT_USAGE, Json, fail, interface_name
 from tunnel.control import json_socket
 from tunnel.doctor import DEFAULT_WAIT, Facts, Finding, Options, Report, diagnose, gather
+from tunnel.observe.logs import printable
 
 app = typer.Typer()
 
@@ -82,9 +83,9 @@ def _meant(name: str | None) -> Iterator[tuple[str, str | None]]:
 
 
 def lines(report: Report) -> Iterator[Text]:
-    """A report for people."""
+    """A report for people. What confs and rules say is quoted: nothing acts on the terminal."""
     count = len(report.findings)
-    name = Text(report.interface, "bold")
+    name = _plain(report.interface, "bold")
     if count:
         yield name + Text(f": {count} thing{'' if count == 1 else 's'} wrong", "bold red")
     else:
@@ -95,14 +96,18 @@ def lines(report: Report) -> Iterator[Text]:
         yield from _finding_lines("·", "yellow", note)
     if report.in_use:
         words = ", ".join(f"{what}: {value}" for what, value in report.in_use.items())
-        yield Text(f"  in use  {words}")
+        yield _plain(f"  in use  {words}")
     for skipped in report.skipped:
-        yield Text(f"  not looked at: {skipped}", "yellow")
+        yield _plain(f"  not looked at: {skipped}", "yellow")
 
 
 def _finding_lines(sign: str, style: str, finding: Finding) -> Iterator[Text]:
-    yield Text(f"  {sign} ", style) + Text(finding.what) + Text(f"  [{finding.code}]", "dim")
+    yield Text(f"  {sign} ", style) + _plain(finding.what) + Text(f"  [{finding.code}]", "dim")
     if finding.peer is not None:
-        yield Text(f"      peer   {finding.peer}")
-    yield Text(f"      seen   {finding.evidence}")
-    yield Text("      mend   ") + Text(finding.remedy, "bold")
+        yield _plain(f"      peer   {finding.peer}")
+    yield _plain(f"      seen   {finding.evidence}")
+    yield Text("      mend   ") + _plain(finding.remedy, "bold")
+
+
+def _plain(text: str, style: str = "") -> Text:
+    return Text(printable(text), style)

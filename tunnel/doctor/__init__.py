@@ -3,8 +3,9 @@
     facts = await gather("wg0", options)     # looks at the machine, the conf and the daemon, and
     report = diagnose(facts)                 # sends probes; the rest is a pure function of it
 
-What may be wrong is one small check each, in the modules `conf`, `keys`, `routing`, `firewall` and
-`liveness`; `diagnosis` puts them in order.
+What may be wrong is one small check each, in the modules `conf`, `keys`, `routing`, `firewall`,
+`forwarding` and `liveness`; `diagnosis` puts them in order. `rules` and `hooks` read what others
+wrote: netfilter's rules and a conf's commands. A remedy is one line of shell, or says what to do.
 """
 
 from tunnel.doctor.diagnosis import diagnose

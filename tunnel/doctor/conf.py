@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator
 from ipaddress import ip_interface
@@ -19,7 +20,7 @@ AHEAD = 60.0
 
 def check_clock(facts: Facts) -> Iterator[Finding]:
     """A wall clock that peers will not believe: handshakes carry its time, and it may only grow."""
-    remedy = "timedatectl set-ntp true   (or: date --set='…')"
+    remedy = "timedatectl set-ntp true   # or: date --set='…'"
     today = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(facts.now))
     if not EARLIEST <= facts.now < LATEST:
         yield Finding(
@@ -90,7 +91,7 @@ def check_running(facts: Facts) -> Iterator[Finding]:
             "not_running",
             f"the tunnel {facts.name} is not up, or does not answer",
             facts.daemon_error or "there is no control socket",
-            f"tunnel up {what}",
+            f"tunnel up {shlex.quote(str(what))}",
         )
 
 
@@ -115,16 +116,11 @@ def check_privileges(facts: Facts) -> Iterator[Finding]:
 
 def check_interface(facts: Facts) -> Iterator[Finding]:
     """The TUN device: there, up, with its addresses."""
-    if facts.after is None or not facts.links:
+    if facts.after is None or not facts.links or not facts.after.here:
         return
     link = facts.links.get(facts.name)
     if link is None:
-        yield Finding(
-            "interface_missing",
-            f"the interface {facts.name} is not in this network namespace",
-            "the daemon runs, but ip link does not list it",
-            f"tunnel down {facts.name}; tunnel up {facts.name}",
-        )
+        yield _missing(facts, facts.after.device)
         return
     if not link.up:
         yield Finding(
@@ -143,6 +139,46 @@ def check_interface(facts: Facts) -> Iterator[Finding]:
                 f"ip address show {facts.name} does not list it",
                 f"ip address add {text} dev {facts.name}",
             )
+
+
+def _missing(facts: Facts, device: str) -> Finding:
+    name, now = facts.name, shlex.quote(device)
+    if device in ("", name):
+        return Finding(
+            "interface_missing",
+            f"the interface {name} is gone",
+            "the daemon runs, but ip link does not list it",
+            f"tunnel down {name}; tunnel up {name}",
+        )
+    return Finding(
+        "interface_missing",
+        f"the interface {name} has another name by now: rules and routes for {name} miss it",
+        f"the daemon says that it is called {device}; ip link does not list {name}",
+        f"ip link set {now} down; ip link set {now} name {name}; ip link set {name} up",
+    )
+
+
+def check_elsewhere(facts: Facts) -> Iterator[Finding]:
+    """A note: what runs is in another namespace, and cannot be judged from here."""
+    status = facts.after
+    if status is None:
+        return
+    if facts.elsewhere:
+        yield Finding(
+            "interface_elsewhere",
+            "the daemon is in another network namespace than this command, which sees nothing of "
+            "its interfaces and routes",
+            f"/proc/{status.pid}/ns/net is not ours",
+            f"nsenter -t {status.pid} -n tunnel doctor {facts.name}",
+        )
+    elif not status.here:
+        yield Finding(
+            "interface_elsewhere",
+            f"the interface {facts.name} was moved to another network namespace: what is around it "
+            "there was not looked at",
+            f"the daemon says so, and that it is called {status.device or facts.name}",
+            "look there: ip -n NAMESPACE address; ip netns exec NAMESPACE ping ADDRESS",
+        )
 
 
 def check_differs(facts: Facts) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tunnel.doctor import conf, firewall, keys, liveness, routing
+from tunnel.doctor import conf, firewall, forwarding, keys, liveness, routing
 from tunnel.doctor.facts import Facts
 from tunnel.doctor.findings import Finding, Report
 
@@ -33,8 +33,8 @@ CAUSES: tuple[Check, ...] = (
     routing.check_rp_filter,
     firewall.check_verdicts,
     firewall.check_refused,
-    firewall.check_forwarding,
-    firewall.check_forward_policy,
+    forwarding.check_forwarding,
+    forwarding.check_forward_policy,
     firewall.check_conntrack,
     liveness.check_mtu,
     liveness.check_black_hole,
@@ -45,9 +45,11 @@ SYMPTOMS: tuple[Check, ...] = (liveness.check_silent_peers, liveness.check_silen
 """Told only where no cause explains them."""
 
 NOTES: tuple[Check, ...] = (
+    conf.check_elsewhere,
     conf.check_differs,
+    keys.check_strangers,
     keys.check_under_load,
-    liveness.check_no_endpoint,
+    liveness.check_absent,
     liveness.check_batches,
 )
 """No faults: what may be meant so."""

@@ -53,12 +53,16 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network interface. `networks` are the interfaces' addresses with prefix length."""
+    """A network interface. `networks` are its addresses with prefix length, of every scope.
+
+    `master` is the bridge or VRF that it belongs to, empty if none.
+    """
 
     name: str
     up: bool
     mtu: int
     networks: tuple[str, ...] = ()
+    master: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +82,17 @@ class Rule:
 
     family: str
     table: str
+    chain: str
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Firewall:
-    """Netfilter's rules, without those of a trace."""
+    """Netfilter's rules, without those of a trace. `docker` holds its (family, table, chain)."""
 
     chains: tuple[BaseChain, ...] = ()
     rules: tuple[Rule, ...] = ()
-    tables_with_docker: frozenset[tuple[str, str]] = frozenset()
+    docker: frozenset[tuple[str, str, str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +119,13 @@ class Probe:
 class Facts:
     """One tunnel and the machine around it. What could not be learnt is empty or None.
 
-    `before` and `after` are the daemon's status before and after the probes. `unmarked` are the
-    routes to endpoints for packets without the tunnel's fwmark. `spoofed` counts the packets that
-    rp_filter dropped meanwhile, `refusals` are ICMP's words about datagrams by where these went
-    (`address port`). `missing` are capabilities that we lack, `daemon_missing` those
-    that the daemon lacks.
+    `before` and `after` are the daemon's status before and after the probes, `elsewhere` says that
+    it is in another network namespace than we: then nothing of the machine is known. `unmarked` are
+    the routes to endpoints for packets without the tunnel's fwmark, `own_routes` those to probed
+    addresses for packets from our own address in the tunnel. `probe_id` is the ICMP identifier of
+    the probes. `spoofed` counts the packets that rp_filter dropped meanwhile, `refusals` are ICMP's
+    words about datagrams by where these went (`address port`). `missing` are capabilities that we
+    lack, `daemon_missing` those that the daemon lacks.
     """
 
     name: str
@@ -129,15 +136,18 @@ class Facts:
     before: TunnelStatus | None = None
     after: TunnelStatus | None = None
     daemon_error: str = ""
+    elsewhere: bool = False
     look_ups: tuple[LookUp, ...] = ()
     links: dict[str, Link] = field(default_factory=dict)
     routes: dict[str, Route] = field(default_factory=dict)
     unmarked: dict[str, Route] = field(default_factory=dict)
+    own_routes: dict[str, Route] = field(default_factory=dict)
     sysctls: dict[str, str] = field(default_factory=dict)
     firewall: Firewall = Firewall()
     journeys: tuple[Journey, ...] = ()
     spoofed: int = 0
     probes: tuple[Probe, ...] = ()
+    probe_id: int | None = None
     refusals: dict[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     daemon_missing: tuple[str, ...] = ()
@@ -154,12 +164,6 @@ class Facts:
             return 0
         return self.after.drops.get(reason, 0) - self.before.drops.get(reason, 0)
 
-    def dropped(self, reason: str) -> int:
-        """The same, or all since `up` if a peer has never been reached: they may tell why."""
-        if self.after is not None and any(not peer.latest_handshake for peer in self.peers):
-            return self.after.drops.get(reason, 0)
-        return self.grown(reason)
-
     def is_alive(self, peer: PeerStatus) -> bool:
         """Whether something authentic came from the peer while the doctor looked, or its session
         is fresh and nothing was asked of it.
@@ -168,7 +172,7 @@ class Facts:
             return self.heard(peer) or any(
                 probe.answered for probe in self.probes if probe.peer == peer.public_key
             )
-        return self.now - peer.latest_handshake < SESSION_LIFE
+        return is_fresh(peer, self.now)
 
     def heard(self, peer: PeerStatus) -> bool:
         """Whether the peer has shown that it hears us: by a handshake, or by data and keepalives.
@@ -193,14 +197,32 @@ class Facts:
                 return earlier
         return peer
 
+    def is_expected(self, peer: PeerStatus) -> bool:
+        """Whether the peer's silence is a fault: somebody wrote down where it is, or asked for it.
+
+        One that comes forward by itself may as well sleep.
+        """
+        asked = any(not probe.guessed and probe.peer == peer.public_key for probe in self.probes)
+        return asked or has_written_place(self.conf, peer)
+
     @property
     def silent(self) -> tuple[PeerStatus, ...]:
-        """Peers whose place is known, that were spoken to, and from which nothing came."""
+        """Peers that should be there, that were spoken to, and from which nothing came."""
         probed = {probe.peer for probe in self.probes if probe.sent}
         return tuple(
             peer
             for peer in self.peers
-            if peer.endpoint and peer.public_key in probed and not self.is_alive(peer)
+            if peer.endpoint
+            and peer.public_key in probed
+            and self.is_expected(peer)
+            and not self.is_alive(peer)
+        )
+
+    @property
+    def absent(self) -> tuple[PeerStatus, ...]:
+        """Peers that have to come forward by themselves, and are not there."""
+        return tuple(
+            peer for peer in self.peers if not self.is_expected(peer) and not self.is_alive(peer)
         )
 
 
@@ -209,6 +231,25 @@ INITIATION = 148
 
 SESSION_LIFE = 180.0
 """Seconds for which a session lasts (whitepaper, section 6.1: Reject-After-Time)."""
+
+
+def is_fresh(peer: PeerStatus, now: float) -> bool:
+    """Whether the latest session with the peer may still be used."""
+    return now - peer.latest_handshake < SESSION_LIFE
+
+
+def has_written_place(conf: TunnelConfig | None, peer: PeerStatus) -> bool:
+    """Whether somebody wrote down the peer's endpoint; else we know it, if at all, from the peer.
+
+    Of a peer that is in no conf, an endpoint before any handshake was given by hand, and who sends
+    keepalives means to reach it.
+    """
+    if not peer.endpoint:
+        return False
+    for written in conf.peers if conf is not None else ():
+        if written.public_key.to_base64() == peer.public_key:
+            return written.endpoint is not None
+    return not peer.latest_handshake or peer.persistent_keepalive > 0
 
 
 def endpoint_address(peer: PeerStatus) -> str | None:

@@ -1,17 +1,18 @@
-"""Checks of netfilter and forwarding: verdicts seen in the trace, policies, conntrack."""
+"""Checks of netfilter on the tunnel's own way: verdicts seen in the trace, and conntrack."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_interface
 
-from tunnel.doctor.facts import BaseChain, Facts, Firewall, endpoint_address
+from tunnel.doctor import rules
+from tunnel.doctor.facts import Facts
 from tunnel.doctor.findings import Finding
-from tunnel.observe.crossings import Decision
-from tunnel.observe.path import Journey
+from tunnel.observe.path import Journey, Step
 
 CLOSED = "drop"
-_FAMILIES = {4: ("ip", "inet"), 6: ("ip6", "inet")}
+"""The policy of a chain that lets nothing pass for which it has no rule."""
+
+STAYS = "   # and the same in the firewall's own configuration, to stay"
 
 
 def check_verdicts(facts: Facts) -> Iterator[Finding]:
@@ -31,28 +32,33 @@ def check_verdicts(facts: Facts) -> Iterator[Finding]:
             "firewall_drop",
             f"a firewall rule of this host drops {what} at {step.place}",
             f"{journey.packet}, {journey.flow}: {journey.death}",
-            _undo(drop, step.place),
+            rules.insert(drop.table, drop.chain, _match(facts, journey, step)) + STAYS,
         )
 
 
 def check_refused(facts: Facts) -> Iterator[Finding]:
     """The same where no trace could be made: the kernel said EPERM."""
-    seen = list(check_verdicts(facts))
-    if facts.grown("send_firewall") and not seen:
-        yield Finding(
-            "firewall_drop",
-            "a firewall rule of this host drops the tunnel's own datagrams at OUTPUT or "
-            "POSTROUTING",
-            f"{facts.grown('send_firewall')} packets dropped as send_firewall",
-            "nft list ruleset; delete the rule that drops UDP to the endpoint",
-        )
+    if not facts.silent or not facts.grown("send_firewall") or list(check_verdicts(facts)):
+        return
+    port = facts.after.listen_port if facts.after is not None else 0
+    yield Finding(
+        "firewall_drop",
+        "a firewall rule of this host drops the tunnel's own datagrams at OUTPUT or POSTROUTING",
+        f"{facts.grown('send_firewall')} packets dropped as send_firewall",
+        "nft list ruleset   # find the chain, then: "
+        + rules.insert("FAMILY TABLE", "CHAIN", f"udp sport {port}"),
+    )
 
 
 def _concerns(facts: Facts, journey: Journey) -> bool:
-    """Probes, and datagrams between us and endpoints: other packets may be dropped on purpose."""
-    addresses = {probe.address for probe in facts.probes}
-    addresses |= {endpoint_address(peer) or "" for peer in facts.peers}
-    return not addresses.isdisjoint(map(_host, journey.flow.split(" → ")))
+    """Whether a drop is a fault. What is not for us to judge may be dropped on purpose."""
+    sides = journey.flow.split(" → ")
+    if f", id {facts.probe_id}, " in journey.packet:
+        asked = {p.address for p in facts.probes if not (p.answered and p.passed >= p.tried)}
+        return not asked.isdisjoint(map(_host, sides))
+    # Handshakes, and datagrams that nobody could read: those of peers that should be there.
+    ends = {_without_scope(peer.endpoint or "") for peer in facts.silent}
+    return not journey.counts and not ends.isdisjoint(sides)
 
 
 def _host(side: str) -> str:
@@ -62,85 +68,23 @@ def _host(side: str) -> str:
     return side if side.count(":") > 1 else side.partition(":")[0]
 
 
-def _undo(drop: Decision, place: str) -> str:
-    if drop.handle is None:
-        family, _, table = drop.table.partition(" ")
-        policy = f"nft add chain {family} {table} {drop.chain} '{{ policy accept; }}'"
-        return f"{policy}   (or a rule that accepts it at {place})"
-    return f"nft delete rule {drop.table} {drop.chain} handle {drop.handle}"
+def _without_scope(endpoint: str) -> str:
+    """`[fe80::1%eth0]:5` as a flow has it."""
+    head, percent, rest = endpoint.partition("%")
+    return head + "]" + rest.partition("]")[2] if percent else endpoint
 
 
-def wants_forwarding(facts: Facts) -> str | None:
-    """Why this host shall forward between the tunnel and its other networks; None if not."""
-    if facts.options.forward:
-        return "--forward asks for it"
-    if facts.conf is not None:
-        for hook in (*facts.conf.interface.pre_up, *facts.conf.interface.post_up):
-            if any(word in hook.lower() for word in ("forward", "masquerade", "snat")):
-                return "the conf's hooks prepare it"
-    name = f'"{facts.name}"'
-    for rule in facts.firewall.rules:
-        if name in rule.text and "oifname" in rule.text and "iifname" in rule.text:
-            return f"a rule of table {rule.family} {rule.table} is made for it"
-    return None
-
-
-def check_forwarding(facts: Facts) -> Iterator[Finding]:
-    """Forwarding that is wanted and off."""
-    why = wants_forwarding(facts)
-    if why is None or facts.after is None:
-        return
-    versions = {ip_interface(text).version for text in facts.after.addresses}
-    for version, name in ((4, "net.ipv4.ip_forward"), (6, "net.ipv6.conf.all.forwarding")):
-        if version in versions and facts.sysctls.get(name) == "0":
-            yield Finding(
-                "forwarding_off",
-                f"this host shall forward packets of the tunnel ({why}), and IPv{version} "
-                "forwarding is off",
-                f"sysctl {name} is 0",
-                f"sysctl -w {name}=1   (to stay: a line in /etc/sysctl.d)",
-            )
-
-
-def check_forward_policy(facts: Facts) -> Iterator[Finding]:
-    """A closed FORWARD chain without a rule for the tunnel: docker makes one."""
-    why = wants_forwarding(facts)
-    if why is None or facts.after is None:
-        return
-    versions = {ip_interface(text).version for text in facts.after.addresses}
-    families = {family for version in versions for family in _FAMILIES[version]}
-    for chain in facts.firewall.chains:
-        if chain.hook != "forward" or chain.policy != CLOSED or chain.family not in families:
-            continue
-        if _lets_through(facts.firewall, chain, facts.name):
-            continue
-        evidence = f"table {chain.family} {chain.table}, chain {chain.name}, policy drop"
-        if (chain.family, chain.table) in facts.firewall.tables_with_docker:
-            yield Finding(
-                "docker_forward",
-                "docker has closed FORWARD on this host: what shall pass between the tunnel and "
-                f"other networks is dropped ({why})",
-                f"{evidence}, and docker's chains beside it",
-                f"iptables -I DOCKER-USER -i {facts.name} -j ACCEPT; "
-                f"iptables -I DOCKER-USER -o {facts.name} -j ACCEPT",
-            )
-        else:
-            yield Finding(
-                "forward_closed",
-                "a firewall of this host forwards nothing that it has no rule for, and it has "
-                f"none for the tunnel ({why})",
-                evidence,
-                f"nft insert rule {chain.family} {chain.table} {chain.name} iifname "
-                f'"{facts.name}" accept; the same with oifname',
-            )
-
-
-def _lets_through(firewall: Firewall, chain: BaseChain, name: str) -> bool:
-    return any(
-        f'"{name}"' in rule.text and "accept" in rule.text
-        for rule in firewall.rules
-        if (rule.family, rule.table) == (chain.family, chain.table)
-    )
+def _match(facts: Facts, journey: Journey, step: Step) -> str:
+    """What matches the flow that was dropped, and as little else as possible."""
+    comes = step.place in ("PREROUTING", "INPUT")
+    if step.layer == "outer":
+        port = facts.after.listen_port if facts.after is not None else 0
+        return f"udp {'dport' if comes else 'sport'} {port}"
+    if step.place == "INPUT":
+        # Answers to what we asked; whether others may ask us is not for us to say.
+        return f'iifname "{facts.name}" ct state established,related'
+    comes = comes or (step.place == "FORWARD" and journey.direction != "out")
+    return f'{"iifname" if comes else "oifname"} "{facts.name}"'
 
 
 def check_conntrack(facts: Facts) -> Iterator[Finding]:
@@ -159,7 +103,7 @@ def check_conntrack(facts: Facts) -> Iterator[Finding]:
                 "nothing from the peer comes in",
                 f"keepalive every {peer.persistent_keepalive} s, "
                 f"nf_conntrack_udp_timeout_stream is {limit} s",
-                f"wg set {facts.name} peer {peer.public_key} persistent-keepalive {better}; "
+                f"wg set {facts.name} peer {peer.public_key} persistent-keepalive {better}   # and "
                 f"PersistentKeepalive = {better} in the conf",
                 peer.public_key,
             )
@@ -168,16 +112,12 @@ def check_conntrack(facts: Facts) -> Iterator[Finding]:
 def _depends_on_tracking(facts: Facts) -> bool:
     """Whether datagrams come in only as answers: INPUT is closed, but for what is established."""
     assert facts.after is not None
-    port = f"dport {facts.after.listen_port}"
+    port = facts.after.listen_port
     for chain in facts.firewall.chains:
         if chain.hook != "input" or chain.policy != CLOSED:
             continue
-        texts = [
-            rule.text
-            for rule in facts.firewall.rules
-            if (rule.family, rule.table) == (chain.family, chain.table)
-        ]
+        texts = list(rules.reachable(facts.firewall, chain))
         tracked = any("established" in text and "accept" in text for text in texts)
-        if tracked and not any(port in text and "accept" in text for text in texts):
+        if tracked and not any(rules.may_come_in(text, port, facts.name) for text in texts):
             return True
     return False

@@ -6,7 +6,7 @@ import contextlib
 import socket
 import time
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_address
 
 import trio
 
@@ -14,27 +14,23 @@ from tunnel import config
 from tunnel.control.client import TunnelClient
 from tunnel.control.json_socket import ControlError, NotRunningError
 from tunnel.doctor import machine
+from tunnel.doctor.choosing import MAX_PROBES, choose, own_address
 from tunnel.doctor.facts import (
     Facts,
     LookUp,
     Options,
     Probe,
     Route,
-    covering,
     endpoint_address,
-    networks_of,
 )
 from tunnel.doctor.machine import LookError
 from tunnel.doctor.probing import Pinger
 from tunnel.errors import unwrapped
 from tunnel.observe.filter import Filter
 from tunnel.observe.path import Journey
-from tunnel.observe.status import PeerStatus, TunnelStatus
 from tunnel.observe.tracetable import TraceTableError
 from tunnel.tracesession import TraceSession, Wanted
 
-MAX_PROBES = 32
-"""Peers that are spoken to; the first ones of many."""
 TRACE_START = 10.0
 """Seconds that a trace may take before it is ready."""
 TICK = 0.2
@@ -61,14 +57,25 @@ async def gather(name: str, conf: str | None, options: Options) -> Facts:
     facts = await trio.to_thread.run_sync(_ask_daemon, facts)
     notes = _Notes()
     if facts.before is not None:
-        facts = replace(facts, probes=_choose(facts.before, options))
-    facts = await trio.to_thread.run_sync(_look, facts, notes)
-    if facts.before is not None and name in facts.links and not facts.missing:
+        facts = replace(facts, probes=choose(facts, facts.before))
+    if facts.elsewhere:
+        notes.skipped.append("links, routes, rules and probes (another network namespace)")
+    else:
+        facts = await trio.to_thread.run_sync(_look, facts, notes)
+    if _can_probe(facts):
         before = machine.count_spoofed()
         facts = await _probe(facts, notes)
         facts = await trio.to_thread.run_sync(_look_again, facts)
         facts = replace(facts, spoofed=machine.count_spoofed() - before)
     return replace(facts, journeys=tuple(notes.journeys), skipped=tuple(notes.skipped))
+
+
+def _can_probe(facts: Facts) -> bool:
+    """Whether the tunnel's own interface is here and up, and we may send by it."""
+    status, link = facts.before, facts.links.get(facts.name)
+    if status is None or link is None or facts.missing:
+        return False
+    return status.here and link.up
 
 
 async def _read_conf(facts: Facts, conf: str | None) -> Facts:
@@ -112,52 +119,21 @@ def _ask_daemon(facts: Facts) -> Facts:
     except (ControlError, OSError) as error:
         return replace(facts, daemon_error=str(error))
     lacks = tuple(c for c in machine.missing_capabilities(pid) if c == "CAP_NET_ADMIN")
-    return replace(facts, before=status, after=status, daemon_missing=lacks)
+    elsewhere = not machine.in_our_namespace(pid)
+    return replace(facts, before=status, after=status, daemon_missing=lacks, elsewhere=elsewhere)
 
 
 def _look_again(facts: Facts) -> Facts:
-    with contextlib.suppress(ControlError, OSError), TunnelClient(facts.name) as client:
-        facts = replace(facts, after=client.status())
+    try:
+        with TunnelClient(facts.name) as client:
+            facts = replace(facts, after=client.status())
+    except NotRunningError:
+        facts = replace(facts, after=None, daemon_error="it went down while the doctor looked")
+    except (ControlError, OSError):
+        pass  # busy perhaps: what is known of it stays
     with contextlib.suppress(LookError):
         facts = replace(facts, links=machine.read_links())
     return facts
-
-
-def _choose(status: TunnelStatus, options: Options) -> tuple[Probe, ...]:
-    """Where to send probes: the address asked for, or one of each peer whose place is known."""
-    if options.address is not None:
-        found = covering(status.peers, options.address)
-        if found is None:
-            return (Probe(options.address, None, guessed=False),)
-        key = found[0].public_key
-        asked = Probe(options.address, key, guessed=False)
-        # Whether the peer itself is there shows where the silence of an address begins.
-        own = _guess(status, found[0])
-        if own is None or own == options.address:
-            return (asked,)
-        return asked, Probe(own, key, guessed=True)
-    probes = []
-    for peer in status.peers:
-        address = _guess(status, peer) if peer.endpoint else None
-        if address is not None:
-            probes.append(Probe(address, peer.public_key, guessed=True))
-    return tuple(probes[:MAX_PROBES])
-
-
-def _guess(status: TunnelStatus, peer: PeerStatus) -> str | None:
-    """An address that is most likely the peer's own: a single one, else a network's first."""
-    own = {ip_interface(text).ip for text in status.addresses}
-    versions = {address.version for address in own}
-    for network in sorted(networks_of(peer), key=lambda n: -n.prefixlen + n.max_prefixlen):
-        if network.version not in versions or network.prefixlen == 0:
-            continue
-        first = network.network_address
-        candidates = [first] if network.num_addresses == 1 else [first + 1, first + 2]
-        for address in candidates:
-            found = covering(status.peers, str(address))
-            if address not in own and found is not None and found[0] is peer:
-                return str(address)
-    return None
 
 
 def _look(facts: Facts, notes: _Notes) -> Facts:
@@ -182,11 +158,17 @@ def _look_at_routes(facts: Facts) -> Facts:
     unmarked: dict[str, Route] = {}
     peers = [peer for peer in status.peers if peer.endpoint][:MAX_PROBES]
     for address in filter(None, map(endpoint_address, peers)):
+        if ip_address(address).is_link_local:
+            continue  # the endpoint itself names the interface
         routes[address] = machine.read_route(address, status.fwmark)
         unmarked[address] = machine.read_route(address) if status.fwmark else routes[address]
+    own_routes: dict[str, Route] = {}
     for probe in facts.probes:
         routes.setdefault(probe.address, machine.read_route(probe.address))
-    return replace(facts, routes=routes, unmarked=unmarked)
+        source = own_address(status, probe.address)
+        if source is not None:
+            own_routes[probe.address] = machine.read_route(probe.address, source=source)
+    return replace(facts, routes=routes, unmarked=unmarked, own_routes=own_routes)
 
 
 async def _probe(facts: Facts, notes: _Notes) -> Facts:
@@ -198,10 +180,13 @@ async def _probe(facts: Facts, notes: _Notes) -> Facts:
 
     async def trace() -> None:
         try:
-            with unwrapped(OSError, TraceTableError, ControlError):
+            with unwrapped(Exception):
                 await session.run()
-        except (OSError, TraceTableError, ControlError) as error:
-            notes.skipped.append(f"verdicts of the firewall, by a trace ({error})")
+        # Whatever it is: on a broken host the other checks are needed all the more.
+        except Exception as error:
+            expected = isinstance(error, OSError | TraceTableError | ControlError)
+            why = str(error) if expected else f"{type(error).__name__}: {error}"
+            notes.skipped.append(f"verdicts of the firewall, by a trace ({why})")
             ready.set()
 
     async with trio.open_nursery() as nursery:
@@ -212,7 +197,8 @@ async def _probe(facts: Facts, notes: _Notes) -> Facts:
             with unwrapped(OSError):
                 async with Pinger.opened(facts.name) as pinger:
                     probes = await _ping(facts, pinger)
-                    facts = replace(facts, probes=probes, refusals=dict(pinger.refusals))
+                    refusals = dict(pinger.refusals)
+                facts = replace(facts, probes=probes, refusals=refusals, probe_id=pinger.identifier)
         except OSError as error:
             notes.skipped.append(f"probes through the tunnel ({error.strerror or error})")
         session.stop()

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tunnel.config import PublicKey
 from tunnel.doctor.facts import Facts
 from tunnel.doctor.findings import Finding
 
 
 def _silent_key(facts: Facts) -> str | None:
     """The peer that a counter must be about: the only one that cannot be reached."""
-    keys = [peer.public_key for peer in facts.peers if not facts.is_alive(peer)]
+    keys = [peer.public_key for peer in facts.silent]
     return keys[0] if len(keys) == 1 else None
 
 
 def _seen(facts: Facts, reason: str) -> str:
-    return f"{facts.dropped(reason)} handshake messages dropped as {reason}"
+    grown = facts.grown(reason)
+    return f"{grown} handshake messages dropped as {reason} while the doctor looked"
 
 
 def check_own_key(facts: Facts) -> Iterator[Finding]:
@@ -34,41 +36,59 @@ def check_own_key(facts: Facts) -> Iterator[Finding]:
 
 
 def check_wrong_key_of_us(facts: Facts) -> Iterator[Finding]:
-    """Initiations made for another key than ours. One that is no peer of ours is just noise."""
-    if facts.dropped("bad_mac1") and any(not facts.is_alive(peer) for peer in facts.peers):
-        ours = facts.after.public_key if facts.after is not None else None
-        yield Finding(
-            "peer_has_wrong_key",
-            "somebody sends handshakes that are made for another key than ours: a peer has the "
-            "wrong PublicKey for this host",
-            _seen(facts, "bad_mac1"),
-            f"on the peer: wg set {facts.name} peer {ours} …, and the same PublicKey in its conf",
-            _silent_key(facts),
-        )
+    """Initiations made for another key than ours, while a peer that should be there is not.
+
+    Otherwise they are noise, as scanners make it.
+    """
+    if facts.silent and facts.grown("bad_mac1"):
+        yield _wrong_key_of_us(facts)
 
 
 def check_unknown_peer(facts: Facts) -> Iterator[Finding]:
-    """Well-formed initiations by a key that we do not know."""
-    if facts.dropped("unknown_peer") and any(not facts.is_alive(peer) for peer in facts.peers):
-        yield Finding(
-            "unknown_peer",
-            "a host that knows our public key is no peer here: our PublicKey for it is wrong, or "
-            "its private key is another by now",
-            _seen(facts, "unknown_peer"),
-            "on the peer: wg show NAME public-key; write that key into the conf here, then "
-            f"tunnel reload {facts.name}",
-            _silent_key(facts),
-        )
+    """Well-formed initiations by a key that we do not know; noise as above."""
+    if facts.silent and facts.grown("unknown_peer"):
+        yield _unknown_peer(facts)
+
+
+def check_strangers(facts: Facts) -> Iterator[Finding]:
+    """Notes: the same, where a peer that has to come forward has not. It may be the sender."""
+    if facts.silent or not facts.absent:
+        return
+    if facts.grown("bad_mac1"):
+        yield _wrong_key_of_us(facts)
+    if facts.grown("unknown_peer"):
+        yield _unknown_peer(facts)
+
+
+def _wrong_key_of_us(facts: Facts) -> Finding:
+    ours = facts.after.public_key if facts.after is not None else None
+    return Finding(
+        "peer_has_wrong_key",
+        "somebody sends handshakes that are made for another key than ours: a peer has the "
+        "wrong PublicKey for this host",
+        _seen(facts, "bad_mac1"),
+        f"on the peer: wg set {facts.name} peer {ours} …, and the same PublicKey in its conf",
+        _silent_key(facts),
+    )
+
+
+def _unknown_peer(facts: Facts) -> Finding:
+    return Finding(
+        "unknown_peer",
+        "a host that knows our public key is no peer here: our PublicKey for it is wrong, or "
+        "its private key is another by now",
+        _seen(facts, "unknown_peer"),
+        "on the peer: wg show NAME public-key; write that key into the conf here, then "
+        f"tunnel reload {facts.name}",
+        _silent_key(facts),
+    )
 
 
 def check_preshared_key(facts: Facts) -> Iterator[Finding]:
     """Answers that do not decrypt: only the preshared key is mixed in as late as there."""
-    if not facts.dropped("handshake_invalid"):
+    if not facts.silent or not facts.grown("handshake_invalid"):
         return
-    silent = [peer for peer in facts.peers if not facts.is_alive(peer)]
-    if not silent:
-        return
-    has = {peer.has_preshared_key for peer in silent}
+    has = {peer.has_preshared_key for peer in facts.silent}
     ours = {frozenset({True}): "one", frozenset({False}): "none"}.get(frozenset(has), "some")
     yield Finding(
         "preshared_key_differs",
@@ -82,28 +102,31 @@ def check_preshared_key(facts: Facts) -> Iterator[Finding]:
 
 
 def check_peer_clock(facts: Facts) -> Iterator[Finding]:
-    """Initiations older than one that was accepted."""
-    silent = any(not facts.is_alive(peer) for peer in facts.peers)
-    if silent and facts.dropped("old_timestamp"):
+    """Initiations older than one that was accepted: by a peer that is known, so never noise."""
+    gone = [*facts.silent, *(peer for peer in facts.absent if peer.latest_handshake)]
+    if gone and facts.grown("old_timestamp"):
         yield Finding(
             "peer_clock_back",
             "a peer's clock was set back: its handshakes look older than one seen before",
             _seen(facts, "old_timestamp"),
             "set the clock on the peer; or forget the last handshake here: "
             f"tunnel down {facts.name}; tunnel up {facts.name}",
-            _silent_key(facts),
+            gone[0].public_key if len(gone) == 1 else None,
         )
 
 
 def check_low_order(facts: Facts) -> Iterator[Finding]:
-    """A peer key with which nothing can be secret."""
-    if facts.grown("low_order_peer"):
-        yield Finding(
-            "low_order_key",
-            "a peer's PublicKey is no usable key",
-            f"{facts.grown('low_order_peer')} packets dropped as low_order_peer",
-            "on the peer: tunnel genkey, tunnel pubkey; write the new key here",
-        )
+    """A peer key with which nothing can be secret: nothing is ever sent to it."""
+    for peer in facts.peers:
+        if PublicKey.from_base64(peer.public_key).is_low_order:
+            yield Finding(
+                "low_order_key",
+                "a peer's PublicKey is no usable key",
+                f"it is of low order: the secret shared with it is known to all; "
+                f"{facts.grown('low_order_peer')} packets dropped as low_order_peer just now",
+                "on the peer: tunnel genkey, tunnel pubkey; write the new key here",
+                peer.public_key,
+            )
 
 
 def check_under_load(facts: Facts) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_interface
 
 from tunnel.doctor.facts import Facts, endpoint_address
 from tunnel.doctor.findings import Finding
@@ -12,6 +12,11 @@ SEALED = 32
 """Bytes that WireGuard adds around a packet: header 16, tag 16."""
 UDP = 8
 HEADER = {4: 20, 6: 40}
+
+MANY = 5
+"""Absent peers from which on they share one note."""
+LEAST_IPV6 = 1280
+"""The MTU below which the kernel takes IPv6 off an interface (RFC 8200, section 5)."""
 
 
 def check_silent_peers(facts: Facts) -> Iterator[Finding]:
@@ -42,17 +47,32 @@ def check_silent_peers(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def check_no_endpoint(facts: Facts) -> Iterator[Finding]:
-    """A note: peers that must speak first, and have not."""
-    for peer in facts.peers:
-        if not peer.endpoint and not peer.latest_handshake:
-            yield Finding(
-                "peer_not_heard",
-                "the peer has no Endpoint here and has not come forward yet",
-                "it has no handshake",
-                "on the peer: tunnel doctor; or give it an Endpoint here",
-                peer.public_key,
-            )
+def check_absent(facts: Facts) -> Iterator[Finding]:
+    """A note: peers that must speak first, and have not, or not lately."""
+    absent = facts.absent
+    remedy = "on the peer: tunnel doctor; or give it an Endpoint here"
+    if len(absent) > MANY:
+        yield Finding(
+            "peer_not_heard",
+            f"{len(absent)} peers without Endpoint in the conf are not there: they may sleep, or "
+            "be away",
+            "no recent handshake with " + ", ".join(peer.public_key for peer in absent),
+            remedy,
+        )
+        return
+    for peer in absent:
+        ago = facts.now - peer.latest_handshake
+        yield Finding(
+            "peer_not_heard",
+            "the peer has no Endpoint in the conf, and is not there: it may sleep, or be away"
+            if peer.latest_handshake
+            else "the peer has no Endpoint here and has not come forward yet",
+            f"its latest handshake was {ago:.0f} s ago"
+            if peer.latest_handshake
+            else "it has no handshake",
+            remedy,
+            peer.public_key,
+        )
 
 
 def check_silent_address(facts: Facts) -> Iterator[Finding]:
@@ -81,9 +101,16 @@ def check_black_hole(facts: Facts) -> Iterator[Finding]:
             f"packets larger than {size} bytes vanish on the way to {probe.address}, and nobody "
             "says so",
             f"echo requests of {size} bytes are answered, of {probe.tried} bytes are not",
-            f"ip link set {facts.name} mtu {size}; MTU = {size} in the conf",
+            _set_mtu(facts, size),
             probe.peer,
         )
+
+
+def _set_mtu(facts: Facts, size: int) -> str:
+    addresses = facts.after.addresses if facts.after is not None else ()
+    loses = size < LEAST_IPV6 and any(ip_interface(text).version == 6 for text in addresses)
+    warning = f"; IPv6, which needs {LEAST_IPV6}, goes from {facts.name} with it" if loses else ""
+    return f"ip link set {facts.name} mtu {size}   # and MTU = {size} in the conf{warning}"
 
 
 def check_mtu(facts: Facts) -> Iterator[Finding]:
@@ -104,7 +131,7 @@ def check_mtu(facts: Facts) -> Iterator[Finding]:
                 f"full packets of {facts.name} do not fit through {outer.name}: each becomes two "
                 "fragments, which many firewalls drop",
                 f"mtu of {facts.name} is {link.mtu}, {outer.name} has room for {room}",
-                f"ip link set {facts.name} mtu {room}; MTU = {room} in the conf, or no MTU",
+                _set_mtu(facts, room),
                 peer.public_key,
             )
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,7 +26,12 @@ def run(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run a program of the machine to its end. Raises LookError if that cannot be done."""
     try:
         return subprocess.run(
-            arguments, capture_output=True, text=True, timeout=TIMEOUT, check=False
+            arguments,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         reason = error.strerror if isinstance(error, OSError) else "no answer"
@@ -36,32 +42,48 @@ def _json(arguments: Sequence[str]) -> list[dict[str, Any]]:
     done = run(arguments)
     if done.returncode != 0:
         raise LookError(f"{' '.join(arguments)}: {done.stderr.strip()}")
-    found: list[dict[str, Any]] = json.loads(done.stdout or "[]")
+    return _decoded(arguments, done.stdout)
+
+
+def _decoded(arguments: Sequence[str], text: str) -> list[dict[str, Any]]:
+    try:
+        found: list[dict[str, Any]] = json.loads(text or "[]")
+    except ValueError:
+        raise LookError(f"{' '.join(arguments)}: its answer is no JSON") from None
     return [entry for entry in found if entry]
 
 
 def read_links() -> dict[str, Link]:
-    """All interfaces by name, with their global addresses. Raises LookError."""
+    """All interfaces by name, with all their addresses. Raises LookError."""
     links = {}
     for entry in _json(["ip", "-json", "address", "show"]):
         networks = tuple(
             f"{info['local']}/{info['prefixlen']}"
             for info in entry.get("addr_info", ())
-            if info.get("scope") == "global" and "local" in info
+            if "local" in info
         )
         name = entry["ifname"]
-        links[name] = Link(name, "UP" in entry["flags"], entry["mtu"], networks)
+        up = "UP" in entry["flags"]
+        links[name] = Link(name, up, entry["mtu"], networks, entry.get("master", ""))
     return links
 
 
-def read_route(address: str, mark: int = 0) -> Route:
-    """The kernel's choice for packets to `address` with this fwmark. Raises LookError."""
-    marked = ["mark", str(mark)] if mark else []
-    done = run(["ip", "-json", "route", "get", address, *marked])
+def read_route(address: str, mark: int = 0, source: str | None = None) -> Route:
+    """The kernel's choice for packets to `address` with this fwmark, and from this address of ours.
+
+    Raises LookError.
+    """
+    arguments = ["ip", "-json", "route", "get", address]
+    arguments += ["from", source] if source is not None else []
+    arguments += ["mark", str(mark)] if mark else []
+    done = run(arguments)
     if done.returncode != 0:
         words = done.stderr.strip().rpartition("answers: ")[2]
         return Route(error=words or "no route")
-    entry = json.loads(done.stdout)[0]
+    found = _decoded(arguments, done.stdout)
+    if not found:
+        return Route(error="no route")
+    entry = found[0]
     kind = entry.get("type", "unicast")
     if kind in ("unreachable", "blackhole", "prohibit"):
         return Route(error=f"a route of type {kind}")
@@ -90,14 +112,16 @@ def read_sysctls(interfaces: Iterable[str]) -> dict[str, str]:
 
 def read_firewall() -> Firewall:
     """Netfilter's rules in this namespace. Raises LookError."""
-    done = run(["nft", "-a", "-y", "list", "ruleset"])
+    # Terse: without the elements of sets, which may be hundreds of thousands.
+    done = run(["nft", "-a", "-y", "-t", "list", "ruleset"])
     if done.returncode != 0:
-        raise LookError(f"nft list ruleset: {done.stderr.strip().splitlines()[0]}")
+        said = done.stderr.strip().partition("\n")[0]
+        raise LookError(f"nft list ruleset: {said}")
     return parse_firewall(done.stdout)
 
 
 def parse_firewall(listing: str) -> Firewall:
-    """From the output of `nft -a -y list ruleset`."""
+    """From the output of `nft -a -y -t list ruleset`."""
     found = Ruleset.parse(listing)
     return Firewall(
         tuple(
@@ -106,13 +130,11 @@ def parse_firewall(listing: str) -> Firewall:
             if not table.startswith(TRACE_TABLE)
         ),
         tuple(
-            Rule(family, table, text)
-            for (family, table, _), text in found.rules.items()
+            Rule(family, table, found.homes[family, table, handle], text)
+            for (family, table, handle), text in found.rules.items()
             if not table.startswith(TRACE_TABLE)
         ),
-        frozenset(
-            (family, table) for family, table, name in found.names if name.startswith("DOCKER")
-        ),
+        frozenset(place for place in found.names if place[2].startswith("DOCKER")),
     )
 
 
@@ -141,3 +163,11 @@ def missing_capabilities(pid: int | None = None) -> tuple[str, ...]:
             effective = int(value, 16)
             return tuple(word for bit, word in CAPABILITIES.items() if not effective >> bit & 1)
     return ()
+
+
+def in_our_namespace(pid: int) -> bool:
+    """Whether a process sees the same network as we; True if that cannot be told."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net")
+    except OSError:
+        return True

@@ -49,7 +49,8 @@ class Pinger:
 
     def __init__(self, interface: str) -> None:
         self._interface = interface
-        self._identifier = int.from_bytes(os.urandom(2), "big")
+        self.identifier = int.from_bytes(os.urandom(2), "big")
+        """The ICMP identifier of our requests, and so of their answers."""
         self._sockets: dict[int, trio.socket.SocketType] = {}
         self._ears: dict[int, trio.socket.SocketType] = {}
         self._sent: dict[int, tuple[str, int]] = {}
@@ -94,7 +95,7 @@ class Pinger:
             if len(data) < 8 or data[0] != ECHO[version][1]:
                 continue
             identifier, sequence = struct.unpack_from("!HH", data, 4)
-            if identifier == self._identifier and sequence in self._sent:
+            if identifier == self.identifier and sequence in self._sent:
                 address, size = self._sent[sequence]
                 if ip_address(source.partition("%")[0]) == ip_address(address):
                     self._answered.add((address, size))
@@ -118,7 +119,7 @@ class Pinger:
         self._sequence = (self._sequence + 1) & 0xFFFF
         self._sent[self._sequence] = (address, size)
         # Type, code, checksum (the kernel fills in that of ICMPv6), identifier, sequence number.
-        fields = (ECHO[version][0], 0, 0, self._identifier, self._sequence)
+        fields = (ECHO[version][0], 0, 0, self.identifier, self._sequence)
         packet = bytearray(struct.pack("!BBHHH", *fields))
         packet += bytes(max(0, size - HEADERS[version]))
         if version == 4:

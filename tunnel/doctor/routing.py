@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface
 
-from tunnel.doctor.facts import Facts, covering, endpoint_address, networks_of
+from tunnel.doctor.facts import Facts, Probe, Route, covering, endpoint_address, networks_of
 from tunnel.doctor.findings import Finding
 
 STRICT = "1"
@@ -28,8 +29,8 @@ def check_endpoint_name(facts: Facts) -> Iterator[Finding]:
                 "endpoint_name",
                 f"the endpoint's name {look_up.host} has no address",
                 f"looking it up says: {look_up.error}",
-                f"getent ahosts {look_up.host}; mend the name server in /etc/resolv.conf, or "
-                "write the address as Endpoint",
+                f"getent ahosts {shlex.quote(look_up.host)}   # mend the name server in "
+                "/etc/resolv.conf, or write the address as Endpoint",
             )
 
 
@@ -38,7 +39,7 @@ def check_route_to_endpoint(facts: Facts) -> Iterator[Finding]:
     for peer in facts.peers:
         address = endpoint_address(peer)
         route = facts.routes.get(address or "")
-        if address is None or route is None:
+        if address is None or route is None or peer in facts.absent:
             continue
         if route.device == facts.name:
             yield Finding(
@@ -68,9 +69,11 @@ def check_sending(facts: Facts) -> Iterator[Finding]:
     routed = [facts.routes.get(endpoint_address(peer) or "") for peer in facts.peers]
     if any(route is not None and route.error for route in routed):
         return  # told with the route
+    silent = facts.silent
+    if not silent:
+        return  # what does not get away is for peers that nobody waits for
     for reason, meaning in UNREACHABLE.items():
         if facts.grown(reason):
-            silent = facts.silent
             peer = silent[0].public_key if len(silent) == 1 else None
             address = endpoint_address(silent[0]) if len(silent) == 1 else None
             evidence = f"{facts.grown(reason)} packets dropped as {reason}: {meaning}"
@@ -114,31 +117,62 @@ def check_address(facts: Facts) -> Iterator[Finding]:
 
 def check_routes_of_allowed_ips(facts: Facts) -> Iterator[Finding]:
     """Allowed IPs for which the kernel does not choose the tunnel."""
-    link = facts.links.get(facts.name)
-    if link is None or not link.up:
-        return  # routes go and come with the link
+    table = facts.conf.interface.table if facts.conf is not None else None
+    in_table = f" table {table}" if isinstance(table, int) else ""
     for probe in facts.probes:
-        route = facts.routes.get(probe.address)
-        if probe.peer is None or route is None or route.local or route.device == facts.name:
+        route = _away(facts, probe)
+        if route is None or (probe.guessed and _is_meant(facts, probe)):
             continue
         leaves = f"dev {route.device}" if route.device else route.error
         yield Finding(
             "route_misses_tunnel",
             f"{probe.address} is among AllowedIPs, but its packets do not enter the tunnel",
             f"ip route get {probe.address} says {leaves}",
-            f"ip route replace {probe.address} dev {facts.name}",
+            f"ip route replace {probe.address} dev {facts.name}{in_table}",
             probe.peer,
         )
 
 
+def _is_meant(facts: Facts, probe: Probe) -> bool:
+    """Whether somebody else's routes, for some packets only, may be what is wanted."""
+    if facts.links[facts.name].master:
+        return True
+    if facts.conf is None:
+        return probe.answered
+    return facts.conf.interface.table != "auto"
+
+
+def _away(facts: Facts, probe: Probe) -> Route | None:
+    """Where packets to the address of a probe go instead of into the tunnel; None if they do.
+
+    Those from our own address in it count: by them rules may choose another table.
+    """
+    route, own = facts.routes.get(probe.address), facts.own_routes.get(probe.address)
+    link = facts.links.get(facts.name)
+    if link is None or not link.up:
+        return None  # routes go and come with the link
+    if probe.peer is None or route is None or route.local:
+        return None
+    if ip_address(probe.address).is_link_local:
+        return None  # whoever sends there names the interface
+    if facts.name in (route.device, own.device if own is not None else ""):
+        return None
+    return route
+
+
 def check_swallowed_networks(facts: Facts) -> Iterator[Finding]:
     """Allowed IPs that take this host's own networks away from it."""
+    if facts.conf is not None and facts.conf.interface.table != "auto":
+        return  # no route of ours is among those of the host
+    own = (facts.name, facts.after.device if facts.after is not None else "")
     for peer in facts.peers:
         for network in networks_of(peer):
             for link in facts.links.values():
-                for text in link.networks if link.name != facts.name else ():
+                for text in link.networks if link.name not in own else ():
                     here = ip_interface(text).network
                     if here.version != network.version or here.prefixlen == here.max_prefixlen:
+                        continue
+                    if here.is_link_local or here.is_loopback:
                         continue
                     # A shorter prefix loses against the connected network's own route.
                     if here.prefixlen <= network.prefixlen and here.overlaps(network):
@@ -169,38 +203,58 @@ def check_source_not_allowed(facts: Facts) -> Iterator[Finding]:
 
 def check_rp_filter(facts: Facts) -> Iterator[Finding]:
     """Strict reverse path filtering, where answers come in by another way than packets go out."""
-    suspects = []
-    for probe in facts.probes:
-        route = facts.routes.get(probe.address)
-        if probe.peer and route is not None and route.device not in ("", facts.name):
-            suspects.append((facts.name, probe.address, route.device))
-    for peer in facts.peers:
-        address = endpoint_address(peer) or ""
-        marked, plain = facts.routes.get(address), facts.unmarked.get(address)
-        if marked is None or plain is None or not marked.device or plain.device == marked.device:
-            continue
-        if facts.sysctls.get("net.ipv4.conf.all.src_valid_mark") != "1":
-            suspects.append((marked.device, address, plain.device or "nowhere"))
-    for device, address, away in suspects:
+    for device, address, away in _suspects(facts):
         if ip_address(address).version == 4 and _is_strict(facts, device):
             counted = f"; it dropped {facts.spoofed} packets just now" if facts.spoofed else ""
             yield Finding(
                 "rp_filter",
                 f"strict rp_filter on {device} drops what comes from {address}",
                 f"rp_filter is 1 and ip route get {address} says {away}{counted}",
-                f"sysctl -w net.ipv4.conf.{device}.rp_filter=2",
+                _loosen(device),
             )
             return
     silent = any(probe.sent and not probe.answered for probe in facts.probes)
     strict = [link for link in facts.links if _is_strict(facts, link)]
     if facts.spoofed and silent and strict:
+        seen = _came_in_by(facts) & set(strict) or set(strict)
         yield Finding(
             "rp_filter",
             "strict rp_filter drops packets: they come in by another interface than the one that "
             "leads back to their source",
             f"IPReversePathFilter grew by {facts.spoofed} just now; strict are {', '.join(strict)}",
-            "; ".join(f"sysctl -w net.ipv4.conf.{link}.rp_filter=2" for link in strict),
+            _loosen(seen.pop())
+            if len(seen) == 1
+            else f"tunnel trace {facts.name}   # shows where they come in; loosen that one alone: "
+            + _loosen("INTERFACE"),
         )
+
+
+def _suspects(facts: Facts) -> Iterator[tuple[str, str, str]]:
+    """An interface, an address from which nothing came in there, and where the way back leads."""
+    for probe in facts.probes:
+        # The kernel looks for the way back to the source from the address that it came to.
+        route = _away(facts, probe)
+        if route is not None and route.device and not probe.answered:
+            yield facts.name, probe.address, route.device
+    for peer in facts.peers:
+        address = endpoint_address(peer) or ""
+        marked, plain = facts.routes.get(address), facts.unmarked.get(address)
+        if marked is None or plain is None or not marked.device or plain.device == marked.device:
+            continue
+        valid = facts.sysctls.get("net.ipv4.conf.all.src_valid_mark") == "1"
+        if not valid and not facts.is_alive(peer):
+            yield marked.device, address, plain.device or "nowhere"
+
+
+def _came_in_by(facts: Facts) -> set[str]:
+    """Interfaces where packets of the trace came in and were never seen again."""
+    last = (journey.steps[-1] for journey in facts.journeys if journey.outcome == "lost")
+    return {step.what.rpartition(" ")[2] for step in last if step.place == "PREROUTING"}
+
+
+def _loosen(device: str) -> str:
+    # As sysctl(8) writes them, a dot within a name is a slash.
+    return f"sysctl -w net.ipv4.conf.{device.replace('.', '/')}.rp_filter=2"
 
 
 def _is_strict(facts: Facts, device: str) -> bool:

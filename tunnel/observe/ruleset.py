@@ -36,11 +36,12 @@ class BaseChain:
 class Ruleset:
     """Base chains by (family, table, chain), texts of rules by (family, table, handle).
 
-    `names` are all chains, base chains or not.
+    `homes` are the chains of the rules, by the same. `names` are all chains, base chains or not.
     """
 
     chains: dict[tuple[str, str, str], BaseChain] = field(default_factory=dict)
     rules: dict[tuple[str, str, int], str] = field(default_factory=dict)
+    homes: dict[tuple[str, str, int], str] = field(default_factory=dict)
     names: set[tuple[str, str, str]] = field(default_factory=set)
 
     @classmethod
@@ -80,10 +81,12 @@ class Ruleset:
                 found.chains[chain] = BaseChain(opened[1].upper(), priority, policy)
             elif opened := _RULE.match(line):
                 found.rules[*table, int(opened[2])] = opened[1]
+                found.homes[*table, int(opened[2])] = chain[2]
         return found
 
     def update(self, later: Ruleset) -> None:
         """Add what `later` has; rules deleted since stay known, handles are never used again."""
         self.chains.update(later.chains)
         self.rules.update(later.rules)
+        self.homes.update(later.homes)
         self.names |= later.names

@@ -33,7 +33,8 @@ class PeerStatus:
 class TunnelStatus:
     """One interface at one moment. `private_key` is None unless secrets were asked for.
 
-    `cpu_seconds` is the time that the daemon has computed so far.
+    `cpu_seconds` is the time that the daemon has computed so far. `device` is what the interface is
+    called now, empty if not known, and `here` whether it is in the daemon's network namespace.
     """
 
     name: str
@@ -49,6 +50,8 @@ class TunnelStatus:
     peers: tuple[PeerStatus, ...]
     drops: dict[str, int]
     cpu_seconds: float = 0.0
+    device: str = ""
+    here: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """The snapshot as JSON-ready types."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import struct
 from dataclasses import replace
 from typing import Any
@@ -9,16 +10,18 @@ from typing import Any
 import pytest
 
 from tunnel import config
+from tunnel.config import TunnelConfig
 from tunnel.doctor import Facts, Options, Report, diagnose
 from tunnel.doctor.facts import BaseChain, Firewall, Link, Probe, Route, Rule, covering
 from tunnel.doctor.machine import parse_firewall
 from tunnel.doctor.probing import parse_refusal_untrusted
 from tunnel.observe.crossings import Decision
-from tunnel.observe.path import Journey, Step
+from tunnel.observe.path import Journey, Layer, Step
 from tunnel.observe.status import PeerStatus, TunnelStatus
 
 NOW = 1_800_000_000.0
-OURS, THEIRS = "b3Vycw==", "dGhlaXJz"
+OURS = "sE9TBlCJhbXQvUnvfGAQa1PqHQVnFuOCtMaBFOGFsXI="
+THEIRS = "ip8X3Gpn4Z9hg2lnMfr1GU1yXvLkzrbPHvJ5vWFPXzo="
 PEER = PeerStatus(
     public_key=THEIRS,
     has_preshared_key=False,
@@ -45,9 +48,27 @@ STATUS = TunnelStatus(
     drops={},
 )
 PROBE = Probe("10.77.0.2", THEIRS, True, sent=True, answered=True, tried=1420, passed=1420)
+CONF = """[Interface]
+PrivateKey = qBd0UoN0zNBbzYgo4AuOlITJ0LEMe8Mw6fU5rFQXnE4=
+{interface}
+[Peer]
+PublicKey = {key}
+AllowedIPs = 10.77.0.2/32, fd77::2/128
+{endpoint}
+"""
+
+
+def conf(*interface: str, key: str = THEIRS, endpoint: str = "192.0.2.2:51820") -> TunnelConfig:
+    """The conf of the healthy tunnel, with more lines in [Interface]; empty: without Endpoint."""
+    place = f"Endpoint = {endpoint}" if endpoint else ""
+    text = CONF.format(interface="\n".join(interface), key=key, endpoint=place)
+    return config.parse(text, name="wg0")
+
+
 HEALTHY = Facts(
     "wg0",
     NOW,
+    conf=conf(),
     before=STATUS,
     after=replace(STATUS, peers=(replace(PEER, rx_bytes=1200, tx_bytes=1200),)),
     links={
@@ -101,11 +122,11 @@ def asked(address: str) -> Facts:
 
 GUARDED = Firewall(
     (BaseChain("inet", "f", "input", "input", "drop"),),
-    (Rule("inet", "f", "ct state established,related accept"),),
+    (Rule("inet", "f", "input", "ct state established,related accept"),),
 )
 CLOSED = Firewall((BaseChain("ip", "filter", "FORWARD", "forward", "drop"),))
-WORKING_RULE = Rule("ip", "filter", 'iifname "wg0" accept')
-MASQUERADED = Rule("ip", "nat", 'iifname "wg0" oifname "eth0" masquerade')
+WORKING_RULE = Rule("ip", "filter", "FORWARD", 'iifname "wg0" accept')
+MASQUERADED = Rule("ip", "nat", "POSTROUTING", 'iifname "wg0" oifname "eth0" masquerade')
 
 
 def test_a_healthy_tunnel_has_nothing() -> None:
@@ -138,7 +159,7 @@ def test_a_healthy_tunnel_has_nothing() -> None:
         (silent({"old_timestamp": 3}), "peer_clock_back"),
         (silent({"send_network_unreachable": 3}), "endpoint_unreachable"),
         (silent({"send_firewall": 3}), "firewall_drop"),
-        (dropping("low_order_peer"), "low_order_key"),
+        (with_peer(public_key=base64.b64encode(bytes(32)).decode()), "low_order_key"),
         (
             replace(HEALTHY, routes={"192.0.2.2": Route("lo", local=True)}),
             "endpoint_is_self",
@@ -196,60 +217,105 @@ def test_an_address_asked_for_that_is_silent_while_its_peer_is_there() -> None:
     assert codes(facts) == ["address_silent"]
 
 
+def away(facts: Facts, **changes: Any) -> Facts:
+    """The same, but packets to the peer's address go out by eth0."""
+    routes = {**facts.routes, "10.77.0.2": Route("eth0")}
+    return replace(facts, **{"routes": routes, **changes})
+
+
 def test_rp_filter_is_found_by_routes_and_by_what_it_dropped() -> None:
     strict = {**HEALTHY.sysctls, "net.ipv4.conf.wg0.rp_filter": "1"}
-    away = replace(HEALTHY, routes={**HEALTHY.routes, "10.77.0.2": Route("eth0")}, sysctls=strict)
-    assert codes(away) == ["route_misses_tunnel", "rp_filter"]
+    assert codes(away(silent(sysctls=strict))) == ["route_misses_tunnel", "rp_filter"]
+    assert codes(away(HEALTHY, sysctls=strict)) == ["route_misses_tunnel"]
     loose = {**strict, "net.ipv4.conf.all.rp_filter": "2"}
-    assert codes(replace(away, sysctls=loose)) == ["route_misses_tunnel"]
+    assert codes(away(silent(sysctls=loose))) == ["route_misses_tunnel"]
     outside = {**HEALTHY.sysctls, "net.ipv4.conf.eth0.rp_filter": "1"}
     assert codes(silent(sysctls=outside, spoofed=4)) == ["rp_filter"]
     assert codes(replace(HEALTHY, sysctls=outside, spoofed=4)) == []
 
 
+def test_only_the_interface_that_drops_is_to_be_loosened() -> None:
+    link = Link("eth0.5", True, 1500)
+    both = {f"net.ipv4.conf.{name}.rp_filter": "1" for name in ("eth0", "eth0.5")}
+    facts = silent(sysctls=both, spoofed=4, links={**HEALTHY.links, "eth0.5": link})
+    (finding,) = diagnose(facts).findings
+    assert finding.remedy.startswith("tunnel trace wg0")
+    step = Step("outer", "PREROUTING", "came in by eth0.5", 1.0)
+    lost = Journey("in", "WireGuard datagram", OUTER, "lost", "routing", (step,), counts=False)
+    (finding,) = diagnose(replace(facts, journeys=(lost,))).findings
+    assert finding.remedy == "sysctl -w net.ipv4.conf.eth0/5.rp_filter=2"
+
+
 def test_a_full_tunnel_needs_valid_marks_only_where_rp_filter_is_strict() -> None:
-    marked = replace(HEALTHY, unmarked={"192.0.2.2": Route("wg0")})
-    assert codes(marked) == []
     strict = {**HEALTHY.sysctls, "net.ipv4.conf.eth0.rp_filter": "1"}
-    assert codes(replace(marked, sysctls=strict)) == ["rp_filter"]
+    marked = {"192.0.2.2": Route("wg0")}
+    assert codes(silent(unmarked=marked)) == ["nothing_comes"]
+    assert codes(silent(unmarked=marked, sysctls=strict)) == ["rp_filter"]
+    assert codes(replace(HEALTHY, unmarked=marked, sysctls=strict)) == []
     valid = {**strict, "net.ipv4.conf.all.src_valid_mark": "1"}
-    assert codes(replace(marked, sysctls=valid)) == []
+    assert codes(silent(unmarked=marked, sysctls=valid)) == ["nothing_comes"]
 
 
 def test_docker_is_told_from_other_firewalls_and_a_rule_for_the_tunnel_is_enough() -> None:
     on = {"net.ipv4.ip_forward": "1"}
     facts = replace(HEALTHY, options=Options(forward=True), sysctls=on, firewall=CLOSED)
     assert codes(facts) == ["forward_closed"]
-    docker = replace(CLOSED, tables_with_docker=frozenset({("ip", "filter")}))
+    docker = replace(CLOSED, docker=frozenset({("ip", "filter", "DOCKER-USER")}))
     assert codes(replace(facts, firewall=docker)) == ["docker_forward"]
     assert codes(replace(facts, firewall=replace(docker, rules=(WORKING_RULE,)))) == []
     assert codes(replace(facts, options=Options())) == []
 
 
+def died(
+    packet: str, flow: str, step: tuple[Layer, str], handle: int | None = 7, counts: bool = True
+) -> Journey:
+    drop = Decision("inet user", "guard", handle, "" if handle is None else "udp drop", "drop")
+    steps = (Step(*step, "DROPPED", 1.0, dropped=True, decisions=(drop,)),)
+    return Journey("out", packet, flow, "dropped", str(drop), steps, counts=counts)
+
+
+INITIATION = "WireGuard handshake initiation"
+OUTER = "192.0.2.1:51820 → 192.0.2.2:51820"
+ANSWER, INNER = "ICMP echo reply, id 7, sequence 1", "10.77.0.2 → 10.77.0.1"
+
+
+@pytest.mark.parametrize("handle", [7, None])
 @pytest.mark.parametrize(
-    ("handle", "remedy"),
+    ("journey", "match"),
     [
-        (7, "nft delete rule inet user guard handle 7"),
-        (None, "nft add chain inet user guard '{ policy accept; }'"),
+        ((INITIATION, OUTER, ("outer", "OUTPUT")), "'udp sport 51820 accept'"),
+        ((INITIATION, OUTER, ("outer", "INPUT")), "'udp dport 51820 accept'"),
+        (
+            (ANSWER, INNER, ("inner", "INPUT")),
+            """'iifname "wg0" ct state established,related accept'""",
+        ),
+        ((ANSWER, INNER, ("inner", "PREROUTING")), """'iifname "wg0" accept'"""),
+        ((ANSWER, INNER, ("inner", "OUTPUT")), """'oifname "wg0" accept'"""),
     ],
 )
-def test_a_verdict_seen_in_the_trace_names_its_own_undoing(handle: int | None, remedy: str) -> None:
-    drop = Decision("inet user", "guard", handle, "udp dport 51820 drop", "drop")
-    step = Step("outer", "OUTPUT", "dropped", 1.0, dropped=True, decisions=(drop,))
-    flow = "192.0.2.1:51820 → 192.0.2.2:51820"
-    journey = Journey("out", "ICMP echo request", flow, "dropped", str(drop), (step,))
-    (finding,) = diagnose(silent(journeys=(journey, journey))).findings
+def test_a_verdict_seen_in_the_trace_is_undone_for_that_flow_alone(
+    journey: tuple[str, str, tuple[Layer, str]], match: str, handle: int | None
+) -> None:
+    seen = died(*journey, handle=handle, counts=journey[0] != INITIATION)
+    (finding,) = diagnose(silent(journeys=(seen, seen), probe_id=7)).findings
     assert finding.code == "firewall_drop"
-    assert finding.remedy.startswith(remedy)
-    strangers = replace(journey, flow="10.1.1.1 → 10.1.1.2")
-    assert codes(replace(HEALTHY, journeys=(strangers,))) == []
+    assert finding.remedy.startswith(f"nft insert rule inet user guard {match}")
+
+
+def test_what_is_not_the_doctors_own_may_be_dropped_on_purpose() -> None:
+    pinged_by_the_peer = died("ICMP echo request, id 8, sequence 1", INNER, ("inner", "INPUT"))
+    assert codes(replace(HEALTHY, journeys=(pinged_by_the_peer,), probe_id=7)) == []
+    unanswered = silent(journeys=(pinged_by_the_peer,), probe_id=7)
+    assert codes(unanswered) == ["nothing_comes"]
+    # One of many was dropped, by a limit perhaps: all sizes were answered after all.
+    assert codes(replace(HEALTHY, journeys=(died(ANSWER, INNER, ("inner", "INPUT")),))) == []
+    strangers = died(INITIATION, "10.1.1.1:5 → 10.1.1.2:51820", ("outer", "INPUT"), counts=False)
+    assert codes(silent(journeys=(strangers,))) == ["nothing_comes"]
 
 
 def test_keys_that_are_mixed_up_in_the_conf() -> None:
-    key = "qBd0UoN0zNBbzYgo4AuOlITJ0LEMe8Mw6fU5rFQXnE4="
-    text = f"[Interface]\nPrivateKey = {key}\n\n[Peer]\nPublicKey = {key}\n"
-    parsed = config.parse(text, name="wg0")
-    facts = replace(HEALTHY, conf=parsed)
+    private = "qBd0UoN0zNBbzYgo4AuOlITJ0LEMe8Mw6fU5rFQXnE4="
+    facts = replace(HEALTHY, conf=conf(key=private))
     assert codes(facts) == ["private_key_as_peer"]
     assert [note.code for note in diagnose(facts).notes] == ["conf_not_applied"]
 
@@ -279,8 +345,8 @@ table inet tunnel-trace-wg0-1 { # handle 2
 """
     assert parse_firewall(listing) == Firewall(
         (BaseChain("ip", "filter", "FORWARD", "forward", "drop"),),
-        (Rule("ip", "filter", "jump DOCKER-USER"),),
-        frozenset({("ip", "filter")}),
+        (Rule("ip", "filter", "FORWARD", "jump DOCKER-USER"),),
+        frozenset({("ip", "filter", "DOCKER-USER")}),
     )
 
 

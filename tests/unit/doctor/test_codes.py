@@ -1,0 +1,44 @@
+"""Every code that the doctor can say is one that a test in the lab makes happen."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeGuard
+
+ROOT = Path(__file__).parents[3]
+
+
+def nodes_of(folder: str) -> Iterator[ast.AST]:
+    files = sorted((ROOT / folder).glob("*.py"))
+    assert files
+    for file in files:
+        yield from ast.walk(ast.parse(file.read_text()))
+
+
+def codes_said() -> set[str]:
+    """The first argument of every Finding."""
+    said: set[str] = set()
+    for node in nodes_of("tunnel/doctor"):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Finding":
+            first = node.args[0]
+            assert isinstance(first, ast.Constant), ast.unparse(node)
+            said.add(str(first.value))
+    return said
+
+
+def strings_expected() -> set[str]:
+    """All strings of the lab tests, the codes that they expect among them."""
+    constants = (node for node in nodes_of("tests/integration/doctor") if is_string(node))
+    return {ast.literal_eval(node) for node in constants}
+
+
+def is_string(node: ast.AST) -> TypeGuard[ast.Constant]:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def test_every_code_is_made_in_the_lab() -> None:
+    said = codes_said()
+    assert len(said) > 30
+    assert said - strings_expected() == set()

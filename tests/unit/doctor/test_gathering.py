@@ -1,0 +1,115 @@
+"""Gathering where something fails: it is noted, and the rest goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import trio
+
+from tests.unit.doctor.test_checks import HEALTHY, PEER, STATUS, conf
+from tunnel.control.json_socket import ControlError, NotRunningError
+from tunnel.doctor import Options, choosing, diagnose, gathering, machine
+from tunnel.doctor.facts import Facts, Probe
+from tunnel.doctor.machine import LookError
+from tunnel.tracesession import TraceSession
+
+
+class SilentPinger:
+    """Nobody answers."""
+
+    identifier = 7
+    refusals: dict[str, str] = {}  # noqa: RUF012  # as the real one's
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def opened(cls, interface: str) -> AsyncIterator[SilentPinger]:
+        yield cls()
+
+
+async def no_pings(facts: Facts, pinger: SilentPinger) -> tuple[Probe, ...]:
+    return facts.probes
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("POSTROUTING"),
+        OSError(1, "Operation not permitted"),
+        subprocess.TimeoutExpired("nft", 20),
+        ExceptionGroup("nursery", [ExceptionGroup("inner", [ValueError("what")])]),
+    ],
+)
+def test_a_trace_that_fails_is_noted(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    async def fail(session: TraceSession) -> None:
+        await trio.lowlevel.checkpoint()
+        raise error
+
+    monkeypatch.setattr(TraceSession, "run", fail)
+    monkeypatch.setattr(gathering, "Pinger", SilentPinger)
+    monkeypatch.setattr(gathering, "_ping", no_pings)
+    notes = gathering._Notes()
+    facts = trio.run(gathering._probe, HEALTHY, notes)
+    assert facts.probe_id == 7
+    (skipped,) = notes.skipped
+    assert skipped.startswith("verdicts of the firewall, by a trace (")
+    assert any(
+        word in skipped for word in ("POSTROUTING", "not permitted", "timed out", "ValueError")
+    )
+
+
+def test_a_tunnel_that_goes_down_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(error: ControlError) -> None:
+        def connect(name: str) -> None:
+            raise error
+
+        monkeypatch.setattr(gathering, "TunnelClient", connect)
+
+    monkeypatch.setattr(machine, "read_links", lambda: HEALTHY.links)
+    refuse(ControlError("busy", "later"))
+    assert gathering._look_again(HEALTHY).after is HEALTHY.after
+    refuse(NotRunningError("wg0"))
+    (finding,) = diagnose(gathering._look_again(HEALTHY)).findings
+    assert finding.code == "not_running"
+    assert finding.evidence == "it went down while the doctor looked"
+
+
+def chosen(facts: Facts, **changes: Any) -> list[str]:
+    status = replace(STATUS, peers=(replace(PEER, **changes),))
+    return [probe.address for probe in choosing.choose(facts, status)]
+
+
+def test_who_is_spoken_to() -> None:
+    roams = replace(HEALTHY, conf=conf(endpoint=""))
+    assert chosen(HEALTHY, latest_handshake=1.0) == ["10.77.0.2"]
+    assert chosen(roams) == ["10.77.0.2"]  # its session is fresh
+    assert chosen(roams, latest_handshake=1.0) == []
+    asked = replace(roams, options=Options(address="10.77.0.2"))
+    assert chosen(asked, latest_handshake=1.0) == ["10.77.0.2"]
+    link_local_first = ("fe80::2/128", "10.77.0.2/32")
+    own = replace(STATUS, addresses=("fe80::1/64", "10.77.0.1/24"))
+    peer = replace(PEER, allowed_ips=link_local_first)
+    status = replace(own, peers=(peer,))
+    assert [probe.address for probe in choosing.choose(HEALTHY, status)] == ["10.77.0.2"]
+    assert choosing.own_address(status, "10.77.0.9") == "10.77.0.1"
+    assert choosing.own_address(status, "fe80::9") == "fe80::1"
+    assert choosing.own_address(replace(own, addresses=()), "fe80::9") is None
+
+
+def test_programs_that_answer_otherwise_than_they_should(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(text: str) -> None:
+        done = subprocess.CompletedProcess([], 0, text, "")
+        monkeypatch.setattr(machine, "run", lambda arguments: done)
+
+    answer("nonsense")
+    with pytest.raises(LookError, match="no JSON"):
+        machine.read_links()
+    with pytest.raises(LookError, match="no JSON"):
+        machine.read_route("192.0.2.1")
+    answer("[]")
+    assert machine.read_route("192.0.2.1").error == "no route"
+    assert machine.read_links() == {}

@@ -1,0 +1,124 @@
+"""Checks of forwarding: who wants it, whether it is on, whether a firewall has closed FORWARD."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_interface
+
+from tunnel.doctor import hooks, rules
+from tunnel.doctor.facts import BaseChain, Facts, Network, Rule, networks_of
+from tunnel.doctor.findings import Finding
+from tunnel.doctor.firewall import CLOSED, STAYS
+
+SYSCTLS = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
+"""What turns forwarding on, by IP version."""
+DOCKER_USER = "DOCKER-USER"
+"""The chain that docker leaves to the user, and asks first."""
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """Why this host shall forward, and what; of several versions one may be enough."""
+
+    why: str
+    versions: frozenset[int]
+    one_is_enough: bool = False
+
+
+def _wishes(facts: Facts) -> Iterator[_Wish]:
+    if facts.after is None:
+        return
+    own: frozenset[int] = frozenset(ip_interface(text).version for text in facts.after.addresses)
+    if facts.options.forward:
+        asked = facts.options.address
+        versions = own if asked is None else own & {ip_address(asked).version}
+        yield _Wish("--forward asks for it", versions)
+    if facts.conf is not None:
+        for hook in (*facts.conf.interface.pre_up, *facts.conf.interface.post_up):
+            for versions in hooks.forwards(hook):
+                yield _Wish("the conf's hooks prepare it", versions & own, len(versions) > 1)
+    for rule in facts.firewall.rules:
+        if _is_made_for(rule, facts.name):
+            versions = hooks.versions_of(rule.family, rule.text)
+            why = f"a rule of table {rule.family} {rule.table} is made for it"
+            yield _Wish(why, versions & own, len(versions) > 1)
+
+
+def _is_made_for(rule: Rule, name: str) -> bool:
+    """Whether a rule lets packets pass between the tunnel and another interface."""
+    between = "iifname" in rule.text and "oifname" in rule.text
+    if not between or not rules.names_interface(rule.text, name):
+        return False
+    return rules.accepts_new(rule.text) or hooks.translates(rule.text.split())
+
+
+def check_forwarding(facts: Facts) -> Iterator[Finding]:
+    """Forwarding that is wanted and off."""
+    told: set[int] = set()
+    for wish in _wishes(facts):
+        off = {version for version in wish.versions if facts.sysctls.get(SYSCTLS[version]) == "0"}
+        if wish.one_is_enough and off != wish.versions:
+            continue
+        for version in sorted(off - told):
+            told.add(version)
+            yield Finding(
+                "forwarding_off",
+                f"this host shall forward packets of the tunnel ({wish.why}), and IPv{version} "
+                "forwarding is off",
+                f"sysctl {SYSCTLS[version]} is 0",
+                f"sysctl -w {SYSCTLS[version]}=1   # to stay: a line in /etc/sysctl.d",
+            )
+
+
+def check_forward_policy(facts: Facts) -> Iterator[Finding]:
+    """A closed FORWARD chain without a rule for the tunnel: docker makes one."""
+    wanted: dict[int, str] = {}
+    for wish in _wishes(facts):
+        for version in wish.versions:
+            # Of several versions of which one is enough, those that are on are meant.
+            if not wish.one_is_enough or facts.sysctls.get(SYSCTLS[version]) != "0":
+                wanted.setdefault(version, wish.why)
+    networks = _networks(facts)
+    for chain in facts.firewall.chains:
+        if chain.hook != "forward" or chain.policy != CLOSED:
+            continue
+        versions = wanted.keys() & hooks.versions_of(chain.family, "")
+        texts = list(rules.reachable(facts.firewall, chain))
+        if not versions or any(rules.may_forward(text, facts.name, networks) for text in texts):
+            continue
+        yield _closed(facts, chain, texts, wanted[min(versions)])
+
+
+def _networks(facts: Facts) -> list[Network]:
+    """What is behind the tunnel, and the tunnel itself; of everything there is nothing to tell."""
+    own = facts.after.addresses if facts.after is not None else ()
+    found: list[Network] = [ip_interface(text).network for text in own]
+    found += [network for peer in facts.peers for network in networks_of(peer)]
+    return [network for network in found if network.prefixlen]
+
+
+def _closed(facts: Facts, chain: BaseChain, texts: list[str], why: str) -> Finding:
+    table = f"{chain.family} {chain.table}"
+    evidence = f"table {table}, chain {chain.name}, policy drop, no rule for {facts.name}"
+    docker = any(" ".join(place) == table for (*place, _) in facts.firewall.docker)
+    # Docker writes its other chains anew whenever it starts.
+    has_users = any(f"jump {DOCKER_USER}" in text for text in texts)
+    where = DOCKER_USER if has_users else chain.name
+    sides = (f'{side} "{facts.name}"' for side in ("iifname", "oifname"))
+    remedy = "; ".join(rules.insert(table, where, side) for side in sides) + STAYS
+    if docker:
+        return Finding(
+            "docker_forward",
+            "docker has closed FORWARD on this host: what shall pass between the tunnel and "
+            f"other networks is dropped ({why})",
+            f"{evidence}, and docker's chains beside it",
+            remedy,
+        )
+    return Finding(
+        "forward_closed",
+        "a firewall of this host forwards nothing that it has no rule for, and it has none for "
+        f"the tunnel ({why})",
+        evidence,
+        remedy,
+    )
