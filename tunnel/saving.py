@@ -6,17 +6,29 @@ what the machine chose by itself (a mark, an MTU) is not. A name stays a name.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from ipaddress import IPv4Interface, IPv6Interface, ip_address
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_address
 
 import trio
 
 from tunnel import config as confs
 from tunnel import host
-from tunnel.config import AllowedIP, EndpointConfig, LineChange, PeerConfig, TunnelConfig
-from tunnel.engine import Engine, Peer
+from tunnel.config import (
+    AllowedIP,
+    EndpointConfig,
+    LineChange,
+    PeerConfig,
+    PresharedKey,
+    PrivateKey,
+    PublicKey,
+    TunnelConfig,
+)
+from tunnel.control.pace import Pace
+from tunnel.engine import Engine
 from tunnel.errors import DaemonError
+from tunnel.io.endpoint import Endpoint
 from tunnel.names import Names
+from tunnel.protocol import unpack
 
 
 async def save(
@@ -31,27 +43,69 @@ async def save(
     if path is None:
         raise DaemonError(f"{config.name} was not set up from a file, so there is none to save to")
     link = await trio.to_thread.run_sync(host.interface_status, config.name)
-    running = describe_running(engine, config, link, auto_mark=auto_mark, names=names)
-    return await trio.to_thread.run_sync(confs.save, path, running)
+    running = await _copy(engine, names)
+    # A conf of thousands of peers takes seconds: nothing of it is done in the event loop.
+    return await trio.to_thread.run_sync(
+        lambda: confs.save(path, describe_running(running, config, link, auto_mark=auto_mark))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """What the engine knows and a conf says, as it was at one moment."""
+
+    private_key: PrivateKey | None
+    port: int
+    mark: int
+    peers: list[_RunningPeer]
+
+
+@dataclass(frozen=True, slots=True)
+class _RunningPeer:
+    """`networks` are those of `tunnel.protocol.pack`, `name` is that of the endpoint."""
+
+    key: PublicKey
+    preshared_key: PresharedKey
+    networks: list[int]
+    endpoint: Endpoint | None
+    name: EndpointConfig | None
+    keepalive: int
+
+
+async def _copy(engine: Engine, names: Names) -> _Running:
+    """A copy for a thread. The caller sees to it that nobody changes the engine meanwhile."""
+    pace = Pace()
+    protocol = engine.interface
+    peers = []
+    for peer in protocol.peers.values():
+        peers.append(
+            _RunningPeer(
+                peer.public_key,
+                peer.preshared_key,
+                list(protocol.allowed_ips.packed_of(peer)),
+                peer.endpoint,
+                names.name_of(peer.public_key),
+                peer.persistent_keepalive,
+            )
+        )
+        await pace.step()
+    return _Running(protocol.private_key, engine.udp.port, engine.udp.fwmark, peers)
 
 
 def describe_running(
-    engine: Engine,
+    running: _Running,
     config: TunnelConfig,
     link: host.InterfaceStatus | None,
     *,
     auto_mark: int,
-    names: Names,
 ) -> TunnelConfig:
     """The conf that would set up what runs now. `link` is the interface as the kernel has it."""
-    protocol = engine.interface
     interface = config.interface
-    mark = engine.udp.fwmark
     interface = replace(
         interface,
-        private_key=protocol.private_key or interface.private_key,
-        listen_port=engine.udp.port,
-        fwmark=interface.fwmark if mark == auto_mark else mark,
+        private_key=running.private_key or interface.private_key,
+        listen_port=running.port,
+        fwmark=interface.fwmark if running.mark == auto_mark else running.mark,
     )
     if link is not None:
         interface = replace(interface, addresses=_in_order(interface.addresses, link.addresses))
@@ -61,10 +115,7 @@ def describe_running(
     return replace(
         config,
         interface=interface,
-        peers=tuple(
-            _peer(engine, peer, before.get(peer.public_key), names)
-            for peer in protocol.peers.values()
-        ),
+        peers=tuple(_peer(peer, before.get(peer.key)) for peer in running.peers),
     )
 
 
@@ -76,21 +127,25 @@ def _in_order(before: _Addresses, now: _Addresses) -> _Addresses:
     return tuple(a for a in before if a in now) + tuple(a for a in now if a not in before)
 
 
-def _peer(engine: Engine, peer: Peer, before: PeerConfig | None, names: Names) -> PeerConfig:
+def _peer(peer: _RunningPeer, before: PeerConfig | None) -> PeerConfig:
     psk = None if peer.preshared_key.is_zero else peer.preshared_key
     same_psk = before is not None and before.preshared_key == psk
     return PeerConfig(
-        public_key=peer.public_key,
+        public_key=peer.key,
         preshared_key=psk,
         preshared_key_file=before.preshared_key_file if before and same_psk else None,
-        allowed_ips=tuple(AllowedIP(net) for net in engine.interface.allowed_ips.of(peer)),
-        endpoint=names.name_of(peer.public_key) or _endpoint(peer),
-        persistent_keepalive=peer.persistent_keepalive,
+        allowed_ips=tuple(map(_allowed_ip, map(unpack, peer.networks))),
+        endpoint=peer.name or _endpoint(peer.endpoint),
+        persistent_keepalive=peer.keepalive,
     )
 
 
-def _endpoint(peer: Peer) -> EndpointConfig | None:
-    endpoint = peer.endpoint
+def _allowed_ip(network: tuple[int, int, int]) -> AllowedIP:
+    version, address, length = network
+    return AllowedIP((IPv4Network if version == 4 else IPv6Network)((address, length)))
+
+
+def _endpoint(endpoint: Endpoint | None) -> EndpointConfig | None:
     if endpoint is None:
         return None
     scope = f"%{endpoint.scope_id}" if endpoint.scope_id else ""
