@@ -36,7 +36,8 @@ class Record:
     """What may have been done for `interface`.
 
     `ifindex` and `netns` (inode of the namespace) tell our device from a later one of the same
-    name; `sysctls` holds the values found before, `dns` the way in which name servers were set.
+    name; `sysctls` holds the values found before, `dns` the way in which name servers were set,
+    `firewall` is the fingerprint of our table as it was when we set it.
     """
 
     interface: str
@@ -45,6 +46,7 @@ class Record:
     items: tuple[Item, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
     dns: str = ""
+    firewall: str = ""
 
 
 def record_path(interface: str, state_dir: Path = STATE_DIR) -> Path:
@@ -121,6 +123,7 @@ def render(record: Record) -> str:
         "items": [_item_to_json(item) for item in record.items],
         "sysctls": dict(record.sysctls),
         "dns": record.dns,
+        "firewall": record.firewall,
     }
     return json.dumps(document, indent=1) + "\n"
 
@@ -137,6 +140,7 @@ def parse(text: str) -> Record:
         items=tuple(_item_from_json(item) for item in document["items"]),
         sysctls=tuple((str(name), str(old)) for name, old in document["sysctls"].items()),
         dns=str(document["dns"]),
+        firewall=str(document.get("firewall", "")),
     )
 
 
