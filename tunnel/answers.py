@@ -22,7 +22,7 @@ from tunnel.tracing import Traces
 
 if TYPE_CHECKING:
     from tunnel.daemon import Daemon
-    from tunnel.reloading import Plan
+    from tunnel.reloading import Outcome
 
 MAX_LINES = 100
 """Changed lines of a conf that are told; the rest is counted."""
@@ -68,11 +68,11 @@ def methods(daemon: Daemon) -> dict[str, json_socket.Method]:
         daemon.stop()
         return True
 
-    async def reload(params: dict[str, Any]) -> dict[str, Any]:
-        return _outcome(await daemon.reload())
+    async def reload(params: dict[str, Any]) -> Outcome:
+        return await daemon.reload()
 
-    async def diff(params: dict[str, Any]) -> dict[str, Any]:
-        return _outcome(await daemon.plan_reload())
+    async def diff(params: dict[str, Any]) -> Outcome:
+        return await daemon.plan_reload()
 
     async def save(params: dict[str, Any]) -> dict[str, Any]:
         lines = await daemon.save()
@@ -164,7 +164,3 @@ def _refusing(
             raise ControlError("refused", str(error)) from None
 
     return call
-
-
-def _outcome(plan: Plan) -> dict[str, Any]:
-    return {"changes": plan.changes, "notes": plan.notes}

@@ -18,7 +18,6 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 import trio
 
@@ -35,6 +34,7 @@ from tunnel import (
 )
 from tunnel.answers import control_socket
 from tunnel.config import LineChange, PublicKey, TunnelConfig
+from tunnel.control.pace import let_go
 from tunnel.engine import Engine, boot_time
 from tunnel.errors import SETUP_ERRORS, AlreadyRunningError, DaemonError, unwrapped
 from tunnel.feed import Feed, watch_drops, watch_port
@@ -59,9 +59,6 @@ __all__ = ["SETUP_ERRORS", "AlreadyRunningError", "Daemon", "DaemonError", "clea
 log = logging.getLogger("tunnel")
 
 _Addresses = dict[PublicKey, list[Endpoint]]
-
-MAX_CHANGES = 100
-"""Changes of a reload that its event names; the rest is counted."""
 
 LOGGED_CHANGES = 20
 """Changes of a reload that have a line in the log; a long list would keep packets waiting."""
@@ -296,10 +293,14 @@ class Daemon:
             max_networks=max_networks,
         )
 
-    async def plan_reload(self, new: TunnelConfig | None = None) -> reloading.Plan:
+    async def plan_reload(self, new: TunnelConfig | None = None) -> reloading.Outcome:
         """What `reload` would do. Raises one of SETUP_ERRORS when it would fail."""
         wanted = await self._read(new)
-        return await self._plan(wanted, await self._resolve(wanted, {}))
+        outcome = (await self._plan(wanted, await self._resolve(wanted, {}))).outcome
+        parts = reloading.parts(wanted)
+        del wanted
+        await let_go(parts)
+        return outcome
 
     async def _read(self, new: TunnelConfig | None) -> TunnelConfig:
         self.running()
@@ -319,7 +320,7 @@ class Daemon:
             self.running(), self.config, wanted, self._applied, self._around.slot, addresses
         )
 
-    async def reload(self, new: TunnelConfig | None = None) -> reloading.Plan:
+    async def reload(self, new: TunnelConfig | None = None) -> reloading.Outcome:
         """Make the running tunnel equal to `new`, by default the conf as it is on disk now.
 
         Returns what was done. Raises one of SETUP_ERRORS, and then everything is as it was.
@@ -328,7 +329,7 @@ class Daemon:
             if self._is_up and not self._stop.is_set():
                 self.notifier.reloading("reloading the conf")
             try:
-                plan = await self._reload(new)
+                outcome = await self._reload(new)
             except SETUP_ERRORS as error:
                 log.error("not reloaded, everything stays as it was: %s", error)
                 self.feed.publish("reload", error=str(error), changes=[], notes=[])
@@ -336,13 +337,13 @@ class Daemon:
             finally:
                 if self.engine is not None and self._is_up and not self._stop.is_set():
                     self.notifier.ready(self._summary(self.engine))
-            for line in (*plan.changes[:LOGGED_CHANGES], *plan.notes):
+            for line in (*outcome.changes[:LOGGED_CHANGES], *outcome.notes):
                 log.info("reload: %s", line)
-            log.info("reloaded, %d changes", len(plan.changes))
-            self.feed.publish("reload", error=None, **_told(plan))
-            return plan
+            log.info("reloaded, %d changes", len(outcome.changes))
+            self.feed.publish("reload", error=None, **outcome.to_event())
+            return outcome
 
-    async def _reload(self, new: TunnelConfig | None) -> reloading.Plan:
+    async def _reload(self, new: TunnelConfig | None) -> reloading.Outcome:
         addresses: _Addresses = {}
         while True:
             # Not under the lock: name servers take their time, and going down, `wg set` and a link
@@ -358,8 +359,10 @@ class Daemon:
                     continue  # `wg` has removed peers meanwhile: they are new again
                 plan = await self._plan(new, addresses)
                 self._applied = await reloading.carry_out(plan, engine, self._applied, self.names)
+                parts = reloading.parts(self.config)
                 self.config, self._around = plan.config, plan.surroundings
-                return plan
+                await let_go(parts)
+                return plan.outcome
 
     async def save(self) -> tuple[LineChange, ...]:
         """Write what runs now into the conf, comments kept; the lines that had to change.
@@ -407,10 +410,3 @@ class Daemon:
             return  # the reload that waits will read what this signal is about
         with contextlib.suppress(*SETUP_ERRORS):  # logged by then
             await self.reload()
-
-
-def _told(plan: reloading.Plan) -> dict[str, Any]:
-    """What the event of a reload says of it."""
-    changes = [change.to_json() for change in plan.changes[:MAX_CHANGES]]
-    more = max(0, len(plan.changes) - MAX_CHANGES)
-    return {"changes": changes, "more_changes": more, "notes": list(plan.notes)}

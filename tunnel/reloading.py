@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -33,6 +34,24 @@ TRIES = 3
 """Attempts to resolve a name of the new conf; a person is waiting."""
 
 
+MAX_CHANGES = 100
+"""Changes of a reload that its event names; the rest is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a reload changes, and in words what it leaves alone."""
+
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...]
+
+    def to_event(self) -> dict[str, Any]:
+        """What subscribers are told."""
+        changes = [change.to_json() for change in self.changes[:MAX_CHANGES]]
+        more = len(self.changes) - len(changes)
+        return {"changes": changes, "more_changes": more, "notes": list(self.notes)}
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a reload would do. `addresses` are those of endpoints that are new or changed."""
@@ -41,8 +60,7 @@ class Plan:
     surroundings: Surroundings
     addresses: Mapping[PublicKey, Sequence[Endpoint]]
     listen_port: int
-    changes: tuple[Change, ...]
-    notes: tuple[str, ...]
+    outcome: Outcome
 
 
 async def read(path: Path | None, name: str) -> TunnelConfig:
@@ -104,7 +122,13 @@ async def plan(
         *await peers.differences(engine, old, new),
         *_hook_changes(old, new),
     ]
-    return Plan(new, surroundings, addresses, port, tuple(changes), tuple(_not_live(old, new)))
+    outcome = Outcome(tuple(changes), tuple(_not_live(old, new)))
+    return Plan(new, surroundings, addresses, port, outcome)
+
+
+def parts(config: TunnelConfig) -> list[Any]:
+    """The many parts of a conf, as `let_go` takes them: each before what it has."""
+    return [part for peer in config.peers for part in (*peer.allowed_ips, peer)]
 
 
 async def carry_out(

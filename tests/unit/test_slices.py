@@ -19,12 +19,13 @@ from tests.unit.control.uapi_device import make_engine
 from tunnel import metrics, peers, saving
 from tunnel.config import PrivateKey, PublicKey, TunnelConfig, parse
 from tunnel.control import json_socket
+from tunnel.control.pace import let_go
 from tunnel.engine import Engine
 from tunnel.host.state import DesiredState
 from tunnel.io.endpoint import Endpoint
 from tunnel.metrics import Meter
 from tunnel.names import Names
-from tunnel.reloading import plan, to_resolve
+from tunnel.reloading import parts, plan, to_resolve
 from tunnel.status import take_status
 
 BOUND = 0.06
@@ -189,7 +190,7 @@ def test_what_a_reload_would_change(config: TunnelConfig) -> None:
         assert await to_resolve(engine, config, config, {}) == []
         return await plan(engine, config, config, applied, None, {})
 
-    assert run(main).changes == ()
+    assert run(main).outcome.changes == ()
     assert len(run(lambda: peers.differences(engine, config, conf()))) == len(config.peers)
     empty = running(conf())
     told = run(lambda: peers.differences(empty, conf(), config))
@@ -208,6 +209,14 @@ def test_reload_that_adds_keeps_and_removes(config: TunnelConfig) -> None:
     run(lambda: peers.apply(engine, conf(), {}))
     assert len(engine.interface.allowed_ips) == 0
     assert len(engine.interface.peers) == 0
+
+
+def test_conf_that_nobody_needs_any_more(config: TunnelConfig) -> None:
+    # As a daemon has it, which reads a conf and compares: nobody else has any of it.
+    held = parts(conf(large()) if len(config.peers) == 1 else conf(*many(10_000)))
+    assert len(held) in (130_561, 20_000)
+    run(lambda: let_go(held))
+    assert held == []
 
 
 def test_endpoints_of_many_peers(config: TunnelConfig) -> None:
