@@ -15,13 +15,13 @@ import tunnel
 async def main(conf: str) -> None:
     """Keep the tunnel of `conf` up until its first handshake, then tell how it went."""
     async with tunnel.open(conf) as t:
-        print(f"{t.name} is up on UDP port {t.status().listen_port}", flush=True)
+        print(f"{t.name} is up on UDP port {(await t.status()).listen_port}", flush=True)
         with t.events() as events:
             async for event in events:
                 print(event.type, event.details, flush=True)
                 if event.type == "handshake" and event.details["outcome"] == "completed":
                     break
-        for peer in t.status().peers:
+        for peer in (await t.status()).peers:
             print(f"{peer.public_key} is at {peer.endpoint}", flush=True)
 
 

@@ -1,7 +1,7 @@
 """A userspace VPN on TUN that speaks the WireGuard protocol.
 
 async with tunnel.open("peer.conf") as t:
-    print(t.status().public_key)
+    print((await t.status()).public_key)
 """
 
 from __future__ import annotations

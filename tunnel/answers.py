@@ -18,15 +18,19 @@ from tunnel.lock import unwritable
 from tunnel.observe import logs
 from tunnel.observe.events import TunnelEvent
 from tunnel.observe.filter import Filter, FilterError
+from tunnel.observe.status import TunnelStatus
 from tunnel.revealing import KeyFeed
 from tunnel.tracing import Traces
 
 if TYPE_CHECKING:
     from tunnel.daemon import Daemon
-    from tunnel.reloading import Plan
+    from tunnel.reloading import Outcome
 
 MAX_LINES = 100
 """Changed lines of a conf that are told; the rest is counted."""
+
+MAX_TEXT = 1000
+"""Characters of such a line that are told; lists of allowed IPs have no end."""
 
 FAREWELL = 0.5
 """Seconds that subscribers get to read the last events."""
@@ -58,19 +62,19 @@ async def control_socket(daemon: Daemon) -> AsyncIterator[None]:
 def methods(daemon: Daemon) -> dict[str, json_socket.Method]:
     """The requests that have one answer."""
 
-    async def status(params: dict[str, Any]) -> dict[str, Any]:
+    async def status(params: dict[str, Any]) -> TunnelStatus:
         secrets, paths = (params.get(key) is True for key in ("secrets", "paths"))
-        return daemon.status(secrets=secrets, paths=paths).to_json()
+        return await daemon.status(secrets=secrets, paths=paths)
 
     async def down(params: dict[str, Any]) -> bool:
         daemon.stop()
         return True
 
-    async def reload(params: dict[str, Any]) -> dict[str, Any]:
-        return _plan_to_json(await daemon.reload())
+    async def reload(params: dict[str, Any]) -> Outcome:
+        return await daemon.reload()
 
-    async def diff(params: dict[str, Any]) -> dict[str, Any]:
-        return _plan_to_json(await daemon.plan_reload())
+    async def diff(params: dict[str, Any]) -> Outcome:
+        return await daemon.plan_reload()
 
     async def save(params: dict[str, Any]) -> dict[str, Any]:
         saved = await daemon.save()
@@ -79,7 +83,7 @@ def methods(daemon: Daemon) -> dict[str, json_socket.Method]:
             "changed": bool(lines),
             "path": str(daemon.config.path),
             "lines": [
-                {"sign": line.sign, "number": line.number, "text": logs.redact(line.text)}
+                {"sign": line.sign, "number": line.number, "text": _shown(line.text)}
                 for line in lines[:MAX_LINES]
             ],
             "more_lines": max(0, len(lines) - MAX_LINES),
@@ -153,6 +157,13 @@ def _limit(params: dict[str, Any], name: str) -> float:
     return float(value)
 
 
+def _shown(line: str) -> str:
+    """The beginning of a line of the conf, keys hidden."""
+    # A little more than is shown, so that no key is cut in two, and then not known for one.
+    text = logs.redact(line[: MAX_TEXT + 100])
+    return text if len(line) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
+
+
 class _JsonEvents:
     """A subscription's events as JSON-ready types."""
 
@@ -182,7 +193,3 @@ def _refusing(
             raise ControlError("refused", str(error)) from None
 
     return call
-
-
-def _plan_to_json(plan: Plan) -> dict[str, Any]:
-    return {"changes": [change.to_json() for change in plan.changes], "notes": list(plan.notes)}

@@ -38,9 +38,9 @@ class Tunnel:
         """The conf applied last."""
         return self._daemon.config
 
-    def status(self, *, secrets: bool = False) -> TunnelStatus:
+    async def status(self, *, secrets: bool = False) -> TunnelStatus:
         """What it looks like now. With `secrets`, private and preshared keys too."""
-        return self._daemon.status(secrets=secrets)
+        return await self._daemon.status(secrets=secrets)
 
     def events(self) -> contextlib.AbstractContextManager[Subscription]:
         """Events from now on, for the time of a `with`:

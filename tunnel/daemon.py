@@ -34,7 +34,8 @@ from tunnel import (
     surroundings,
 )
 from tunnel.answers import control_socket
-from tunnel.config import TunnelConfig
+from tunnel.config import PublicKey, TunnelConfig
+from tunnel.control.pace import let_go
 from tunnel.engine import Engine, boot_time
 from tunnel.errors import SETUP_ERRORS, AlreadyRunningError, DaemonError, unwrapped
 from tunnel.eventlog import EventLog
@@ -57,6 +58,8 @@ from tunnel.wgsocket import wireguard_socket
 __all__ = ["SETUP_ERRORS", "AlreadyRunningError", "Daemon", "DaemonError", "clean_up", "take_down"]
 
 log = logging.getLogger("tunnel")
+
+_Addresses = dict[PublicKey, list[Endpoint]]
 
 LOGGED_CHANGES = 20
 """Changes of a reload that have a line in the log; a long list would keep packets waiting."""
@@ -86,6 +89,8 @@ class Daemon:
         self._is_up = False
         self._deleted = False
         self._changing = trio.Lock()
+        self._reloading = trio.Lock()
+        self._reading = trio.CancelScope()
 
     @property
     def name(self) -> str:
@@ -95,6 +100,7 @@ class Daemon:
     def stop(self) -> None:
         """Ask `run` to take everything down and return, also while it is still setting up."""
         self._stop.set()
+        self._reading.cancel()
         if not self._is_up:
             self._life.cancel()
 
@@ -110,7 +116,7 @@ class Daemon:
         with unwrapped(*SETUP_ERRORS), hold(self.name):
             async with (
                 control_socket(self),
-                wireguard_socket(self.name, self._settable, self._changing, self.stop),
+                wireguard_socket(self.name, self._settable, self._changing, self.stop, self.names),
                 trio.open_nursery() as nursery,
             ):
                 if handle_signals:
@@ -136,7 +142,6 @@ class Daemon:
         reloading.check_hooks(self.config)
         await self._refuse_existing()
         found = await self.names.resolve(self.config.peers)
-        self.names.update(self.config.peers, found)
         endpoints = {key: addresses[0] for key, addresses in found.items()}
         around = await surroundings.compute(self.config, endpoints.values())
         wanted = offloads.choose(interface.options)
@@ -158,6 +163,7 @@ class Daemon:
                 # As with wg-quick, `wg` may be used by PreUp, and the conf has the last word.
                 udp.set_port(interface.listen_port or udp.port)
                 udp.set_fwmark(around.mark)
+                await self.names.update(self.config.peers, found)
                 await peers.apply(engine, self.config, endpoints)
                 machine = self._host_state(engine, around, endpoints.values())
                 async with machine, trio.open_nursery() as nursery:
@@ -285,41 +291,60 @@ class Daemon:
 
     # --- While it runs ---------------------------------------------------------------------------
 
-    def status(self, *, secrets: bool = False, paths: bool = False) -> TunnelStatus:
+    async def status(
+        self, *, secrets: bool = False, paths: bool = False, max_networks: int | None = None
+    ) -> TunnelStatus:
         """What the tunnel looks like now. With `secrets`, private and preshared keys too; with
-        `paths`, path MTUs.
+        `paths`, path MTUs; of more than `max_networks` allowed IPs of a peer, their number.
 
         Raises DaemonError while it is being set up or taken down.
         """
-        return take_status(
-            self.running(), self.config, name=self.name, secrets=secrets, paths=paths
+        return await take_status(
+            self.running(),
+            self.config,
+            name=self.name,
+            secrets=secrets,
+            paths=paths,
+            max_networks=max_networks,
         )
 
-    async def plan_reload(self, new: TunnelConfig | None = None) -> reloading.Plan:
+    async def plan_reload(self, new: TunnelConfig | None = None) -> reloading.Outcome:
         """What `reload` would do. Raises one of SETUP_ERRORS when it would fail."""
-        engine = self.running()
-        if self._applied is None or self._around is None:
-            raise DaemonError(f"{self.name} is going down")
+        wanted = await self._read(new)
+        outcome = (await self._plan(wanted, await self._resolve(wanted, {}))).outcome
+        parts = reloading.parts(wanted)
+        del wanted
+        await let_go(parts)
+        return outcome
+
+    async def _read(self, new: TunnelConfig | None) -> TunnelConfig:
+        self.running()
         wanted = new or await reloading.read(self.config.path, self.name)
         options.hide_secrets(wanted)
+        return wanted
+
+    async def _resolve(self, wanted: TunnelConfig, known: _Addresses) -> _Addresses:
+        """`known` and the addresses of what else is new. Raises ResolveError."""
+        missing = await reloading.to_resolve(self.running(), self.config, wanted, known)
+        return known | await self.names.resolve(missing, tries=reloading.TRIES)
+
+    async def _plan(self, wanted: TunnelConfig, addresses: _Addresses) -> reloading.Plan:
+        if self._applied is None or self._around is None:
+            raise DaemonError(f"{self.name} is going down")
         return await reloading.plan(
-            engine, self.config, wanted, self._applied, self._around.slot, self.names
+            self.running(), self.config, wanted, self._applied, self._around.slot, addresses
         )
 
-    async def reload(self, new: TunnelConfig | None = None) -> reloading.Plan:
+    async def reload(self, new: TunnelConfig | None = None) -> reloading.Outcome:
         """Make the running tunnel equal to `new`, by default the conf as it is on disk now.
 
         Returns what was done. Raises one of SETUP_ERRORS, and then everything is as it was.
         """
-        async with self._changing:
+        async with self._reloading:
             if self._is_up and not self._stop.is_set():
                 self.notifier.reloading("reloading the conf")
             try:
-                plan = await self.plan_reload(new)
-                assert self._applied is not None
-                self._applied = await reloading.carry_out(
-                    plan, self.running(), self._applied, self.names
-                )
+                outcome = await self._reload(new)
             except SETUP_ERRORS as error:
                 log.error("not reloaded, everything stays as it was: %s", error)
                 self.feed.publish("reload", error=str(error), changes=[], notes=[])
@@ -327,13 +352,32 @@ class Daemon:
             finally:
                 if self.engine is not None and self._is_up and not self._stop.is_set():
                     self.notifier.ready(self._summary(self.engine))
-            self.config, self._around = plan.config, plan.surroundings
-            for line in (*plan.changes[:LOGGED_CHANGES], *plan.notes):
+            for line in (*outcome.changes[:LOGGED_CHANGES], *outcome.notes):
                 log.info("reload: %s", line)
-            log.info("reloaded, %d changes", len(plan.changes))
-            changes = [change.to_json() for change in plan.changes]
-            self.feed.publish("reload", error=None, changes=changes, notes=list(plan.notes))
-            return plan
+            log.info("reloaded, %d changes", len(outcome.changes))
+            self.feed.publish("reload", error=None, **outcome.to_event())
+            return outcome
+
+    async def _reload(self, new: TunnelConfig | None) -> reloading.Outcome:
+        addresses: _Addresses = {}
+        while True:
+            # Not under the lock: name servers take their time, and going down, `wg set` and a link
+            # that is up again must not wait for them.
+            with trio.CancelScope() as self._reading:
+                new = await self._read(new)
+                addresses = await self._resolve(new, addresses)
+            async with self._changing:
+                if new is None or self._reading.cancel_called or self._applied is None:
+                    raise DaemonError(f"{self.name} is going down")
+                engine = self.running()
+                if await reloading.to_resolve(engine, self.config, new, addresses):
+                    continue  # `wg` has removed peers meanwhile: they are new again
+                plan = await self._plan(new, addresses)
+                self._applied = await reloading.carry_out(plan, engine, self._applied, self.names)
+                parts = reloading.parts(self.config)
+                self.config, self._around = plan.config, plan.surroundings
+                await let_go(parts)
+                return plan.outcome
 
     async def save(self) -> saving.Saved:
         """Write what runs now into the conf, comments kept; what that changed in it.
@@ -376,7 +420,7 @@ class Daemon:
         self.feed.publish(kind, **details)
 
     async def _reload_on_signal(self) -> None:
-        if self._changing.statistics().tasks_waiting:
+        if self._reloading.statistics().tasks_waiting:
             return  # the reload that waits will read what this signal is about
         with contextlib.suppress(*SETUP_ERRORS):  # logged by then
             await self.reload()

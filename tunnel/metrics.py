@@ -37,6 +37,10 @@ REASONS = sorted(
 )
 """All that a packet can be dropped for."""
 
+LABEL_NETWORKS = 32
+"""Allowed IPs in the label of a peer's metrics. Of more, there is the number: a label of megabytes
+is of no use, and would have to be made for every scrape."""
+
 LAG_PERIOD = 1.0
 """Seconds between two looks at how late the event loop is."""
 
@@ -61,12 +65,14 @@ class Meter:
             self.lag.add(max(0.0, trio.current_time() - due))
 
 
-def snapshot(daemon: Daemon) -> metrics.Snapshot:
+async def snapshot(daemon: Daemon) -> metrics.Snapshot:
     """The daemon's figures now. Raises DaemonError while it is not up."""
+    names = await trio.to_thread.run_sync(_friendly_names, daemon.config)
+    status = await daemon.status(max_networks=LABEL_NETWORKS)
     running = daemon.running()
     peers = running.interface.peers.values()
     return metrics.Snapshot(
-        daemon.status(),
+        status,
         load=running.load,
         handshakes=daemon.meter.handshakes,
         lag=daemon.meter.lag,
@@ -75,7 +81,7 @@ def snapshot(daemon: Daemon) -> metrics.Snapshot:
             "staged": sum(peer.staged_frames for peer in peers),
         },
         socket_bytes=running.udp.queued(),
-        friendly_names=_friendly_names(daemon.config),
+        friendly_names=names,
         reasons=REASONS,
     )
 
@@ -98,7 +104,7 @@ async def serve_metrics(
 
     async def page() -> bytes:
         try:
-            taken = snapshot(daemon)
+            taken = await snapshot(daemon)
         except DaemonError:
             raise http.HttpError("503 Service Unavailable") from None
         # Thousands of peers make a long text: packets go on meanwhile.

@@ -4,7 +4,9 @@ A name's addresses form a ring. The protocol asks, through `retry`, where to sen
 of a handshake that went unanswered: to the next address of the ring. An address that has worked
 gets one more attempt before, and stays in use as long as it answers. Meanwhile the name is looked
 up again, at most every `FIRST_PAUSE` seconds and ever more seldom, without anything waiting for it.
-Endpoints that the conf gives as addresses are left as they are.
+Endpoints that the conf gives as addresses are left as they are, and so is one that was set by hand:
+a peer that `wg set` sent to another address has no name from then on, until a reload brings another
+one.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 import trio
 
 from tunnel.config import EndpointConfig, PeerConfig, PublicKey
+from tunnel.control.pace import Pace
 from tunnel.engine import Engine, Peer, boot_time
 from tunnel.errors import unwrapped
 from tunnel.io.endpoint import Endpoint
@@ -58,7 +61,8 @@ class Names:
     def __init__(self, look_up: LookUp = _look_up_once) -> None:
         self._look_up = look_up
         self._names: dict[PublicKey, _Name] = {}
-        self._rings: dict[tuple[bytes, int], _Name] = {}
+        self._rings: dict[tuple[bytes, int], _Name] | None = None
+        """The names by each of their addresses; None when that has to be made anew."""
         self._due: set[PublicKey] = set()
         self._wake = trio.Event()
 
@@ -72,16 +76,16 @@ class Names:
         """
         found: dict[PublicKey, list[Endpoint]] = {}
         wanted = {peer.public_key: peer.endpoint for peer in peers if peer.endpoint is not None}
-        limit = trio.Semaphore(MAX_LOOKUPS)
+        left = iter(wanted.items())
 
-        async def one(key: PublicKey, endpoint: EndpointConfig) -> None:
-            async with limit:
+        async def one_by_one() -> None:
+            for key, endpoint in left:
                 found[key] = await resolve(endpoint, tries=tries)
 
         async def all_of_them() -> None:
             async with trio.open_nursery() as nursery:
-                for key, endpoint in wanted.items():
-                    nursery.start_soon(one, key, endpoint)
+                for _ in range(min(MAX_LOOKUPS, len(wanted))):
+                    nursery.start_soon(one_by_one)
 
         async def tell_if_slow() -> None:
             await trio.sleep(SLOW)
@@ -100,12 +104,14 @@ class Names:
                 nursery.cancel_scope.cancel()
         return found
 
-    def update(
+    async def update(
         self, peers: Iterable[PeerConfig], found: Mapping[PublicKey, Sequence[Endpoint]]
     ) -> None:
         """Know the names of these peers and no others. `found` holds those looked up anew."""
         names: dict[PublicKey, _Name] = {}
+        pace = Pace()
         for peer in peers:
+            await pace.step()
             wanted = peer.endpoint
             if wanted is None or wanted.address is not None:
                 continue
@@ -115,7 +121,18 @@ class Names:
             elif known is not None and known.wanted == wanted:
                 names[peer.public_key] = known
         self._names = names
-        self._index()
+        self._rings = None
+
+    def set_by_hand(self, key: PublicKey, endpoint: Endpoint) -> None:
+        """Somebody sent that peer to `endpoint`: unless that is of its name, it has none now."""
+        name = self._names.get(key)
+        if name is not None and not any(_same(endpoint, other) for other in name.addresses):
+            self.forget(key)
+
+    def forget(self, key: PublicKey) -> None:
+        """That peer has no name now, for instance because it was removed."""
+        if self._names.pop(key, None) is not None:
+            self._rings = None
 
     def name_of(self, key: PublicKey) -> EndpointConfig | None:
         """The name by which the conf knows that peer's endpoint, if it is one."""
@@ -125,7 +142,7 @@ class Names:
     def retry(self, endpoint: Endpoint) -> Endpoint:
         """The protocol's `retry_endpoint`: where to go on when `endpoint` did not answer."""
         bare = endpoint.without_source()
-        name = self._rings.get((bare.address, bare.port))
+        name = self._ring_of(bare)
         if name is None:
             return bare
         if name.has_worked:
@@ -188,8 +205,8 @@ class Names:
     def _take_addresses(self, name: _Name, found: Sequence[Endpoint]) -> None:
         if not _same_set(found, name.addresses):
             log.info("%s is now at %s", name.wanted.host, ", ".join(map(str, found)))
+            self._rings = None
         name.addresses = list(found)
-        self._index()
 
     def _lead_back(self, name: _Name, peer: Peer) -> None:
         """A peer that does not answer where it is, and is none of the name's: to the name's."""
@@ -198,12 +215,14 @@ class Names:
             name.has_worked = False
             peer.set_endpoint(name.addresses[0], boot_time())
 
-    def _index(self) -> None:
-        self._rings = {
-            (address.address, address.port): name
-            for name in self._names.values()
-            for address in name.addresses
-        }
+    def _ring_of(self, endpoint: Endpoint) -> _Name | None:
+        if self._rings is None:
+            self._rings = {
+                (address.address, address.port): name
+                for name in self._names.values()
+                for address in name.addresses
+            }
+        return self._rings.get((endpoint.address, endpoint.port))
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,23 +1,26 @@
 """Make a running tunnel equal to its conf, or say what that would change.
 
-`plan` reads, checks, resolves and computes, and touches nothing. `carry_out` does what a plan says:
-first what the kernel may refuse, each with its way back, then what cannot fail. So an error leaves
-everything as it was, and a peer that did not change never notices.
+`read`, and the look-up of the names that `to_resolve` finds, come first: they wait for others, and
+nothing here waits for them. `plan` compares and computes, and touches nothing. `carry_out` does
+what a plan says: first what the kernel may refuse, each with its way back, then what cannot fail.
+So an error leaves everything as it was, and a peer that did not change never notices.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import trio
 
 from tunnel import config as confs
 from tunnel import host, peers
-from tunnel.config import PublicKey, TunnelConfig
+from tunnel.config import PeerConfig, PublicKey, TunnelConfig
+from tunnel.control.pace import Pace
 from tunnel.engine import Engine
 from tunnel.errors import DaemonError
 from tunnel.io.endpoint import Endpoint
@@ -31,6 +34,24 @@ TRIES = 3
 """Attempts to resolve a name of the new conf; a person is waiting."""
 
 
+MAX_CHANGES = 100
+"""Changes of a reload that its event names; the rest is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a reload changes, and in words what it leaves alone."""
+
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...]
+
+    def to_event(self) -> dict[str, Any]:
+        """What subscribers are told."""
+        changes = [change.to_json() for change in self.changes[:MAX_CHANGES]]
+        more = len(self.changes) - len(changes)
+        return {"changes": changes, "more_changes": more, "notes": list(self.notes)}
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a reload would do. `addresses` are those of endpoints that are new or changed."""
@@ -39,8 +60,7 @@ class Plan:
     surroundings: Surroundings
     addresses: Mapping[PublicKey, Sequence[Endpoint]]
     listen_port: int
-    changes: tuple[Change, ...]
-    notes: tuple[str, ...]
+    outcome: Outcome
 
 
 async def read(path: Path | None, name: str) -> TunnelConfig:
@@ -53,17 +73,38 @@ async def read(path: Path | None, name: str) -> TunnelConfig:
     return loaded
 
 
+async def to_resolve(
+    engine: Engine,
+    old: TunnelConfig,
+    new: TunnelConfig,
+    known: Mapping[PublicKey, Sequence[Endpoint]],
+) -> list[PeerConfig]:
+    """The peers whose endpoint is new or another in `new`, and is not `known` yet."""
+    pace = Pace()
+    before = {peer.public_key: peer for peer in old.peers}
+    running = engine.interface.peers
+    found = []
+    for peer in new.peers:
+        key = peer.public_key
+        wanted = key not in running or peers.endpoint_changed(before.get(key), peer)
+        if wanted and peer.endpoint is not None and key not in known:
+            found.append(peer)
+        await pace.step()
+    return found
+
+
 async def plan(
     engine: Engine,
     old: TunnelConfig,
     new: TunnelConfig,
     applied: host.Applied,
     slot: host.DefaultRouteSlot | None,
-    names: Names,
+    addresses: Mapping[PublicKey, Sequence[Endpoint]],
 ) -> Plan:
-    """Compare the running tunnel with `new`; `old` is the conf applied last.
+    """Compare the running tunnel with `new`; `old` is the conf applied last, `addresses` are those
+    of what `to_resolve` gave.
 
-    Raises DaemonError, HostError, ResolveError.
+    Raises DaemonError, HostError.
     """
     if new.name != old.name:
         raise DaemonError(
@@ -71,33 +112,23 @@ async def plan(
             f"tunnel down {old.name}, then tunnel up {new.name}"
         )
     check_hooks(new)
-    before = {peer.public_key: peer for peer in old.peers}
-    running = engine.interface.peers
-    moved = [
-        peer
-        for peer in new.peers
-        if peer.public_key not in running
-        or peers.endpoint_changed(before.get(peer.public_key), peer)
-    ]
-    addresses = await names.resolve(moved, tries=TRIES)
-    endpoints = [found[0] for found in addresses.values()]
-    for peer in new.peers:
-        if peer.public_key in running and peer.public_key not in addresses:
-            endpoint = running[peer.public_key].endpoint
-            if endpoint is not None:
-                endpoints.append(endpoint)
-    surroundings = await compute(new, endpoints, slot=slot)
+    surroundings = await compute(new, await _endpoints(engine, new, addresses), slot=slot)
     port = new.interface.listen_port
     if not port and not old.interface.listen_port:
         port = engine.udp.port  # any will do, so the one in use
     changes = [
         *_socket_changes(engine, port, surroundings.mark),
-        *map(_host_change, host.difference(applied.state, surroundings.state)),
-        *_taken_away(await trio.to_thread.run_sync(applied.missing), surroundings.state),
-        *peers.differences(engine, old, new),
+        *await trio.to_thread.run_sync(_host_changes, applied, surroundings.state),
+        *await peers.differences(engine, old, new),
         *_hook_changes(old, new),
     ]
-    return Plan(new, surroundings, addresses, port, tuple(changes), tuple(_not_live(old, new)))
+    outcome = Outcome(tuple(changes), tuple(_not_live(old, new)))
+    return Plan(new, surroundings, addresses, port, outcome)
+
+
+def parts(config: TunnelConfig) -> list[Any]:
+    """The many parts of a conf, as `let_go` takes them: each before what it has."""
+    return [part for peer in config.peers for part in (*peer.allowed_ips, peer)]
 
 
 async def carry_out(
@@ -121,7 +152,7 @@ async def carry_out(
             applied = await trio.to_thread.run_sync(applied.reconcile, plan.surroundings.state)
             undo.pop_all()
         engine.mtu = plan.surroundings.state.mtu
-        names.update(plan.config.peers, plan.addresses)
+        await names.update(plan.config.peers, plan.addresses)
         endpoints = {key: found[0] for key, found in plan.addresses.items()}
         await peers.apply(engine, plan.config, endpoints)
         engine.settle()
@@ -150,15 +181,37 @@ def _socket_changes(engine: Engine, port: int, mark: int) -> Iterator[Change]:
         yield Change("~", "fwmark", f"{engine.udp.fwmark:#x} becomes {mark:#x}")
 
 
-def _host_change(line: str) -> Change:
-    return Change("-" if line[0] == "-" else "+", line[2:])
+async def _endpoints(
+    engine: Engine, new: TunnelConfig, addresses: Mapping[PublicKey, Sequence[Endpoint]]
+) -> list[Endpoint]:
+    """Where the peers of `new` will be."""
+    pace = Pace()
+    running = engine.interface.peers
+    found = []
+    for peer in new.peers:
+        key = peer.public_key
+        if key in addresses:
+            found.append(addresses[key][0])
+        elif key in running:
+            endpoint = running[key].endpoint
+            if endpoint is not None:
+                found.append(endpoint)
+        await pace.step()
+    return found
 
 
-def _taken_away(missing: Iterable[host.Item], state: host.DesiredState) -> Iterator[Change]:
+def _host_changes(applied: host.Applied, state: host.DesiredState) -> list[Change]:
+    found = [
+        Change("-" if line[0] == "-" else "+", line[2:])
+        for line in host.difference(applied.state, state)
+    ]
     wanted = set(state.items())
-    for item in missing:
-        if item in wanted:
-            yield Change("+", str(item), "was taken away or changed from outside")
+    found += (
+        Change("+", str(item), "was taken away or changed from outside")
+        for item in applied.missing()
+        if item in wanted
+    )
+    return found
 
 
 def _hook_changes(old: TunnelConfig, new: TunnelConfig) -> Iterator[Change]:

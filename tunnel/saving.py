@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from ipaddress import IPv4Interface, IPv6Interface, ip_address
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_address
 
 import trio
 
@@ -21,13 +20,18 @@ from tunnel.config import (
     EndpointConfig,
     LineChange,
     PeerConfig,
+    PresharedKey,
+    PrivateKey,
     PublicKey,
     TunnelConfig,
 )
+from tunnel.control.pace import Pace
 from tunnel.control.uapi_client import Device
-from tunnel.engine import Engine, Peer
+from tunnel.engine import Engine
 from tunnel.errors import DaemonError
+from tunnel.io.endpoint import Endpoint
 from tunnel.names import Names
+from tunnel.protocol import unpack
 
 log = logging.getLogger("tunnel")
 
@@ -47,8 +51,11 @@ async def save(engine: Engine, config: TunnelConfig, *, auto_mark: int, names: N
     as it was, HostError, DaemonError.
     """
     link = await trio.to_thread.run_sync(host.interface_status, config.name)
-    running = describe_running(engine, config, link, auto_mark=auto_mark, names=names)
-    saved = await write(running)
+    running = await _copy(engine, names)
+    # A conf of thousands of peers takes seconds: nothing of it is done in the event loop.
+    saved = await trio.to_thread.run_sync(
+        lambda: _write(describe_running(running, config, link, auto_mark=auto_mark))
+    )
     for note in saved.notes:
         log.warning("%s", note)
     return saved
@@ -56,36 +63,79 @@ async def save(engine: Engine, config: TunnelConfig, *, auto_mark: int, names: N
 
 async def write(running: TunnelConfig) -> Saved:
     """Make the file of `running` say what it says. Raises ConfigErrors and DaemonError."""
+    return await trio.to_thread.run_sync(_write, running)
+
+
+def _write(running: TunnelConfig) -> Saved:
     path = running.path
     if path is None:
         raise DaemonError(f"{running.name} was not set up from a file, so there is none to save to")
     kept: list[confs.Problem] = []
-    lines = await trio.to_thread.run_sync(partial(confs.save, path, running, note=kept.append))
+    lines = confs.save(path, running, note=kept.append)
     return Saved(lines, tuple(map(str, kept)))
 
 
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """What the engine knows and a conf says, as it was at one moment."""
+
+    private_key: PrivateKey | None
+    port: int
+    mark: int
+    peers: list[_RunningPeer]
+
+
+@dataclass(frozen=True, slots=True)
+class _RunningPeer:
+    """`networks` are those of `tunnel.protocol.pack`, `name` is that of the endpoint."""
+
+    key: PublicKey
+    preshared_key: PresharedKey
+    networks: list[int]
+    endpoint: Endpoint | None
+    name: EndpointConfig | None
+    keepalive: int
+
+
+async def _copy(engine: Engine, names: Names) -> _Running:
+    """A copy for a thread. The caller sees to it that nobody changes the engine meanwhile."""
+    pace = Pace()
+    protocol = engine.interface
+    peers = []
+    for peer in protocol.peers.values():
+        peers.append(
+            _RunningPeer(
+                peer.public_key,
+                peer.preshared_key,
+                list(protocol.allowed_ips.packed_of(peer)),
+                peer.endpoint,
+                names.name_of(peer.public_key),
+                peer.persistent_keepalive,
+            )
+        )
+        await pace.step()
+    return _Running(protocol.private_key, engine.udp.port, engine.udp.fwmark, peers)
+
+
 def describe_running(
-    engine: Engine,
+    running: _Running,
     config: TunnelConfig,
     link: host.InterfaceStatus | None,
     *,
     auto_mark: int,
-    names: Names,
 ) -> TunnelConfig:
     """The conf that would set up what runs now. `link` is the interface as the kernel has it."""
-    protocol = engine.interface
-    names_of = {key: names.name_of(key) for key in protocol.peers}
     return merge_running(
         config,
         link,
         Device(
-            protocol.private_key,
-            engine.udp.port,
-            engine.udp.fwmark,
-            tuple(_peer(engine, peer) for peer in protocol.peers.values()),
+            running.private_key,
+            running.port,
+            running.mark,
+            tuple(map(_peer, running.peers)),
         ),
         auto_mark=auto_mark,
-        names={key: name for key, name in names_of.items() if name is not None},
+        names={peer.key: peer.name for peer in running.peers if peer.name is not None},
     )
 
 
@@ -137,18 +187,22 @@ def _psk_file(before: PeerConfig | None, now: PeerConfig) -> str | None:
     return before.preshared_key_file if before is not None and same else None
 
 
-def _peer(engine: Engine, peer: Peer) -> PeerConfig:
+def _peer(peer: _RunningPeer) -> PeerConfig:
     return PeerConfig(
-        public_key=peer.public_key,
+        public_key=peer.key,
         preshared_key=None if peer.preshared_key.is_zero else peer.preshared_key,
-        allowed_ips=tuple(AllowedIP(net) for net in engine.interface.allowed_ips.of(peer)),
-        endpoint=_endpoint(peer),
-        persistent_keepalive=peer.persistent_keepalive,
+        allowed_ips=tuple(map(_allowed_ip, map(unpack, peer.networks))),
+        endpoint=_endpoint(peer.endpoint),
+        persistent_keepalive=peer.keepalive,
     )
 
 
-def _endpoint(peer: Peer) -> EndpointConfig | None:
-    endpoint = peer.endpoint
+def _allowed_ip(network: tuple[int, int, int]) -> AllowedIP:
+    version, address, length = network
+    return AllowedIP((IPv4Network if version == 4 else IPv6Network)((address, length)))
+
+
+def _endpoint(endpoint: Endpoint | None) -> EndpointConfig | None:
     if endpoint is None:
         return None
     scope = f"%{endpoint.scope_id}" if endpoint.scope_id else ""

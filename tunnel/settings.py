@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import trio
 
-from tunnel.config import PresharedKey, PrivateKey, PublicKey
+from tunnel import networks
+from tunnel.config import PresharedKey, PublicKey
 from tunnel.control.pace import Pace
 from tunnel.control.uapi_changes import (
     DeviceChange,
@@ -30,19 +31,23 @@ from tunnel.control.uapi_changes import (
 from tunnel.engine import Engine, Peer, boot_time
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import UdpError
+from tunnel.names import Names
 from tunnel.observe import logs
 
 log = logging.getLogger("tunnel")
 
 
-async def apply(engine: Engine, changes: Sequence[DeviceChange]) -> None:
+async def apply(
+    engine: Engine, changes: Sequence[DeviceChange], names: Names | None = None
+) -> None:
     """Apply all of `changes` in order. Raises UdpError, and then nothing has changed.
 
-    Cancellation does not come in between: there is the old configuration or the new one. The
-    caller sees to it that nobody else changes the engine meanwhile.
+    `names`, if the tunnel has some, are told of endpoints that are set by hand. Cancellation does
+    not come in between: there is the old configuration or the new one. The caller sees to it that
+    nobody else changes the engine meanwhile.
     """
     _hide_secrets(changes)
-    steps = _Steps(engine)
+    steps = _Steps(engine, names or Names())
     with trio.CancelScope(shield=True):
         steps.apply_to_sockets(changes)
         await steps.apply_to_protocol(changes)
@@ -60,8 +65,9 @@ def _hide_secrets(changes: Sequence[DeviceChange]) -> None:
 class _Steps:
     """The parts of `apply`, in slices."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, names: Names) -> None:
         self._engine = engine
+        self._names = names
         self._pace = Pace()
 
     def apply_to_sockets(self, changes: Sequence[DeviceChange]) -> None:
@@ -90,18 +96,9 @@ class _Steps:
                 renewed.discard(change.public_key)
                 await self._apply_to_peer(change, is_new=is_new)
             elif isinstance(change, SetPrivateKey):
-                await self._set_private_key(change.key)
+                await networks.set_private_key(self._engine, change.key, self._pace)
             elif isinstance(change, ReplacePeers):
                 renewed = await self._replace_peers(changes[place + 1 :])
-            await self._pace.step()
-
-    async def _set_private_key(self, key: PrivateKey | None) -> None:
-        protocol = self._engine.interface
-        own = None if key is None else protocol.peers.get(key.public_key())
-        if own is not None:
-            # The protocol removes a peer that is ourselves, with its networks all at once.
-            await self._set_networks(own, {})
-        for _ in protocol.private_key_steps(key, boot_time()):
             await self._pace.step()
 
     async def _replace_peers(self, following: Sequence[DeviceChange]) -> set[PublicKey]:
@@ -149,37 +146,18 @@ class _Steps:
         if psk is not None and psk != peer.preshared_key:
             peer.set_preshared_key(psk)
         if change.replace_allowed_ips or is_new:
-            await self._set_networks(peer, change.allowed_ips)
+            await networks.replace(self._engine, peer, change.allowed_ips, self._pace)
         else:
-            await self._change_networks(peer, change.allowed_ips)
+            await networks.change(self._engine, peer, change.allowed_ips, self._pace)
         if change.endpoint is not None:
+            self._names.set_by_hand(key, change.endpoint)
             peer.set_endpoint(_with_source(change.endpoint, peer.endpoint), boot_time())
         if keepalive is not None and keepalive != peer.persistent_keepalive:
             peer.set_persistent_keepalive(keepalive, boot_time())
 
     async def _remove_peer(self, peer: Peer) -> None:
-        await self._set_networks(peer, {})
-        self._engine.interface.remove_peer(peer.public_key)
-        await self._pace.step()
-
-    async def _change_networks(self, peer: Peer, networks: Mapping[int, bool]) -> None:
-        allowed = self._engine.interface.allowed_ips
-        for network, add in networks.items():
-            if add:
-                allowed.insert_packed(network, peer)
-            else:
-                allowed.remove_packed(network, peer)
-            await self._pace.step()
-
-    async def _set_networks(self, peer: Peer, networks: Mapping[int, bool]) -> None:
-        """Give `peer` the networks marked True and no others."""
-        allowed = self._engine.interface.allowed_ips
-        # Additions first: what stays, or moves here from another peer, is never nobody's.
-        await self._change_networks(peer, networks)
-        for network in allowed.packed_of(peer):
-            if not networks.get(network):
-                allowed.remove_packed(network, peer)
-            await self._pace.step()
+        self._names.forget(peer.public_key)
+        await networks.remove_peer(self._engine, peer, self._pace)
 
 
 def _with_source(wanted: Endpoint, current: Endpoint | None) -> Endpoint:

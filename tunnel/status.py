@@ -1,11 +1,13 @@
-"""The status of a running tunnel, taken from its engine."""
+"""The status of a running tunnel, taken from its engine in slices: packets never wait for it."""
 
 from __future__ import annotations
 
 import os
 import time
 
+from tunnel import networks
 from tunnel.config import TunnelConfig
+from tunnel.control.pace import Pace
 from tunnel.engine import Engine, Peer
 from tunnel.io.errors import TunError
 from tunnel.io.link import Link
@@ -16,20 +18,34 @@ from tunnel.observe.status import PeerStatus, TunnelStatus
 MAX_PATHS = 64
 
 
-def take_status(
+async def take_status(
     engine: Engine,
     config: TunnelConfig,
     *,
     name: str,
     secrets: bool = False,
     paths: bool = False,
+    max_networks: int | None = None,
 ) -> TunnelStatus:
     """What the tunnel looks like now.
 
     With `secrets`, private and preshared keys too; with `paths`, the path MTU of the first
-    `MAX_PATHS` peers, each of which costs three system calls.
+    `MAX_PATHS` peers, each of which costs three system calls. A peer that has more allowed IPs
+    than `max_networks` shows their number instead. Each peer is shown as it is at one moment, but
+    not all of them at the same.
     """
+    pace = Pace()
     protocol = engine.interface
+    peers = []
+    for place, peer in enumerate(list(protocol.peers.values())):
+        count = protocol.allowed_ips.count_of(peer)
+        if max_networks is not None and count > max_networks:
+            shown: tuple[str, ...] = (f"{count} networks",)
+        else:
+            shown = await networks.texts(engine, peer, pace)
+        with_path = paths and place < MAX_PATHS
+        peers.append(_peer_status(engine, peer, shown, secrets=secrets, path=with_path))
+        await pace.step()
     private, public = protocol.private_key, protocol.public_key
     link = _link(engine)
     return TunnelStatus(
@@ -43,10 +59,7 @@ def take_status(
         datapath=engine.datapath.name,
         offloads=_offload_words(engine),
         pid=os.getpid(),
-        peers=tuple(
-            _peer_status(engine, peer, secrets=secrets, path=paths and place < MAX_PATHS)
-            for place, peer in enumerate(protocol.peers.values())
-        ),
+        peers=tuple(peers),
         drops=engine.drops(),
         cpu_seconds=time.process_time(),
         device="" if link is None else link.name,
@@ -62,14 +75,16 @@ def _link(engine: Engine) -> Link | None:
         return None
 
 
-def _peer_status(engine: Engine, peer: Peer, *, secrets: bool, path: bool) -> PeerStatus:
+def _peer_status(
+    engine: Engine, peer: Peer, shown: tuple[str, ...], *, secrets: bool, path: bool
+) -> PeerStatus:
     psk = peer.preshared_key
     return PeerStatus(
         public_key=peer.public_key.to_base64(),
         has_preshared_key=not psk.is_zero,
         preshared_key=psk.to_base64() if secrets and not psk.is_zero else None,
         endpoint=None if peer.endpoint is None else str(peer.endpoint),
-        allowed_ips=tuple(map(str, engine.interface.allowed_ips.of(peer))),
+        allowed_ips=shown,
         latest_handshake=peer.last_handshake_unix_ns / 1e9,
         rx_bytes=peer.rx_bytes,
         tx_bytes=peer.tx_bytes,

@@ -34,32 +34,32 @@ async def compute(
 
     Raises HostError. Looks at the machine's routes, and changes nothing.
     """
+    return await trio.to_thread.run_sync(_compute, config, list(endpoints), slot)
+
+
+def _compute(
+    config: TunnelConfig, endpoints: list[Endpoint], slot: host.DefaultRouteSlot | None
+) -> Surroundings:
     interface = config.interface
     networks = [network for peer in config.peers for network in peer.networks]
     if not host.has_default_route(networks, interface.table):
         slot = None
     elif slot is None:
-        slot = await trio.to_thread.run_sync(host.find_default_route_slot)
+        slot = host.find_default_route_slot()
     mark = interface.fwmark or (slot.mark if slot else 0)
-    mtu = interface.mtu or await _path_mtu(config.name, endpoints, mark)
-    state = await trio.to_thread.run_sync(
-        lambda: host.desired_state(
-            config.name,
-            interface.addresses,
-            networks,
-            mtu=mtu,
-            table=interface.table,
-            fwmark=interface.fwmark,
-            slot=slot,
-            dns=interface.dns,
-            dns_search=interface.dns_search,
-        )
+    mtu = interface.mtu
+    if mtu is None:
+        addresses = [ip_address(endpoint.address) for endpoint in endpoints]
+        mtu = host.compute_mtu(addresses, interface=config.name, mark=mark)
+    state = host.desired_state(
+        config.name,
+        interface.addresses,
+        networks,
+        mtu=mtu,
+        table=interface.table,
+        fwmark=interface.fwmark,
+        slot=slot,
+        dns=interface.dns,
+        dns_search=interface.dns_search,
     )
     return Surroundings(state, slot, mark)
-
-
-async def _path_mtu(name: str, endpoints: Iterable[Endpoint], mark: int) -> int:
-    addresses = [ip_address(endpoint.address) for endpoint in endpoints]
-    return await trio.to_thread.run_sync(
-        lambda: host.compute_mtu(addresses, interface=name, mark=mark)
-    )

@@ -19,6 +19,7 @@ from tunnel.control.uapi_changes import DeviceChange
 from tunnel.control.uapi_set import UapiError
 from tunnel.engine import Engine
 from tunnel.errors import DaemonError
+from tunnel.names import Names
 
 log = logging.getLogger("tunnel")
 
@@ -36,11 +37,16 @@ def socket_path(name: str) -> Path:
 
 @contextlib.asynccontextmanager
 async def wireguard_socket(
-    name: str, running: Callable[[], Engine], changing: trio.Lock, stop: Callable[[], None]
+    name: str,
+    running: Callable[[], Engine],
+    changing: trio.Lock,
+    stop: Callable[[], None],
+    names: Names,
 ) -> AsyncIterator[None]:
     """Serve `wg` for the time of the `async with`.
 
-    `running` gives the engine or raises DaemonError; `changing` is held by whoever changes it.
+    `running` gives the engine or raises DaemonError; `changing` is held by whoever changes it;
+    `names` are the conf's.
     `stop` is called when somebody removes the socket, which tells a userspace WireGuard to leave.
     A tunnel works without: where the socket cannot be made, the log says so and that is all.
     """
@@ -54,7 +60,7 @@ async def wireguard_socket(
     file = SocketFile(path)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(uapi.serve, listener, EngineDevice(running, changing))
+            nursery.start_soon(uapi.serve, listener, EngineDevice(running, changing, names))
             nursery.start_soon(stop_when_removed, file, stop)
             yield
             nursery.cancel_scope.cancel()
@@ -73,10 +79,13 @@ async def stop_when_removed(file: SocketFile, stop: Callable[[], None]) -> None:
 class EngineDevice:
     """A running engine as the UAPI sees it. See `wireguard_socket`."""
 
-    def __init__(self, running: Callable[[], Engine], changing: trio.Lock) -> None:
+    def __init__(
+        self, running: Callable[[], Engine], changing: trio.Lock, names: Names | None = None
+    ) -> None:
         self._running = running
+        self._names = names
         self._changing = changing
-        # Not `changing`: a reload may be waiting for a name server, and a get must not.
+        # Not `changing`: a get waits for no reload.
         self._applying = trio.Lock()
 
     @contextlib.asynccontextmanager
@@ -95,7 +104,7 @@ class EngineDevice:
             raise UapiError(errno.EBUSY, "something else is changing the tunnel") from None
         try:
             async with self._applying:
-                await settings.apply(self._engine(), changes)
+                await settings.apply(self._engine(), changes, self._names)
         finally:
             self._changing.release()
 

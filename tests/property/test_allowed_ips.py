@@ -91,6 +91,10 @@ def test_agrees_with_the_oracle(
     assert len(fast) == len(slow.owners)
     for peer in PEERS:
         assert fast.of(peer) == slow.of(peer)
+        assert fast.count_of(peer) == len(slow.of(peer))
+        for network, owner in slow.owners.items():
+            packed = pack(network.version, int(network.network_address), network.prefixlen)
+            assert fast.has_packed(packed, peer) == (owner == peer)
     for peer in PEERS:
         fast.remove_peer(peer)
     assert not len(fast)

@@ -19,6 +19,7 @@ from tunnel.engine import Drop, Engine, boot_time
 from tunnel.io.drops import Drop as IoDrop
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import TunDeleted, TunWriteDropped
+from tunnel.io.link import Link
 from tunnel.io.tun import ALL_OFFLOADS, Tun, TunOffload
 from tunnel.io.udp import Udp
 from tunnel.io.udp_socket import SENT, Received, Sent
@@ -39,6 +40,9 @@ class FakeTun:
     refuse: bool = False
     busy: bool = False
     deleted: bool = False
+
+    def link(self) -> Link:
+        return Link("wg0", 7, 1420, up=True, here=True)
 
     def feed(self, *frames: bytes) -> None:
         self.incoming.extend(frames)

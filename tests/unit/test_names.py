@@ -7,9 +7,11 @@ import pytest
 import trio
 import trio.testing
 
-from tests.unit.test_engine import make_side
+from tests.unit.control.uapi_device import make_engine
 from tunnel import names as names_module
+from tunnel import settings
 from tunnel.config import EndpointConfig, PeerConfig, PrivateKey
+from tunnel.control.uapi_changes import PeerChange
 from tunnel.engine import Engine, Peer
 from tunnel.io.endpoint import Endpoint, Source
 from tunnel.names import FIRST_PAUSE, Names
@@ -42,8 +44,8 @@ class Book:
 def make(*addresses: Endpoint) -> tuple[Names, Book, Engine, Peer]:
     book = Book(list(addresses))
     names = Names(book.look_up)
-    names.update([PEER], {KEY: list(addresses)})
-    engine = make_side(1).engine
+    trio.run(names.update, [PEER], {KEY: list(addresses)})
+    engine, _ = make_engine()
     peer = engine.interface.add_peer(KEY)
     peer.set_endpoint(addresses[0])
     return names, book, engine, peer
@@ -78,7 +80,8 @@ def test_source_address_is_forgotten_on_retry_whoever_it_is() -> None:
 
 def test_endpoint_given_as_an_address_is_left_alone() -> None:
     names = Names()
-    names.update([PeerConfig(KEY, endpoint=EndpointConfig("192.0.2.1", 51820))], {KEY: [at(1)]})
+    peer = PeerConfig(KEY, endpoint=EndpointConfig("192.0.2.1", 51820))
+    trio.run(names.update, [peer], {KEY: [at(1)]})
     assert names.retry(at(1)) == at(1)
     assert names.name_of(KEY) is None
 
@@ -105,6 +108,35 @@ def test_roamed_peer_that_is_silent_is_led_back_to_its_name() -> None:
     peer.set_endpoint(at(77))
     trio.run(_unanswered, names, engine, peer)
     assert peer.endpoint == at(1)
+
+
+def test_endpoint_set_by_hand_outlives_an_unanswered_attempt() -> None:
+    names, _, engine, peer = make(at(1), at(2))
+    trio.run(settings.apply, engine, [PeerChange(KEY, endpoint=at(77))], names)
+    trio.run(_unanswered, names, engine, peer, 3)
+    assert peer.endpoint == at(77)
+    assert names.retry(at(77)) == at(77)
+    assert names.name_of(KEY) is None
+    # Nor does a reload of the same conf bring the name back; one with another name does.
+    trio.run(names.update, [PEER], {})
+    assert names.name_of(KEY) is None
+    trio.run(names.update, [PEER], {KEY: [at(3)]})
+    assert names.name_of(KEY) == NAME
+    assert names.retry(at(3)) == at(3)
+
+
+def test_address_of_the_name_set_by_hand_leaves_it_the_name() -> None:
+    names, _, engine, _ = make(at(1), at(2))
+    trio.run(settings.apply, engine, [PeerChange(KEY, endpoint=at(2))], names)
+    assert names.name_of(KEY) == NAME
+    assert names.retry(at(2)) == at(1)
+
+
+def test_peer_that_was_removed_by_hand_comes_back_without_its_name() -> None:
+    names, _, engine, _ = make(at(1))
+    trio.run(settings.apply, engine, [PeerChange(KEY, remove=True), PeerChange(KEY)], names)
+    trio.run(_unanswered, names, engine, engine.interface.peers[KEY])
+    assert engine.interface.peers[KEY].endpoint is None
 
 
 def test_address_still_in_the_name_is_kept() -> None:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from ipaddress import ip_network
-
 import trio
 
 from tests.unit.test_engine import make_side
@@ -28,7 +26,7 @@ def peer(key: str, networks: str, *more: str) -> str:
 
 
 def changes(engine: Engine, old: TunnelConfig, new: TunnelConfig) -> list[str]:
-    return [str(change) for change in peers.differences(engine, old, new)]
+    return [str(change) for change in trio.run(peers.differences, engine, old, new)]
 
 
 def running(config: TunnelConfig) -> Engine:
@@ -92,7 +90,23 @@ def test_network_listed_twice_belongs_to_the_last_and_moves_without_a_gap() -> N
     owner = engine.interface.allowed_ips.lookup(bytes([10, 1, 2, 3]))
     assert owner is not None
     assert owner.public_key.to_base64() == ONE
-    assert peers.owners(new)[ip_network("10.0.0.0/8")].to_base64() == TWO
+    owner = engine.interface.allowed_ips.lookup(bytes([10, 2, 2, 3]))
+    assert owner is not None
+    assert owner.public_key.to_base64() == TWO
+
+
+def test_network_listed_twice_is_the_second_ones_and_told_so() -> None:
+    old = conf(peer(ONE, "10.0.0.0/8"), peer(TWO, "10.1.0.0/16"))
+    new = conf(
+        peer(ONE, "10.0.0.0/8"), peer(TWO, "10.1.0.0/16, 10.0.0.0/8, 10.3.0.0/16, -10.3.0.0/16")
+    )
+    engine = running(old)
+    assert changes(engine, old, new) == [
+        f"- peer {ONE} allowed IPs: 10.0.0.0/8",
+        f"+ peer {TWO} allowed IPs: 10.0.0.0/8",
+    ]
+    trio.run(peers.apply, engine, new, {})
+    assert changes(engine, new, new) == []
 
 
 def test_long_lists_give_the_event_loop_its_turn() -> None:

@@ -81,7 +81,7 @@ def _reload(of: Mapping[str, Any]) -> str:
     if of["error"]:
         return f"not reloaded, everything stays as it was: {of['error']}"
     changes = [str(Change.from_json(change)) for change in of["changes"]]
-    more = len(changes) - MAX_CHANGES
+    more = len(changes) + int(of.get("more_changes", 0)) - MAX_CHANGES
     parts = [*changes[:MAX_CHANGES], *([f"and {more} more"] if more > 0 else []), *of["notes"]]
     return f"reloaded: {'; '.join(parts) or 'nothing to change'}"
 

@@ -108,7 +108,8 @@ class TunnelClient(Client):
 
     def save(self) -> Saved:
         """Write the running state into the conf; what had to change in the file."""
-        return Saved.from_json(self.call("save"))
+        with self._patient():
+            return Saved.from_json(self.call("save"))
 
     def down(self) -> None:
         """Ask the daemon to take everything down. It has just begun when this returns."""

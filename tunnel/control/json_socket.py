@@ -17,6 +17,7 @@ docs/control.md describes the methods.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -29,14 +30,19 @@ from typing import Any
 import trio
 
 from tunnel.control.connections import MAX_CONNECTIONS, serve_connections
+from tunnel.control.pace import Pace
 
 VERSION = 1
 RUN_FOLDER = Path("/run/tunnel")
 MAX_LINE = 1024 * 1024
 """Bytes of the longest request read."""
 
+PIECE = 65_536
+"""Characters of an answer that are sent at a time."""
+
 Method = Callable[[dict[str, Any]], Awaitable[Any]]
-"""Takes `params`, gives back the result as JSON-ready types; raises ControlError."""
+"""Takes `params`, gives back the result as JSON-ready types and dataclasses of them; raises
+ControlError."""
 
 Stream = Callable[
     [dict[str, Any]], contextlib.AbstractContextManager[AsyncIterator[dict[str, Any]]]
@@ -170,7 +176,7 @@ class _Server:
                 reply = {"result": await self._call(request)}
             except ControlError as error:
                 reply = {"error": {"code": error.code, "message": str(error)}}
-            await _send(stream, request.id, reply)
+            await _send_long(stream, request.id, reply)
 
     async def _call(self, request: _Request) -> Any:
         method = self._methods.get(request.method)
@@ -229,6 +235,32 @@ class _Request:
 async def _send(stream: trio.SocketStream, request_id: Any, content: dict[str, Any]) -> None:
     line = json.dumps({"v": VERSION, "id": request_id, **content})
     await stream.send_all(line.encode() + b"\n")
+
+
+async def _send_long(stream: trio.SocketStream, request_id: Any, content: dict[str, Any]) -> None:
+    """`_send` for what may be megabytes: made and sent in slices."""
+    pace = Pace()
+    pieces: list[str] = []
+    length = 0
+    line = {"v": VERSION, "id": request_id, **content}
+    for piece in _ENCODER.iterencode(line):
+        pieces.append(piece)
+        length += len(piece)
+        if length >= PIECE:
+            await stream.send_all("".join(pieces).encode())
+            pieces, length = [], 0
+        await pace.step()
+    await stream.send_all("".join([*pieces, "\n"]).encode())
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """A dataclass as JSON-ready types, and only now: a list of thousands takes its time."""
+    if not dataclasses.is_dataclass(value):
+        raise TypeError(f"{type(value).__name__} is not JSON-ready")
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+
+_ENCODER = json.JSONEncoder(default=_fields)
 
 
 class Client:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from time import perf_counter
+from typing import Any
 
 import trio
 
@@ -26,3 +27,14 @@ class Pace:
         if perf_counter() >= self._until:
             await trio.lowlevel.checkpoint()
             self._until = perf_counter() + SLICE
+
+
+async def let_go(held: list[Any]) -> None:
+    """Empty `held` from its end. With the last references to objects by the hundred thousand in
+    it, they are not freed in one go, which takes 20 ms. Cancellation does not come in between.
+    """
+    pace = Pace()
+    with trio.CancelScope(shield=True):
+        while held:
+            held.pop()
+            await pace.step()

@@ -79,7 +79,8 @@ def reconcile(
     """Change what stands, by the fewest steps: what is there and wanted is not touched.
 
     Adds what is missing on the machine, also when somebody else took it away, and removes what we
-    added before and the new state does not have. Objects that we did not add are left alone.
+    added before and the new state does not have. Objects that we did not add are left alone. Name
+    servers are set anew each time.
     """
     with inside(netns):
         _change(state, state_dir)
@@ -93,7 +94,8 @@ def missing(
     with inside(netns), rtnetlink() as netlink, step("look at", state.interface):
         record = load_record(state.interface, state_dir)
         index = require_ifindex(netlink, state.interface)
-        machine = Machine(netlink, state.interface, index, {}, record.dns if record else "")
+        dns, firewall = (record.dns, record.firewall) if record else ("", "")
+        machine = Machine(netlink, state.interface, index, {}, dns, firewall)
         items = state.items()
         there = machine.present(items, items)
         return tuple(item for item in items if item not in there)
@@ -138,7 +140,15 @@ def remove(
 def _remove(record: Record, state_dir: Path, tell: Tell) -> None:
     with rtnetlink() as netlink, step("remove", record.interface):
         index = current_index(netlink, record.interface, record.ifindex)
-        machine = Machine(netlink, record.interface, index, dict(record.sysctls), record.dns, tell)
+        machine = Machine(
+            netlink,
+            record.interface,
+            index,
+            dict(record.sysctls),
+            record.dns,
+            record.firewall,
+            tell,
+        )
         failures = _run_all(
             [lambda item=item: machine.remove(item) for item in reversed(record.items)]  # type: ignore[misc]
         )
@@ -168,16 +178,26 @@ def _change(
             items=(*(item for item in old if item not in wanted), *new),
             sysctls=_sysctls_before(state, record, state_dir),
             dns=_dns_backend(new, record),
+            firewall=record.firewall if record else "",
             owner=owner,
         )
-        machine = Machine(netlink, state.interface, index, dict(planned.sysctls), planned.dns, tell)
+        machine = Machine(
+            netlink,
+            state.interface,
+            index,
+            dict(planned.sysctls),
+            planned.dns,
+            planned.firewall,
+            tell,
+        )
         with claiming(netlink, state, state_dir):
             save_record(planned, state_dir)
         undos: list[Undo] = []
         try:
             _step_by_step(machine, old, new, undos)
-            if planned.items != new:
-                save_record(replace(planned, items=new), state_dir)
+            done = replace(planned, items=new, firewall=machine.firewall)
+            if done != planned:
+                save_record(done, state_dir)
         except BaseException as error:
             steps_back = list(reversed(undos))
             if old:
@@ -198,6 +218,9 @@ def _step_by_step(
     for item in new:
         if item not in there:
             _add(machine, item, places_before.get(replaces(item)), undos)
+        elif isinstance(item, Dns):
+            # Nobody can be asked whether it still stands, and to set it again is no change.
+            machine.add(item)
     for item in reversed(old):
         if replaces(item) not in places_after:
             undos.append(lambda item=item: machine.add(item))  # type: ignore[misc]

@@ -25,7 +25,8 @@ class Machine:
     """The calling thread's namespace, as far as the tunnel `interface` is concerned.
 
     `index` is the interface's number, 0 if it is gone: its addresses and routes went with it.
-    `dns_backend` says how name servers are set, `sysctls` holds the values found before.
+    `dns_backend` says how name servers are set, `sysctls` holds the values found before, `firewall`
+    is the fingerprint of the table that we set last.
     """
 
     def __init__(
@@ -35,8 +36,10 @@ class Machine:
         index: int,
         sysctls: dict[str, str],
         dns_backend: str,
+        firewall: str,
         tell: Tell = tell_nobody,
     ) -> None:
+        self.firewall = firewall
         self._netlink = netlink
         self._interface = interface
         self._index = index
@@ -47,8 +50,8 @@ class Machine:
     def present(self, wanted: Iterable[Item], known: Iterable[Item]) -> set[Item]:
         """Those of `wanted` that are there.
 
-        What cannot be read back from the machine (DNS, the content of the firewall) counts as
-        there when it is among the `known`, which is what we did before.
+        DNS, which cannot be read back from the machine, counts as there when it is among the
+        `known`, which is what we did before.
         """
         seen: set[Item] = set(rules.list_rules(self._netlink))
         if self._index:
@@ -63,7 +66,8 @@ class Machine:
     def _still(self, item: Item, before: set[Item]) -> bool:
         match item:
             case Firewall():
-                return item in before and netfilter.has_firewall(self._interface)
+                now = netfilter.fingerprint(self._interface)
+                return item in before and now != "" and now == self.firewall
             case Sysctl():
                 return sysctl.read_sysctl(item.name) == item.value
             case Dns():
@@ -94,6 +98,7 @@ class Machine:
                 sysctl.write_sysctl(item.name, item.value)
             case Firewall():
                 netfilter.set_firewall(self._interface, item)
+                self.firewall = netfilter.fingerprint(self._interface)
             case Dns():
                 dns.set_dns(self._interface, self._index, item, self._dns_backend)
 

@@ -5,6 +5,7 @@ dropped (anti-spoofing), and the mark of our UDP is kept in conntrack, so that r
 src_valid_mark judges the replies by the route our packets took.
 """
 
+import hashlib
 import re
 
 from tunnel.host.errors import HostError
@@ -70,6 +71,18 @@ def has_firewall(interface: str) -> bool:
     except HostError:
         return False
     return f"table inet {table_name(interface)}" in tables.splitlines()
+
+
+def fingerprint(interface: str) -> str:
+    """What our table holds, as a short text which is the same for the same content; "" if it is
+    not there, or there is no nft at all. What was counted does not matter.
+    """
+    name = table_name(interface)
+    try:
+        listed = _nft("list", "firewall", f"list table inet {name}\n", "--stateless")
+    except HostError:
+        return ""
+    return hashlib.sha256(listed.encode()).hexdigest()
 
 
 def _nft(step: str, subject: str, commands: str, *options: str) -> str:

@@ -36,7 +36,8 @@ class Record:
     """What may have been done for `interface`.
 
     `ifindex` and `netns` (inode of the namespace) tell our device from a later one of the same
-    name; `sysctls` holds the values found before, `dns` the way in which name servers were set.
+    name; `sysctls` holds the values found before, `dns` the way in which name servers were set,
+    `firewall` is the fingerprint of our table as it was when we set it.
     """
 
     interface: str
@@ -46,6 +47,7 @@ class Record:
     sysctls: tuple[tuple[str, str], ...] = ()
     dns: str = ""
     owner: str = ""
+    firewall: str = ""
 
 
 def record_path(interface: str, state_dir: Path = STATE_DIR) -> Path:
@@ -123,6 +125,7 @@ def render(record: Record) -> str:
         "sysctls": dict(record.sysctls),
         "dns": record.dns,
         "owner": record.owner,
+        "firewall": record.firewall,
     }
     return json.dumps(document, indent=1) + "\n"
 
@@ -140,6 +143,7 @@ def parse(text: str) -> Record:
         sysctls=tuple((str(name), str(old)) for name, old in document["sysctls"].items()),
         dns=str(document["dns"]),
         owner=str(document.get("owner", "")),
+        firewall=str(document.get("firewall", "")),
     )
 
 

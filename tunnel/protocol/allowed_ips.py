@@ -199,6 +199,15 @@ class AllowedIPs(Generic[P]):
         self._remembered.clear()
         return family.remove(packed >> 1 & 0xFF, packed >> 9, peer)
 
+    def has_packed(self, packed: int, peer: P) -> bool:
+        """Whether exactly this prefix is the peer's."""
+        table = (self._v6 if packed & 1 else self._v4).tables.get(packed >> 1 & 0xFF)
+        return table is not None and table.get(packed >> 9) is peer
+
+    def count_of(self, peer: P) -> int:
+        """How many networks `peer` has."""
+        return sum(len(family.by_peer.get(peer, ())) for family in (self._v4, self._v6))
+
     def packed_of(self, peer: P) -> Iterator[int]:
         """The networks `peer` has now, IPv4 first, each family in the order they came.
 

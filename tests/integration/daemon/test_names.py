@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 
 import pytest
@@ -22,7 +23,8 @@ class Hosts:
     def __init__(self, host: Host) -> None:
         self.path = host.directory / "hosts"
         self.path.write_text("127.0.0.1 localhost\n")
-        nobody = host.directory / "resolv.conf"
+        self._host = host
+        self._nobody = nobody = host.directory / "resolv.conf"
         nobody.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
         self.switch = host.directory / "nsswitch.conf"
         self.switch.write_text("hosts: files\n")
@@ -36,6 +38,14 @@ class Hosts:
     def ask_name_server(self) -> None:
         """Look names up by DNS from now on, where nobody answers."""
         self.switch.write_text("hosts: files dns\n")
+
+    def ask_silent_name_server(self) -> socket.socket:
+        """The same, but that nobody answers takes minutes to be found out; keep the socket."""
+        silent = self._host.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        silent.bind(("127.0.0.1", 53))
+        self._nobody.write_text("nameserver 127.0.0.1\noptions timeout:30 attempts:5\n")
+        self.ask_name_server()
+        return silent
 
     def set(self, *addresses: str) -> None:
         """Let NAME mean these."""
@@ -138,3 +148,51 @@ def test_wg_says_that_a_tunnel_which_waits_for_a_name_is_not_there_yet(
         two_hosts.a.run(["wg", "set", "wg0", "listen-port", "1"])
     two_hosts.a.run([sys.executable, "-m", "tunnel", "down", str(a.conf)])
     assert up.wait(10) == 1
+
+
+@pytest.mark.foreign("wg")
+def test_reload_that_waits_for_a_name_holds_up_nothing(two_hosts: TwoHosts, hosts: Hosts) -> None:
+    hosts.set("192.0.2.2")
+    a, b = make_ends(two_hosts)
+    a.up()
+    b.up()
+    host = two_hosts.a
+    other = Node(two_hosts.b, ())
+    with hosts.ask_silent_name_server():
+        a.conf.write_text(
+            a.conf.read_text()
+            + f"[Peer]\nPublicKey = {other.public_key}\nEndpoint = other.lab.example:1\n"
+        )
+        reload = host.popen([sys.executable, "-m", "tunnel", "reload", "wg0"])
+        log = "/run/tunnel/wg0.log"
+        host.wait_for(
+            lambda: "still looking up other.lab.example" in host.run(["cat", log]).stdout,
+            20,
+            "the reload to wait for the name",
+        )
+        # wg gives up after ten seconds, each run and wait here with an error.
+        host.run(["wg", "set", "wg0", "peer", b.node.public_key, "persistent-keepalive", "7"])
+        assert status(a)["peers"][0]["persistent_keepalive"] == 7
+        host.ip("link set wg0 down", "route add 10.77.9.0/24 via 192.0.2.2", "link set wg0 up")
+        host.ping("10.77.0.2")
+        assert reload.running
+        host.run([sys.executable, "-m", "tunnel", "down", str(a.conf)], timeout=20)
+        assert reload.wait(10) == 1
+    assert remains(host) == []
+
+
+@pytest.mark.foreign("wg")
+def test_endpoint_set_by_hand_stays_and_is_saved(two_hosts: TwoHosts, hosts: Hosts) -> None:
+    hosts.set("192.0.2.2")
+    a, b = make_ends(two_hosts)
+    a.up()
+    b.up()
+    host = two_hosts.a
+    events = host.popen([sys.executable, "-m", "tunnel", "events", "wg0", "--json"])
+    host.run(["wg", "set", "wg0", "peer", b.node.public_key, "endpoint", "192.0.2.99:51820"])
+    host.run(["ping", "-c", "1", "-W", "1", "10.77.0.2"], check=False)
+    events.wait_for_output('"attempt": 2', 30)
+    assert status(a)["peers"][0]["endpoint"] == "192.0.2.99:51820"
+    a.tunnel("save", "wg0")
+    assert "Endpoint = 192.0.2.99:51820" in a.conf.read_text()
+    assert NAME not in a.conf.read_text()

@@ -275,6 +275,29 @@ def test_reconcile_mends_what_others_took_away(ns: Namespace, tmp_path: Path) ->
     assert sorted(ns.snapshot().split()) == before
 
 
+@pytest.mark.parametrize(
+    "meddle",
+    [
+        ["flush", "table", "inet", "tunnel-tun0"],
+        ["flush", "chain", "inet", "tunnel-tun0", "preraw"],
+        ["add", "rule", "inet", "tunnel-tun0", "premangle", "accept"],
+    ],
+)
+def test_content_of_the_firewall_that_others_changed_is_seen_and_mended(
+    ns: Namespace, tmp_path: Path, meddle: list[str]
+) -> None:
+    wanted = state(allowed=EVERYTHING, slot=DefaultRouteSlot())
+    applied = apply(wanted, netns=ns.path, state_dir=tmp_path)
+    before = ns.run("nft", "--stateless", "list", "ruleset")
+    assert "daddr 10.9.0.1" in before
+    assert applied.missing() == ()
+    ns.run("nft", *meddle)
+    assert applied.missing() == (wanted.firewall,)
+    applied.reconcile(wanted)
+    assert ns.run("nft", "--stateless", "list", "ruleset") == before
+    assert applied.missing() == ()
+
+
 def test_address_replaced_within_its_network(ns: Namespace, tmp_path: Path) -> None:
     apply(state(), netns=ns.path, state_dir=tmp_path)
     # Deleting the primary address takes the secondary one along.

@@ -241,14 +241,32 @@ def state(dns: str = "10.9.0.53") -> DesiredState:
 def test_dns_in_a_state(ns: Namespace, tmp_path: Path, resolvconf: Path) -> None:
     place = tmp_path / "state"
     apply(state(), netns=ns.path, state_dir=place)
-    reconcile(state(), netns=ns.path, state_dir=place)
-    assert resolvconf.read_text().count("resolvconf -a") == 1
     reconcile(state("10.9.0.54"), netns=ns.path, state_dir=place)
     assert resolvconf.read_text().count("resolvconf -a") == 2
     assert "resolvconf -d" not in resolvconf.read_text(), "replaced, never taken away between"
     ns.ip("link", "delete", "tun0")
     remove("tun0", netns=ns.path, state_dir=place)
     assert resolvconf.read_text().splitlines()[-1] == "resolvconf -d tun.tun0 -f"
+
+
+@pytest.mark.root
+def test_dns_that_others_took_away_is_set_again(
+    ns: Namespace, tmp_path: Path, resolvconf: Path
+) -> None:
+    """Whether they did cannot be seen, so it is set once each time."""
+    place = tmp_path / "state"
+    for times in (1, 2, 3):
+        change = apply if times == 1 else reconcile
+        change(state(), netns=ns.path, state_dir=place)
+        assert resolvconf.read_text().count("resolvconf -a tun.tun0") == times
+        assert resolvconf.read_text().count("nameserver 10.9.0.53") == times
+    # One that cannot be set is told, and nothing that stands is taken away for it.
+    before = ns.snapshot()
+    (tmp_path / "broken").touch()
+    with pytest.raises(HostError, match=r"set dns 10.9.0.53: resolvconf ended with 1"):
+        reconcile(state(), netns=ns.path, state_dir=place)
+    assert ns.snapshot() == before
+    assert "resolvconf -d" not in resolvconf.read_text()
 
 
 @pytest.mark.root

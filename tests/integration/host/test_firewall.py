@@ -10,7 +10,7 @@ import pytest
 from tests.integration.host.conftest import Namespace
 from tunnel.host.hooks import run_hooks
 from tunnel.host.namespaces import inside
-from tunnel.host.netfilter import has_firewall, remove_firewall, set_firewall
+from tunnel.host.netfilter import fingerprint, has_firewall, remove_firewall, set_firewall
 from tunnel.host.state import Firewall
 
 pytestmark = pytest.mark.root
@@ -45,7 +45,10 @@ def test_packets_to_the_tunnel_from_elsewhere_are_dropped(
     assert "1 received" in far.run(*ping, check=False)
     with inside(ns.path):
         set_firewall("tun0", BOTH)
+        before = fingerprint("tun0")
     assert "0 received" in far.run(*ping, check=False)
+    with inside(ns.path):
+        assert fingerprint("tun0") == before != "", "what was counted is no change"
     assert "1 received" in ns.run(*ping, check=False), "what is local is no spoof"
     assert "1 received" in far.run("ping", "-c1", "-W1", "192.0.2.1", check=False)
     with inside(ns.path):

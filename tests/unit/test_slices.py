@@ -1,0 +1,243 @@
+"""What people and programs ask of a tunnel with very many networks or peers: packets go on."""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from functools import cache
+from ipaddress import ip_address
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import pytest
+import trio
+
+from tests.unit.control.uapi_device import make_engine
+from tunnel import metrics, peers, saving
+from tunnel.config import PrivateKey, PublicKey, TunnelConfig, parse
+from tunnel.control import json_socket
+from tunnel.control.pace import let_go
+from tunnel.engine import Engine
+from tunnel.host.state import DesiredState
+from tunnel.io.endpoint import Endpoint
+from tunnel.metrics import Meter
+from tunnel.names import Names
+from tunnel.reloading import parts, plan, to_resolve
+from tunnel.status import take_status
+
+BOUND = 0.06
+"""Seconds that the event loop may be held: several times what it takes, a tenth of a stall."""
+
+NETWORKS = [f"10.{n >> 8}.{n & 255}.0/24" for n in range(65_280)]
+NETWORKS += [f"fd00:0:{n:x}::/48" for n in range(1, 65_281)]
+
+OWN = PrivateKey.from_bytes(bytes([1] * 32))
+
+T = TypeVar("T")
+
+
+def key(number: int) -> PublicKey:
+    return PublicKey.from_bytes(number.to_bytes(2, "big") + bytes([9] * 30))
+
+
+def conf(*sections: str) -> TunnelConfig:
+    head = f"[Interface]\nPrivateKey = {OWN.to_base64()}\nMTU = 1420\nTable = off\n"
+    text = "\n".join([head, *sections])
+    return parse(text, name="wg0", source="test")
+
+
+def large(*more: str) -> str:
+    lines = [f"PublicKey = {key(1).to_base64()}", f"AllowedIPs = {', '.join(NETWORKS)}", *more]
+    return "\n".join(["[Peer]", *lines, ""])
+
+
+def many(count: int) -> list[str]:
+    return [
+        f"[Peer]\nPublicKey = {key(n).to_base64()}\nAllowedIPs = 10.{n >> 8}.{n & 255}.1/32\n"
+        f"Endpoint = 192.0.2.{n % 250 + 1}:{n + 1}\n"
+        for n in range(count)
+    ]
+
+
+@pytest.fixture(autouse=True)
+def no_collector() -> Iterator[None]:
+    """The collector looks through all that the tests have made; a daemon has far less."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+async def longest_gap(work: Callable[[], Awaitable[T]]) -> tuple[T, float]:
+    """What `work` gives, and the longest time that another task waited for its turn meanwhile.
+
+    Of the processor's time of this thread, so that other processes do not matter.
+    """
+    longest = 0.0
+
+    async def look() -> None:
+        nonlocal longest
+        last = time.thread_time()
+        while True:
+            await trio.lowlevel.checkpoint()
+            now = time.thread_time()
+            longest = max(longest, now - last)
+            last = now
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        await trio.lowlevel.checkpoint()
+        found = await work()
+        await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    return found, longest
+
+
+def run(work: Callable[[], Awaitable[T]]) -> T:
+    """What `work` gives; fails if it held the event loop for too long."""
+    found, longest = trio.run(longest_gap, work)
+    assert longest < BOUND, f"held for {longest * 1000:.0f} ms"
+    return found
+
+
+def running(config: TunnelConfig) -> Engine:
+    engine, udp = make_engine()
+    udp.gso = udp.gro = False  # type: ignore[attr-defined]
+    endpoints = {
+        peer.public_key: Endpoint(ip_address(peer.endpoint.host).packed, peer.endpoint.port)
+        for peer in config.peers
+        if peer.endpoint is not None
+    }
+    trio.run(peers.apply, engine, config, endpoints)
+    return engine
+
+
+@pytest.fixture(params=["130,560 networks", "10,000 peers"])
+def config(request: pytest.FixtureRequest) -> TunnelConfig:
+    return large_conf() if "networks" in request.param else many_conf()
+
+
+@cache
+def large_conf() -> TunnelConfig:
+    return conf(large())
+
+
+@cache
+def many_conf() -> TunnelConfig:
+    return conf(*many(10_000))
+
+
+def test_status_on_its_way_to_the_client(
+    config: TunnelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = running(config)
+    monkeypatch.setattr(json_socket, "RUN_FOLDER", tmp_path)
+
+    async def status(params: dict[str, Any]) -> Any:
+        return await take_status(engine, config, name="wg0")
+
+    async def main() -> bytes:
+        listener = json_socket.bind_unix_socket(tmp_path / "wg0.sock")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(json_socket.serve, listener, {"status": status})
+            async with await trio.open_unix_socket(str(tmp_path / "wg0.sock")) as stream:
+                await stream.send_all(b'{"v": 1, "method": "status"}\n')
+                answer = bytearray()
+                while not answer.endswith(b"\n"):
+                    answer += await stream.receive_some(65_536)
+            nursery.cancel_scope.cancel()
+        return bytes(answer)
+
+    result = json.loads(run(main))["result"]
+    assert len(result["peers"]) == len(config.peers)
+    if len(config.peers) == 1:
+        (peer,) = result["peers"]
+        assert peer["allowed_ips"] == NETWORKS
+        assert peer["endpoint"] is None
+
+
+def test_networks_are_shown_in_order_however_they_came() -> None:
+    shuffled = [NETWORKS[n * 7919 % len(NETWORKS)] for n in range(len(NETWORKS))]
+    config = conf(large().replace(", ".join(NETWORKS), ", ".join(shuffled)))
+    engine = running(config)
+    status = run(lambda: take_status(engine, config, name="wg0"))
+    assert list(status.peers[0].allowed_ips) == NETWORKS
+
+
+def test_metrics_do_without_long_lists(config: TunnelConfig) -> None:
+    engine = running(config)
+    engine.udp.queued = dict  # type: ignore[method-assign]
+
+    async def status(max_networks: int) -> Any:
+        return await take_status(engine, config, name="wg0", max_networks=max_networks)
+
+    daemon: Any = SimpleNamespace(
+        config=config, meter=Meter(), status=status, running=lambda: engine
+    )
+    taken = run(lambda: metrics.snapshot(daemon))
+    shown = taken.status.peers[0].allowed_ips
+    assert shown == (("130560 networks",) if len(config.peers) == 1 else ("10.0.0.1/32",))
+
+
+def test_what_a_reload_would_change(config: TunnelConfig) -> None:
+    engine = running(config)
+
+    applied: Any = SimpleNamespace(state=DesiredState("wg0"), missing=lambda: ())
+
+    async def main() -> Any:
+        assert await to_resolve(engine, config, config, {}) == []
+        return await plan(engine, config, config, applied, None, {})
+
+    assert run(main).outcome.changes == ()
+    assert len(run(lambda: peers.differences(engine, config, conf()))) == len(config.peers)
+    empty = running(conf())
+    told = run(lambda: peers.differences(empty, conf(), config))
+    assert len([change for change in told if "endpoint" not in change.subject]) == len(config.peers)
+    if len(config.peers) == 1:
+        assert told[0].detail.endswith("10.0.3.0/24, and 130556 more")
+
+
+def test_reload_that_adds_keeps_and_removes(config: TunnelConfig) -> None:
+    engine = running(conf())
+    run(lambda: peers.apply(engine, config, {}))
+    assert len(engine.interface.peers) == len(config.peers)
+    assert len(engine.interface.allowed_ips) in (130_560, 10_000)
+    run(lambda: peers.apply(engine, config, {}))
+    assert len(engine.interface.allowed_ips) in (130_560, 10_000)
+    run(lambda: peers.apply(engine, conf(), {}))
+    assert len(engine.interface.allowed_ips) == 0
+    assert len(engine.interface.peers) == 0
+
+
+def test_conf_that_nobody_needs_any_more(config: TunnelConfig) -> None:
+    # As a daemon has it, which reads a conf and compares: nobody else has any of it.
+    held = parts(conf(large()) if len(config.peers) == 1 else conf(*many(10_000)))
+    assert len(held) in (130_561, 20_000)
+    run(lambda: let_go(held))
+    assert held == []
+
+
+def test_endpoints_of_many_peers(config: TunnelConfig) -> None:
+    names = Names()
+
+    async def main() -> int:
+        found = await names.resolve(config.peers)
+        await names.update(config.peers, found)
+        return len(found)
+
+    assert run(main) in (0, 10_000)
+
+
+def test_save(config: TunnelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = running(config)
+    path = tmp_path / "wg0.conf"
+    path.write_text(f"[Interface]\nPrivateKey = {OWN.to_base64()}\n")
+    monkeypatch.setattr("tunnel.host.interface_status", lambda name: None)
+    config = parse(path.read_text(), name="wg0", source="test")
+    object.__setattr__(config, "path", path)
+    assert run(lambda: saving.save(engine, config, auto_mark=0, names=Names())).lines
+    text = path.read_text()
+    assert text.count("[Peer]") == len(engine.interface.peers)
+    assert text.count("/") >= len(engine.interface.allowed_ips)
