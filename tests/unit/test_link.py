@@ -74,6 +74,8 @@ class FakeLink:
     answers: list[Link | TunError] = field(default_factory=list)
     events: list[list[LinkEvent] | HostError] = field(default_factory=list)
     asked: int = 0
+    limits: list[tuple[int, int]] = field(default_factory=list)
+    refuse_limits: bool = False
 
     def link(self) -> Link:
         self.asked += 1
@@ -81,6 +83,11 @@ class FakeLink:
         if isinstance(answer, TunError):
             raise answer
         return answer
+
+    def limit_segments(self, index: int, segments: int) -> None:
+        self.limits.append((index, segments))
+        if self.refuse_limits:
+            raise HostError("set gso_max_segs", str(segments), "not permitted")
 
     @contextlib.contextmanager
     def watch(self, index: int, *, netns: Path | None = None) -> Iterator[FakeEvents]:
@@ -111,6 +118,7 @@ AWAY = replace(HERE, ifindex=2, here=False)
 def follow(tun: FakeLink, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
     """What the engine was told until the device was gone: MTU, and whether it is up."""
     monkeypatch.setattr(following, "watch_link", tun.watch)
+    monkeypatch.setattr(following, "limit_segments", tun.limit_segments)
     engine = make_side(1).engine
     engine.mtu = 1
     told: list[tuple[int, bool]] = []
@@ -131,8 +139,25 @@ def test_events_are_followed_where_the_device_is(monkeypatch: pytest.MonkeyPatch
         LinkStatus("wg0", 34_736, False),
         LinkGone(moved=False),
     ]
-    told = follow(FakeLink([HERE], [events]), monkeypatch)
+    tun = FakeLink([HERE], [events])
+    told = follow(tun, monkeypatch)
     assert told == [(1420, True), (1420, True), (34_736, True), (34_736, False)]
+    # 45 datagrams of 1452 bytes fit the largest UDP packet, and one of 34,768.
+    assert tun.limits == [(5, 45), (5, 1)]
+
+
+def test_frames_that_cannot_be_fitted_are_carried_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tun = FakeLink([HERE], [[LinkGone(moved=False)]], refuse_limits=True)
+    assert follow(tun, monkeypatch) == [(1420, True)]
+    assert tun.limits == [(5, 45)]
+
+
+def test_nothing_is_fitted_in_another_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    tun = FakeLink([AWAY], [])
+    assert follow(tun, monkeypatch) == [(1420, True)]
+    assert tun.limits == []
 
 
 def test_device_is_asked_where_there_are_no_events(

@@ -61,6 +61,12 @@ def restore_link(netlink: Any, index: int, mtu: int, up: bool) -> None:
         netlink.link("set", index=index, mtu=mtu, state="up" if up else "down")
 
 
+def limit_segments(index: int, segments: int) -> None:
+    """Have the kernel hand over frames of at most so many TCP segments. Raises HostError."""
+    with rtnetlink() as netlink, step("set gso_max_segs", segments), absent_is_fine():
+        netlink.link("set", index=index, gso_max_segs=segments)
+
+
 def _has_ipv6(netlink: Any, index: int) -> bool:
     if not socket.has_ipv6:
         return False

@@ -100,6 +100,11 @@ class Sent(NamedTuple):
 SENT: Final = Sent()
 
 
+def segments_per_batch(stride: int) -> int:
+    """How many datagrams of `stride` bytes leave in one call at most."""
+    return max(1, min(MAX_SEGMENTS, MAX_BATCH // stride))
+
+
 class UdpSocket:
     """Sends and receives batches on a bound, non-blocking socket that it owns from now on.
 
@@ -254,7 +259,7 @@ class UdpSocket:
         `error` is what the first chunk already met.
         """
         view = memoryview(batch)
-        chunk_size = stride * max(1, min(MAX_SEGMENTS, MAX_BATCH // stride))
+        chunk_size = stride * segments_per_batch(stride)
         gso = len(view) > stride and self.gso and not self._gso_paused(endpoint, stride)
         gso_error: OSError | None = None
         source, tos_control = endpoint.control, self._tos[tos]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 
 from tests.conftest import TwoHosts
-from tests.integration.tunnel.conftest import OUTER
+from tests.integration.tunnel.conftest import OUTER, make_pair
 from tests.transfer import check_transfer
 from tunnel import datapath
 from tunnel.datapath import ENVIRONMENT_VARIABLE as DATAPATH
+from tunnel.lab import Host, wait_for
 from tunnel.lab.peers import Node, OurEnd, render_conf
 from tunnel.offloads import ENVIRONMENT_VARIABLE as OFFLOADS_OFF
 
@@ -58,3 +60,17 @@ def _end(node: Node, other: Node, name: str, off: str) -> OurEnd:
     else:
         environment[OFFLOADS_OFF] = off
     return OurEnd(node, conf, environment)
+
+
+def test_frames_of_the_kernel_fit_one_batch_at_any_mtu(two_hosts: TwoHosts) -> None:
+    pair = make_pair(two_hosts)
+    a, b = pair.hosts
+    for mtu, segments in ((1420, 45), (1280, 49), (8920, 7)):
+        a.ip(f"link set wg0 mtu {mtu}")
+        wait_for(partial(_has_segments, a, segments), 5, f"at most {segments} segments in a frame")
+    check_transfer(a, b, pair.b.node.address(4), MEBIBYTE)
+
+
+def _has_segments(host: Host, wanted: int) -> bool:
+    (link,) = host.ip_json(["-details", "link", "show", "wg0"])
+    return bool(link["gso_max_segs"] == wanted)
