@@ -11,7 +11,7 @@ from tunnel.lab.topology import Lab
 
 _STEPS = 10
 _TRACED_STEPS = 2
-_CROWDED_STEPS = len(scale.COUNTS) + 1
+_CROWDED_STEPS = len(scale.COUNTS) + 2
 
 
 def steps(contenders: Iterable[Contender], *, crowded: bool) -> int:

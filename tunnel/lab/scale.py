@@ -16,8 +16,9 @@ from tunnel.lab.contenders import A_OUTER, B_OUTER, Scalable
 from tunnel.lab.peers import PORT
 from tunnel.lab.topology import Lab
 
-COUNTS = (100, 10_000)
-"""Peers configured on either side, the one that is spoken with included."""
+COUNTS = (1, 100, 10_000)
+"""Peers configured on either side, the one that is spoken with included. One is measured here
+once more, so that it was measured as the others are and at the same time."""
 HANDSHAKES = 2_000
 """How many of the peers shake hands, once each."""
 
@@ -43,12 +44,14 @@ def _public_key(number: int) -> str:
 
 def measure(contender: Scalable, seconds: float) -> Iterator[dict[str, float]]:
     """Figures by metric key, for each of `COUNTS` in a lab of its own."""
+    throughput: dict[int, float] = {}
     for count in COUNTS:
         crowded = contender.with_more_peers(peers_conf(count - 1))
         with Lab() as lab:
             a, b = lab.host("a"), lab.host("b")
             lab.link(a, b, [f"{A_OUTER}/24"], [f"{B_OUTER}/24"])
             found = Bench(a, b, crowded, seconds).run_crowded()
+            throughput[count] = found["tcp"]
             yield {f"{key}_peers{count}": value for key, value in found.items()}
             if count > HANDSHAKES:
                 # As a peer of no address, beside the tunnel that is up.
@@ -61,3 +64,4 @@ def measure(contender: Scalable, seconds: float) -> Iterator[dict[str, float]]:
                 ).stdout
                 result = json.loads(printed)
                 yield {"handshakes": result["answered"] / result["seconds"]}
+    yield {"tcp_crowded": throughput[COUNTS[-1]] / throughput[COUNTS[0]]}
