@@ -51,7 +51,8 @@ def test_what_is_sent_arrives_with_an_offload_off(two_hosts: TwoHosts, name: str
 
 def _end(node: Node, other: Node, name: str, off: str) -> OurEnd:
     """One end, which is told of the offload by its conf if it is the first, else by environment."""
-    conf, environment = render_conf(node, [other]), {DATAPATH: name}
+    # Whatever the whole suite runs under: here it is said for each end.
+    conf, environment = render_conf(node, [other]), {DATAPATH: name, OFFLOADS_OFF: ""}
     if off == "nothing":
         return OurEnd(node, conf, environment)
     if node.host.name == "a":
