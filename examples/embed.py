@@ -26,4 +26,6 @@ async def main(conf: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(f"usage: sudo python {sys.argv[0]} CONF")
     trio.run(main, sys.argv[1])

@@ -64,6 +64,7 @@ async def take_status(
         cpu_seconds=time.process_time(),
         device="" if link is None else link.name,
         here=link is None or link.here,
+        conf="" if config.path is None else str(config.path.absolute()),
     )
 
 

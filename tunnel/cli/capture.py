@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from tunnel.capturing import Capture, Streams, Wanted, preamble, static_keys
-from tunnel.cli.common import EXIT_USAGE, Name, fail, interface_name, refusals_printed
+from tunnel.cli.common import EXIT_USAGE, Name, fail, in_words, interface_name, refusals_printed
 from tunnel.control.client import TunnelClient
 from tunnel.host import HostError
 from tunnel.observe.filter import EXAMPLES, Filter, FilterError
@@ -101,9 +101,9 @@ def capture(
         except BrokenPipeError:
             return  # whoever read the pipe has seen enough
         except PermissionError as error:
-            fail(f"{error}: capturing is for root only: use sudo")
+            fail(f"{in_words(error)}: capturing is for root only: use sudo")
         except (OSError, HostError) as error:
-            fail(f"capture: {error}")
+            fail(f"capture: {in_words(error)}")
 
 
 def _say(text: str) -> None:

@@ -32,8 +32,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 def fail(message: object, code: int = EXIT_FAILED) -> NoReturn:
     """Print what went wrong to standard error and leave with `code`."""
-    complain(f"tunnel: {message}")
+    complain(f"tunnel: {in_words(message)}")
     raise typer.Exit(code)
+
+
+def in_words(message: object) -> str:
+    """A message; of an error of the system the file and the reason, without the number."""
+    if isinstance(message, OSError) and message.strerror:
+        place = f"{message.filename}: " if message.filename else ""
+        return f"{place}{message.strerror}"
+    return str(message)
 
 
 def complain(message: object, level: int = logging.ERROR) -> None:

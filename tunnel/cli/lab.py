@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from tunnel.cli import labtrace
-from tunnel.cli.common import writable
+from tunnel.cli.common import EXIT_USAGE, fail, writable
 from tunnel.lab import Host, Lab, LabError, LabUnavailableError, crossings, rootless
 from tunnel.lab.crossings import Sighting
 from tunnel.lab.peers import End, Node, generate_preshared_key, mesh
@@ -70,6 +70,11 @@ def lab_command(
             rootless.enter_user_namespace([sys.executable, "-m", "tunnel", *sys.argv[1:]])
         rootless.check()
         if svg is not None:
+            if not traced or peer is not PeerKind.OURS:
+                fail(
+                    "--svg draws the hops that a trace finds: leave out --no-trace and --peer",
+                    EXIT_USAGE,
+                )
             writable(svg)
         show = Show(traced, as_json, svg)
         _run(peer, 6 if outer_v6 else 4, show, shell=shell, keep=keep)

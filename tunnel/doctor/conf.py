@@ -86,12 +86,15 @@ def check_private_key_as_peer(facts: Facts) -> Iterator[Finding]:
 def check_running(facts: Facts) -> Iterator[Finding]:
     """No daemon, or one that does not answer."""
     if facts.after is None and not facts.problems:
-        what = facts.conf.path if facts.conf is not None and facts.conf.path else facts.name
+        what = facts.conf.path if facts.conf is not None and facts.conf.path else "CONF"
+        up = f"tunnel up {shlex.quote(str(what))}"
         yield Finding(
             "not_running",
             f"the tunnel {facts.name} is not up, or does not answer",
-            facts.daemon_error or "there is no control socket",
-            f"tunnel up {shlex.quote(str(what))}",
+            facts.daemon_error
+            or ("its daemon was killed and has left things behind" if facts.killed else "")
+            or "there is no control socket",
+            f"tunnel down {facts.name}; {up}" if facts.killed else up,
         )
 
 

@@ -119,13 +119,14 @@ class Probe:
 class Facts:
     """One tunnel and the machine around it. What could not be learnt is empty or None.
 
-    `before` and `after` are the daemon's status before and after the probes, `elsewhere` says that
-    it is in another network namespace than we: then nothing of the machine is known. `unmarked` are
-    the routes to endpoints for packets without the tunnel's fwmark, `own_routes` those to probed
-    addresses for packets from our own address in the tunnel. `probe_id` is the ICMP identifier of
-    the probes. `spoofed` counts the packets that rp_filter dropped meanwhile, `refusals` are ICMP's
-    words about datagrams by where these went (`address port`). `missing` are capabilities that we
-    lack, `daemon_missing` those that the daemon lacks.
+    `before` and `after` are the daemon's status before and after the probes; `killed` says that it
+    is gone and could not clean up, `elsewhere` that it is in another network namespace than we:
+    then nothing of the machine is known. `unmarked` are the routes to endpoints for packets without
+    the tunnel's fwmark, `own_routes` those to probed addresses for packets from our own address in
+    the tunnel. `probe_id` is the ICMP identifier of the probes. `spoofed` counts the packets that
+    rp_filter dropped meanwhile, `refusals` are ICMP's words about datagrams by where these went
+    (`address port`). `missing` are capabilities that we lack, `daemon_missing` those that the
+    daemon lacks.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Facts:
     before: TunnelStatus | None = None
     after: TunnelStatus | None = None
     daemon_error: str = ""
+    killed: bool = False
     elsewhere: bool = False
     look_ups: tuple[LookUp, ...] = ()
     links: dict[str, Link] = field(default_factory=dict)

@@ -114,8 +114,8 @@ def _ask_daemon(facts: Facts) -> Facts:
     try:
         with TunnelClient(facts.name) as client:
             status, pid = client.status(), client.peer_pid()
-    except NotRunningError:
-        return facts
+    except NotRunningError as error:
+        return replace(facts, killed=error.killed)
     except (ControlError, OSError) as error:
         return replace(facts, daemon_error=str(error))
     lacks = tuple(c for c in machine.missing_capabilities(pid) if c == "CAP_NET_ADMIN")

@@ -51,11 +51,12 @@ def check_absent(facts: Facts) -> Iterator[Finding]:
     """A note: peers that must speak first, and have not, or not lately."""
     absent = facts.absent
     remedy = "on the peer: tunnel doctor; or give it an Endpoint here"
+    # Without a conf nobody can tell what was written down.
+    has_none = "has no Endpoint in the conf" if facts.conf else "is in no conf that was found"
     if len(absent) > MANY:
         yield Finding(
             "peer_not_heard",
-            f"{len(absent)} peers without Endpoint in the conf are not there: they may sleep, or "
-            "be away",
+            f"each of {len(absent)} peers {has_none}, and is not there: they may sleep, or be away",
             "no recent handshake with " + ", ".join(peer.public_key for peer in absent),
             remedy,
         )
@@ -64,7 +65,7 @@ def check_absent(facts: Facts) -> Iterator[Finding]:
         ago = facts.now - peer.latest_handshake
         yield Finding(
             "peer_not_heard",
-            "the peer has no Endpoint in the conf, and is not there: it may sleep, or be away"
+            f"the peer {has_none}, and is not there: it may sleep, or be away"
             if peer.latest_handshake
             else "the peer has no Endpoint here and has not come forward yet",
             f"its latest handshake was {ago:.0f} s ago"

@@ -35,6 +35,7 @@ class TunnelStatus:
 
     `cpu_seconds` is the time that the daemon has computed so far. `device` is what the interface is
     called now, empty if not known, and `here` whether it is in the daemon's network namespace.
+    `conf` is the path of the file it was set up from, empty if there is none.
     """
 
     name: str
@@ -52,6 +53,7 @@ class TunnelStatus:
     cpu_seconds: float = 0.0
     device: str = ""
     here: bool = True
+    conf: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The snapshot as JSON-ready types."""

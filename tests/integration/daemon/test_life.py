@@ -190,6 +190,7 @@ def test_log_is_bounded(two_hosts: TwoHosts) -> None:
 
 
 def test_it_leaves_the_folder_it_was_started_in(pair: Pair) -> None:
+    assert status(pair.a)["conf"] == str(pair.a.conf)
     assert re.match("/$", os.readlink(f"/proc/{status(pair.a)['pid']}/cwd"))
 
 

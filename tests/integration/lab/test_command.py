@@ -267,6 +267,13 @@ def test_forbidden_user_namespaces_are_named_with_the_remedy(user: OrdinaryUser)
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("option", ["--no-trace", "--peer=wireguard-go"])
+def test_a_picture_needs_a_trace(tmp_path: Path, option: str) -> None:
+    refused = run("--svg", str(tmp_path / "x.svg"), option)
+    assert refused.returncode == 2
+    assert "leave out --no-trace and --peer" in refused.stderr
+
+
 def test_a_picture_that_cannot_be_written_is_said_at_once() -> None:
     refused = run("--svg", "/nonexistent/way.svg")
     assert refused.returncode == 2

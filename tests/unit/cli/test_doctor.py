@@ -1,17 +1,44 @@
-"""What `tunnel doctor` prints: words from outside never act on the terminal."""
+"""Which tunnels and which confs the doctor is to look at."""
 
 from __future__ import annotations
 
-from tunnel.cli.doctor import lines
-from tunnel.doctor import Finding, Report
+from pathlib import Path
 
-EVIL = "\x1b]0;gone\x07\x1b[2J\nwg0: nothing wrong\u202e"
+import pytest
+
+from tests.unit.doctor.test_checks import STATUS
+from tunnel.cli import doctor
+from tunnel.control import json_socket
+from tunnel.observe.status import TunnelStatus
 
 
-def test_what_comes_from_outside_is_quoted() -> None:
-    finding = Finding("conf_invalid", EVIL, EVIL, EVIL, EVIL)
-    report = Report(EVIL, (finding,), (finding,), {"datapath": EVIL}, (EVIL,))
-    printed = [line.plain for line in lines(report)]
-    assert len(printed) == 11
-    assert all(line.isprintable() for line in printed)
-    assert "\\x1b]0;gone" in printed[0]
+class FakeClient:
+    """Says that wg0 is up, from the file `conf`."""
+
+    conf = ""
+
+    def __init__(self, name: str) -> None:
+        assert name == "wg0"
+
+    def __enter__(self) -> FakeClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def status(self) -> TunnelStatus:
+        return TunnelStatus.from_json(STATUS.to_json() | {"conf": self.conf})
+
+
+@pytest.mark.parametrize("named", ["wg0", None])
+def test_the_conf_is_the_one_that_the_daemon_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: str | None
+) -> None:
+    monkeypatch.setattr(json_socket, "running_names", lambda: ["wg0"])
+    monkeypatch.setattr(doctor, "TunnelClient", FakeClient)
+    conf = tmp_path / "office.conf"
+    monkeypatch.setattr(FakeClient, "conf", str(conf))
+    # It was removed meanwhile: then there is none.
+    assert list(doctor._meant(named)) == [("wg0", None)]
+    conf.touch()
+    assert list(doctor._meant(named)) == [("wg0", str(conf))]

@@ -78,6 +78,19 @@ def test_a_tunnel_that_goes_down_meanwhile(monkeypatch: pytest.MonkeyPatch) -> N
     assert finding.evidence == "it went down while the doctor looked"
 
 
+def test_what_a_killed_daemon_left_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(name: str) -> None:
+        error = NotRunningError(name)
+        error.killed = True
+        raise error
+
+    monkeypatch.setattr(gathering, "TunnelClient", connect)
+    down = gathering._ask_daemon(replace(HEALTHY, before=None, after=None))
+    (finding,) = diagnose(replace(down, conf=None)).findings
+    assert finding.evidence == "its daemon was killed and has left things behind"
+    assert finding.remedy == "tunnel down wg0; tunnel up CONF"
+
+
 def chosen(facts: Facts, **changes: Any) -> list[str]:
     status = replace(STATUS, peers=(replace(PEER, **changes),))
     return [probe.address for probe in choosing.choose(facts, status)]

@@ -47,6 +47,15 @@ def test_a_phone_that_sleeps() -> None:
     assert notes(asleep) == ["peer_not_heard"]
 
 
+def test_what_was_written_down_is_not_told_without_a_conf() -> None:
+    unknown = replace(hub(), conf=None)
+    (note,) = (note for note in diagnose(unknown).notes if note.code == "peer_not_heard")
+    assert (
+        note.what == "the peer is in no conf that was found, and is not there: it may sleep, or "
+        "be away"
+    )
+
+
 def test_a_phone_that_somebody_asks_for() -> None:
     probe = replace(PROBE, guessed=False, answered=False)
     facts = replace(hub(probes=(probe,)), options=Options(address="10.77.0.2"))
