@@ -15,8 +15,9 @@ import tunnel
 async def main(conf: str) -> None:
     """Keep the tunnel of `conf` up until its first handshake, then tell how it went."""
     async with tunnel.open(conf) as t:
-        print(f"{t.name} is up on UDP port {(await t.status()).listen_port}", flush=True)
+        # First of all, so that not even the first handshake is missed.
         with t.events() as events:
+            print(f"{t.name} is up on UDP port {(await t.status()).listen_port}", flush=True)
             async for event in events:
                 print(event.type, event.details, flush=True)
                 if event.type == "handshake" and event.details["outcome"] == "completed":

@@ -360,14 +360,14 @@ class Daemon:
 
     async def _reload(self, new: TunnelConfig | None) -> reloading.Outcome:
         addresses: _Addresses = {}
-        while True:
+        while not self._stop.is_set():
             # Not under the lock: name servers take their time, and going down, `wg set` and a link
             # that is up again must not wait for them.
             with trio.CancelScope() as self._reading:
                 new = await self._read(new)
                 addresses = await self._resolve(new, addresses)
             async with self._changing:
-                if new is None or self._reading.cancel_called or self._applied is None:
+                if new is None or self._stop.is_set() or self._applied is None:
                     raise DaemonError(f"{self.name} is going down")
                 engine = self.running()
                 if await reloading.to_resolve(engine, self.config, new, addresses):
@@ -378,6 +378,7 @@ class Daemon:
                 self.config, self._around = plan.config, plan.surroundings
                 await let_go(parts)
                 return plan.outcome
+        raise DaemonError(f"{self.name} is going down")
 
     async def save(self) -> saving.Saved:
         """Write what runs now into the conf, comments kept; what that changed in it.

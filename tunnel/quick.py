@@ -29,6 +29,9 @@ from tunnel.wgsocket import socket_path
 OWNER = "tunnel-wg-quick"
 """Who has to take such a tunnel down; it stands in its record."""
 
+STDERR = 2
+"""Where hooks print to by themselves: this program is gone before what they leave behind."""
+
 ENDING = 5.0
 """Seconds for a program to end once its interface is gone."""
 
@@ -242,7 +245,7 @@ async def _run_hooks(
     if commands:
         log = options.hook_log(config, tell)
         await trio.to_thread.run_sync(
-            partial(host.run_hooks, kind, commands, config.name, log, first=first)
+            partial(host.run_hooks, kind, commands, config.name, log, first=first, output=STDERR)
         )
 
 

@@ -95,6 +95,7 @@ class TraceSession:
         self._stop = trio.Event()
         self._down = trio.Event()
         self._process: trio.Process | None = None
+        self._command_ends = False
         self._strangers_from = 0.0
         self.result = Result()
 
@@ -107,7 +108,11 @@ class TraceSession:
             self._scope.cancel()
             command = True
         self._stop.set()
-        if command and self._process is not None and self._process.returncode is None:
+        self._command_ends = self._command_ends or command
+        self._end_command()
+
+    def _end_command(self) -> None:
+        if self._command_ends and self._process is not None and self._process.returncode is None:
             self._process.terminate()
 
     async def run(self) -> Result:
@@ -226,6 +231,8 @@ class TraceSession:
         async with trio.open_nursery() as nursery:
             process: trio.Process = await nursery.start(run)
             self._process = process
+            # It may have been told to end between its start and here.
+            self._end_command()
             self.result.status = await process.wait()
 
     async def _name_strangers(

@@ -76,6 +76,7 @@ class FakeLink:
     asked: int = 0
     limits: list[tuple[int, int]] = field(default_factory=list)
     refuse_limits: bool = False
+    forwards: bool = False
 
     def link(self) -> Link:
         self.asked += 1
@@ -119,6 +120,7 @@ def follow(tun: FakeLink, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bo
     """What the engine was told until the device was gone: MTU, and whether it is up."""
     monkeypatch.setattr(following, "watch_link", tun.watch)
     monkeypatch.setattr(following, "limit_segments", tun.limit_segments)
+    monkeypatch.setattr(following, "forwards", lambda: tun.forwards)
     engine = make_side(1).engine
     engine.mtu = 1
     told: list[tuple[int, bool]] = []
@@ -152,6 +154,12 @@ def test_frames_that_cannot_be_fitted_are_carried_all_the_same(
     tun = FakeLink([HERE], [[LinkGone(moved=False)]], refuse_limits=True)
     assert follow(tun, monkeypatch) == [(1420, True)]
     assert tun.limits == [(5, 45)]
+
+
+def test_nothing_is_fitted_where_packets_are_forwarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    tun = FakeLink([HERE], [[LinkGone(moved=False)]], forwards=True)
+    assert follow(tun, monkeypatch) == [(1420, True)]
+    assert tun.limits == []
 
 
 def test_nothing_is_fitted_in_another_namespace(monkeypatch: pytest.MonkeyPatch) -> None:

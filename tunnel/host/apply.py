@@ -6,6 +6,7 @@ the way takes back exactly what was done and raises HostError; SlotTakenError, w
 for a default route has become another tunnel's: compute the state anew then.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,8 @@ from tunnel.host.rtnetlink import rtnetlink, step
 from tunnel.host.slots import claiming
 from tunnel.host.state import DesiredState, Dns, Item, Sysctl
 from tunnel.host.sysctl import read_sysctl
+
+log = logging.getLogger("tunnel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +223,11 @@ def _step_by_step(
             _add(machine, item, places_before.get(replaces(item)), undos)
         elif isinstance(item, Dns):
             # Nobody can be asked whether it still stands, and to set it again is no change.
-            machine.add(item)
+            # Of what did not change, a failure is no reason to refuse what did.
+            try:
+                machine.add(item)
+            except HostError as error:
+                log.warning("%s; whether the name servers still stand is not known", error)
     for item in reversed(old):
         if replaces(item) not in places_after:
             undos.append(lambda item=item: machine.add(item))  # type: ignore[misc]

@@ -37,13 +37,16 @@ def run_hooks(
     log: Callable[[str], None],
     *,
     first: int = 1,
+    output: int | None = None,
     netns: Path | str | None = None,
 ) -> None:
     """Run the commands one after the other, `%i` in them replaced by the interface's name.
 
     `kind` is the key in the conf ("PostUp"); every command, and every line they print, is given to
-    `log`. Raises HostError at the first that fails; those after it are not run. The error has the
-    command's number, counted from `first`, and not its text, which may hold a key.
+    `log`. Whoever does not live on gives a descriptor `output`, to which they print by themselves,
+    as what they leave in the background does later. Raises HostError at the first that fails; those
+    after it are not run. The error has the command's number, counted from `first`, and not its
+    text, which may hold a key.
     """
     with inside(netns):
         for number, command in enumerate(commands, first):
@@ -51,7 +54,7 @@ def run_hooks(
             text = command.replace("%i", interface)
             log(f"{kind}: {text}")
             try:
-                code = _run(text, log)
+                code = _run(text, log) if output is None else _run_into(text, output)
             except OSError as error:
                 raise HostError.from_errno("run", subject, error.errno or 0) from error
             if code != 0:
@@ -94,6 +97,13 @@ def _refuse_writable(conf: Path, place: Path, status: os.stat_result) -> None:
             f"others can write {place}",
             f"chown -h root {place}" if is_link else f"chmod go-w {place}; chown root {place}",
         )
+
+
+def _run_into(command: str, output: int) -> int:
+    shell = shutil.which("bash") or "/bin/sh"
+    return subprocess.run(
+        [shell, "-c", command], check=False, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+    ).returncode
 
 
 def _run(command: str, log: Callable[[str], None]) -> int:

@@ -61,6 +61,21 @@ def restore_link(netlink: Any, index: int, mtu: int, up: bool) -> None:
         netlink.link("set", index=index, mtu=mtu, state="up" if up else "down")
 
 
+UNLIMITED_SEGMENTS = 65535
+"""What a TUN has by itself (GSO_MAX_SEGS of the kernel)."""
+
+_FORWARDING = ("/proc/sys/net/ipv4/conf", "/proc/sys/net/ipv6/conf")
+
+
+def forwards() -> bool:
+    """Whether this network namespace passes packets on from any of its interfaces."""
+    return any(
+        path.read_text().strip() != "0"
+        for folder in _FORWARDING
+        for path in Path(folder).glob("*/forwarding")
+    )
+
+
 def limit_segments(index: int, segments: int) -> None:
     """Have the kernel hand over frames of at most so many TCP segments. Raises HostError."""
     with rtnetlink() as netlink, step("set gso_max_segs", segments), absent_is_fine():

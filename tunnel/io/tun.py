@@ -231,9 +231,11 @@ class Tun:
     def link(self) -> Link:
         """Return name, index, MTU and state as they are now, wherever the device was moved.
 
-        May block for some 100 µs when the device is in another namespace. Raises TunDeleted,
-        TunError.
+        May block for some 100 µs when the device is in another namespace. Raises TunDeleted, also
+        after `close`, and TunError.
         """
+        if self._fd < 0:
+            raise TunDeleted("the TUN device is closed")
         return link.query(self._fd)
 
     def close(self) -> None:

@@ -70,6 +70,9 @@ def test_frames_of_the_kernel_fit_one_batch_at_any_mtu(two_hosts: TwoHosts) -> N
         a.ip(f"link set wg0 mtu {mtu}")
         wait_for(partial(_has_segments, a, segments), 5, f"at most {segments} segments in a frame")
     check_transfer(a, b, pair.b.node.address(4), MEBIBYTE)
+    # A frame that is forwarded would be taken apart into single packets.
+    a.run(["sysctl", "-w", "net.ipv4.ip_forward=1"])
+    wait_for(partial(_has_segments, a, 65535), 20, "no limit where packets are forwarded")
 
 
 def _has_segments(host: Host, wanted: int) -> bool:

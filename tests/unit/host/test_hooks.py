@@ -211,3 +211,15 @@ def test_a_conf_that_is_gone(conf: Path) -> None:
     conf.unlink()
     with pytest.raises(HostError, match="No such file"):
         check_hooks(read)
+
+
+def test_what_is_left_behind_prints_where_its_starter_did(tmp_path: Path) -> None:
+    """Also more than a pipe holds, when the starter is gone."""
+    said, done = tmp_path / "said", tmp_path / "done"
+    command = f"(sleep 0.3; seq 100000; touch {done}) & echo begun"
+    script = f"from tunnel.host import run_hooks; run_hooks('PostUp', [{command!r}], 'wg0', print, output=2)"
+    with said.open("wb") as output:
+        subprocess.run([sys.executable, "-c", script], check=True, stderr=output)
+    wait_for(done.exists, 10, "the one behind to have printed all")
+    assert said.read_text().startswith("begun\n1\n2\n")
+    assert said.read_text().endswith("\n100000\n")
