@@ -217,7 +217,10 @@ def test_what_is_left_behind_prints_where_its_starter_did(tmp_path: Path) -> Non
     """Also more than a pipe holds, when the starter is gone."""
     said, done = tmp_path / "said", tmp_path / "done"
     command = f"(sleep 0.3; seq 100000; touch {done}) & echo begun"
-    script = f"from tunnel.host import run_hooks; run_hooks('PostUp', [{command!r}], 'wg0', print, output=2)"
+    script = (
+        "from tunnel.host import run_hooks\n"
+        f"run_hooks('PostUp', [{command!r}], 'wg0', print, output=2)"
+    )
     with said.open("wb") as output:
         subprocess.run([sys.executable, "-c", script], check=True, stderr=output)
     wait_for(done.exists, 10, "the one behind to have printed all")
