@@ -17,11 +17,14 @@ async def main(conf: str) -> None:
     async with tunnel.open(conf) as t:
         # First of all, so that not even the first handshake is missed.
         with t.events() as events:
-            print(f"{t.name} is up on UDP port {(await t.status()).listen_port}", flush=True)
-            async for event in events:
+            status = await t.status()
+            print(f"{t.name} is up on UDP port {status.listen_port}", flush=True)
+            # With a persistent keepalive it may have been while the tunnel was set up.
+            done = any(peer.latest_handshake for peer in status.peers)
+            while not done:
+                event = await anext(events)
                 print(event.type, event.details, flush=True)
-                if event.type == "handshake" and event.details["outcome"] == "completed":
-                    break
+                done = event.type == "handshake" and event.details["outcome"] == "completed"
         for peer in (await t.status()).peers:
             print(f"{peer.public_key} is at {peer.endpoint}", flush=True)
 
