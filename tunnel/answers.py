@@ -12,6 +12,7 @@ from tunnel.carrying import CarrierFeed
 from tunnel.config import ConfigErrors
 from tunnel.control import json_socket
 from tunnel.control.json_socket import ControlError
+from tunnel.engine import Engine
 from tunnel.errors import SETUP_ERRORS, DaemonError
 from tunnel.feed import TooManySubscribersError
 from tunnel.lock import unwritable
@@ -99,6 +100,11 @@ def streams(daemon: Daemon) -> dict[str, json_socket.Stream]:
     carrier_feed = CarrierFeed()
     traces = Traces()
 
+    def engine_now() -> Engine:
+        if daemon.engine is None:
+            raise ControlError("state", f"{daemon.name} is not up; try again in a moment")
+        return daemon.engine
+
     @contextlib.contextmanager
     def events(params: dict[str, Any]) -> Iterator[AsyncIterator[dict[str, Any]]]:
         try:
@@ -109,14 +115,11 @@ def streams(daemon: Daemon) -> dict[str, json_socket.Stream]:
 
     @contextlib.contextmanager
     def trace(params: dict[str, Any]) -> Iterator[AsyncIterator[dict[str, Any]]]:
-        if daemon.engine is None:
-            raise ControlError("state", f"{daemon.name} is not up; try again in a moment")
+        engine = engine_now()
         try:
             wanted = Filter.parse(str(params.get("filter", "")))
             seconds, rate = _limit(params, "seconds"), _limit(params, "rate")
-            with traces.subscribe(
-                daemon.engine, wanted, seconds=seconds, rate=rate
-            ) as subscription:
+            with traces.subscribe(engine, wanted, seconds=seconds, rate=rate) as subscription:
                 yield _JsonEvents(subscription)
         except FilterError as error:
             raise ControlError("filter", str(error)) from None
@@ -125,21 +128,19 @@ def streams(daemon: Daemon) -> dict[str, json_socket.Stream]:
 
     @contextlib.contextmanager
     def keys(params: dict[str, Any]) -> Iterator[AsyncIterator[dict[str, Any]]]:
-        if daemon.engine is None:
-            raise ControlError("state", f"{daemon.name} is not up; try again in a moment")
+        engine = engine_now()
         try:
-            with key_feed.subscribe(daemon.engine) as subscription:
+            with key_feed.subscribe(engine) as subscription:
                 yield _JsonEvents(subscription)
         except TooManySubscribersError as error:
             raise ControlError("too_many", f"{error}: end a capture") from None
 
     @contextlib.contextmanager
     def carriers(params: dict[str, Any]) -> Iterator[AsyncIterator[dict[str, Any]]]:
-        if daemon.engine is None:
-            raise ControlError("state", f"{daemon.name} is not up; try again in a moment")
+        engine = engine_now()
         try:
             wanted = Filter.parse(str(params.get("filter", "")))
-            with carrier_feed.subscribe(daemon.engine, wanted) as ranges:
+            with carrier_feed.subscribe(engine, wanted) as ranges:
                 yield _JsonEvents(ranges)
         except FilterError as error:
             raise ControlError("filter", str(error)) from None

@@ -99,23 +99,29 @@ def _refuse_writable(conf: Path, place: Path, status: os.stat_result) -> None:
         )
 
 
+def _in_shell(command: str) -> list[str]:
+    return [shutil.which("bash") or "/bin/sh", "-c", command]
+
+
 def _run_into(command: str, output: int) -> int:
-    shell = shutil.which("bash") or "/bin/sh"
     return subprocess.run(
-        [shell, "-c", command], check=False, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        _in_shell(command),
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
     ).returncode
 
 
 def _run(command: str, log: Callable[[str], None]) -> int:
     """The exit status of the command's shell. What it leaves in the background is read on."""
-    shell = shutil.which("bash") or "/bin/sh"
     lines = _Lines(log)
     with ExitStack() as stack:
         reader, theirs = _pipe()
         stack.enter_context(reader)
         try:
             process = subprocess.Popen(
-                [shell, "-c", command],
+                _in_shell(command),
                 stdin=subprocess.DEVNULL,
                 stdout=theirs,
                 stderr=subprocess.STDOUT,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import pytest
+
+from tests.leaks import Outgoing
 from tests.transfer import check_transfer
-from tunnel.lab import Host, Lab
+from tunnel.lab import Host, Lab, LabError
 from tunnel.lab.peers import PORT, Node, OurEnd, render_conf
 
 FULL = ("0.0.0.0/0", "::/0")
@@ -97,3 +101,21 @@ def say_much(a: Host) -> None:
         with a.socket(family, socket.SOCK_STREAM) as sock:
             sock.setblocking(False)
             sock.connect_ex((address, 80))
+
+
+def check_that_nothing_leaks(world: World, and_then: Callable[[], None] = lambda: None) -> None:
+    """Host a, its full tunnel up, sends nothing past it: in use, and while the far end is deaf.
+
+    `and_then` is what else is done before the capture is looked at.
+    """
+    a, (b,) = world.a, world.far
+    with Outgoing(a) as seen:
+        use_it(a, b.node.host)
+        b.down()
+        say_much(a)
+        with pytest.raises(LabError):
+            a.ping(ELSEWHERE[0], timeout=1)
+        and_then()
+        seen.read(*world.endpoints)
+        assert seen.strangers == []
+        assert seen.tunnelled > 2 * 300_000
