@@ -3,7 +3,8 @@
 Its tasks share the state machine; none of them awaits while it holds a half-done step:
 
 - `_pump_tun`     TUN frames in, batches of sealed datagrams out;
-- `_pump_udp`     datagrams in, opened frames out to the TUN (one task per address family);
+- `_pump_udp`     datagrams in, opened frames out to the TUN (one task per address family), and
+                  out again what the kernel answered meanwhile to a packet that came alone;
 - `_handshakes`   one handshake message at a time, giving way to data after each;
 - `_timers`       the one deadline that `Interface.next_deadline()` names.
 
@@ -26,7 +27,7 @@ from typing import TypeAlias
 import trio
 
 from tunnel import datapath
-from tunnel.datapath import Batch, Offload, Opened, Session, SessionExhausted
+from tunnel.datapath import Offload, Opened, Sealed, Session, SessionExhausted
 from tunnel.datapath.interface import MESSAGE_OVERHEAD
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import TunWriteDropped
@@ -52,6 +53,10 @@ READ_COST = 1 << 14
 """What any read takes off `DRAIN_BYTES` besides its bytes: as much time as these."""
 MAX_FRAMES = DRAIN_BYTES // READ_COST
 """Frames read in one go at most; more than that no budget allows."""
+
+LONE_AFTER = 0.0002
+"""Seconds since the last wake-up, if that brought one packet, after which one is expected again
+and no other is looked for. More will wake us at once, and then all are taken."""
 
 ARENA_SIZE = 4 * READ_SIZE
 """Frames read before they are sealed: small ones are sealed together, four of 64 KiB fit."""
@@ -138,7 +143,11 @@ class Engine:
         self._handshake_ready = trio.Event()
         self._rearm = trio.Event()
         self._armed = float("-inf")
+        self._arena = memoryview(bytearray(ARENA_SIZE))
         self._seal_out = bytearray(datapath.SEAL_OUT_SIZE)
+        # Whether a task waits for the socket with frames in hand: no other may overtake it.
+        self._held_up = False
+        self._going_on = trio.lowlevel.ParkingLot()
         self._coalesce = _coalescible(tun.offloads)
         self._link_up = True
 
@@ -208,38 +217,49 @@ class Engine:
     # --- Way out ---------------------------------------------------------------------------------
 
     async def _pump_tun(self) -> None:
-        arena = bytearray(ARENA_SIZE)
-        view = memoryview(arena)
-        alone = True
+        alone, before = True, 0.0
         while True:
             await self.tun.wait_readable()
+            while self._held_up:
+                await self._going_on.park()
+            now = boot_time()
+            # Where frames come one by one, none is kept waiting for a look at the next.
+            most = 1 if alone and now - before > LONE_AFTER else MAX_FRAMES
+            before = now
             budget = DRAIN_BYTES
-            # Where frames come one by one, the first is not kept waiting for a look at the next.
-            most = 1 if alone else MAX_FRAMES
             frames = 0
             while budget > 0:
-                runs, count, taken = self._read_frames(view, budget, most)
-                if not count:
-                    break
-                now = boot_time()
+                runs, count, taken = self._read_frames(budget, most)
                 for peer, spans in runs:
-                    await self._send_frames(peer, view, spans, now)
+                    await self._send_frames(peer, spans, now)
                 self._drain_outputs(now)
                 frames += count
-                # One frame where many were asked for: the next is some time off.
-                if count == 1 < most:
+                if count < 2:
                     break
                 budget -= taken
-                most = MAX_FRAMES
+                now = boot_time()
             alone = frames < 2
 
+    async def _send_answer(self, now: float) -> None:
+        """Send what the kernel answered to a packet within our write of it, if it did.
+
+        An echo reply and most acknowledgements are there already, and so go out in the wake-up
+        that brought what they answer.
+        """
+        if self._held_up:
+            return
+        runs, _, _ = self._read_frames(DRAIN_BYTES, 1)
+        for peer, spans in runs:
+            await self._send_frames(peer, spans, now)
+
     def _read_frames(
-        self, view: memoryview, budget: int, most: int
+        self, budget: int, most: int
     ) -> tuple[list[tuple[Peer, list[tuple[int, int]]]], int, int]:
         """Read what fits the arena, `most` frames, until `budget` is used up.
 
         Runs of frames to one peer each; how many frames; how much of the budget they took.
         """
+        view = self._arena
         read = self.tun.read
         runs: list[tuple[Peer, list[tuple[int, int]]]] = []
         latest: Peer | None = None
@@ -279,30 +299,37 @@ class Engine:
             self._tracer.frame_read(view, start, end, peer)
         return peer
 
-    async def _send_frames(
-        self, peer: Peer, view: memoryview, spans: list[tuple[int, int]], now: float
-    ) -> None:
+    async def _send_frames(self, peer: Peer, spans: list[tuple[int, int]], now: float) -> None:
+        view = self._arena
         out = self._seal_out
         sealed_view = memoryview(out)
         while spans:
             # Anew each time: while the socket was full the session may have come to its end.
-            transport = self.interface.transport_for_sending(peer, now)
+            transport = peer.transport_for_sending(now)
             if transport is None:
                 if self._tracer is not None:
                     self._tracer.frames_staged(peer, view, spans)
                 for start, end in spans:
-                    self.interface.stage(peer, bytes(view[start:end]), now)
+                    peer.stage(bytes(view[start:end]), now)
                 return
-            batches, spans = self._seal(peer, transport, view, spans, out, now)
-            for start, end, stride, ecn in batches:
+            sealed = self._seal(peer, transport, view, spans, out)
+            for start, end, stride, ecn in sealed.batches:
                 while start < end:
                     rest = self._send(peer, sealed_view[start:end], stride, ecn)
                     if not rest:
                         break
                     start = end - rest
                     if peer.endpoint is not None:
-                        await self.udp.wait_writable(peer.endpoint.family)
+                        self._held_up = True
+                        try:
+                            await self.udp.wait_writable(peer.endpoint.family)
+                        finally:
+                            self._held_up = False
+                            self._going_on.unpark_all()
                         now = boot_time()
+            # What has left already does not wait for the books.
+            self._count_sealed(peer, transport, sealed, now)
+            spans = spans[sealed.consumed :]
 
     def _seal(
         self,
@@ -311,36 +338,33 @@ class Engine:
         frames: memoryview | bytes,
         spans: list[tuple[int, int]],
         out: bytearray,
-        now: float,
-    ) -> tuple[list[Batch], list[tuple[int, int]]]:
-        """Seal as many frames as `out` takes; the batches, and the spans left over."""
-        tracer, counter = self._tracer, 0
-        taken = spans
-        if tracer is not None:
-            taken = spans[: tracer.together(memoryview(frames), spans)]
-            counter = transport.send_counter
+    ) -> Sealed:
+        """Seal as many frames as `out` takes; `_count_sealed` is to follow."""
+        tracer = self._tracer
+        if tracer is None:
+            try:
+                return transport.seal(frames, spans, self.mtu, out)
+            except SessionExhausted:
+                return _exhausted(spans)
+        together = spans[: tracer.together(memoryview(frames), spans)]
+        counter = transport.send_counter
         try:
-            sealed = transport.seal(frames, taken, self.mtu, out)
+            sealed = transport.seal(frames, together, self.mtu, out)
         except SessionExhausted:
-            self._counters.drop(Drop.MESSAGE_LIMIT, len(spans))
-            return [], []
+            return _exhausted(spans)
+        if sealed.consumed:
+            start, end = spans[0]
+            frame = memoryview(frames)[start:end]
+            tracer.frame_sealed(peer, transport, frame, start, counter, sealed)
+        return sealed
+
+    def _count_sealed(self, peer: Peer, transport: Session, sealed: Sealed, now: float) -> None:
         if sealed.drops:
             self._counters.drop_all(sealed.drops)
         if sealed.packets:
             self.load.sealed.add(sealed.packets)
-            self.interface.handle_sent(
-                peer,
-                transport,
-                now,
-                packets=sealed.packets,
-                wire_bytes=sealed.batches[-1].end - sealed.batches[0].start,
-                data=True,
-            )
-        if tracer is not None and sealed.consumed:
-            start, end = spans[0]
-            frame = memoryview(frames)[start:end]
-            tracer.frame_sealed(peer, transport, frame, start, counter, sealed)
-        return sealed.batches, spans[sealed.consumed :]
+            wire_bytes = sealed.batches[-1].end - sealed.batches[0].start
+            peer.handle_sent(transport, now, wire_bytes, data=True)
 
     def _send(self, peer: Peer, batch: memoryview | bytes, stride: int, tos: int) -> int:
         """Send one batch to where the peer is; how many bytes at its end have to wait."""
@@ -395,9 +419,7 @@ class Engine:
             except SessionExhausted:
                 self._counters.drop(Drop.MESSAGE_LIMIT)
                 return
-            self.interface.handle_sent(
-                peer, transport, now, packets=1, wire_bytes=len(keepalive), data=False
-            )
+            peer.handle_sent(transport, now, len(keepalive), data=False)
             if self._send(peer, keepalive, len(keepalive), 0):
                 self._counters.drop(Drop.SEND_QUEUE_FULL)
             return
@@ -406,27 +428,38 @@ class Engine:
         for frame in output.frames:
             spans = [(0, len(frame))]
             while spans:
-                batches, spans = self._seal(peer, transport, frame, spans, out, now)
-                for start, end, stride, ecn in batches:
+                sealed = self._seal(peer, transport, frame, spans, out)
+                for start, end, stride, ecn in sealed.batches:
                     rest = self._send(peer, view[start:end], stride, ecn)
                     if rest:
                         self._counters.drop(Drop.SEND_QUEUE_FULL, -(-rest // stride))
+                self._count_sealed(peer, transport, sealed, now)
+                spans = spans[sealed.consumed :]
 
     # --- Way in ----------------------------------------------------------------------------------
 
     async def _pump_udp(self, family: socket.AddressFamily) -> None:
         buffer = bytearray(RECEIVE_SIZE)
         out = bytearray(datapath.OPEN_OUT_SIZE)
+        alone, before = True, 0.0
         while True:
             await self.udp.wait_readable(family)
             now = boot_time()
+            lone = alone and now - before > LONE_AFTER
+            before = now
+            batches = 0
             budget = DRAIN_BYTES
             while budget > 0:
                 received = self.udp.receive(family, buffer)
                 if received is None:
                     break
                 self._handle_datagrams_untrusted(buffer, received, out, now)
+                batches += 1
+                if lone and received.length <= received.stride:
+                    await self._send_answer(now)
+                    break
                 budget -= received.length + READ_COST
+            alone = batches < 2
             self._drain_outputs(now)
 
     def _handle_datagrams_untrusted(
@@ -477,21 +510,11 @@ class Engine:
         out: bytearray,
         now: float,
     ) -> None:
-        """Tell the protocol what was authentic, and hand on what came from an allowed source."""
+        """Hand on what came from an allowed source, and tell the protocol what was authentic."""
         if opened.drops:
             self._counters.drop_all(opened.drops)
         if not opened.packets:
             return
-        self.load.opened.add(opened.packets)
-        self.interface.handle_received(
-            peer,
-            transport,
-            endpoint,
-            now,
-            packets=opened.packets,
-            wire_bytes=opened.wire_bytes,
-            data=opened.packets > opened.keepalives,
-        )
         view = memoryview(out)
         for start, end in opened.frames:
             packet = start + datapath.VIRTIO_NET_HDR_LEN
@@ -513,6 +536,9 @@ class Engine:
                 drop = error.reason
             if self._tracer is not None:
                 self._tracer.packet_delivered(drop)
+        data = opened.packets > opened.keepalives
+        peer.handle_received(transport, endpoint, now, opened.wire_bytes, data=data)
+        self.load.opened.add(opened.packets)
 
     def _queue_handshake_untrusted(self, datagram: bytes, endpoint: Endpoint, now: float) -> None:
         if len(datagram) not in HANDSHAKE_LENGTHS:
@@ -560,6 +586,12 @@ class Engine:
             self._rearm = trio.Event()
             with trio.move_on_after(min(MAX_SLEEP, self._armed - now)):
                 await self._rearm.wait()
+
+
+def _exhausted(spans: list[tuple[int, int]]) -> Sealed:
+    """None of the frames can be sealed with this session, now or later."""
+    frames = len(spans)
+    return Sealed(batches=[], consumed=frames, packets=0, drops={Drop.MESSAGE_LIMIT: frames})
 
 
 def _coalescible(offloads: TunOffload) -> Offload:

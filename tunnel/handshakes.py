@@ -44,7 +44,7 @@ def begin(number: int, server: PublicKey, endpoint: Endpoint) -> tuple[Client, b
     client.set_private_key(private_key(number), time.monotonic())
     peer = client.add_peer(server)
     peer.set_endpoint(endpoint)
-    client.stage(peer, b"", time.monotonic())
+    peer.stage(b"", time.monotonic())
     while (output := client.poll_output()) is not None:
         if isinstance(output, Datagram):
             return client, output.data

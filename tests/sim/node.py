@@ -144,9 +144,9 @@ class Node:
         if peer is None:
             self.interface.count_drop(Drop.NO_PEER)
             return
-        cipher = self.interface.transport_for_sending(peer, self.now)
+        cipher = peer.transport_for_sending(self.now)
         if cipher is None:
-            self.interface.stage(peer, packet, self.now)
+            peer.stage(packet, self.now)
         else:
             self._seal(peer, cipher, packet)
         self.drain()
@@ -187,9 +187,7 @@ class Node:
         self.counts["data" if packet else "keepalive"] += 1
         if peer.endpoint is not None:
             self.transmit(self.address, peer.endpoint, datagram)
-        self.interface.handle_sent(
-            peer, cipher, self.now, packets=1, wire_bytes=len(datagram), data=bool(packet)
-        )
+        peer.handle_sent(cipher, self.now, len(datagram), data=bool(packet))
 
     def _receive_transport(self, datagram: bytes, source: Address) -> None:
         index = int.from_bytes(datagram[4:8], "little")
@@ -202,13 +200,11 @@ class Node:
         if packet is None:
             self.counts["refused"] += 1
             return
-        self.interface.handle_received(
-            peer,
+        peer.handle_received(
             cipher,
             source,
             self.now,
-            packets=1,
-            wire_bytes=len(datagram),
+            len(datagram),
             data=bool(packet),
         )
         if not packet:

@@ -15,7 +15,7 @@ import trio.testing
 
 from tunnel import datapath
 from tunnel.config import PrivateKey
-from tunnel.engine import Drop, Engine, boot_time
+from tunnel.engine import LONE_AFTER, Drop, Engine, boot_time
 from tunnel.io.drops import Drop as IoDrop
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import TunDeleted, TunWriteDropped
@@ -40,6 +40,8 @@ class FakeTun:
     refuse: bool = False
     busy: bool = False
     deleted: bool = False
+    wakes: int = 0
+    answer: Callable[[bytes], bytes | None] = lambda _: None
 
     def link(self) -> Link:
         return Link("wg0", 7, 1420, up=True, here=True)
@@ -49,14 +51,16 @@ class FakeTun:
         self.ready.set()
 
     async def wait_readable(self) -> None:
-        await self.ready.wait()
+        while not (self.incoming or self.deleted):
+            self.ready = trio.Event()
+            await self.ready.wait()
         await trio.lowlevel.checkpoint()
+        self.wakes += 1
 
     def read(self, buffer: bytearray, start: int = 0) -> int:
         if self.deleted:
             raise TunDeleted("the TUN device was deleted")
         if not self.incoming:
-            self.ready = trio.Event()
             return 0
         frame = self.incoming.popleft()
         buffer[start : start + len(frame)] = frame
@@ -69,6 +73,8 @@ class FakeTun:
         if self.busy:
             return False
         self.written.append(bytes(frame))
+        if (answer := self.answer(bytes(frame))) is not None:
+            self.incoming.append(answer)
         return True
 
 
@@ -88,7 +94,9 @@ class FakeUdp:
     async def wait_readable(self, family: socket.AddressFamily) -> None:
         if family != V4:
             await trio.sleep_forever()
-        await self.ready.wait()
+        while not self.incoming:
+            self.ready = trio.Event()
+            await self.ready.wait()
         await trio.lowlevel.checkpoint()
 
     async def wait_writable(self, family: socket.AddressFamily) -> None:
@@ -100,7 +108,6 @@ class FakeUdp:
 
     def receive(self, family: socket.AddressFamily, buffer: bytearray) -> Received | None:
         if not self.incoming:
-            self.ready = trio.Event()
             return None
         data, stride, source = self.incoming.popleft()
         buffer[: len(data)] = data
@@ -217,6 +224,59 @@ def test_full_socket_stops_the_reading_and_loses_nothing(
         await until(lambda: len(b.tun.written) == 41)
         assert b.tun.written[1:] == frames
         assert a.engine.drops() == {}
+
+    run(sides, scenario)
+
+
+async def quiet() -> None:
+    """Long enough for the next packet to count as one that comes alone."""
+    await trio.sleep(2 * LONE_AFTER)
+    await trio.testing.wait_all_tasks_blocked()
+
+
+def test_answer_of_the_kernel_leaves_in_the_wake_up_of_its_question(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side) -> None:
+        a.tun.feed(packet(1, 2))
+        await until(lambda: b.tun.written)
+        b.tun.answer = lambda frame: packet(2, 1, len(frame))
+        for n in range(1, 4):
+            await quiet()
+            wakes = b.tun.wakes
+            a.tun.feed(packet(1, 2, 100 + n))
+            await until(lambda count=n: len(a.tun.written) == count)  # type: ignore[misc]
+            assert b.tun.wakes == wakes
+        assert a.tun.written == [packet(2, 1, 110 + n) for n in range(1, 4)]
+
+    run(sides, scenario)
+
+
+@pytest.mark.parametrize("first", ["frames", "answer"])
+def test_nothing_overtakes_what_waits_for_the_socket(sides: Sides, first: str) -> None:
+    """Whichever of the two tasks that send holds frames, the other leaves the TUN alone."""
+
+    async def scenario(a: Side, b: Side) -> None:
+        a.tun.feed(packet(1, 2))
+        await until(lambda: b.tun.written)
+        await quiet()
+        frames = [packet(2, 1, 100 + n) for n in range(30)]
+        b.udp.room = 0
+        if first == "frames":
+            b.tun.feed(*frames[:20])
+        else:
+            b.tun.incoming.append(frames[0])  # as the kernel would: within the write
+            a.tun.feed(packet(1, 2))
+            await until(lambda: len(b.tun.written) == 2)
+        await trio.testing.wait_all_tasks_blocked()
+        b.tun.feed(*frames[20 if first == "frames" else 1 :])
+        await quiet()
+        a.tun.feed(packet(1, 2))
+        await trio.testing.wait_all_tasks_blocked()
+        assert not a.tun.written
+        b.udp.room = float("inf")
+        b.udp.writable.set()
+        await until(lambda: len(a.tun.written) == len(frames))
+        assert a.tun.written == frames
+        assert b.engine.drops() == {}
 
     run(sides, scenario)
 

@@ -45,18 +45,19 @@ class Interface(Generic[E, T]):
     The driver, in a loop:
 
     1. Something happened: a packet to send, a datagram, a deadline, a change of configuration.
-       - *packets to send*: `peer_for_destination`, then `transport_for_sending`; seal and send,
-         then `handle_sent`. Without a transport: `stage`.
+       - *packets to send*: `peer_for_destination`, then the peer's `transport_for_sending`; seal
+         and send, and `Peer.handle_sent`. Without a transport: `Peer.stage`.
        - *datagrams of type 4*: `transport_for_receiving` with the receiver index, open, drop
-         replays, then `handle_received`, then `source_allowed` for every packet.
+         replays, `source_allowed` for every packet, and `Peer.handle_received`.
        - *any other datagram*: `handle_message_untrusted`.
        - *the deadline*: `handle_deadline`.
     2. `poll_output` until it gives None, and do what it says.
     3. Sleep until `next_deadline` at the latest. It may be over already when very many timers were
        due at once: then move waiting packets first, and come back.
 
-    `transport_for_sending`, `transport_for_receiving`, `handle_sent` and `handle_received` are
-    meant to be called once per batch, and take well under a microsecond each.
+    `Peer.transport_for_sending`, `transport_for_receiving`, `Peer.handle_sent` and
+    `Peer.handle_received` are meant to be called once per batch, and take well under a microsecond
+    each.
     """
 
     def __init__(
@@ -84,6 +85,8 @@ class Interface(Generic[E, T]):
         self.allowed_ips: AllowedIPs[Peer[E, T]] = AllowedIPs()
         self.peer_for_destination: Callable[[bytes], Peer[E, T] | None] = self.allowed_ips.lookup
         """The peer a packet to this address (4 or 16 bytes) goes to, or None."""
+        self.next_deadline: Callable[[], float | None] = self._context.timers.next_deadline
+        """When to call `handle_deadline` next, or None. Early calls do no harm."""
 
     # --- Configuration ---------------------------------------------------------------------------
 
@@ -173,29 +176,6 @@ class Interface(Generic[E, T]):
         for peer in self._peers.values():
             peer.handle_up(now)
 
-    # --- Packets out -----------------------------------------------------------------------------
-
-    def transport_for_sending(self, peer: Peer[E, T], now: float) -> T | None:
-        """The cipher to seal packets to `peer` with; None means `stage` them."""
-        return peer.transport_for_sending(now)
-
-    def stage(self, peer: Peer[E, T], frame: bytes, now: float) -> None:
-        """Keep `frame` until a session with `peer` stands, and start a handshake for it."""
-        peer.stage(frame, now)
-
-    def handle_sent(
-        self,
-        peer: Peer[E, T],
-        transport: T,
-        now: float,
-        *,
-        packets: int,
-        wire_bytes: int,
-        data: bool,
-    ) -> None:
-        """`packets` messages of `wire_bytes` in all went to `peer`; `data` if any was not empty."""
-        peer.handle_sent(transport, now, wire_bytes, data=data)
-
     # --- Datagrams in ----------------------------------------------------------------------------
 
     def transport_for_receiving(
@@ -210,21 +190,6 @@ class Interface(Generic[E, T]):
             session.receiver[0].count(Drop.SESSION_EXPIRED, packets)
             return None
         return session.receiver
-
-    def handle_received(
-        self,
-        peer: Peer[E, T],
-        transport: T,
-        endpoint: E,
-        now: float,
-        *,
-        packets: int,
-        wire_bytes: int,
-        data: bool,
-    ) -> None:
-        """`packets` authentic messages, none of them a replay, came; `data` if any had content."""
-        if packets:
-            peer.handle_received(transport, endpoint, now, wire_bytes, data=data)
 
     def source_allowed(self, peer: Peer[E, T], address: bytes) -> bool:
         """Whether a packet of `peer` may come from `address`: its longest match is this peer.
@@ -345,10 +310,6 @@ class Interface(Generic[E, T]):
     def count_drop(self, reason: Drop, packets: int = 1) -> None:
         """Count packets the driver dropped for a reason of ours that belong to no peer."""
         self._context.count(reason, packets)
-
-    def next_deadline(self) -> float | None:
-        """When to call `handle_deadline` next, or None. Early calls do no harm."""
-        return self._context.timers.next_deadline()
 
     def handle_deadline(self, now: float) -> None:
         """Run what is due, of up to 16 peers at a time."""

@@ -48,11 +48,9 @@ def test_removing_a_peer_leaves_nothing_of_it() -> None:
     assert not pair.a.interface.peers
     # What the driver still held in its hands does no harm.
     pair.b.interface.remove_peer(pair.a.public_key)
-    pair.b.interface.handle_sent(peer, cipher.transport, 1.0, packets=1, wire_bytes=48, data=True)
-    pair.b.interface.handle_received(
-        peer, cipher.transport, pair.a.address, 1.0, packets=1, wire_bytes=48, data=True
-    )
-    pair.b.interface.stage(peer, b"frame", 1.0)
+    peer.handle_sent(cipher.transport, 1.0, 48, data=True)
+    peer.handle_received(cipher.transport, pair.a.address, 1.0, 48, data=True)
+    peer.stage(b"frame", 1.0)
     assert peer.drops == {Drop.PEER_REMOVED: 1}
     assert pair.b.interface.next_deadline() is None
     assert pair.b.interface.poll_output() is None
@@ -77,7 +75,7 @@ def test_private_key_change_stops_old_sessions_and_makes_new_ones() -> None:
     key = PrivateKey.from_random(bytes(range(32)))
     pair.a.interface.set_private_key(key, pair.now)
     assert pair.a.interface.public_key == key.public_key()
-    assert pair.a.interface.transport_for_sending(pair.ab, pair.now) is None
+    assert pair.ab.transport_for_sending(pair.now) is None
     pair.deliver(held[0])
     assert len(pair.a.received) == 1, "what is under way still arrives"
     pair.take()
@@ -141,9 +139,9 @@ def test_key_change_in_steps_is_the_one_at_once() -> None:
     steps = pair.a.interface.private_key_steps(NEW_KEY, pair.now)
     next(steps)
     assert pair.a.interface.private_key == NEW_KEY
-    assert pair.a.interface.transport_for_sending(pair.ab, pair.now) is not None
+    assert pair.ab.transport_for_sending(pair.now) is not None
     assert list(steps) == []
-    assert pair.a.interface.transport_for_sending(pair.ab, pair.now) is None
+    assert pair.ab.transport_for_sending(pair.now) is None
     # A peer that is removed before its turn stays removed.
     steps = pair.b.interface.private_key_steps(NEW_KEY, pair.now)
     next(steps)
@@ -156,7 +154,7 @@ def test_same_private_key_again_changes_nothing() -> None:
     pair = Pair()
     pair.connect()
     pair.a.interface.set_private_key(pair.a.private_key, pair.now)
-    assert pair.a.interface.transport_for_sending(pair.ab, pair.now) is not None
+    assert pair.ab.transport_for_sending(pair.now) is not None
 
 
 def test_private_key_of_a_peer_removes_that_peer() -> None:
@@ -243,9 +241,9 @@ def test_large_frames_are_bounded_by_bytes() -> None:
     pair = Pair()
     frame = bytes(65_536)
     for _ in range(20):
-        pair.a.interface.stage(pair.ab, frame, 0.0)
+        pair.ab.stage(frame, 0.0)
     assert pair.ab.staged_frames == c.MAX_STAGED_BYTES_PER_PEER // len(frame)
-    pair.a.interface.stage(pair.ab, bytes(c.MAX_STAGED_BYTES_PER_PEER + 1), 0.0)
+    pair.ab.stage(bytes(c.MAX_STAGED_BYTES_PER_PEER + 1), 0.0)
     assert pair.ab.staged_frames == 0
     assert pair.ab.drops == {Drop.STAGED_OVERFLOW: 21}
 
@@ -259,7 +257,7 @@ def test_all_peers_together_are_bounded_by_bytes() -> None:
     ]
     for peer in peers:
         for _ in range(16):
-            pair.a.interface.stage(peer, frame, 0.0)
+            peer.stage(frame, 0.0)
     staged = pair.a.interface._context.staged_bytes
     assert staged == c.MAX_STAGED_BYTES
     assert peers[-1].drops == {Drop.STAGED_OVERFLOW: 16}
@@ -272,7 +270,7 @@ def test_frame_staged_although_a_session_stands_is_sealed() -> None:
     pair = Pair()
     pair.connect()
     mark = len(pair.log)
-    pair.a.interface.stage(pair.ab, bytes(16), pair.now)
+    pair.ab.stage(bytes(16), pair.now)
     pair.a.drain()
     assert pair.kinds(mark) == DATA
 

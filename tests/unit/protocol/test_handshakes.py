@@ -340,7 +340,7 @@ def test_low_order_key_is_accepted_and_nothing_is_ever_sent_to_it(key: str) -> N
     peer = pair.a.interface.add_peer(PublicKey.from_hex(key))
     peer.set_endpoint(pair.b.address)
     peer.set_persistent_keepalive(1, pair.now)
-    pair.a.interface.stage(peer, b"frame", pair.now)
+    peer.stage(b"frame", pair.now)
     pair.advance(600.0)
     assert pair.kinds() == ""
     assert peer.drops == {Drop.LOW_ORDER_PEER: 1}

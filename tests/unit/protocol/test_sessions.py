@@ -62,7 +62,7 @@ def test_keepalives_alone_keep_the_session_fresh() -> None:
     pair.ab.set_persistent_keepalive(25, pair.now)
     pair.live_to(1010.0)
     assert 1000 / 150 - 1 < pair.a.counts["initiation"] <= 1000 / 120 + 1
-    assert pair.a.interface.transport_for_sending(pair.ab, pair.now) is not None
+    assert pair.ab.transport_for_sending(pair.now) is not None
 
 
 def test_responder_never_rekeys_by_age() -> None:
@@ -115,7 +115,7 @@ def test_nothing_is_sent_past_the_number_of_messages() -> None:
     assert serial in pair.b.received
     assert pair.ab.sessions.current.transport.send_counter < 3
     pair.ab.sessions.current.transport.send_counter = REJECT_AFTER_MESSAGES
-    assert pair.a.interface.transport_for_sending(pair.ab, pair.now) is None
+    assert pair.ab.transport_for_sending(pair.now) is None
     pair.send(pair.a)
     assert pair.ab.staged_frames == 1
 
@@ -129,8 +129,8 @@ def test_session_neither_sends_nor_receives_at_180_seconds() -> None:
     pair.take()
     late = pair.send(pair.b)
     (data,) = pair.take()
-    assert pair.b.interface.transport_for_sending(pair.ba, 179.99) is not None
-    assert pair.b.interface.transport_for_sending(pair.ba, 180.0) is None
+    assert pair.ba.transport_for_sending(179.99) is not None
+    assert pair.ba.transport_for_sending(180.0) is None
     # Before the timer had its turn, the age alone refuses.
     pair.at(180.0)
     pair.deliver(data)
@@ -388,7 +388,7 @@ def test_stopped_session_asks_for_another_as_soon_as_anything_comes() -> None:
     assert isinstance(session, Session)
     pair.advance(6.0)
     session.stop_sending()
-    assert pair.a.interface.transport_for_sending(pair.ab, pair.now) is None
+    assert pair.ab.transport_for_sending(pair.now) is None
     pair.send(pair.b)
     pair.flow()
     assert len(pair.times(INITIATION)) == 2
