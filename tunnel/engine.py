@@ -46,6 +46,9 @@ log = logging.getLogger("tunnel.engine")
 
 Peer: TypeAlias = ProtocolPeer[Endpoint, Session]
 
+Unsent: TypeAlias = tuple[memoryview, int, int]
+"""The rest of a batch that the socket had no room for, its stride in bytes, and its ECN bits."""
+
 DRAIN_BYTES = 1 << 19
 """Read from one descriptor per wake-up before the other tasks get their turn, which is after less
 than a millisecond."""
@@ -148,6 +151,7 @@ class Engine:
         # Whether a task waits for the socket with frames in hand: no other may overtake it.
         self._held_up = False
         self._going_on = trio.lowlevel.ParkingLot()
+        self._nursery: trio.Nursery
         self._coalesce = _coalescible(tun.offloads)
         self._link_up = True
 
@@ -174,6 +178,7 @@ class Engine:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry packets until cancelled."""
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             nursery.start_soon(self._timers)
             nursery.start_soon(self._handshakes)
             nursery.start_soon(self._pump_tun)
@@ -231,7 +236,11 @@ class Engine:
             while budget > 0:
                 runs, count, taken = self._read_frames(budget, most)
                 for peer, spans in runs:
-                    await self._send_frames(peer, spans, now)
+                    while spans:
+                        spans, unsent = self._send_frames(peer, spans, now)
+                        if unsent:
+                            await self._send_unsent(peer, unsent)
+                            now = boot_time()
                 self._drain_outputs(now)
                 frames += count
                 if count < 2:
@@ -240,7 +249,7 @@ class Engine:
                 now = boot_time()
             alone = frames < 2
 
-    async def _send_answer(self, now: float) -> None:
+    def _send_answer(self, now: float) -> None:
         """Send what the kernel answered to a packet within our write of it, if it did.
 
         An echo reply and most acknowledgements are there already, and so go out in the wake-up
@@ -250,7 +259,11 @@ class Engine:
             return
         runs, _, _ = self._read_frames(DRAIN_BYTES, 1)
         for peer, spans in runs:
-            await self._send_frames(peer, spans, now)
+            _, unsent = self._send_frames(peer, spans, now)
+            if unsent:
+                # Receiving goes on meanwhile.
+                self._held_up = True
+                self._nursery.start_soon(self._send_unsent, peer, unsent)
 
     def _read_frames(
         self, budget: int, most: int
@@ -299,37 +312,46 @@ class Engine:
             self._tracer.frame_read(view, start, end, peer)
         return peer
 
-    async def _send_frames(self, peer: Peer, spans: list[tuple[int, int]], now: float) -> None:
-        view = self._arena
-        out = self._seal_out
-        sealed_view = memoryview(out)
-        while spans:
-            # Anew each time: while the socket was full the session may have come to its end.
-            transport = peer.transport_for_sending(now)
-            if transport is None:
-                if self._tracer is not None:
-                    self._tracer.frames_staged(peer, view, spans)
-                for start, end in spans:
-                    peer.stage(bytes(view[start:end]), now)
-                return
-            sealed = self._seal(peer, transport, view, spans, out)
-            for start, end, stride, ecn in sealed.batches:
-                while start < end:
-                    rest = self._send(peer, sealed_view[start:end], stride, ecn)
-                    if not rest:
-                        break
-                    start = end - rest
+    def _send_frames(
+        self, peer: Peer, spans: list[tuple[int, int]], now: float
+    ) -> tuple[list[tuple[int, int]], list[Unsent]]:
+        """Seal and send frames of the arena, as many as fit the room for what is sealed.
+
+        The spans left over, and what the socket does not take now: that is to be sent before
+        anything else is sealed.
+        """
+        # Anew each time: while the socket was full the session may have come to its end.
+        transport = peer.transport_for_sending(now)
+        if transport is None:
+            if self._tracer is not None:
+                self._tracer.frames_staged(peer, self._arena, spans)
+            for start, end in spans:
+                peer.stage(bytes(self._arena[start:end]), now)
+            return [], []
+        sealed = self._seal(peer, transport, self._arena, spans, self._seal_out)
+        view = memoryview(self._seal_out)
+        unsent: list[Unsent] = []
+        for start, end, stride, ecn in sealed.batches:
+            rest = end - start if unsent else self._send(peer, view[start:end], stride, ecn)
+            if rest:
+                unsent.append((view[end - rest : end], stride, ecn))
+        # What has left already does not wait for the books.
+        self._count_sealed(peer, transport, sealed, now)
+        return spans[sealed.consumed :], unsent
+
+    async def _send_unsent(self, peer: Peer, unsent: list[Unsent]) -> None:
+        """Send what was sealed and not taken, as the socket has room; nothing overtakes it."""
+        self._held_up = True
+        try:
+            for batch, stride, ecn in unsent:
+                rest = len(batch)
+                while rest:
                     if peer.endpoint is not None:
-                        self._held_up = True
-                        try:
-                            await self.udp.wait_writable(peer.endpoint.family)
-                        finally:
-                            self._held_up = False
-                            self._going_on.unpark_all()
-                        now = boot_time()
-            # What has left already does not wait for the books.
-            self._count_sealed(peer, transport, sealed, now)
-            spans = spans[sealed.consumed :]
+                        await self.udp.wait_writable(peer.endpoint.family)
+                    rest = self._send(peer, batch[len(batch) - rest :], stride, ecn)
+        finally:
+            self._held_up = False
+            self._going_on.unpark_all()
 
     def _seal(
         self,
@@ -456,7 +478,7 @@ class Engine:
                 self._handle_datagrams_untrusted(buffer, received, out, now)
                 batches += 1
                 if lone and received.length <= received.stride:
-                    await self._send_answer(now)
+                    self._send_answer(now)
                     break
                 budget -= received.length + READ_COST
             alone = batches < 2

@@ -269,7 +269,9 @@ def test_nothing_overtakes_what_waits_for_the_socket(sides: Sides, first: str) -
         await trio.testing.wait_all_tasks_blocked()
         b.tun.feed(*frames[20 if first == "frames" else 1 :])
         await quiet()
+        received = len(b.tun.written)
         a.tun.feed(packet(1, 2))
+        await until(lambda: len(b.tun.written) == received + 1)
         await trio.testing.wait_all_tasks_blocked()
         assert not a.tun.written
         b.udp.room = float("inf")
