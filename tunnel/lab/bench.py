@@ -39,6 +39,7 @@ METRICS = (
     Metric("tcp", "TCP, one stream", "Gbit/s"),
     Metric("tcp8", "TCP, eight streams", "Gbit/s"),
     Metric("tcp_both", "TCP, both directions, sum", "Gbit/s"),
+    Metric("tcp_gateway", "TCP, forwarded by a gateway", "Gbit/s"),
     Metric("udp1300", "UDP 1,300 B delivered, saturated", "kpackets/s"),
     Metric("udp64", "UDP 64 B delivered, saturated", "kpackets/s"),
     Metric("udp1300_loss", "UDP 1,300 B lost at 100 Mbit/s", "%", False),
@@ -80,9 +81,9 @@ class Bench:
         yield {"first_ping": self._first_ping()}
         yield self._idle_round_trips()
         # The first load warms everything up and is not counted.
-        self._iperf(seconds=min(1.0, self.seconds))
+        self.iperf(seconds=min(1.0, self.seconds))
         yield self.tcp()
-        yield {"tcp8": _gbits(self._iperf("-P", "8"))}
+        yield {"tcp8": gbits(self.iperf("-P", "8"))}
         yield {"tcp_both": self._both_directions()}
         yield self._loaded_round_trips()
         yield {"udp1300": self._udp_delivered(1300)}
@@ -100,7 +101,7 @@ class Bench:
         """Set a contender up and warm it, for `tcp` alone."""
         self.contender.prepare(self.a, self.b)
         self._first_ping()
-        self._iperf(seconds=min(1.0, self.seconds))
+        self.iperf(seconds=min(1.0, self.seconds))
 
     def _first_ping(self) -> float:
         began = time.perf_counter()
@@ -134,31 +135,33 @@ class Bench:
         """One stream: its throughput, and what it cost, by metric key."""
         pids = [*self.a.pids(), *self.b.pids()]
         before = sum(map(_cpu_seconds, pids))
-        result = self._iperf()
+        result = self.iperf()
         spent = sum(map(_cpu_seconds, pids)) - before
-        figures = {"tcp": _gbits(result)}
+        figures = {"tcp": gbits(result)}
         if pids:
             figures["cpu"] = spent / (result["end"]["sum_received"]["bytes"] / 1e9)
             figures["rss"] = sum(map(_rss_mib, self.a.pids()))
         return figures
 
     def _both_directions(self) -> float:
-        end = self._iperf("--bidir")["end"]
+        end = self.iperf("--bidir")["end"]
         sums = (end["sum_received"], end["sum_received_bidir_reverse"])
         return sum(float(each["bits_per_second"]) for each in sums) / 1e9
 
     def _udp_delivered(self, size: int) -> float:
         """Thousands of packets a second that arrived, out of as many as could be sent."""
-        end = self._iperf("-u", "-l", str(size), "-b", "0")["end"]["sum"]
+        end = self.iperf("-u", "-l", str(size), "-b", "0")["end"]["sum"]
         return float(end["packets"] - end["lost_packets"]) / float(end["seconds"]) / 1000
 
     def _udp_loss(self, size: int, rate: str) -> float:
-        return float(self._iperf("-u", "-l", str(size), "-b", rate)["end"]["sum"]["lost_percent"])
+        return float(self.iperf("-u", "-l", str(size), "-b", rate)["end"]["sum"]["lost_percent"])
 
-    def _iperf(self, *arguments: str, seconds: float | None = None) -> dict[str, Any]:
-        """Run iperf3 from A to a fresh server on B; its JSON."""
+    def iperf(
+        self, *arguments: str, seconds: float | None = None, server: Host | None = None
+    ) -> dict[str, Any]:
+        """Run iperf3 from A to a fresh server on B, or on `server` behind it; its JSON."""
         length = self.seconds if seconds is None else seconds
-        process = self._start_iperf("-J", "-t", str(length), *arguments)
+        process = self._start_iperf("-J", "-t", str(length), *arguments, server=server)
         process.wait(length + 60)
         result: dict[str, Any] = json.loads(process.log())
         if "error" in result:
@@ -167,9 +170,10 @@ class Bench:
             )
         return result
 
-    def _start_iperf(self, *arguments: str) -> Any:
-        server = self.b.popen(["iperf3", "-s", "-1", "--forceflush"])
-        server.wait_for_output("Server listening")
+    def _start_iperf(self, *arguments: str, server: Host | None = None) -> Any:
+        port = arguments[arguments.index("-p") :][:2] if "-p" in arguments else ()
+        listening = (server or self.b).popen(["iperf3", "-s", "-1", "--forceflush", *port])
+        listening.wait_for_output("Server listening")
         return self.a.popen(["iperf3", "-c", self.contender.target, *arguments])
 
 
@@ -181,7 +185,8 @@ def medians(figures: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, f
     }
 
 
-def _gbits(result: dict[str, Any]) -> float:
+def gbits(result: dict[str, Any]) -> float:
+    """What arrived, in Gbit/s, of what `Bench.iperf` gave back."""
     return float(result["end"]["sum_received"]["bits_per_second"]) / 1e9
 
 

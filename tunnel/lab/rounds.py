@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from tunnel.lab import scale, tracecost
+from tunnel.lab import gateway, scale, tracecost
 from tunnel.lab.bench import Bench
 from tunnel.lab.contenders import A_OUTER, B_OUTER, Contender, Ours, WireGuardGo
 from tunnel.lab.topology import Lab
 
-_STEPS = 10
+_STEPS = 11
 _TRACED_STEPS = 2
 _CROWDED_STEPS = len(scale.COUNTS) + 2
 
@@ -53,6 +53,7 @@ def measure(
                 a, b = lab.host("a"), lab.host("b")
                 lab.link(a, b, [f"{A_OUTER}/24"], [f"{B_OUTER}/24"])
                 note(contender.name, title, Bench(a, b, contender, seconds).run())
+            note(contender.name, title, gateway.measure(contender, seconds))
             if isinstance(contender, Ours) and tracecost.missing() is None:
                 note(contender.name, title, tracecost.measure(contender, seconds))
             if crowded and isinstance(contender, Ours | WireGuardGo):

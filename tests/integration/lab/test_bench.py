@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tunnel.lab import tracecost
+from tunnel.lab import gateway, tracecost
 from tunnel.lab.bench import METRICS
-from tunnel.lab.contenders import Ours, WireGuardGo
+from tunnel.lab.contenders import Bare, Contender, Ours, WireGuardGo
 from tunnel.lab.rounds import steps
 
 pytestmark = pytest.mark.root
@@ -25,3 +25,10 @@ def test_a_tunnel_that_was_traced_is_compared_with_one_that_never_was() -> None:
 
 def test_only_ours_has_a_trace_to_compare() -> None:
     assert steps([Ours("python")], crowded=False) == steps([WireGuardGo()], crowded=False) + 2
+
+
+@pytest.mark.parametrize("contender", [Bare(), Ours("python"), WireGuardGo()], ids=lambda c: c.name)
+def test_a_host_behind_a_gateway_is_heard_through_each_contender(contender: Contender) -> None:
+    (found,) = gateway.measure(contender, seconds=1.0)
+    assert found.keys() == {"tcp_gateway"}
+    assert found["tcp_gateway"] > 0
