@@ -54,8 +54,8 @@ def captured(
             CarrierFeed().subscribe(b.engine, ICMP) as far,
         ):
             await scenario(a, b, near, far)
-        assert a.engine.carrying is a.engine._tracer is None
-        assert b.engine.carrying is b.engine._tracer is None
+        assert a.engine.carrying is a.engine._shared.tracer is None
+        assert b.engine.carrying is b.engine._shared.tracer is None
 
     run(sides, both)
 

@@ -1,0 +1,80 @@
+"""What both ways through the engine have in common: state, bounds, and reasons of drops."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TypeAlias
+
+from tunnel.datapath import Session
+from tunnel.io.endpoint import Endpoint
+from tunnel.io.tun import Tun
+from tunnel.io.udp import Udp
+from tunnel.observe.counters import Counters
+from tunnel.observe.load import Load
+from tunnel.observe.tracer import Tracer
+from tunnel.protocol import Interface
+from tunnel.protocol import Peer as ProtocolPeer
+
+Peer: TypeAlias = ProtocolPeer[Endpoint, Session]
+
+DRAIN_BYTES = 1 << 19
+"""Read from one descriptor per wake-up before the other tasks get their turn, which is after less
+than a millisecond."""
+READ_COST = 1 << 14
+"""What any read takes off `DRAIN_BYTES` besides its bytes: as much time as these."""
+
+LONE_AFTER = 0.0002
+"""Seconds since the last wake-up, if that brought one packet, after which one is expected again
+and no other is looked for. More will wake us at once, and then all are taken."""
+
+
+class Drop(StrEnum):
+    """Reasons of the engine itself."""
+
+    NOT_IP = "not_ip"
+    """A frame from the TUN that is neither IPv4 nor IPv6."""
+    NO_ENDPOINT = "no_endpoint"
+    """The peer's address is not known (yet)."""
+    HANDSHAKE_QUEUE_FULL = "handshake_queue_full"
+    """More handshake messages than can be answered."""
+    SEND_QUEUE_FULL = "send_queue_full"
+    """The UDP socket was full, and what was to be sent cannot wait."""
+    MESSAGE_LIMIT = "message_limit"
+    """The session has sealed as many messages as it may."""
+    TUN_BUSY = "tun_busy"
+    """The TUN device would not take a frame now."""
+
+
+def boot_time() -> float:
+    """Seconds since boot, suspend included: the clock of all key ages."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Shared:
+    """What the sender, the receiver and the engine around them all use.
+
+    `tracer`, if there is one, is told of every packet; `drain` carries out what the protocol asks
+    for, and is given the time. `mtu` is in bytes of an inner packet.
+    """
+
+    __slots__ = ("counters", "drain", "interface", "link_up", "load", "mtu", "tracer", "tun", "udp")
+
+    def __init__(
+        self,
+        tun: Tun,
+        udp: Udp,
+        mtu: int,
+        interface: Interface[Endpoint, Session],
+        drain: Callable[[float], None],
+    ) -> None:
+        self.tun = tun
+        self.udp = udp
+        self.mtu = mtu
+        self.interface = interface
+        self.drain = drain
+        self.counters = Counters()
+        self.load = Load()
+        self.tracer: Tracer | None = None
+        self.link_up = True

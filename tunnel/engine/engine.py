@@ -1,0 +1,188 @@
+"""The running tunnel: one trio nursery that joins protocol, datapath and io.
+
+Its tasks share the state machine; none of them awaits while it holds a half-done step:
+
+- `Sender.pump`      TUN frames in, batches of sealed datagrams out;
+- `Receiver.pump`    datagrams in, opened frames out to the TUN (one task per address family), and
+                     out again what the kernel answered meanwhile to a packet that came alone;
+- `Receiver.answer_handshakes`
+                     one handshake message at a time, giving way to data after each;
+- `_timers`          the one deadline that `Interface.next_deadline` names.
+
+Bounds: `DRAIN_BYTES` per wake-up, `HANDSHAKE_QUEUE` handshake messages waiting, and the staged
+packets that the protocol bounds per peer. A full UDP socket stops the reading of the TUN, so the
+kernel's own queue of the TUN device takes the rest and counts what it drops.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+import trio
+
+from tunnel import datapath
+from tunnel.datapath import Session
+from tunnel.io.endpoint import Endpoint
+from tunnel.io.tun import Tun
+from tunnel.io.udp import FAMILIES, Udp
+from tunnel.observe.counters import Counters
+from tunnel.observe.load import Load
+from tunnel.observe.tracer import Tracer, joined
+from tunnel.protocol import Datagram, Event, Interface, Seal
+
+from .common import Shared, boot_time
+from .receiver import Receiver
+from .sender import Sender
+
+MAX_SLEEP = 10.0
+"""Seconds. trio sleeps by a clock that stops in suspend while key ages do not: look this often."""
+
+
+class Engine:
+    """One interface's packets. Owns neither the descriptors nor the host's state around them.
+
+    `run()` returns only by cancellation or by an exception: `tunnel.io.errors.TunDeleted` when the
+    device is gone. `mtu` (bytes of an inner packet) may be changed while it runs. `on_event` is
+    called for every event of the protocol, from within the event loop; it must not block.
+    `retry_endpoint` gives the endpoint to try after one that did not answer. `tracer` and
+    `carrying`, if they are there, are told of every packet; they may be set and unset at any time.
+    `load` counts batches.
+    """
+
+    def __init__(
+        self,
+        *,
+        tun: Tun,
+        udp: Udp,
+        mtu: int,
+        path: datapath.Datapath | None = None,
+        random: Callable[[int], bytes] = os.urandom,
+        unix_time_ns: Callable[[], int] = time.time_ns,
+        on_event: Callable[[Event], None] | None = None,
+        retry_endpoint: Callable[[Endpoint], Endpoint] = Endpoint.without_source,
+    ) -> None:
+        self.tun = tun
+        self.udp = udp
+        self.datapath = path or datapath.load()
+        self.interface: Interface[Endpoint, Session] = Interface(
+            random=random,
+            unix_time_ns=unix_time_ns,
+            make_transport=self.datapath.session,
+            retry_endpoint=retry_endpoint,
+        )
+        self._trace: Tracer | None = None
+        self._carrying: Tracer | None = None
+        self._on_event = on_event
+        self._rearm = trio.Event()
+        self._armed = float("-inf")
+        self._shared = Shared(tun, udp, mtu, self.interface, self._drain_outputs)
+        self._sender = Sender(self._shared)
+        self._receiver = Receiver(self._shared, self._sender)
+
+    @property
+    def mtu(self) -> int:
+        """Bytes of an inner packet."""
+        return self._shared.mtu
+
+    @mtu.setter
+    def mtu(self, mtu: int) -> None:
+        self._shared.mtu = mtu
+
+    @property
+    def load(self) -> Load:
+        """Batches sealed and opened, by their size."""
+        return self._shared.load
+
+    @property
+    def tracer(self) -> Tracer | None:
+        """Who wants a record of each packet: traces."""
+        return self._trace
+
+    @tracer.setter
+    def tracer(self, tracer: Tracer | None) -> None:
+        self._trace = tracer
+        self._shared.tracer = joined(tracer, self._carrying)
+
+    @property
+    def carrying(self) -> Tracer | None:
+        """Who wants to know which datagrams carry which packets: captures with a filter."""
+        return self._carrying
+
+    @carrying.setter
+    def carrying(self, tracer: Tracer | None) -> None:
+        self._carrying = tracer
+        self._shared.tracer = joined(self._trace, tracer)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Carry packets until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._sender.nursery = nursery
+            nursery.start_soon(self._timers)
+            nursery.start_soon(self._receiver.answer_handshakes)
+            nursery.start_soon(self._sender.pump)
+            for family in FAMILIES:
+                nursery.start_soon(self._receiver.pump, family)
+            task_status.started()
+
+    def settle(self) -> None:
+        """Carry out what a change of configuration asked for. To be called after each."""
+        self._drain_outputs(boot_time())
+
+    def set_link_up(self, up: bool) -> None:
+        """Follow the interface, which begins up: down, sessions end and nothing is heard or sent.
+
+        Peers, keys and counters stay. Up again, peers with a persistent keepalive are greeted.
+        """
+        if up == self._shared.link_up:
+            return
+        self._shared.link_up = up
+        if up:
+            self.interface.handle_up(boot_time())
+        else:
+            self.interface.handle_down()
+        self.settle()
+        self._rearm.set()
+
+    def drops(self) -> dict[str, int]:
+        """Packets dropped so far, by reason, of all rooms together."""
+        total = Counters()
+        total.drop_all(self._shared.counters.drops)
+        total.drop_all(self.interface.drops)
+        total.drop_all(self.tun.drops)
+        total.drop_all(self.udp.drops)
+        return total.drops
+
+    @property
+    def handshakes_waiting(self) -> int:
+        """Handshake messages received and not yet looked at."""
+        return self._receiver.handshakes_waiting
+
+    def _drain_outputs(self, now: float) -> None:
+        poll = self.interface.poll_output
+        while (output := poll()) is not None:
+            if isinstance(output, Datagram):
+                self._sender.send_handshake(output)
+            elif isinstance(output, Seal):
+                self._sender.send_staged(output, now)
+            elif self._on_event is not None:
+                self._on_event(output)
+        deadline = self.interface.next_deadline()
+        if deadline is not None and deadline < self._armed:
+            self._rearm.set()
+
+    async def _timers(self) -> None:
+        while True:
+            now = boot_time()
+            # What is set while the interface is down waits for it to come up.
+            deadline = self.interface.next_deadline() if self._shared.link_up else None
+            if deadline is not None and deadline <= now:
+                self.interface.handle_deadline(now)
+                self._drain_outputs(now)
+                await trio.lowlevel.checkpoint()
+                continue
+            self._armed = float("inf") if deadline is None else deadline
+            self._rearm = trio.Event()
+            with trio.move_on_after(min(MAX_SLEEP, self._armed - now)):
+                await self._rearm.wait()

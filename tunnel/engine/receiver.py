@@ -1,0 +1,192 @@
+"""The way in: datagrams opened and written to the TUN, and handshake messages one by one."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+
+import trio
+
+from tunnel import datapath
+from tunnel.datapath import Offload, Opened, Session
+from tunnel.datapath.interface import MESSAGE_OVERHEAD
+from tunnel.io.endpoint import Endpoint
+from tunnel.io.errors import TunWriteDropped
+from tunnel.io.tun import TunOffload
+from tunnel.io.udp_socket import RECEIVE_SIZE, Received
+from tunnel.protocol import Drop as ProtocolDrop
+from tunnel.protocol.constants import HANDSHAKE_QUEUE, UNDER_LOAD_QUEUE
+
+from .common import DRAIN_BYTES, LONE_AFTER, READ_COST, Drop, Peer, Shared, boot_time
+from .sender import Sender
+
+TYPE_TRANSPORT = 4
+"""First byte of a transport data message."""
+
+HANDSHAKE_LENGTHS = frozenset({148, 92, 64})
+"""Bytes of an initiation, a response and a cookie reply: the only ones worth queueing."""
+
+
+class Receiver:
+    """Opens and delivers. Each family has a `pump`, and all handshakes one `answer_handshakes`."""
+
+    def __init__(self, shared: Shared, sender: Sender) -> None:
+        self._shared = shared
+        self._sender = sender
+        self._handshake_queue: deque[tuple[bytes, Endpoint]] = deque()
+        self._handshake_ready = trio.Event()
+        self._coalesce = _coalescible(shared.tun.offloads)
+
+    @property
+    def handshakes_waiting(self) -> int:
+        """Handshake messages received and not yet looked at."""
+        return len(self._handshake_queue)
+
+    async def pump(self, family: socket.AddressFamily) -> None:
+        """Deliver what comes by the sockets of a family, until cancelled."""
+        buffer = bytearray(RECEIVE_SIZE)
+        out = bytearray(datapath.OPEN_OUT_SIZE)
+        alone, before = True, 0.0
+        while True:
+            await self._shared.udp.wait_readable(family)
+            now = boot_time()
+            lone = alone and now - before > LONE_AFTER
+            before = now
+            batches = 0
+            budget = DRAIN_BYTES
+            while budget > 0:
+                received = self._shared.udp.receive(family, buffer)
+                if received is None:
+                    break
+                self._handle_datagrams_untrusted(buffer, received, out, now)
+                batches += 1
+                if lone and received.length <= received.stride:
+                    self._sender.send_answer(now)
+                    break
+                budget -= received.length + READ_COST
+            alone = batches < 2
+            self._shared.drain(now)
+
+    def _handle_datagrams_untrusted(
+        self, buffer: bytearray, received: Received, out: bytearray, now: float
+    ) -> None:
+        """Sort one receive's datagrams: data is opened here, handshake messages are queued."""
+        length, stride, endpoint, ecn = received
+        if not self._shared.link_up:
+            self._shared.interface.count_drop(ProtocolDrop.INTERFACE_DOWN, -(-length // stride))
+            return
+        tracer = self._shared.tracer
+        start = 0
+        while start < length:
+            if buffer[start] == TYPE_TRANSPORT and length - start >= MESSAGE_OVERHEAD:
+                index = int.from_bytes(buffer[start + 4 : start + 8], "little")
+                found = self._shared.interface.transport_for_receiving(index, now)
+                end = length
+                if tracer is not None:
+                    if tracer.opens_apart:
+                        end = min(start + stride, length)
+                    tracer.datagrams_received(endpoint, buffer, start, end, stride)
+                if found is None:
+                    if tracer is not None:
+                        tracer.datagrams_opened(None, None, out)
+                    start += stride
+                    continue
+                peer, transport = found
+                opened = transport.open(
+                    buffer, start, end, stride, out, coalesce=self._coalesce, outer_ecn=ecn
+                )
+                if opened.consumed:
+                    if tracer is not None:
+                        tracer.datagrams_opened(peer, opened, out)
+                    self._deliver(peer, transport, endpoint, opened, out, now)
+                    start += opened.consumed
+                    continue
+            self._queue_handshake_untrusted(
+                bytes(buffer[start : min(start + stride, length)]), endpoint, now
+            )
+            start += stride
+
+    def _deliver(
+        self,
+        peer: Peer,
+        transport: Session,
+        endpoint: Endpoint,
+        opened: Opened,
+        out: bytearray,
+        now: float,
+    ) -> None:
+        """Hand on what came from an allowed source, and tell the protocol what was authentic."""
+        if opened.drops:
+            self._shared.counters.drop_all(opened.drops)
+        if not opened.packets:
+            return
+        view = memoryview(out)
+        for start, end in opened.frames:
+            packet = start + datapath.VIRTIO_NET_HDR_LEN
+            if view[packet] >> 4 == 4:
+                source = bytes(view[packet + 12 : packet + 16])
+            else:
+                source = bytes(view[packet + 8 : packet + 24])
+            if not self._shared.interface.source_allowed(peer, source):
+                peer.count(ProtocolDrop.SOURCE_NOT_ALLOWED)
+                if self._shared.tracer is not None:
+                    self._shared.tracer.packet_delivered(ProtocolDrop.SOURCE_NOT_ALLOWED)
+                continue
+            drop: str | None = None
+            try:
+                if not self._shared.tun.write(view[start:end]):
+                    drop = Drop.TUN_BUSY
+                    self._shared.counters.drop(drop)
+            except TunWriteDropped as error:
+                drop = error.reason
+            if self._shared.tracer is not None:
+                self._shared.tracer.packet_delivered(drop)
+        data = opened.packets > opened.keepalives
+        peer.handle_received(transport, endpoint, now, opened.wire_bytes, data=data)
+        self._shared.load.opened.add(opened.packets)
+
+    def _queue_handshake_untrusted(self, datagram: bytes, endpoint: Endpoint, now: float) -> None:
+        if len(datagram) not in HANDSHAKE_LENGTHS:
+            # No handshake message: counted at once, so that junk cannot bring on under-load.
+            self._shared.interface.handle_message_untrusted(datagram, endpoint, now)
+            return
+        queue = self._handshake_queue
+        if len(queue) >= HANDSHAKE_QUEUE:
+            self._shared.counters.drop(Drop.HANDSHAKE_QUEUE_FULL)
+            return
+        queue.append((datagram, endpoint))
+        if len(queue) >= UNDER_LOAD_QUEUE:
+            self._shared.interface.set_under_load(now)
+        self._handshake_ready.set()
+
+    async def answer_handshakes(self) -> None:
+        """Hand the protocol one handshake message at a time, until cancelled."""
+        queue = self._handshake_queue
+        while True:
+            await self._handshake_ready.wait()
+            self._handshake_ready = trio.Event()
+            while queue:
+                datagram, endpoint = queue.popleft()
+                if not self._shared.link_up:
+                    self._shared.interface.count_drop(ProtocolDrop.INTERFACE_DOWN)
+                    continue
+                now = boot_time()
+                self._shared.interface.handle_message_untrusted(datagram, endpoint, now)
+                self._shared.drain(now)
+                # A handshake costs as much as sealing 64 KiB: data gets a turn after each.
+                await trio.lowlevel.checkpoint()
+
+
+def _coalescible(offloads: TunOffload) -> Offload:
+    """What may be merged: the TUN takes as large frames as it gives."""
+    pairs = (
+        (TunOffload.TSO4, Offload.TCP4),
+        (TunOffload.TSO6, Offload.TCP6),
+        (TunOffload.USO4, Offload.UDP4),
+        (TunOffload.USO6, Offload.UDP6),
+    )
+    coalesce = Offload.NONE
+    for granted, kind in pairs:
+        if granted & offloads:
+            coalesce |= kind
+    return coalesce

@@ -1,0 +1,280 @@
+"""The way out: frames of the TUN, sealed and sent in batches, and what the protocol has to say."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import trio
+
+from tunnel import datapath
+from tunnel.datapath import Sealed, Session, SessionExhausted
+from tunnel.io.endpoint import Endpoint
+from tunnel.io.tun import READ_SIZE
+from tunnel.io.udp_socket import SENT
+from tunnel.protocol import Datagram, Seal
+from tunnel.protocol import Drop as ProtocolDrop
+
+from .common import DRAIN_BYTES, LONE_AFTER, READ_COST, Drop, Peer, Shared, boot_time
+
+Unsent: TypeAlias = tuple[memoryview, int, int]
+"""The rest of a batch that the socket had no room for, its stride in bytes, and its ECN bits."""
+
+MAX_FRAMES = DRAIN_BYTES // READ_COST
+"""Frames read in one go at most; more than that no budget allows."""
+
+ARENA_SIZE = 4 * READ_SIZE
+"""Frames read before they are sealed: small ones are sealed together, four of 64 KiB fit."""
+
+ARENA_ROOM = ARENA_SIZE - READ_SIZE
+"""The last place in the arena where a frame may begin."""
+
+TOS_HANDSHAKE = 0x88
+"""TOS byte of handshake datagrams: AF41, as every WireGuard marks them."""
+
+
+class Sender:
+    """Seals and sends. What any task may ask of it never waits; `pump` is a task of its own.
+
+    `nursery` is where what the socket has no room for waits, if it may not wait in `pump`.
+    """
+
+    def __init__(self, shared: Shared) -> None:
+        self.nursery: trio.Nursery
+        self._shared = shared
+        self._arena = memoryview(bytearray(ARENA_SIZE))
+        self._seal_out = bytearray(datapath.SEAL_OUT_SIZE)
+        # Whether a task waits for the socket with frames in hand: no other may overtake it.
+        self._held_up = False
+        self._going_on = trio.lowlevel.ParkingLot()
+
+    async def pump(self) -> None:
+        """Send what the TUN gives, until cancelled."""
+        alone, before = True, 0.0
+        while True:
+            await self._shared.tun.wait_readable()
+            while self._held_up:
+                await self._going_on.park()
+            now = boot_time()
+            # Where frames come one by one, none is kept waiting for a look at the next.
+            most = 1 if alone and now - before > LONE_AFTER else MAX_FRAMES
+            before = now
+            budget = DRAIN_BYTES
+            frames = 0
+            while budget > 0:
+                runs, count, taken = self._read_frames(budget, most)
+                for peer, spans in runs:
+                    while spans:
+                        spans, unsent = self._send_frames(peer, spans, now)
+                        if unsent:
+                            await self._send_unsent(peer, unsent)
+                            now = boot_time()
+                self._shared.drain(now)
+                frames += count
+                if count < 2:
+                    break
+                budget -= taken
+                now = boot_time()
+            alone = frames < 2
+
+    def send_answer(self, now: float) -> None:
+        """Send what the kernel answered to a packet within our write of it, if it did.
+
+        An echo reply and most acknowledgements are there already, and so go out in the wake-up
+        that brought what they answer.
+        """
+        if self._held_up:
+            return
+        runs, _, _ = self._read_frames(DRAIN_BYTES, 1)
+        for peer, spans in runs:
+            _, unsent = self._send_frames(peer, spans, now)
+            if unsent:
+                # Receiving goes on meanwhile.
+                self._held_up = True
+                self.nursery.start_soon(self._send_unsent, peer, unsent)
+
+    def _read_frames(
+        self, budget: int, most: int
+    ) -> tuple[list[tuple[Peer, list[tuple[int, int]]]], int, int]:
+        """Read what fits the arena, `most` frames, until `budget` is used up.
+
+        Runs of frames to one peer each; how many frames; how much of the budget they took.
+        """
+        view = self._arena
+        read = self._shared.tun.read
+        runs: list[tuple[Peer, list[tuple[int, int]]]] = []
+        latest: Peer | None = None
+        start = count = taken = 0
+        while taken < budget and count < most and start <= ARENA_ROOM:
+            length = read(view, start)
+            if not length:
+                break
+            count += 1
+            taken += length + READ_COST
+            end = start + length
+            peer = self._peer_for(view, start, end)
+            if peer is None:
+                continue
+            if peer is latest:
+                runs[-1][1].append((start, end))
+            else:
+                latest = peer
+                runs.append((peer, [(start, end)]))
+            start = end
+        return runs, count, taken
+
+    def _peer_for(self, view: memoryview, start: int, end: int) -> Peer | None:
+        packet = start + datapath.VIRTIO_NET_HDR_LEN
+        version = view[packet] >> 4 if packet < end else 0
+        if version == 4 and end - packet >= 20:
+            destination = bytes(view[packet + 16 : packet + 20])
+        elif version == 6 and end - packet >= 40:
+            destination = bytes(view[packet + 24 : packet + 40])
+        else:
+            self._shared.counters.drop(Drop.NOT_IP)
+            return None
+        peer = self._shared.interface.peer_for_destination(destination)
+        if peer is None:
+            self._shared.interface.count_drop(ProtocolDrop.NO_PEER)
+        if self._shared.tracer is not None:
+            self._shared.tracer.frame_read(view, start, end, peer)
+        return peer
+
+    def _send_frames(
+        self, peer: Peer, spans: list[tuple[int, int]], now: float
+    ) -> tuple[list[tuple[int, int]], list[Unsent]]:
+        """Seal and send frames of the arena, as many as fit the room for what is sealed.
+
+        The spans left over, and what the socket does not take now: that is to be sent before
+        anything else is sealed.
+        """
+        # Anew each time: while the socket was full the session may have come to its end.
+        transport = peer.transport_for_sending(now)
+        if transport is None:
+            if self._shared.tracer is not None:
+                self._shared.tracer.frames_staged(peer, self._arena, spans)
+            for start, end in spans:
+                peer.stage(bytes(self._arena[start:end]), now)
+            return [], []
+        sealed = self._seal(peer, transport, self._arena, spans, self._seal_out)
+        view = memoryview(self._seal_out)
+        unsent: list[Unsent] = []
+        for start, end, stride, ecn in sealed.batches:
+            rest = end - start if unsent else self._send(peer, view[start:end], stride, ecn)
+            if rest:
+                unsent.append((view[end - rest : end], stride, ecn))
+        # What has left already does not wait for the books.
+        self._count_sealed(peer, transport, sealed, now)
+        return spans[sealed.consumed :], unsent
+
+    async def _send_unsent(self, peer: Peer, unsent: list[Unsent]) -> None:
+        """Send what was sealed and not taken, as the socket has room; nothing overtakes it."""
+        self._held_up = True
+        try:
+            for batch, stride, ecn in unsent:
+                rest = len(batch)
+                while rest:
+                    if peer.endpoint is not None:
+                        await self._shared.udp.wait_writable(peer.endpoint.family)
+                    rest = self._send(peer, batch[len(batch) - rest :], stride, ecn)
+        finally:
+            self._held_up = False
+            self._going_on.unpark_all()
+
+    def _seal(
+        self,
+        peer: Peer,
+        transport: Session,
+        frames: memoryview | bytes,
+        spans: list[tuple[int, int]],
+        out: bytearray,
+    ) -> Sealed:
+        """Seal as many frames as `out` takes; `_count_sealed` is to follow."""
+        tracer = self._shared.tracer
+        if tracer is None:
+            try:
+                return transport.seal(frames, spans, self._shared.mtu, out)
+            except SessionExhausted:
+                return _exhausted(spans)
+        together = spans[: tracer.together(memoryview(frames), spans)]
+        counter = transport.send_counter
+        try:
+            sealed = transport.seal(frames, together, self._shared.mtu, out)
+        except SessionExhausted:
+            return _exhausted(spans)
+        if sealed.consumed:
+            start, end = spans[0]
+            frame = memoryview(frames)[start:end]
+            tracer.frame_sealed(peer, transport, frame, start, counter, sealed)
+        return sealed
+
+    def _count_sealed(self, peer: Peer, transport: Session, sealed: Sealed, now: float) -> None:
+        if sealed.drops:
+            self._shared.counters.drop_all(sealed.drops)
+        if sealed.packets:
+            self._shared.load.sealed.add(sealed.packets)
+            wire_bytes = sealed.batches[-1].end - sealed.batches[0].start
+            peer.handle_sent(transport, now, wire_bytes, data=True)
+
+    def _send(self, peer: Peer, batch: memoryview | bytes, stride: int, tos: int) -> int:
+        """Send one batch to where the peer is; how many bytes at its end have to wait."""
+        endpoint = peer.endpoint
+        if endpoint is None:
+            self._shared.counters.drop(Drop.NO_ENDPOINT, -(-len(batch) // stride))
+            if self._shared.tracer is not None:
+                self._shared.tracer.sent(None, Drop.NO_ENDPOINT)
+            return 0
+        sent = self._shared.udp.send(batch, stride, endpoint, tos)
+        if self._shared.tracer is not None:
+            self._shared.tracer.sent(endpoint, sent.drop)
+        if sent is SENT:
+            return 0
+        if sent.endpoint is not None:
+            peer.set_endpoint(sent.endpoint)
+        return sent.rest
+
+    # --- What the protocol asks for --------------------------------------------------------------
+
+    def send_handshake(self, output: Datagram[Endpoint, Session]) -> None:
+        """Send a handshake message; what the socket has no room for now is dropped and counted."""
+        sent = self._shared.udp.send(output.data, len(output.data), output.endpoint, TOS_HANDSHAKE)
+        if sent.rest:
+            self._shared.counters.drop(Drop.SEND_QUEUE_FULL)
+        peer = output.peer
+        # Not if it has roamed since: the message was for where it was.
+        if sent.endpoint is not None and peer is not None and peer.endpoint is output.endpoint:
+            peer.set_endpoint(sent.endpoint)
+
+    def send_staged(self, output: Seal[Endpoint, Session], now: float) -> None:
+        """Seal and send staged frames, or a keepalive if there are none.
+
+        Any task may come here, so it never waits, and has a buffer of its own.
+        """
+        peer, transport = output.peer, output.transport
+        if not output.frames:
+            try:
+                keepalive = transport.seal_keepalive()
+            except SessionExhausted:
+                self._shared.counters.drop(Drop.MESSAGE_LIMIT)
+                return
+            peer.handle_sent(transport, now, len(keepalive), data=False)
+            if self._send(peer, keepalive, len(keepalive), 0):
+                self._shared.counters.drop(Drop.SEND_QUEUE_FULL)
+            return
+        out = bytearray(datapath.SEAL_OUT_SIZE)
+        view = memoryview(out)
+        for frame in output.frames:
+            spans = [(0, len(frame))]
+            while spans:
+                sealed = self._seal(peer, transport, frame, spans, out)
+                for start, end, stride, ecn in sealed.batches:
+                    rest = self._send(peer, view[start:end], stride, ecn)
+                    if rest:
+                        self._shared.counters.drop(Drop.SEND_QUEUE_FULL, -(-rest // stride))
+                self._count_sealed(peer, transport, sealed, now)
+                spans = spans[sealed.consumed :]
+
+
+def _exhausted(spans: list[tuple[int, int]]) -> Sealed:
+    """None of the frames can be sealed with this session, now or later."""
+    frames = len(spans)
+    return Sealed(batches=[], consumed=frames, packets=0, drops={Drop.MESSAGE_LIMIT: frames})
