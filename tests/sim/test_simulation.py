@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from tunnel.protocol import Drop
 from tunnel.protocol.constants import REKEY_AFTER_MESSAGES
 
 from .network import Network, Weather
@@ -316,3 +317,28 @@ def test_nobody_answers_for_a_while_and_then_somebody_does() -> None:
     assert a.counts["initiation"] == count
     network.run(1001.0)
     assert answers(network, a, b, 2.0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_interface_that_goes_down_and_up_at_once_never_floods_its_peer(seed: int) -> None:
+    """However close together handshakes are begun anew, each reaches a peer that answers it."""
+    network = Network(seed, Weather(delay=(0.010, 0.012)))
+    a, b = network.add_node("a"), network.add_node("b")
+    network.join(a, b)
+
+    def shake() -> None:
+        if network.random.random() < 0.5:
+            a.interface.handle_down()
+        a.interface.handle_up(network.now)
+        a.drain()
+
+    for _ in range(300):
+        for _ in range(network.random.randrange(1, 6)):
+            network._act(a, shake)
+            network.send(a, b)
+            network.run(network.now + network.random.uniform(0.0, 0.05))
+        network.run(network.now + 0.1)
+        assert a.peer(b).staged_frames == 0, "no session, though nothing is lost"
+        network.run(network.now + network.random.uniform(0.0, 200.0))
+    assert b.peer(a).drops.get(Drop.HANDSHAKE_FLOOD, 0) == 0
+    check_all(network)

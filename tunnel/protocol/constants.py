@@ -73,6 +73,10 @@ MAX_STAGED_BYTES: Final = 32 << 20
 MAX_RATE_LIMITED_SOURCES: Final = 16_384
 """Sources the rate limiter remembers at a time; when they are all in use a new one must wait."""
 
+ANEW_SPACING: Final = INITIATION_SPACING + 0.005
+"""An initiation begun anew goes out this long after the one before it: closer together the peer
+would drop it, and on the way they may come a little closer."""
+
 MAX_PEERS_PER_DEADLINE: Final = 16
 """Peers whose timers one `handle_deadline` runs before it lets the driver move packets again: at
 worst each sends an initiation, which takes a third of a millisecond."""

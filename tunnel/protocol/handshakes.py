@@ -11,7 +11,7 @@ from crypto.handshake import Initiator, Responder, TransportKeys
 from crypto.messages import HandshakeResponse
 
 from .boundary import E, T
-from .constants import INITIATION_SPACING, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT
+from .constants import ANEW_SPACING, INITIATION_SPACING, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT
 from .context import Context
 from .credentials import Credentials
 from .drops import Drop
@@ -46,6 +46,7 @@ class Handshakes(Generic[E, T]):
     __slots__ = (
         "_context",
         "_credentials",
+        "_is_anew",
         "_last_accepted_at",
         "_last_accepted_timestamp",
         "_last_sent_at",
@@ -66,6 +67,7 @@ class Handshakes(Generic[E, T]):
         self._pending: PendingInitiation[E, T] | None = None
         self._wanted_since = 0.0
         self._last_sent_at = -NEVER
+        self._is_anew = False  # what was sent last does not count
         # Theirs to us.
         self._last_accepted_timestamp = b""
         self._last_accepted_at = -NEVER
@@ -92,9 +94,8 @@ class Handshakes(Generic[E, T]):
             return
         self.attempts = 0
         self._wanted_since = now
-        allowed_at = self._last_sent_at + REKEY_TIMEOUT
-        if now < allowed_at:
-            self._try_at(allowed_at + self._context.jitter())
+        if now < self._allowed_at():
+            self._try_when_allowed()
         else:
             self._send_initiation(now)
 
@@ -102,10 +103,9 @@ class Handshakes(Generic[E, T]):
         """The timer ran out: try again. False when it is time to give up."""
         if now - self._wanted_since >= REKEY_ATTEMPT_TIME:
             return False
-        allowed_at = self._last_sent_at + REKEY_TIMEOUT
-        if now < allowed_at:
+        if now < self._allowed_at():
             # We answered the peer meanwhile; what comes of that has its 5 s, too.
-            self._try_at(allowed_at + self._context.jitter())
+            self._try_when_allowed()
             return True
         if self._pending is not None:
             self._context.outputs.append(HandshakeUnanswered(self._peer, self.attempts))
@@ -135,7 +135,7 @@ class Handshakes(Generic[E, T]):
     def handle_endpoint(self, now: float) -> None:
         """The peer's endpoint was set: if a handshake waited for that, start it."""
         if self.is_wanted and self._pending is None:
-            self._try_at(max(now, self._last_sent_at + REKEY_TIMEOUT))
+            self._try_at(max(now, self._allowed_at()))
 
     def handle_preshared_key(self) -> None:
         """The preshared key was set: it goes into what is under way as well."""
@@ -143,16 +143,19 @@ class Handshakes(Generic[E, T]):
             self._pending.initiator.preshared_key = self._credentials.preshared_key
 
     def begin_anew(self, now: float) -> None:
-        """What was sent does not count, its answer cannot be taken: try now if one is wanted."""
+        """What was sent does not count, its answer cannot be taken: try again if one is wanted.
+
+        Now, or ANEW_SPACING after what was sent: to the peer, which heard that, a flood else.
+        """
         self.forget()
-        self._last_sent_at = -NEVER
+        self._is_anew = True
         if self.is_wanted:
-            self._try_at(now)
+            self._try_at(max(now, self._allowed_at()))
 
     def handle_down(self) -> None:
-        """The interface went down: nothing is under way, and coming up again it need not wait."""
+        """The interface went down: nothing is under way, and what follows is begun anew."""
         self.forget()
-        self._last_sent_at = -NEVER
+        self._is_anew = True
 
     def consume_response_untrusted(self, message: HandshakeResponse) -> TransportKeys | None:
         """The keys, if `message` answers the initiation that is pending; it no longer is then.
@@ -168,6 +171,15 @@ class Handshakes(Generic[E, T]):
             return None
         self.forget()
         return keys
+
+    def _allowed_at(self) -> float:
+        """No initiation goes out before this."""
+        return self._last_sent_at + (ANEW_SPACING if self._is_anew else REKEY_TIMEOUT)
+
+    def _try_when_allowed(self) -> None:
+        # Anew there is no step that both sides could fall into.
+        jitter = 0.0 if self._is_anew else self._context.jitter()
+        self._try_at(self._allowed_at() + jitter)
 
     def _try_at(self, deadline: float) -> None:
         self._context.timers.arm(self._peer, Timer.RETRANSMIT_HANDSHAKE, deadline)
@@ -217,6 +229,7 @@ class Handshakes(Generic[E, T]):
 
     def _send(self, message: bytes, kind: DatagramKind, endpoint: E, now: float) -> None:
         self._last_sent_at = now
+        self._is_anew = False
         data = self._credentials.macs().add_macs(message, now)
         self._peer.handle_handshake_sent(now, len(data))
         self._context.outputs.append(Datagram(self._peer, endpoint, data, kind))

@@ -12,7 +12,8 @@ it is staged, and a handshake is wanted.
 sent to this peer; then as soon as that time is over. It is repeated every 5 s, each time with new
 keys, a new index and a later timestamp; only the last initiation can be answered. 90 s after the
 last packet that asked for a session it is given up, and what was staged is dropped. The next
-packet starts over.
+packet starts over. When the interface comes up or its key changes, what was sent does not count:
+the next goes out at once, but not within 25 ms of the last, which the peer would take for a flood.
 
 *Answering.* A valid initiation, newer than every one before it, is answered at once. The session
 waits as *next*; it is used for receiving only, until the peer's first message under it arrives and

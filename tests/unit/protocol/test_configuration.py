@@ -83,7 +83,7 @@ def test_private_key_change_stops_old_sessions_and_makes_new_ones() -> None:
     pair.a.private_key = key
     pair.b.add_peer(pair.a)
     serial = pair.send(pair.a)
-    pair.advance(5.4)
+    pair.advance(c.ANEW_SPACING)
     pair.flow()
     assert serial in pair.b.received
 
@@ -211,6 +211,7 @@ def test_setters_show() -> None:
 def test_handshake_begun_while_we_did_not_hear_is_repeated_when_we_do() -> None:
     pair = Pair()
     pair.connect()
+    pair.advance(1.0)
     pair.a.interface.handle_down()
     # The interface came up, a packet came through it, and only then we are told.
     serial = pair.send(pair.a)
@@ -221,6 +222,37 @@ def test_handshake_begun_while_we_did_not_hear_is_repeated_when_we_do() -> None:
     pair.advance(0.0)
     pair.flow()
     assert serial in pair.b.received
+
+
+@pytest.mark.parametrize("elapsed", [0.0, 0.004, 0.019, 0.024])
+@pytest.mark.parametrize("again", ["up", "down", "key"])
+def test_begun_anew_at_once_it_is_no_flood_to_the_peer(again: str, elapsed: float) -> None:
+    pair = Pair()
+    pair.connect()
+    pair.advance(1.0)
+    pair.a.interface.handle_down()
+    since = len(pair.log)
+    begun = pair.now
+    # The peer gets this one, and answers somebody who does not listen yet.
+    serial = pair.send(pair.a)
+    pair.deliver(pair.take()[0])
+    pair.take()
+    pair.advance(elapsed)
+    match again:
+        case "up":
+            pair.a.interface.handle_up(pair.now)
+        case "down":
+            pair.a.interface.handle_down()
+            serial = pair.send(pair.a)
+        case _:
+            own = pair.a.interface.private_key
+            pair.a.interface.set_private_key(NEW_KEY, pair.now)
+            pair.a.interface.set_private_key(own, pair.now)
+    pair.a.drain()
+    pair.live_to(begun + c.ANEW_SPACING)
+    assert pair.times(INITIATION, since) == [begun, begun + c.ANEW_SPACING]
+    assert serial in pair.b.received
+    assert pair.ba.drops.get(Drop.HANDSHAKE_FLOOD, 0) == 0
 
 
 # --- Staging -------------------------------------------------------------------------------------
