@@ -10,6 +10,7 @@ import logging
 import os
 import select
 import threading
+import time
 import weakref
 from collections import deque
 
@@ -18,6 +19,9 @@ QUEUE_BYTES = 256 * 1024
 
 PATIENCE = 1.0
 """Seconds that the end of the program, or a fork, waits for a reader that takes nothing."""
+
+FLUSH_TIME = 5.0
+"""Seconds that they wait for a reader that is slow; what it has not taken by then is lost."""
 
 
 class WriterHandler(logging.Handler):
@@ -66,14 +70,25 @@ class WriterHandler(logging.Handler):
             self.handleError(record)
 
     def flush(self) -> None:
-        """Return when everything is written, or the reader took nothing for PATIENCE seconds."""
+        """Return when everything is written, or the reader took nothing for PATIENCE seconds.
+
+        What is not written after FLUSH_TIME seconds is counted as lost.
+        """
+        give_up_at = time.monotonic() + FLUSH_TIME
         with self._changed:
             while self._thread is not None and self._is_busy():
 
                 def has_moved(since: int = self._written) -> bool:
                     return self._written != since or not self._is_busy()
 
-                if not self._changed.wait_for(has_moved, PATIENCE):
+                remaining = give_up_at - time.monotonic()
+                if remaining <= 0:
+                    self._lose_all()
+                    # The line that is being written, and the word that others are lost.
+                    self._changed.wait_for(lambda: not self._is_busy(), PATIENCE)
+                    return
+                moved = self._changed.wait_for(has_moved, min(PATIENCE, remaining))
+                if not moved and remaining > PATIENCE:
                     return
 
     def stop(self) -> None:
@@ -121,6 +136,12 @@ class WriterHandler(logging.Handler):
                 return None
             self._writing = True
             return line
+
+    def _lose_all(self) -> None:
+        """Take all lines out of the queue, as lost."""
+        self._lost += len(self._lines)
+        self._lines.clear()
+        self._size = 0
 
     def _loss(self) -> bytes:
         text = "lines of the log that nobody read in time, and that are lost: %d"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tunnel.observe import logs
+from tunnel.observe import logs, logwriter
 
 log = logging.getLogger("tunnel.test")
 
@@ -136,6 +136,34 @@ def test_flush_gives_up_on_a_reader_that_takes_nothing(reader: Reader) -> None:
     reader.fill()
     in_time(lambda: log.info("stuck"))
     in_time(logs.flush)
+
+
+def test_flush_gives_up_on_a_reader_that_is_slow(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it did not get in time is counted as lost, and the next line comes after that."""
+    monkeypatch.setattr(logwriter, "FLUSH_TIME", 0.2)
+    monkeypatch.setattr(logwriter, "PATIENCE", BOUND)
+    total, text = 2000, "x" * 60
+    hurry = threading.Event()
+    lines: list[str] = []
+
+    def read() -> None:
+        while not lines or lines[-1] != "all is well":
+            lines.append(reader.line())
+            hurry.wait(2 * BOUND / total)
+
+    for _ in range(total):
+        log.info("%s", text)
+    reading = threading.Thread(target=read, daemon=True)
+    reading.start()
+    in_time(logs.flush)
+    log.info("all is well")
+    hurry.set()
+    in_time(reading.join)
+    loss = f"lines of the log that nobody read in time, and that are lost: {total - len(lines) + 2}"
+    assert lines[-2:] == [loss, "all is well"]
+    assert set(lines[:-2]) == {text}
 
 
 PROGRAM = """
