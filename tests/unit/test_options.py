@@ -9,6 +9,7 @@ import pytest
 from tunnel import options
 from tunnel.config import PrivateKey, parse
 from tunnel.observe import logs
+from tunnel.observe.keymemory import KeyMemory
 
 
 def test_hooks_are_told_without_keys_but_the_public_ones_of_the_conf() -> None:
@@ -28,8 +29,8 @@ def test_hooks_are_told_without_keys_but_the_public_ones_of_the_conf() -> None:
 
 
 def test_keys_of_a_conf_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "_private", {})
-    monkeypatch.setattr(logs, "_preshared", {})
+    monkeypatch.setattr(logs, "_private", KeyMemory())
+    monkeypatch.setattr(logs, "_preshared", KeyMemory())
     keys = [base64.b64encode(bytes([n]) * 32).decode() for n in (64, 2, 3)]
     options.hide_secrets(
         parse(

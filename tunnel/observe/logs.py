@@ -23,6 +23,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TextIO
 
+from tunnel.observe.keymemory import KeyMemory
 from tunnel.observe.logwriter import WriterHandler
 
 LOG_BYTES = 1 << 20
@@ -54,27 +55,21 @@ _KEY_WORD = re.compile(
     _ANY_KEY.pattern + r"|(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048](?![A-Za-z0-9+/])"
 )
 
-_MAX_SECRETS = 65_536
-"""Keys remembered of a kind; programs that change them every minute must not fill the memory."""
-
-# Apart, so that however many preshared keys there are, the interface's own key stays.
-_private: dict[bytes, None] = {}
-_preshared: dict[bytes, None] = {}
+# Programs that change keys every minute must not fill the memory. Apart, so that however many
+# preshared keys there are, the interface's own key stays.
+_private = KeyMemory()
+_preshared = KeyMemory()
 
 
 def hide(secrets: Iterable[bytes], *, private: bool = False) -> None:
     """Never let these keys (32 bytes each) into the log of this process, as base64 or as hex.
 
-    With `private` they are private keys, else preshared ones. Of each kind the last 65,536 told
-    are remembered.
+    With `private` they are private keys, else preshared ones. Of each kind the last million told
+    are remembered; beyond 65,536 a public key may be taken for one, once in some thousand times.
     """
     known = _private if private else _preshared
     for secret in secrets:
-        key = bytes(secret)
-        known.pop(key, None)
-        known[key] = None
-        if len(known) > _MAX_SECRETS:
-            del known[next(iter(known))]
+        known.add(bytes(secret))
 
 
 def printable(text: str) -> str:

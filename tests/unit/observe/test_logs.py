@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunnel.observe import logs
+from tunnel.observe.keymemory import KeyMemory
 from tunnel.observe.logs import HumanFormatter, JournalFormatter, JsonFormatter, LineFormatter
 
 FORMATTERS: list[LineFormatter] = [
@@ -36,8 +37,8 @@ def _unchanged_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     root, ours = logging.getLogger(), logging.getLogger("tunnel")
     handlers, levels = root.handlers[:], (root.level, ours.level)
     raising = logging.raiseExceptions
-    monkeypatch.setattr(logs, "_private", {})
-    monkeypatch.setattr(logs, "_preshared", {})
+    monkeypatch.setattr(logs, "_private", KeyMemory())
+    monkeypatch.setattr(logs, "_preshared", KeyMemory())
     root.handlers = []
     yield
     for handler in root.handlers:
@@ -161,20 +162,15 @@ def test_public_keys_are_no_secret_and_bytes_are_never_shown() -> None:
     assert line.endswith(f"{PUBLIC_BASE64} at (32 bytes)")
 
 
-def test_secrets_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "_MAX_SECRETS", 10)
-    kept = SECRET[::-1]
-    logs.hide([SECRET], private=True)
-    logs.hide([kept])
-    for number in range(100):
-        logs.hide([number.to_bytes(32, "big"), kept])
-    assert len(logs._preshared) == 10
-    # Not the interface's own key, nor what is told again and again.
+def test_every_secret_of_a_great_many_is_hidden() -> None:
+    logs.hide([SECRET[::-1]], private=True)
+    logs.hide([SECRET])
+    logs.hide(number.to_bytes(32, "big") for number in range(70_000))
     assert logs.redact(SECRET_BASE64) == logs.HIDDEN
-    assert logs.redact(kept.hex()) == logs.HIDDEN
-    for number in range(100):
-        logs.hide([number.to_bytes(32, "big")], private=True)
-    assert len(logs._private) == 10
+    assert logs.redact((0).to_bytes(32, "big").hex()) == logs.HIDDEN
+    assert logs.redact(SECRET[::-1].hex()) == logs.HIDDEN
+    assert len(logs._private) == 1
+    assert logs.redact(PUBLIC_BASE64) == PUBLIC_BASE64
 
 
 @pytest.mark.parametrize(
