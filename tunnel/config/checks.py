@@ -11,7 +11,7 @@ from tunnel.config.model import InterfaceConfig, PeerConfig
 from tunnel.config.problems import Problems
 from tunnel.config.values import MTU_MIN_IPV6
 
-__all__ = ["check_mtu", "check_peers", "check_permissions"]
+__all__ = ["check_mtu", "check_peers", "check_permissions", "holds_secrets"]
 
 
 def check_peers(
@@ -99,7 +99,7 @@ def check_permissions(
             "a file that only its owner may change",
             f"chmod 600 {problems.file}",
         )
-    elif files.others_may(path, status) and _holds_secrets(interface, peers):
+    elif files.others_may(path, status) and holds_secrets(interface, peers):
         problems.warning(
             None,
             "",
@@ -109,7 +109,8 @@ def check_permissions(
         )
 
 
-def _holds_secrets(interface: InterfaceConfig, peers: Sequence[PeerConfig]) -> bool:
+def holds_secrets(interface: InterfaceConfig, peers: Sequence[PeerConfig]) -> bool:
+    """Whether a secret stands in the conf itself."""
     return interface.private_key_file is None or any(
         peer.preshared_key is not None and peer.preshared_key_file is None for peer in peers
     )

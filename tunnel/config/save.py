@@ -7,6 +7,7 @@ back is not written, see keeping.py.
 """
 
 import difflib
+import errno
 import os
 import tempfile
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from tunnel.config import files, render, values
+from tunnel.config.checks import check_permissions, holds_secrets
 from tunnel.config.edit import Editor, Section
 from tunnel.config.keeping import Note, keep_readable
 from tunnel.config.model import InterfaceConfig, PeerConfig, TunnelConfig
@@ -25,6 +27,14 @@ __all__ = ["LineChange", "line_changes", "merge", "save", "write"]
 _OPTIONS: Final = (
     *("Datapath", "TunOffload", "TunTso", "TunUso", "UdpOffload", "UdpGso", "UdpGro"),
     "Metrics",
+)
+
+_ACCESS_LIST: Final = "system.posix_acl_access"
+
+_FIRST_SECRETS: Final = (
+    "its first secrets on their way into a file that others may open",
+    "a file for its owner only",
+    "that it is now",
 )
 
 
@@ -62,8 +72,10 @@ def save(
 ) -> tuple[LineChange, ...]:
     """Make the conf at `path` say what `running` says; the lines that had to change.
 
-    `note` is told of each value that no conf may have: the file keeps its own there. Raises
-    ConfigErrors, the file being as it was, if it cannot be read, is no conf, or cannot be written.
+    `note` is told of each value that no conf may have (the file keeps its own there) and of secrets
+    that others may read. The file's owner and mode stay, unless others may open a file that held no
+    secret and now will. Raises ConfigErrors, the file being as it was, if it cannot be read, is no
+    conf, or cannot be written.
     """
     path = Path(path)
     problems = Problems(str(path))
@@ -77,14 +89,28 @@ def save(
     if merged == text:
         return ()
     # No tunnel may be lost to its own SaveConfig: whatever else no conf may say is refused here.
-    parse(merged, name=running.name, source=str(path), folder=path.parent)
-    write(path, merged)
+    saved = parse(merged, name=running.name, source=str(path), folder=path.parent)
+    is_opened = content.status.st_mode & 0o077 and holds_secrets(saved.interface, saved.peers)
+    if is_opened and not _holds_secrets(text, running.name, path):
+        write(path, merged, keep_mode=False)
+        note(Problem(str(path), None, "", *_FIRST_SECRETS))
+    else:
+        write(path, merged)
+        check_permissions(saved.interface, saved.peers, path, content.status, problems)
+        for warning in problems.warnings:
+            note(warning)
     return line_changes(text, merged)
 
 
-def write(path: str | os.PathLike[str], text: str) -> None:
-    """Replace the file at `path` by one of `text`, whole or not at all, readable by its owner.
+def _holds_secrets(text: str, name: str, path: Path) -> bool:
+    config = parse(text, name=name, source=str(path), folder=path.parent)
+    return holds_secrets(config.interface, config.peers)
 
+
+def write(path: str | os.PathLike[str], text: str, *, keep_mode: bool = True) -> None:
+    """Replace the file at `path` by one of `text`, whole or not at all.
+
+    It stays as open as it was; a new one, and any without `keep_mode`, is for its owner only.
     Temporary file beside it, fsync, rename; a symbolic link stays one. Raises ConfigErrors.
     """
     target = Path(os.path.realpath(path))
@@ -94,7 +120,7 @@ def write(path: str | os.PathLike[str], text: str) -> None:
         with open(descriptor, "wb") as file:
             file.write(text.encode("utf-8"))
             file.flush()
-            _keep_owner(target, descriptor)
+            _keep_owner(target, descriptor, keep_mode=keep_mode)
             os.fsync(descriptor)
         os.rename(temporary, target)
         temporary = None
@@ -117,13 +143,27 @@ def write(path: str | os.PathLike[str], text: str) -> None:
             os.unlink(temporary)
 
 
-def _keep_owner(target: Path, descriptor: int) -> None:
+def _keep_owner(target: Path, descriptor: int, *, keep_mode: bool) -> None:
     try:
         status = os.stat(target)
         os.fchown(descriptor, status.st_uid, status.st_gid)
+        if keep_mode:
+            os.fchmod(descriptor, status.st_mode & 0o700)
+            _keep_others(target, descriptor, status.st_mode)
     except OSError:
-        # A new file, or one of someone else's that we may replace but not give back.
+        # A new file, or one of someone else's that we may replace but not give back: then it is
+        # open to no one else.
         return
+
+
+def _keep_others(target: Path, descriptor: int, mode: int) -> None:
+    try:
+        # With an access list the mode alone would say something else, and open the file wider.
+        os.setxattr(descriptor, _ACCESS_LIST, os.getxattr(target, _ACCESS_LIST))
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.ENOTSUP):
+            raise
+        os.fchmod(descriptor, mode & 0o777)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import struct
 import subprocess
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface, ip_network
@@ -18,13 +19,14 @@ from tunnel.config import (
     EndpointConfig,
     PeerConfig,
     PresharedKey,
+    Problem,
     PublicKey,
     TunnelConfig,
     load,
     merge,
     save,
 )
-from tunnel.config.save import line_changes
+from tunnel.config.save import line_changes, write
 
 CONF = f"""\
 # The office
@@ -229,17 +231,80 @@ def test_a_broken_conf_is_not_touched(tmp_path: Path) -> None:
         save(tmp_path / "gone.conf", read(CONF))
 
 
-def test_the_file_is_replaced_for_its_owner_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o400])
+def test_the_file_is_replaced_and_its_mode_stays(tmp_path: Path, mode: int) -> None:
     real = tmp_path / "real.conf"
     real.write_text(CONF)
-    real.chmod(0o644)
+    real.chmod(mode)
+    tmp_path.chmod(0o755)
     link = tmp_path / "office.conf"
     link.symlink_to(real)
-    assert save(link, change(read(CONF), mtu=1300))
+    notes: list[Problem] = []
+    assert save(link, change(read(CONF), mtu=1300), note=notes.append)
     assert link.is_symlink()
     assert "MTU = 1300" in real.read_text()
-    assert real.stat().st_mode & 0o777 == 0o600
+    assert real.stat().st_mode & 0o7777 == mode
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["office.conf", "real.conf"]
+    warning = (
+        f"{link}: found a file with secrets that every user may open, expected a file for its "
+        f"owner only; chmod 600 {link}"
+    )
+    assert [str(note) for note in notes] == ([warning] if mode & 0o007 else [])
+
+
+def test_a_new_file_is_for_its_owner_only(tmp_path: Path) -> None:
+    write(tmp_path / "new.conf", CONF)
+    assert (tmp_path / "new.conf").stat().st_mode & 0o7777 == 0o600
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640])
+def test_no_secret_goes_into_a_file_that_was_open_without_any(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "k").write_text(PRIVATE)
+    (tmp_path / "k").chmod(0o600)
+    path = tmp_path / "a.conf"
+    path.write_text(f"[Interface]\nPrivateKeyFile = k\n[Peer]\nPublicKey = {PEER}\n")
+    path.chmod(mode)
+    running = load(path)
+    notes: list[Problem] = []
+    assert save(path, change(running, mtu=1300), note=notes.append)
+    assert path.stat().st_mode & 0o777 == mode
+    assert notes == []
+    secret = change_peer(running, 0, preshared_key=PresharedKey.from_base64(PSK))
+    assert save(path, secret, note=notes.append)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [str(note) for note in notes] == [
+        f"{path}: found its first secrets on their way into a file that others may open, "
+        "expected a file for its owner only; that it is now"
+    ]
+
+
+@pytest.mark.root
+def test_owner_and_group_stay(tmp_path: Path) -> None:
+    path = tmp_path / "office.conf"
+    path.write_text(CONF)
+    os.chown(path, 12345, 54321)
+    path.chmod(0o640)
+    assert save(path, change(read(CONF), mtu=1300))
+    status = path.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (12345, 54321, 0o640)
+
+
+ACL = "system.posix_acl_access"
+
+
+def test_an_access_list_stays_and_opens_the_file_to_nobody_else(tmp_path: Path) -> None:
+    path = tmp_path / "office.conf"
+    path.write_text(CONF)
+    # Owner rw, user 1 r, group none, mask r, others none. In the mode the mask is the group's.
+    entries = [(1, 6, -1), (2, 4, 1), (4, 0, -1), (16, 4, -1), (32, 0, -1)]
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    try:
+        os.setxattr(path, ACL, acl)
+    except OSError as error:
+        pytest.skip(f"no access lists on this disk: {error}")
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert save(path, change(read(CONF), mtu=1300))
+    assert os.getxattr(path, ACL) == acl
 
 
 @pytest.fixture
