@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from tunnel import config
+from tunnel.control import json_socket
+from tunnel.control.client import TunnelClient
 from tunnel.control.json_socket import ControlError
 from tunnel.observe import logs
 
@@ -61,6 +64,21 @@ def load_config(name: str) -> config.TunnelConfig:
     for warning in loaded.warnings:
         complain(f"warning: {warning}", logging.WARNING)
     return loaded
+
+
+def conf_of_running(name: str) -> str | None:
+    """The conf of the running tunnel `name`, wherever it lies; None if there is none any more.
+
+    None as well if no such tunnel runs, or if we may not ask its daemon.
+    """
+    if name not in json_socket.running_names():
+        return None
+    try:
+        with TunnelClient(name) as client:
+            conf = client.status().conf
+    except (json_socket.ControlError, OSError):
+        return None
+    return conf if conf and os.path.exists(conf) else None
 
 
 def interface_name(name: str) -> str:

@@ -14,9 +14,15 @@ from rich.console import Console
 from rich.text import Text
 
 from tunnel import config
-from tunnel.cli.common import EXIT_FAILED, EXIT_USAGE, Json, fail, interface_name
+from tunnel.cli.common import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    Json,
+    conf_of_running,
+    fail,
+    interface_name,
+)
 from tunnel.control import json_socket
-from tunnel.control.client import TunnelClient
 from tunnel.doctor import DEFAULT_WAIT, Facts, Finding, Options, Report, diagnose, gather
 from tunnel.observe.logs import printable
 
@@ -69,24 +75,13 @@ def doctor(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _conf_of(name: str) -> str | None:
-    """The conf that a running tunnel says it has, if it is still there."""
-    try:
-        with TunnelClient(name) as client:
-            conf = client.status().conf
-    except (json_socket.ControlError, OSError):
-        return None
-    return conf if conf and os.path.exists(conf) else None
-
-
 def _meant(name: str | None) -> Iterator[tuple[str, str | None]]:
     """Interfaces and their confs; leaves if there are none."""
     running = json_socket.running_names()
     if name is None and not running:
         fail("no tunnel is running on this host: name one, or its conf", EXIT_USAGE)
     for each in [name] if name is not None else running:
-        # The daemon knows best from which file it is, wherever that lies.
-        if each in running and (conf := _conf_of(each)):
+        if conf := conf_of_running(each):
             yield each, conf
             continue
         try:

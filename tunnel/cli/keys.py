@@ -13,7 +13,7 @@ from typing import BinaryIO, Final, NoReturn
 import typer
 
 from tunnel import config
-from tunnel.cli.common import Name, load_config
+from tunnel.cli.common import Name, conf_of_running, load_config
 
 app = typer.Typer()
 
@@ -80,13 +80,14 @@ def strip(
 ) -> None:
     """Print a conf without the keys that plain `wg` does not know.
 
+    The name of a running tunnel means the conf it was set up from, wherever that lies.
     What is left are keys and peers, for instance for:
 
         wg syncconf office <(tunnel strip office)
 
     The output holds secrets in clear, those from key files too.
     """
-    loaded = load_config(conf)
+    loaded = load_config(conf_of_running(conf) or conf)
     _warn_if_others_can_read()
     _print(config.strip(loaded).removesuffix("\n"))
 

@@ -111,6 +111,13 @@ def test_save_keeps_comments_and_writes_what_was_done_by_hand(two_hosts: TwoHost
     assert pair.a.conf.stat().st_mode & 0o777 == 0o600
 
 
+def test_strip_reads_the_conf_of_a_running_tunnel(two_hosts: TwoHosts) -> None:
+    pair = make_pair(two_hosts)
+    stripped = pair.a.tunnel("strip", "wg0")
+    assert stripped == pair.a.tunnel("strip", str(pair.a.conf))
+    assert "[Peer]" in stripped
+
+
 def test_save_leaves_out_what_no_conf_may_say(two_hosts: TwoHosts) -> None:
     pair = make_pair(two_hosts)
     a, _ = pair.hosts

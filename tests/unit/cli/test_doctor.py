@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.doctor.test_checks import STATUS
-from tunnel.cli import doctor
+from tunnel.cli import common, doctor
 from tunnel.control import json_socket
 from tunnel.observe.status import TunnelStatus
 
@@ -35,7 +35,7 @@ def test_the_conf_is_the_one_that_the_daemon_has(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: str | None
 ) -> None:
     monkeypatch.setattr(json_socket, "running_names", lambda: ["wg0"])
-    monkeypatch.setattr(doctor, "TunnelClient", FakeClient)
+    monkeypatch.setattr(common, "TunnelClient", FakeClient)
     conf = tmp_path / "office.conf"
     monkeypatch.setattr(FakeClient, "conf", str(conf))
     # It was removed meanwhile: then there is none.
