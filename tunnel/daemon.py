@@ -201,10 +201,8 @@ class Daemon:
 
     async def _run_hooks(self, kind: str, commands: tuple[str, ...], first: int = 1) -> None:
         if commands:
-            log_line = options.hook_log(self.config, partial(log.info, "%s"))
-            await trio.to_thread.run_sync(
-                partial(host.run_hooks, kind, commands, self.name, log_line, first=first)
-            )
+            run = partial(host.run_hooks, hide=options.hook_hider(self.config), first=first)
+            await trio.to_thread.run_sync(run, kind, commands, self.name, partial(log.info, "%s"))
 
     @contextlib.asynccontextmanager
     async def _host_state(

@@ -18,14 +18,14 @@ def hide_secrets(config: TunnelConfig) -> None:
     logs.hide(bytes(peer.preshared_key) for peer in config.peers if peer.preshared_key is not None)
 
 
-def hook_log(config: TunnelConfig, tell: Callable[[str], None]) -> Callable[[str], None]:
-    """Tells a line of a hook, its command or its output, with no keys but the public ones we know.
+def hook_hider(config: TunnelConfig) -> Callable[[str], str]:
+    """Makes a line of a hook, its command or its output, fit to be told.
 
-    May be called by any thread, if `tell` may.
+    It has no keys but the public ones we know, and no control characters. Any thread may call it.
     """
     public = {bytes(peer.public_key) for peer in config.peers}
     public.add(bytes(config.interface.private_key.public_key()))
-    return lambda line: tell(logs.redact_keys(line, public))
+    return lambda line: logs.printable(logs.redact_keys(line, public))
 
 
 def load_datapath(config: TunnelConfig) -> datapath.Datapath:

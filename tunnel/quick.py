@@ -243,10 +243,9 @@ async def _run_hooks(
         echo(f"[#] {line.removeprefix(start)}" if line.startswith(start) else line)
 
     if commands:
-        log = options.hook_log(config, tell)
-        await trio.to_thread.run_sync(
-            partial(host.run_hooks, kind, commands, config.name, log, first=first, output=STDERR)
-        )
+        hide = options.hook_hider(config)
+        run = partial(host.run_hooks, hide=hide, first=first, output=STDERR)
+        await trio.to_thread.run_sync(run, kind, commands, config.name, tell)
 
 
 def _teller(name: str, echo: Echo) -> Callable[[str, host.Item], None]:

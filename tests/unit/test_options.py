@@ -18,14 +18,13 @@ def test_hooks_are_told_without_keys_but_the_public_ones_of_the_conf() -> None:
         f"[Interface]\nPrivateKey = {private}\n[Peer]\nPublicKey = {public}\n", name="wg0"
     )
     own = PrivateKey.from_base64(private).public_key().to_base64()
-    told: list[str] = []
-    log_line = options.hook_log(config, told.append)
-    log_line(f"PostUp: wg set wg0 peer {public} preshared-key <(printf %s {other}) # 100%")
-    log_line(f"{own} {private}")
-    assert told == [
-        f"PostUp: wg set wg0 peer {public} preshared-key <(printf %s (hidden)) # 100%",
-        f"{own} (hidden)",
-    ]
+    hide = options.hook_hider(config)
+    assert (
+        hide(f"PostUp: wg set wg0 peer {public} preshared-key <(printf %s {other}) # 100%")
+        == f"PostUp: wg set wg0 peer {public} preshared-key <(printf %s (hidden)) # 100%"
+    )
+    assert hide(f"{own} {private}") == f"{own} (hidden)"
+    assert hide("red \x1b[31m") == r"red \x1b[31m"
 
 
 def test_keys_of_a_conf_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,8 @@ def _serve(config: TunnelConfig, readiness: background.Readiness, *, print_failu
                 logs.flush()
         except daemon.SETUP_ERRORS as error:
             notifier.status(str(error))
-            readiness.failed(str(error))
+            # On a terminal nothing else shows what a hook printed; not every user may see that.
+            readiness.failed("\n".join([str(error), *getattr(error, "__notes__", ())]))
             if print_failure:
                 complain(f"tunnel: {error}")
             else:

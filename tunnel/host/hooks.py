@@ -11,6 +11,7 @@ import stat
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from io import FileIO
@@ -26,6 +27,10 @@ log, nor take the time that packets need. Whoever prints more waits.
 
 _CHUNK = 65536
 
+_LAST_LINES = 5
+_LAST_WIDTH = 300
+"""Lines that the error of a hook shows of what it printed, and characters of each."""
+
 _MAX_LINKS = 40
 """Symbolic links in a row, as many as the kernel follows."""
 
@@ -36,6 +41,7 @@ def run_hooks(
     interface: str,
     log: Callable[[str], None],
     *,
+    hide: Callable[[str], str] = str,
     first: int = 1,
     output: int | None = None,
     netns: Path | str | None = None,
@@ -43,23 +49,28 @@ def run_hooks(
     """Run the commands one after the other, `%i` in them replaced by the interface's name.
 
     `kind` is the key in the conf ("PostUp"); every command, and every line they print, is given to
-    `log`. Whoever does not live on gives a descriptor `output`, to which they print by themselves,
-    as what they leave in the background does later. Raises HostError at the first that fails; those
-    after it are not run. The error has the command's number, counted from `first`, and not its
-    text, which may hold a key.
+    `log` as `hide` makes it; any thread may call these two. Whoever does not live on gives a
+    descriptor `output`, to which they print by themselves, as what they leave in the background
+    does later. Raises HostError at the first that fails; those after it are not run. The error has
+    the command's number, counted from `first`, and not its text, which may hold a key. The last
+    lines that it printed are a note of the error and not in its text, which every user may read.
     """
     with inside(netns):
         for number, command in enumerate(commands, first):
             subject = f"{kind} number {number}"
             text = command.replace("%i", interface)
-            log(f"{kind}: {text}")
+            lines = _Lines(log, hide)
+            lines.tell(f"{kind}: {text}")
             try:
-                code = _run(text, log) if output is None else _run_into(text, output)
+                code = _run(text, lines) if output is None else _run_into(text, output)
             except OSError as error:
                 raise HostError.from_errno("run", subject, error.errno or 0) from error
             if code != 0:
                 how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
-                raise HostError("run", subject, how, f"run it by hand, or mend {kind}")
+                failure = HostError("run", subject, how, f"run it by hand, or mend {kind}")
+                if lines.last:
+                    failure.add_note("\n  ".join(["it printed last:", *lines.last]))
+                raise failure
 
 
 def check_hook_source(path: Path, status: os.stat_result | None = None) -> None:
@@ -113,9 +124,8 @@ def _run_into(command: str, output: int) -> int:
     ).returncode
 
 
-def _run(command: str, log: Callable[[str], None]) -> int:
+def _run(command: str, lines: _Lines) -> int:
     """The exit status of the command's shell. What it leaves in the background is read on."""
-    lines = _Lines(log)
     with ExitStack() as stack:
         reader, theirs = _pipe()
         stack.enter_context(reader)
@@ -131,6 +141,7 @@ def _run(command: str, log: Callable[[str], None]) -> int:
         with process:
             was_all = _follow(process.pid, reader, lines)
         lines.end()
+        lines.keep_last()
         if not was_all:
             reading = threading.Thread(
                 target=_read_on, args=(reader, lines), name="hook", daemon=True
@@ -196,17 +207,30 @@ def _read_on(reader: FileIO, lines: _Lines) -> None:
 
 
 class _Lines:
-    """Makes lines of chunks."""
+    """Makes lines of chunks, and logs them hidden. `last` are the last of what was printed."""
 
-    def __init__(self, log: Callable[[str], None]) -> None:
+    def __init__(self, log: Callable[[str], None], hide: Callable[[str], str]) -> None:
         self._log = log
+        self._hide = hide
         self._rest = b""
+        self._latest: deque[str] = deque(maxlen=_LAST_LINES)
+        self.last: tuple[str, ...] = ()
+
+    def tell(self, line: str) -> str:
+        """Log a line; as it was logged."""
+        hidden = self._hide(line)
+        self._log(hidden)
+        return hidden
+
+    def keep_last(self) -> None:
+        """What is printed from now on, in the background, is not among the last."""
+        self.last = tuple(self._latest)
 
     def feed(self, chunk: bytes) -> None:
         """Log the lines that are complete; one that gets too long in pieces."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
-            self._log(line.decode(errors="replace"))
+            self._tell_printed(line)
         if len(self._rest) > _CHUNK:
             self.end()
 
@@ -214,4 +238,9 @@ class _Lines:
         """Log what stands there without an end of line."""
         rest, self._rest = self._rest, b""
         if rest:
-            self._log(rest.decode(errors="replace"))
+            self._tell_printed(rest)
+
+    def _tell_printed(self, line: bytes) -> None:
+        text = self.tell(line.decode(errors="replace"))
+        if text and not text.isspace():
+            self._latest.append(text if len(text) <= _LAST_WIDTH else f"{text[:_LAST_WIDTH]}…")

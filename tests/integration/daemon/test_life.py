@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import sys
@@ -62,9 +63,13 @@ def test_hooks_run_in_wg_quicks_order(two_hosts: TwoHosts) -> None:
 
 
 def test_failing_hook_on_the_way_up_undoes_everything(two_hosts: TwoHosts) -> None:
-    end = make_end(two_hosts, "PostUp = echo sorry; false")
-    with pytest.raises(LabError, match=r"status 1: tunnel: run PostUp number 1: exit status 1"):
+    key = base64.b64encode(bytes([64] * 32)).decode()
+    end = make_end(two_hosts, f"PostUp = echo -e 'sorry\\a\\n{key}'; false")
+    with pytest.raises(
+        LabError, match=r"status 1: tunnel: run PostUp number 1: exit status 1"
+    ) as caught:
         end.up()
+    assert "it printed last:\n  sorry\\x07\n  (hidden)" in str(caught.value)
     assert remains(two_hosts.a) == []
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,30 @@ def test_failure_names_the_hook_and_stops(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(HostError, match="killed by signal 9"):
         run("kill -9 $$")
+
+
+def notes_of(command: str, hide: Callable[[str], str] = str) -> list[str]:
+    """What the error of a hook that fails says beside its text."""
+    with pytest.raises(HostError) as caught:
+        run_hooks("PostUp", ["echo before", command], "tun0", lambda line: None, hide=hide)
+    return getattr(caught.value, "__notes__", [])
+
+
+def test_failure_comes_with_the_last_lines_that_the_hook_printed() -> None:
+    assert notes_of("echo first; seq 100; echo; echo oops >&2; false") == [
+        "it printed last:\n  97\n  98\n  99\n  100\n  oops"
+    ]
+    assert notes_of("printf 'no end of line'; false") == ["it printed last:\n  no end of line"]
+    assert notes_of("false") == []
+
+
+def test_last_lines_are_bounded_and_hidden_as_in_the_log() -> None:
+    (note,) = notes_of("head -c 300000 /dev/zero | tr '\\0' x; echo; echo key; false")
+    assert note.endswith("x…\n  key")
+    assert len(note) < 3000
+    assert notes_of("echo key; false", lambda line: line.replace("key", "(hidden)")) == [
+        "it printed last:\n  (hidden)"
+    ]
 
 
 def test_a_lot_of_output() -> None:
