@@ -18,6 +18,7 @@ help:
 	@echo "make lab    two hosts and a real encrypted tunnel on this machine, explained"
 	@echo "make test   the whole suite (as root: everything; else what needs no root)"
 	@echo "make matrix everything that carries packets, with both datapaths and each offload off (2 h)"
+	@echo "make setup  the virtual environment in .venv, with the command tunnel"
 	@echo "make lint   style, types and format"
 	@echo "make wheel  an abi3 wheel in dist/, with the compiled datapath if cargo is here"
 	@echo "make fuzz   twenty minutes of hostile input for both datapaths"
