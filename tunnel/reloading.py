@@ -205,7 +205,7 @@ def _host_changes(applied: host.Applied, state: host.DesiredState) -> list[Chang
         Change("-" if line[0] == "-" else "+", line[2:])
         for line in host.difference(applied.state, state)
     ]
-    wanted = set(state.items())
+    wanted = {*state.items(), *state.connected}
     found += (
         Change("+", str(item), "was taken away or changed from outside")
         for item in applied.missing()

@@ -99,7 +99,7 @@ def missing(
         index = require_ifindex(netlink, state.interface)
         dns, firewall = (record.dns, record.firewall) if record else ("", "")
         machine = Machine(netlink, state.interface, index, {}, dns, firewall)
-        items = state.items()
+        items = (*state.items(), *state.connected)
         there = machine.present(items, items)
         return tuple(item for item in items if item not in there)
 
@@ -198,6 +198,8 @@ def _change(
         undos: list[Undo] = []
         try:
             _step_by_step(machine, old, new, undos)
+            if old:
+                _settle(machine, (*new, *state.connected), undos)
             done = replace(planned, items=new, firewall=machine.firewall)
             if done != planned:
                 save_record(done, state_dir)
@@ -232,12 +234,10 @@ def _step_by_step(
         if replaces(item) not in places_after:
             undos.append(lambda item=item: machine.add(item))  # type: ignore[misc]
             machine.remove(item)
-    if old:
-        _settle(machine, new, undos)
 
 
 def _settle(machine: Machine, wanted: Sequence[Item], undos: list[Undo]) -> None:
-    """Put back what the kernel took along with something else.
+    """Put back what the kernel took along with something else, and what others took of its own.
 
     The removal of an IPv4 address can take others of its network along, that of the last one all
     IPv4 routes of the interface.

@@ -46,6 +46,11 @@ def read_link(netlink: Any, index: int) -> tuple[int, bool]:
     return int(message.get_attr("IFLA_MTU")), bool(message["flags"] & _IFF_UP)
 
 
+def is_enslaved(netlink: Any, index: int) -> bool:
+    """Whether the interface belongs to a VRF or a bridge."""
+    return bool(netlink.get_links(index)[0].get_attr("IFLA_MASTER"))
+
+
 def set_link(netlink: Any, index: int, link: Link) -> None:
     """Set MTU and up. No link-local address is made up, as on the kernel's WireGuard devices."""
     with step("set", link, "an MTU is between 576 (IPv6: 1280) and 65535"):

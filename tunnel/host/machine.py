@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from tunnel.host import addresses, dns, links, netfilter, routes, rules, sysctl
+from tunnel.host import addresses, connected, dns, links, netfilter, routes, rules, sysctl
 from tunnel.host.errors import HostError
 from tunnel.host.rtnetlink import find_ifindex, step
-from tunnel.host.state import Address, Dns, Firewall, Item, Link, Route, Rule, Sysctl
+from tunnel.host.state import Address, Connected, Dns, Firewall, Item, Link, Route, Rule, Sysctl
 
 Undo = Callable[[], None]
 Tell = Callable[[str, Item], None]
@@ -53,6 +53,7 @@ class Machine:
         DNS, which cannot be read back from the machine, counts as there when it is among the
         `known`, which is what we did before.
         """
+        wanted = tuple(wanted)
         seen: set[Item] = set(rules.list_rules(self._netlink))
         if self._index:
             seen |= addresses.list_addresses(self._netlink, self._index)
@@ -60,6 +61,9 @@ class Machine:
             mtu, up = links.read_link(self._netlink, self._index)
             if up:
                 seen.add(Link(mtu))
+            kernels = {item for item in wanted if isinstance(item, Connected)}
+            # A link that is down has none: they come with it.
+            seen |= connected.standing(self._netlink, self._index, kernels, seen) if up else kernels
         before = set(known)
         return {item for item in wanted if item in seen or self._still(item, before)}
 
@@ -92,6 +96,8 @@ class Machine:
                     sysctl.write_conf(self._interface, "promote_secondaries", "1")
             case Route():
                 routes.add_route(self._netlink, self._index, item)
+            case Connected():
+                connected.add_connected(self._netlink, self._index, item)
             case Rule():
                 rules.add_rule(self._netlink, item)
             case Sysctl():
@@ -104,7 +110,7 @@ class Machine:
 
     def remove(self, item: Item) -> None:
         """Take one away; no error if it is gone."""
-        if self._index or not isinstance(item, Address | Link | Route):
+        if self._index or not isinstance(item, Address | Link | Route | Connected):
             self._tell("remove", item)
         with step("remove", item):
             self._remove(item)
@@ -119,6 +125,8 @@ class Machine:
                     links.restore_link(self._netlink, self._index, mtu, up=False)
             case Route() if self._index:
                 routes.remove_route(self._netlink, self._index, item)
+            case Connected() if self._index:
+                connected.remove_connected(self._netlink, self._index, item)
             case Rule():
                 rules.remove_rule(self._netlink, item)
             case Sysctl():

@@ -70,6 +70,16 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class Connected:
+    """The kernel's own route to the `network` of an address; it comes and goes with the address."""
+
+    network: Network
+
+    def __str__(self) -> str:
+        return f"connected route {self.network}"
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """A policy routing rule for packets that carry `mark`, or with `invert` that do not.
 
@@ -132,7 +142,7 @@ class Dns:
         return f"{text} search {' '.join(self.search)}" if self.search else text
 
 
-Item = Address | Link | Route | Rule | Sysctl | Firewall | Dns
+Item = Address | Link | Route | Connected | Rule | Sysctl | Firewall | Dns
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +162,9 @@ class DesiredState:
 
     `mark` is the fwmark which the UDP sockets must carry (0 = none): the configured one or, for a
     full tunnel without one, the number of its routing table. `slot` is the place chosen for that,
-    to be claimed; None when nothing was left to choose.
+    to be claimed; None when nothing was left to choose. `connected` are the routes which the
+    kernel adds with the addresses: only what others took of them is ours to add. Whoever chose the
+    table of the routes has his own in mind: then there are none.
     """
 
     interface: str
@@ -165,6 +177,7 @@ class DesiredState:
     dns: Dns | None = None
     mark: int = 0
     slot: DefaultRouteSlot | None = field(default=None, compare=False)
+    connected: tuple[Connected, ...] = ()
 
     def items(self) -> tuple[Item, ...]:
         """Every object of the state, in the order in which wg-quick sets them up.
@@ -220,9 +233,11 @@ def desired_state(
     connected = connected_networks(own)
     specific = [net for net in networks if net.prefixlen and not _covered(net, connected)]
     versions = tuple(_version(net) for net in networks if net.prefixlen == 0)
+    # One of length 0 would be a default route: nobody's address is meant so.
+    kernels = tuple(Connected(net) for net in dict.fromkeys(connected) if net.prefixlen)
     if not versions:
         routes = tuple(map(Route, specific))
-        return DesiredState(interface, own, mtu, routes, dns=names, mark=fwmark)
+        return DesiredState(interface, own, mtu, routes, dns=names, mark=fwmark, connected=kernels)
 
     place = slot or DefaultRouteSlot()
     mark = fwmark or place.mark
@@ -239,6 +254,7 @@ def desired_state(
         dns=names,
         mark=mark,
         slot=None if fwmark else place,
+        connected=kernels,
     )
 
 

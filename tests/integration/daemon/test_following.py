@@ -85,6 +85,22 @@ def test_what_others_took_away_is_a_difference_and_comes_back(pair: Pair) -> Non
     a.ping(pair.b.node.address(6))
 
 
+def test_connected_routes_are_put_back_too(pair: Pair) -> None:
+    a, _ = pair.hosts
+    networks = ("10.77.0.0/24", "fd77::/64")
+    for network in networks:
+        a.ip(f"route delete {network} dev wg0")
+    said = "".join(
+        f"+ connected route {network}: was taken away or changed from outside\n"
+        for network in networks
+    )
+    assert pair.a.tunnel("diff", "wg0") == said
+    assert pair.a.tunnel("reload", "wg0") == said
+    for version in (4, 6):
+        a.ping(pair.b.node.address(version))
+    assert pair.a.tunnel("diff", "wg0") == "reload would change nothing\n"
+
+
 def test_moved_it_works_there_and_is_followed(pair: Pair) -> None:
     a, b = pair.hosts
     inner = pair.lab.host("inner")

@@ -21,6 +21,7 @@ from tunnel.host import (
     SlotTakenError,
     apply,
     compute_mtu,
+    connected,
     delete_link,
     desired_state,
     find_default_route_slot,
@@ -273,6 +274,75 @@ def test_reconcile_mends_what_others_took_away(ns: Namespace, tmp_path: Path) ->
     ns.ip("link", "set", "tun0", "down")
     reconcile(wanted, netns=ns.path, state_dir=tmp_path)
     assert sorted(ns.snapshot().split()) == before
+
+
+def test_connected_routes_that_others_deleted_come_back_as_the_kernels_own(
+    ns: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before_all = ns.snapshot()
+    # Two of one network: its route comes from the first.
+    wanted = state(addresses=(*ADDRESSES, "10.9.0.2/24", "fd00:7::1/128"))
+    applied = apply(wanted, netns=ns.path, state_dir=tmp_path)
+    before = ns.snapshot()
+    assert applied.missing() == ()
+    networks = ("10.9.0.0/24", "fd00:9::/64", "fd00:7::1/128")
+    for network in networks:
+        ns.ip("route", "delete", network, "dev", "tun0")
+    names = [f"connected route {network}" for network in networks]
+    assert [str(item) for item in applied.missing()] == names
+
+    done: list[str] = []
+    real_add = Machine.add
+
+    def add(machine: Machine, item: Item) -> None:
+        done.append(str(item))
+        real_add(machine, item)
+
+    monkeypatch.setattr(Machine, "add", add)
+    applied.reconcile(wanted)
+    assert done == names
+    assert ns.snapshot() == before
+    assert applied.missing() == ()
+    # They go with their addresses, as they would have.
+    applied = applied.reconcile(state(addresses=ADDRESSES[1:2]))
+    for version in ("-4", "-6"):
+        routes = ns.ip(version, "route", "show", "dev", "tun0")
+        assert "proto kernel" not in routes
+    assert applied.undo()
+    assert ns.snapshot() == before_all
+
+
+def test_connected_routes_that_are_not_due_are_not_missed(
+    ns: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applied = apply(state(addresses=("10.9.0.1/24",)), netns=ns.path, state_dir=tmp_path)
+
+    def missed() -> list[str]:
+        return [str(item) for item in applied.missing() if "connected" in str(item)]
+
+    ns.ip("route", "delete", "10.9.0.0/24", "dev", "tun0")
+    assert missed() == ["connected route 10.9.0.0/24"]
+    # In a VRF the kernel keeps them in another table. Not every kernel has VRFs.
+    with monkeypatch.context() as patched:
+        patched.setattr(connected, "is_enslaved", lambda netlink, index: True)
+        assert missed() == []
+    # Without a link they cannot be, and come with it.
+    ns.ip("link", "set", "tun0", "down")
+    assert missed() == []
+    ns.ip("link", "set", "tun0", "up")
+    assert "10.9.0.0/24" in ns.ip("route", "show", "dev", "tun0")
+    # Without the address neither; it may be there without its route, too.
+    ns.ip("address", "delete", "10.9.0.1/24", "dev", "tun0")
+    assert missed() == []
+    ns.ip("address", "add", "10.9.0.1/24", "dev", "tun0", "noprefixroute")
+    assert "10.9.0.0/24" not in ns.ip("route", "show", "dev", "tun0")
+    assert missed() == []
+    ns.ip("address", "delete", "10.9.0.1/24", "dev", "tun0")
+    # Who chose the table of the routes has routes of his own in mind.
+    off = desired_state("tun0", [ip_interface("10.9.0.1/24")], [], mtu=1420, table="off")
+    applied = applied.reconcile(off)
+    ns.ip("route", "delete", "10.9.0.0/24", "dev", "tun0")
+    assert missed() == []
 
 
 @pytest.mark.parametrize(
