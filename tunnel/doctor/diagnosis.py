@@ -27,6 +27,7 @@ CAUSES: tuple[Check, ...] = (
     routing.check_route_to_endpoint,
     routing.check_sending,
     routing.check_address,
+    routing.check_connected,
     routing.check_routes_of_allowed_ips,
     routing.check_swallowed_networks,
     routing.check_source_not_allowed,

@@ -6,13 +6,21 @@ Addresses are text as `ip` writes them, sizes bytes of whole IP packets, times s
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 
 from tunnel.config import Problem, TunnelConfig
 from tunnel.observe.path import Journey
 from tunnel.observe.status import PeerStatus, TunnelStatus
 
 Network = IPv4Network | IPv6Network
+IpAddress = IPv4Address | IPv6Address
 
 DEFAULT_WAIT = 12.0
 """Seconds: a peer that got data and has none to send says so after 10 (Keepalive-Timeout)."""
@@ -55,7 +63,8 @@ class Route:
 class Link:
     """A network interface. `networks` are its addresses with prefix length, of every scope.
 
-    `master` is the bridge or VRF that it belongs to, empty if none.
+    `master` is the bridge or VRF that it belongs to, empty if none. `unrouted` are those addresses
+    that have the flag noprefixroute: the kernel adds no route for them.
     """
 
     name: str
@@ -63,6 +72,7 @@ class Link:
     mtu: int
     networks: tuple[str, ...] = ()
     master: str = ""
+    unrouted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +135,8 @@ class Facts:
     the tunnel's fwmark, `own_routes` those to probed addresses for packets from our own address in
     the tunnel. `probe_id` is the ICMP identifier of the probes. `spoofed` counts the packets that
     rp_filter dropped meanwhile, `refusals` are ICMP's words about datagrams by where these went
-    (`address port`). `missing` are capabilities that we lack, `daemon_missing` those that the
+    (`address port`). `networks` are those to which table main has routes by the interface, None if
+    that is not known. `missing` are capabilities that we lack, `daemon_missing` those that the
     daemon lacks.
     """
 
@@ -144,6 +155,7 @@ class Facts:
     routes: dict[str, Route] = field(default_factory=dict)
     unmarked: dict[str, Route] = field(default_factory=dict)
     own_routes: dict[str, Route] = field(default_factory=dict)
+    networks: tuple[str, ...] | None = None
     sysctls: dict[str, str] = field(default_factory=dict)
     firewall: Firewall = Firewall()
     journeys: tuple[Journey, ...] = ()

@@ -168,7 +168,8 @@ def _look_at_routes(facts: Facts) -> Facts:
         source = own_address(status, probe.address)
         if source is not None:
             own_routes[probe.address] = machine.read_route(probe.address, source=source)
-    return replace(facts, routes=routes, unmarked=unmarked, own_routes=own_routes)
+    known = machine.read_networks(facts.name) if facts.name in facts.links else None
+    return replace(facts, routes=routes, unmarked=unmarked, own_routes=own_routes, networks=known)
 
 
 async def _probe(facts: Facts, notes: _Notes) -> Facts:

@@ -57,15 +57,25 @@ def read_links() -> dict[str, Link]:
     """All interfaces by name, with all their addresses. Raises LookError."""
     links = {}
     for entry in _json(["ip", "-json", "address", "show"]):
-        networks = tuple(
-            f"{info['local']}/{info['prefixlen']}"
+        found = {
+            f"{info['local']}/{info['prefixlen']}": info.get("noprefixroute", False)
             for info in entry.get("addr_info", ())
             if "local" in info
-        )
+        }
+        unrouted = tuple(text for text, flag in found.items() if flag)
         name = entry["ifname"]
-        up = "UP" in entry["flags"]
-        links[name] = Link(name, up, entry["mtu"], networks, entry.get("master", ""))
+        up, master = "UP" in entry["flags"], entry.get("master", "")
+        links[name] = Link(name, up, entry["mtu"], tuple(found), master, unrouted)
     return links
+
+
+def read_networks(interface: str) -> tuple[str, ...]:
+    """Where table main has unicast routes to by this interface. Raises LookError."""
+    found = []
+    for version in ("-4", "-6"):
+        arguments = ["ip", "-json", version, "route", "show", "table", "main", "dev", interface]
+        found += [entry["dst"] for entry in _json(arguments) if "type" not in entry]
+    return tuple(found)
 
 
 def read_route(address: str, mark: int = 0, source: str | None = None) -> Route:

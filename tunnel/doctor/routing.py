@@ -6,7 +6,16 @@ import shlex
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface
 
-from tunnel.doctor.facts import Facts, Probe, Route, covering, endpoint_address, networks_of
+from tunnel.doctor.facts import (
+    Facts,
+    IpAddress,
+    Network,
+    Probe,
+    Route,
+    covering,
+    endpoint_address,
+    networks_of,
+)
 from tunnel.doctor.findings import Finding
 
 STRICT = "1"
@@ -115,13 +124,47 @@ def check_address(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def check_connected(facts: Facts) -> Iterator[Finding]:
+    """The kernel's own routes to the networks of our addresses, that somebody deleted."""
+    for network, address in _disconnected(facts).items():
+        particulars = f"scope link src {address}" if network.version == 4 else "metric 256"
+        yield Finding(
+            "connected_route_missing",
+            f"the kernel's own route to {network}, the network of the address {address}, was "
+            "deleted: packets to it do not enter the tunnel",
+            f"ip route show dev {facts.name} does not list {network}",
+            f"ip route append {network} dev {facts.name} proto kernel {particulars}",
+        )
+
+
+def _disconnected(facts: Facts) -> dict[Network, IpAddress]:
+    """Networks that lack their route, and our address in each."""
+    link, status = facts.links.get(facts.name), facts.after
+    if facts.networks is None or link is None or status is None or not status.here:
+        return {}
+    # Who chose the table, or gave the interface to a VRF, means its routes to be elsewhere.
+    chosen = facts.conf is not None and facts.conf.interface.table != "auto"
+    if not link.up or link.master or chosen:
+        return {}
+    found: dict[Network, IpAddress] = {}
+    for text in status.addresses:
+        address = ip_interface(text)
+        due = text in link.networks and text not in link.unrouted
+        if due and address.network.num_addresses > 1 and str(address.network) not in facts.networks:
+            found.setdefault(address.network, address.ip)
+    return found
+
+
 def check_routes_of_allowed_ips(facts: Facts) -> Iterator[Finding]:
     """Allowed IPs for which the kernel does not choose the tunnel."""
     table = facts.conf.interface.table if facts.conf is not None else None
     in_table = f" table {table}" if isinstance(table, int) else ""
+    told = _disconnected(facts)
     for probe in facts.probes:
         route = _away(facts, probe)
         if route is None or (probe.guessed and _is_meant(facts, probe)):
+            continue
+        if any(ip_address(probe.address) in network for network in told):
             continue
         leaves = f"dev {route.device}" if route.device else route.error
         yield Finding(

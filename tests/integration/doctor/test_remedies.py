@@ -120,6 +120,21 @@ def test_strict_rp_filter_with_a_route_that_misses_the_tunnel(net: Net) -> None:
         assert codes(examine(net.a)) == set()
 
 
+def test_connected_routes_that_somebody_deleted(net: Net) -> None:
+    def routes() -> list[str]:
+        return [net.host.run(["ip", v, "route", "show", "dev", "wg0"]).stdout for v in ("-4", "-6")]
+
+    before = routes()
+    net.host.ip("route del 10.77.0.0/24 dev wg0", "route del fd77::/64 dev wg0")
+    report = examine(net.a, wait=SHORT)
+    assert codes(report) == {"connected_route_missing"}
+    assert len(report["findings"]) == 2
+    for finding in report["findings"]:
+        carry_out(net.a, finding["remedy"])
+    assert codes(examine(net.a)) == set()
+    assert routes() == before
+
+
 def test_a_black_hole_for_large_packets(net: Net) -> None:
     # A veth end drops what its own MTU does not allow, and nobody hears of it.
     with done_and_undone(net.far, "link set eth0 mtu 1400", "link set eth0 mtu 1500"):

@@ -234,6 +234,34 @@ def test_rp_filter_is_found_by_routes_and_by_what_it_dropped() -> None:
     assert codes(replace(HEALTHY, sysctls=outside, spoofed=4)) == []
 
 
+def test_a_connected_route_that_is_gone_is_told_once_and_only_where_it_is_due() -> None:
+    gone = replace(HEALTHY, networks=("fd77::/64",))
+    assert codes(gone) == ["connected_route_missing"]
+    (finding,) = diagnose(gone).findings
+    assert finding.remedy == (
+        "ip route append 10.77.0.0/24 dev wg0 proto kernel scope link src 10.77.0.1"
+    )
+    # It is why packets to an address of its network go astray.
+    assert codes(away(gone)) == ["connected_route_missing"]
+    assert codes(away(replace(gone, networks=("10.77.0.0/24", "fd77::/64")))) == [
+        "route_misses_tunnel"
+    ]
+    (finding,) = diagnose(replace(gone, networks=("10.77.0.0/24",))).findings
+    assert finding.remedy == "ip route append fd77::/64 dev wg0 proto kernel metric 256"
+    link = HEALTHY.links["wg0"]
+    for odd in (
+        replace(link, master="vrf0"),
+        replace(link, unrouted=("10.77.0.1/24",)),
+    ):
+        assert codes(replace(gone, links={**HEALTHY.links, "wg0": odd})) == []
+    assert codes(replace(gone, conf=conf("Table = off"))) == []
+    assert HEALTHY.after is not None
+    single = replace(HEALTHY.after, addresses=("10.77.0.1/32", "fd77::1/128"))
+    alone = replace(link, networks=single.addresses)
+    none = replace(gone, after=single, links={**HEALTHY.links, "wg0": alone}, networks=())
+    assert codes(none) == []
+
+
 def test_only_the_interface_that_drops_is_to_be_loosened() -> None:
     link = Link("eth0.5", True, 1500)
     both = {f"net.ipv4.conf.{name}.rp_filter": "1" for name in ("eth0", "eth0.5")}
