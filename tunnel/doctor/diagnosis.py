@@ -34,6 +34,7 @@ CAUSES: tuple[Check, ...] = (
     routing.check_rp_filter,
     firewall.check_verdicts,
     firewall.check_refused,
+    firewall.check_shut,
     forwarding.check_forwarding,
     forwarding.check_forward_policy,
     firewall.check_conntrack,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tunnel.doctor import rules
-from tunnel.doctor.facts import Facts
+from tunnel.doctor.facts import Facts, endpoint_address
 from tunnel.doctor.findings import Finding
 from tunnel.observe.path import Journey, Step
+from tunnel.observe.status import PeerStatus
 
-CLOSED = "drop"
-"""The policy of a chain that lets nothing pass for which it has no rule."""
+INCOMING = ("PREROUTING", "INPUT")
 
 STAYS = "   # and the same in the firewall's own configuration, to stay"
 
@@ -36,6 +36,37 @@ def check_verdicts(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def check_shut(facts: Facts) -> Iterator[Finding]:
+    """The same for peers that have to come forward, and may be doing so at any other time."""
+    absent = facts.absent
+    if not absent or facts.after is None or list(check_verdicts(facts)):
+        return
+    port = facts.after.listen_port
+    families = {"inet", *(family for peer in absent for family in _families(peer))}
+    for chain in facts.firewall.chains:
+        if chain.hook not in ("prerouting", "input") or chain.family not in families:
+            continue
+        evidence = rules.what_shuts(facts.firewall, chain, port, facts.name)
+        if evidence is None:
+            continue
+        yield Finding(
+            "firewall_drop",
+            f"the firewall of this host drops datagrams to the tunnel's port {port} at "
+            f"{chain.hook.upper()}: peers without Endpoint cannot come forward",
+            evidence,
+            rules.insert(f"{chain.family} {chain.table}", chain.name, f"udp dport {port}") + STAYS,
+            absent[0].public_key if len(absent) == 1 else None,
+        )
+
+
+def _families(peer: PeerStatus) -> tuple[str, ...]:
+    """The families of chains for datagrams of this IP version; both if it is not known."""
+    address = endpoint_address(peer)
+    if address is None:
+        return "ip", "ip6"
+    return ("ip6",) if ":" in address else ("ip",)
+
+
 def check_refused(facts: Facts) -> Iterator[Finding]:
     """The same where no trace could be made: the kernel said EPERM."""
     if not facts.silent or not facts.grown("send_firewall") or list(check_verdicts(facts)):
@@ -56,8 +87,12 @@ def _concerns(facts: Facts, journey: Journey) -> bool:
     if f", id {facts.probe_id}, " in journey.packet:
         asked = {p.address for p in facts.probes if not (p.answered and p.passed >= p.tried)}
         return not asked.isdisjoint(map(_host, sides))
-    # Handshakes, and datagrams that nobody could read: those of peers that should be there.
-    ends = {_without_scope(peer.endpoint or "") for peer in facts.silent}
+    # Handshakes, and datagrams that nobody could read: those of peers that should be there, and
+    # those by which others come forward.
+    peers = facts.silent
+    if journey.steps[-1].place in INCOMING:
+        peers += facts.absent
+    ends = {_without_scope(peer.endpoint) for peer in peers if peer.endpoint}
     return not journey.counts and not ends.isdisjoint(sides)
 
 
@@ -76,7 +111,7 @@ def _without_scope(endpoint: str) -> str:
 
 def _match(facts: Facts, journey: Journey, step: Step) -> str:
     """What matches the flow that was dropped, and as little else as possible."""
-    comes = step.place in ("PREROUTING", "INPUT")
+    comes = step.place in INCOMING
     if step.layer == "outer":
         port = facts.after.listen_port if facts.after is not None else 0
         return f"udp {'dport' if comes else 'sport'} {port}"
@@ -114,7 +149,7 @@ def _depends_on_tracking(facts: Facts) -> bool:
     assert facts.after is not None
     port = facts.after.listen_port
     for chain in facts.firewall.chains:
-        if chain.hook != "input" or chain.policy != CLOSED:
+        if chain.hook != "input" or chain.policy != rules.CLOSED:
             continue
         texts = list(rules.reachable(facts.firewall, chain))
         tracked = any("established" in text and "accept" in text for text in texts)

@@ -9,7 +9,8 @@ from ipaddress import ip_address, ip_interface
 from tunnel.doctor import hooks, rules
 from tunnel.doctor.facts import BaseChain, Facts, Network, Rule, networks_of
 from tunnel.doctor.findings import Finding
-from tunnel.doctor.firewall import CLOSED, STAYS
+from tunnel.doctor.firewall import STAYS
+from tunnel.doctor.rules import CLOSED
 
 SYSCTLS = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 """What turns forwarding on, by IP version."""

@@ -12,6 +12,9 @@ from ipaddress import ip_address, ip_network
 
 from tunnel.doctor.facts import BaseChain, Firewall, Network
 
+CLOSED = "drop"
+"""The policy of a chain that lets nothing pass for which it has no rule."""
+
 _STRINGS = re.compile(r'(?:log prefix|comment) "[^"]*"')
 _INTERFACES = re.compile(r'(!= )?(\{[^}]*\}|"[^"]*")')
 _NEGATED = re.compile(r'[io]if(?:name)? != (\{[^}]*\}|"[^"]*")')
@@ -19,6 +22,12 @@ _ADDRESSES = re.compile(r"\bip6? [sd]addr (!= )?(\{[^}]*\}|\S+)")
 _PORTS = re.compile(r"\bdport (!= )?(\{[^}]*\}|\S+)")
 _JUMP = re.compile(r"\b(?:jump|goto) ([^\s,}]+)")
 _NARROWS = re.compile(r"\b[io]if(?:name|type|group)? |addr |proto|\btcp |\budp |icmp|port |status ")
+_NOISE = re.compile(r"\bcounter (?:packets \d+ bytes \d+|name \S+)|\blog(?: (?:level|flags) \S+)*")
+_SHUTS = re.compile(
+    r"(?:(?:meta l4proto|ip protocol|ip6 nexthdr) udp )?(?:(?:udp|th) dport (\{[^}]*\}|\S+) )?"
+    r"(?:ct state \S*\bnew\b\S* )?(?:drop|reject\b.*)"
+)
+_LEAVES = re.compile(r"\b(?:return|queue|vmap)\b")
 _OTHER_TRAFFIC = re.compile(r"\btcp |icmp|igmp|\besp |\bah |status ")
 
 
@@ -44,6 +53,31 @@ def reachable(firewall: Firewall, chain: BaseChain) -> Iterator[str]:
                 text = _STRINGS.sub("", rule.text)
                 yield text
                 ahead += _JUMP.findall(text)
+
+
+def what_shuts(firewall: Firewall, chain: BaseChain, port: int, tunnel: str) -> str | None:
+    """What in a base chain surely drops new datagrams to this UDP port, whoever sends them.
+
+    That is a rule, or the policy; None if some may come in.
+    """
+    texts = list(reachable(firewall, chain))
+    if chain.policy == CLOSED and not any(may_come_in(text, port, tunnel) for text in texts):
+        return f"table {chain.family} {chain.table}, chain {chain.name}, policy {chain.policy}"
+    for rule in firewall.rules:
+        if (rule.family, rule.table, rule.chain) != (chain.family, chain.table, chain.name):
+            continue
+        text = " ".join(_NOISE.sub("", _STRINGS.sub("", rule.text)).split())
+        found = _SHUTS.fullmatch(text)
+        if found and (not found[1] or any(_is_port(part, port) for part in _parts(found[1]))):
+            return f"table {rule.family} {rule.table}, chain {rule.chain}: {rule.text}"
+        if may_come_in(text, port, tunnel) or _LEAVES.search(text):
+            return None
+        for name in _JUMP.findall(text):
+            ahead = BaseChain(chain.family, chain.table, name, chain.hook)
+            inner = [_STRINGS.sub("", each) for each in reachable(firewall, ahead)]
+            if any(may_come_in(each, port, tunnel) or _LEAVES.search(each) for each in inner):
+                return None
+    return None
 
 
 def names_interface(text: str, name: str) -> bool:
@@ -111,6 +145,10 @@ def _overlaps(part: str, networks: list[Network]) -> bool:
     except ValueError:
         return True  # a set, or what we do not know
     return any(wanted.version == each.version and wanted.overlaps(each) for each in networks)
+
+
+def _is_port(part: str, port: int) -> bool:
+    return part[:1].isdigit() and _holds(part, port)
 
 
 def _holds(part: str, port: int) -> bool:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.integration.doctor.conftest import (
     SHORT,
+    A,
     B,
     Net,
     carry_out,
@@ -19,6 +20,7 @@ from tests.integration.doctor.conftest import (
     conf_of,
     done_and_undone,
     examine,
+    forget_sessions,
     reloaded,
     remedy_of,
     rules,
@@ -74,6 +76,40 @@ def test_a_firewall_that_is_shut_is_opened_hole_by_hole(net: Net) -> None:
         assert "policy drop" in listed
         assert net.far.run(["ping", "-c1", "-W1", "192.0.2.1"], check=False).returncode != 0
         assert net.far.run(["ping", "-c1", "-W1", "10.77.0.1"], check=False).returncode != 0
+
+
+SHUT = """chain input {
+    type filter hook input priority filter; policy accept;
+    udp dport 51820 counter drop
+}"""
+
+
+def test_peers_that_come_forward_and_are_dropped(net: Net) -> None:
+    """As a host sees it that has no Endpoint of its peers: it can only wait for them."""
+    roams = replace(net.b.node, endpoint=None)
+    with reloaded(net.a, conf_of(net.a.node, roams)):
+        net.far.ping(A)
+        # It was there just now: it is spoken to, and its answers are seen to be dropped.
+        with rules(net.host, "inet wall", SHUT):
+            report = examine(net.a, wait=SHORT)
+            assert codes(report) == {"firewall_drop"}
+            (finding,) = report["findings"]
+            assert finding["evidence"].startswith("WireGuard ")
+            assert "table inet wall, chain input, rule " in finding["evidence"]
+        # Nobody knows where it is, and nothing comes: the rules tell.
+        key = net.b.node.public_key
+        net.host.run(["wg", "set", "wg0", "peer", key, "remove"])
+        net.a.tunnel("reload", "wg0")
+        with rules(net.host, "inet wall", SHUT):
+            report = examine(net.a, wait=SHORT)
+            assert codes(report) == {"firewall_drop"}
+            (finding,) = report["findings"]
+            assert "chain input: udp dport 51820 counter" in finding["evidence"]
+            assert finding["peer"] == key
+            carry_out(net.a, finding["remedy"])
+            forget_sessions(net.b)
+            net.far.ping(A)
+            assert codes(examine(net.a)) == set()
 
 
 FORWARD = """chain FORWARD {{

@@ -21,7 +21,7 @@ from tests.unit.doctor.test_checks import (
     with_peer,
 )
 from tunnel.doctor import Facts, Options, diagnose
-from tunnel.doctor.facts import Firewall, Link, Probe, Route, Rule, has_written_place
+from tunnel.doctor.facts import BaseChain, Firewall, Link, Probe, Route, Rule, has_written_place
 
 
 def notes(facts: Facts) -> list[str]:
@@ -260,6 +260,53 @@ def test_rules_that_let_datagrams_in(text: str, late: bool) -> None:
     )
     slow = replace(with_peer(persistent_keepalive=300), firewall=guard)
     assert codes(slow) == (["keepalive_late"] if late else [])
+
+
+ESTABLISHED = "ct state established,related accept"
+
+
+@pytest.mark.parametrize(
+    ("texts", "policy", "shut"),
+    [
+        ((), "accept", False),
+        (("udp dport 51820 drop",), "accept", True),
+        (('udp dport { 53, 51000-52000 } counter name a log prefix "x" drop',), "accept", True),
+        ((ESTABLISHED, "udp dport 51820 ct state new reject"), "accept", True),
+        ((ESTABLISHED, "counter packets 0 bytes 0 reject with icmpx 3"), "accept", True),
+        ((ESTABLISHED, "jump others"), "drop", True),
+        ((ESTABLISHED,), "drop", True),
+        (("udp dport 51821 drop",), "accept", False),
+        (("udp dport != 51820 drop",), "accept", False),
+        (('iifname "eth1" udp dport 51820 drop',), "accept", False),
+        (("ip saddr 203.0.113.0/24 udp dport 51820 drop",), "accept", False),
+        (("udp dport 51820 limit rate over 100/second drop",), "accept", False),
+        (("ct state invalid drop",), "accept", False),
+        (("ip saddr @known udp dport 51820 accept", "udp dport 51820 drop"), "accept", False),
+        (("ip saddr 192.0.2.2 return", "udp dport 51820 drop"), "accept", False),
+        (("jump known", "udp dport 51820 drop"), "accept", False),
+        (("jump others", "udp dport 51820 drop"), "accept", True),
+    ],
+)
+def test_a_port_that_is_shut_to_phones(texts: tuple[str, ...], policy: str, shut: bool) -> None:
+    chain = BaseChain("inet", "f", "input", "input", policy)
+    found = (
+        *(Rule("inet", "f", "input", text) for text in texts),
+        Rule("inet", "f", "known", "ip saddr 192.0.2.2 accept"),
+        Rule("inet", "f", "others", "tcp dport 22 accept"),
+    )
+    facts = replace(hub(), firewall=Firewall((chain,), found))
+    assert codes(facts) == (["firewall_drop"] if shut else [])
+    # Of a peer that is there, or that is spoken to first, the trace knows more.
+    assert codes(replace(HEALTHY, firewall=facts.firewall)) == []
+    if shut:
+        (finding,) = diagnose(facts).findings
+        last = texts[-1] if policy == "accept" else "policy drop"
+        assert "table inet f, chain input" in finding.evidence
+        assert last in finding.evidence
+        assert finding.remedy.startswith("nft insert rule inet f input 'udp dport 51820 accept'")
+        old = replace(chain, family="ip6")
+        other = tuple(replace(rule, family="ip6") for rule in found)
+        assert codes(replace(facts, firewall=Firewall((old,), other))) == []
 
 
 def test_docker_of_each_family_has_the_remedy_of_its_family() -> None:
