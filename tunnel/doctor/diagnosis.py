@@ -52,6 +52,7 @@ NOTES: tuple[Check, ...] = (
     keys.check_strangers,
     keys.check_under_load,
     liveness.check_absent,
+    liveness.check_dropped_earlier,
     liveness.check_batches,
 )
 """No faults: what may be meant so."""

@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_interface
 
 from tunnel.doctor.facts import Facts, endpoint_address
 from tunnel.doctor.findings import Finding
+from tunnel.observe.wording import DROPS
 
 SEALED = 32
 """Bytes that WireGuard adds around a packet: header 16, tag 16."""
@@ -136,6 +137,27 @@ def check_mtu(facts: Facts) -> Iterator[Finding]:
                 peer.public_key,
             )
             return
+
+
+def check_dropped_earlier(facts: Facts) -> Iterator[Finding]:
+    """A note: what the tunnel had dropped before the doctor looked, be it long ago or often."""
+    if facts.before is None or not facts.before.drops:
+        return
+    most = sorted(facts.before.drops.items(), key=lambda item: (-item[1], item[0]))
+    counted = []
+    for reason, packets in most:
+        now = facts.grown(reason)
+        words = [DROPS.get(reason, ""), f"{now} more just now" if now else ""]
+        aside = "; ".join(filter(None, words))
+        counted.append(f"{reason} {packets}" + (f" ({aside})" if aside else ""))
+    yield Finding(
+        "dropped_earlier",
+        f"the tunnel has dropped {sum(facts.before.drops.values())} packets before the doctor "
+        "looked: since when is not known, so that alone is no fault",
+        f"tunnel show: drops {', '.join(counted)}",
+        f"tunnel show {facts.name} --watch tells whether they grow; tunnel trace {facts.name} "
+        "shows such a packet",
+    )
 
 
 def check_batches(facts: Facts) -> Iterator[Finding]:

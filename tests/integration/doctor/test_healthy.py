@@ -33,6 +33,15 @@ def test_nothing_is_found_on_a_healthy_tunnel_and_nothing_is_left_behind(net: Ne
     assert tables(net.host) == before
 
 
+def test_what_was_dropped_before_is_told_and_is_no_fault(net: Net) -> None:
+    nobody = "10.77.0.200"
+    net.host.run(["ping", "-c", "1", "-W", "1", nobody], check=False)
+    report = examine(net.a)
+    assert codes(report) == set()
+    (note,) = [each for each in report["notes"] if each["code"] == "dropped_earlier"]
+    assert "no_peer " in note["evidence"]
+
+
 def test_people_are_told_the_same(net: Net) -> None:
     ran = net.host.run([*DOCTOR, "--address", "fd77::2", "wg0"])
     assert ran.stdout.startswith("wg0: nothing wrong\n")

@@ -83,6 +83,25 @@ def test_scanners_are_a_note_at_most(reason: str) -> None:
     assert notes(replace(HEALTHY, after=replace(STATUS, drops={reason: 3}))) == []
 
 
+def test_what_was_dropped_before_is_a_note_with_count_and_reason() -> None:
+    assert HEALTHY.after is not None
+    old = {"malformed": 3, "no_peer": 12}
+    facts = replace(
+        HEALTHY,
+        before=replace(STATUS, drops=old),
+        after=replace(HEALTHY.after, drops={**old, "no_peer": 13, "replay": 1}),
+    )
+    assert codes(facts) == []
+    (note,) = diagnose(facts).notes
+    assert note.code == "dropped_earlier"
+    assert note.evidence == (
+        "tunnel show: drops no_peer 12 (no peer's AllowedIPs cover the destination; 1 more just "
+        "now), malformed 3"
+    )
+    # Only what grew meanwhile is judged.
+    assert notes(replace(HEALTHY, after=facts.after)) == []
+
+
 def test_a_clock_of_a_phone_that_was_set_back() -> None:
     assert codes(hub({"old_timestamp": 1})) == ["peer_clock_back"]
 
