@@ -17,6 +17,7 @@ from tests.integration.doctor.conftest import (
     Net,
     carry_out,
     codes,
+    conf_is,
     conf_of,
     done_and_undone,
     examine,
@@ -84,6 +85,7 @@ SHUT = """chain input {
 }"""
 
 
+@pytest.mark.foreign("wg")
 def test_peers_that_come_forward_and_are_dropped(net: Net) -> None:
     """As a host sees it that has no Endpoint of its peers: it can only wait for them."""
     roams = replace(net.b.node, endpoint=None)
@@ -190,6 +192,26 @@ GUARD = """chain input {
     ct state established,related accept
     meta l4proto ipv6-icmp accept
 }"""
+
+
+@pytest.mark.foreign("wg")
+def test_keepalives_that_come_too_late_for_the_firewall(net: Net) -> None:
+    slow, quick = replace(net.a.node, keepalive=300), replace(net.a.node, keepalive=25)
+    with reloaded(net.a, conf_of(slow, net.b.node)), rules(net.host, "inet guard", GUARD):
+        report = examine(net.a)
+        assert codes(report) == {"keepalive_late"}
+        remedy = remedy_of(report, "keepalive_late")
+        carry_out(net.a, remedy)
+        report = examine(net.a)
+        assert codes(report) == set()
+        assert '"persistent_keepalive": 25' in net.a.tunnel("show", "wg0", "--json")
+        # The rest of the remedy is for the conf, so that it stays.
+        assert codes(report, "notes") == {"conf_not_applied"}
+        assert "PersistentKeepalive = 25 in the conf" in remedy
+        with conf_is(net.a, conf_of(quick, net.b.node)):
+            report = examine(net.a)
+            assert codes(report) == codes(report, "notes") == set()
+            assert net.a.tunnel("diff", "wg0") == "reload would change nothing\n"
 
 
 def test_faults_that_do_not_silence_the_peer(net: Net) -> None:
