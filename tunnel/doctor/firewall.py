@@ -38,7 +38,7 @@ def check_verdicts(facts: Facts) -> Iterator[Finding]:
 
 def check_shut(facts: Facts) -> Iterator[Finding]:
     """The same for peers that have to come forward, and may be doing so at any other time."""
-    absent = facts.absent
+    absent = [peer for peer in facts.absent if _must_come(facts, peer)]
     if not absent or facts.after is None or list(check_verdicts(facts)):
         return
     port = facts.after.listen_port
@@ -57,6 +57,14 @@ def check_shut(facts: Facts) -> Iterator[Finding]:
             rules.insert(f"{chain.family} {chain.table}", chain.name, f"udp dport {port}") + STAYS,
             absent[0].public_key if len(absent) == 1 else None,
         )
+
+
+def _must_come(facts: Facts, peer: PeerStatus) -> bool:
+    """Whether we cannot speak first: we do not know where it is, or know it from itself alone."""
+    written = facts.conf.peers if facts.conf is not None else ()
+    return not peer.endpoint or any(
+        each.public_key.to_base64() == peer.public_key and each.endpoint is None for each in written
+    )
 
 
 def _families(peer: PeerStatus) -> tuple[str, ...]:

@@ -317,6 +317,8 @@ def test_a_port_that_is_shut_to_phones(texts: tuple[str, ...], policy: str, shut
     assert codes(facts) == (["firewall_drop"] if shut else [])
     # Of a peer that is there, or that is spoken to first, the trace knows more.
     assert codes(replace(HEALTHY, firewall=facts.firewall)) == []
+    # Nor need one come forward whose Endpoint may be written in a conf that was not found.
+    assert codes(replace(facts, conf=None)) == []
     if shut:
         (finding,) = diagnose(facts).findings
         last = texts[-1] if policy == "accept" else "policy drop"
