@@ -250,6 +250,59 @@ def test_answer_of_the_kernel_leaves_in_the_wake_up_of_its_question(sides: Sides
     run(sides, scenario)
 
 
+def test_staged_packets_leave_before_the_answer_to_what_let_them(sides: Sides) -> None:
+    """A peer that had to come forward is sent what waited for it, and then what it is answered."""
+
+    async def scenario(a: Side, b: Side) -> None:
+        peer = next(iter(b.engine.interface.peers.values()))
+        peer.set_endpoint(None)
+        staged = [packet(2, 1, 200 + n) for n in range(5)]
+        b.tun.feed(*staged)
+        await until(lambda: peer.staged_frames == 5)
+        await quiet()
+        answer = packet(2, 1, 900)
+        b.tun.answer = lambda _: answer
+        a.tun.feed(packet(1, 2))
+        await until(lambda: len(a.tun.written) == 6)
+        assert a.tun.written == [*staged, answer]
+
+    run(sides, scenario)
+
+
+def test_only_what_is_written_to_the_tun_is_asked_for_its_answer(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side) -> None:
+        a.tun.feed(packet(1, 2))
+        await until(lambda: b.tun.written)
+        b.tun.refuse = True
+        await quiet()
+        b.tun.incoming.append(packet(2, 1))
+        a.tun.feed(packet(1, 2))
+        await until(lambda: b.engine.drops() == {"tun_down": 1})
+        b.udp.feed(b"junk", 4, Endpoint(bytes([203, 0, 113, 5]), 9))
+        await until(lambda: b.engine.drops().get("malformed"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert b.tun.incoming
+
+    run(sides, scenario)
+
+
+def test_a_flood_is_not_taken_packet_by_packet_on_a_slow_machine(
+    sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunnel.engine.sender.LONE_AFTER", -1.0)
+    monkeypatch.setattr("tunnel.engine.receiver.LONE_AFTER", -1.0)
+
+    async def scenario(a: Side, b: Side) -> None:
+        a.tun.feed(packet(1, 2))
+        await until(lambda: b.tun.written)
+        wakes = a.tun.wakes
+        a.tun.feed(*(packet(1, 2) for _ in range(500)))
+        await until(lambda: len(b.tun.written) == 501)
+        assert a.tun.wakes - wakes < 100
+
+    run(sides, scenario)
+
+
 @pytest.mark.parametrize("first", ["frames", "answer"])
 def test_nothing_overtakes_what_waits_for_the_socket(sides: Sides, first: str) -> None:
     """Whichever of the two tasks that send holds frames, the other leaves the TUN alone."""

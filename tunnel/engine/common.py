@@ -26,8 +26,11 @@ READ_COST = 1 << 14
 """What any read takes off `DRAIN_BYTES` besides its bytes: as much time as these."""
 
 LONE_AFTER = 0.0002
-"""Seconds since the last wake-up, if that brought one packet, after which one is expected again
-and no other is looked for. More will wake us at once, and then all are taken."""
+"""Seconds since the last wake-up after which a packet is taken to come alone, and no other is
+looked for: it does not wait for that look."""
+LONE_ROW = 4
+"""Wake-ups in a row that may do without a look. Then one looks, or a slow machine, for which every
+wake-up is long after the last one, would take a flood packet by packet."""
 
 
 class Drop(StrEnum):

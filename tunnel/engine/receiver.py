@@ -17,7 +17,7 @@ from tunnel.io.udp_socket import RECEIVE_SIZE, Received
 from tunnel.protocol import Drop as ProtocolDrop
 from tunnel.protocol.constants import HANDSHAKE_QUEUE, UNDER_LOAD_QUEUE
 
-from .common import DRAIN_BYTES, LONE_AFTER, READ_COST, Drop, Peer, Shared, boot_time
+from .common import DRAIN_BYTES, LONE_AFTER, LONE_ROW, READ_COST, Drop, Peer, Shared, boot_time
 from .sender import Sender
 
 TYPE_TRANSPORT = 4
@@ -46,11 +46,11 @@ class Receiver:
         """Deliver what comes by the sockets of a family, until cancelled."""
         buffer = bytearray(RECEIVE_SIZE)
         out = bytearray(datapath.OPEN_OUT_SIZE)
-        alone, before = True, 0.0
+        unseen, before = LONE_ROW, 0.0
         while True:
             await self._shared.udp.wait_readable(family)
             now = boot_time()
-            lone = alone and now - before > LONE_AFTER
+            lone = unseen > 0 and now - before > LONE_AFTER
             before = now
             batches = 0
             budget = DRAIN_BYTES
@@ -58,23 +58,32 @@ class Receiver:
                 received = self._shared.udp.receive(family, buffer)
                 if received is None:
                     break
-                self._handle_datagrams_untrusted(buffer, received, out, now)
+                written = self._handle_datagrams_untrusted(buffer, received, out, now)
                 batches += 1
-                if lone and received.length <= received.stride:
-                    self._sender.send_answer(now)
-                    break
+                lone = lone and received.length <= received.stride
+                if lone:
+                    if written:
+                        self._shared.drain(now)
+                        self._sender.send_answer(now)
+                    if unseen > 1:
+                        break
+                    lone = False  # the others are those that the look finds
                 budget -= received.length + READ_COST
-            alone = batches < 2
+            unseen = unseen - 1 if lone and unseen > 1 else LONE_ROW if batches < 2 else 0
             self._shared.drain(now)
 
     def _handle_datagrams_untrusted(
         self, buffer: bytearray, received: Received, out: bytearray, now: float
-    ) -> None:
-        """Sort one receive's datagrams: data is opened here, handshake messages are queued."""
+    ) -> int:
+        """Sort one receive's datagrams: data is opened here, handshake messages are queued.
+
+        How many frames were written to the TUN.
+        """
         length, stride, endpoint, ecn = received
         if not self._shared.link_up:
             self._shared.interface.count_drop(ProtocolDrop.INTERFACE_DOWN, -(-length // stride))
-            return
+            return 0
+        written = 0
         tracer = self._shared.tracer
         start = 0
         while start < length:
@@ -98,13 +107,14 @@ class Receiver:
                 if opened.consumed:
                     if tracer is not None:
                         tracer.datagrams_opened(peer, opened, out)
-                    self._deliver(peer, transport, endpoint, opened, out, now)
+                    written += self._deliver(peer, transport, endpoint, opened, out, now)
                     start += opened.consumed
                     continue
             self._queue_handshake_untrusted(
                 bytes(buffer[start : min(start + stride, length)]), endpoint, now
             )
             start += stride
+        return written
 
     def _deliver(
         self,
@@ -114,12 +124,16 @@ class Receiver:
         opened: Opened,
         out: bytearray,
         now: float,
-    ) -> None:
-        """Hand on what came from an allowed source, and tell the protocol what was authentic."""
+    ) -> int:
+        """Hand on what came from an allowed source, and tell the protocol what was authentic.
+
+        How many frames were written to the TUN.
+        """
         if opened.drops:
             self._shared.counters.drop_all(opened.drops)
         if not opened.packets:
-            return
+            return 0
+        written = 0
         view = memoryview(out)
         for start, end in opened.frames:
             packet = start + datapath.VIRTIO_NET_HDR_LEN
@@ -134,7 +148,9 @@ class Receiver:
                 continue
             drop: str | None = None
             try:
-                if not self._shared.tun.write(view[start:end]):
+                if self._shared.tun.write(view[start:end]):
+                    written += 1
+                else:
                     drop = Drop.TUN_BUSY
                     self._shared.counters.drop(drop)
             except TunWriteDropped as error:
@@ -144,6 +160,7 @@ class Receiver:
         data = opened.packets > opened.keepalives
         peer.handle_received(transport, endpoint, now, opened.wire_bytes, data=data)
         self._shared.load.opened.add(opened.packets)
+        return written
 
     def _queue_handshake_untrusted(self, datagram: bytes, endpoint: Endpoint, now: float) -> None:
         if len(datagram) not in HANDSHAKE_LENGTHS:

@@ -14,7 +14,7 @@ from tunnel.io.udp_socket import SENT
 from tunnel.protocol import Datagram, Seal
 from tunnel.protocol import Drop as ProtocolDrop
 
-from .common import DRAIN_BYTES, LONE_AFTER, READ_COST, Drop, Peer, Shared, boot_time
+from .common import DRAIN_BYTES, LONE_AFTER, LONE_ROW, READ_COST, Drop, Peer, Shared, boot_time
 
 Unsent: TypeAlias = tuple[memoryview, int, int]
 """The rest of a batch that the socket had no room for, its stride in bytes, and its ECN bits."""
@@ -49,15 +49,15 @@ class Sender:
 
     async def pump(self) -> None:
         """Send what the TUN gives, until cancelled."""
-        alone, before = True, 0.0
+        unseen, before = LONE_ROW, 0.0
         while True:
             await self._shared.tun.wait_readable()
             while self._held_up:
                 await self._going_on.park()
             now = boot_time()
-            # Where frames come one by one, none is kept waiting for a look at the next.
-            most = 1 if alone and now - before > LONE_AFTER else MAX_FRAMES
+            lone = unseen > 1 and now - before > LONE_AFTER
             before = now
+            most = 1 if lone else MAX_FRAMES
             budget = DRAIN_BYTES
             frames = 0
             while budget > 0:
@@ -74,13 +74,14 @@ class Sender:
                     break
                 budget -= taken
                 now = boot_time()
-            alone = frames < 2
+            unseen = unseen - 1 if lone else LONE_ROW if frames < 2 else 0
 
     def send_answer(self, now: float) -> None:
         """Send what the kernel answered to a packet within our write of it, if it did.
 
         An echo reply and most acknowledgements are there already, and so go out in the wake-up
-        that brought what they answer.
+        that brought what they answer. To be called when what the protocol asks for is drained:
+        frames that were staged are older.
         """
         if self._held_up:
             return
