@@ -30,6 +30,7 @@ _OPTIONS: Final = (
 )
 
 _ACCESS_LIST: Final = "system.posix_acl_access"
+_NO_LIST: Final = (errno.ENODATA, errno.ENOTSUP)
 
 _FIRST_SECRETS: Final = (
     "its first secrets on their way into a file that others may open",
@@ -145,6 +146,7 @@ def write(path: str | os.PathLike[str], text: str, *, keep_mode: bool = True) ->
 
 def _keep_owner(target: Path, descriptor: int, *, keep_mode: bool) -> None:
     try:
+        _drop_inherited(descriptor)
         status = os.stat(target)
         os.fchown(descriptor, status.st_uid, status.st_gid)
         if keep_mode:
@@ -156,12 +158,21 @@ def _keep_owner(target: Path, descriptor: int, *, keep_mode: bool) -> None:
         return
 
 
+def _drop_inherited(descriptor: int) -> None:
+    """Of a folder's default access list: its users could read as soon as the group may."""
+    try:
+        os.removexattr(descriptor, _ACCESS_LIST)
+    except OSError as error:
+        if error.errno not in _NO_LIST:
+            raise
+
+
 def _keep_others(target: Path, descriptor: int, mode: int) -> None:
     try:
         # With an access list the mode alone would say something else, and open the file wider.
         os.setxattr(descriptor, _ACCESS_LIST, os.getxattr(target, _ACCESS_LIST))
     except OSError as error:
-        if error.errno not in (errno.ENODATA, errno.ENOTSUP):
+        if error.errno not in _NO_LIST:
             raise
         os.fchmod(descriptor, mode & 0o777)
 

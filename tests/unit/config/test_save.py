@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import os
 import struct
 import subprocess
@@ -305,6 +306,26 @@ def test_an_access_list_stays_and_opens_the_file_to_nobody_else(tmp_path: Path) 
     assert path.stat().st_mode & 0o777 == 0o640
     assert save(path, change(read(CONF), mtu=1300))
     assert os.getxattr(path, ACL) == acl
+
+
+@pytest.mark.parametrize("keep_mode", [True, False])
+def test_the_folders_default_list_opens_the_file_to_nobody(tmp_path: Path, keep_mode: bool) -> None:
+    path = tmp_path / "office.conf"
+    path.write_text(CONF)
+    path.chmod(0o640)
+    # Every new file in here is open to user 1 and group 2, as far as its mask lets them.
+    entries = [(1, 7, -1), (2, 4, 1), (4, 5, -1), (8, 4, 2), (16, 7, -1), (32, 5, -1)]
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    try:
+        os.setxattr(tmp_path, "system.posix_acl_default", acl)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        pytest.skip(f"no access lists on this disk: {error}")
+    write(path, CONF + "# new\n", keep_mode=keep_mode)
+    assert path.stat().st_mode & 0o777 == (0o640 if keep_mode else 0o600)
+    with pytest.raises(OSError, match=os.strerror(errno.ENODATA)):
+        os.getxattr(path, ACL)
 
 
 @pytest.fixture
