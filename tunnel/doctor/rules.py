@@ -21,14 +21,18 @@ _NEGATED = re.compile(r'[io]if(?:name)? != (\{[^}]*\}|"[^"]*")')
 _ADDRESSES = re.compile(r"\bip6? [sd]addr (!= )?(\{[^}]*\}|\S+)")
 _PORTS = re.compile(r"\bdport (!= )?(\{[^}]*\}|\S+)")
 _JUMP = re.compile(r"\b(?:jump|goto) ([^\s,}]+)")
+_GOTO = re.compile(r"\bgoto ")
 _NARROWS = re.compile(r"\b[io]if(?:name|type|group)? |addr |proto|\btcp |\budp |icmp|port |status ")
 _NOISE = re.compile(r"\bcounter (?:packets \d+ bytes \d+|name \S+)|\blog(?: (?:level|flags) \S+)*")
 _SHUTS = re.compile(
     r"(?:(?:meta l4proto|ip protocol|ip6 nexthdr) udp )?(?:(?:udp|th) dport (\{[^}]*\}|\S+) )?"
     r"(?:ct state \S*\bnew\b\S* )?(?:drop|reject\b.*)"
 )
+_UNKNOWN = re.compile(r"\bqueue\b|\bvmap (?!\{ )|\bNFQUEUE\b|\bTPROXY\b")
+"""Verdicts that are not in the text; those of a map without a name are."""
 _LEAVES = re.compile(r"\b(?:return|queue|vmap)\b")
-_OTHER_TRAFFIC = re.compile(r"\btcp |icmp|igmp|\besp |\bah |status ")
+_PROTOCOLS = re.compile(r"\b(?:l4proto|protocol|nexthdr) (!= )?(\{[^}]*\}|\S+)")
+_OTHER_TRAFFIC = re.compile(r"\btcp |(?<!@)\bicmp|\bigmp |\besp |\bah |status ")
 
 
 def insert(table: str, chain: str, match: str) -> str:
@@ -61,7 +65,9 @@ def what_shuts(firewall: Firewall, chain: BaseChain, port: int, tunnel: str) -> 
     That is a rule, or the policy; None if some may come in.
     """
     texts = list(reachable(firewall, chain))
-    if chain.policy == CLOSED and not any(may_come_in(text, port, tunnel) for text in texts):
+    if chain.policy == CLOSED and not any(
+        may_come_in(text, port, tunnel) or _UNKNOWN.search(text) for text in texts
+    ):
         return f"table {chain.family} {chain.table}, chain {chain.name}, policy {chain.policy}"
     for rule in firewall.rules:
         if (rule.family, rule.table, rule.chain) != (chain.family, chain.table, chain.name):
@@ -70,14 +76,18 @@ def what_shuts(firewall: Firewall, chain: BaseChain, port: int, tunnel: str) -> 
         found = _SHUTS.fullmatch(text)
         if found and (not found[1] or any(_is_port(part, port) for part in _parts(found[1]))):
             return f"table {rule.family} {rule.table}, chain {rule.chain}: {rule.text}"
-        if may_come_in(text, port, tunnel) or _LEAVES.search(text):
-            return None
+        if may_come_in(text, port, tunnel) or _is_open_ended(text) or _GOTO.search(text):
+            return None  # whoever goes somewhere comes back to the policy alone
         for name in _JUMP.findall(text):
             ahead = BaseChain(chain.family, chain.table, name, chain.hook)
             inner = [_STRINGS.sub("", each) for each in reachable(firewall, ahead)]
-            if any(may_come_in(each, port, tunnel) or _LEAVES.search(each) for each in inner):
+            if any(may_come_in(each, port, tunnel) or _is_open_ended(each) for each in inner):
                 return None
     return None
+
+
+def _is_open_ended(text: str) -> bool:
+    return bool(_LEAVES.search(text) or _UNKNOWN.search(text))
 
 
 def names_interface(text: str, name: str) -> bool:
@@ -121,6 +131,9 @@ def may_come_in(text: str, port: int, tunnel: str) -> bool:
     names = list(_interfaces(text))
     if names and all(each in ("lo", tunnel) for each in names):
         return False
+    protocols = _PROTOCOLS.findall(text)
+    if protocols:
+        return any(negated or any(map(_may_be_udp, _parts(group))) for negated, group in protocols)
     return _OTHER_TRAFFIC.search(text) is None
 
 
@@ -128,7 +141,9 @@ def accepts_new(text: str) -> bool:
     """Whether a rule accepts, and not only what belongs to known connections."""
     if "accept" not in re.split(r"[\s,;}]+", text):
         return False
-    return "new" in text or not ("established" in text or "related" in text)
+    if "new" in text or "state != " in text:
+        return True
+    return not ("established" in text or "related" in text)
 
 
 def _parts(group: str) -> list[str]:
@@ -145,6 +160,10 @@ def _overlaps(part: str, networks: list[Network]) -> bool:
     except ValueError:
         return True  # a set, or what we do not know
     return any(wanted.version == each.version and wanted.overlaps(each) for each in networks)
+
+
+def _may_be_udp(protocol: str) -> bool:
+    return protocol not in ("tcp", "icmp", "ipv6-icmp", "igmp", "esp", "ah")
 
 
 def _is_port(part: str, port: int) -> bool:

@@ -304,6 +304,28 @@ ESTABLISHED = "ct state established,related accept"
         (("ip saddr 192.0.2.2 return", "udp dport 51820 drop"), "accept", False),
         (("jump known", "udp dport 51820 drop"), "accept", False),
         (("jump others", "udp dport 51820 drop"), "accept", True),
+        # What lies behind these is not known, so they may let it in.
+        (("udp dport vmap @ports",), "drop", False),
+        (("ip saddr vmap @clients",), "drop", False),
+        (("meta l4proto vmap @services",), "drop", False),
+        (("jump mapped",), "drop", False),
+        (("udp dport 51820 queue num 0",), "drop", False),
+        (('meta l4proto udp counter packets 0 bytes 0 xt target "NFQUEUE"',), "drop", False),
+        (("meta l4proto { icmp, udp } accept",), "drop", False),
+        (("ip protocol { udp, tcp } accept",), "drop", False),
+        (("meta l4proto != tcp accept",), "drop", False),
+        (("ip protocol @known accept",), "drop", False),
+        (("ct state != established accept",), "drop", False),
+        (("ip saddr @icmp_senders accept",), "drop", False),
+        (("meta l4proto { icmp, ipv6-icmp } accept",), "drop", True),
+        (("meta l4proto icmp accept",), "drop", True),
+        # All verdicts of this map are there to read, and to return is to come to the policy.
+        (("ct state vmap { established : accept, invalid : drop }",), "drop", True),
+        (("ip saddr 192.0.2.2 return",), "drop", True),
+        # Who goes does not come back, but to the policy.
+        (("goto others", "udp dport 51820 drop"), "accept", False),
+        (("meta l4proto vmap { udp : goto others }", "udp dport 51820 drop"), "accept", False),
+        (("goto others",), "drop", True),
     ],
 )
 def test_a_port_that_is_shut_to_phones(texts: tuple[str, ...], policy: str, shut: bool) -> None:
@@ -312,6 +334,7 @@ def test_a_port_that_is_shut_to_phones(texts: tuple[str, ...], policy: str, shut
         *(Rule("inet", "f", "input", text) for text in texts),
         Rule("inet", "f", "known", "ip saddr 192.0.2.2 accept"),
         Rule("inet", "f", "others", "tcp dport 22 accept"),
+        Rule("inet", "f", "mapped", "ip saddr vmap @clients"),
     )
     facts = replace(hub(), firewall=Firewall((chain,), found))
     assert codes(facts) == (["firewall_drop"] if shut else [])
