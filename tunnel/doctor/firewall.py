@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tunnel.doctor import rules
-from tunnel.doctor.facts import Facts, endpoint_address
+from tunnel.doctor.facts import BaseChain, Facts, endpoint_address
 from tunnel.doctor.findings import Finding
 from tunnel.observe.path import Journey, Step
 from tunnel.observe.status import PeerStatus
@@ -42,21 +42,31 @@ def check_shut(facts: Facts) -> Iterator[Finding]:
     if not absent or facts.after is None or list(check_verdicts(facts)):
         return
     port = facts.after.listen_port
-    families = {"inet", *(family for peer in absent for family in _families(peer))}
-    for chain in facts.firewall.chains:
-        if chain.hook not in ("prerouting", "input") or chain.family not in families:
-            continue
-        evidence = rules.what_shuts(facts.firewall, chain, port, facts.name)
-        if evidence is None:
-            continue
+    shut = {version: _shut_chains(facts, version, port) for version in ("ip", "ip6")}
+    cut = [peer for peer in absent if all(shut[version] for version in _versions(peer))]
+    told: dict[BaseChain, str] = {}
+    for version in dict.fromkeys(version for peer in cut for version in _versions(peer)):
+        told |= shut[version]
+    for chain, evidence in told.items():
         yield Finding(
             "firewall_drop",
             f"the firewall of this host drops datagrams to the tunnel's port {port} at "
             f"{chain.hook.upper()}: peers without Endpoint cannot come forward",
             evidence,
             rules.insert(f"{chain.family} {chain.table}", chain.name, f"udp dport {port}") + STAYS,
-            absent[0].public_key if len(absent) == 1 else None,
+            cut[0].public_key if len(cut) == 1 else None,
         )
+
+
+def _shut_chains(facts: Facts, version: str, port: int) -> dict[BaseChain, str]:
+    """The chains that surely drop what comes in by this IP version, and what in them does."""
+    found = {}
+    for chain in facts.firewall.chains:
+        if chain.hook in ("prerouting", "input") and chain.family in ("inet", version):
+            evidence = rules.what_shuts(facts.firewall, chain, version, port, facts.name)
+            if evidence is not None:
+                found[chain] = evidence
+    return found
 
 
 def _must_come(facts: Facts, peer: PeerStatus) -> bool:
@@ -67,8 +77,8 @@ def _must_come(facts: Facts, peer: PeerStatus) -> bool:
     )
 
 
-def _families(peer: PeerStatus) -> tuple[str, ...]:
-    """The families of chains for datagrams of this IP version; both if it is not known."""
+def _versions(peer: PeerStatus) -> tuple[str, ...]:
+    """IP versions by which the peer comes, as nft's families; both may be if it is not known."""
     address = endpoint_address(peer)
     if address is None:
         return "ip", "ip6"

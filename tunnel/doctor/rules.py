@@ -59,11 +59,14 @@ def reachable(firewall: Firewall, chain: BaseChain) -> Iterator[str]:
                 ahead += _JUMP.findall(text)
 
 
-def what_shuts(firewall: Firewall, chain: BaseChain, port: int, tunnel: str) -> str | None:
+def what_shuts(
+    firewall: Firewall, chain: BaseChain, version: str, port: int, tunnel: str
+) -> str | None:
     """What in a base chain surely drops new datagrams to this UDP port, whoever sends them.
 
-    That is a rule, or the policy; None if some may come in.
+    That is a rule, or the policy; None if some may come in. `version` is ip or ip6.
     """
+    other = "ip6 nexthdr " if version == "ip" else "ip protocol "
     texts = list(reachable(firewall, chain))
     if chain.policy == CLOSED and not any(
         may_come_in(text, port, tunnel) or _UNKNOWN.search(text) for text in texts
@@ -74,6 +77,8 @@ def what_shuts(firewall: Firewall, chain: BaseChain, port: int, tunnel: str) -> 
             continue
         text = " ".join(_NOISE.sub("", _STRINGS.sub("", rule.text)).split())
         found = _SHUTS.fullmatch(text)
+        if text.startswith(other):
+            found = None
         if found and (not found[1] or any(_is_port(part, port) for part in _parts(found[1]))):
             return f"table {rule.family} {rule.table}, chain {rule.chain}: {rule.text}"
         if may_come_in(text, port, tunnel) or _is_open_ended(text) or _GOTO.search(text):

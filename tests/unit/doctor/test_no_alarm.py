@@ -353,6 +353,32 @@ def test_a_port_that_is_shut_to_phones(texts: tuple[str, ...], policy: str, shut
         assert codes(replace(facts, firewall=Firewall((old,), other))) == []
 
 
+def test_a_phone_that_was_never_here_may_come_by_either_ip_version() -> None:
+    facts = hub()
+    unknown = replace(facts.peers[0], endpoint=None, latest_handshake=0.0)
+    never = replace(
+        facts,
+        before=replace(STATUS, peers=(unknown,)),
+        after=replace(STATUS, peers=(unknown,)),
+    )
+
+    def shut(*families: str, rule: str = "") -> Facts:
+        policy = "accept" if rule else "drop"
+        chains = tuple(BaseChain(family, "f", "input", "input", policy) for family in families)
+        rules = tuple(Rule(family, "f", "input", rule) for family in families if rule)
+        return replace(never, firewall=Firewall(chains, rules))
+
+    assert codes(shut("ip")) == []
+    assert codes(shut("ip6")) == []
+    assert codes(shut("inet")) == ["firewall_drop"]
+    both = diagnose(shut("ip", "ip6")).findings
+    assert [finding.remedy.split()[3] for finding in both] == ["ip", "ip6"]
+    # In a chain of both versions a rule may be for one.
+    assert codes(shut("inet", rule="ip protocol udp drop")) == []
+    assert codes(shut("inet", rule="ip6 nexthdr udp drop")) == []
+    assert codes(shut("inet", rule="meta l4proto udp drop")) == ["firewall_drop"]
+
+
 def test_docker_of_each_family_has_the_remedy_of_its_family() -> None:
     for family, table in (("ip", "net.ipv4.ip_forward"), ("ip6", "net.ipv6.conf.all.forwarding")):
         chain = replace(CLOSED.chains[0], family=family)
