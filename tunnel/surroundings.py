@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 import trio
@@ -62,4 +62,7 @@ def _compute(
         dns=interface.dns,
         dns_search=interface.dns_search,
     )
+    if interface.hooks_change_routes:
+        # As where a LAN has the same network: the route that a hook took away is to stay away.
+        state = replace(state, connected=())
     return Surroundings(state, slot, mark)

@@ -1,6 +1,7 @@
 """What a conf says, as values that cannot change. Reading is parser.py's, writing render.py's."""
 
 import os
+import re
 from dataclasses import dataclass, field
 from ipaddress import (
     AddressValueError,
@@ -59,6 +60,10 @@ class EndpointConfig(NamedTuple):
 
 
 Metrics = Literal["unix", "off"] | EndpointConfig
+
+
+# `ip route`, `ip -6 r`, `route del`; not `ip rule`.
+_ROUTES = re.compile(r"\brout|\bip\s+(?:-\S+\s+)*ro?u?\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,11 @@ class InterfaceConfig:
     post_down: tuple[str, ...] = ()
     save_config: bool = False
     options: TunnelOptions = TunnelOptions()
+
+    @property
+    def hooks_change_routes(self) -> bool:
+        """Whether PreUp or PostUp speak of routes: what there is and is not may be meant so."""
+        return any(_ROUTES.search(command) for command in (*self.pre_up, *self.post_up))
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,8 +142,9 @@ def _disconnected(facts: Facts) -> dict[Network, IpAddress]:
     link, status = facts.links.get(facts.name), facts.after
     if facts.networks is None or link is None or status is None or not status.here:
         return {}
-    # Who chose the table, or gave the interface to a VRF, means its routes to be elsewhere.
-    chosen = facts.conf is not None and facts.conf.interface.table != "auto"
+    # Who chose the table, gave the interface to a VRF, or sees to routes in hooks means it so.
+    conf = facts.conf.interface if facts.conf is not None else None
+    chosen = conf is not None and (conf.table != "auto" or conf.hooks_change_routes)
     if not link.up or link.master or chosen:
         return {}
     found: dict[Network, IpAddress] = {}

@@ -10,7 +10,7 @@ from typing import Any
 
 from tunnel.host.links import is_enslaved
 from tunnel.host.rtnetlink import absent_is_fine, family, step
-from tunnel.host.state import MAIN_TABLE, Connected, IpAddress, Route
+from tunnel.host.state import MAIN_TABLE, Connected, Route
 
 _SECONDARY = 0x01
 _NO_PREFIX_ROUTE = 0x200  # linux/if_addr.h
@@ -31,16 +31,16 @@ def standing(
     lacking = [item for item in wanted if Route(item.network, MAIN_TABLE) not in there]
     if not lacking or is_enslaved(netlink, index):
         return set(wanted)
-    due = _sources(netlink, index)
+    due = _reasons(netlink, index)
     return {item for item in wanted if item not in lacking or item not in due}
 
 
 def add_connected(netlink: Any, index: int, item: Connected) -> None:
     """Add one that is not there; others to the same network may stand beside it."""
     with step("add", item):
-        source = _sources(netlink, index).get(item)
-        if source is not None:  # else it went away together with its address
-            netlink.route("append", **_fields(index, item), **_particulars(source))
+        particulars = _reasons(netlink, index).get(item)
+        if particulars is not None:  # else it went away together with its address
+            netlink.route("append", **_fields(index, item), **particulars)
 
 
 def remove_connected(netlink: Any, index: int, item: Connected) -> None:
@@ -49,22 +49,25 @@ def remove_connected(netlink: Any, index: int, item: Connected) -> None:
         netlink.route("del", **_fields(index, item))
 
 
-def _sources(netlink: Any, index: int) -> dict[Connected, IpAddress]:
-    """Each route that the kernel has a reason for, and the address that it is for."""
-    found: dict[Connected, IpAddress] = {}
+def _reasons(netlink: Any, index: int) -> dict[Connected, dict[str, Any]]:
+    """Each route that the kernel has a reason for, and what makes it the kernel's own.
+
+    By its source and its metric the kernel knows the route when the address goes.
+    """
+    found: dict[Connected, dict[str, Any]] = {}
     for message in netlink.get_addr(index=index):
         flags = message.get_attr("IFA_FLAGS") or message["flags"]
         if flags & (_SECONDARY | _NO_PREFIX_ROUTE):
             continue
         text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
         address = ip_interface(f"{text}/{message['prefixlen']}")
-        found.setdefault(Connected(address.network), address.ip)
+        is_v4 = address.version == 4
+        particulars: dict[str, Any] = {"prefsrc": str(address.ip)} if is_v4 else {}
+        metric = message.get_attr("IFA_RT_PRIORITY") or (0 if is_v4 else _METRIC_IPV6)
+        if metric:
+            particulars["priority"] = metric
+        found.setdefault(Connected(address.network), particulars)
     return found
-
-
-def _particulars(source: IpAddress) -> dict[str, Any]:
-    # By its source the kernel knows the route when an IPv4 address goes.
-    return {"prefsrc": str(source)} if source.version == 4 else {"priority": _METRIC_IPV6}
 
 
 def _fields(index: int, item: Connected) -> dict[str, Any]:

@@ -233,8 +233,13 @@ def desired_state(
     connected = connected_networks(own)
     specific = [net for net in networks if net.prefixlen and not _covered(net, connected)]
     versions = tuple(_version(net) for net in networks if net.prefixlen == 0)
-    # One of length 0 would be a default route: nobody's address is meant so.
-    kernels = tuple(Connected(net) for net in dict.fromkeys(connected) if net.prefixlen)
+    # One of length 0 would be a default route, which nobody's address is meant to be; that to the
+    # address itself is not needed.
+    kernels = tuple(
+        Connected(net)
+        for net in dict.fromkeys(connected)
+        if net.prefixlen and net.num_addresses > 1
+    )
     if not versions:
         routes = tuple(map(Route, specific))
         return DesiredState(interface, own, mtu, routes, dns=names, mark=fwmark, connected=kernels)

@@ -101,6 +101,15 @@ def test_connected_routes_are_put_back_too(pair: Pair) -> None:
     assert pair.a.tunnel("diff", "wg0") == "reload would change nothing\n"
 
 
+def test_connected_routes_that_a_hook_sees_to_are_left_alone(pair: Pair) -> None:
+    a, _ = pair.hosts
+    a.ip("route delete 10.77.0.0/24 dev wg0")
+    rewrite(pair.a, "Address = ", "PostUp = ip route del 10.77.0.0/24 dev %i\nAddress = ")
+    assert "connected route" not in pair.a.tunnel("diff", "wg0")
+    assert "connected route" not in pair.a.tunnel("reload", "wg0")
+    assert "10.77.0.0/24" not in a.run(["ip", "route", "show", "dev", "wg0"]).stdout
+
+
 def test_moved_it_works_there_and_is_followed(pair: Pair) -> None:
     a, b = pair.hosts
     inner = pair.lab.host("inner")

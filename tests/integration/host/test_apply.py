@@ -281,11 +281,11 @@ def test_connected_routes_that_others_deleted_come_back_as_the_kernels_own(
 ) -> None:
     before_all = ns.snapshot()
     # Two of one network: its route comes from the first.
-    wanted = state(addresses=(*ADDRESSES, "10.9.0.2/24", "fd00:7::1/128"))
+    wanted = state(addresses=(*ADDRESSES, "10.9.0.2/24", "fd00:7::1/64"))
     applied = apply(wanted, netns=ns.path, state_dir=tmp_path)
     before = ns.snapshot()
     assert applied.missing() == ()
-    networks = ("10.9.0.0/24", "fd00:9::/64", "fd00:7::1/128")
+    networks = ("10.9.0.0/24", "fd00:9::/64", "fd00:7::/64")
     for network in networks:
         ns.ip("route", "delete", network, "dev", "tun0")
     names = [f"connected route {network}" for network in networks]

@@ -486,3 +486,17 @@ def test_friendly_names_are_those_of_comments() -> None:
     config = read(f"# friendly_name = nobody\n{WITH_PEER}#friendly_name=the roof # of B\n")
     assert config.peers[0].friendly_name == "the roof # of B"
     assert config == read(WITH_PEER)
+
+
+@pytest.mark.parametrize(
+    ("hook", "meant"),
+    [
+        ("PostUp = ip route del 10.0.0.0/24 dev %i", True),
+        ("PreUp = ip -6 r flush dev %i", True),
+        ("PostUp = route del -net 10.0.0.0/24", True),
+        ("PostUp = ip rule add table 7; iptables -A FORWARD -i %i -j ACCEPT", False),
+        ("PostDown = ip route add 10.0.0.0/24 dev eth0", False),
+    ],
+)
+def test_hooks_that_see_to_routes_are_known(hook: str, meant: bool) -> None:
+    assert read(f"{INTERFACE}{hook}\n").interface.hooks_change_routes is meant

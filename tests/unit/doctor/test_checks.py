@@ -255,6 +255,8 @@ def test_a_connected_route_that_is_gone_is_told_once_and_only_where_it_is_due() 
     ):
         assert codes(replace(gone, links={**HEALTHY.links, "wg0": odd})) == []
     assert codes(replace(gone, conf=conf("Table = off"))) == []
+    by_hook = conf("PostUp = ip route del 10.77.0.0/24 dev %i")
+    assert codes(replace(gone, conf=by_hook)) == []
     assert HEALTHY.after is not None
     single = replace(HEALTHY.after, addresses=("10.77.0.1/32", "fd77::1/128"))
     alone = replace(link, networks=single.addresses)
