@@ -154,7 +154,7 @@ class Daemon:
                     tun=tun,
                     udp=udp,
                     mtu=around.state.mtu,
-                    path=options.load_datapath(self.config),
+                    path=options.load_datapath(interface.options.datapath),
                     on_event=self._handle_event,
                     retry_endpoint=self.names.retry,
                 )

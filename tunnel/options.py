@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from tunnel import datapath
 from tunnel.config import TunnelConfig
+from tunnel.errors import DaemonError
 from tunnel.observe import logs
 
 log = logging.getLogger("tunnel")
@@ -28,10 +29,15 @@ def hook_hider(config: TunnelConfig) -> Callable[[str], str]:
     return lambda line: logs.printable(logs.redact_keys(line, public))
 
 
-def load_datapath(config: TunnelConfig) -> datapath.Datapath:
-    """The datapath of the conf, or the best there is; the log says so if it is another."""
-    wanted = config.interface.options.datapath
-    chosen = datapath.load(None if wanted == "auto" else wanted)
+def load_datapath(wanted: str = "auto") -> datapath.Datapath:
+    """The datapath that a conf names so, or the best there is; the log tells of a second choice.
+
+    Raises DaemonError for one that there is not.
+    """
+    try:
+        chosen = datapath.load(None if wanted == "auto" else wanted)
+    except datapath.UnknownDatapathError as error:
+        raise DaemonError(str(error)) from None
     if chosen.note:
         log.info("%s; using the %s datapath", chosen.note, chosen.name)
     return chosen

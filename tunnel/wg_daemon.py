@@ -18,10 +18,11 @@ from typing import Self
 
 import trio
 
-from tunnel import offloads, signals
+from tunnel import offloads, options, signals
 from tunnel.control import uapi
 from tunnel.control.json_socket import bind_unix_socket
 from tunnel.control.socket_file import SocketFile
+from tunnel.datapath import Datapath
 from tunnel.engine import Engine
 from tunnel.errors import DaemonError
 from tunnel.eventlog import EventLog
@@ -49,6 +50,7 @@ class Parts:
     udp: Udp
     listener: socket.socket
     file: SocketFile | None
+    path: Datapath
 
     @classmethod
     def open(cls, name: str, environment: Mapping[str, str]) -> Self:
@@ -58,6 +60,7 @@ class Parts:
         Raises one of START_ERRORS, and then nothing is left.
         """
         wanted = offloads.choose(environment=environment)
+        path = options.load_datapath()
         with ExitStack() as undo:
             tun_fd = _descriptor(environment, "WG_TUN_FD")
             if tun_fd is None:
@@ -70,7 +73,7 @@ class Parts:
             udp = undo.enter_context(Udp.open(gso=wanted.gso, gro=wanted.gro))
             listener, file = _listen(real_name, _descriptor(environment, "WG_UAPI_FD"))
             undo.pop_all()
-        return cls(real_name, tun, udp, listener, file)
+        return cls(real_name, tun, udp, listener, file, path)
 
     def close(self) -> None:
         """Remove socket and interface."""
@@ -129,7 +132,13 @@ async def run(parts: Parts, ready: Callable[[], None] = lambda: None) -> None:
     """Carry packets until told to stop, or until device or socket are gone; close `parts`."""
     try:
         event_log = EventLog()
-        engine = Engine(tun=parts.tun, udp=parts.udp, mtu=DEFAULT_MTU, on_event=event_log.log)
+        engine = Engine(
+            tun=parts.tun,
+            udp=parts.udp,
+            mtu=DEFAULT_MTU,
+            path=parts.path,
+            on_event=event_log.log,
+        )
         # Unknown yet; `follow_link` tells before anything is read.
         engine.set_link_up(False)
         async with trio.open_nursery() as nursery:

@@ -8,6 +8,7 @@ import pytest
 
 from tunnel import options
 from tunnel.config import PrivateKey, parse
+from tunnel.errors import DaemonError
 from tunnel.observe import logs
 from tunnel.observe.keymemory import KeyMemory
 
@@ -39,3 +40,12 @@ def test_keys_of_a_conf_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         )
     )
     assert logs.redact(" ".join(keys)) == f"(hidden) {keys[1]} (hidden)"
+
+
+def test_a_datapath_that_there_is_not_is_an_error_for_people(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TUNNEL_DATAPATH", "nonsense")
+    with pytest.raises(DaemonError, match="TUNNEL_DATAPATH: found 'nonsense', expected one of"):
+        options.load_datapath()
+    assert options.load_datapath("python").name == "python"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from tunnel import datapath
+from tunnel.cli.common import EXIT_FAILED, EXIT_USAGE, fail, in_words
 from tunnel.lab import LabError, bench, chart, rootless
 from tunnel.lab import rounds as bench_rounds
 from tunnel.lab.contenders import Bare, Contender, OpenVpn, Ours, WireGuardGo
@@ -45,6 +47,15 @@ def bench_command(
     """
     errors = Console(stderr=True)
     contenders = _contenders(peer or [], only or [], errors)
+    if plot is not None:
+        _check_plot(plot)
+
+    def tell(what: str, steps: int) -> None:
+        bar.update(task, description=what, advance=steps)
+        # Where no bar is drawn there is a line for each contender.
+        if not steps and not errors.is_terminal:
+            errors.print(what, markup=False, highlight=False)
+
     try:
         rootless.check()
         with Progress(
@@ -60,7 +71,7 @@ def bench_command(
                 rounds=rounds,
                 seconds=seconds,
                 crowded=peers,
-                progress=lambda what, steps: bar.update(task, description=what, advance=steps),
+                progress=tell,
             )
     except LabError as error:
         typer.echo(f"tunnel: {error}", err=True)
@@ -76,18 +87,34 @@ def bench_command(
     _print_table(middle)
 
 
+def _check_plot(path: Path) -> None:
+    """Leave at once if the chart could not be written: measuring takes minutes."""
+    try:
+        with path.open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        fail(f"--plot: {in_words(error)}", EXIT_USAGE)
+
+
 def _contenders(peers: list[Path], only: list[str], errors: Console) -> list[Contender]:
+    for path in peers:
+        if shutil.which(path) is None:
+            fail(f"--peer: {path} is no program that can be run", EXIT_USAGE)
     wanted: list[Contender] = [Ours(name) for name in datapath.available()]
     wanted += [WireGuardGo(), *(WireGuardGo(str(path)) for path in peers), OpenVpn(), Bare()]
+    named = [each for each in wanted if not only or any(word in each.name for word in only)]
+    if not named:
+        names = ", ".join(each.name for each in wanted)
+        fail(f"--only {' '.join(only)}: there is none of that name, only {names}", EXIT_USAGE)
     chosen = []
-    for contender in wanted:
-        if only and not any(word in contender.name for word in only):
-            continue
+    for contender in named:
         missing = contender.missing()
         if missing is None:
             chosen.append(contender)
         else:
             errors.print(f"left out: {missing}")
+    if not chosen:
+        raise typer.Exit(EXIT_FAILED)
     return chosen
 
 

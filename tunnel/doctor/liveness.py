@@ -171,7 +171,8 @@ def check_batches(facts: Facts) -> Iterator[Finding]:
             "datapath_python",
             "the datapath in Python is used, which is the slow one",
             "tunnel show: datapath python",
-            "install the compiled one: pip install --force-reinstall tunnel, with cargo there",
+            "unset TUNNEL_DATAPATH where the daemon is started, if that says python; else install "
+            "the compiled one: pip install --force-reinstall . in the project, with cargo there",
         )
     off = [name for name, words in status.offloads.items() if words == "off"]
     if off:
@@ -179,5 +180,6 @@ def check_batches(facts: Facts) -> Iterator[Finding]:
             "offloads_off",
             f"packets are handled one by one: no offloads for {' and '.join(off)}",
             "tunnel show: offloads " + ", ".join(f"{k} {v}" for k, v in status.offloads.items()),
-            "take …Offload = off out of section [Tunnel], or use a kernel from 6.2 on",
+            "take …Offload = off out of section [Tunnel] and unset TUNNEL_OFFLOADS_OFF where the "
+            "daemon is started, or use a kernel from 6.2 on",
         )

@@ -1,0 +1,35 @@
+"""The command line of `tunnel bench`: what is wrong is said before anything is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tunnel.cli.bench import app
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--only", "zzz"], "--only zzz: there is none of that name, only tunnel ("),
+        (["--only", "zzz", "--json"], "bare veth"),
+        (["--peer", "/nonexistent/wg"], "--peer: /nonexistent/wg is no program"),
+        (["--peer", "/etc/passwd"], "--peer: /etc/passwd is no program"),
+        (["--only", "veth", "--plot", "/nonexistent/x.svg"], "--plot: /nonexistent/x.svg: No such"),
+        (["--only", "veth", "--plot", "/tmp"], "--plot: /tmp: Is a directory"),
+        (["--rounds", "0"], "rounds"),
+    ],
+)
+def test_mistakes_are_told_at_once(arguments: list[str], said: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_command_line_that_is_refused_leaves_no_file(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["--only", "zzz", "--plot", str(tmp_path / "x.svg")])
+    assert result.exit_code == 2
+    assert list(tmp_path.iterdir()) == []
