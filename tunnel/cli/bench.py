@@ -127,6 +127,8 @@ def _print_table(medians: dict[str, dict[str, float]]) -> None:
     for name in names:
         table.add_column(name, justify="right")
     for metric in bench.METRICS:
+        if all(metric.key not in figures for figures in medians.values()):
+            continue
         cells = []
         for name in names:
             value, ours = medians[name].get(metric.key), medians[first].get(metric.key)
