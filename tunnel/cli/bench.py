@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from tunnel import datapath
-from tunnel.cli.common import EXIT_FAILED, EXIT_USAGE, fail, in_words
+from tunnel.cli.common import EXIT_FAILED, EXIT_USAGE, fail, writable
 from tunnel.lab import LabError, bench, chart, rootless
 from tunnel.lab import rounds as bench_rounds
 from tunnel.lab.contenders import Bare, Contender, OpenVpn, Ours, WireGuardGo
@@ -48,7 +48,7 @@ def bench_command(
     errors = Console(stderr=True)
     contenders = _contenders(peer or [], only or [], errors)
     if plot is not None:
-        _check_plot(plot)
+        writable(plot)
 
     def tell(what: str, steps: int) -> None:
         bar.update(task, description=what, advance=steps)
@@ -85,15 +85,6 @@ def bench_command(
         typer.echo(json.dumps(report, indent=2))
         return
     _print_table(middle)
-
-
-def _check_plot(path: Path) -> None:
-    """Leave at once if the chart could not be written: measuring takes minutes."""
-    try:
-        with path.open("a", encoding="utf-8"):
-            pass
-    except OSError as error:
-        fail(f"--plot: {in_words(error)}", EXIT_USAGE)
 
 
 def _contenders(peers: list[Path], only: list[str], errors: Console) -> list[Contender]:

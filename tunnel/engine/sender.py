@@ -190,19 +190,18 @@ class Sender:
         out: bytearray,
     ) -> Sealed:
         """Seal as many frames as `out` takes; `_count_sealed` is to follow."""
-        tracer = self._shared.tracer
-        if tracer is None:
-            try:
-                return transport.seal(frames, spans, self._shared.mtu, out)
-            except SessionExhausted:
-                return _exhausted(spans)
-        together = spans[: tracer.together(memoryview(frames), spans)]
-        counter = transport.send_counter
+        tracer, counter = self._shared.tracer, 0
+        together = spans
+        if tracer is not None:
+            together = spans[: tracer.together(memoryview(frames), spans)]
+            counter = transport.send_counter
         try:
             sealed = transport.seal(frames, together, self._shared.mtu, out)
         except SessionExhausted:
-            return _exhausted(spans)
-        if sealed.consumed:
+            # None of the frames can be sealed with this session, now or later.
+            count = len(spans)
+            return Sealed([], consumed=count, packets=0, drops={Drop.MESSAGE_LIMIT: count})
+        if tracer is not None and sealed.consumed:
             start, end = spans[0]
             frame = memoryview(frames)[start:end]
             tracer.frame_sealed(peer, transport, frame, start, counter, sealed)
@@ -273,9 +272,3 @@ class Sender:
                         self._shared.counters.drop(Drop.SEND_QUEUE_FULL, -(-rest // stride))
                 self._count_sealed(peer, transport, sealed, now)
                 spans = spans[sealed.consumed :]
-
-
-def _exhausted(spans: list[tuple[int, int]]) -> Sealed:
-    """None of the frames can be sealed with this session, now or later."""
-    frames = len(spans)
-    return Sealed(batches=[], consumed=frames, packets=0, drops={Drop.MESSAGE_LIMIT: frames})

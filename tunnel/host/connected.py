@@ -9,12 +9,12 @@ from ipaddress import ip_interface
 from typing import Any
 
 from tunnel.host.links import is_enslaved
-from tunnel.host.rtnetlink import absent_is_fine, family, step
+from tunnel.host.routes import route_fields
+from tunnel.host.rtnetlink import absent_is_fine, step
 from tunnel.host.state import MAIN_TABLE, Connected, Route
 
 _SECONDARY = 0x01
 _NO_PREFIX_ROUTE = 0x200  # linux/if_addr.h
-_SCOPE_LINK = 253
 _PROTO_KERNEL = 2
 _METRIC_IPV6 = 256
 
@@ -28,7 +28,7 @@ def standing(
     the flag noprefixroute; or a VRF keeps them in its table.
     """
     there = set(routes)
-    lacking = [item for item in wanted if Route(item.network, MAIN_TABLE) not in there]
+    lacking = [item for item in wanted if _route(item) not in there]
     if not lacking or is_enslaved(netlink, index):
         return set(wanted)
     due = _reasons(netlink, index)
@@ -71,14 +71,8 @@ def _reasons(netlink: Any, index: int) -> dict[Connected, dict[str, Any]]:
 
 
 def _fields(index: int, item: Connected) -> dict[str, Any]:
-    version = 4 if item.network.version == 4 else 6
-    fields: dict[str, Any] = {
-        "family": family(4 if version == 4 else 6),
-        "dst": str(item.network),
-        "oif": index,
-        "table": MAIN_TABLE,
-        "proto": _PROTO_KERNEL,
-    }
-    if version == 4:
-        fields["scope"] = _SCOPE_LINK
-    return fields
+    return route_fields(index, _route(item), proto=_PROTO_KERNEL)
+
+
+def _route(item: Connected) -> Route:
+    return Route(item.network, MAIN_TABLE)

@@ -27,13 +27,13 @@ def list_routes(netlink: Any, index: int) -> set[Route]:
 def add_route(netlink: Any, index: int, route: Route) -> None:
     """Add one that is not there yet; one to the same network by another device is an error."""
     with step("add", route):
-        netlink.route("add", **_fields(index, route))
+        netlink.route("add", **route_fields(index, route))
 
 
 def remove_route(netlink: Any, index: int, route: Route) -> None:
     """Remove one, if it is there."""
     with step("remove", route), absent_is_fine():
-        netlink.route("del", **_fields(index, route))
+        netlink.route("del", **route_fields(index, route))
 
 
 def has_routes(netlink: Any, table: int) -> bool:
@@ -45,7 +45,8 @@ def has_routes(netlink: Any, table: int) -> bool:
     )
 
 
-def _fields(index: int, route: Route) -> dict[str, Any]:
+def route_fields(index: int, route: Route, *, proto: int = _PROTO_BOOT) -> dict[str, Any]:
+    """What says which route is meant, in pyroute2's words."""
     version = 4 if route.destination.version == 4 else 6
     fields: dict[str, Any] = {
         "family": family(4 if version == 4 else 6),
@@ -53,7 +54,7 @@ def _fields(index: int, route: Route) -> dict[str, Any]:
         "dst": str(route.destination),
         "oif": index,
         "table": route.table or MAIN_TABLE,
-        "proto": _PROTO_BOOT,
+        "proto": proto,
     }
     if version == 4:
         fields["scope"] = _SCOPE_LINK

@@ -20,6 +20,8 @@ from tunnel.lab.contenders import Contender
 from tunnel.lab.errors import LabError
 from tunnel.lab.host import Host
 
+IPERF_PORT = 5201
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PING_TIME = re.compile(r"time=([0-9.]+) ms")
 _RSS = re.compile(r"^VmRSS:\s+(\d+) kB", re.MULTILINE)
@@ -157,11 +159,15 @@ class Bench:
         return float(self.iperf("-u", "-l", str(size), "-b", rate)["end"]["sum"]["lost_percent"])
 
     def iperf(
-        self, *arguments: str, seconds: float | None = None, server: Host | None = None
+        self,
+        *arguments: str,
+        seconds: float | None = None,
+        server: Host | None = None,
+        port: int = IPERF_PORT,
     ) -> dict[str, Any]:
         """Run iperf3 from A to a fresh server on B, or on `server` behind it; its JSON."""
         length = self.seconds if seconds is None else seconds
-        process = self._start_iperf("-J", "-t", str(length), *arguments, server=server)
+        process = self._start_iperf("-J", "-t", str(length), *arguments, server=server, port=port)
         process.wait(length + 60)
         result: dict[str, Any] = json.loads(process.log())
         if "error" in result:
@@ -170,11 +176,13 @@ class Bench:
             )
         return result
 
-    def _start_iperf(self, *arguments: str, server: Host | None = None) -> Any:
-        port = arguments[arguments.index("-p") :][:2] if "-p" in arguments else ()
-        listening = (server or self.b).popen(["iperf3", "-s", "-1", "--forceflush", *port])
+    def _start_iperf(
+        self, *arguments: str, server: Host | None = None, port: int = IPERF_PORT
+    ) -> Any:
+        at = ("-p", str(port))
+        listening = (server or self.b).popen(["iperf3", "-s", "-1", "--forceflush", *at])
         listening.wait_for_output("Server listening")
-        return self.a.popen(["iperf3", "-c", self.contender.target, *arguments])
+        return self.a.popen(["iperf3", "-c", self.contender.target, *at, *arguments])
 
 
 def medians(figures: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:

@@ -31,5 +31,4 @@ def measure(contender: Contender, seconds: float) -> Iterator[dict[str, float]]:
         )
         bench = Bench(a, b, contender, seconds)
         bench.begin()
-        arguments = ("-R", "-p", str(PUBLISHED))
-        yield {"tcp_gateway": gbits(bench.iperf(*arguments, server=behind))}
+        yield {"tcp_gateway": gbits(bench.iperf("-R", server=behind, port=PUBLISHED))}

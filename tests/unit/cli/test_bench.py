@@ -17,8 +17,11 @@ from tunnel.cli.bench import app
         (["--only", "zzz", "--json"], "bare veth"),
         (["--peer", "/nonexistent/wg"], "--peer: /nonexistent/wg is no program"),
         (["--peer", "/etc/passwd"], "--peer: /etc/passwd is no program"),
-        (["--only", "veth", "--plot", "/nonexistent/x.svg"], "--plot: /nonexistent/x.svg: No such"),
-        (["--only", "veth", "--plot", "/tmp"], "--plot: /tmp: Is a directory"),
+        (
+            ["--only", "veth", "--plot", "/nonexistent/x.svg"],
+            "cannot write /nonexistent/x.svg: No such",
+        ),
+        (["--only", "veth", "--plot", "/tmp"], "cannot write /tmp: Is a directory"),
         (["--rounds", "0"], "rounds"),
     ],
 )

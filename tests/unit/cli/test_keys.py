@@ -4,13 +4,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Self
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from tunnel.cli import common, keys
-from tunnel.control import json_socket
+from tests.unit.cli.running import runs
+from tunnel.cli import keys
 
 KEY = b"EM4C6YRDMx8FfeZmHxr1f7nLhQSUIEVmN1gkSRqcWUE="
 TUNNEL = [sys.executable, "-m", "tunnel"]
@@ -129,24 +128,6 @@ def test_strip_finds_a_conf_by_name(tmp_path: Path) -> None:
     assert done.stdout_bytes == b"[Interface]\nPrivateKey = " + KEY + b"\n"
 
 
-class FakeClient:
-    """A daemon that knows where its conf is."""
-
-    conf = ""
-
-    def __init__(self, name: str) -> None:
-        assert name == "wg8"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def status(self) -> Self:
-        return self
-
-
 def test_strip_takes_the_name_of_a_running_tunnel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,9 +135,7 @@ def test_strip_takes_the_name_of_a_running_tunnel(
     conf.parent.mkdir()
     conf.write_bytes(b"[Interface]\nPrivateKey = " + KEY + b"\nMTU = 1400\n")
     conf.chmod(0o600)
-    monkeypatch.setattr(json_socket, "running_names", lambda: ["wg8"])
-    monkeypatch.setattr(common, "TunnelClient", FakeClient)
-    monkeypatch.setattr(FakeClient, "conf", str(conf))
+    runs(monkeypatch, "wg8", conf)
     done = invoke("strip", "wg8", TUNNEL_CONFIG_PATH=str(tmp_path))
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout_bytes == b"[Interface]\nPrivateKey = " + KEY + b"\n"
