@@ -10,11 +10,11 @@ import trio
 
 from tunnel import config as confs
 from tunnel.config import TunnelConfig
-from tunnel.daemon import Daemon
+from tunnel.control.broadcast import Subscription
+from tunnel.control.messages.changes import Change
+from tunnel.control.messages.status import TunnelStatus
+from tunnel.daemon.daemon import Daemon
 from tunnel.errors import SETUP_ERRORS, unwrapped
-from tunnel.feed import Subscription
-from tunnel.observe.changes import Change
-from tunnel.observe.status import TunnelStatus
 
 
 class Tunnel:
@@ -80,7 +80,7 @@ async def open_tunnel(config: TunnelConfig | str | os.PathLike[str]) -> AsyncIte
 
     Everything is undone on leaving, whatever the reason. Needs root, and leaves signals alone.
     Raises what `tunnel up` prints: tunnel.config.ConfigErrors, tunnel.errors.DaemonError,
-    tunnel.host.HostError, tunnel.io.errors.TunnelIOError, tunnel.resolve.ResolveError.
+    tunnel.host.HostError, tunnel.io.errors.TunnelIOError, tunnel.device.resolve.ResolveError.
     """
     if not isinstance(config, TunnelConfig):
         path = confs.find(config)

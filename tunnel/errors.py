@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Iterator
 
 from tunnel.config import ConfigErrors
+from tunnel.device.resolve import ResolveError
 from tunnel.host import HostError
 from tunnel.io.errors import TunnelIOError
-from tunnel.resolve import ResolveError
 
 
 class DaemonError(Exception):

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from tests.property.packets import TCP, Flow, mangled, ones_sum
 from tunnel import datapath
 from tunnel.datapath import Drop, SessionFactory
-from tunnel.datapath.checksum import checksum, folded, replaced, residue, short_residue
 from tunnel.datapath.interface import REPLAY_WINDOW, SEAL_OUT_SIZE
 from tunnel.datapath.replay import ReplayWindow
+from tunnel.packet.checksum import checksum, folded, replaced, residue, short_residue
 
 KEY, LOCAL, REMOTE = bytes(range(32)), 0x01020304, 0xA0B0C0D0
 CIPHER = ChaCha20Poly1305(KEY)

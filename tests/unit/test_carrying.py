@@ -9,11 +9,11 @@ import pytest
 import trio
 
 from tests.unit.test_engine import Side, Sides, packet, run, sides, until
-from tunnel import carrying
-from tunnel.carrying import CarrierFeed, Ranges
-from tunnel.feed import MAX_SUBSCRIBERS, TooManySubscribersError
-from tunnel.observe.filter import Filter
-from tunnel.tracing import Traces
+from tunnel.capture import inner_filter
+from tunnel.capture.inner_filter import CarrierFeed, Ranges
+from tunnel.control.broadcast import MAX_SUBSCRIBERS, TooManySubscribersError
+from tunnel.packet.filter import Filter
+from tunnel.trace.recorder import Traces
 
 __all__ = ["sides"]
 
@@ -171,7 +171,7 @@ def test_dropped_and_unreadable_datagrams_carried_nothing(sides: Sides) -> None:
 def test_a_reader_that_sleeps_loses_ranges_and_then_its_place(
     sides: Sides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(carrying, "MAX_RANGES", 3)
+    monkeypatch.setattr(inner_filter, "MAX_RANGES", 3)
 
     async def scenario(a: Side, b: Side, near: Ranges, far: Ranges) -> None:
         mixed = [frame(n, PING if n % 2 else OTHER) for n in range(20)]
@@ -180,7 +180,7 @@ def test_a_reader_that_sleeps_loses_ranges_and_then_its_place(
         assert len(await told(near, 3)) == 3
         lost = await anext(near)
         assert (lost.type, lost.details["count"]) == ("lost", 7)
-        monkeypatch.setattr(carrying, "STALL", -1.0)
+        monkeypatch.setattr(inner_filter, "STALL", -1.0)
         a.tun.feed(*mixed)
         await until(lambda: a.engine.carrying is None)
         kinds = [event.type async for event in near]

@@ -10,7 +10,7 @@ import trio.testing
 
 from tests.unit.test_engine import make_side
 from tunnel.config import PrivateKey
-from tunnel.eventlog import EventLog
+from tunnel.device.event_log import EventLog
 from tunnel.io.endpoint import Endpoint
 from tunnel.protocol import PeerRemoved, PeerRoamed, SessionExpired
 

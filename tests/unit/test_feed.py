@@ -4,9 +4,15 @@ import pytest
 import trio
 import trio.testing
 
-from tunnel.feed import MAX_SUBSCRIBERS, QUEUE, Feed, TooManySubscribersError, watch_port
+from tunnel.control.broadcast import (
+    MAX_SUBSCRIBERS,
+    QUEUE,
+    Feed,
+    TooManySubscribersError,
+    watch_port,
+)
+from tunnel.control.messages.events import TunnelEvent
 from tunnel.io.udp import Udp
-from tunnel.observe.events import TunnelEvent
 
 
 def test_events_arrive_in_order_and_end_with_the_tunnel() -> None:

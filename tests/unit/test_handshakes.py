@@ -7,10 +7,10 @@ import socket
 import threading
 import time
 
+from tunnel.bench.handshake_load import measure, private_key
+from tunnel.bench.scale import peers_conf
 from tunnel.datapath import Session, load
-from tunnel.handshakes import measure, private_key
 from tunnel.io.endpoint import Endpoint
-from tunnel.lab.scale import peers_conf
 from tunnel.protocol import Datagram, Interface
 
 PEERS = 40

@@ -119,7 +119,7 @@ def test_the_house_is_as_drawn() -> None:
         ("tunnel.config.parser", "from tunnel.protocol import Peer"),
         ("tunnel.control.uapi", "from tunnel.engine import Engine"),
         ("tunnel.daemon", "from tunnel.cli import main"),
-        ("tunnel.resolve", "from tunnel.cli.show import age"),
+        ("tunnel.device.resolve", "from tunnel.cli.show import age"),
     ],
 )
 def test_a_violation_is_seen(module: str, source: str) -> None:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("module", ["tunnel.teardown", "tunnel.cli.life", "tunnel.cli.main"])
+@pytest.mark.parametrize("module", ["tunnel.daemon.teardown", "tunnel.cli.life", "tunnel.cli.main"])
 def test_commands_load_no_more_than_they_need(module: str) -> None:
     code = f"import sys, {module}; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from tests.unit.test_engine import Side, Sides, make_side, packet, run, sides, until
-from tunnel import following
+from tunnel.device import link_monitor
 from tunnel.engine import boot_time
 from tunnel.host.errors import HostError
 from tunnel.host.watch import LinkEvent, LinkGone, LinkStatus
@@ -118,16 +118,16 @@ AWAY = replace(HERE, ifindex=2, here=False)
 
 def follow(tun: FakeLink, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
     """What the engine was told until the device was gone: MTU, and whether it is up."""
-    monkeypatch.setattr(following, "watch_link", tun.watch)
-    monkeypatch.setattr(following, "limit_segments", tun.limit_segments)
-    monkeypatch.setattr(following, "forwards", lambda: tun.forwards)
+    monkeypatch.setattr(link_monitor, "watch_link", tun.watch)
+    monkeypatch.setattr(link_monitor, "limit_segments", tun.limit_segments)
+    monkeypatch.setattr(link_monitor, "forwards", lambda: tun.forwards)
     engine = make_side(1).engine
     engine.mtu = 1
     told: list[tuple[int, bool]] = []
     monkeypatch.setattr(engine, "set_link_up", lambda up: told.append((engine.mtu, up)))
 
     async def main() -> None:
-        await following.follow_link(engine, cast(Tun, tun))
+        await link_monitor.follow_link(engine, cast(Tun, tun))
 
     with pytest.raises(TunDeleted):
         trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.01))

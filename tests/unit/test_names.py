@@ -8,15 +8,15 @@ import trio
 import trio.testing
 
 from tests.unit.control.uapi_device import make_engine
-from tunnel import names as names_module
-from tunnel import settings
 from tunnel.config import EndpointConfig, PeerConfig, PrivateKey
 from tunnel.control.uapi_changes import PeerChange
+from tunnel.device import configure
+from tunnel.device import endpoints as names_module
+from tunnel.device.endpoints import FIRST_PAUSE, Names
+from tunnel.device.resolve import ResolveError
 from tunnel.engine import Engine, Peer
 from tunnel.io.endpoint import Endpoint, Source
-from tunnel.names import FIRST_PAUSE, Names
 from tunnel.protocol import HandshakeCompleted, HandshakeUnanswered
-from tunnel.resolve import ResolveError
 
 KEY = PrivateKey.from_bytes(bytes([7] * 32)).public_key()
 NAME = EndpointConfig("peer.example", 51820)
@@ -112,7 +112,7 @@ def test_roamed_peer_that_is_silent_is_led_back_to_its_name() -> None:
 
 def test_endpoint_set_by_hand_outlives_an_unanswered_attempt() -> None:
     names, _, engine, peer = make(at(1), at(2))
-    trio.run(settings.apply, engine, [PeerChange(KEY, endpoint=at(77))], names)
+    trio.run(configure.apply, engine, [PeerChange(KEY, endpoint=at(77))], names)
     trio.run(_unanswered, names, engine, peer, 3)
     assert peer.endpoint == at(77)
     assert names.retry(at(77)) == at(77)
@@ -127,14 +127,14 @@ def test_endpoint_set_by_hand_outlives_an_unanswered_attempt() -> None:
 
 def test_address_of_the_name_set_by_hand_leaves_it_the_name() -> None:
     names, _, engine, _ = make(at(1), at(2))
-    trio.run(settings.apply, engine, [PeerChange(KEY, endpoint=at(2))], names)
+    trio.run(configure.apply, engine, [PeerChange(KEY, endpoint=at(2))], names)
     assert names.name_of(KEY) == NAME
     assert names.retry(at(2)) == at(1)
 
 
 def test_peer_that_was_removed_by_hand_comes_back_without_its_name() -> None:
     names, _, engine, _ = make(at(1))
-    trio.run(settings.apply, engine, [PeerChange(KEY, remove=True), PeerChange(KEY)], names)
+    trio.run(configure.apply, engine, [PeerChange(KEY, remove=True), PeerChange(KEY)], names)
     trio.run(_unanswered, names, engine, engine.interface.peers[KEY])
     assert engine.interface.peers[KEY].endpoint is None
 
@@ -150,7 +150,7 @@ def test_name_is_asked_for_ever_more_seldom_and_at_once_after_an_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = [1000.0]
-    monkeypatch.setattr("tunnel.names.boot_time", lambda: clock[0])
+    monkeypatch.setattr("tunnel.device.endpoints.boot_time", lambda: clock[0])
     names, book, engine, peer = make(at(1))
 
     async def main() -> list[float]:

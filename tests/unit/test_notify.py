@@ -14,8 +14,8 @@ import pytest
 import trio
 import trio.testing
 
-from tunnel.notify import MAX_STATUS, STUCK_AFTER, Notifier, Pulse
-from tunnel.observe import logs
+from tunnel.daemon.sd_notify import MAX_STATUS, STUCK_AFTER, Notifier, Pulse
+from tunnel.log import redact
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -59,7 +59,7 @@ def test_no_key_is_told_to_everybody(manager: tuple[str, socket.socket]) -> None
     name, listener = manager
     key = base64.b64encode(bytes(range(32))).decode()
     known = base64.b64encode(bytes(range(1, 33))).decode()
-    logs.hide([bytes(range(1, 33))])
+    redact.hide([bytes(range(1, 33))])
     Notifier(name).status(f"no good: PrivateKey = {key}, and {known} neither")
     assert listener.recv(4096) == b"STATUS=no good: PrivateKey = (hidden), and (hidden) neither"
 

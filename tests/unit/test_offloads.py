@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tunnel.config.model import TunnelOptions
+from tunnel.device.features import ENVIRONMENT_VARIABLE, choose
 from tunnel.errors import DaemonError
 from tunnel.io.tun import ALL_OFFLOADS, TSO, USO, TunOffload
-from tunnel.offloads import ENVIRONMENT_VARIABLE, choose
 
 
 def test_all_are_asked_for_unless_switched_off() -> None:

@@ -6,11 +6,11 @@ import base64
 
 import pytest
 
-from tunnel import options
 from tunnel.config import PrivateKey, parse
+from tunnel.daemon import redaction
 from tunnel.errors import DaemonError
-from tunnel.observe import logs
-from tunnel.observe.keymemory import KeyMemory
+from tunnel.log import redact
+from tunnel.log.key_memory import KeyMemory
 
 
 def test_hooks_are_told_without_keys_but_the_public_ones_of_the_conf() -> None:
@@ -19,7 +19,7 @@ def test_hooks_are_told_without_keys_but_the_public_ones_of_the_conf() -> None:
         f"[Interface]\nPrivateKey = {private}\n[Peer]\nPublicKey = {public}\n", name="wg0"
     )
     own = PrivateKey.from_base64(private).public_key().to_base64()
-    hide = options.hook_hider(config)
+    hide = redaction.hook_hider(config)
     assert (
         hide(f"PostUp: wg set wg0 peer {public} preshared-key <(printf %s {other}) # 100%")
         == f"PostUp: wg set wg0 peer {public} preshared-key <(printf %s (hidden)) # 100%"
@@ -29,17 +29,17 @@ def test_hooks_are_told_without_keys_but_the_public_ones_of_the_conf() -> None:
 
 
 def test_keys_of_a_conf_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "_private", KeyMemory())
-    monkeypatch.setattr(logs, "_preshared", KeyMemory())
+    monkeypatch.setattr(redact, "_private", KeyMemory())
+    monkeypatch.setattr(redact, "_preshared", KeyMemory())
     keys = [base64.b64encode(bytes([n]) * 32).decode() for n in (64, 2, 3)]
-    options.hide_secrets(
+    redaction.hide_secrets(
         parse(
             f"[Interface]\nPrivateKey = {keys[0]}\n"
             f"[Peer]\nPublicKey = {keys[1]}\nPresharedKey = {keys[2]}\n",
             name="wg0",
         )
     )
-    assert logs.redact(" ".join(keys)) == f"(hidden) {keys[1]} (hidden)"
+    assert redact.redact(" ".join(keys)) == f"(hidden) {keys[1]} (hidden)"
 
 
 def test_a_datapath_that_there_is_not_is_an_error_for_people(
@@ -47,5 +47,5 @@ def test_a_datapath_that_there_is_not_is_an_error_for_people(
 ) -> None:
     monkeypatch.setenv("TUNNEL_DATAPATH", "nonsense")
     with pytest.raises(DaemonError, match="TUNNEL_DATAPATH: found 'nonsense', expected one of"):
-        options.load_datapath()
-    assert options.load_datapath("python").name == "python"
+        redaction.load_datapath()
+    assert redaction.load_datapath("python").name == "python"

@@ -3,8 +3,8 @@ from __future__ import annotations
 import trio
 
 from tests.unit.test_engine import make_side
-from tunnel import peers
 from tunnel.config import TunnelConfig, parse
+from tunnel.device import sync
 from tunnel.engine import Engine
 from tunnel.io.endpoint import Endpoint
 
@@ -26,12 +26,12 @@ def peer(key: str, networks: str, *more: str) -> str:
 
 
 def changes(engine: Engine, old: TunnelConfig, new: TunnelConfig) -> list[str]:
-    return [str(change) for change in trio.run(peers.differences, engine, old, new)]
+    return [str(change) for change in trio.run(sync.differences, engine, old, new)]
 
 
 def running(config: TunnelConfig) -> Engine:
     engine = make_side(1).engine
-    trio.run(peers.apply, engine, config, {})
+    trio.run(sync.apply, engine, config, {})
     return engine
 
 
@@ -63,8 +63,8 @@ def test_every_kind_of_change_is_told_without_secrets_and_then_done() -> None:
         f"~ peer {ONE} persistent keepalive: 0 s becomes 25 s",
         f"- peer {TWO}",
     ]
-    (key,) = peers.wanted_peers(new)
-    trio.run(peers.apply, engine, new, {key: Endpoint(bytes([192, 0, 2, 1]), 5)})
+    (key,) = sync.wanted_peers(new)
+    trio.run(sync.apply, engine, new, {key: Endpoint(bytes([192, 0, 2, 1]), 5)})
     assert changes(engine, new, new) == []
     assert engine.interface.peers[key].persistent_keepalive == 25
 
@@ -77,7 +77,7 @@ def test_unchanged_peer_is_the_same_object_and_keeps_where_it_roamed_to() -> Non
     roamed = Endpoint(bytes([192, 0, 2, 77]), 9)
     before.set_endpoint(roamed)
     assert changes(engine, old, new) == [f"+ peer {TWO}: fd00::/8"]
-    trio.run(peers.apply, engine, new, {})
+    trio.run(sync.apply, engine, new, {})
     assert engine.interface.peers[before.public_key] is before
     assert before.endpoint is roamed
 
@@ -86,7 +86,7 @@ def test_network_listed_twice_belongs_to_the_last_and_moves_without_a_gap() -> N
     old = conf(peer(ONE, "10.0.0.0/8"), peer(TWO, "10.1.0.0/16"))
     new = conf(peer(ONE, "10.1.0.0/16"), peer(TWO, "10.0.0.0/8"))
     engine = running(old)
-    trio.run(peers.apply, engine, new, {})
+    trio.run(sync.apply, engine, new, {})
     owner = engine.interface.allowed_ips.lookup(bytes([10, 1, 2, 3]))
     assert owner is not None
     assert owner.public_key.to_base64() == ONE
@@ -105,7 +105,7 @@ def test_network_listed_twice_is_the_second_ones_and_told_so() -> None:
         f"- peer {ONE} allowed IPs: 10.0.0.0/8",
         f"+ peer {TWO} allowed IPs: 10.0.0.0/8",
     ]
-    trio.run(peers.apply, engine, new, {})
+    trio.run(sync.apply, engine, new, {})
     assert changes(engine, new, new) == []
 
 
@@ -125,7 +125,7 @@ def test_long_lists_give_the_event_loop_its_turn() -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(count)
-            await peers.apply(engine, config, {})
+            await sync.apply(engine, config, {})
             nursery.cancel_scope.cancel()
         return turns
 

@@ -7,10 +7,10 @@ from typing import cast
 import trio
 
 from tests.unit.protocol.pair import Pair
+from tunnel.capture.keylog import KeyFeed
+from tunnel.control.broadcast import Subscription
+from tunnel.control.messages.events import TunnelEvent
 from tunnel.engine import Engine
-from tunnel.feed import Subscription
-from tunnel.observe.events import TunnelEvent
-from tunnel.revealing import KeyFeed
 
 
 class Driver:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tunnel import service
 from tunnel.cli.main import app
-from tunnel.service import ServiceError
+from tunnel.systemd import units
+from tunnel.systemd.units import ServiceError
 
 PROGRAM = "/opt/tunnel/bin/tunnel"
 FOLDER = "etc/systemd/system"
@@ -41,7 +41,7 @@ def files(root: Path) -> list[str]:
 
 
 def test_install_writes_whole_units_and_uninstall_takes_them_away(root: Path) -> None:
-    written = service.install(root, [PROGRAM], names=("hooks", "sysctl"))
+    written = units.install(root, [PROGRAM], names=("hooks", "sysctl"))
     expected = [
         "tunnel.target",
         "tunnel@.service",
@@ -54,33 +54,33 @@ def test_install_writes_whole_units_and_uninstall_takes_them_away(root: Path) ->
     assert f"ExecStart={PROGRAM} up --foreground %i\n" in unit
     assert "@TUNNEL@" not in unit
     assert all(path.stat().st_mode & 0o777 == 0o644 for path in written)
-    assert service.install(root, [PROGRAM], names=("hooks", "sysctl")) == []
-    assert sorted(service.uninstall(root)) == sorted(written)
+    assert units.install(root, [PROGRAM], names=("hooks", "sysctl")) == []
+    assert sorted(units.uninstall(root)) == sorted(written)
     assert files(root) == []
     assert not (root / FOLDER / "tunnel@.service.d").exists()
-    assert service.uninstall(root) == []
+    assert units.uninstall(root) == []
 
 
 def test_drop_ins_for_one_tunnel_alone(root: Path) -> None:
-    service.install(root, [PROGRAM], names=("hooks",), interface="wg0")
+    units.install(root, [PROGRAM], names=("hooks",), interface="wg0")
     assert "tunnel@wg0.service.d/hooks.conf" in files(root)
 
 
 def test_what_others_put_there_stays(root: Path) -> None:
-    service.install(root, [PROGRAM], names=("hooks",))
+    units.install(root, [PROGRAM], names=("hooks",))
     theirs = root / FOLDER / "tunnel@.service.d" / "override.conf"
     theirs.write_text("[Service]\nNice=5\n")
-    service.uninstall(root)
+    units.uninstall(root)
     assert files(root) == ["tunnel@.service.d/override.conf"]
     (root / FOLDER / "tunnel.target").write_text("[Unit]\n")
     with pytest.raises(ServiceError, match=r"tunnel\.target is there already and not ours"):
-        service.install(root, [PROGRAM])
+        units.install(root, [PROGRAM])
     assert "tunnel@.service" not in files(root)
 
 
 def test_unknown_drop_in_names_those_there_are(root: Path) -> None:
     with pytest.raises(ServiceError, match=r"'hoks'; there are hooks, namespaces, "):
-        service.install(root, [PROGRAM], names=("hoks",))
+        units.install(root, [PROGRAM], names=("hoks",))
     assert files(root) == []
 
 
@@ -88,38 +88,38 @@ def test_unknown_drop_in_names_those_there_are(root: Path) -> None:
 def test_program_in_a_folder_for_temporary_files_is_refused(root: Path, path: str) -> None:
     make_program(root, path)
     with pytest.raises(ServiceError, match=r"temporary files; install .* /opt/tunnel"):
-        service.install(root, [path])
+        units.install(root, [path])
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "relative/tunnel", "/etc"])
 def test_what_is_no_program_is_refused(root: Path, path: str) -> None:
     with pytest.raises(ServiceError, match="not the path of a program"):
-        service.install(root, [path])
+        units.install(root, [path])
 
 
 def test_program_that_others_can_change_is_refused(root: Path) -> None:
     folder = root / "opt/tunnel/bin"
     folder.chmod(0o777)
     with pytest.raises(ServiceError, match=r"opt/tunnel/bin can be changed by others"):
-        service.install(root, [PROGRAM])
+        units.install(root, [PROGRAM])
     folder.chmod(0o1777)  # sticky: what is there belongs to its owner
-    service.install(root, [PROGRAM])
+    units.install(root, [PROGRAM])
     (folder / "tunnel").chmod(0o775)
     with pytest.raises(ServiceError, match=r"bin/tunnel can be changed by others"):
-        service.install(root, [PROGRAM])
+        units.install(root, [PROGRAM])
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a file away")
 def test_program_of_another_user_is_refused(root: Path) -> None:
     os.chown(root / "opt/tunnel", 12345, 12345)
     with pytest.raises(ServiceError, match=r"opt/tunnel can be changed by others"):
-        service.install(root, [PROGRAM])
+        units.install(root, [PROGRAM])
 
 
 def test_interpreter_in_a_home_folder_is_seen(root: Path) -> None:
     make_program(root, "/home/admin/python/bin/python3", "binary")
     make_program(root, PROGRAM, "#!/home/admin/python/bin/python3")
-    service.install(root, [PROGRAM])
+    units.install(root, [PROGRAM])
     assert "ProtectHome=read-only" in (root / FOLDER / "tunnel@.service.d/home.conf").read_text()
 
 
@@ -133,15 +133,15 @@ def test_interpreter_in_a_home_folder_is_seen(root: Path) -> None:
     ],
 )
 def test_paths_are_quoted_as_systemd_wants_it(program: str, expected: str) -> None:
-    unit = service.render(service.UNIT, [program, "-m", "tunnel"])
+    unit = units.render(units.UNIT, [program, "-m", "tunnel"])
     assert f"ExecStart={expected} -m tunnel up --foreground %i\n" in unit
 
 
 def test_every_drop_in_is_documented() -> None:
-    found = service.drop_ins()
+    found = units.drop_ins()
     assert set(found) == {"hooks", "namespaces", "resolvconf", "save-config", "sysctl"}
     for name, drop_in in found.items():
-        assert drop_in.text.startswith(f"{service.MARK} --with {name}`.\n")
+        assert drop_in.text.startswith(f"{units.MARK} --with {name}`.\n")
         assert len(drop_in.purpose) > 40
         assert "[Service]" in drop_in.text
 

@@ -11,7 +11,6 @@ import pytest
 import trio
 
 from tests.unit.control.uapi_device import ConfigurableUdp, Turns, make_engine
-from tunnel import settings
 from tunnel.config import PresharedKey, PrivateKey, PublicKey
 from tunnel.control.uapi_changes import (
     DeviceChange,
@@ -21,6 +20,7 @@ from tunnel.control.uapi_changes import (
     SetListenPort,
     SetPrivateKey,
 )
+from tunnel.device import configure
 from tunnel.engine import Engine, Peer, boot_time
 from tunnel.io.endpoint import Endpoint, Source
 from tunnel.io.errors import UdpError
@@ -37,7 +37,7 @@ def nets(*texts: str, add: bool = True) -> dict[int, bool]:
 
 
 def apply(engine: Engine, *changes: DeviceChange) -> None:
-    trio.run(settings.apply, engine, changes)
+    trio.run(configure.apply, engine, changes)
 
 
 def networks(engine: Engine, peer: Peer) -> list[str]:
@@ -123,8 +123,8 @@ def test_what_stays_in_a_replacement_is_never_missing(engine: Engine) -> None:
                 PeerChange(TWO, allowed_ips=nets("192.0.2.0/24", *many)),
                 PeerChange(TWO, replace_allowed_ips=True, allowed_ips=nets("192.0.2.0/24")),
             ):
-                await settings.apply(engine, [change])
-            await settings.apply(
+                await configure.apply(engine, [change])
+            await configure.apply(
                 engine, [ReplacePeers(), PeerChange(TWO, allowed_ips=nets("192.0.2.0/24"))]
             )
             nursery.cancel_scope.cancel()
@@ -216,7 +216,7 @@ def test_new_private_key_gives_others_their_turn(engine: Engine) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(measured.run)
             await trio.lowlevel.checkpoint()
-            await settings.apply(engine, [SetPrivateKey(PrivateKey.from_bytes(bytes([9]) * 32))])
+            await configure.apply(engine, [SetPrivateKey(PrivateKey.from_bytes(bytes([9]) * 32))])
             nursery.cancel_scope.cancel()
 
     # The collector looks through all that the tests have made; a daemon has far less.
@@ -262,7 +262,7 @@ def test_cancellation_does_not_come_in_between(engine: Engine) -> None:
     async def main() -> None:
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(settings.apply, engine, [PeerChange(ONE, allowed_ips=many)])
+                nursery.start_soon(configure.apply, engine, [PeerChange(ONE, allowed_ips=many)])
                 await trio.lowlevel.checkpoint()
                 while not engine.interface.peers:
                     await trio.lowlevel.checkpoint()

@@ -16,17 +16,18 @@ import pytest
 import trio
 
 from tests.unit.control.uapi_device import make_engine
-from tunnel import metrics, peers, saving
 from tunnel.config import PrivateKey, PublicKey, TunnelConfig, parse
 from tunnel.control import json_socket
-from tunnel.control.pace import let_go
+from tunnel.control.timeslice import let_go
+from tunnel.daemon import metrics, save
+from tunnel.daemon.metrics import Meter
+from tunnel.daemon.reload import parts, plan, to_resolve
+from tunnel.device import sync
+from tunnel.device.endpoints import Names
+from tunnel.device.status import take_status
 from tunnel.engine import Engine
 from tunnel.host.state import DesiredState
 from tunnel.io.endpoint import Endpoint
-from tunnel.metrics import Meter
-from tunnel.names import Names
-from tunnel.reloading import parts, plan, to_resolve
-from tunnel.status import take_status
 
 BOUND = 0.06
 """Seconds that the event loop may be held: several times what it takes, a tenth of a stall."""
@@ -110,7 +111,7 @@ def running(config: TunnelConfig) -> Engine:
         for peer in config.peers
         if peer.endpoint is not None
     }
-    trio.run(peers.apply, engine, config, endpoints)
+    trio.run(sync.apply, engine, config, endpoints)
     return engine
 
 
@@ -191,9 +192,9 @@ def test_what_a_reload_would_change(config: TunnelConfig) -> None:
         return await plan(engine, config, config, applied, None, {})
 
     assert run(main).outcome.changes == ()
-    assert len(run(lambda: peers.differences(engine, config, conf()))) == len(config.peers)
+    assert len(run(lambda: sync.differences(engine, config, conf()))) == len(config.peers)
     empty = running(conf())
-    told = run(lambda: peers.differences(empty, conf(), config))
+    told = run(lambda: sync.differences(empty, conf(), config))
     assert len([change for change in told if "endpoint" not in change.subject]) == len(config.peers)
     if len(config.peers) == 1:
         assert told[0].detail.endswith("10.0.3.0/24, and 130556 more")
@@ -201,12 +202,12 @@ def test_what_a_reload_would_change(config: TunnelConfig) -> None:
 
 def test_reload_that_adds_keeps_and_removes(config: TunnelConfig) -> None:
     engine = running(conf())
-    run(lambda: peers.apply(engine, config, {}))
+    run(lambda: sync.apply(engine, config, {}))
     assert len(engine.interface.peers) == len(config.peers)
     assert len(engine.interface.allowed_ips) in (130_560, 10_000)
-    run(lambda: peers.apply(engine, config, {}))
+    run(lambda: sync.apply(engine, config, {}))
     assert len(engine.interface.allowed_ips) in (130_560, 10_000)
-    run(lambda: peers.apply(engine, conf(), {}))
+    run(lambda: sync.apply(engine, conf(), {}))
     assert len(engine.interface.allowed_ips) == 0
     assert len(engine.interface.peers) == 0
 
@@ -237,7 +238,7 @@ def test_save(config: TunnelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("tunnel.host.interface_status", lambda name: None)
     config = parse(path.read_text(), name="wg0", source="test")
     object.__setattr__(config, "path", path)
-    assert run(lambda: saving.save(engine, config, auto_mark=0, names=Names())).lines
+    assert run(lambda: save.save(engine, config, auto_mark=0, names=Names())).lines
     text = path.read_text()
     assert text.count("[Peer]") == len(engine.interface.peers)
     assert text.count("/") >= len(engine.interface.allowed_ips)

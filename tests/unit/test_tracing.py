@@ -10,9 +10,9 @@ import pytest
 import trio
 
 from tests.unit.test_engine import Side, Sides, packet, run, sides, until
-from tunnel.feed import MAX_SUBSCRIBERS, QUEUE, Subscription, TooManySubscribersError
-from tunnel.observe.filter import Filter
-from tunnel.tracing import STALL, Traces
+from tunnel.control.broadcast import MAX_SUBSCRIBERS, QUEUE, Subscription, TooManySubscribersError
+from tunnel.packet.filter import Filter
+from tunnel.trace.recorder import STALL, Traces
 
 __all__ = ["sides"]
 

@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import IO, NoReturn, Self
 
 from tunnel.control.json_socket import RUN_FOLDER
-from tunnel.lock import unwritable
-from tunnel.observe import logs
+from tunnel.daemon.lock import unwritable
+from tunnel.log import redact
 
 READY = b"ready\n"
 
@@ -86,11 +86,11 @@ class _Notes(logging.Handler):
     def __init__(self, fd: int) -> None:
         super().__init__(logging.WARNING)
         self._fd = fd
-        self._form = logs.LineFormatter()
+        self._form = redact.LineFormatter()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one to the pipe. A parent that is gone needs none."""
-        text = logs.printable(self._form.text(record)).encode(errors="replace")
+        text = redact.printable(self._form.text(record)).encode(errors="replace")
         with contextlib.suppress(OSError):
             os.write(self._fd, NOTE + text[:MAX_NOTE] + b"\n")
 

@@ -13,10 +13,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from tunnel import datapath
+from tunnel.bench import bench, chart
+from tunnel.bench import rounds as bench_rounds
+from tunnel.bench.subjects import Bare, Contender, OpenVpn, Ours, WireGuardGo
 from tunnel.cli.common import EXIT_FAILED, EXIT_USAGE, fail, writable
-from tunnel.lab import LabError, bench, chart, rootless
-from tunnel.lab import rounds as bench_rounds
-from tunnel.lab.contenders import Bare, Contender, OpenVpn, Ours, WireGuardGo
+from tunnel.lab import LabError, rootless
 
 app = typer.Typer()
 

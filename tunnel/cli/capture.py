@@ -12,12 +12,12 @@ from typing import Annotated
 
 import typer
 
-from tunnel.capturing import Capture, Streams, Wanted, preamble, static_keys
+from tunnel.capture.session import Capture, Streams, Wanted, preamble, static_keys
+from tunnel.capture.writer import Recording
 from tunnel.cli.common import EXIT_USAGE, Name, fail, in_words, interface_name, refusals_printed
 from tunnel.control.client import TunnelClient
 from tunnel.host import HostError
-from tunnel.observe.filter import EXAMPLES, Filter, FilterError
-from tunnel.observe.recording import Recording
+from tunnel.packet.filter import EXAMPLES, Filter, FilterError
 
 app = typer.Typer()
 

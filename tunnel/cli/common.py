@@ -16,7 +16,7 @@ from tunnel import config
 from tunnel.control import json_socket
 from tunnel.control.client import TunnelClient
 from tunnel.control.json_socket import ControlError
-from tunnel.observe import logs
+from tunnel.log import redact
 
 EXIT_FAILED = 1
 """The machine or the daemon refused; the reason is on standard error."""
@@ -49,9 +49,9 @@ def in_words(message: object) -> str:
 
 def complain(message: object, level: int = logging.ERROR) -> None:
     """Print to standard error, line by line, harmless to a terminal, at its level in a journal."""
-    prefix = f"<{logs.priority(level)}>" if logs.goes_to_journal(sys.stderr) else ""
-    for line in logs.redact(str(message)).split("\n"):
-        typer.echo(prefix + logs.printable(line), err=True)
+    prefix = f"<{redact.priority(level)}>" if redact.goes_to_journal(sys.stderr) else ""
+    for line in redact.redact(str(message)).split("\n"):
+        typer.echo(prefix + redact.printable(line), err=True)
 
 
 def load_config(name: str) -> config.TunnelConfig:

@@ -24,7 +24,7 @@ from tunnel.cli.common import (
 )
 from tunnel.control import json_socket
 from tunnel.doctor import DEFAULT_WAIT, Facts, Finding, Options, Report, diagnose, gather
-from tunnel.observe.logs import printable
+from tunnel.log.redact import printable
 
 app = typer.Typer()
 

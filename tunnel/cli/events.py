@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tunnel.observe.changes import Change
-from tunnel.observe.events import TunnelEvent
-from tunnel.observe.logs import printable
+from tunnel.control.messages.changes import Change
+from tunnel.control.messages.events import TunnelEvent
+from tunnel.log.redact import printable
 
 MAX_CHANGES = 5
 """Changes of a reload that are named in its line; the rest is counted."""

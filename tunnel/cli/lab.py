@@ -20,8 +20,8 @@ from tunnel.cli.common import EXIT_USAGE, fail, writable
 from tunnel.lab import Host, Lab, LabError, LabUnavailableError, crossings, rootless
 from tunnel.lab.crossings import Sighting
 from tunnel.lab.peers import End, Node, generate_preshared_key, mesh
-from tunnel.observe import diagram
-from tunnel.observe.path import Journey
+from tunnel.trace import diagram
+from tunnel.trace.journey import Journey
 
 app = typer.Typer()
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from tunnel.cli import timeline
 from tunnel.lab import Host, LabError
-from tunnel.observe.path import Chain, Journey, Step, join_hosts
+from tunnel.trace.journey import Chain, Journey, Step, join_hosts
 
 _COMMAND = [sys.executable, "-m", "tunnel", "trace", "wg0", "--json"]
 _SECONDS = 30.0

@@ -29,7 +29,7 @@ from tunnel.cli.common import (
 from tunnel.config import TunnelConfig
 from tunnel.control import json_socket
 from tunnel.control.client import TunnelClient
-from tunnel.observe import logs
+from tunnel.log import redact
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,7 +57,7 @@ def up(
     """
     loaded = load_config(conf)
     if foreground:
-        logs.log_to_stream(verbose=verbose, as_json=log_json)
+        redact.log_to_stream(verbose=verbose, as_json=log_json)
         status = _serve(loaded, background.Readiness(-1), print_failure=not log_json)
         if status:
             raise typer.Exit(status)
@@ -67,14 +67,13 @@ def up(
     config = dataclasses.replace(loaded, path=loaded.path.absolute())
 
     def serve(readiness: background.Readiness, log_file: Path) -> int:
-        logs.log_to_file(log_file, verbose=verbose, as_json=log_json)
+        redact.log_to_file(log_file, verbose=verbose, as_json=log_json)
         for warning in config.warnings:
             # Of the root logger: whoever waits has seen them on the terminal.
             logging.getLogger().warning("%s", warning)
         return _serve(config, readiness, print_failure=False)
 
     # Before the fork: what is loaded now need not be loaded by both.
-    from tunnel import daemon  # noqa: F401
 
     try:
         background.start(
@@ -93,9 +92,9 @@ def _serve(config: TunnelConfig, readiness: background.Readiness, *, print_failu
     """
     import trio
 
-    from tunnel import daemon
-    from tunnel.notify import Notifier
-    from tunnel.pauses import avoid_pauses
+    from tunnel.daemon import daemon
+    from tunnel.daemon.gc_tuning import avoid_pauses
+    from tunnel.daemon.sd_notify import Notifier
 
     notifier = Notifier.from_environment()
 
@@ -110,7 +109,7 @@ def _serve(config: TunnelConfig, readiness: background.Readiness, *, print_failu
                 trio.run(lambda: running.run(ready=ready, handle_signals=True))
             finally:
                 # Before whatever else is said of the end.
-                logs.flush()
+                redact.flush()
         except daemon.SETUP_ERRORS as error:
             notifier.status(str(error))
             # On a terminal nothing else shows what a hook printed; not every user may see that.
@@ -138,7 +137,7 @@ def down(
 
     Works too when its daemon was killed: what it left behind is found and removed.
     """
-    from tunnel import teardown
+    from tunnel.daemon import teardown
     from tunnel.errors import SETUP_ERRORS
 
     name = interface_name(conf)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from tunnel.cli import bench, capture, doctor, keys, lab, life, manage, service, top, trace
+from tunnel.cli import bench, capture, doctor, keys, lab, life, manage, service, trace
+from tunnel.cli.top import command
 
 app = typer.Typer(
     help="A userspace VPN that speaks WireGuard and shows every packet's way through the IP stack.",
@@ -21,7 +22,7 @@ app.add_typer(lab.app)
 app.add_typer(bench.app)
 app.add_typer(manage.app)
 app.add_typer(capture.app)
-app.add_typer(top.app)
+app.add_typer(command.app)
 app.add_typer(trace.app)
 app.add_typer(doctor.app)
 app.add_typer(service.app, name="service")

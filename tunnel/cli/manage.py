@@ -14,8 +14,8 @@ from rich.text import Text
 from tunnel.cli.common import Json, Name, complain, interface_name, refusals_printed
 from tunnel.cli.events import describe
 from tunnel.control.client import Reloaded, TunnelClient
-from tunnel.observe.events import TunnelEvent
-from tunnel.observe.logs import printable
+from tunnel.control.messages.events import TunnelEvent
+from tunnel.log.redact import printable
 
 app = typer.Typer()
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from tunnel import config
-from tunnel.observe import logs
+from tunnel.log import redact
 
 PROGRAM = "tunnel-wg-quick"
 
@@ -73,17 +73,17 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 def _act(command: str, loaded: config.TunnelConfig, environment: Mapping[str, str]) -> int:
     import trio
 
-    from tunnel import quick
+    from tunnel.wg_quick import wg_quick
 
     program = environment.get("WG_QUICK_USERSPACE_IMPLEMENTATION") or "tunnel-wg"
     actions = {
-        "up": partial(quick.up, loaded, program, echo),
-        "down": partial(quick.down, loaded, echo),
-        "save": partial(quick.save, loaded, echo),
+        "up": partial(wg_quick.up, loaded, program, echo),
+        "down": partial(wg_quick.down, loaded, echo),
+        "save": partial(wg_quick.save, loaded, echo),
     }
     try:
         trio.run(actions[command])
-    except quick.ERRORS as error:
+    except wg_quick.ERRORS as error:
         complain(error)
         for note in getattr(error, "__notes__", ()):
             complain(note)
@@ -97,8 +97,8 @@ def _is_complete(arguments: Sequence[str]) -> bool:
 
 def echo(text: str) -> None:
     """Print a step, or what a hook said, to standard error; keys hidden."""
-    for line in logs.redact(text).split("\n"):
-        sys.stderr.write(logs.printable(line) + "\n")
+    for line in redact.redact(text).split("\n"):
+        sys.stderr.write(redact.printable(line) + "\n")
 
 
 def complain(message: object) -> None:

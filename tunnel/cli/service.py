@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from tunnel import service
 from tunnel.cli.common import EXIT_USAGE, fail
+from tunnel.systemd import units
 
 app = typer.Typer(
     help="Run tunnels as services of systemd: at boot, watched over, with few rights.",
@@ -56,10 +56,10 @@ def install(
     if interface is not None and not names:
         fail("--for says what the drop-ins are for: add --with DROP-IN", EXIT_USAGE)
     _need_root(root)
-    command = (program,) if program else service.own_command()
+    command = (program,) if program else units.own_command()
     try:
-        written = service.install(root, command, names=tuple(names or ()), interface=interface)
-    except service.ServiceError as error:
+        written = units.install(root, command, names=tuple(names or ()), interface=interface)
+    except units.ServiceError as error:
         fail(error)
     for path in written:
         typer.echo(f"wrote {path}")
@@ -75,13 +75,13 @@ def install(
 def uninstall(root: Root = Path("/")) -> None:
     """Remove the units and drop-ins that `install` wrote. Tunnels that run go on running."""
     _need_root(root)
-    still = service.enabled(root)
+    still = units.enabled(root)
     if still:
-        units = " ".join(f"tunnel@{name}" for name in still)
-        fail(f"started at boot: {', '.join(still)}; first: systemctl disable --now {units}")
+        shown = " ".join(f"tunnel@{name}" for name in still)
+        fail(f"started at boot: {', '.join(still)}; first: systemctl disable --now {shown}")
     try:
-        removed = service.uninstall(root)
-    except service.ServiceError as error:
+        removed = units.uninstall(root)
+    except units.ServiceError as error:
         fail(error)
     for path in removed:
         typer.echo(f"removed {path}")
@@ -100,14 +100,14 @@ def show(
     program: Program = None,
 ) -> None:
     """Show the unit as it would be installed, and the drop-ins there are."""
-    known = service.drop_ins()
+    known = units.drop_ins()
     if name is not None:
         if name not in known:
             fail(f"no drop-in is named {name!r}; there are {', '.join(known)}", EXIT_USAGE)
         typer.echo(known[name].text, nl=False)
         return
-    command = (program,) if program else service.own_command()
-    typer.echo(service.render(service.UNIT, command))
+    command = (program,) if program else units.own_command()
+    typer.echo(units.render(units.UNIT, command))
     typer.echo("# Drop-ins (tunnel service install --with NAME):")
     for drop_in in known.values():
         typer.echo(f"#   {drop_in.name}: {drop_in.purpose}")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
-from tunnel.observe.status import PeerStatus, TunnelStatus
+from tunnel.control.messages.status import PeerStatus, TunnelStatus
 
 _AGES = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")

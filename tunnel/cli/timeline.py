@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
-from tunnel.observe.path import Journey, Step
+from tunnel.trace.journey import Journey, Step
 
 _STYLES = {"inner": "cyan", "tunnel": "magenta", "outer": "yellow"}
 _ENDS = {

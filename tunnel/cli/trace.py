@@ -27,11 +27,11 @@ from tunnel.cli.common import (
 )
 from tunnel.control import json_socket
 from tunnel.errors import unwrapped
-from tunnel.observe import diagram
-from tunnel.observe.filter import EXAMPLES, Filter, FilterError
-from tunnel.observe.path import Journey
-from tunnel.observe.tracetable import TraceTableError
-from tunnel.tracesession import Result, TraceSession, Wanted
+from tunnel.packet.filter import EXAMPLES, Filter, FilterError
+from tunnel.trace import diagram
+from tunnel.trace.journey import Journey
+from tunnel.trace.session import Result, TraceSession, Wanted
+from tunnel.trace.trace_table import TraceTableError
 
 app = typer.Typer()
 

@@ -15,7 +15,7 @@ from tunnel.cli.events import describe
 from tunnel.cli.show import status_lines
 from tunnel.control.client import TunnelClient
 from tunnel.control.json_socket import ControlError
-from tunnel.observe.events import TunnelEvent
+from tunnel.control.messages.events import TunnelEvent
 
 PERIOD = 1.0
 """Seconds between two looks without an event."""

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 
-from tunnel.observe import logs
+from tunnel.log import redact
 
 LEVELS = {
     "verbose": logging.DEBUG,
@@ -53,18 +53,18 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     options = _parser().parse_args(arguments)
     foreground = options.foreground or environment.get("WG_PROCESS_FOREGROUND") == "1"
     level = environment.get("LOG_LEVEL", "")
-    logs.log_to_stream()
+    redact.log_to_stream()
     logging.getLogger("tunnel").setLevel(LEVELS.get(level, logging.ERROR))
     import trio
 
-    from tunnel import wg_daemon
-    from tunnel.pauses import avoid_pauses
+    from tunnel.daemon.gc_tuning import avoid_pauses
+    from tunnel.device import userspace
 
     # From here on there is something to undo: signals wait until there is somebody to do it.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        parts = wg_daemon.Parts.open(options.name, environment)
-    except wg_daemon.START_ERRORS as error:
+        parts = userspace.Parts.open(options.name, environment)
+    except userspace.START_ERRORS as error:
         sys.stderr.write(f"tunnel-wg: {error}\n")
         return 1
     if not foreground:
@@ -76,10 +76,10 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     try:
-        trio.run(wg_daemon.run, parts, ready)
+        trio.run(userspace.run, parts, ready)
     finally:
         # Before Python tells of an error.
-        logs.flush()
+        redact.flush()
     return 0
 
 

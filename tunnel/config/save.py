@@ -17,10 +17,10 @@ from typing import Final, Literal
 from tunnel.config import files, render, values
 from tunnel.config.checks import check_permissions, holds_secrets
 from tunnel.config.edit import Editor, Section
-from tunnel.config.keeping import Note, keep_readable
 from tunnel.config.model import InterfaceConfig, PeerConfig, TunnelConfig
 from tunnel.config.parser import decode, parse
 from tunnel.config.problems import ConfigErrors, Mistake, Problem, Problems
+from tunnel.config.unsavable import Note, keep_readable
 
 __all__ = ["LineChange", "line_changes", "merge", "save", "write"]
 

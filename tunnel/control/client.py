@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from tunnel.control.json_socket import Client, ControlError
-from tunnel.observe.changes import Change
-from tunnel.observe.events import TunnelEvent
-from tunnel.observe.status import TunnelStatus
+from tunnel.control.messages.changes import Change
+from tunnel.control.messages.events import TunnelEvent
+from tunnel.control.messages.status import TunnelStatus
 
 RELOAD_TIMEOUT = 120.0
 """Seconds: names may have to be looked up, and hosts be slow."""

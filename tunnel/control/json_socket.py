@@ -30,7 +30,7 @@ from typing import Any
 import trio
 
 from tunnel.control.connections import MAX_CONNECTIONS, serve_connections
-from tunnel.control.pace import Pace
+from tunnel.control.timeslice import Pace
 
 VERSION = 1
 RUN_FOLDER = Path("/run/tunnel")

@@ -33,7 +33,7 @@ from typing import Any, Protocol
 import trio
 
 from tunnel.control.connections import serve_connections
-from tunnel.control.pace import Pace
+from tunnel.control.timeslice import Pace
 from tunnel.control.uapi_changes import DeviceChange
 from tunnel.control.uapi_get import render
 from tunnel.control.uapi_set import MAX_LINE, SetParser, UapiError

@@ -9,7 +9,6 @@ from struct import Struct
 from typing import Final
 
 from tunnel.datapath import ip
-from tunnel.datapath.checksum import folded, residue, short_residue
 from tunnel.datapath.interface import MAX_BATCH_SEGMENTS, MAX_FRAME_PACKET, Offload
 from tunnel.datapath.virtio import (
     GSO_TCPV4,
@@ -20,6 +19,7 @@ from tunnel.datapath.virtio import (
     VIRTIO_NET_HDR_LEN,
     VirtioNetHdr,
 )
+from tunnel.packet.checksum import folded, residue, short_residue
 
 _IPV4_PLAIN: Final = 0x45
 _IPV4_DF: Final = 0x40

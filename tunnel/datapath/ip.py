@@ -5,9 +5,9 @@ Sources: RFC 791, RFC 8200, RFC 4302 (length of AH), RFC 6040 (ECN across a tunn
 
 from typing import Final, NamedTuple
 
-from tunnel.datapath.checksum import replaced
 from tunnel.datapath.drops import Drop
 from tunnel.datapath.errors import PacketRefusedError
+from tunnel.packet.checksum import replaced
 
 IPV4_HEADER_LEN: Final = 20
 IPV6_HEADER_LEN: Final = 40

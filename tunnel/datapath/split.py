@@ -9,7 +9,6 @@ from struct import Struct
 from typing import Final
 
 from tunnel.datapath import ip
-from tunnel.datapath.checksum import checksum, residue, short_residue
 from tunnel.datapath.drops import Drop
 from tunnel.datapath.errors import PacketRefusedError
 from tunnel.datapath.interface import (
@@ -29,6 +28,7 @@ from tunnel.datapath.virtio import (
     NEEDS_CSUM,
     VIRTIO_NET_HDR_LEN,
 )
+from tunnel.packet.checksum import checksum, residue, short_residue
 
 _IPV4: Final = Struct(">4sH4sH")
 """Version to total length; identification; flags to protocol; checksum."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address, ip_interface
 
+from tunnel.control.messages.status import PeerStatus, TunnelStatus
 from tunnel.doctor.facts import (
     Facts,
     Network,
@@ -13,7 +14,6 @@ from tunnel.doctor.facts import (
     is_fresh,
     networks_of,
 )
-from tunnel.observe.status import PeerStatus, TunnelStatus
 
 MAX_PROBES = 32
 """Peers that are spoken to; the first ones of many."""

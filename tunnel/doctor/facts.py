@@ -16,8 +16,8 @@ from ipaddress import (
 )
 
 from tunnel.config import Problem, TunnelConfig
-from tunnel.observe.path import Journey
-from tunnel.observe.status import PeerStatus, TunnelStatus
+from tunnel.control.messages.status import PeerStatus, TunnelStatus
+from tunnel.trace.journey import Journey
 
 Network = IPv4Network | IPv6Network
 IpAddress = IPv4Address | IPv6Address

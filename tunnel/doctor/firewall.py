@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tunnel.control.messages.status import PeerStatus
 from tunnel.doctor import rules
 from tunnel.doctor.facts import BaseChain, Facts, endpoint_address
 from tunnel.doctor.findings import Finding
-from tunnel.observe.path import Journey, Step
-from tunnel.observe.status import PeerStatus
+from tunnel.trace.journey import Journey, Step
 
 INCOMING = ("PREROUTING", "INPUT")
 

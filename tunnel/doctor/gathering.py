@@ -26,10 +26,10 @@ from tunnel.doctor.facts import (
 from tunnel.doctor.machine import LookError
 from tunnel.doctor.probing import Pinger
 from tunnel.errors import unwrapped
-from tunnel.observe.filter import Filter
-from tunnel.observe.path import Journey
-from tunnel.observe.tracetable import TraceTableError
-from tunnel.tracesession import TraceSession, Wanted
+from tunnel.packet.filter import Filter
+from tunnel.trace.journey import Journey
+from tunnel.trace.session import TraceSession, Wanted
+from tunnel.trace.trace_table import TraceTableError
 
 TRACE_START = 10.0
 """Seconds that a trace may take before it is ready."""

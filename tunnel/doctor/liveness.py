@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_interface
 
 from tunnel.doctor.facts import Facts, endpoint_address
 from tunnel.doctor.findings import Finding
-from tunnel.observe.wording import DROPS
+from tunnel.trace.narrate import DROPS
 
 SEALED = 32
 """Bytes that WireGuard adds around a packet: header 16, tag 16."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunnel.doctor.facts import BaseChain, Firewall, Link, Route, Rule
-from tunnel.observe.ruleset import Ruleset
+from tunnel.trace.ruleset import Ruleset
 
 TIMEOUT = 20.0
 CAPABILITIES = {12: "CAP_NET_ADMIN", 13: "CAP_NET_RAW"}

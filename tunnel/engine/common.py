@@ -8,12 +8,12 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from tunnel.datapath import Session
+from tunnel.engine.counters import Counters
+from tunnel.engine.histograms import Load
+from tunnel.engine.instrument import Tracer
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.tun import Tun
 from tunnel.io.udp import Udp
-from tunnel.observe.counters import Counters
-from tunnel.observe.load import Load
-from tunnel.observe.tracer import Tracer
 from tunnel.protocol import Interface
 from tunnel.protocol import Peer as ProtocolPeer
 

@@ -24,12 +24,12 @@ import trio
 
 from tunnel import datapath
 from tunnel.datapath import Session
+from tunnel.engine.counters import Counters
+from tunnel.engine.histograms import Load
+from tunnel.engine.instrument import Tracer, joined
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.tun import Tun
 from tunnel.io.udp import FAMILIES, Udp
-from tunnel.observe.counters import Counters
-from tunnel.observe.load import Load
-from tunnel.observe.tracer import Tracer, joined
 from tunnel.protocol import Datagram, Event, Interface, Seal
 
 from .common import Shared, boot_time

@@ -16,8 +16,8 @@ from tunnel.host.apply import Applied, apply, missing, reconcile, remove
 from tunnel.host.errors import HostError, SlotTakenError
 from tunnel.host.hooks import check_hook_source, run_hooks
 from tunnel.host.links import delete_link, link_exists
+from tunnel.host.local_addresses import OwnAddresses
 from tunnel.host.mtu import compute_mtu
-from tunnel.host.own import OwnAddresses
 from tunnel.host.record import Record, load_record
 from tunnel.host.slots import find_default_route_slot
 from tunnel.host.state import (

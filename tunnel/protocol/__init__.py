@@ -21,8 +21,9 @@ Nothing here imports trio, socket, time, random or os; `now` and randomness are 
 test or a simulation lives through hours in a moment, and the same way each time.
 """
 
+from tunnel.protocol.driver import Endpoint, Transport
+
 from .allowed_ips import AllowedIPs, Network, pack, unpack
-from .boundary import Endpoint, Transport
 from .drops import Drop
 from .events import (
     ClockImplausible,

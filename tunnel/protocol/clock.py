@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from .boundary import UnixTime
+from tunnel.protocol.driver import UnixTime
+
 from .constants import (
     CLOCK_JUMP,
     CLOCK_WARNING_INTERVAL,

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final, Generic
 
 from crypto import tai64n
 from crypto.keys import PrivateKey, PublicKey
+from tunnel.protocol.driver import E, MakeTransport, OnEphemeral, Random, RetryEndpoint, T
 
-from .boundary import E, MakeTransport, OnEphemeral, Random, RetryEndpoint, T
 from .clock import HandshakeClock, stamp_after
 from .constants import MAX_REMEMBERED_STAMPS, REKEY_TIMEOUT_JITTER
 from .drops import Drop
@@ -16,9 +16,10 @@ from .outputs import Datagram, Seal
 from .timers import TimerTable
 
 if TYPE_CHECKING:
+    from tunnel.protocol.keypairs import Session
+
     from .handshakes import PendingInitiation
     from .peer import Peer
-    from .sessions import Session
 
 _JITTER_STEPS: Final = 1 << 16
 

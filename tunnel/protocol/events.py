@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .boundary import Endpoint
+    from tunnel.protocol.driver import Endpoint
+
     from .peer import Peer
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Generic
 from crypto.errors import HandshakeError
 from crypto.handshake import Initiator, Responder, TransportKeys
 from crypto.messages import HandshakeResponse
+from tunnel.protocol.driver import E, T
+from tunnel.protocol.peer_keys import Credentials
 
-from .boundary import E, T
 from .constants import ANEW_SPACING, INITIATION_SPACING, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT
 from .context import Context
-from .credentials import Credentials
 from .drops import Drop
 from .events import HandshakeUnanswered
 from .outputs import Datagram, DatagramKind

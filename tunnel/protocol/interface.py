@@ -13,9 +13,9 @@ from crypto.errors import CookieError, HandshakeError, MessageError
 from crypto.handshake import Responder
 from crypto.keys import PrivateKey, PublicKey
 from crypto.messages import CookieReply, HandshakeInitiation, HandshakeResponse
+from tunnel.protocol.driver import E, MakeTransport, OnEphemeral, Random, RetryEndpoint, T, UnixTime
 
 from .allowed_ips import AllowedIPs
-from .boundary import E, MakeTransport, OnEphemeral, Random, RetryEndpoint, T, UnixTime
 from .clock import HandshakeClock
 from .constants import MAX_PEERS_PER_DEADLINE, UNDER_LOAD_TIME
 from .context import Context, Indices, Output

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum, unique
 from typing import TYPE_CHECKING, Generic
 
-from .boundary import E, T
+from tunnel.protocol.driver import E, T
 
 if TYPE_CHECKING:
     from .peer import Peer

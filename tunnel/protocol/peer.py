@@ -44,8 +44,10 @@ from crypto.cookies import MacGenerator
 from crypto.handshake import Responder, TransportKeys
 from crypto.keys import PresharedKey, PublicKey
 from crypto.messages import HandshakeResponse
+from tunnel.protocol.driver import E, T
+from tunnel.protocol.keypairs import Session, Sessions
+from tunnel.protocol.peer_keys import Credentials
 
-from .boundary import E, T
 from .constants import (
     ERASE_AFTER_TIME,
     KEEPALIVE_TIMEOUT,
@@ -54,7 +56,6 @@ from .constants import (
     REKEY_AFTER_MESSAGES,
 )
 from .context import Context
-from .credentials import Credentials
 from .drops import Drop
 from .events import (
     HandshakeCompleted,
@@ -65,7 +66,6 @@ from .events import (
 )
 from .handshakes import Handshakes, PendingInitiation
 from .outputs import Seal
-from .sessions import Session, Sessions
 from .staging import Staged
 from .timers import NEVER, Timed, Timer
 

@@ -10,21 +10,23 @@ from typing import Any
 
 import trio
 
-from tunnel import config, daemon, host, peers, surroundings
+from tunnel import config, host
+from tunnel.daemon import daemon, host_state
+from tunnel.device import sync
+from tunnel.device.endpoints import Names
 from tunnel.engine import Engine
 from tunnel.host import HostError
 from tunnel.io.tun import Tun
 from tunnel.io.udp import Udp
-from tunnel.names import Names
 
 STEPS: dict[str, tuple[Any, str]] = {
     "find link": (host, "link_exists"),
     "resolve": (Names, "resolve"),
-    "compute": (surroundings, "compute"),
+    "compute": (host_state, "compute"),
     "udp": (Udp, "open"),
     "tun": (Tun, "open"),
     "PreUp": (daemon.Daemon, "_run_hooks"),
-    "peers": (peers, "apply"),
+    "peers": (sync, "apply"),
     "host": (host, "apply"),
     "engine": (Engine, "run"),
     "PostUp": (daemon.Daemon, "_run_hooks"),

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from tunnel.device.features import ENVIRONMENT_VARIABLE
 from tunnel.lab import Host, Lab, faults
 from tunnel.lab.faults import Hook
 from tunnel.lab.peers import Node, OurEnd, render_conf
 from tunnel.lab.process import HostProcess
-from tunnel.offloads import ENVIRONMENT_VARIABLE
 
 __all__ = ["DOCTOR", "NAME", "SHORT", "A", "B", "Net", "net"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tunnel.lab import gateway, tracecost
-from tunnel.lab.bench import METRICS
-from tunnel.lab.contenders import Bare, Contender, Ours, WireGuardGo
-from tunnel.lab.rounds import steps
+from tunnel.bench import gateway, trace_overhead
+from tunnel.bench.bench import METRICS
+from tunnel.bench.rounds import steps
+from tunnel.bench.subjects import Bare, Contender, Ours, WireGuardGo
 
 pytestmark = pytest.mark.root
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.root
 def test_a_tunnel_that_was_traced_is_compared_with_one_that_never_was() -> None:
     figures = [
         figure
-        for found in tracecost.measure(Ours("python"), seconds=1.0, pairs=1)
+        for found in trace_overhead.measure(Ours("python"), seconds=1.0, pairs=1)
         for figure in found.items()
     ]
     assert [key for key, _ in figures] == ["untraced", "untraced_cpu", "traced", "traced_cpu"]

@@ -10,8 +10,8 @@ import pytest
 
 from tests.conftest import TwoHosts
 from tests.integration.daemon.conftest import remains
-from tunnel import service
 from tunnel.lab.peers import Node, OurEnd, render_conf
+from tunnel.systemd import units
 
 pytestmark = [pytest.mark.root, pytest.mark.foreign("systemd-analyze", "setpriv")]
 
@@ -21,8 +21,8 @@ CONFINE = Path(__file__).with_name("confine.py")
 @pytest.fixture
 def confined(tmp_path: Path) -> list[str]:
     """The words before a command that is to be confined."""
-    unit = tmp_path / service.UNIT
-    unit.write_text(service.render(service.UNIT, ["/usr/bin/true"]))
+    unit = tmp_path / units.UNIT
+    unit.write_text(units.render(units.UNIT, ["/usr/bin/true"]))
     return [sys.executable, str(CONFINE), str(unit)]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tunnel import service
+from tunnel.systemd import units
 
 pytestmark = pytest.mark.foreign("systemd-analyze")
 
@@ -33,9 +33,9 @@ def installed(tmp_path: Path, names: tuple[str, ...]) -> Path:
     assert real is not None
     (tmp_path / "usr/bin").mkdir(parents=True)
     shutil.copy(real, tmp_path / "usr/bin/true")
-    service.install(tmp_path, [PROGRAM], names=names)
-    folder = tmp_path / service.UNIT_FOLDER
-    shutil.copy(folder / service.UNIT, folder / "tunnel@wg0.service")
+    units.install(tmp_path, [PROGRAM], names=names)
+    folder = tmp_path / units.UNIT_FOLDER
+    shutil.copy(folder / units.UNIT, folder / "tunnel@wg0.service")
     if names:
         (folder / "tunnel@.service.d").rename(folder / "tunnel@wg0.service.d")
     return folder

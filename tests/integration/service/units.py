@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from tunnel import service
+from tunnel.systemd import units
 
 EMPTY_TARGETS = ("sysinit", "basic", "shutdown", "network-online", "nss-lookup", "sockets")
 JOURNAL = ("systemd-journald.service", "systemd-journald.socket")
@@ -19,8 +19,8 @@ ENVIRONMENT = ("PYTHONPATH=/mnt/source:/mnt/packages", "LD_LIBRARY_PATH=/mnt/pyt
 
 def write(folder: Path, command: Sequence[str], lines: str = "", names: Sequence[str] = ()) -> None:
     """Fill `folder`. `lines` are more of section [Service], `names` the drop-ins to be there."""
-    for file in (service.UNIT, service.TARGET):
-        (folder / file).write_text(service.render(file, command))
+    for file in (units.UNIT, units.TARGET):
+        (folder / file).write_text(units.render(file, command))
     for name in EMPTY_TARGETS:
         text = f"[Unit]\nDescription={name}\nDefaultDependencies=no\n"
         (folder / f"{name}.target").write_text(text)
@@ -34,5 +34,5 @@ def write(folder: Path, command: Sequence[str], lines: str = "", names: Sequence
     environment = " ".join(ENVIRONMENT)
     (drop_ins / "test.conf").write_text(f"[Service]\nEnvironment={environment}\n{lines}\n")
     for name in names:
-        (drop_ins / f"{name}.conf").write_text(service.drop_ins()[name].text)
+        (drop_ins / f"{name}.conf").write_text(units.drop_ins()[name].text)
     os.chmod(folder, 0o755)

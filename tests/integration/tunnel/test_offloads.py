@@ -12,9 +12,9 @@ from tests.integration.tunnel.conftest import OUTER, make_pair
 from tests.transfer import check_transfer
 from tunnel import datapath
 from tunnel.datapath import ENVIRONMENT_VARIABLE as DATAPATH
+from tunnel.device.features import ENVIRONMENT_VARIABLE as OFFLOADS_OFF
 from tunnel.lab import Host, wait_for
 from tunnel.lab.peers import Node, OurEnd, render_conf
-from tunnel.offloads import ENVIRONMENT_VARIABLE as OFFLOADS_OFF
 
 pytestmark = pytest.mark.root
 

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.doctor.test_checks import STATUS
 from tunnel.cli import common
 from tunnel.control import json_socket
-from tunnel.observe.status import TunnelStatus
+from tunnel.control.messages.status import TunnelStatus
 
 
 def runs(monkeypatch: pytest.MonkeyPatch, tunnel: str, conf: Path) -> None:

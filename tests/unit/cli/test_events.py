@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tunnel.cli.events import describe
-from tunnel.observe.events import TunnelEvent
+from tunnel.control.messages.events import TunnelEvent
 
 PEER = {"peer": "KEY=", "endpoint": "192.0.2.2:51820"}
 CHANGE = {"sign": "+", "subject": "route 10.0.0.0/8", "detail": ""}

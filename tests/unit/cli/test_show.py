@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from tunnel.cli.show import age, print_status, size
-from tunnel.observe.status import PeerStatus, TunnelStatus
+from tunnel.control.messages.status import PeerStatus, TunnelStatus
 
 STATUS = TunnelStatus(
     name="wg0",

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from tests.unit.cli.test_show import STATUS
-from tunnel.cli.topview import History, age, picture, rate, sparkline
-from tunnel.observe.status import TunnelStatus
+from tunnel.cli.top.view import History, age, picture, rate, sparkline
+from tunnel.control.messages.status import TunnelStatus
 
 
 def later(*, rx_bytes: int) -> TunnelStatus:

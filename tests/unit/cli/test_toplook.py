@@ -13,8 +13,8 @@ import trio
 import typer
 
 from tests.unit.cli.test_show import STATUS
-from tunnel.cli import top, toplook
-from tunnel.cli.toplook import Looker, open_looker
+from tunnel.cli.top import command, poll
+from tunnel.cli.top.poll import Looker, open_looker
 from tunnel.control import json_socket
 from tunnel.control.json_socket import ControlError, NotRunningError, bind_unix_socket, serve
 
@@ -50,8 +50,8 @@ Scenario = Callable[[Looker, Daemon, Daemon], Awaitable[None]]
 def with_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Scenario], None]:
     """Run a scenario with daemons of wg0 and wg1."""
     monkeypatch.setattr(json_socket, "RUN_FOLDER", tmp_path)
-    monkeypatch.setattr(toplook, "PATIENCE", 0.05)
-    monkeypatch.setattr(toplook, "ANSWER_TIME", 0.3)
+    monkeypatch.setattr(poll, "PATIENCE", 0.05)
+    monkeypatch.setattr(poll, "ANSWER_TIME", 0.3)
 
     async def main(scenario: Scenario) -> None:
         with trio.fail_after(20):
@@ -148,7 +148,7 @@ def test_once_says_what_went_down_meanwhile(
 
         looker.look_at_all = look_then_end  # type: ignore[method-assign]
         with pytest.raises(typer.Exit) as left:
-            await top._print_once(looker, 0.01, as_json=as_json)
+            await command._print_once(looker, 0.01, as_json=as_json)
         assert left.value.exit_code == 1
 
     with_two(scenario)

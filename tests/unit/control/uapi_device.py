@@ -14,10 +14,10 @@ import trio
 from tests.unit.test_engine import FakeUdp, make_side
 from tunnel.control import uapi
 from tunnel.control.json_socket import bind_unix_socket
+from tunnel.device.uapi import EngineDevice
 from tunnel.engine import Engine
 from tunnel.io.errors import UdpError
 from tunnel.io.udp import Udp
-from tunnel.wgsocket import EngineDevice
 
 PUBLIC_1, PUBLIC_2 = "11" * 32, "22" * 32
 PRIVATE = "40" * 32

@@ -11,13 +11,13 @@ import pytest
 
 from tunnel import config
 from tunnel.config import TunnelConfig
+from tunnel.control.messages.status import PeerStatus, TunnelStatus
 from tunnel.doctor import Facts, Options, Report, diagnose
 from tunnel.doctor.facts import BaseChain, Firewall, Link, Probe, Route, Rule, covering
 from tunnel.doctor.machine import parse_firewall
 from tunnel.doctor.probing import parse_refusal_untrusted
-from tunnel.observe.crossings import Decision
-from tunnel.observe.path import Journey, Layer, Step
-from tunnel.observe.status import PeerStatus, TunnelStatus
+from tunnel.trace.crossings import Decision
+from tunnel.trace.journey import Journey, Layer, Step
 
 NOW = 1_800_000_000.0
 OURS = "sE9TBlCJhbXQvUnvfGAQa1PqHQVnFuOCtMaBFOGFsXI="

@@ -16,7 +16,7 @@ from tunnel.control.json_socket import ControlError, NotRunningError
 from tunnel.doctor import Options, choosing, diagnose, gathering, machine
 from tunnel.doctor.facts import Facts, Probe
 from tunnel.doctor.machine import LookError
-from tunnel.tracesession import TraceSession
+from tunnel.trace.session import TraceSession
 
 
 class SilentPinger:

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from tunnel.config import load
+from tunnel.daemon.reload import check_hooks
 from tunnel.host import hooks
 from tunnel.host.errors import HostError
 from tunnel.host.hooks import run_hooks
 from tunnel.lab.process import wait_for
-from tunnel.reloading import check_hooks
 
 
 def run(*commands: str) -> list[str]:

@@ -6,11 +6,11 @@ import socket
 import struct
 from typing import Any
 
-from tunnel.observe.headers import ICMP, UDP
-from tunnel.observe.joining import LATE, Joiner
-from tunnel.observe.nftrace import TraceEvent, TraceType, Verdict
-from tunnel.observe.path import Journey
-from tunnel.observe.ruleset import BaseChain, Ruleset
+from tunnel.packet.headers import ICMP, UDP
+from tunnel.trace.correlate import LATE, Joiner
+from tunnel.trace.journey import Journey
+from tunnel.trace.nftrace import TraceEvent, TraceType, Verdict
+from tunnel.trace.ruleset import BaseChain, Ruleset
 
 ETH, TUN = 2, 3
 PORT = 51820

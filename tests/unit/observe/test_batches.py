@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from tunnel.observe.batches import split
+from tunnel.capture.segments import split
 
 
 def message(index: int, counter: int, length: int) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.unit.observe.stack import echo, message
-from tunnel.observe.carriers import Carriers
+from tunnel.capture.matched import Carriers
 
 
 def over_ipv6(index: int, counter: int) -> bytes:

@@ -6,9 +6,9 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 from tests.unit.observe.stack import ETH, TUN, Stack, echo, message
-from tunnel.observe.diagram import MAX_COLUMNS, draw
-from tunnel.observe.nftrace import Verdict
-from tunnel.observe.path import Journey
+from tunnel.trace.diagram import MAX_COLUMNS, draw
+from tunnel.trace.journey import Journey
+from tunnel.trace.nftrace import Verdict
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel.observe.filter import Filter, FilterError
-from tunnel.observe.headers import ICMP, TCP, UDP, Headers
+from tunnel.packet.filter import Filter, FilterError
+from tunnel.packet.headers import ICMP, TCP, UDP, Headers
 
 
 def packet(protocol: int, source: str, destination: str, transport: bytes = bytes(20)) -> Headers:

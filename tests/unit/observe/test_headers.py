@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 
-from tunnel.observe.headers import ICMPV6, TCP, UDP, Headers
+from tunnel.packet.headers import ICMPV6, TCP, UDP, Headers
 
 
 def v4(protocol: int, transport: bytes, *, ttl: int = 64, length: int = 60) -> Headers:

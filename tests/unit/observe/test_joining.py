@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.unit.observe.stack import ETH, TUN, Stack, echo, message
-from tunnel.observe.joining import LATE, PATIENCE, QUIET, Joiner
-from tunnel.observe.nftrace import Verdict, decode
-from tunnel.observe.path import Journey
-from tunnel.observe.ruleset import Ruleset
+from tunnel.trace.correlate import LATE, PATIENCE, QUIET, Joiner
+from tunnel.trace.journey import Journey
+from tunnel.trace.nftrace import Verdict, decode
+from tunnel.trace.ruleset import Ruleset
 
 RECORDED = Path(__file__).with_name("recorded") / "two_pings.json"
 """What one host heard of two pings, the second answer being dropped: real bytes of the kernel."""

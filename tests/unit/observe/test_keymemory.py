@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tunnel.observe import keymemory
-from tunnel.observe.keymemory import KeyMemory
+from tunnel.log import key_memory
+from tunnel.log.key_memory import KeyMemory
 
 
 def keys(count: int, *, start: int = 0) -> list[bytes]:
@@ -12,10 +12,10 @@ def keys(count: int, *, start: int = 0) -> list[bytes]:
 
 def test_more_keys_than_are_kept_are_all_known() -> None:
     memory = KeyMemory()
-    told = keys(keymemory.LATEST + 5000)
+    told = keys(key_memory.LATEST + 5000)
     for key in told:
         memory.add(key)
-    assert len(memory) == keymemory.LATEST
+    assert len(memory) == key_memory.LATEST
     assert all(key in memory for key in told)
 
 

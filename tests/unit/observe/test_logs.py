@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel.observe import logs
-from tunnel.observe.keymemory import KeyMemory
-from tunnel.observe.logs import HumanFormatter, JournalFormatter, JsonFormatter, LineFormatter
+from tunnel.log import redact
+from tunnel.log.key_memory import KeyMemory
+from tunnel.log.redact import HumanFormatter, JournalFormatter, JsonFormatter, LineFormatter
 
 FORMATTERS: list[LineFormatter] = [
     HumanFormatter(),
@@ -37,8 +37,8 @@ def _unchanged_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     root, ours = logging.getLogger(), logging.getLogger("tunnel")
     handlers, levels = root.handlers[:], (root.level, ours.level)
     raising = logging.raiseExceptions
-    monkeypatch.setattr(logs, "_private", KeyMemory())
-    monkeypatch.setattr(logs, "_preshared", KeyMemory())
+    monkeypatch.setattr(redact, "_private", KeyMemory())
+    monkeypatch.setattr(redact, "_preshared", KeyMemory())
     root.handlers = []
     yield
     for handler in root.handlers:
@@ -143,13 +143,13 @@ def test_tracebacks_are_safe_too() -> None:
 )
 def test_what_is_named_like_a_key_is_hidden(text: str) -> None:
     line = HumanFormatter().format(record("%s", text))
-    assert logs.HIDDEN in line
+    assert redact.HIDDEN in line
     assert SECRET_BASE64 not in line
     assert SECRET.hex() not in line.lower()
 
 
 def test_known_secrets_are_hidden_wherever_they_stand() -> None:
-    logs.hide([SECRET])
+    redact.hide([SECRET])
     for secret in (SECRET_BASE64, SECRET.hex(), SECRET.hex().upper(), f"xyz/{SECRET_BASE64}"):
         line = HumanFormatter().format(record("hook said %s.", secret))
         assert line.endswith("(hidden).") or "(hidden)" in line
@@ -157,20 +157,20 @@ def test_known_secrets_are_hidden_wherever_they_stand() -> None:
 
 
 def test_public_keys_are_no_secret_and_bytes_are_never_shown() -> None:
-    logs.hide([SECRET])
+    redact.hide([SECRET])
     line = HumanFormatter().format(record("%s at %s", PUBLIC_BASE64, SECRET))
     assert line.endswith(f"{PUBLIC_BASE64} at (32 bytes)")
 
 
 def test_every_secret_of_a_great_many_is_hidden() -> None:
-    logs.hide([SECRET[::-1]], private=True)
-    logs.hide([SECRET])
-    logs.hide(number.to_bytes(32, "big") for number in range(70_000))
-    assert logs.redact(SECRET_BASE64) == logs.HIDDEN
-    assert logs.redact((0).to_bytes(32, "big").hex()) == logs.HIDDEN
-    assert logs.redact(SECRET[::-1].hex()) == logs.HIDDEN
-    assert len(logs._private) == 1
-    assert logs.redact(PUBLIC_BASE64) == PUBLIC_BASE64
+    redact.hide([SECRET[::-1]], private=True)
+    redact.hide([SECRET])
+    redact.hide(number.to_bytes(32, "big") for number in range(70_000))
+    assert redact.redact(SECRET_BASE64) == redact.HIDDEN
+    assert redact.redact((0).to_bytes(32, "big").hex()) == redact.HIDDEN
+    assert redact.redact(SECRET[::-1].hex()) == redact.HIDDEN
+    assert len(redact._private) == 1
+    assert redact.redact(PUBLIC_BASE64) == PUBLIC_BASE64
 
 
 @pytest.mark.parametrize(
@@ -186,18 +186,18 @@ def test_every_secret_of_a_great_many_is_hidden() -> None:
 def test_of_a_command_only_known_public_keys_are_shown(command: str) -> None:
     parts = {"key": SECRET_BASE64, "hex": SECRET.hex(), "bare": SECRET_BASE64[:-1]}
     public = {base64.b64decode(PUBLIC_BASE64)}
-    told = logs.redact_keys(command.format(public=PUBLIC_BASE64, **parts), public)
-    hidden = dict.fromkeys(parts, logs.HIDDEN)
+    told = redact.redact_keys(command.format(public=PUBLIC_BASE64, **parts), public)
+    hidden = dict.fromkeys(parts, redact.HIDDEN)
     assert told == command.format(public=PUBLIC_BASE64, **hidden)
-    assert PUBLIC_BASE64 not in logs.redact_keys(told, set())
+    assert PUBLIC_BASE64 not in redact.redact_keys(told, set())
     usual = "ip route add 10.0.0.0/8 dev wg0; /usr/local/libexec/some/where/that/is/rather/far/away"
-    assert logs.redact_keys(usual, set()) == usual
+    assert redact.redact_keys(usual, set()) == usual
 
 
 def test_a_long_line_is_cut_and_says_so() -> None:
     line = HumanFormatter().format(record("%s", "x" * 100_000))
-    assert len(line) < logs.MAX_TEXT + 100
-    assert line.endswith(f"… ({100_000 - logs.MAX_TEXT} characters more)")
+    assert len(line) < redact.MAX_TEXT + 100
+    assert line.endswith(f"… ({100_000 - redact.MAX_TEXT} characters more)")
 
 
 def test_a_line_that_does_not_fit_its_arguments_is_logged_all_the_same() -> None:
@@ -210,15 +210,15 @@ def test_stream_form_follows_its_reader(tmp_path: Path, monkeypatch: pytest.Monk
     with path.open("w") as stream:
         status = os.fstat(stream.fileno())
         monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
-        logs.log_to_stream(stream)
+        redact.log_to_stream(stream)
         log.info("one")
         log.debug("unseen")
         logging.getLogger("pyroute2").info("unseen")
         logging.getLogger("pyroute2").warning("seen")
-        logs.log_to_stream(stream, as_json=True, verbose=True)
+        redact.log_to_stream(stream, as_json=True, verbose=True)
         log.debug("two")
         monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino + 1}")
-        logs.log_to_stream(stream)
+        redact.log_to_stream(stream)
         log.warning("three")
     lines = path.read_text().splitlines()
     assert lines[:2] == ["<6>one", "<4>seen"]
@@ -228,13 +228,13 @@ def test_stream_form_follows_its_reader(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_stream_without_a_descriptor_is_no_journal() -> None:
-    assert not logs.goes_to_journal(io.StringIO(), {"JOURNAL_STREAM": "1:2"})
+    assert not redact.goes_to_journal(io.StringIO(), {"JOURNAL_STREAM": "1:2"})
 
 
 def test_the_file_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "LOG_BYTES", 2000)
+    monkeypatch.setattr(redact, "LOG_BYTES", 2000)
     path = tmp_path / "wg0.log"
-    logs.log_to_file(path)
+    redact.log_to_file(path)
     for number in range(200):
         logging.getLogger("tunnel").info("line %d \x1b", number)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["wg0.log", "wg0.log.1"]
@@ -243,12 +243,12 @@ def test_the_file_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_file_is_for_its_owner_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "LOG_BYTES", 2000)
+    monkeypatch.setattr(redact, "LOG_BYTES", 2000)
     path = tmp_path / "wg0.log"
     path.touch(0o644)
     before = os.umask(0)
     try:
-        logs.log_to_file(path)
+        redact.log_to_file(path)
         for number in range(200):
             logging.getLogger("tunnel").info("line %d", number)
     finally:

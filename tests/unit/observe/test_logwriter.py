@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tunnel.observe import logs, logwriter
+from tunnel.log import redact, writer
 
 log = logging.getLogger("tunnel.test")
 
@@ -66,7 +66,7 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
     root.handlers = []
     made = Reader()
     stream = os.fdopen(made.writing, "w")
-    logs.log_to_stream(stream)
+    redact.log_to_stream(stream)
     yield made
     if made._fd >= 0:
         made.close()  # whoever still writes hears of it
@@ -107,7 +107,7 @@ def test_nobody_waits_and_what_is_lost_is_counted(reader: Reader) -> None:
 
 
 def test_one_long_line_gets_through(reader: Reader) -> None:
-    text = "y" * logs.MAX_TEXT
+    text = "y" * redact.MAX_TEXT
     in_time(lambda: log.info("%s", text))
     assert reader.line() == text
 
@@ -118,7 +118,7 @@ def test_reader_that_is_gone_costs_lines_only(reader: Reader) -> None:
     def write() -> None:
         for _ in range(10):
             log.info("nobody hears this")
-        logs.flush()
+        redact.flush()
 
     in_time(write)
 
@@ -135,15 +135,15 @@ def test_descriptor_that_does_not_block_is_waited_for(reader: Reader) -> None:
 def test_flush_gives_up_on_a_reader_that_takes_nothing(reader: Reader) -> None:
     reader.fill()
     in_time(lambda: log.info("stuck"))
-    in_time(logs.flush)
+    in_time(redact.flush)
 
 
 def test_flush_gives_up_on_a_reader_that_is_slow(
     reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it did not get in time is counted as lost, and the next line comes after that."""
-    monkeypatch.setattr(logwriter, "FLUSH_TIME", 0.2)
-    monkeypatch.setattr(logwriter, "PATIENCE", BOUND)
+    monkeypatch.setattr(writer, "FLUSH_TIME", 0.2)
+    monkeypatch.setattr(writer, "PATIENCE", BOUND)
     total, text = 2000, "x" * 60
     hurry = threading.Event()
     lines: list[str] = []
@@ -157,7 +157,7 @@ def test_flush_gives_up_on_a_reader_that_is_slow(
         log.info("%s", text)
     reading = threading.Thread(target=read, daemon=True)
     reading.start()
-    in_time(logs.flush)
+    in_time(redact.flush)
     log.info("all is well")
     hurry.set()
     in_time(reading.join)

@@ -9,9 +9,9 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.cli.test_show import STATUS
-from tunnel.metrics import REASONS
-from tunnel.observe.load import Histogram, Load
-from tunnel.observe.metrics import Handshakes, Snapshot, render
+from tunnel.daemon.metrics import REASONS
+from tunnel.daemon.prometheus import Handshakes, Snapshot, render
+from tunnel.engine.histograms import Histogram, Load
 
 DASHBOARD = Path(__file__).parents[3] / "examples" / "grafana.json"
 DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"

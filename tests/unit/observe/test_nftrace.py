@@ -5,7 +5,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel.observe.nftrace import TraceType, Verdict, decode
+from tunnel.trace.nftrace import TraceType, Verdict, decode
 
 TRACE = 10 << 8 | 17
 

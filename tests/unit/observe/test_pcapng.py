@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.observe import pcapng
-from tunnel.observe.pcapng import Direction
+from tunnel.capture import pcapng
+from tunnel.capture.pcapng import Direction
 
 ECHO = bytes.fromhex("4500001c00010000400166ce0a0000010a0000020800f7fd00010001")
 TIME = 1_700_000_000_123_456_789

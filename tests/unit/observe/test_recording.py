@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.observe.recording import Recording
+from tunnel.capture.writer import Recording
 
 
 def test_packets_are_written_in_order_of_time(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.observe import ruleset
-from tunnel.observe.ruleset import BaseChain, Ruleset
+from tunnel.trace import ruleset
+from tunnel.trace.ruleset import BaseChain, Ruleset
 
 LISTING = """\
 table ip nat { # handle 1

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.observe.stack import message
-from tunnel.observe import sightings
-from tunnel.observe.pcapng import Direction
-from tunnel.observe.sightings import GENERATION_NS, Sightings
-from tunnel.observe.taps import Seen
+from tunnel.capture import dedup
+from tunnel.capture.dedup import GENERATION_NS, Sightings
+from tunnel.capture.packet_socket import Seen
+from tunnel.capture.pcapng import Direction
 
 IN, OUT = Direction.IN, Direction.OUT
 
@@ -70,7 +70,7 @@ def test_sightings_are_forgotten_after_a_while() -> None:
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sightings, "MAX_GENERATION", 100)
+    monkeypatch.setattr(dedup, "MAX_GENERATION", 100)
     known = Sightings()
     for number in range(1000):
         datagram = message(7, number)
@@ -78,7 +78,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(known._new) + len(known._old) <= 200
     for _ in range(50):
         assert known.add(Seen(1, OUT, "eth0", datagram), datagram) is not None
-    assert len(known._new[next(reversed(known._new))]) <= sightings.MAX_COPIES
+    assert len(known._new[next(reversed(known._new))]) <= dedup.MAX_COPIES
 
 
 def test_what_is_no_datagram_is_let_through() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import trio
 
-from tunnel.observe.filter import Filter
-from tunnel.observe.tracetable import TraceTableError, render, table_name, trace_table
+from tunnel.packet.filter import Filter
+from tunnel.trace.trace_table import TraceTableError, render, table_name, trace_table
 
 
 def test_one_chain_first_and_one_last_at_each_hook() -> None:

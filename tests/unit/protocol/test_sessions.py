@@ -12,7 +12,7 @@ from tunnel.protocol.constants import (
     REJECT_AFTER_MESSAGES,
     REKEY_AFTER_MESSAGES,
 )
-from tunnel.protocol.sessions import Session
+from tunnel.protocol.keypairs import Session
 
 from .pair import DATA, INITIATION, KEEPALIVE, Pair, remaining
 

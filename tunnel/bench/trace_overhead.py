@@ -1,0 +1,67 @@
+"""What a trace leaves behind: a tunnel that was traced beside one that never was, load by load."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from statistics import median
+
+from tunnel.bench.bench import Bench
+from tunnel.bench.subjects import A_OUTER, B_OUTER, Ours
+from tunnel.lab.errors import LabError
+from tunnel.lab.topology import Lab
+
+PAIRS = 4
+"""Loads of each, in turn: what else the machine does meets both alike."""
+
+_TRACE = [sys.executable, "-m", "tunnel", "trace", "icmp", "--json"]
+_TRACE_SECONDS = 30.0
+
+
+def missing() -> str | None:
+    """What this machine lacks for it, or None."""
+    return None if shutil.which("nft") else "the program nft is missing"
+
+
+def measure(contender: Ours, seconds: float, pairs: int = PAIRS) -> Iterator[dict[str, float]]:
+    """Figures by metric key: the ratio of two tunnels alike, and that after one was traced.
+
+    The first is 1 but for the noise of the machine, so it says what the second is worth.
+    """
+    with Lab() as first, Lab() as second:
+        never, traced = (_begin(lab, replace(contender), seconds) for lab in (first, second))
+        yield _compare("untraced", traced, never, pairs)
+        _trace(traced)
+        yield _compare("traced", traced, never, pairs)
+
+
+def _begin(lab: Lab, contender: Ours, seconds: float) -> Bench:
+    a, b = lab.host("a"), lab.host("b")
+    lab.link(a, b, [f"{A_OUTER}/24"], [f"{B_OUTER}/24"])
+    bench = Bench(a, b, contender, seconds)
+    bench.begin()
+    return bench
+
+
+def _compare(key: str, one: Bench, other: Bench, pairs: int) -> dict[str, float]:
+    """The middle of the ratios of `one` to the `other`."""
+    tcp, cpu = [], []
+    for _ in range(pairs):
+        dividend, divisor = one.tcp(), other.tcp()
+        tcp.append(dividend["tcp"] / divisor["tcp"])
+        cpu.append(dividend["cpu"] / divisor["cpu"])
+    return {key: median(tcp), f"{key}_cpu": median(cpu)}
+
+
+def _trace(bench: Bench) -> None:
+    """Trace packets of both ways on both hosts, to the end. Raises LabError."""
+    far = bench.b.popen([*_TRACE, "--seconds", str(_TRACE_SECONDS)])
+    far.wait_for_output("tracing ")
+    ping = ["ping", "-n", "-c", "3", "-i", "0.2", bench.contender.target]
+    bench.a.run([*_TRACE, "--", *ping], timeout=_TRACE_SECONDS)
+    far.signal(signal.SIGINT)
+    if far.wait(_TRACE_SECONDS) != 0:
+        raise LabError(f"{bench.contender.name}: nothing was traced: {far.log()}")

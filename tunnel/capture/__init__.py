@@ -1,0 +1,1 @@
+"""Packets of both crossings in one pcapng file."""

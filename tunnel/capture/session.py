@@ -1,0 +1,290 @@
+"""A capture under way: packets of both crossings and keys, from where they come to the file."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunnel import host
+from tunnel.capture import pcapng, segments
+from tunnel.capture.dedup import Sighting, Sightings
+from tunnel.capture.matched import Carriers
+from tunnel.capture.packet_socket import Seen, Tap, tunnel_datagrams
+from tunnel.capture.pcapng import Direction, wireguard_keys
+from tunnel.capture.writer import REORDERING_NS, Recording
+from tunnel.control.client import TunnelClient
+from tunnel.control.messages.events import TunnelEvent
+from tunnel.packet.filter import Filter
+from tunnel.packet.headers import Headers
+
+INNER, OUTER = 0, 1
+"""The interfaces of a capture, by their places in the file."""
+
+POLL = 0.1
+"""Seconds between two looks at what may be written by now."""
+
+BURST = 512
+"""Packets read from one side before the other has its turn."""
+
+DEVICES_NS = 50_000_000
+"""Nanoseconds a datagram waits for being seen on a device that is closer to its socket."""
+
+RECORDS_NS = 200_000_000
+"""Nanoseconds a datagram waits for the daemon to say what it carried."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which packets, when the capture ends, and how much of a packet it keeps; 0 is no limit.
+
+    With a filter, of the packets inside those that it lets through are kept, and outside the
+    datagrams that carried them, with all handshakes.
+    """
+
+    filter: Filter
+    snap_length: int = 0
+    count: int = 0
+    seconds: float = 0
+
+
+@dataclass
+class Streams:
+    """Connections to the daemon: its events, and where they are asked for, keys and records."""
+
+    events: TunnelClient
+    keys: TunnelClient | None = None
+    records: TunnelClient | None = None
+    all: list[TunnelClient] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Keys and records before the packets that came with them.
+        known = (self.keys, self.records, self.events)
+        self.all = [client for client in known if client is not None]
+
+    def subscribe(self, wanted: Filter) -> None:
+        """Begin all of them."""
+        self.events.subscribe()
+        if self.keys is not None:
+            self.keys.subscribe_keys()
+        if self.records is not None:
+            self.records.subscribe_carriers(wanted.text)
+
+
+class Capture:
+    """Use as a context manager. `warn` is told what is missing from the file."""
+
+    def __init__(
+        self,
+        interface: str,
+        port: int,
+        streams: Streams,
+        wanted: Wanted,
+        warn: Callable[[str], None],
+    ) -> None:
+        """Raises PermissionError without CAP_NET_RAW, OSError if there is no such interface.
+
+        Raises HostError if the machine's addresses cannot be listed.
+        """
+        self._port = port
+        self._streams = streams
+        self._wanted = wanted
+        self._warn = warn
+        self._carriers = Carriers() if streams.records is not None else None
+        self._sightings = Sightings()
+        self._held: deque[tuple[int, Sighting]] = deque()
+        self._hold_ns = DEVICES_NS if streams.records is None else RECORDS_NS
+        self._device_gone = False
+        self._closed: list[tuple[int, int]] = []
+        with contextlib.ExitStack() as stack:
+            self._own = stack.enter_context(host.OwnAddresses())
+            self._inner = stack.enter_context(Tap(interface, []))
+            self._outer = stack.enter_context(Tap("", tunnel_datagrams(port)))
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Capture:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._outer.socket.close()
+        self._stack.close()
+
+    def run(self, recording: Recording, signalled: socket.socket) -> None:
+        """Until a limit is reached, `signalled` can be read or the tunnel goes down."""
+        end = time.monotonic() + (self._wanted.seconds or float("inf"))
+        turned = time.monotonic()
+        with selectors.DefaultSelector() as self._selector:
+            sockets = (self._inner.socket, self._outer.socket, signalled)
+            sources: list[socket.socket | TunnelClient] = [*sockets, *self._streams.all]
+            for source in sources:
+                self._selector.register(source, selectors.EVENT_READ)
+            for client in self._streams.all:
+                if client.has_unread():
+                    self._read_events(client, recording)
+            while not (recording.full or self._device_gone):
+                left = end - time.monotonic()
+                if left <= 0:
+                    break
+                ready = {key.fileobj for key, _ in self._selector.select(min(left, POLL))}
+                if signalled in ready:
+                    break
+                clients = [client for client in self._streams.all if client in ready]
+                if not all(self._read_events(client, recording) for client in clients):
+                    break
+                self._read_packets(recording)
+                now = time.time_ns()
+                self._release(recording, now - self._hold_ns)
+                recording.write_until(now - self._hold_ns - REORDERING_NS)
+                if self._carriers is not None and time.monotonic() - turned > 1:
+                    turned = time.monotonic()
+                    self._carriers.turn()
+        self._finish(recording)
+
+    def _read_events(self, client: TunnelClient, recording: Recording) -> bool:
+        """Take what a stream has; False if there will be no more."""
+        events = client.read_events()
+        for event in events:
+            if event.type == "lost":
+                what = "events"
+                if client is self._streams.keys:
+                    what = "keys of handshakes"
+                elif client is self._streams.records:
+                    what = "datagrams of the filter"
+                self._warn(f"{event.details['count']} {what} were lost")
+            elif client is self._streams.keys:
+                if event.type == "ephemeral":
+                    recording.add_secrets(session_keys(event.details))
+            elif client is self._streams.records:
+                assert self._carriers is not None
+                for index, first, count in event.details.get("ranges", ()):
+                    self._carriers.add(index, first, count)
+            elif event.type == "port":
+                self._move(event, recording)
+        return bool(events)
+
+    def _move(self, event: TunnelEvent, recording: Recording) -> None:
+        """Follow the tunnel to another UDP port."""
+        port = event.details["new"]
+        if port == self._port:
+            return
+        self._warn(f"the UDP port is {port} now, was {self._port}")
+        self._port = port
+        tap = Tap("", tunnel_datagrams(port))
+        self._read_packets(recording)
+        self._selector.unregister(self._outer.socket)
+        self._closed.append(self._outer.statistics())
+        self._outer.socket.close()
+        self._outer = tap
+        self._selector.register(tap.socket, selectors.EVENT_READ)
+
+    def _read_packets(self, recording: Recording) -> None:
+        for _ in range(BURST):
+            try:
+                seen = self._inner.read()
+            except OSError:
+                self._device_gone = True
+                break
+            if seen is None:
+                break
+            if self._carriers is not None:
+                headers = Headers.parse(seen.packet)
+                if headers is None or not self._wanted.filter.matches(headers):
+                    continue
+            self._add(recording, INNER, seen, seen.packet)
+        self._own.refresh()
+        for _ in range(BURST):
+            try:
+                seen = self._outer.read()
+            except OSError:  # one of the machine's devices went down
+                break
+            if seen is None:
+                break
+            if not self._is_ours(seen):
+                continue
+            for datagram in segments.split(seen.packet):
+                sighting = self._sightings.add(seen, datagram)
+                if sighting is not None:
+                    self._held.append((seen.time_ns, sighting))
+
+    def _is_ours(self, seen: Seen) -> bool:
+        """Whether this machine is an end of the datagram, and does not just forward it."""
+        headers = Headers.parse(seen.packet)
+        if headers is None:
+            return False
+        outgoing = seen.direction is Direction.OUT
+        return (headers.source if outgoing else headers.destination) in self._own
+
+    def _release(self, recording: Recording, until: int | None) -> None:
+        """Decide on the datagrams that were seen by then, or all."""
+        held = self._held
+        while held and (until is None or held[0][0] <= until):
+            seen, datagram = held.popleft()[1].take()
+            if self._carriers is None or self._carriers.wanted(datagram):
+                self._add(recording, OUTER, seen, datagram)
+
+    def _add(self, recording: Recording, number: int, seen: Seen, packet: bytes) -> None:
+        kept = packet[: self._wanted.snap_length or None]
+        block = pcapng.packet(
+            number, seen.time_ns, kept, length=len(packet), direction=seen.direction
+        )
+        recording.add_packet(seen.time_ns, block)
+
+    def _finish(self, recording: Recording) -> None:
+        self._read_packets(recording)
+        records = self._streams.records
+        if records is not None:
+            # The last datagrams may be ahead of the daemon's records of them.
+            with selectors.DefaultSelector() as selector:
+                selector.register(records, selectors.EVENT_READ)
+                end = time.monotonic() + RECORDS_NS / 1e9
+                while (left := end - time.monotonic()) > 0 and selector.select(left):
+                    if not self._read_events(records, recording):
+                        break
+        self._release(recording, None)
+        now = time.time_ns()
+        self._closed.append(self._outer.statistics())
+        inner = self._inner.statistics()
+        outer = tuple(map(sum, zip(*self._closed, strict=True)))
+        blocks = b"".join(
+            pcapng.statistics(number, now, received=received, dropped=dropped)
+            for number, (received, dropped) in ((INNER, inner), (OUTER, outer))
+        )
+        recording.finish(blocks)
+        self._warn(f"{recording.written} packets captured, {inner[1] + outer[1]} lost")
+
+
+def preamble(interface: str, port: int, snap_length: int) -> bytes:
+    """What every file begins with."""
+    return b"".join(
+        [
+            pcapng.section_header("tunnel capture"),
+            pcapng.interface(interface, f"inside {interface}", snap_length=snap_length),
+            pcapng.interface(
+                f"{interface}-udp", f"datagrams of UDP port {port}", snap_length=snap_length
+            ),
+        ]
+    )
+
+
+def static_keys(client: TunnelClient) -> bytes:
+    """The block of the tunnel's own key and its peers' public ones."""
+    status = client.status(secrets=True)
+    public_keys = [peer.public_key for peer in status.peers]
+    return pcapng.secrets(wireguard_keys(private_key=status.private_key, public_keys=public_keys))
+
+
+def session_keys(details: dict[str, Any]) -> bytes:
+    """The block of one handshake, from an event `ephemeral`."""
+    return pcapng.secrets(
+        wireguard_keys(
+            private_key=details["private_key"],
+            public_keys=[details["peer"]],
+            ephemeral_key=details["ephemeral_key"],
+            preshared_key=details["preshared_key"],
+        )
+    )

@@ -1,0 +1,1 @@
+"""`tunnel top`: what the daemons answer, and the screen made of it."""

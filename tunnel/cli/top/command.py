@@ -1,0 +1,240 @@
+"""`tunnel top`: running tunnels on a screen that keeps up with them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import sys
+import termios
+import time
+import tty
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated
+
+import trio
+import typer
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from tunnel.cli.common import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    Json,
+    complain,
+    fail,
+    interface_name,
+    refusals_printed,
+)
+from tunnel.cli.top.poll import Looker, open_looker
+from tunnel.cli.top.view import picture
+from tunnel.control.json_socket import running_names
+
+app = typer.Typer()
+
+_QUIT = frozenset(b"qQ\x03\x04")
+_ONCE = "; for scripts there is --once"
+
+_SIGNALS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGWINCH,
+    signal.SIGTSTP,
+    signal.SIGCONT,
+)
+
+_TOGETHER = 0.05
+"""Seconds in which the answers of several daemons come into one picture."""
+
+
+@app.command()
+def top(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="One interface; all if left out.")
+    ] = None,
+    interval: Annotated[
+        float, typer.Option("--interval", "-i", min=0.1, max=3600, help="Seconds between looks.")
+    ] = 1.0,
+    once: Annotated[
+        bool, typer.Option("--once", help="Print one picture, of one interval, and leave.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Watch peers, rates, handshake ages, drops, path MTU and CPU live. q or ^C leaves.
+
+    With --once the exit code is 1 if a tunnel went down meanwhile, or did not answer.
+    """
+    if as_json and not once:
+        fail("--json needs --once; for a stream of events there is tunnel events --json", 2)
+    if not once:
+        _require_terminal()
+    names = [interface_name(name)] if name else running_names()
+    with refusals_printed():
+        try:
+            trio.run(_main, names, interval, once, as_json, name is None)
+        except* KeyboardInterrupt:
+            pass
+
+
+def _require_terminal() -> None:
+    """Leave, with a word about `--once`, where there is nothing to draw on."""
+    if not sys.stdout.isatty():
+        fail(f"tunnel top needs a terminal{_ONCE}", EXIT_USAGE)
+    if not sys.stdin.isatty():
+        fail(f"tunnel top reads keys from a terminal{_ONCE}", EXIT_USAGE)
+    if Console().is_dumb_terminal:
+        fail(
+            f"tunnel top cannot draw on a terminal of type {os.environ['TERM']}{_ONCE}", EXIT_USAGE
+        )
+
+
+async def _main(
+    names: list[str], interval: float, once: bool, as_json: bool, patient: bool
+) -> None:
+    async with open_looker(names, patient=patient) as looker:
+        if not looker.names:
+            fail("no tunnel is running on this host")
+        if once:
+            await _print_once(looker, interval, as_json=as_json)
+            return
+        await _Screen(looker, interval).run()
+        if not looker.names:
+            typer.echo("the tunnels have ended")
+
+
+async def _print_once(looker: Looker, interval: float, *, as_json: bool) -> None:
+    await looker.look_at_all()
+    await trio.sleep(interval)
+    await looker.look_at_all()
+    if as_json:
+        typer.echo(json.dumps(looker.history.to_json(looker.statuses), indent=2))
+    elif looker.statuses:
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            # Scripts want whole lines, whatever width they are run at.
+            console = Console(highlight=False, width=170)
+        view = picture(looker.statuses, looker.history, console.width, None, now=time.time())
+        console.print(view)
+    for problem in looker.problems:
+        complain(f"tunnel: {problem}")
+    if looker.problems:
+        raise typer.Exit(EXIT_FAILED)
+
+
+class _Screen:
+    """The live view, until a key, a signal or the end of all tunnels ends it."""
+
+    def __init__(self, looker: Looker, interval: float) -> None:
+        self._looker = looker
+        self._interval = interval
+        self._wake = trio.Event()
+        self._over = False
+        self._away = False
+        self._stopped = False
+        self._resized = False
+        looker.changed = self._change
+
+    async def run(self) -> None:
+        """Show it. The terminal is as it was before, whatever ended it."""
+        # What was ignored before us, as nohup does, stays so.
+        numbers = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        with trio.open_signal_receiver(*numbers) as signals:
+            async with trio.open_nursery() as nursery:
+                for name in self._looker.names:
+                    nursery.start_soon(self._looker.follow, name, self._interval)
+                nursery.start_soon(self._read_keys)
+                nursery.start_soon(self._read_signals, signals)
+                while not self._ended:
+                    self._away = False
+                    await self._show()
+                    if self._stopped:
+                        self._stopped = False
+                        _stop()
+                nursery.cancel_scope.cancel()
+
+    @property
+    def _ended(self) -> bool:
+        return self._over or not self._looker.names
+
+    def _change(self) -> None:
+        self._wake.set()
+
+    async def _show(self) -> None:
+        """Hold the terminal until it has to be left."""
+        console = Console(highlight=False)
+        try:
+            with _keys_at_once(), Live(console=console, screen=True, auto_refresh=False) as live:
+                while not (self._ended or self._away):
+                    if self._resized:
+                        # What stood there at the old width would show through.
+                        self._resized = False
+                        console.clear()
+                    live.update(self._picture(console), refresh=True)
+                    with trio.move_on_after(self._interval):
+                        await self._wake.wait()
+                        await trio.sleep(_TOGETHER)
+                    self._wake = trio.Event()
+        except (OSError, termios.error) as error:
+            if error.args[0] != errno.EIO:
+                raise
+            self._over = True  # the terminal has gone, as when ssh does
+
+    def _picture(self, console: Console) -> RenderableType:
+        looker = self._looker
+        return picture(
+            looker.statuses,
+            looker.history,
+            *console.size,
+            now=time.time(),
+            problems=looker.problems,
+        )
+
+    async def _read_keys(self) -> None:
+        keyboard = sys.stdin.fileno()
+        keys = b""
+        while not _QUIT & set(keys):
+            await trio.lowlevel.wait_readable(keyboard)
+            try:
+                keys = os.read(keyboard, 64)
+            except OSError:
+                keys = b""
+            if not keys:
+                break  # the end of the terminal
+        self._over = True
+        self._change()
+
+    async def _read_signals(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            if number == signal.SIGWINCH:
+                self._resized = True
+            elif number in (signal.SIGTSTP, signal.SIGCONT):
+                # Stopped by a signal that cannot be caught, the shell took the terminal back too.
+                self._away = True
+                self._stopped = number == signal.SIGTSTP
+            else:
+                self._over = True
+            self._change()
+
+
+def _stop() -> None:
+    """Stop the process as ^Z does one that does not catch it; return when it goes on."""
+    handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    try:
+        os.kill(os.getpid(), signal.SIGTSTP)
+    finally:
+        signal.signal(signal.SIGTSTP, handler)
+
+
+@contextlib.contextmanager
+def _keys_at_once() -> Iterator[None]:
+    """Each key of the terminal at once and not echoed; as it was before, afterwards."""
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    try:
+        tty.setcbreak(descriptor)
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

@@ -1,0 +1,1 @@
+"""The service: conf in, host state applied, device running, control socket served, all undone."""

@@ -1,0 +1,196 @@
+"""What the daemon answers on its control socket; docs/control.md describes it for clients."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from tunnel.capture.inner_filter import CarrierFeed
+from tunnel.capture.keylog import KeyFeed
+from tunnel.config import ConfigErrors
+from tunnel.control import json_socket
+from tunnel.control.broadcast import TooManySubscribersError
+from tunnel.control.json_socket import ControlError
+from tunnel.control.messages.events import TunnelEvent
+from tunnel.control.messages.status import TunnelStatus
+from tunnel.daemon.lock import unwritable
+from tunnel.engine import Engine
+from tunnel.errors import SETUP_ERRORS, DaemonError
+from tunnel.log import redact
+from tunnel.packet.filter import Filter, FilterError
+from tunnel.trace.recorder import Traces
+
+if TYPE_CHECKING:
+    from tunnel.daemon.daemon import Daemon
+    from tunnel.daemon.reload import Outcome
+
+MAX_LINES = 100
+"""Changed lines of a conf that are told; the rest is counted."""
+
+MAX_TEXT = 1000
+"""Characters of such a line that are told; lists of allowed IPs have no end."""
+
+FAREWELL = 0.5
+"""Seconds that subscribers get to read the last events."""
+
+
+@contextlib.asynccontextmanager
+async def control_socket(daemon: Daemon) -> AsyncIterator[None]:
+    """Serve the daemon's control socket for the time of the `async with`.
+
+    Raises DaemonError when the socket cannot be made.
+    """
+    path = json_socket.socket_path(daemon.name)
+    try:
+        listener = json_socket.bind_unix_socket(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(json_socket.serve, listener, methods(daemon), streams(daemon))
+            yield
+            with trio.move_on_after(FAREWELL):
+                await daemon.feed.wait_idle()
+            nursery.cancel_scope.cancel()
+    finally:
+        listener.close()
+        path.unlink(missing_ok=True)
+
+
+def methods(daemon: Daemon) -> dict[str, json_socket.Method]:
+    """The requests that have one answer."""
+
+    async def status(params: dict[str, Any]) -> TunnelStatus:
+        secrets, paths = (params.get(key) is True for key in ("secrets", "paths"))
+        return await daemon.status(secrets=secrets, paths=paths)
+
+    async def down(params: dict[str, Any]) -> bool:
+        daemon.stop()
+        return True
+
+    async def reload(params: dict[str, Any]) -> Outcome:
+        return await daemon.reload()
+
+    async def diff(params: dict[str, Any]) -> Outcome:
+        return await daemon.plan_reload()
+
+    async def save(params: dict[str, Any]) -> dict[str, Any]:
+        saved = await daemon.save()
+        lines = saved.lines
+        return {
+            "changed": bool(lines),
+            "path": str(daemon.config.path),
+            "lines": [
+                {"sign": line.sign, "number": line.number, "text": _shown(line.text)}
+                for line in lines[:MAX_LINES]
+            ],
+            "more_lines": max(0, len(lines) - MAX_LINES),
+            "notes": list(saved.notes[:MAX_LINES]),
+        }
+
+    return {method.__name__: _refusing(method) for method in (status, down, reload, diff, save)}
+
+
+def streams(daemon: Daemon) -> dict[str, json_socket.Stream]:
+    """The requests whose answer goes on."""
+    key_feed = KeyFeed()
+    carrier_feed = CarrierFeed()
+    traces = Traces()
+
+    def engine_now() -> Engine:
+        if daemon.engine is None:
+            raise ControlError("state", f"{daemon.name} is not up; try again in a moment")
+        return daemon.engine
+
+    @contextlib.contextmanager
+    def events(params: dict[str, Any]) -> Iterator[AsyncIterator[dict[str, Any]]]:
+        try:
+            with daemon.feed.subscribe() as subscription:
+                yield _JsonEvents(subscription)
+        except TooManySubscribersError as error:
+            raise ControlError("too_many", f"{error}: close one") from None
+
+    @contextlib.contextmanager
+    def trace(params: dict[str, Any]) -> Iterator[AsyncIterator[dict[str, Any]]]:
+        engine = engine_now()
+        try:
+            wanted = Filter.parse(str(params.get("filter", "")))
+            seconds, rate = _limit(params, "seconds"), _limit(params, "rate")
+            with traces.subscribe(engine, wanted, seconds=seconds, rate=rate) as subscription:
+                yield _JsonEvents(subscription)
+        except FilterError as error:
+            raise ControlError("filter", str(error)) from None
+        except TooManySubscribersError as error:
+            raise ControlError("too_many", f"{error}: end one") from None
+
+    @contextlib.contextmanager
+    def keys(params: dict[str, Any]) -> Iterator[AsyncIterator[dict[str, Any]]]:
+        engine = engine_now()
+        try:
+            with key_feed.subscribe(engine) as subscription:
+                yield _JsonEvents(subscription)
+        except TooManySubscribersError as error:
+            raise ControlError("too_many", f"{error}: end a capture") from None
+
+    @contextlib.contextmanager
+    def carriers(params: dict[str, Any]) -> Iterator[AsyncIterator[dict[str, Any]]]:
+        engine = engine_now()
+        try:
+            wanted = Filter.parse(str(params.get("filter", "")))
+            with carrier_feed.subscribe(engine, wanted) as ranges:
+                yield _JsonEvents(ranges)
+        except FilterError as error:
+            raise ControlError("filter", str(error)) from None
+        except TooManySubscribersError as error:
+            raise ControlError("too_many", f"{error}: end one") from None
+
+    return {"events": events, "keys": keys, "trace": trace, "carriers": carriers}
+
+
+def _limit(params: dict[str, Any], name: str) -> float:
+    """A limit that a client may give. Raises ControlError."""
+    value = params.get(name, float("inf"))
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ControlError("syntax", f"{name} is a number above 0")
+    return float(value)
+
+
+def _shown(line: str) -> str:
+    """The beginning of a line of the conf, keys hidden."""
+    # A little more than is shown, so that no key is cut in two, and then not known for one.
+    text = redact.redact(line[: MAX_TEXT + 100])
+    return text if len(line) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
+
+
+class _JsonEvents:
+    """A subscription's events as JSON-ready types."""
+
+    def __init__(self, subscription: AsyncIterator[TunnelEvent]) -> None:
+        self._subscription = subscription
+
+    def __aiter__(self) -> _JsonEvents:
+        return self
+
+    async def __anext__(self) -> dict[str, Any]:
+        return (await anext(self._subscription)).to_json()
+
+
+def _refusing(
+    method: Callable[[dict[str, Any]], Awaitable[Any]],
+) -> Callable[[dict[str, Any]], Awaitable[Any]]:
+    """The method with what a user can mend turned into refusals."""
+
+    async def call(params: dict[str, Any]) -> Any:
+        try:
+            return await method(params)
+        except ConfigErrors as error:
+            raise ControlError("conf", str(error)) from None
+        except DaemonError as error:
+            raise ControlError("state", str(error)) from None
+        except SETUP_ERRORS as error:
+            raise ControlError("refused", str(error)) from None
+
+    return call

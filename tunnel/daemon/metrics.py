@@ -1,0 +1,163 @@
+"""The metrics of a running daemon, served where its conf says."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from tunnel import datapath, engine, protocol
+from tunnel.config import TunnelConfig
+from tunnel.control import http
+from tunnel.control.connections import MAX_CONNECTIONS
+from tunnel.control.json_socket import bind_unix_socket, metrics_path
+from tunnel.control.socket_file import SocketFile
+from tunnel.daemon import prometheus
+from tunnel.engine.histograms import LAG_BOUNDS, Histogram
+from tunnel.errors import DaemonError
+from tunnel.io import drops as io_drops
+
+if TYPE_CHECKING:
+    from tunnel.daemon.daemon import Daemon
+
+log = logging.getLogger("tunnel")
+
+__all__ = ["REASONS", "Meter", "serve_metrics"]
+
+REASONS = sorted(
+    {
+        str(reason)
+        for reasons in (engine.Drop, protocol.Drop, datapath.Drop, io_drops.Drop)
+        for reason in reasons
+    }
+)
+"""All that a packet can be dropped for."""
+
+LABEL_NETWORKS = 32
+"""Allowed IPs in the label of a peer's metrics. Of more, there is the number: a label of megabytes
+is of no use, and would have to be made for every scrape."""
+
+LAG_PERIOD = 1.0
+"""Seconds between two looks at how late the event loop is."""
+
+
+class Meter:
+    """What is counted over the daemon's life and not by the engine."""
+
+    def __init__(self) -> None:
+        self.handshakes = prometheus.Handshakes()
+        self.lag = Histogram(LAG_BOUNDS)
+
+    def handle_event(self, kind: str, details: dict[str, Any]) -> None:
+        """Count an event, in the form subscribers get."""
+        if kind == "handshake":
+            self.handshakes.count(details["outcome"], details.get("round_trip"))
+
+    async def watch_loop(self) -> None:
+        """Look every second how late the event loop comes to a task that is due."""
+        while True:
+            due = trio.current_time() + LAG_PERIOD
+            await trio.sleep_until(due)
+            self.lag.add(max(0.0, trio.current_time() - due))
+
+
+async def snapshot(daemon: Daemon) -> prometheus.Snapshot:
+    """The daemon's figures now. Raises DaemonError while it is not up."""
+    names = await trio.to_thread.run_sync(_friendly_names, daemon.config)
+    status = await daemon.status(max_networks=LABEL_NETWORKS)
+    running = daemon.running()
+    peers = running.interface.peers.values()
+    return prometheus.Snapshot(
+        status,
+        load=running.load,
+        handshakes=daemon.meter.handshakes,
+        lag=daemon.meter.lag,
+        queues={
+            "handshakes": running.handshakes_waiting,
+            "staged": sum(peer.staged_frames for peer in peers),
+        },
+        socket_bytes=running.udp.queued(),
+        friendly_names=names,
+        reasons=REASONS,
+    )
+
+
+def _friendly_names(config: TunnelConfig) -> dict[str, str]:
+    return {
+        peer.public_key.to_base64(): peer.friendly_name
+        for peer in config.peers
+        if peer.friendly_name
+    }
+
+
+async def serve_metrics(
+    daemon: Daemon, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve them until cancelled; started once they can be scraped.
+
+    A tunnel works without: where they cannot be served, the log says so and that is all.
+    """
+
+    async def page() -> bytes:
+        try:
+            taken = await snapshot(daemon)
+        except DaemonError:
+            raise http.HttpError("503 Service Unavailable") from None
+        # Thousands of peers make a long text: packets go on meanwhile.
+        return await trio.to_thread.run_sync(prometheus.render, taken)
+
+    with _listener(daemon) as listener:
+        if listener is None:
+            task_status.started()
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(daemon.meter.watch_loop)
+            pages = {"/metrics": (prometheus.CONTENT_TYPE, page)}
+            nursery.start_soon(http.serve, listener, pages)
+            task_status.started()
+
+
+@contextlib.contextmanager
+def _listener(daemon: Daemon) -> Iterator[socket.socket | None]:
+    place = daemon.config.interface.options.metrics
+    if place == "off":
+        yield None
+        return
+    path = metrics_path(daemon.name)
+    shown = path if place == "unix" else place
+    try:
+        listener = bind_unix_socket(path) if place == "unix" else _bind(place.host, place.port)
+    except OSError as error:
+        log.warning("no metrics at %s: %s", shown, error.strerror)
+        yield None
+        return
+    log.info("metrics are at %s", shown)
+    file = SocketFile(path) if place == "unix" else None
+    try:
+        yield listener
+    finally:
+        listener.close()
+        if file is not None:
+            file.remove()
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Listen on an address; it may be the tunnel's own. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # getaddrinfo with a number asks nobody, and knows the scope of a link-local address.
+    address = socket.getaddrinfo(host, port, family, flags=socket.AI_NUMERICHOST)[0][4]
+    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        listener.listen(MAX_CONNECTIONS)
+    except BaseException:
+        listener.close()
+        raise
+    return listener

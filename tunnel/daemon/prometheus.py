@@ -1,0 +1,172 @@
+"""A tunnel's metrics in Prometheus' text format.
+
+`wireguard_*` are the names and labels that the common WireGuard exporter uses, so that dashboards
+made for it work; what it cannot know of is called `tunnel_*`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from tunnel.control.messages.status import TunnelStatus
+from tunnel.engine.histograms import LAG_BOUNDS, ROUND_TRIP_BOUNDS, Histogram, Load
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+PEER_LABELS = ("interface", "public_key", "allowed_ips", "friendly_name")
+OUTCOMES = ("completed", "unanswered", "failed")
+
+
+class Handshakes:
+    """Handshakes so far: `outcomes` counts them by outcome, `round_trips` are in seconds."""
+
+    def __init__(self) -> None:
+        self.outcomes = dict.fromkeys(OUTCOMES, 0)
+        self.round_trips = Histogram(ROUND_TRIP_BOUNDS)
+
+    def count(self, outcome: str, round_trip: float | None = None) -> None:
+        """Count one handshake; an unanswered initiation is one, and so is giving up."""
+        self.outcomes[outcome] += 1
+        if round_trip is not None:
+            self.round_trips.add(round_trip)
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """What one scrape shows of a tunnel.
+
+    `reasons` are all that packets can be dropped for, so that those that never happened are zeros
+    and not gaps. `friendly_names` is by public key. `queues` are lengths in packets, by name;
+    `socket_bytes` what waits in the UDP sockets, by direction.
+    """
+
+    status: TunnelStatus
+    load: Load = field(default_factory=Load)
+    handshakes: Handshakes = field(default_factory=Handshakes)
+    lag: Histogram = field(default_factory=lambda: Histogram(LAG_BOUNDS))
+    queues: Mapping[str, int] = field(default_factory=dict)
+    socket_bytes: Mapping[str, int] = field(default_factory=dict)
+    friendly_names: Mapping[str, str] = field(default_factory=dict)
+    reasons: Iterable[str] = ()
+
+
+def render(snapshot: Snapshot) -> bytes:
+    """The text a scraper gets, with the process' own CPU, memory and descriptors."""
+    registry = CollectorRegistry()
+    registry.register(_Once(snapshot))
+    ProcessCollector(registry=registry)
+    return generate_latest(registry)
+
+
+class _Once(Collector):
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        yield from _of_peers(self._snapshot)
+        yield from _of_interface(self._snapshot)
+
+
+def _of_peers(snapshot: Snapshot) -> Iterator[Metric]:
+    sent = CounterMetricFamily(
+        "wireguard_sent_bytes", "Bytes of UDP payload sent to the peer.", labels=PEER_LABELS
+    )
+    received = CounterMetricFamily(
+        "wireguard_received_bytes", "Bytes of UDP payload from the peer.", labels=PEER_LABELS
+    )
+    handshake = GaugeMetricFamily(
+        "wireguard_latest_handshake_seconds",
+        "Unix time of the latest handshake, 0 before the first.",
+        labels=PEER_LABELS,
+    )
+    status = snapshot.status
+    for peer in status.peers:
+        labels = (
+            status.name,
+            peer.public_key,
+            ",".join(peer.allowed_ips),
+            snapshot.friendly_names.get(peer.public_key, ""),
+        )
+        sent.add_metric(labels, peer.tx_bytes)
+        received.add_metric(labels, peer.rx_bytes)
+        handshake.add_metric(labels, peer.latest_handshake)
+    yield from (sent, received, handshake)
+
+
+def _of_interface(snapshot: Snapshot) -> Iterator[Metric]:
+    status, handshakes = snapshot.status, snapshot.handshakes
+    name = status.name
+    info = InfoMetricFamily("tunnel", "How the tunnel runs.", labels=("interface",))
+    offloads = {f"{device}_offloads": words for device, words in status.offloads.items()}
+    info.add_metric((name,), {"datapath": status.datapath, **offloads})
+    yield info
+    for metric, help_text, number in (
+        ("tunnel_mtu_bytes", "MTU of the interface.", status.mtu),
+        ("tunnel_peers", "Configured peers.", len(status.peers)),
+    ):
+        gauge = GaugeMetricFamily(metric, help_text, labels=("interface",))
+        gauge.add_metric((name,), number)
+        yield gauge
+    drops = dict.fromkeys(snapshot.reasons, 0) | status.drops
+    yield _counters("tunnel_dropped_packets", "Packets dropped.", "reason", name, drops)
+    outcomes = handshakes.outcomes
+    yield _counters("tunnel_handshakes", "Handshakes by outcome.", "outcome", name, outcomes)
+    for metric, help_text, label, numbers in (
+        ("tunnel_queue_packets", "Packets that wait, by queue.", "queue", snapshot.queues),
+        (
+            "tunnel_socket_queue_bytes",
+            "Memory that the kernel holds for the UDP sockets.",
+            "direction",
+            snapshot.socket_bytes,
+        ),
+    ):
+        gauge = GaugeMetricFamily(metric, help_text, labels=("interface", label))
+        for key, number in sorted(numbers.items()):
+            gauge.add_metric((name, key), number)
+        yield gauge
+    batches = HistogramMetricFamily(
+        "tunnel_batch_packets",
+        "Packets of one batch of the datapath.",
+        labels=("interface", "direction"),
+    )
+    for direction, histogram in (("out", snapshot.load.sealed), ("in", snapshot.load.opened)):
+        batches.add_metric((name, direction), histogram.cumulative(), histogram.total)
+    yield batches
+    for metric, help_text, histogram in (
+        (
+            "tunnel_handshake_round_trip_seconds",
+            "From a handshake message to its answer.",
+            handshakes.round_trips,
+        ),
+        (
+            "tunnel_event_loop_lag_seconds",
+            "How late the event loop comes to what is due.",
+            snapshot.lag,
+        ),
+    ):
+        family = HistogramMetricFamily(metric, help_text, labels=("interface",))
+        family.add_metric((name,), histogram.cumulative(), histogram.total)
+        yield family
+
+
+def _counters(
+    metric: str, help_text: str, label: str, name: str, numbers: Mapping[str, int]
+) -> Metric:
+    family = CounterMetricFamily(metric, help_text, labels=("interface", label))
+    for key, number in sorted(numbers.items()):
+        family.add_metric((name, key), number)
+    return family

@@ -1,0 +1,239 @@
+"""Make a running tunnel equal to its conf, or say what that would change.
+
+`read`, and the look-up of the names that `to_resolve` finds, come first: they wait for others, and
+nothing here waits for them. `plan` compares and computes, and touches nothing. `carry_out` does
+what a plan says: first what the kernel may refuse, each with its way back, then what cannot fail.
+So an error leaves everything as it was, and a peer that did not change never notices.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from tunnel import config as confs
+from tunnel import host
+from tunnel.config import PeerConfig, PublicKey, TunnelConfig
+from tunnel.control.messages.changes import Change
+from tunnel.control.timeslice import Pace
+from tunnel.daemon.host_state import Surroundings, compute
+from tunnel.device import sync
+from tunnel.device.endpoints import Names
+from tunnel.engine import Engine
+from tunnel.errors import DaemonError
+from tunnel.io.endpoint import Endpoint
+
+log = logging.getLogger("tunnel")
+
+TRIES = 3
+"""Attempts to resolve a name of the new conf; a person is waiting."""
+
+
+MAX_CHANGES = 100
+"""Changes of a reload that its event names; the rest is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a reload changes, and in words what it leaves alone."""
+
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...]
+
+    def to_event(self) -> dict[str, Any]:
+        """What subscribers are told."""
+        changes = [change.to_json() for change in self.changes[:MAX_CHANGES]]
+        more = len(self.changes) - len(changes)
+        return {"changes": changes, "more_changes": more, "notes": list(self.notes)}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a reload would do. `addresses` are those of endpoints that are new or changed."""
+
+    config: TunnelConfig
+    surroundings: Surroundings
+    addresses: Mapping[PublicKey, Sequence[Endpoint]]
+    listen_port: int
+    outcome: Outcome
+
+
+async def read(path: Path | None, name: str) -> TunnelConfig:
+    """The conf as it is on disk now. Raises ConfigErrors, DaemonError, HostError."""
+    if path is None:
+        raise DaemonError(f"{name} was not set up from a file, so there is none to reload")
+    loaded = await trio.to_thread.run_sync(confs.load, path)
+    for warning in loaded.warnings:
+        log.warning("%s", warning)
+    return loaded
+
+
+async def to_resolve(
+    engine: Engine,
+    old: TunnelConfig,
+    new: TunnelConfig,
+    known: Mapping[PublicKey, Sequence[Endpoint]],
+) -> list[PeerConfig]:
+    """The peers whose endpoint is new or another in `new`, and is not `known` yet."""
+    pace = Pace()
+    before = {peer.public_key: peer for peer in old.peers}
+    running = engine.interface.peers
+    found = []
+    for peer in new.peers:
+        key = peer.public_key
+        wanted = key not in running or sync.endpoint_changed(before.get(key), peer)
+        if wanted and peer.endpoint is not None and key not in known:
+            found.append(peer)
+        await pace.step()
+    return found
+
+
+async def plan(
+    engine: Engine,
+    old: TunnelConfig,
+    new: TunnelConfig,
+    applied: host.Applied,
+    slot: host.DefaultRouteSlot | None,
+    addresses: Mapping[PublicKey, Sequence[Endpoint]],
+) -> Plan:
+    """Compare the running tunnel with `new`; `old` is the conf applied last, `addresses` are those
+    of what `to_resolve` gave.
+
+    Raises DaemonError, HostError.
+    """
+    if new.name != old.name:
+        raise DaemonError(
+            f"the conf is that of {new.name}, and {old.name} is running: "
+            f"tunnel down {old.name}, then tunnel up {new.name}"
+        )
+    check_hooks(new)
+    surroundings = await compute(new, await _endpoints(engine, new, addresses), slot=slot)
+    port = new.interface.listen_port
+    if not port and not old.interface.listen_port:
+        port = engine.udp.port  # any will do, so the one in use
+    changes = [
+        *_socket_changes(engine, port, surroundings.mark),
+        *await trio.to_thread.run_sync(_host_changes, applied, surroundings.state),
+        *await sync.differences(engine, old, new),
+        *_hook_changes(old, new),
+    ]
+    outcome = Outcome(tuple(changes), tuple(_not_live(old, new)))
+    return Plan(new, surroundings, addresses, port, outcome)
+
+
+def parts(config: TunnelConfig) -> list[Any]:
+    """The many parts of a conf, as `let_go` takes them: each before what it has."""
+    return [part for peer in config.peers for part in (*peer.allowed_ips, peer)]
+
+
+async def carry_out(
+    plan: Plan, engine: Engine, applied: host.Applied, names: Names
+) -> host.Applied:
+    """Do what the plan says; the host state that stands then.
+
+    Raises HostError and UdpError, and then nothing has changed.
+    """
+    udp = engine.udp
+    port, mark = udp.port, udp.fwmark
+    # Whoever cancels us gets a tunnel that is either the old one or the new one.
+    with trio.CancelScope(shield=True):
+        with ExitStack() as undo:
+            if plan.listen_port != port:
+                udp.set_port(plan.listen_port)
+                undo.callback(_best_effort, udp.set_port, port)
+            if plan.surroundings.mark != mark:
+                udp.set_fwmark(plan.surroundings.mark)
+                undo.callback(_best_effort, udp.set_fwmark, mark)
+            applied = await trio.to_thread.run_sync(applied.reconcile, plan.surroundings.state)
+            undo.pop_all()
+        engine.mtu = plan.surroundings.state.mtu
+        await names.update(plan.config.peers, plan.addresses)
+        endpoints = {key: found[0] for key, found in plan.addresses.items()}
+        await sync.apply(engine, plan.config, endpoints)
+        engine.settle()
+    return applied
+
+
+def _best_effort(restore: Callable[[int], None], value: int) -> None:
+    try:
+        restore(value)
+    except Exception as error:  # the error that brought us here is the one to tell
+        log.error("while undoing a reload: %s", error)
+
+
+def check_hooks(config: TunnelConfig) -> None:
+    """Raise HostError if the conf has hooks, and others can write it."""
+    interface = config.interface
+    hooks = (interface.pre_up, interface.post_up, interface.pre_down, interface.post_down)
+    if any(hooks) and config.path is not None:
+        host.check_hook_source(config.path, config.status)
+
+
+def _socket_changes(engine: Engine, port: int, mark: int) -> Iterator[Change]:
+    if port != engine.udp.port:
+        yield Change("~", "listen port", f"{engine.udp.port} becomes {port or 'a random one'}")
+    if mark != engine.udp.fwmark:
+        yield Change("~", "fwmark", f"{engine.udp.fwmark:#x} becomes {mark:#x}")
+
+
+async def _endpoints(
+    engine: Engine, new: TunnelConfig, addresses: Mapping[PublicKey, Sequence[Endpoint]]
+) -> list[Endpoint]:
+    """Where the peers of `new` will be."""
+    pace = Pace()
+    running = engine.interface.peers
+    found = []
+    for peer in new.peers:
+        key = peer.public_key
+        if key in addresses:
+            found.append(addresses[key][0])
+        elif key in running:
+            endpoint = running[key].endpoint
+            if endpoint is not None:
+                found.append(endpoint)
+        await pace.step()
+    return found
+
+
+def _host_changes(applied: host.Applied, state: host.DesiredState) -> list[Change]:
+    found = [
+        Change("-" if line[0] == "-" else "+", line[2:])
+        for line in host.difference(applied.state, state)
+    ]
+    wanted = {*state.items(), *state.connected}
+    found += (
+        Change("+", str(item), "was taken away or changed from outside")
+        for item in applied.missing()
+        if item in wanted
+    )
+    return found
+
+
+def _hook_changes(old: TunnelConfig, new: TunnelConfig) -> Iterator[Change]:
+    one, other = old.interface, new.interface
+    for key, before, after in (
+        ("PreDown", one.pre_down, other.pre_down),
+        ("PostDown", one.post_down, other.post_down),
+    ):
+        if before != after:
+            yield Change("~", key, "other commands run when the tunnel goes down")
+    if one.save_config != other.save_config:
+        yield Change("~", "SaveConfig", f"becomes {str(other.save_config).lower()}")
+
+
+def _not_live(old: TunnelConfig, new: TunnelConfig) -> Iterator[str]:
+    """What differs and takes a new daemon, in words."""
+    if old.interface.options != new.interface.options:
+        yield (
+            "datapath, offloads and the place of metrics are chosen when the tunnel comes up: "
+            f"tunnel down {new.name}, then up, to change them"
+        )
+    one, other = old.interface, new.interface
+    if (one.pre_up, one.post_up) != (other.pre_up, other.post_up):
+        yield "PreUp and PostUp run only when the tunnel comes up"

@@ -1,0 +1,136 @@
+"""Tell systemd how the daemon is: sd_notify(3), without libsystemd.
+
+The service manager hands over a datagram socket in $NOTIFY_SOCKET, a path or an abstract name
+that begins with `@`. A message is lines of KEY=VALUE in one datagram. Without that variable
+nothing is sent, so that a daemon need not know who started it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, MutableMapping
+
+import trio
+
+from tunnel.log.redact import printable, redact
+
+log = logging.getLogger("tunnel")
+
+MAX_STATUS = 1024
+"""Characters of a status text; it is one line of `systemctl status`."""
+
+PATIENCE = 0.5
+"""Seconds for a service manager whose queue is full; packets wait as long."""
+
+STUCK_AFTER = 20.0
+"""Seconds for which the engine may leave undone what is due; it looks every 10 s at least."""
+
+
+class Notifier:
+    """What the service manager hears. `socket_name` as in $NOTIFY_SOCKET, "" if nobody listens.
+
+    `watchdog_seconds` is the time after which the service manager ends a daemon that is silent,
+    0.0 if it does not watch. A message that cannot be delivered is logged, once, and never stops
+    a tunnel.
+    """
+
+    def __init__(self, socket_name: str = "", watchdog_seconds: float = 0.0) -> None:
+        self.socket_name = socket_name
+        self.watchdog_seconds = watchdog_seconds
+        self._complained = False
+
+    @classmethod
+    def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> Notifier:
+        """The one that $NOTIFY_SOCKET, $WATCHDOG_USEC and $WATCHDOG_PID describe.
+
+        The variables are taken away: a hook's program must not speak in the daemon's name.
+        """
+        name = environment.pop("NOTIFY_SOCKET", "")
+        microseconds = environment.pop("WATCHDOG_USEC", "")
+        pid = environment.pop("WATCHDOG_PID", "")
+        if name and name[0] not in "/@":
+            log.warning("NOTIFY_SOCKET is %r, expected a path or @name: ignored", name)
+            name = ""
+        meant = not pid or pid == str(os.getpid())
+        watched = meant and microseconds.isascii() and microseconds.isdecimal()
+        return cls(name, int(microseconds) / 1e6 if name and watched else 0.0)
+
+    def ready(self, status: str = "") -> None:
+        """The tunnel is up, or a reload has ended, well or not."""
+        self._send("READY=1", f"MAINPID={os.getpid()}", *_status(status))
+
+    def reloading(self, status: str = "") -> None:
+        """A reload begins; `ready` is to follow."""
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._send("RELOADING=1", f"MONOTONIC_USEC={now}", *_status(status))
+
+    def stopping(self, status: str = "") -> None:
+        """The tunnel is going down."""
+        self._send("STOPPING=1", *_status(status))
+
+    def status(self, text: str) -> None:
+        """One line for `systemctl status`."""
+        self._send(*_status(text))
+
+    async def watchdog(self, is_alive: Callable[[], bool]) -> None:
+        """Say that all is well, at twice the pace asked for, as long as `is_alive` says so.
+
+        Runs until cancelled; returns at once if nobody watches. It is a task of the event loop,
+        and so silent too when that hangs.
+        """
+        if not self.watchdog_seconds:
+            return
+        well = True
+        while True:
+            if is_alive():
+                self._send("WATCHDOG=1")
+                well = True
+            elif well:
+                log.error("packets have stopped flowing; the watchdog is not fed any more")
+                well = False
+            await trio.sleep(self.watchdog_seconds / 2)
+
+    def _send(self, *lines: str) -> None:
+        if not self.socket_name or not lines:
+            return
+        name = self.socket_name
+        address = "\0" + name[1:] if name[0] == "@" else name
+        try:
+            # A new socket each time: the manager may be restarted, and this is never on a hot path.
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+                sender.settimeout(PATIENCE)
+                sender.sendto("\n".join(lines).encode(errors="replace"), address)
+        except OSError as error:
+            if not self._complained:
+                log.warning("the service manager does not listen: %s", error.strerror or error)
+                self._complained = True
+
+
+class Pulse:
+    """Whether an engine still does what is due: looked at from beside it, now and then."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._pending: float | None = None
+        self._since = 0.0
+
+    def beats(self, deadline: float | None, now: float) -> bool:
+        """False once one and the same `deadline` has been over for STUCK_AFTER.
+
+        `deadline` is the engine's next one and `now` its clock's time. How far over it is does not
+        matter: after a suspended night all deadlines are over by hours, for a few seconds.
+        """
+        if deadline is None or deadline > now:
+            self._pending = None
+            return True
+        if deadline != self._pending:
+            self._pending, self._since = deadline, self._clock()
+        return self._clock() - self._since < STUCK_AFTER
+
+
+def _status(text: str) -> tuple[str, ...]:
+    # Every user of the machine may read it.
+    return (f"STATUS={printable(redact(text))[:MAX_STATUS]}",) if text else ()

@@ -1,0 +1,239 @@
+"""Endpoints given by name: looked up again when nobody answers, every address tried in turn.
+
+A name's addresses form a ring. The protocol asks, through `retry`, where to send the next attempt
+of a handshake that went unanswered: to the next address of the ring. An address that has worked
+gets one more attempt before, and stays in use as long as it answers. Meanwhile the name is looked
+up again, at most every `FIRST_PAUSE` seconds and ever more seldom, without anything waiting for it.
+Endpoints that the conf gives as addresses are left as they are, and so is one that was set by hand:
+a peer that `wg set` sent to another address has no name from then on, until a reload brings another
+one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+import trio
+
+from tunnel.config import EndpointConfig, PeerConfig, PublicKey
+from tunnel.control.timeslice import Pace
+from tunnel.device.resolve import TRIES, ResolveError, resolve
+from tunnel.engine import Engine, Peer, boot_time
+from tunnel.errors import unwrapped
+from tunnel.io.endpoint import Endpoint
+from tunnel.protocol import Event, HandshakeCompleted, HandshakeFailed, HandshakeUnanswered
+
+log = logging.getLogger("tunnel")
+
+FIRST_PAUSE = 5.0
+LONGEST_PAUSE = 120.0
+"""Seconds between two look-ups of a name that goes on without an answer; they double each time."""
+
+SLOW = 2.0
+"""Seconds after which somebody who waits for a name is told which one."""
+
+MAX_LOOKUPS = 8
+"""Names looked up at the same time; each takes a thread."""
+
+LookUp = Callable[[EndpointConfig], Awaitable[Sequence[Endpoint]]]
+
+
+async def _look_up_once(wanted: EndpointConfig) -> Sequence[Endpoint]:
+    return await resolve(wanted, tries=1)
+
+
+class _Name:
+    """One peer's endpoint by name."""
+
+    def __init__(self, wanted: EndpointConfig, addresses: Sequence[Endpoint]) -> None:
+        self.wanted = wanted
+        self.addresses = list(addresses)
+        self.has_worked = False
+        self.unanswered = False
+        self.next_look = float("-inf")
+        self.pause = FIRST_PAUSE
+
+
+class Names:
+    """The names of one tunnel's conf. `look_up` gives a name's addresses or raises ResolveError."""
+
+    def __init__(self, look_up: LookUp = _look_up_once) -> None:
+        self._look_up = look_up
+        self._names: dict[PublicKey, _Name] = {}
+        self._rings: dict[tuple[bytes, int], _Name] | None = None
+        """The names by each of their addresses; None when that has to be made anew."""
+        self._due: set[PublicKey] = set()
+        self._wake = trio.Event()
+
+    async def resolve(
+        self, peers: Iterable[PeerConfig], *, tries: int = TRIES
+    ) -> dict[PublicKey, list[Endpoint]]:
+        """All addresses of each peer that has an endpoint, many names at a time.
+
+        Raises ResolveError for the first name that has none, after `tries`. When it takes long,
+        the log says what is waited for.
+        """
+        found: dict[PublicKey, list[Endpoint]] = {}
+        wanted = {peer.public_key: peer.endpoint for peer in peers if peer.endpoint is not None}
+        left = iter(wanted.items())
+
+        async def one_by_one() -> None:
+            for key, endpoint in left:
+                found[key] = await resolve(endpoint, tries=tries)
+
+        async def all_of_them() -> None:
+            async with trio.open_nursery() as nursery:
+                for _ in range(min(MAX_LOOKUPS, len(wanted))):
+                    nursery.start_soon(one_by_one)
+
+        async def tell_if_slow() -> None:
+            await trio.sleep(SLOW)
+            waiting = {endpoint.host for key, endpoint in wanted.items() if key not in found}
+            log.warning(
+                "still looking up %s: no name server has answered yet; this is tried for "
+                "%s before it fails",
+                _some(sorted(waiting)),
+                "about a minute" if tries == TRIES else "a few seconds",
+            )
+
+        with unwrapped(ResolveError):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(tell_if_slow)
+                await all_of_them()
+                nursery.cancel_scope.cancel()
+        return found
+
+    async def update(
+        self, peers: Iterable[PeerConfig], found: Mapping[PublicKey, Sequence[Endpoint]]
+    ) -> None:
+        """Know the names of these peers and no others. `found` holds those looked up anew."""
+        names: dict[PublicKey, _Name] = {}
+        pace = Pace()
+        for peer in peers:
+            await pace.step()
+            wanted = peer.endpoint
+            if wanted is None or wanted.address is not None:
+                continue
+            known = self._names.get(peer.public_key)
+            if peer.public_key in found:
+                names[peer.public_key] = _Name(wanted, found[peer.public_key])
+            elif known is not None and known.wanted == wanted:
+                names[peer.public_key] = known
+        self._names = names
+        self._rings = None
+
+    def set_by_hand(self, key: PublicKey, endpoint: Endpoint) -> None:
+        """Somebody sent that peer to `endpoint`: unless that is of its name, it has none now."""
+        name = self._names.get(key)
+        if name is not None and not any(_same(endpoint, other) for other in name.addresses):
+            self.forget(key)
+
+    def forget(self, key: PublicKey) -> None:
+        """That peer has no name now, for instance because it was removed."""
+        if self._names.pop(key, None) is not None:
+            self._rings = None
+
+    def name_of(self, key: PublicKey) -> EndpointConfig | None:
+        """The name by which the conf knows that peer's endpoint, if it is one."""
+        name = self._names.get(key)
+        return None if name is None else name.wanted
+
+    def retry(self, endpoint: Endpoint) -> Endpoint:
+        """The protocol's `retry_endpoint`: where to go on when `endpoint` did not answer."""
+        bare = endpoint.without_source()
+        name = self._ring_of(bare)
+        if name is None:
+            return bare
+        if name.has_worked:
+            name.has_worked = False
+            return bare
+        place = next(n for n, other in enumerate(name.addresses) if _same(other, bare))
+        return name.addresses[(place + 1) % len(name.addresses)]
+
+    def handle_event(self, event: Event) -> None:
+        """Take note of how a handshake went. Never blocks and never raises."""
+        if isinstance(event, HandshakeCompleted):
+            name = self._names.get(event.peer.public_key)
+            if name is not None:
+                name.has_worked = True
+                name.unanswered = False
+                name.pause = FIRST_PAUSE
+        elif isinstance(event, HandshakeUnanswered | HandshakeFailed):
+            key = event.peer.public_key
+            name = self._names.get(key)
+            if name is not None:
+                name.unanswered = True
+                now = boot_time()
+                if now >= name.next_look:
+                    name.next_look = now + name.pause
+                    name.pause = min(name.pause * 2, LONGEST_PAUSE)
+                    self._due.add(key)
+                    self._wake.set()
+
+    async def run(self, engine: Engine) -> None:
+        """Look names up again as they fall due, until cancelled."""
+        limit = trio.Semaphore(MAX_LOOKUPS)
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._wake.wait()
+                self._wake = trio.Event()
+                while self._due:
+                    await limit.acquire()
+                    nursery.start_soon(self._renew, engine, self._due.pop(), limit)
+
+    async def _renew(self, engine: Engine, key: PublicKey, limit: trio.Semaphore) -> None:
+        name = self._names.get(key)
+        try:
+            if name is None:
+                return
+            found = await self._look_up(name.wanted)
+        except ResolveError as error:
+            log.warning("%s", error)
+            return
+        finally:
+            limit.release()
+        peer = engine.interface.peers.get(key)
+        # It may have been removed, renamed or answered while we asked.
+        if peer is None or self._names.get(key) is not name:
+            return
+        self._take_addresses(name, found)
+        if name.unanswered:
+            self._lead_back(name, peer)
+            engine.settle()
+
+    def _take_addresses(self, name: _Name, found: Sequence[Endpoint]) -> None:
+        if not _same_set(found, name.addresses):
+            log.info("%s is now at %s", name.wanted.host, ", ".join(map(str, found)))
+            self._rings = None
+        name.addresses = list(found)
+
+    def _lead_back(self, name: _Name, peer: Peer) -> None:
+        """A peer that does not answer where it is, and is none of the name's: to the name's."""
+        if peer.endpoint is None or not any(_same(peer.endpoint, e) for e in name.addresses):
+            log.info("trying %s at %s", peer.public_key.to_base64(), name.addresses[0])
+            name.has_worked = False
+            peer.set_endpoint(name.addresses[0], boot_time())
+
+    def _ring_of(self, endpoint: Endpoint) -> _Name | None:
+        if self._rings is None:
+            self._rings = {
+                (address.address, address.port): name
+                for name in self._names.values()
+                for address in name.addresses
+            }
+        return self._rings.get((endpoint.address, endpoint.port))
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _same(one: Endpoint, other: Endpoint) -> bool:
+    """Same address and port: a link-local's scope is known from the conf on one side only."""
+    return one.address == other.address and one.port == other.port
+
+
+def _same_set(one: Iterable[Endpoint], other: Iterable[Endpoint]) -> bool:
+    return {(e.address, e.port) for e in one} == {(e.address, e.port) for e in other}

@@ -1,0 +1,139 @@
+"""The key and the peers of a running engine against those of a conf: compare, and make equal.
+
+What is equal is not touched, so a peer that did not change keeps its sessions. Long lists are
+worked off in slices, and packets get their turn in between.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import trio
+
+from tunnel.config import PeerConfig, PresharedKey, PublicKey, TunnelConfig
+from tunnel.control.messages.changes import Change
+from tunnel.control.timeslice import Pace
+from tunnel.device import allowed_ips
+from tunnel.device.allowed_ips import Networks, summarize
+from tunnel.engine import Engine, Peer, boot_time
+from tunnel.io.endpoint import Endpoint
+
+log = logging.getLogger("tunnel")
+
+
+def wanted_peers(config: TunnelConfig) -> dict[PublicKey, PeerConfig]:
+    """The peers of the conf by key, without one that has our own key: WireGuard ignores it."""
+    own = config.interface.private_key.public_key()
+    return {peer.public_key: peer for peer in config.peers if peer.public_key != own}
+
+
+async def differences(engine: Engine, old: TunnelConfig, new: TunnelConfig) -> list[Change]:
+    """What `apply` would change. `old` is the conf that was applied last.
+
+    An endpoint counts as changed when the conf's has: one that roamed is where it should be.
+    """
+    pace = Pace()
+    protocol = engine.interface
+    found: list[Change] = []
+    if protocol.private_key != new.interface.private_key:
+        public = new.interface.private_key.public_key().to_base64()
+        found.append(Change("~", "private key", f"the public key becomes {public}"))
+    wanted = wanted_peers(new)
+    await pace.step()
+    nets = await allowed_ips.wanted_networks(new, pace)
+    before = {peer.public_key: peer for peer in old.peers}
+    for key, running in list(protocol.peers.items()):
+        if key not in wanted:
+            found.append(Change("-", f"peer {key.to_base64()}"))
+        else:
+            found += await _peer_differences(
+                engine, running, before.get(key), wanted[key], nets[key], pace
+            )
+        await pace.step()
+    for key, peer in wanted.items():
+        if key not in protocol.peers:
+            subject = f"peer {key.to_base64()}"
+            found.append(Change("+", subject, str(await summarize(nets[key], pace))))
+            if peer.endpoint is not None:
+                found.append(Change("+", f"{subject} endpoint", str(peer.endpoint)))
+        await pace.step()
+    return found
+
+
+async def _peer_differences(
+    engine: Engine,
+    running: Peer,
+    before: PeerConfig | None,
+    wanted: PeerConfig,
+    nets: Networks,
+    pace: Pace,
+) -> list[Change]:
+    found: list[Change] = []
+    subject = f"peer {running.public_key.to_base64()}"
+    if running.preshared_key != _psk(wanted):
+        found.append(Change("~", f"{subject} preshared key", _how(running, wanted)))
+    lost, gained = await allowed_ips.compare(engine, running, nets, pace)
+    if lost:
+        found.append(Change("-", f"{subject} allowed IPs", str(lost)))
+    if gained:
+        found.append(Change("+", f"{subject} allowed IPs", str(gained)))
+    if endpoint_changed(before, wanted):
+        now = running.endpoint or "unknown"
+        found.append(Change("~", f"{subject} endpoint", f"{now} becomes {wanted.endpoint}"))
+    if running.persistent_keepalive != wanted.persistent_keepalive:
+        detail = f"{running.persistent_keepalive} s becomes {wanted.persistent_keepalive} s"
+        found.append(Change("~", f"{subject} persistent keepalive", detail))
+    return found
+
+
+def endpoint_changed(before: PeerConfig | None, wanted: PeerConfig) -> bool:
+    """Whether the conf gives the peer another endpoint than the conf before. Taking the line out
+    changes nothing: a peer stays where it is.
+    """
+    if wanted.endpoint is None:
+        return False
+    return before is None or before.endpoint != wanted.endpoint
+
+
+async def apply(engine: Engine, new: TunnelConfig, endpoints: Mapping[PublicKey, Endpoint]) -> None:
+    """Give the engine the key and the peers of `new`. `endpoints` holds those to set.
+
+    Cannot fail, and is not interrupted half-way. The caller settles the engine.
+    """
+    pace = Pace()
+    protocol = engine.interface
+    with trio.CancelScope(shield=True):
+        nets = await allowed_ips.wanted_networks(new, pace)
+        if protocol.private_key != new.interface.private_key:
+            await allowed_ips.set_private_key(engine, new.interface.private_key, pace)
+        wanted = wanted_peers(new)
+        for ignored in {peer.public_key for peer in new.peers} - wanted.keys():
+            log.warning(
+                "peer %s ignored: the key is our own; write the other side's public key there",
+                ignored.to_base64(),
+            )
+        for key, peer in list(protocol.peers.items()):
+            if key not in wanted:
+                await allowed_ips.remove_peer(engine, peer, pace)
+            await pace.step()
+        for key, config in wanted.items():
+            peer = protocol.peers.get(key) or protocol.add_peer(key)
+            if peer.preshared_key != _psk(config):
+                peer.set_preshared_key(_psk(config))
+            await allowed_ips.replace(engine, peer, nets[key], pace)
+            if key in endpoints:
+                peer.set_endpoint(endpoints[key], boot_time())
+            if peer.persistent_keepalive != config.persistent_keepalive:
+                peer.set_persistent_keepalive(config.persistent_keepalive, boot_time())
+            await pace.step()
+
+
+def _psk(peer: PeerConfig) -> PresharedKey:
+    return PresharedKey.ZERO if peer.preshared_key is None else peer.preshared_key
+
+
+def _how(running: Peer, wanted: PeerConfig) -> str:
+    if running.preshared_key.is_zero:
+        return "is set"
+    return "is removed" if _psk(wanted).is_zero else "becomes another"

@@ -1,1 +1,0 @@
-"""Counters, drop reasons and whatever else shows what a running tunnel does."""

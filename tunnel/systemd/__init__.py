@@ -1,0 +1,1 @@
+"""Tunnels as services of systemd: the unit templates, and what installs them."""

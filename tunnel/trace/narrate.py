@@ -1,0 +1,341 @@
+"""The parts of a trip as steps in words: what happened at each place, and where a packet ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from tunnel.packet.headers import Headers
+from tunnel.trace import journey
+from tunnel.trace.crossings import Crossing, Decision, Hook
+from tunnel.trace.journey import Journey, Layer, Outcome, Step
+
+if TYPE_CHECKING:
+    from tunnel.trace.correlate import Trip
+    from tunnel.trace.record_store import Record
+
+HANDSHAKES = {1: "handshake initiation", 2: "handshake response", 3: "cookie reply"}
+OVERHEAD = 32
+"""Bytes of header and tag around a sealed packet."""
+
+_VANISHED = {
+    "PREROUTING": "the kernel's routing refused it: rp_filter, no route, or not for this host",
+    "INPUT": "dropped in the stack without a rule's word",
+    "FORWARD": "dropped in the stack without a rule's word",
+    "OUTPUT": "dropped in the stack without a rule's word",
+    "POSTROUTING": "dropped without a rule's word: by iptables-legacy, BPF or a queue's program",
+}
+_NOT_READ = "the daemon reported nothing: the TUN's queue was full, or there was too much to report"
+_NOT_SENT = "the kernel took it but reported nothing: too much other traffic to report it all"
+_NOT_DELIVERED = "the kernel reported nothing of it: the interface is down, or too much to report"
+
+DROPS = {
+    "no_peer": "no peer's AllowedIPs cover the destination",
+    "no_endpoint": "the peer's address is not known",
+    "no_session": "no live session has this receiver index",
+    "source_not_allowed": "the source is not in the peer's AllowedIPs",
+    "replay": "its counter was seen before, or is too old",
+    "authentication": "it was not sealed with this session's key",
+}
+"""Drop reasons of the daemon in words; others are told by their name."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """Interfaces by index, `tun` being the tunnel's; `named` gives a decision its rule's text."""
+
+    interfaces: Mapping[int, str]
+    tun: int
+    named: Callable[[Decision], Decision]
+
+    def interface(self, index: int) -> str:
+        """An interface's name; its number if it has none."""
+        return self.interfaces.get(index, f"interface {index}")
+
+
+class _Teller:
+    """Collects steps; after the one in which the packet ended nothing more is told."""
+
+    def __init__(self, names: Names) -> None:
+        self.names = names
+        self.steps: list[Step] = []
+        self.outcome: Outcome = "passed"
+        self.death: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.outcome != "passed"
+
+    def lose(self, why: str, outcome: Outcome = "lost") -> None:
+        if not self.ended:
+            self.outcome, self.death = outcome, why
+
+    def add(self, place: str, what: str, time: float, size: int = 0) -> None:
+        self.steps.append(Step("tunnel", place, what, time, size))
+
+    def drop(self, place: str, reason: str, time: float) -> None:
+        what = DROPS.get(reason, reason.replace("_", " ").replace("-", " "))
+        self.steps.append(Step("tunnel", place, f"DROPPED: {what}", time, dropped=True))
+        self.outcome, self.death = "dropped", f"{place}, in the daemon: {what} ({reason})"
+
+    def cross(self, layer: Layer, crossing: Crossing) -> None:
+        """The hooks of a crossing."""
+        hooks = crossing.hooks
+        for hook, following in zip(hooks, [*hooks[1:], None], strict=True):
+            self.steps.append(self._hook_step(layer, hook, following))
+        drop = crossing.drop
+        if drop is not None:
+            self.outcome = "dropped"
+            self.death = f"{hooks[-1].name} of the {layer} packet: {self.names.named(drop)}"
+        elif not crossing.is_complete:
+            why = _VANISHED.get(hooks[-1].name, "nothing more was heard of it")
+            self.lose(f"after {hooks[-1].name} of the {layer} packet: {why}")
+
+    def _hook_step(self, layer: Layer, hook: Hook, following: Hook | None) -> Step:
+        leaving = hook.exit if following is None else following.entry
+        decisions = tuple(self.names.named(decision) for decision in hook.decisions)
+        name = self.names.interface
+        if hook.drop is not None:
+            what = "DROPPED"
+        elif hook.name == "PREROUTING":
+            what = f"came in by {name(hook.iif)}"
+        elif hook.name == "FORWARD":
+            what = f"routed from {name(hook.iif)} to {name(hook.oif)}"
+        elif hook.name == "OUTPUT":
+            what = f"made here, routed to {name(hook.oif)}"
+        elif hook.name == "POSTROUTING":
+            what = f"leaves by {name(hook.oif)}"
+        else:
+            what = "for this host: to its socket"
+        return Step(
+            layer=layer,
+            place=hook.name,
+            what=what,
+            time=hook.time,
+            size=hook.entry.size,
+            nat=_rewritten(hook.entry, leaving),
+            dropped=hook.drop is not None,
+            decisions=decisions,
+        )
+
+
+def tell(trip: Trip, names: Names) -> Journey | None:
+    """The journey of a trip; None if it was no packet of the filter."""
+    inner, received = trip.inner, trip.received
+    if not any((inner, received, trip.staged, trip.sent)):
+        return _datagram_alone(trip, names)
+    if _is_scrap(trip):
+        return None
+    teller = _Teller(names)
+    if received is not None:
+        if trip.arrival is not None:
+            teller.cross("outer", trip.arrival)
+        _tell_received(teller, received)
+        if inner is None:
+            teller.lose(_NOT_DELIVERED)
+    if inner is not None:
+        teller.cross("inner", inner)
+    if trip.staged is not None:
+        _tell_staged(teller, trip.staged)
+        if trip.sent is None:
+            teller.lose("no handshake has completed yet", "waiting")
+    if trip.sent is not None:
+        _tell_sent(teller, trip)
+    goes = trip.staged is not None or trip.sent is not None
+    if inner is not None and inner.oif == names.tun:
+        if not goes:
+            teller.lose(_NOT_READ)
+        goes = True
+    comes = received is not None or (inner is not None and inner.iif == names.tun)
+    headers = _headers(trip)
+    return Journey(
+        direction="through" if comes and goes else "in" if comes else "out",
+        packet="sealed packet, content unknown" if headers is None else headers.kind(),
+        flow=_flow(trip, headers),
+        outcome=teller.outcome,
+        death=teller.death,
+        steps=journey.in_order(teller.steps),
+        datagrams=tuple(_datagrams(trip)),
+        inner_key="" if headers is None else headers.key.hex(),
+        counts=headers is not None,
+    )
+
+
+def unfinished(journey: Journey) -> Journey:
+    """A journey that nobody knows the end of, since the trace ended first."""
+    why = f"after {journey.steps[-1].place}: the trace ended while it was under way"
+    return replace(journey, outcome="unfinished", death=why)
+
+
+def is_unreported(journey: Journey) -> bool:
+    """Whether it counts as lost only since a report is missing."""
+    return journey.death in (_NOT_READ, _NOT_SENT, _NOT_DELIVERED)
+
+
+def _is_scrap(trip: Trip) -> bool:
+    """Whether the kernel reported nothing of a packet that fared well: there was too much of it."""
+    if trip.inner is not None or trip.arrival is not None or trip.departures:
+        return False
+    records = (trip.received, trip.staged, trip.sent)
+    return not any(record is not None and record.details["drop"] for record in records)
+
+
+def _headers(trip: Trip) -> Headers | None:
+    """Those of the inner packet as it came; None if nobody could read it."""
+    if trip.inner is not None:
+        return trip.inner.entry
+    record = trip.received or trip.staged or trip.sent
+    return None if record is None else record.headers
+
+
+def _flow(trip: Trip, headers: Headers | None) -> str:
+    if headers is not None:
+        return headers.flow()
+    if trip.arrival is not None:
+        return trip.arrival.entry.flow()
+    return "" if trip.received is None else f"from {trip.received.details['endpoint']}"
+
+
+def _datagram_alone(trip: Trip, names: Names) -> Journey | None:
+    """A datagram that the daemon told nothing of: a handshake, or one that never reached it."""
+    crossing = trip.arrival or trip.departures[0]
+    kind = (crossing.entry.wireguard or (0, 0, 0))[0]
+    died_unread = trip.arrival is not None and not crossing.is_complete
+    if kind not in HANDSHAKES and not died_unread:
+        return None  # data of a packet that the filter leaves out
+    teller = _Teller(names)
+    teller.cross("outer", crossing)
+    return Journey(
+        direction="out" if trip.departures else "in",
+        packet=f"WireGuard {HANDSHAKES.get(kind, 'datagram, content unknown')}",
+        flow=crossing.entry.flow(),
+        outcome=teller.outcome,
+        death=teller.death,
+        steps=journey.in_order(teller.steps),
+        datagrams=tuple(_datagrams(trip)),
+        counts=False,
+    )
+
+
+def _datagrams(trip: Trip) -> Iterator[tuple[int, int]]:
+    """Receiver index and counter of all datagrams that carried the packet."""
+    if trip.received is not None:
+        yield trip.received.details["index"], trip.received.details["counter"]
+    elif trip.arrival is not None and (message := trip.arrival.entry.wireguard) is not None:
+        yield message[1], message[2]
+    if trip.sent is not None:
+        for batch in trip.sent.details.get("batches", ()):
+            for place in range(batch["packets"]):
+                yield trip.sent.details["index"], batch["counter"] + place
+
+
+def _rewritten(before: Headers, after: Headers) -> str | None:
+    """What NAT changed."""
+    if (before.source, before.destination, before.ports) == (
+        after.source,
+        after.destination,
+        after.ports,
+    ):
+        return None
+    return f"{before.flow()} became {after.flow()}"
+
+
+def _peer(details: dict[str, Any]) -> str:
+    key = details.get("peer")
+    return f"peer {key[:8]}…" if key else "no peer"
+
+
+def _tell_received(teller: _Teller, record: Record) -> None:
+    details, drop = record.details, record.details["drop"]
+    place = f"receiver index {details['index']:#010x}, counter {details['counter']}"
+    teller.add(
+        journey.RECEIVE,
+        f"from {details['endpoint']}, {place}",
+        details["received_at"],
+        details["wire_size"],
+    )
+    opened_at = details["opened_at"]
+    if record.headers is None:
+        teller.drop(journey.OPEN, drop or "no packet", opened_at)
+        return
+    size = details["size"]
+    teller.add(journey.OPEN, f"authentic, counter not seen before: {size} bytes", opened_at, size)
+    if drop == "source_not_allowed":
+        teller.drop(journey.SOURCE, drop, opened_at)
+        return
+    source = record.headers.flow().split(" → ")[0]
+    allowed = f"{source} is in {details['allowed_ip']} of {_peer(details)}"
+    teller.add(journey.SOURCE, allowed, opened_at)
+    if drop is not None:
+        teller.drop(journey.WRITE, drop, opened_at)
+        return
+    teller.add(journey.WRITE, f"into {teller.names.interface(teller.names.tun)}", opened_at, size)
+
+
+def _tell_read(teller: _Teller, record: Record, time: float) -> None:
+    details = record.details
+    assert record.headers is not None
+    what = f"out of {teller.names.interface(teller.names.tun)}"
+    if details["segment"]:
+        what += f", one frame of segments of {details['segment']} bytes"
+    teller.add(journey.READ, what, time, details["size"])
+    if details["drop"] == "no_peer":
+        teller.drop(journey.ALLOWED, "no_peer", time)
+        return
+    destination = record.headers.flow().split(" → ")[1]
+    what = f"{destination} is in {details['allowed_ip']} of {_peer(details)}"
+    teller.add(journey.ALLOWED, what, time)
+
+
+def _tell_staged(teller: _Teller, record: Record) -> None:
+    time = record.details["read_at"] or record.arrived
+    _tell_read(teller, record, time)
+    what = "none with this peer: the packet waits, and a handshake begins"
+    teller.add(journey.SESSION, what, time)
+
+
+def _tell_sent(teller: _Teller, trip: Trip) -> None:
+    record = trip.sent
+    assert record is not None
+    details, drop = record.details, record.details["drop"]
+    if trip.staged is None:
+        _tell_read(teller, record, details["read_at"] or details.get("sealed_at", record.arrived))
+    if teller.outcome == "dropped":
+        return
+    sealed_at = details["sealed_at"]
+    batches = details.get("batches")
+    if not batches:
+        teller.drop(journey.SEAL, drop or "no session", sealed_at)
+        return
+    first, packets = batches[0], sum(batch["packets"] for batch in batches)
+    counters = f"counter {first['counter']}"
+    if packets > 1:
+        counters = f"counters {first['counter']} to {first['counter'] + packets - 1}"
+    session = f"receiver index {details['index']:#010x}, {counters}"
+    teller.add(journey.SESSION, session, sealed_at)
+    size = first["size"]
+    if packets > 1:
+        what = f"{packets} messages of {size} bytes at most"
+    else:
+        padding = size - OVERHEAD - details["size"]
+        what = f"{details['size']} + 16 header + {padding} padding + 16 tag = {size} bytes"
+    teller.add(journey.SEAL, what, sealed_at, size)
+    if drop is not None and not trip.departures:
+        teller.drop(journey.SEND, drop, sealed_at)
+        return
+    # What a rule drops in OUTPUT the socket refuses as well: the rule says more.
+    refused = "" if drop is None else f", refused by the kernel ({drop})"
+    teller.add(journey.SEND, f"to {details['endpoint']}{refused}", sealed_at, size)
+    _tell_departures(teller, trip.departures)
+
+
+def _tell_departures(teller: _Teller, departures: list[Crossing]) -> None:
+    """The first datagram's crossing, and of the others the first that did not get through."""
+    if not departures:
+        teller.lose(_NOT_SENT)
+        return
+    told = [departures[0]]
+    told += [crossing for crossing in departures[1:] if not crossing.is_complete][:1]
+    for crossing in told:
+        teller.cross("outer", crossing)

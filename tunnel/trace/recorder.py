@@ -1,0 +1,292 @@
+"""The daemon's half of a trace: one record for each frame and datagram, to whoever subscribes.
+
+While there is a subscriber the engine has a `Tracing` as its tracer; without one it has none. One
+whose time is over, or that does not read, is let go of with the next record.
+Records go out as events `out` and `in`; docs/control.md lists their fields.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tunnel import datapath
+from tunnel.control.broadcast import MAX_SUBSCRIBERS, Subscription, TooManySubscribersError
+from tunnel.control.messages.events import TunnelEvent
+from tunnel.datapath import Opened, Sealed, Session
+from tunnel.engine import Engine, Peer
+from tunnel.io.endpoint import Endpoint
+from tunnel.packet.filter import Filter
+from tunnel.packet.headers import Headers
+
+HEADER_ROOM = 128
+"""Bytes of a packet that are looked at."""
+
+
+STALL = 5.0
+"""Seconds without room in a reader's queue after which it is taken for stopped, and let go of."""
+
+UNKNOWN = 0.1
+"""Part of a reader's rate that is for datagrams of unknown content: anybody can send those."""
+
+_LOST_PERIOD = 1.0
+
+
+class _Budget:
+    """So many records a second, in bursts of as many."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._left = rate
+        self._filled = float("-inf")
+
+    def take(self, now: float) -> bool:
+        """Whether there is room for one more."""
+        self._left = min(self._rate, self._left + (now - self._filled) * self._rate)
+        self._filled = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class _Reader:
+    """A subscription with what it wants, how much of it, and how long at most."""
+
+    def __init__(
+        self, subscription: Subscription, wanted: Filter, rate: float, until: float
+    ) -> None:
+        self.subscription = subscription
+        self._wanted = wanted
+        self._known, self._unknown = _Budget(rate), _Budget(max(1.0, rate * UNKNOWN))
+        self._until = until
+        self._stalled = float("inf")
+        self._withheld = 0
+        self._told = float("-inf")
+
+    def is_gone(self, now: float) -> bool:
+        """Whether its time is over, or nobody reads."""
+        return now >= self._until or now - self._stalled > STALL
+
+    def wants(self, headers: Headers | None, now: float) -> bool:
+        """Whether a record is for it: of packets of its filter, or of nobody knows what."""
+        if headers is not None and not self._wanted.matches(headers):
+            return False
+        if (self._unknown if headers is None else self._known).take(now):
+            return True
+        self._withheld += 1
+        if now - self._told >= _LOST_PERIOD:
+            self.subscription.lose(self._withheld)
+            self._withheld, self._told = 0, now
+        return False
+
+    def put(self, event: TunnelEvent, now: float) -> None:
+        """Give it a record."""
+        if self.subscription.put(event):
+            self._stalled = float("inf")
+        else:
+            self._stalled = min(self._stalled, now)
+
+
+class Traces:
+    """All traces of one tunnel. `clock` gives seconds that never go back."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._readers: dict[Subscription, _Reader] = {}
+        self._clock = clock
+
+    @contextlib.contextmanager
+    def subscribe(
+        self,
+        engine: Engine,
+        wanted: Filter,
+        *,
+        seconds: float = float("inf"),
+        rate: float = float("inf"),
+    ) -> Iterator[Subscription]:
+        """The records of packets that `wanted` lets through, for the time of the `with`.
+
+        They end earlier after `seconds`, and when nobody reads them: a client that was stopped
+        does not slow the tunnel for ever. Of more than `rate` records a second the rest is left
+        out, with an event `lost`. Raises TooManySubscribersError.
+        """
+        if len(self._readers) >= MAX_SUBSCRIBERS:
+            raise TooManySubscribersError(f"there are {MAX_SUBSCRIBERS} traces already")
+        subscription = Subscription()
+        until = self._clock() + seconds
+        self._readers[subscription] = _Reader(subscription, wanted, rate, until)
+        if engine.tracer is None:
+            engine.tracer = Tracing(engine, self)
+        try:
+            yield subscription
+        finally:
+            self._end(engine, subscription)
+
+    def publish(
+        self, engine: Engine, kind: str, headers: Headers | None, record: dict[str, Any]
+    ) -> None:
+        """Tell those whose filter lets `headers` through; all, if nobody knows what it was."""
+        now = self._clock()
+        event: TunnelEvent | None = None
+        for reader in list(self._readers.values()):
+            if reader.is_gone(now):
+                self._end(engine, reader.subscription)
+            elif reader.wants(headers, now):
+                event = event or TunnelEvent(kind, time.time(), record)
+                reader.put(event, now)
+
+    def _end(self, engine: Engine, subscription: Subscription) -> None:
+        subscription.end()
+        self._readers.pop(subscription, None)
+        if not self._readers:
+            engine.tracer = None
+
+
+class Tracing:
+    """What the engine calls; implements `tunnel.engine.instrument.Tracer`."""
+
+    def __init__(self, engine: Engine, traces: Traces) -> None:
+        self._engine = engine
+        self._traces = traces
+        self._read_times: dict[int, float] = {}
+        self._sealed: tuple[Headers, dict[str, Any]] | None = None
+        self._received: dict[str, Any] = {}
+        self._opened: tuple[Headers, dict[str, Any]] | None = None
+
+    def _publish(self, kind: str, headers: Headers | None, record: dict[str, Any]) -> None:
+        self._traces.publish(self._engine, kind, headers, record)
+
+    # --- Way out ---------------------------------------------------------------------------------
+
+    def frame_read(self, view: memoryview, start: int, end: int, peer: Peer | None) -> None:
+        """A frame came out of the TUN."""
+        if peer is not None:
+            self._read_times[start] = time.monotonic()
+            return
+        frame = view[start:end]
+        headers = _headers(frame[datapath.VIRTIO_NET_HDR_LEN :])
+        if headers is not None:
+            record = self._outgoing(headers, frame, None) | {"drop": "no_peer"}
+            record["read_at"] = time.monotonic()
+            self._publish("out", headers, record)
+
+    def together(self, frames: memoryview, spans: list[tuple[int, int]]) -> int:
+        """Each frame has a record of its own."""
+        return 1
+
+    @property
+    def opens_apart(self) -> bool:
+        """Each datagram has a record of its own."""
+        return True
+
+    def frames_staged(self, peer: Peer, view: memoryview, spans: list[tuple[int, int]]) -> None:
+        """Frames wait for a session."""
+        for start, end in spans:
+            headers = _headers(view[start + datapath.VIRTIO_NET_HDR_LEN : end])
+            if headers is not None:
+                record = self._outgoing(headers, view[start:end], peer) | {"staged": True}
+                record["read_at"] = self._read_times.pop(start, None)
+                self._publish("out", headers, record)
+
+    def frame_sealed(
+        self,
+        peer: Peer,
+        session: Session,
+        frame: memoryview,
+        start: int,
+        counter: int,
+        sealed: Sealed,
+    ) -> None:
+        """A frame became datagrams, or was dropped in the attempt."""
+        # A staged frame has no time of reading: that was told when it was staged.
+        read_at = self._read_times.pop(start, None)
+        headers = _headers(frame[datapath.VIRTIO_NET_HDR_LEN :])
+        if headers is None:
+            return
+        record = self._outgoing(headers, frame, peer)
+        record["read_at"], record["sealed_at"] = read_at, time.monotonic()
+        record["index"], record["session"] = session.remote_index, session.local_index
+        if sealed.drops:
+            record["drop"] = next(iter(sealed.drops))
+            self._publish("out", headers, record)
+            return
+        record["batches"] = batches = []
+        for begin, end, stride, ecn in sealed.batches:
+            packets = -(-(end - begin) // stride)
+            batches.append({"counter": counter, "packets": packets, "size": stride, "ecn": ecn})
+            counter += packets
+        self._sealed = headers, record
+
+    def sent(self, endpoint: Endpoint | None, drop: str | None) -> None:
+        """The frame sealed last has left, or not."""
+        if self._sealed is None:
+            return
+        headers, record = self._sealed
+        self._sealed = None
+        record["endpoint"] = None if endpoint is None else str(endpoint)
+        record["drop"] = drop
+        self._publish("out", headers, record)
+
+    def _outgoing(self, headers: Headers, frame: memoryview, peer: Peer | None) -> dict[str, Any]:
+        allowed = self._engine.interface.allowed_ips.covering(headers.destination)
+        return {
+            "packet": _hex(headers),
+            "size": headers.size,
+            "segment": int.from_bytes(frame[4:6], "little") if frame[1] else 0,
+            "peer": None if peer is None else peer.public_key.to_base64(),
+            "allowed_ip": None if allowed is None else str(allowed),
+            "drop": None,
+        }
+
+    # --- Way in ----------------------------------------------------------------------------------
+
+    def datagrams_received(
+        self, endpoint: Endpoint, buffer: bytearray, start: int, end: int, stride: int
+    ) -> None:
+        """A datagram of data came."""
+        self._opened = None
+        self._received = {
+            "received_at": time.monotonic(),
+            "endpoint": str(endpoint),
+            "index": int.from_bytes(buffer[start + 4 : start + 8], "little"),
+            "counter": int.from_bytes(buffer[start + 8 : start + 16], "little"),
+            "batch": int.from_bytes(buffer[8:16], "little"),
+            "wire_size": end - start,
+            "packet": None,
+            "drop": None,
+        }
+
+    def datagrams_opened(self, peer: Peer | None, opened: Opened | None, out: bytearray) -> None:
+        """It was opened, or refused."""
+        record = self._received
+        record["opened_at"] = time.monotonic()
+        record["peer"] = None if peer is None else peer.public_key.to_base64()
+        if opened is None or opened.drops:
+            record["drop"] = "no_session" if opened is None else next(iter(opened.drops))
+            self._publish("in", None, record)
+            return
+        for begin, finish in opened.frames:
+            headers = _headers(memoryview(out)[begin + datapath.VIRTIO_NET_HDR_LEN : finish])
+            if headers is not None:
+                record["packet"], record["size"] = _hex(headers), headers.size
+                allowed = self._engine.interface.allowed_ips.covering(headers.source)
+                record["allowed_ip"] = None if allowed is None else str(allowed)
+                self._opened = headers, record
+
+    def packet_delivered(self, drop: str | None) -> None:
+        """The packet opened last reached the TUN, or not."""
+        if self._opened is not None:
+            headers, record = self._opened
+            self._opened = None
+            record["drop"] = drop
+            self._publish("in", headers, record)
+
+
+def _headers(packet: memoryview) -> Headers | None:
+    return Headers.parse(bytes(packet[:HEADER_ROOM]))
+
+
+def _hex(headers: Headers) -> str:
+    return (headers.network + headers.transport).hex()

@@ -1,0 +1,1 @@
+"""What wg-quick(8) does, without wireguard-tools."""

@@ -1,0 +1,283 @@
+"""What wg-quick(8) does, for any userspace implementation: `tunnel-wg-quick`.
+
+`up` starts the program that carries the packets, configures it over its UAPI socket, and sets up
+the machine around it with the same parts as `tunnel up`; then it leaves. What it did is in the
+host room's record, so that `down`, another process, undoes that and no more. Three things are
+not as in wg-quick, all as in `tunnel up`: PreUp finds the interface there, a hook that fails on
+the way down stops nothing, and other tunnels keep their rules.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from functools import partial
+
+import trio
+
+from tunnel import host
+from tunnel.config import EndpointConfig, PublicKey, TunnelConfig
+from tunnel.control import uapi_client
+from tunnel.daemon import host_state, redaction, reload
+from tunnel.daemon.lock import hold
+from tunnel.daemon.save import merge_running, write
+from tunnel.device import signals
+from tunnel.device.endpoints import Names
+from tunnel.device.resolve import ResolveError, resolve
+from tunnel.device.uapi import socket_path
+from tunnel.errors import SETUP_ERRORS, AlreadyRunningError, DaemonError, unwrapped
+from tunnel.io.endpoint import Endpoint
+
+OWNER = "tunnel-wg-quick"
+"""Who has to take such a tunnel down; it stands in its record."""
+
+STDERR = 2
+"""Where hooks print to by themselves: this program is gone before what they leave behind."""
+
+ENDING = 5.0
+"""Seconds for a program to end once its interface is gone."""
+
+ERRORS = (*SETUP_ERRORS, uapi_client.UapiClientError)
+"""What `up`, `down` and `save` raise for reasons a user can mend."""
+
+Echo = Callable[[str], None]
+"""Prints a line: the steps begin with [#], as wg-quick's do."""
+
+
+async def up(config: TunnelConfig, program: str, echo: Echo) -> None:
+    """Set up the tunnel of `config`, its packets carried by `program`, a command that is given the
+    interface's name and returns once that is there.
+
+    Raises one of ERRORS, or DaemonError when told to stop; then nothing is left.
+    """
+    name = config.name
+    redaction.hide_secrets(config)
+    reload.check_hooks(config)
+    with hold(name):
+        if await trio.to_thread.run_sync(host.link_exists, name):
+            raise DaemonError(f"`{name}' already exists")
+        with unwrapped(*ERRORS):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(signals.follow, nursery.cancel_scope.cancel, _no_reload)
+                await _set_up(config, program, echo)
+                nursery.cancel_scope.cancel()
+                return
+        raise DaemonError(f"{name} was told to go down while it came up; nothing is left of it")
+
+
+async def _set_up(config: TunnelConfig, program: str, echo: Echo) -> None:
+    name, interface = config.name, config.interface
+    found = await Names().resolve(config.peers)
+    endpoints = {key: addresses[0] for key, addresses in found.items()}
+    around = await host_state.compute(config, endpoints.values())
+    await trio.to_thread.run_sync(_start, program, name, echo)
+    async with _undone_on_failure(name, echo):
+        await _run_hooks("PreUp", interface.pre_up, config, echo)
+        await _configure(config, endpoints, around.mark, echo)
+        while True:
+            apply = partial(host.apply, around.state, owner=OWNER, tell=_teller(name, echo))
+            try:
+                await trio.to_thread.run_sync(apply)
+                break
+            except host.SlotTakenError:
+                # Another full tunnel has come up meanwhile; whoever loses finds another place.
+                around = await host_state.compute(config, endpoints.values())
+                echo(f"[#] wg set {name} fwmark {around.mark}")
+                await trio.to_thread.run_sync(
+                    uapi_client.set_fwmark, socket_path(name), around.mark
+                )
+        await _run_hooks("PostUp", interface.post_up, config, echo)
+        # Whoever wants it stopped after this point says `down`.
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+
+async def down(config: TunnelConfig, echo: Echo) -> None:
+    """Take down what `up` set up, also where its program or interface has gone meanwhile.
+
+    Goes on after a failure, and raises the first one at the end: one of ERRORS.
+    """
+    name, interface = config.name, config.interface
+    redaction.hide_secrets(config)
+    reload.check_hooks(config)
+    failures: list[Exception] = []
+
+    @contextlib.contextmanager
+    def going_on() -> Iterator[None]:
+        try:
+            yield
+        except ERRORS as error:
+            failures.append(error)
+
+    with _alone(name):
+        is_there = await trio.to_thread.run_sync(_is_there, name)
+        if is_there:
+            for number, command in enumerate(interface.pre_down, 1):
+                with going_on():
+                    await _run_hooks("PreDown", (command,), config, echo, number)
+            if interface.save_config:
+                with going_on():
+                    await _save(config, echo)
+        # What is not there may be in another namespace: nothing of it is ours to touch then.
+        with going_on() if is_there else contextlib.nullcontext():
+            await _take_down(name, echo, is_there=is_there)
+        for number, command in enumerate(interface.post_down, 1):
+            with going_on():
+                await _run_hooks("PostDown", (command,), config, echo, number)
+    if failures:
+        for other in failures[1:]:
+            echo(f"{OWNER}: {other}")
+        raise failures[0]
+
+
+async def save(config: TunnelConfig, echo: Echo) -> None:
+    """Write what runs into the conf, comments kept. Raises one of ERRORS."""
+    redaction.hide_secrets(config)
+    if not await trio.to_thread.run_sync(_is_there, config.name):
+        raise DaemonError(f"`{config.name}' is gone; tunnel-wg-quick down {config.name}")
+    await _save(config, echo)
+
+
+async def _save(config: TunnelConfig, echo: Echo) -> None:
+    device = await trio.to_thread.run_sync(uapi_client.get, socket_path(config.name))
+    link = await trio.to_thread.run_sync(host.interface_status, config.name)
+    record = await trio.to_thread.run_sync(host.load_record, config.name)
+    rules = [item for item in record.items if isinstance(item, host.Rule)] if record else []
+    running = merge_running(
+        config,
+        link,
+        device,
+        auto_mark=rules[0].mark if rules else 0,
+        names=await _names_that_stay(config, device),
+    )
+    echo(f"[#] save {config.path}")
+    for note in (await write(running)).notes:
+        echo(f"Warning: {note}")
+
+
+async def _names_that_stay(
+    config: TunnelConfig, device: uapi_client.Device
+) -> Mapping[PublicKey, EndpointConfig]:
+    """The names that still mean where their peers are, or that nobody can resolve now."""
+    now = {peer.public_key: peer.endpoint for peer in device.peers}
+    found: dict[PublicKey, EndpointConfig] = {}
+    for peer in config.peers:
+        name, at = peer.endpoint, now.get(peer.public_key)
+        if name is None or name.address is not None or at is None:
+            continue
+        try:
+            addresses = await resolve(name, tries=1)
+        except ResolveError:
+            found[peer.public_key] = name
+        else:
+            if str(at) in map(str, addresses):
+                found[peer.public_key] = name
+    return found
+
+
+async def _configure(
+    config: TunnelConfig, endpoints: Mapping[PublicKey, Endpoint], mark: int, echo: Echo
+) -> None:
+    echo(f"[#] wg setconf {config.name} {config.path}")
+    call = partial(uapi_client.set_config, socket_path(config.name), config, endpoints, fwmark=mark)
+    await trio.to_thread.run_sync(call)
+
+
+def _start(program: str, name: str, echo: Echo) -> None:
+    echo(f"[#] {program} {name}")
+    try:
+        status = subprocess.run([program, name], stdin=subprocess.DEVNULL, check=False).returncode
+    except OSError as error:
+        raise DaemonError(f"{program}: {error.strerror}") from error
+    if status != 0:
+        raise DaemonError(f"{program} {name} ended with status {status}")
+
+
+@contextlib.asynccontextmanager
+async def _undone_on_failure(name: str, echo: Echo) -> AsyncIterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        with trio.CancelScope(shield=True):
+            try:
+                await _take_down(name, echo, is_there=True)
+            except ERRORS as failure:
+                error.add_note(f"while undoing: {failure}")
+        raise
+
+
+async def _take_down(name: str, echo: Echo, *, is_there: bool) -> None:
+    """Undo what is recorded; delete our interface and wait for its program to be gone."""
+    try:
+        await trio.to_thread.run_sync(partial(host.remove, name, tell=_teller(name, echo)))
+    finally:
+        if is_there:
+            echo(f"[#] ip link delete dev {name}")
+            await trio.to_thread.run_sync(host.delete_link, name)
+            with trio.move_on_after(ENDING):
+                while socket_path(name).exists():
+                    await trio.sleep(0.02)
+
+
+def _is_there(name: str) -> bool:
+    """Whether the interface that we set up is there still. Raises DaemonError when we set up none
+    of that name, or `tunnel up` did.
+    """
+    record = host.load_record(name)
+    if record is None or record.owner != OWNER:
+        raise DaemonError(f"`{name}' is not an interface of {OWNER}")
+    return host.is_standing(record)
+
+
+@contextlib.contextmanager
+def _alone(name: str) -> Iterator[None]:
+    try:
+        with hold(name):
+            yield
+    except AlreadyRunningError:
+        raise DaemonError(f"`{name}' is not an interface of {OWNER}; tunnel down {name}") from None
+
+
+async def _run_hooks(
+    kind: str, commands: Sequence[str], config: TunnelConfig, echo: Echo, first: int = 1
+) -> None:
+    def tell(line: str) -> None:
+        start = f"{kind}: "
+        echo(f"[#] {line.removeprefix(start)}" if line.startswith(start) else line)
+
+    if commands:
+        hide = redaction.hook_hider(config)
+        run = partial(host.run_hooks, hide=hide, first=first, output=STDERR)
+        await trio.to_thread.run_sync(run, kind, commands, config.name, tell)
+
+
+def _teller(name: str, echo: Echo) -> Callable[[str, host.Item], None]:
+    """Echoes the steps of the host room as the commands that would take them."""
+
+    def tell(verb: str, item: host.Item) -> None:
+        echo(f"[#] {_command(verb, item, name)}")
+
+    return tell
+
+
+def _command(verb: str, item: host.Item, name: str) -> str:
+    match item:
+        case host.Address(value):
+            return f"ip -{value.version} address {verb} {value} dev {name}"
+        case host.Link(mtu):
+            return f"ip link set {f'mtu {mtu} up' if verb == 'add' else 'down'} dev {name}"
+        case host.Route(destination, table):
+            place = "" if table == host.MAIN_TABLE else f" table {table}"
+            return f"ip -{destination.version} route {verb} {destination} dev {name}{place}"
+        case host.Rule():
+            return (
+                f"ip -{item.version} rule {verb} {'not ' if item.invert else ''}"
+                f"fwmark {item.mark} table {item.table} priority {item.priority}"
+                + (" suppress_prefixlength 0" if item.suppress_default else "")
+            )
+        case _:
+            return f"{verb} {item}"
+
+
+async def _no_reload() -> None:
+    """SIGHUP from elsewhere than the terminal: there is nothing to read again."""
