@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.control.uapi_device import make_engine
-from tests.unit.test_settings import apply
+from tests.unit.device.test_configure import apply
 from tunnel.control.uapi_changes import PeerChange
 from tunnel.control.uapi_get import render
 from tunnel.control.uapi_set import SetParser, UapiError

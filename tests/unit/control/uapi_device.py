@@ -11,7 +11,7 @@ from typing import cast
 
 import trio
 
-from tests.unit.test_engine import FakeUdp, make_side
+from tests.unit.engine.test_engine import FakeUdp, make_side
 from tunnel.control import uapi
 from tunnel.control.json_socket import bind_unix_socket
 from tunnel.device.uapi import EngineDevice

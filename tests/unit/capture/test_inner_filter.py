@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from tests.unit.test_engine import Side, Sides, packet, run, sides, until
+from tests.unit.engine.test_engine import Side, Sides, packet, run, sides, until
 from tunnel.capture import inner_filter
 from tunnel.capture.inner_filter import CarrierFeed, Ranges
 from tunnel.control.broadcast import MAX_SUBSCRIBERS, TooManySubscribersError

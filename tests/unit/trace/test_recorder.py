@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.unit.test_engine import Side, Sides, packet, run, sides, until
+from tests.unit.engine.test_engine import Side, Sides, packet, run, sides, until
 from tunnel.control.broadcast import MAX_SUBSCRIBERS, QUEUE, Subscription, TooManySubscribersError
 from tunnel.packet.filter import Filter
 from tunnel.trace.recorder import STALL, Traces

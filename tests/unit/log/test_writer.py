@@ -168,8 +168,8 @@ def test_flush_gives_up_on_a_reader_that_is_slow(
 
 PROGRAM = """
 import logging, os, sys
-from tunnel.observe import logs
-logs.log_to_stream()
+from tunnel.log import redact
+redact.log_to_stream()
 log = logging.getLogger("tunnel")
 for number in range(100):
     log.info("line %d", number)

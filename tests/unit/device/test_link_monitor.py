@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.unit.test_engine import Side, Sides, make_side, packet, run, sides, until
+from tests.unit.engine.test_engine import Side, Sides, make_side, packet, run, sides, until
 from tunnel.device import link_monitor
 from tunnel.engine import boot_time
 from tunnel.host.errors import HostError
