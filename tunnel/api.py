@@ -14,7 +14,7 @@ from tunnel.control.broadcast import Subscription
 from tunnel.control.messages.changes import Change
 from tunnel.control.messages.status import TunnelStatus
 from tunnel.daemon.daemon import Daemon
-from tunnel.errors import SETUP_ERRORS, unwrapped
+from tunnel.errors import unwrapped
 
 
 class Tunnel:
@@ -79,8 +79,7 @@ async def open_tunnel(config: TunnelConfig | str | os.PathLike[str]) -> AsyncIte
     as `tunnel.open`.
 
     Everything is undone on leaving, whatever the reason. Needs root, and leaves signals alone.
-    Raises what `tunnel up` prints: tunnel.config.ConfigErrors, tunnel.errors.DaemonError,
-    tunnel.host.HostError, tunnel.io.errors.TunnelIOError, tunnel.device.resolve.ResolveError.
+    Raises what `tunnel up` prints, as tunnel.errors.TunnelError.
     """
     if not isinstance(config, TunnelConfig):
         path = confs.find(config)
@@ -95,7 +94,7 @@ async def open_tunnel(config: TunnelConfig | str | os.PathLike[str]) -> AsyncIte
             tunnel._closed.set()
 
     body_error: BaseException | None = None
-    with unwrapped(*SETUP_ERRORS):
+    with unwrapped():
         async with trio.open_nursery() as nursery:
             await nursery.start(live)
             try:

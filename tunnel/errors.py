@@ -1,31 +1,42 @@
-"""What a user can mend when a tunnel does not come up, go down or change."""
+"""The one root of our exceptions, and the errors that belong to no single room.
+
+`crypto` has a root of its own (`CryptoError`): it depends on nothing here, and none of its
+exceptions leaves `protocol` and `config`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 
-from tunnel.config import ConfigErrors
-from tunnel.device.resolve import ResolveError
-from tunnel.host import HostError
-from tunnel.io.errors import TunnelIOError
+
+class TunnelError(Exception):
+    """Everything that this package raises on purpose.
+
+    `str()` is for people: what failed and what to do about it. `code` is one word for programs; it
+    is part of the control protocol and stays as it is when a class gets another name.
+    """
+
+    code = "refused"
 
 
-class DaemonError(Exception):
+class DaemonError(TunnelError):
     """The tunnel could not be set up, changed or taken down; the text says why and what to do."""
+
+    code = "state"
 
 
 class AlreadyRunningError(DaemonError):
     """A daemon for this interface runs already."""
 
-
-SETUP_ERRORS = (ConfigErrors, DaemonError, HostError, ResolveError, TunnelIOError)
-"""What `Daemon.run` and its preparation may raise for reasons a user can mend."""
+    code = "already_running"
 
 
 @contextlib.contextmanager
 def unwrapped(*kinds: type[Exception]) -> Iterator[None]:
     """Let the first exception of `kinds` out of the group that a nursery wraps it in.
+
+    Without `kinds` that is the first TunnelError.
 
     A group that holds anything else too is left as it is: that is a defect, to be seen whole.
     """
@@ -33,7 +44,7 @@ def unwrapped(*kinds: type[Exception]) -> Iterator[None]:
         yield
     except BaseExceptionGroup as group:
         # Not `except*`: what is raised in there comes out wrapped again in Python up to 3.11.3.
-        found, others = group.split(kinds)
+        found, others = group.split(kinds or TunnelError)
         if found is None or others is not None:
             raise
         raise _first(found) from None

@@ -1,9 +1,13 @@
-"""Who may import whom: the floors of the house, held by reading every module."""
+"""Who may import whom: the rooms of the house and their floors, held by reading every module.
+
+Run by itself, it prints the house: python tests/unit/test_import_rule.py
+"""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,43 +16,55 @@ ROOT = Path(__file__).parents[2]
 
 FLOORS: dict[str, int] = {
     "crypto": 0,
-    "tunnel.host": 0,
-    "tunnel.lab": 0,
-    "tunnel.observe": 0,
-    "tunnel.datapath": 0,
-    "tunnel.io": 0,
-    "tunnel.config": 1,
-    "tunnel.protocol": 1,
-    "tunnel.control": 2,
-    "tunnel.engine": 2,
-    "tunnel.daemon": 3,
-    "tunnel.cli": 4,
-    "tunnel.__main__": 5,
+    "tunnel.errors": 0,
+    "tunnel.host": 1,
+    "tunnel.io": 1,
+    "tunnel.lab": 1,
+    "tunnel.log": 1,
+    "tunnel.packet": 1,
+    "tunnel.systemd": 1,
+    "tunnel.config": 2,
+    "tunnel.datapath": 2,
+    "tunnel.protocol": 2,
+    "tunnel.bench": 3,
+    "tunnel.engine": 3,
+    "tunnel.control": 4,
+    "tunnel.device": 5,
+    "tunnel.trace": 5,
+    "tunnel.capture": 6,
+    "tunnel.daemon": 7,
+    "tunnel.doctor": 7,
+    "tunnel.wg_quick": 8,
+    "tunnel.api": 8,
+    "tunnel.cli": 9,
+    "tunnel.__main__": 10,
 }
-"""Height of each room. A module of `tunnel` that is not named here stands beside the daemon."""
+"""Height of each room. A module that is in none of them fails the test."""
 
 FACADE = "tunnel"
 """The package itself; it may offer names of any floor, lazily."""
 
 STRANGERS = {"tunnel.protocol", "tunnel.datapath", "tunnel.io", "tunnel.host"}
-"""They never import each other; the engine and the daemon join them."""
+"""They never import each other; the engine and the device join them."""
 
 KEEPERS_OF_CRYPTO = {"crypto", "tunnel.protocol", "tunnel.config"}
 PURE = {"crypto", "tunnel.protocol"}
 IMPURE_MODULES = {"trio", "socket", "time", "random", "os", "secrets", "threading", "asyncio"}
 
+Graph = Mapping[str, set[str]]
 
-def room_of(module: str) -> str:
-    """The room a dotted module name is in."""
+
+def room_of(module: str) -> str | None:
+    """The room a dotted module name is in; None for a loose one."""
+    if module == FACADE:
+        return FACADE
     parts = module.split(".")
-    if parts[0] == "crypto":
-        return "crypto"
-    room = ".".join(parts[:2])
-    return room if room in FLOORS or room == FACADE else "tunnel.daemon"
+    room = parts[0] if parts[0] == "crypto" else ".".join(parts[:2])
+    return room if room in FLOORS else None
 
 
 def imports_of(source: str, module: str, *, is_package: bool) -> Iterator[str]:
-    """Every module that `source` imports, absolute, `from x import y` as x.y and x."""
+    """Every module that `source` imports, absolute, type-only ones too (`from x import y`: x.y)."""
     package = module if is_package else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -64,6 +80,8 @@ def imports_of(source: str, module: str, *, is_package: bool) -> Iterator[str]:
 def violations(source: str, module: str, *, is_package: bool = False) -> list[str]:
     """What `module` imports and must not."""
     here = room_of(module)
+    if here is None:
+        return [f"{module} is in no room"]
     found = []
     for name in imports_of(source, module, is_package=is_package):
         top = name.split(".")[0]
@@ -73,6 +91,9 @@ def violations(source: str, module: str, *, is_package: bool = False) -> list[st
             continue
         there = room_of(name)
         if there in (here, FACADE) or here == FACADE:
+            continue
+        if there is None:
+            found.append(f"{module} imports {name}, which is in no room")
             continue
         if {here, there} <= STRANGERS:
             found.append(f"{module} imports {name}: {here} and {there} are strangers")
@@ -84,12 +105,79 @@ def violations(source: str, module: str, *, is_package: bool = False) -> list[st
 
 
 def modules() -> Iterator[tuple[str, Path]]:
+    """Every module of the product: its dotted name and its file."""
     for top in ("crypto", "tunnel"):
         for path in sorted((ROOT / top).rglob("*.py")):
             parts = list(path.relative_to(ROOT).with_suffix("").parts)
             if parts[-1] == "__init__":
                 parts.pop()
             yield ".".join(parts), path
+
+
+def arrows(sources: Mapping[str, tuple[str, bool]]) -> Graph:
+    """Module to the modules of ours that it imports. `sources` gives text and is-package by name.
+
+    A submodule's way through its own package's `__init__` is left out: that is how a package
+    offers its names.
+    """
+    graph: defaultdict[str, set[str]] = defaultdict(set)
+    for module, (source, is_package) in sources.items():
+        for imported in imports_of(source, module, is_package=is_package):
+            name = imported
+            while name and name not in sources:
+                name = name.rpartition(".")[0]
+            if name and name != module and not module.startswith(f"{name}."):
+                graph[module].add(name)
+    return graph
+
+
+def circles(graph: Graph) -> list[list[str]]:
+    """Groups of modules that import each other, directly or not (Tarjan's algorithm)."""
+    order: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        order[node] = lowest[node] = len(order)
+        stack.append(node)
+        for other in sorted(graph.get(node, ())):
+            if other not in order:
+                visit(other)
+            if other in stack:
+                lowest[node] = min(lowest[node], lowest[other])
+        if lowest[node] == order[node]:
+            start = stack.index(node)
+            group, stack[start:] = stack[start:], []
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for node in sorted(graph):
+        if node not in order:
+            visit(node)
+    return found
+
+
+def read_house() -> Graph:
+    """The arrows between all modules of the product."""
+    return arrows(
+        {
+            module: (path.read_text(encoding="utf-8"), path.name == "__init__.py")
+            for module, path in modules()
+        }
+    )
+
+
+def room_arrows(graph: Graph) -> Graph:
+    """The arrows between rooms."""
+    rooms: defaultdict[str, set[str]] = defaultdict(set)
+    for module, imported in graph.items():
+        here = room_of(module)
+        for name in imported:
+            there = room_of(name)
+            if here and there and here != there and FACADE not in (here, there):
+                rooms[here].add(there)
+    return rooms
 
 
 def test_the_house_is_as_drawn() -> None:
@@ -101,6 +189,22 @@ def test_the_house_is_as_drawn() -> None:
         found += violations(source, module, is_package=path.name == "__init__.py")
     assert len(names) > 50
     assert found == []
+
+
+def test_every_room_that_is_drawn_is_there() -> None:
+    assert {room_of(module) for module, _ in modules()} == {*FLOORS, FACADE}
+
+
+OPEN_CIRCLES = {"tunnel.protocol", "tunnel.daemon"}
+"""Rooms whose modules still import each other in a circle."""
+
+
+def test_no_circle_of_modules() -> None:
+    assert {room_of(group[0]) for group in circles(read_house())} == OPEN_CIRCLES
+
+
+def test_no_circle_of_rooms() -> None:
+    assert circles(room_arrows(read_house())) == []
 
 
 @pytest.mark.parametrize(
@@ -117,9 +221,15 @@ def test_the_house_is_as_drawn() -> None:
         ("tunnel.engine", "from crypto.keys import PrivateKey"),
         ("tunnel.engine", "from tunnel import daemon"),
         ("tunnel.config.parser", "from tunnel.protocol import Peer"),
-        ("tunnel.control.uapi", "from tunnel.engine import Engine"),
+        ("tunnel.control.uapi_client", "from tunnel.device import uapi"),
         ("tunnel.daemon", "from tunnel.cli import main"),
         ("tunnel.device.resolve", "from tunnel.cli.show import age"),
+        ("tunnel.loose", "import os"),
+        ("tunnel.api", "from tunnel.loose import name"),
+        (
+            "tunnel.engine.common",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from tunnel import daemon",
+        ),
     ],
 )
 def test_a_violation_is_seen(module: str, source: str) -> None:
@@ -132,9 +242,48 @@ def test_a_violation_is_seen(module: str, source: str) -> None:
         ("tunnel.protocol.peer", "from crypto.keys import PrivateKey"),
         ("tunnel.protocol.peer", "from . import timers"),
         ("tunnel.engine", "from tunnel.protocol import Interface\nfrom tunnel.io.udp import Udp"),
-        ("tunnel.daemon", "from tunnel import host\nfrom tunnel.resolve import resolve"),
+        ("tunnel.daemon", "from tunnel import host\nfrom tunnel.device.resolve import resolve"),
         ("tunnel.cli.main", "from tunnel import daemon"),
     ],
 )
 def test_what_is_allowed_is_allowed(module: str, source: str) -> None:
     assert violations(source, module) == []
+
+
+def test_a_circle_is_seen_type_only_imports_too() -> None:
+    graph = arrows(
+        {
+            "a": ("", True),
+            "a.one": ("from a import two", False),
+            "a.two": ("if TYPE_CHECKING:\n    from a.three import x", False),
+            "a.three": ("def f():\n    import a.one", False),
+            "a.four": ("from a.one import y", False),
+        }
+    )
+    assert circles(graph) == [["a.one", "a.three", "a.two"]]
+
+
+def print_house() -> None:
+    """Print the rooms floor by floor, whom each imports, and what is wrong."""
+    graph = read_house()
+    rooms = room_arrows(graph)
+    for room in sorted(FLOORS, key=lambda name: (-FLOORS[name], name)):
+        count = sum(room_of(module) == room for module, _ in modules())
+        below = ", ".join(sorted(name.removeprefix("tunnel.") for name in rooms.get(room, ())))
+        print(f"{FLOORS[room]:3} {room:18} {count:3} modules  imports {below or 'nothing'}")
+    loose = [module for module, _ in modules() if room_of(module) is None]
+    upward = [
+        f"{here} -> {there}"
+        for here, others in rooms.items()
+        for there in others
+        if FLOORS[there] >= FLOORS[here]
+    ]
+    print(
+        f"{len(FLOORS)} rooms, {sum(map(len, rooms.values()))} arrows; "
+        f"loose modules: {loose or 'none'}; upward arrows: {upward or 'none'}; "
+        f"circles: {circles(graph) + circles(rooms) or 'none'}"
+    )
+
+
+if __name__ == "__main__":
+    print_house()

@@ -27,8 +27,7 @@ from tunnel.datapath.virtio import VirtioNetHdr
 from tunnel.engine import Engine, Peer
 from tunnel.io.endpoint import Endpoint
 from tunnel.packet.filter import Filter
-from tunnel.packet.headers import Headers
-from tunnel.trace.recorder import HEADER_ROOM
+from tunnel.packet.headers import HEADER_ROOM, Headers
 
 MAX_RANGES = 1 << 16
 """Ranges that wait for one subscriber; more are lost and counted."""

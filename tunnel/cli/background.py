@@ -17,8 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, NoReturn, Self
 
-from tunnel.control.json_socket import RUN_FOLDER
+from tunnel.control.run_folder import RUN_FOLDER
 from tunnel.daemon.lock import unwritable
+from tunnel.errors import TunnelError
 from tunnel.log import redact
 
 READY = b"ready\n"
@@ -33,8 +34,10 @@ MAX_REASON = 60_000
 """Bytes that surely fit the pipe, so that nobody waits."""
 
 
-class StartError(Exception):
+class StartError(TunnelError):
     """The daemon did not come up; the text is its own reason."""
+
+    code = "start"
 
 
 class Readiness:

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from tunnel import config
-from tunnel.control import json_socket
+from tunnel.control import json_socket, run_folder
 from tunnel.control.client import TunnelClient
 from tunnel.control.json_socket import ControlError
 from tunnel.log import redact
@@ -71,7 +71,7 @@ def conf_of_running(name: str) -> str | None:
 
     None as well if no such tunnel runs, or if we may not ask its daemon.
     """
-    if name not in json_socket.running_names():
+    if name not in run_folder.running_names():
         return None
     try:
         with TunnelClient(name) as client:

@@ -14,15 +14,8 @@ from rich.console import Console
 from rich.text import Text
 
 from tunnel import config
-from tunnel.cli.common import (
-    EXIT_FAILED,
-    EXIT_USAGE,
-    Json,
-    conf_of_running,
-    fail,
-    interface_name,
-)
-from tunnel.control import json_socket
+from tunnel.cli.common import EXIT_FAILED, EXIT_USAGE, Json, conf_of_running, fail, interface_name
+from tunnel.control import run_folder
 from tunnel.doctor import DEFAULT_WAIT, Facts, Finding, Options, Report, diagnose, gather
 from tunnel.log.redact import printable
 
@@ -77,7 +70,7 @@ def doctor(
 
 def _meant(name: str | None) -> Iterator[tuple[str, str | None]]:
     """Interfaces and their confs; leaves if there are none."""
-    running = json_socket.running_names()
+    running = run_folder.running_names()
     if name is None and not running:
         fail("no tunnel is running on this host: name one, or its conf", EXIT_USAGE)
     for each in [name] if name is not None else running:

@@ -27,8 +27,9 @@ from tunnel.cli.common import (
     refusals_printed,
 )
 from tunnel.config import TunnelConfig
-from tunnel.control import json_socket
+from tunnel.control import json_client, json_socket, run_folder
 from tunnel.control.client import TunnelClient
+from tunnel.errors import TunnelError
 from tunnel.log import redact
 
 app = typer.Typer(
@@ -110,7 +111,7 @@ def _serve(config: TunnelConfig, readiness: background.Readiness, *, print_failu
             finally:
                 # Before whatever else is said of the end.
                 redact.flush()
-        except daemon.SETUP_ERRORS as error:
+        except TunnelError as error:
             notifier.status(str(error))
             # On a terminal nothing else shows what a hook printed; not every user may see that.
             readiness.failed("\n".join([str(error), *getattr(error, "__notes__", ())]))
@@ -138,7 +139,6 @@ def down(
     Works too when its daemon was killed: what it left behind is found and removed.
     """
     from tunnel.daemon import teardown
-    from tunnel.errors import SETUP_ERRORS
 
     name = interface_name(conf)
     try:
@@ -147,7 +147,7 @@ def down(
                 typer.echo(f"removed what was left of {name}")
         elif not teardown.take_down(name):
             fail(f"no tunnel named {name} is up, and nothing is left of one")
-    except (json_socket.ControlError, *SETUP_ERRORS) as error:
+    except TunnelError as error:
         fail(error)
 
 
@@ -167,7 +167,7 @@ def show(
     """Show running tunnels: peers, endpoints, handshakes, transfer, drops by reason."""
     from tunnel.cli.show import print_status
 
-    names = [interface_name(name)] if name else json_socket.running_names()
+    names = [interface_name(name)] if name else run_folder.running_names()
     if watching:
         if not names:
             fail("no tunnel is running on this host")
@@ -185,7 +185,7 @@ def show(
             # Without a name: one that is not up yet, ended meanwhile, or left its socket behind.
             if name or error.code not in ("not_running", "state", "closed"):
                 fail(error)
-            if isinstance(error, json_socket.NotRunningError) and error.killed:
+            if isinstance(error, json_client.NotRunningError) and error.killed:
                 complain(f"tunnel: {error}")
     if as_json:
         typer.echo(json.dumps([status.to_json() for status in statuses], indent=2))

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from tunnel import config
+from tunnel.errors import TunnelError
 from tunnel.log import redact
 
 PROGRAM = "tunnel-wg-quick"
@@ -83,7 +84,7 @@ def _act(command: str, loaded: config.TunnelConfig, environment: Mapping[str, st
     }
     try:
         trio.run(actions[command])
-    except wg_quick.ERRORS as error:
+    except TunnelError as error:
         complain(error)
         for note in getattr(error, "__notes__", ()):
             complain(note)

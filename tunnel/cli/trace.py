@@ -25,7 +25,7 @@ from tunnel.cli.common import (
     refusals_printed,
     writable,
 )
-from tunnel.control import json_socket
+from tunnel.control import json_socket, run_folder
 from tunnel.errors import unwrapped
 from tunnel.packet.filter import EXAMPLES, Filter, FilterError
 from tunnel.trace import diagram
@@ -153,7 +153,7 @@ def _report(name: str, wanted: Filter, journeys: list[Journey], result: Result) 
 
 def _read(words: list[str]) -> tuple[str, Filter]:
     """The interface and the filter that the words stand for; leaves if there is no telling."""
-    running = json_socket.running_names()
+    running = run_folder.running_names()
     if words and (words[0] not in _FILTER_WORDS or words[0] in running):
         name, rest = interface_name(words[0]), words[1:]
     elif len(running) == 1:

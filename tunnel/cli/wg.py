@@ -18,6 +18,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 
+from tunnel.errors import TunnelError
 from tunnel.log import redact
 
 LEVELS = {
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         parts = userspace.Parts.open(options.name, environment)
-    except userspace.START_ERRORS as error:
+    except TunnelError as error:
         sys.stderr.write(f"tunnel-wg: {error}\n")
         return 1
     if not foreground:

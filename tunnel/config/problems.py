@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from tunnel.errors import TunnelError
+
 __all__ = ["ConfigErrors", "Mistake", "Problem", "Problems", "describe_secret", "quote"]
 
 REPORTED_PROBLEMS: Final = 100
@@ -39,12 +41,14 @@ class Problem:
         return f"{place}: {self.key}: {what}" if self.key else f"{place}: {what}"
 
 
-class ConfigErrors(Exception):  # noqa: N818  # it carries many
+class ConfigErrors(TunnelError):  # noqa: N818  # it carries many
     """Everything that is wrong with a conf, in the order of its lines.
 
     `problems` holds at most REPORTED_PROBLEMS of them and `more` says how many others there
     are. `str()` prints one a line.
     """
+
+    code = "conf"
 
     def __init__(self, problems: Iterable[Problem], *, more: int = 0) -> None:
         self.problems = list(problems)
@@ -58,8 +62,10 @@ class ConfigErrors(Exception):  # noqa: N818  # it carries many
         return "\n".join(lines)
 
 
-class Mistake(Exception):  # noqa: N818  # never leaves the package
+class Mistake(TunnelError):  # noqa: N818  # never leaves the package
     """What a value parser raises: all of a Problem but its place."""
+
+    code = "value"
 
     def __init__(self, expected: str, remedy: str, *, found: str | None = None) -> None:
         self.expected = expected

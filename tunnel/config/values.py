@@ -1,6 +1,7 @@
 """One parser per kind of value. Each returns the value or raises Mistake, nothing else."""
 
 import re
+import socket
 from functools import lru_cache
 from ipaddress import (
     AddressValueError,
@@ -351,3 +352,12 @@ def _split_prefix(text: str, expected: str, remedy: str) -> tuple[IPv4Address | 
     if prefix is None:
         raise Mistake(f"a prefix length from 0 to {most} after the slash", remedy)
     return host, prefix
+
+
+def network_text(version: int, address: int, length: int) -> str:
+    """A network as text; much faster than by the module ipaddress."""
+    if version == 4:
+        text = socket.inet_ntop(socket.AF_INET, address.to_bytes(4, "big"))
+    else:
+        text = socket.inet_ntop(socket.AF_INET6, address.to_bytes(16, "big"))
+    return f"{text}/{length}"

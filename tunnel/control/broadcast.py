@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import trio
 
 from tunnel.control.messages.events import TunnelEvent
-from tunnel.io.udp import Udp
+from tunnel.errors import TunnelError
 
 QUEUE = 256
 """Events that wait for one subscriber; more are lost and counted."""
@@ -21,12 +21,11 @@ LAST = "down"
 
 MAX_SUBSCRIBERS = 16
 
-DROPS_PERIOD = 1.0
-"""Seconds between two `drops` events."""
 
-
-class TooManySubscribersError(Exception):
+class TooManySubscribersError(TunnelError):
     """No room for one more."""
+
+    code = "too_many"
 
 
 class Subscription:
@@ -138,27 +137,3 @@ class Feed:
     async def wait_idle(self) -> None:
         """Return when there is none."""
         await self._idle.wait()
-
-
-async def watch_drops(feed: Feed, count: Callable[[], dict[str, int]]) -> None:
-    """Tell subscribers which packets were dropped, `count()` being the packets by reason so far.
-
-    Costs nothing while there are no subscribers.
-    """
-    while True:
-        await feed.wait_wanted()
-        before = count()
-        await trio.sleep(DROPS_PERIOD)
-        now = count()
-        new = {reason: packets - before.get(reason, 0) for reason, packets in now.items()}
-        new = {reason: packets for reason, packets in new.items() if packets > 0}
-        if new:
-            feed.publish("drops", new=new, total=now)
-
-
-async def watch_port(feed: Feed, udp: Udp) -> None:
-    """Tell subscribers when the UDP port has changed, whoever asked for it."""
-    new = udp.port
-    while True:
-        old, new = new, await udp.wait_moved(new)
-        feed.publish("port", old=old, new=new)

@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
-from tunnel.control.json_socket import Client, ControlError
+from tunnel.control.json_client import Client
+from tunnel.control.json_socket import ControlError
 from tunnel.control.messages.changes import Change
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.messages.status import TunnelStatus

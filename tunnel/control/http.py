@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import trio
 
 from tunnel.control.connections import serve_connections
+from tunnel.errors import TunnelError
 
 MAX_REQUEST = 8192
 """Bytes of a request's head; the scraper sends a few hundred."""
@@ -18,8 +19,10 @@ PATIENCE = 10.0
 Page = Callable[[], Awaitable[bytes]]
 
 
-class HttpError(Exception):
+class HttpError(TunnelError):
     """A request that is refused. `status` is the line's number and words."""
+
+    code = "http"
 
     def __init__(self, status: str) -> None:
         super().__init__(status)

@@ -18,22 +18,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import json
-import os
 import socket
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import trio
 
-from tunnel.control.connections import MAX_CONNECTIONS, serve_connections
+from tunnel.control.connections import serve_connections
 from tunnel.control.timeslice import Pace
+from tunnel.errors import TunnelError
 
 VERSION = 1
-RUN_FOLDER = Path("/run/tunnel")
 MAX_LINE = 1024 * 1024
 """Bytes of the longest request read."""
 
@@ -50,79 +46,12 @@ Stream = Callable[
 """Takes `params`; what is entered gives the events, and is left when the client has gone."""
 
 
-class ControlError(Exception):
+class ControlError(TunnelError):
     """A control request that could not be answered. `code` is one word for programs."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-
-
-class NotRunningError(ControlError):
-    """No daemon answers on the socket. `killed`: one was there, and had no time to clean up."""
-
-    def __init__(self, name: str) -> None:
-        self.killed = socket_path(name).is_socket()
-        message = f"no tunnel named {name} is running on this host"
-        if self.killed:
-            message += (
-                "; its daemon was killed and has left things behind: "
-                f"tunnel down {name} removes them"
-            )
-        super().__init__("not_running", message)
-
-
-def socket_path(name: str) -> Path:
-    """Where the daemon of interface `name` listens."""
-    return RUN_FOLDER / f"{name}.sock"
-
-
-def metrics_path(name: str) -> Path:
-    """Where the daemon of interface `name` shows its metrics, which are not in JSON."""
-    return RUN_FOLDER / f"{name}.metrics"
-
-
-def running_names() -> list[str]:
-    """Names of the interfaces whose control sockets exist, sorted; some may be stale."""
-    return sorted(path.stem for path in RUN_FOLDER.glob("*.sock"))
-
-
-def remove_stale_socket(path: Path) -> bool:
-    """Remove the socket at `path` if nobody listens on it any more; whether it was removed.
-
-    Raises OSError as the kernel gives it.
-    """
-    if not path.is_socket():
-        return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            path.unlink(missing_ok=True)
-            return True
-    return False
-
-
-def bind_unix_socket(path: Path, *, folder_mode: int = 0o755) -> socket.socket:
-    """Listen on `path`, mode 0600, replacing a socket nobody listens on any more.
-
-    Raises OSError(EADDRINUSE) when somebody does, and OSError as the kernel gives it otherwise.
-    """
-    path.parent.mkdir(mode=folder_mode, parents=True, exist_ok=True)
-    if not remove_stale_socket(path) and path.is_socket():
-        raise OSError(errno.EADDRINUSE, "another process is listening", str(path))
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    previous = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-        listener.listen(MAX_CONNECTIONS)
-    except BaseException:
-        listener.close()
-        raise
-    finally:
-        os.umask(previous)
-    return listener
 
 
 async def serve(
@@ -261,74 +190,3 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 _ENCODER = json.JSONEncoder(default=_fields)
-
-
-class Client:
-    """A blocking client of one daemon's control socket, for the command line and for scripts.
-
-    Use as a context manager. Raises NotRunningError when nobody listens and ControlError for a
-    refusal. `timeout` is in seconds and bounds each request.
-    """
-
-    def __init__(self, name: str, *, timeout: float = 10.0) -> None:
-        self.name = name
-        self._next_id = 0
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(timeout)
-        try:
-            self._socket.connect(str(socket_path(name)))
-        except (FileNotFoundError, ConnectionRefusedError):
-            self._socket.close()
-            raise NotRunningError(name) from None
-        except PermissionError:
-            self._socket.close()
-            message = f"the control socket {socket_path(name)} is for root only: use sudo"
-            raise ControlError("permission", message) from None
-        except OSError:
-            self._socket.close()
-            raise
-        self._file = self._socket.makefile("rb")
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection; idempotent."""
-        self._file.close()
-        self._socket.close()
-
-    def call(self, method: str, **params: Any) -> Any:
-        """Send one request and return its result."""
-        self._next_id += 1
-        request = {"v": VERSION, "id": self._next_id, "method": method, "params": params}
-        try:
-            self._socket.sendall(json.dumps(request).encode() + b"\n")
-            line = self._file.readline()
-        except TimeoutError:
-            raise ControlError("timeout", f"the daemon of {self.name} does not answer") from None
-        except (BrokenPipeError, ConnectionResetError):
-            line = b""
-        if not line:
-            raise ControlError("closed", f"the daemon of {self.name} closed the connection")
-        reply = json.loads(line)
-        if "error" in reply:
-            raise ControlError(reply["error"]["code"], reply["error"]["message"])
-        return reply["result"]
-
-    def peer_pid(self) -> int:
-        """The daemon's process id, as the kernel knows it (SO_PEERCRED)."""
-        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        return int.from_bytes(credentials[:4], sys.byteorder)
-
-    def wait_closed(self, timeout: float) -> bool:
-        """Wait until the daemon closes the connection, at most `timeout` seconds."""
-        self._socket.settimeout(timeout)
-        try:
-            return self._file.read(1) == b""
-        except TimeoutError:
-            return False
-        except OSError:
-            return True

@@ -9,8 +9,10 @@ from typing import Any
 
 import trio
 
-from tunnel.control.json_socket import VERSION, ControlError, NotRunningError, socket_path
+from tunnel.control.json_client import NotRunningError
+from tunnel.control.json_socket import VERSION, ControlError
 from tunnel.control.messages.events import TunnelEvent
+from tunnel.control.run_folder import socket_path
 
 
 @contextlib.asynccontextmanager

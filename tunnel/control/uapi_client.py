@@ -22,6 +22,7 @@ from tunnel.config import (
     PublicKey,
     TunnelConfig,
 )
+from tunnel.errors import TunnelError
 from tunnel.io.endpoint import Endpoint
 
 TIMEOUT = 60.0
@@ -40,8 +41,10 @@ class Device:
     peers: tuple[PeerConfig, ...]
 
 
-class UapiClientError(Exception):
+class UapiClientError(TunnelError):
     """The daemon refused, or does not answer; the text says what."""
+
+    code = "uapi_client"
 
 
 def get(path: Path) -> Device:

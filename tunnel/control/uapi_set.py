@@ -21,6 +21,7 @@ from tunnel.control.uapi_changes import (
     SetListenPort,
     SetPrivateKey,
 )
+from tunnel.errors import TunnelError
 from tunnel.io.endpoint import Endpoint
 from tunnel.protocol import pack
 
@@ -34,11 +35,13 @@ _NAME: Final = re.compile("[a-z_]{1,32}")
 _K = TypeVar("_K", PrivateKey, PublicKey, PresharedKey)
 
 
-class UapiError(Exception):
+class UapiError(TunnelError):
     """A request that cannot be granted. `errno` is the positive number that goes back.
 
     The text is logged, so it quotes no value: a key may stand where none belongs.
     """
+
+    code = "uapi"
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)

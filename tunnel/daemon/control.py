@@ -11,14 +11,14 @@ import trio
 from tunnel.capture.inner_filter import CarrierFeed
 from tunnel.capture.keylog import KeyFeed
 from tunnel.config import ConfigErrors
-from tunnel.control import json_socket
+from tunnel.control import json_socket, run_folder, unix_socket
 from tunnel.control.broadcast import TooManySubscribersError
 from tunnel.control.json_socket import ControlError
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.messages.status import TunnelStatus
 from tunnel.daemon.lock import unwritable
 from tunnel.engine import Engine
-from tunnel.errors import SETUP_ERRORS, DaemonError
+from tunnel.errors import DaemonError, TunnelError
 from tunnel.log import redact
 from tunnel.packet.filter import Filter, FilterError
 from tunnel.trace.recorder import Traces
@@ -43,9 +43,9 @@ async def control_socket(daemon: Daemon) -> AsyncIterator[None]:
 
     Raises DaemonError when the socket cannot be made.
     """
-    path = json_socket.socket_path(daemon.name)
+    path = run_folder.socket_path(daemon.name)
     try:
-        listener = json_socket.bind_unix_socket(path)
+        listener = unix_socket.bind_unix_socket(path)
     except OSError as error:
         raise unwritable(path, error) from error
     try:
@@ -190,7 +190,7 @@ def _refusing(
             raise ControlError("conf", str(error)) from None
         except DaemonError as error:
             raise ControlError("state", str(error)) from None
-        except SETUP_ERRORS as error:
+        except TunnelError as error:
             raise ControlError("refused", str(error)) from None
 
     return call

@@ -25,17 +25,18 @@ import trio
 
 from tunnel import host
 from tunnel.config import PublicKey, TunnelConfig
-from tunnel.control.broadcast import Feed, watch_drops, watch_port
+from tunnel.control.broadcast import Feed
 from tunnel.control.messages.status import TunnelStatus
 from tunnel.control.timeslice import let_go
 from tunnel.daemon import host_state, redaction, reload, save
 from tunnel.daemon.control import control_socket
 from tunnel.daemon.lock import hold
-from tunnel.daemon.metrics import Meter, serve_metrics
+from tunnel.daemon.meter import Meter
+from tunnel.daemon.metrics import serve_metrics
 from tunnel.daemon.reload import Outcome, Plan
 from tunnel.daemon.save import Saved
 from tunnel.daemon.sd_notify import Notifier, Pulse
-from tunnel.daemon.teardown import clean_up, take_down
+from tunnel.daemon.watchers import watch_drops, watch_port
 from tunnel.device import features, signals, sync
 from tunnel.device.endpoints import Names
 from tunnel.device.event_log import EventLog
@@ -43,14 +44,14 @@ from tunnel.device.link_monitor import follow_link
 from tunnel.device.status import take_status
 from tunnel.device.uapi import wireguard_socket
 from tunnel.engine import Engine, boot_time
-from tunnel.errors import SETUP_ERRORS, AlreadyRunningError, DaemonError, unwrapped
+from tunnel.errors import DaemonError, TunnelError, unwrapped
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import TunDeleted
 from tunnel.io.tun import Tun
 from tunnel.io.udp import Udp
 from tunnel.protocol import Event
 
-__all__ = ["SETUP_ERRORS", "AlreadyRunningError", "Daemon", "DaemonError", "clean_up", "take_down"]
+__all__ = ["Daemon"]
 
 log = logging.getLogger("tunnel")
 
@@ -104,11 +105,11 @@ class Daemon:
     ) -> None:
         """Set up, call `ready`, carry packets until `stop`, undo everything.
 
-        With `handle_signals`, SIGTERM and SIGINT stop it and SIGHUP reloads the conf. Raises one
-        of SETUP_ERRORS when it cannot be set up, or is stopped before it is; then nothing is left
+        With `handle_signals`, SIGTERM and SIGINT stop it and SIGHUP reloads the conf. Raises
+        TunnelError when it cannot be set up, or is stopped before it is; then nothing is left
         of it. Returns when the interface or the socket for `wg` is deleted from outside.
         """
-        with unwrapped(*SETUP_ERRORS), hold(self.name):
+        with unwrapped(), hold(self.name):
             async with (
                 control_socket(self),
                 wireguard_socket(self.name, self._settable, self._changing, self.stop, self.names),
@@ -149,7 +150,7 @@ class Daemon:
                     tun=tun,
                     udp=udp,
                     mtu=around.state.mtu,
-                    path=redaction.load_datapath(interface.options.datapath),
+                    path=features.load_datapath(interface.options.datapath),
                     on_event=self._handle_event,
                     retry_endpoint=self.names.retry,
                 )
@@ -271,7 +272,7 @@ class Daemon:
                 if interface.save_config and not self._deleted:
                     try:
                         await self._save(engine)
-                    except SETUP_ERRORS as error:
+                    except TunnelError as error:
                         log.error("SaveConfig: %s", error)
 
     async def _run_down_hooks(self, kind: str, commands: tuple[str, ...]) -> None:
@@ -302,7 +303,7 @@ class Daemon:
         )
 
     async def plan_reload(self, new: TunnelConfig | None = None) -> Outcome:
-        """What `reload` would do. Raises one of SETUP_ERRORS when it would fail."""
+        """What `reload` would do. Raises one of TunnelError when it would fail."""
         wanted = await self._read(new)
         outcome = (await self._plan(wanted, await self._resolve(wanted, {}))).outcome
         parts = reload.parts(wanted)
@@ -331,14 +332,14 @@ class Daemon:
     async def reload(self, new: TunnelConfig | None = None) -> Outcome:
         """Make the running tunnel equal to `new`, by default the conf as it is on disk now.
 
-        Returns what was done. Raises one of SETUP_ERRORS, and then everything is as it was.
+        Returns what was done. Raises TunnelError, and then everything is as it was.
         """
         async with self._reloading:
             if self._is_up and not self._stop.is_set():
                 self.notifier.reloading("reloading the conf")
             try:
                 outcome = await self._reload(new)
-            except SETUP_ERRORS as error:
+            except TunnelError as error:
                 log.error("not reloaded, everything stays as it was: %s", error)
                 self.feed.publish("reload", error=str(error), changes=[], notes=[])
                 raise
@@ -376,7 +377,7 @@ class Daemon:
     async def save(self) -> Saved:
         """Write what runs now into the conf, comments kept; what that changed in it.
 
-        Raises one of SETUP_ERRORS, and then the file is as it was.
+        Raises TunnelError, and then the file is as it was.
         """
         async with self._changing:
             return await self._save(self.running())
@@ -416,5 +417,5 @@ class Daemon:
     async def _reload_on_signal(self) -> None:
         if self._reloading.statistics().tasks_waiting:
             return  # the reload that waits will read what this signal is about
-        with contextlib.suppress(*SETUP_ERRORS):  # logged by then
+        with contextlib.suppress(TunnelError):  # logged by then
             await self.reload()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tunnel.control.json_socket import RUN_FOLDER
+from tunnel.control.run_folder import RUN_FOLDER
 from tunnel.errors import AlreadyRunningError, DaemonError
 
 _POLL = 0.02

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -14,10 +14,10 @@ from tunnel import datapath, engine, protocol
 from tunnel.config import TunnelConfig
 from tunnel.control import http
 from tunnel.control.connections import MAX_CONNECTIONS
-from tunnel.control.json_socket import bind_unix_socket, metrics_path
+from tunnel.control.run_folder import metrics_path
 from tunnel.control.socket_file import SocketFile
+from tunnel.control.unix_socket import bind_unix_socket
 from tunnel.daemon import prometheus
-from tunnel.engine.histograms import LAG_BOUNDS, Histogram
 from tunnel.errors import DaemonError
 from tunnel.io import drops as io_drops
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tunnel")
 
-__all__ = ["REASONS", "Meter", "serve_metrics"]
+__all__ = ["REASONS", "serve_metrics"]
 
 REASONS = sorted(
     {
@@ -40,29 +40,6 @@ REASONS = sorted(
 LABEL_NETWORKS = 32
 """Allowed IPs in the label of a peer's metrics. Of more, there is the number: a label of megabytes
 is of no use, and would have to be made for every scrape."""
-
-LAG_PERIOD = 1.0
-"""Seconds between two looks at how late the event loop is."""
-
-
-class Meter:
-    """What is counted over the daemon's life and not by the engine."""
-
-    def __init__(self) -> None:
-        self.handshakes = prometheus.Handshakes()
-        self.lag = Histogram(LAG_BOUNDS)
-
-    def handle_event(self, kind: str, details: dict[str, Any]) -> None:
-        """Count an event, in the form subscribers get."""
-        if kind == "handshake":
-            self.handshakes.count(details["outcome"], details.get("round_trip"))
-
-    async def watch_loop(self) -> None:
-        """Look every second how late the event loop comes to a task that is due."""
-        while True:
-            due = trio.current_time() + LAG_PERIOD
-            await trio.sleep_until(due)
-            self.lag.add(max(0.0, trio.current_time() - due))
 
 
 async def snapshot(daemon: Daemon) -> prometheus.Snapshot:

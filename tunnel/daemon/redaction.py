@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
-from tunnel import datapath
 from tunnel.config import TunnelConfig
-from tunnel.errors import DaemonError
 from tunnel.log import redact
-
-log = logging.getLogger("tunnel")
 
 
 def hide_secrets(config: TunnelConfig) -> None:
@@ -29,17 +24,3 @@ def hook_hider(config: TunnelConfig) -> Callable[[str], str]:
     public = {bytes(peer.public_key) for peer in config.peers}
     public.add(bytes(config.interface.private_key.public_key()))
     return lambda line: redact.printable(redact.redact_keys(line, public))
-
-
-def load_datapath(wanted: str = "auto") -> datapath.Datapath:
-    """The datapath that a conf names so, or the best there is; the log tells of a second choice.
-
-    Raises DaemonError for one that there is not.
-    """
-    try:
-        chosen = datapath.load(None if wanted == "auto" else wanted)
-    except datapath.UnknownDatapathError as error:
-        raise DaemonError(str(error)) from None
-    if chosen.note:
-        log.info("%s; using the %s datapath", chosen.note, chosen.name)
-    return chosen

@@ -6,7 +6,7 @@ import contextlib
 import time
 
 from tunnel import host
-from tunnel.control import json_socket
+from tunnel.control import json_client, run_folder, unix_socket
 from tunnel.control.client import TunnelClient
 from tunnel.daemon.lock import hold
 from tunnel.device import uapi
@@ -28,14 +28,14 @@ def clean_up(name: str, *, patience: float = 0.0) -> bool:
     with hold(name, patience=patience):
         _refuse_others(name)
         found = host.remove(name)
-        for path in (json_socket.socket_path(name), json_socket.metrics_path(name)):
+        for path in (run_folder.socket_path(name), run_folder.metrics_path(name)):
             if path.exists():
                 path.unlink(missing_ok=True)
                 found = True
         if found:
             # Another program's tunnel of that name keeps its own, as long as it lives.
             with contextlib.suppress(OSError):
-                json_socket.remove_stale_socket(uapi.socket_path(name))
+                unix_socket.remove_stale_socket(uapi.socket_path(name))
         return found
 
 
@@ -57,7 +57,7 @@ def take_down(name: str) -> bool:
         try:
             with TunnelClient(name) as client:
                 client.down()
-        except json_socket.NotRunningError:
+        except json_client.NotRunningError:
             try:
                 return clean_up(name)
             except AlreadyRunningError:

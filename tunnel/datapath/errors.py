@@ -1,10 +1,13 @@
 """Errors of the data path. Hostile bytes never raise any of these: they are counted as drops."""
 
 from tunnel.datapath.drops import Drop
+from tunnel.errors import TunnelError
 
 
-class DatapathError(Exception):
+class DatapathError(TunnelError):
     """Base of what this room raises on purpose."""
+
+    code = "datapath"
 
 
 class SessionExhausted(DatapathError):  # noqa: N818 - it names a state, not a mistake
@@ -13,13 +16,19 @@ class SessionExhausted(DatapathError):  # noqa: N818 - it names a state, not a m
     Remedy: a new handshake. Nothing was sealed and no frame was taken by the call that raised it.
     """
 
+    code = "session_exhausted"
+
 
 class UnknownDatapathError(DatapathError):
     """The datapath asked for by name does not exist or cannot be imported here."""
 
+    code = "unknown_datapath"
+
 
 class PacketRefusedError(DatapathError):
     """A packet or frame that is malformed; the sessions count it under `drop` and go on."""
+
+    code = "packet_refused"
 
     def __init__(self, drop: Drop) -> None:
         super().__init__(drop.value)

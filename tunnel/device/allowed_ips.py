@@ -13,8 +13,8 @@ from itertools import chain, pairwise
 from typing import TypeAlias
 
 from tunnel.config import PrivateKey, PublicKey, TunnelConfig
+from tunnel.config.values import network_text
 from tunnel.control.timeslice import Pace
-from tunnel.control.uapi_get import network_text
 from tunnel.engine import Engine, Peer, boot_time
 from tunnel.protocol import pack, unpack
 

@@ -1,4 +1,6 @@
-"""Which offloads are asked of the kernel: all, less what the conf or the environment switches off.
+"""Which datapath and which offloads a device uses.
+
+Asked of the kernel are all offloads, less what the conf or the environment switches off.
 
 TUNNEL_OFFLOADS_OFF is a list of names parted by commas: tso, uso (large frames from the TUN), gso,
 gro (batches of datagrams on the UDP sockets), or all. It also works for `tunnel-wg`, which has no
@@ -7,13 +9,17 @@ conf of ours.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from tunnel import datapath
 from tunnel.config.model import TunnelOptions
 from tunnel.errors import DaemonError
 from tunnel.io.tun import TSO, USO, TunOffload
+
+log = logging.getLogger("tunnel")
 
 ENVIRONMENT_VARIABLE: Final = "TUNNEL_OFFLOADS_OFF"
 NAMES: Final = ("tso", "uso", "gso", "gro")
@@ -53,3 +59,17 @@ def _switched_off(text: str) -> frozenset[str]:
             f"{', '.join(NAMES)} or all, parted by commas; or leave it unset"
         )
     return frozenset(NAMES if "all" in words else words)
+
+
+def load_datapath(wanted: str = "auto") -> datapath.Datapath:
+    """The datapath that a conf names so, or the best there is; the log tells of a second choice.
+
+    Raises DaemonError for one that there is not.
+    """
+    try:
+        chosen = datapath.load(None if wanted == "auto" else wanted)
+    except datapath.UnknownDatapathError as error:
+        raise DaemonError(str(error)) from None
+    if chosen.note:
+        log.info("%s; using the %s datapath", chosen.note, chosen.name)
+    return chosen

@@ -8,6 +8,7 @@ from typing import cast
 import trio
 
 from tunnel.config import EndpointConfig
+from tunnel.errors import TunnelError
 from tunnel.io.endpoint import Endpoint, SockAddr
 
 TRIES = 15
@@ -19,8 +20,10 @@ LONGEST_PAUSE = 20.0
 _PERMANENT = frozenset({socket.EAI_NONAME, socket.EAI_FAIL, socket.EAI_FAMILY})
 
 
-class ResolveError(Exception):
+class ResolveError(TunnelError):
     """A host name of the conf has no address; the text names it and the remedy."""
+
+    code = "name"
 
 
 async def resolve(endpoint: EndpointConfig, *, tries: int = TRIES) -> list[Endpoint]:

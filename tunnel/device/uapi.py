@@ -11,11 +11,11 @@ from pathlib import Path
 import trio
 
 from tunnel.control import uapi
-from tunnel.control.json_socket import bind_unix_socket
 from tunnel.control.socket_file import SocketFile
 from tunnel.control.uapi import DeviceState
 from tunnel.control.uapi_changes import DeviceChange
 from tunnel.control.uapi_set import UapiError
+from tunnel.control.unix_socket import bind_unix_socket
 from tunnel.device import configure
 from tunnel.device.endpoints import Names
 from tunnel.engine import Engine

@@ -19,9 +19,8 @@ from typing import Self
 import trio
 
 from tunnel.control import uapi
-from tunnel.control.json_socket import bind_unix_socket
 from tunnel.control.socket_file import SocketFile
-from tunnel.daemon import redaction
+from tunnel.control.unix_socket import bind_unix_socket
 from tunnel.datapath import Datapath
 from tunnel.device import features, signals
 from tunnel.device.event_log import EventLog
@@ -29,14 +28,11 @@ from tunnel.device.link_monitor import follow_link
 from tunnel.device.uapi import EngineDevice, socket_path, stop_when_removed
 from tunnel.engine import Engine
 from tunnel.errors import DaemonError
-from tunnel.io.errors import TunDeleted, TunnelIOError
+from tunnel.io.errors import TunDeleted
 from tunnel.io.tun import Tun
 from tunnel.io.udp import Udp
 
 log = logging.getLogger("tunnel")
-
-START_ERRORS = (DaemonError, TunnelIOError)
-"""What `Parts.open` may raise for reasons a user can mend."""
 
 DEFAULT_MTU = 1420
 """What a new interface gets, as in the kernel: 1500 less the 80 bytes a tunnel costs at most."""
@@ -58,10 +54,10 @@ class Parts:
         """Make the interface `name` and its UAPI socket, or take them over where
         WG_TUN_FD and WG_UAPI_FD name their descriptors.
 
-        Raises one of START_ERRORS, and then nothing is left.
+        Raises TunnelError, and then nothing is left.
         """
         wanted = features.choose(environment=environment)
-        path = redaction.load_datapath()
+        path = features.load_datapath()
         with ExitStack() as undo:
             tun_fd = _descriptor(environment, "WG_TUN_FD")
             if tun_fd is None:

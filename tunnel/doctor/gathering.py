@@ -12,17 +12,11 @@ import trio
 
 from tunnel import config
 from tunnel.control.client import TunnelClient
-from tunnel.control.json_socket import ControlError, NotRunningError
+from tunnel.control.json_client import NotRunningError
+from tunnel.control.json_socket import ControlError
 from tunnel.doctor import machine
 from tunnel.doctor.choosing import MAX_PROBES, choose, own_address
-from tunnel.doctor.facts import (
-    Facts,
-    LookUp,
-    Options,
-    Probe,
-    Route,
-    endpoint_address,
-)
+from tunnel.doctor.facts import Facts, LookUp, Options, Probe, Route, endpoint_address
 from tunnel.doctor.machine import LookError
 from tunnel.doctor.probing import Pinger
 from tunnel.errors import unwrapped

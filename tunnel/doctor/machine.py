@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunnel.doctor.facts import BaseChain, Firewall, Link, Route, Rule
+from tunnel.errors import TunnelError
 from tunnel.trace.ruleset import Ruleset
 
 TIMEOUT = 20.0
@@ -18,8 +19,10 @@ CAPABILITIES = {12: "CAP_NET_ADMIN", 13: "CAP_NET_RAW"}
 TRACE_TABLE = "tunnel-trace-"
 
 
-class LookError(Exception):
+class LookError(TunnelError):
     """Something could not be looked at; the text says what and why."""
+
+    code = "look"
 
 
 def run(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:

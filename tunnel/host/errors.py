@@ -3,6 +3,8 @@
 import errno
 import os
 
+from tunnel.errors import TunnelError
+
 # What mends an error of the kernel, by errno. Only those that a person can act upon.
 _REMEDIES = {
     errno.EPERM: "run as root, or give the program CAP_NET_ADMIN",
@@ -17,12 +19,14 @@ _REMEDIES = {
 }
 
 
-class HostError(Exception):
+class HostError(TunnelError):
     """A change of the machine failed; whatever was done on the way was undone.
 
     `step` is what was being done ("add route"), `subject` to what ("10.0.0.0/8 dev tun0"),
     `reason` what went wrong and `remedy` what a person can do about it.
     """
+
+    code = "host"
 
     def __init__(self, step: str, subject: str, reason: str, remedy: str = "") -> None:
         text = f"{step} {subject}: {reason}"
@@ -40,3 +44,5 @@ class HostError(Exception):
 
 class SlotTakenError(HostError):
     """The place chosen for a default route has become another tunnel's: choose anew."""
+
+    code = "slot_taken"

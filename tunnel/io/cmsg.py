@@ -10,12 +10,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from tunnel.io import kernel
-from tunnel.io.endpoint import (
-    IN6_PKTINFO,
-    IN_PKTINFO,
-    ControlMessage,
-    Source,
-)
+from tunnel.io.endpoint import IN6_PKTINFO, IN_PKTINFO, ControlMessage, Source
 
 RECEIVE_SIZE = (
     socket.CMSG_SPACE(max(IN_PKTINFO.size, IN6_PKTINFO.size))

@@ -1,18 +1,25 @@
 """The exceptions of this room. Lost packets are not among them, but for `TunWriteDropped`."""
 
+from tunnel.errors import TunnelError
 from tunnel.io.drops import Drop
 
 
-class TunnelIOError(Exception):
+class TunnelIOError(TunnelError):
     """Base of everything that `tunnel.io` raises."""
+
+    code = "io"
 
 
 class TunError(TunnelIOError):
     """The TUN device cannot be opened, adopted or asked; the text names the remedy."""
 
+    code = "tun"
+
 
 class TunDeleted(TunError):  # noqa: N818 - an event more than a mistake
     """The device behind the descriptor is gone for good (EBADFD): time to leave."""
+
+    code = "tun_deleted"
 
 
 class TunWriteDropped(TunError):  # noqa: N818 - an event more than a mistake
@@ -20,6 +27,8 @@ class TunWriteDropped(TunError):  # noqa: N818 - an event more than a mistake
 
     `reason` is the `Drop` it was counted under.
     """
+
+    code = "tun_write_dropped"
 
     def __init__(self, reason: Drop) -> None:
         super().__init__(reason.value)
@@ -31,6 +40,8 @@ class UdpError(TunnelIOError):
 
     `errno` is the kernel's error number (e.g. EADDRINUSE), for callers that pass it on.
     """
+
+    code = "udp"
 
     def __init__(self, message: str, errno: int) -> None:
         super().__init__(message)

@@ -18,14 +18,7 @@ from tunnel.io import kernel
 from tunnel.io.drops import Drop
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import UdpError
-from tunnel.io.udp_socket import (
-    BUFFER_SIZE,
-    Readable,
-    Received,
-    Sent,
-    UdpSocket,
-    Writable,
-)
+from tunnel.io.udp_socket import BUFFER_SIZE, Readable, Received, Sent, UdpSocket, Writable
 
 logger = logging.getLogger("tunnel.io")
 

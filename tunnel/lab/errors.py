@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from tunnel.errors import TunnelError
 
-class LabError(Exception):
+
+class LabError(TunnelError):
     """Something in a lab failed; the text says what, and what a program printed about it."""
+
+    code = "lab"
 
 
 class LabTimeoutError(LabError):
     """A program or an awaited event took longer than its bound."""
+
+    code = "lab_timeout"
 
 
 class LabUnavailableError(LabError):
@@ -16,6 +22,8 @@ class LabUnavailableError(LabError):
 
     `remedy` is the command or the step that mends it.
     """
+
+    code = "lab_unavailable"
 
     def __init__(self, problem: str, remedy: str) -> None:
         super().__init__(f"{problem}\n  remedy: {remedy}")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from itertools import product
 
+from tunnel.errors import TunnelError
 from tunnel.packet.headers import ICMP, ICMPV6, TCP, UDP, Headers
 
 EXAMPLES = "icmp; tcp port 443; udp port 53 and host 10.0.0.1"
@@ -20,8 +21,10 @@ EXAMPLES = "icmp; tcp port 443; udp port 53 and host 10.0.0.1"
 _PROTOCOLS = {"icmp": (ICMP, ICMPV6), "tcp": (TCP,), "udp": (UDP,)}
 
 
-class FilterError(ValueError):
+class FilterError(TunnelError):
     """The filter cannot be understood; the text says where and what is possible."""
+
+    code = "filter"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ from functools import cached_property
 TRANSPORT_ROOM = 20
 """Bytes behind the IP header that are kept: what the kernel copies into a trace event."""
 
+HEADER_ROOM = 128
+"""Bytes of a packet that are looked at."""
+
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 _EXTENSIONS = frozenset({0, 43, 60})
 

@@ -13,6 +13,7 @@ from crypto.errors import CookieError, HandshakeError, MessageError
 from crypto.handshake import Responder
 from crypto.keys import PrivateKey, PublicKey
 from crypto.messages import CookieReply, HandshakeInitiation, HandshakeResponse
+from tunnel.errors import TunnelError
 from tunnel.protocol.driver import E, MakeTransport, OnEphemeral, Random, RetryEndpoint, T, UnixTime
 
 from .allowed_ips import AllowedIPs
@@ -27,8 +28,10 @@ from .rate_limiter import RateLimiter
 from .timers import Timer
 
 
-class PeerError(Exception):
+class PeerError(TunnelError):
     """A peer that cannot be added: it is there already, or its key is our own."""
+
+    code = "peer"
 
 
 def _same(endpoint: E) -> E:

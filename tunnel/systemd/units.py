@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunnel.errors import TunnelError
+
 UNIT = "tunnel@.service"
 TARGET = "tunnel.target"
 UNIT_FOLDER = Path("etc/systemd/system")
@@ -24,14 +26,16 @@ MARK = "# Installed by `tunnel service install"
 
 PLACEHOLDER = "@TUNNEL@"
 
-_SOURCES = Path(__file__).with_name("systemd")
+_SOURCES = Path(__file__).parent
 
 _HOMES = ("/home", "/root", "/run/user")
 _TEMPORARY = ("/tmp", "/var/tmp")
 
 
-class ServiceError(Exception):
+class ServiceError(TunnelError):
     """The units cannot be installed or removed; the text says why and what to do."""
+
+    code = "service"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,7 @@ def check_program(program: str, root: Path = Path("/")) -> bool:
         raise ServiceError(f"{program} is not the path of a program that can be run")
     pieces = [program, *_interpreter(path)]
     if root == Path("/"):
-        pieces.append(str(Path(__file__).parent))
+        pieces.append(str(Path(__file__).parents[1]))
     in_home = False
     owners = (0, root.stat().st_uid)
     # Links too lead to something that is run, and each of their folders can be exchanged.

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from tunnel.packet.headers import UDP, Headers
@@ -23,6 +22,7 @@ from tunnel.trace.nftrace import TraceEvent
 from tunnel.trace.record_store import Datagram, Record, Records
 from tunnel.trace.ruleset import Ruleset
 from tunnel.trace.trace_table import INNER_RATE
+from tunnel.trace.trip import TRANSPORT, Trip
 
 QUIET = 0.25
 """Seconds without news of a packet after which its journey is told."""
@@ -38,38 +38,6 @@ HOLE = 3.0
 
 MAX_CROSSINGS = 1000
 """Crossings kept; older ones go, told or not."""
-
-TRANSPORT = 4
-"""Type of a WireGuard message that carries a packet."""
-
-
-@dataclass(slots=True, eq=False)
-class Trip:
-    """The parts of one journey, in the order of the packet; absent parts are None or empty."""
-
-    arrival: Crossing | None = None
-    received: Record | None = None
-    inner: Crossing | None = None
-    staged: Record | None = None
-    sent: Record | None = None
-    departures: list[Crossing] = field(default_factory=list)
-
-    def parts(self) -> list[Crossing | Record]:
-        """All parts that there are."""
-        found = (self.arrival, self.received, self.inner, self.staged, self.sent)
-        return [part for part in (*found, *self.departures) if part is not None]
-
-    @property
-    def latest(self) -> float:
-        """When the newest part was heard of."""
-        return max(
-            part.arrived if isinstance(part, Record) else part.latest for part in self.parts()
-        )
-
-    @property
-    def waits(self) -> bool:
-        """Whether it is staged for a session that there is not yet."""
-        return self.staged is not None and self.sent is None
 
 
 class Joiner:

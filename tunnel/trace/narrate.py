@@ -12,8 +12,8 @@ from tunnel.trace.crossings import Crossing, Decision, Hook
 from tunnel.trace.journey import Journey, Layer, Outcome, Step
 
 if TYPE_CHECKING:
-    from tunnel.trace.correlate import Trip
     from tunnel.trace.record_store import Record
+    from tunnel.trace.trip import Trip
 
 HANDSHAKES = {1: "handshake initiation", 2: "handshake response", 3: "cookie reply"}
 OVERHEAD = 32

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Self
 
+from tunnel.errors import TunnelError
+
 NETLINK_NETFILTER = 12
 NFNLGRP_NFTRACE = 9
 NFNL_SUBSYS_NFTABLES = 10
@@ -97,8 +99,10 @@ class TraceEvent:
     table_family: int = 0
 
 
-class TraceSocketLostEventsError(Exception):
+class TraceSocketLostEventsError(TunnelError):
     """The kernel had more events than the socket could hold: the timeline has holes."""
+
+    code = "trace_lost"
 
 
 class TraceSocket:

@@ -19,11 +19,7 @@ from tunnel.datapath import Opened, Sealed, Session
 from tunnel.engine import Engine, Peer
 from tunnel.io.endpoint import Endpoint
 from tunnel.packet.filter import Filter
-from tunnel.packet.headers import Headers
-
-HEADER_ROOM = 128
-"""Bytes of a packet that are looked at."""
-
+from tunnel.packet.headers import HEADER_ROOM, Headers
 
 STALL = 5.0
 """Seconds without room in a reader's queue after which it is taken for stopped, and let go of."""

@@ -22,6 +22,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import trio
 
+from tunnel.errors import TunnelError
 from tunnel.packet.filter import Filter
 
 PREFIX = "tunnel-trace-"
@@ -43,8 +44,10 @@ _START_SECONDS = 10.0
 _END_SECONDS = 5.0
 
 
-class TraceTableError(Exception):
+class TraceTableError(TunnelError):
     """The table could not be made; the text says why and what to do."""
+
+    code = "trace"
 
 
 def table_name(interface: str) -> str:

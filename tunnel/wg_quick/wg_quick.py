@@ -26,7 +26,7 @@ from tunnel.device import signals
 from tunnel.device.endpoints import Names
 from tunnel.device.resolve import ResolveError, resolve
 from tunnel.device.uapi import socket_path
-from tunnel.errors import SETUP_ERRORS, AlreadyRunningError, DaemonError, unwrapped
+from tunnel.errors import AlreadyRunningError, DaemonError, TunnelError, unwrapped
 from tunnel.io.endpoint import Endpoint
 
 OWNER = "tunnel-wg-quick"
@@ -38,9 +38,6 @@ STDERR = 2
 ENDING = 5.0
 """Seconds for a program to end once its interface is gone."""
 
-ERRORS = (*SETUP_ERRORS, uapi_client.UapiClientError)
-"""What `up`, `down` and `save` raise for reasons a user can mend."""
-
 Echo = Callable[[str], None]
 """Prints a line: the steps begin with [#], as wg-quick's do."""
 
@@ -49,7 +46,7 @@ async def up(config: TunnelConfig, program: str, echo: Echo) -> None:
     """Set up the tunnel of `config`, its packets carried by `program`, a command that is given the
     interface's name and returns once that is there.
 
-    Raises one of ERRORS, or DaemonError when told to stop; then nothing is left.
+    Raises TunnelError, also when asked to stop; then nothing is left.
     """
     name = config.name
     redaction.hide_secrets(config)
@@ -57,7 +54,7 @@ async def up(config: TunnelConfig, program: str, echo: Echo) -> None:
     with hold(name):
         if await trio.to_thread.run_sync(host.link_exists, name):
             raise DaemonError(f"`{name}' already exists")
-        with unwrapped(*ERRORS):
+        with unwrapped():
             async with trio.open_nursery() as nursery:
                 await nursery.start(signals.follow, nursery.cancel_scope.cancel, _no_reload)
                 await _set_up(config, program, echo)
@@ -95,7 +92,7 @@ async def _set_up(config: TunnelConfig, program: str, echo: Echo) -> None:
 async def down(config: TunnelConfig, echo: Echo) -> None:
     """Take down what `up` set up, also where its program or interface has gone meanwhile.
 
-    Goes on after a failure, and raises the first one at the end: one of ERRORS.
+    Goes on after a failure, and raises the first one at the end, a TunnelError.
     """
     name, interface = config.name, config.interface
     redaction.hide_secrets(config)
@@ -106,7 +103,7 @@ async def down(config: TunnelConfig, echo: Echo) -> None:
     def going_on() -> Iterator[None]:
         try:
             yield
-        except ERRORS as error:
+        except TunnelError as error:
             failures.append(error)
 
     with _alone(name):
@@ -131,7 +128,7 @@ async def down(config: TunnelConfig, echo: Echo) -> None:
 
 
 async def save(config: TunnelConfig, echo: Echo) -> None:
-    """Write what runs into the conf, comments kept. Raises one of ERRORS."""
+    """Write what runs into the conf, comments kept. Raises TunnelError."""
     redaction.hide_secrets(config)
     if not await trio.to_thread.run_sync(_is_there, config.name):
         raise DaemonError(f"`{config.name}' is gone; tunnel-wg-quick down {config.name}")
@@ -201,7 +198,7 @@ async def _undone_on_failure(name: str, echo: Echo) -> AsyncIterator[None]:
         with trio.CancelScope(shield=True):
             try:
                 await _take_down(name, echo, is_there=True)
-            except ERRORS as failure:
+            except TunnelError as failure:
                 error.add_note(f"while undoing: {failure}")
         raise
 

@@ -15,6 +15,7 @@ from tunnel.daemon import daemon, host_state
 from tunnel.device import sync
 from tunnel.device.endpoints import Names
 from tunnel.engine import Engine
+from tunnel.errors import TunnelError
 from tunnel.host import HostError
 from tunnel.io.tun import Tun
 from tunnel.io.udp import Udp
@@ -60,7 +61,7 @@ def main(conf: str, step: str, how: str) -> int:
 
     try:
         trio.run(lambda: running.run(ready=ready))
-    except daemon.SETUP_ERRORS as error:
+    except TunnelError as error:
         print(f"as wanted: {error}", flush=True)
         return 3
     return 0

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.doctor.test_checks import STATUS
 from tunnel.cli import common
-from tunnel.control import json_socket
+from tunnel.control import run_folder
 from tunnel.control.messages.status import TunnelStatus
 
 
@@ -28,5 +28,5 @@ def runs(monkeypatch: pytest.MonkeyPatch, tunnel: str, conf: Path) -> None:
         def status(self) -> TunnelStatus:
             return TunnelStatus.from_json(STATUS.to_json() | {"conf": str(conf)})
 
-    monkeypatch.setattr(json_socket, "running_names", lambda: [tunnel])
+    monkeypatch.setattr(run_folder, "running_names", lambda: [tunnel])
     monkeypatch.setattr(common, "TunnelClient", FakeClient)

@@ -15,8 +15,10 @@ import typer
 from tests.unit.cli.test_show import STATUS
 from tunnel.cli.top import command, poll
 from tunnel.cli.top.poll import Looker, open_looker
-from tunnel.control import json_socket
-from tunnel.control.json_socket import ControlError, NotRunningError, bind_unix_socket, serve
+from tunnel.control import run_folder
+from tunnel.control.json_client import NotRunningError
+from tunnel.control.json_socket import ControlError, serve
+from tunnel.control.unix_socket import bind_unix_socket
 
 
 class Daemon:
@@ -31,7 +33,7 @@ class Daemon:
         self.scope = trio.CancelScope()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        with bind_unix_socket(json_socket.socket_path(self.name)) as listener, self.scope:
+        with bind_unix_socket(run_folder.socket_path(self.name)) as listener, self.scope:
             task_status.started()
             await serve(listener, {"status": self.status})
 
@@ -49,7 +51,7 @@ Scenario = Callable[[Looker, Daemon, Daemon], Awaitable[None]]
 @pytest.fixture
 def with_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Scenario], None]:
     """Run a scenario with daemons of wg0 and wg1."""
-    monkeypatch.setattr(json_socket, "RUN_FOLDER", tmp_path)
+    monkeypatch.setattr(run_folder, "RUN_FOLDER", tmp_path)
     monkeypatch.setattr(poll, "PATIENCE", 0.05)
     monkeypatch.setattr(poll, "ANSWER_TIME", 0.3)
 
@@ -59,7 +61,7 @@ def with_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Scena
                 daemons = [Daemon("wg0"), Daemon("wg1")]
                 for daemon in daemons:
                     await nursery.start(daemon.run)
-                names = json_socket.running_names()
+                names = run_folder.running_names()
                 async with open_looker([*names, "wg9"], patient=True) as looker:
                     await scenario(looker, *daemons)
                 nursery.cancel_scope.cancel()
@@ -161,7 +163,7 @@ def test_once_says_what_went_down_meanwhile(
 
 
 def test_one_that_is_named_has_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_socket, "RUN_FOLDER", tmp_path)
+    monkeypatch.setattr(run_folder, "RUN_FOLDER", tmp_path)
 
     async def main() -> None:
         async with open_looker(["wg9"], patient=False):

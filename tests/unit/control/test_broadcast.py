@@ -4,14 +4,9 @@ import pytest
 import trio
 import trio.testing
 
-from tunnel.control.broadcast import (
-    MAX_SUBSCRIBERS,
-    QUEUE,
-    Feed,
-    TooManySubscribersError,
-    watch_port,
-)
+from tunnel.control.broadcast import MAX_SUBSCRIBERS, QUEUE, Feed, TooManySubscribersError
 from tunnel.control.messages.events import TunnelEvent
+from tunnel.daemon.watchers import watch_port
 from tunnel.io.udp import Udp
 
 

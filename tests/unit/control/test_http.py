@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunnel.control import http
-from tunnel.control.json_socket import bind_unix_socket
+from tunnel.control.unix_socket import bind_unix_socket
 
 
 async def page() -> bytes:

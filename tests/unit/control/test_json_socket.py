@@ -10,20 +10,15 @@ from typing import Any
 import pytest
 import trio
 
-from tunnel.control import json_socket
-from tunnel.control.json_socket import (
-    Client,
-    ControlError,
-    Method,
-    NotRunningError,
-    bind_unix_socket,
-    serve,
-)
+from tunnel.control import run_folder
+from tunnel.control.json_client import Client, NotRunningError
+from tunnel.control.json_socket import ControlError, Method, serve
+from tunnel.control.unix_socket import bind_unix_socket
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(json_socket, "RUN_FOLDER", tmp_path)
+    monkeypatch.setattr(run_folder, "RUN_FOLDER", tmp_path)
     return tmp_path
 
 
@@ -129,7 +124,7 @@ def test_client_says_when_nobody_is_there(folder: Path) -> None:
     bind_unix_socket(folder / "wg8.sock").close()
     with pytest.raises(NotRunningError):
         Client("wg8")
-    assert json_socket.running_names() == ["wg8"]
+    assert run_folder.running_names() == ["wg8"]
 
 
 def test_client_says_when_the_daemon_hangs_or_ends(folder: Path) -> None:

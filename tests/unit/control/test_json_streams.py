@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import trio
 
-from tunnel.control import json_socket
+from tunnel.control import json_socket, run_folder
 from tunnel.control.client import TunnelClient
-from tunnel.control.json_socket import ControlError, bind_unix_socket, serve
+from tunnel.control.json_socket import ControlError, serve
+from tunnel.control.unix_socket import bind_unix_socket
 
 
 class Numbers:
@@ -36,7 +37,7 @@ class Numbers:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(json_socket, "RUN_FOLDER", tmp_path)
+    monkeypatch.setattr(run_folder, "RUN_FOLDER", tmp_path)
     return tmp_path
 
 

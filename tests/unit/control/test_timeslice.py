@@ -17,10 +17,10 @@ import trio
 
 from tests.unit.control.uapi_device import make_engine
 from tunnel.config import PrivateKey, PublicKey, TunnelConfig, parse
-from tunnel.control import json_socket
+from tunnel.control import json_socket, run_folder, unix_socket
 from tunnel.control.timeslice import let_go
 from tunnel.daemon import metrics, save
-from tunnel.daemon.metrics import Meter
+from tunnel.daemon.meter import Meter
 from tunnel.daemon.reload import parts, plan, to_resolve
 from tunnel.device import sync
 from tunnel.device.endpoints import Names
@@ -134,13 +134,13 @@ def test_status_on_its_way_to_the_client(
     config: TunnelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = running(config)
-    monkeypatch.setattr(json_socket, "RUN_FOLDER", tmp_path)
+    monkeypatch.setattr(run_folder, "RUN_FOLDER", tmp_path)
 
     async def status(params: dict[str, Any]) -> Any:
         return await take_status(engine, config, name="wg0")
 
     async def main() -> bytes:
-        listener = json_socket.bind_unix_socket(tmp_path / "wg0.sock")
+        listener = unix_socket.bind_unix_socket(tmp_path / "wg0.sock")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(json_socket.serve, listener, {"status": status})
             async with await trio.open_unix_socket(str(tmp_path / "wg0.sock")) as stream:

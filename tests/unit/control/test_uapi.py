@@ -23,8 +23,8 @@ from tests.unit.control.uapi_device import (
     served,
 )
 from tunnel.control import uapi
-from tunnel.control.json_socket import bind_unix_socket
 from tunnel.control.socket_file import SocketFile
+from tunnel.control.unix_socket import bind_unix_socket
 from tunnel.engine import boot_time
 
 GET = "get=1\n\n"

@@ -13,7 +13,7 @@ import trio
 
 from tests.unit.engine.test_engine import FakeUdp, make_side
 from tunnel.control import uapi
-from tunnel.control.json_socket import bind_unix_socket
+from tunnel.control.unix_socket import bind_unix_socket
 from tunnel.device.uapi import EngineDevice
 from tunnel.engine import Engine
 from tunnel.io.errors import UdpError

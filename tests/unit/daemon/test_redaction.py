@@ -8,6 +8,7 @@ import pytest
 
 from tunnel.config import PrivateKey, parse
 from tunnel.daemon import redaction
+from tunnel.device import features
 from tunnel.errors import DaemonError
 from tunnel.log import redact
 from tunnel.log.key_memory import KeyMemory
@@ -47,5 +48,5 @@ def test_a_datapath_that_there_is_not_is_an_error_for_people(
 ) -> None:
     monkeypatch.setenv("TUNNEL_DATAPATH", "nonsense")
     with pytest.raises(DaemonError, match="TUNNEL_DATAPATH: found 'nonsense', expected one of"):
-        redaction.load_datapath()
-    assert redaction.load_datapath("python").name == "python"
+        features.load_datapath()
+    assert features.load_datapath("python").name == "python"

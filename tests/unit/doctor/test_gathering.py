@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from tests.unit.doctor.test_checks import HEALTHY, PEER, STATUS, conf
-from tunnel.control.json_socket import ControlError, NotRunningError
+from tunnel.control.json_client import NotRunningError
+from tunnel.control.json_socket import ControlError
 from tunnel.doctor import Options, choosing, diagnose, gathering, machine
 from tunnel.doctor.facts import Facts, Probe
 from tunnel.doctor.machine import LookError

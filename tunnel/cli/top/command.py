@@ -30,7 +30,7 @@ from tunnel.cli.common import (
 )
 from tunnel.cli.top.poll import Looker, open_looker
 from tunnel.cli.top.view import picture
-from tunnel.control.json_socket import running_names
+from tunnel.control.run_folder import running_names
 
 app = typer.Typer()
 

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Callable, Iterable
 import trio
 
 from tunnel.cli.top.view import History
-from tunnel.control.json_socket import ControlError, NotRunningError
+from tunnel.control.json_client import NotRunningError
+from tunnel.control.json_socket import ControlError
 from tunnel.control.json_streams import Connection, open_connection
 from tunnel.control.messages.status import TunnelStatus
 
