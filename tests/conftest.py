@@ -20,7 +20,9 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.lab import Host, Lab, Link, state
+from tests.support.hosts import TwoHosts
+from tests.support.pairs import Pair, make_pair
+from tunnel.lab import Lab, state
 from tunnel.lab.host import NETNS_DIRECTORY
 
 MARK = "TUNNEL_TEST_SESSION"
@@ -141,18 +143,14 @@ def lab() -> Iterator[Lab]:
         yield made
 
 
-@dataclass(frozen=True)
-class TwoHosts:
-    """Hosts a (192.0.2.1, 2001:db8::1) and b (192.0.2.2, 2001:db8::2) on one veth."""
-
-    lab: Lab
-    a: Host
-    b: Host
-    link: Link
-
-
 @pytest.fixture
 def two_hosts(lab: Lab) -> TwoHosts:
     a, b = lab.host("a"), lab.host("b")
     link = lab.link(a, b, ["192.0.2.1/24", "2001:db8::1/64"], ["192.0.2.2/24", "2001:db8::2/64"])
     return TwoHosts(lab, a, b, link)
+
+
+@pytest.fixture
+def pair(two_hosts: TwoHosts) -> Pair:
+    """Two of our ends that are up, on `two_hosts`."""
+    return make_pair(two_hosts)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TwoHosts
-from tests.interop import tunnel_wg
+from tests.support import tunnel_wg
+from tests.support.hosts import TwoHosts
 from tunnel.lab import Host
 
 

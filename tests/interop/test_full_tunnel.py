@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.daemon.full_tunnel import (
-    check_that_nothing_leaks,
-    make_world,
-)
-from tests.integration.tunnel.test_two_hosts import remains
-from tests.interop.test_wg_quick import quick, write
+from tests.support.full_tunnel import check_that_nothing_leaks, make_world
+from tests.support.pairs import remains
+from tests.support.wg_quick import quick, write
 from tunnel.lab import Lab
 
 pytestmark = [pytest.mark.root, pytest.mark.foreign("wg", "wg-quick"), pytest.mark.timeout(300)]

@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
-from tests.conftest import TwoHosts
-from tests.integration.daemon.conftest import Pair, make_pair, remains, rewrite
-from tests.interop.tunnel_wg import ROOT, start, wg
+from tests.support.daemons import remains, rewrite
+from tests.support.hosts import TwoHosts
+from tests.support.pairs import Pair, make_pair
+from tests.support.tunnel_wg import ROOT, start, wg
 from tunnel.lab import LabError
 from tunnel.lab.peers import Node, OurEnd, generate_preshared_key, render_conf
 

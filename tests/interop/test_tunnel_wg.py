@@ -9,8 +9,8 @@ import subprocess
 
 import pytest
 
-from tests.conftest import TwoHosts
-from tests.interop.tunnel_wg import SOCKET, start, wg
+from tests.support.hosts import TwoHosts
+from tests.support.tunnel_wg import SOCKET, start, wg
 from tunnel.io.tun import Tun
 from tunnel.lab import Host
 

@@ -12,15 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TwoHosts
-from tests.integration.daemon.full_tunnel import (
-    check_that_nothing_leaks,
-    make_world,
-)
-from tests.integration.tunnel.conftest import OUTER
-from tests.integration.tunnel.test_two_hosts import remains
-from tests.interop import test_wg_quick as debians
-from tests.interop.tunnel_wg import mesh_of_tunnel_wg, wg, write_script
+from tests.support import wg_quick as debians
+from tests.support.full_tunnel import check_that_nothing_leaks, make_world
+from tests.support.hosts import TwoHosts
+from tests.support.pairs import OUTER, remains
+from tests.support.tunnel_wg import mesh_of_tunnel_wg, wg, write_script
 from tunnel.lab import Host, Lab
 from tunnel.lab.peers import Node, render_conf
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.conftest import TwoHosts
-from tests.interop.tunnel_wg import mesh_of_tunnel_wg, nothing_lost, start, wg
+from tests.support.hosts import TwoHosts
+from tests.support.tunnel_wg import mesh_of_tunnel_wg, nothing_lost, start, wg
 from tunnel.lab import Host, LabError
 from tunnel.lab.peers import Node, WireGuardGoEnd, render_conf
 

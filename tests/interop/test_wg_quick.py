@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from tests.conftest import TwoHosts
-from tests.integration.tunnel.test_two_hosts import remains
-from tests.interop.tunnel_wg import SOCKET, mesh_of_tunnel_wg, wg
-from tunnel.lab import Host
+from tests.support.hosts import TwoHosts
+from tests.support.pairs import remains
+from tests.support.tunnel_wg import SOCKET, mesh_of_tunnel_wg, wg
+from tests.support.wg_quick import quick, write
 from tunnel.lab.peers import Node, render_conf
 
 pytestmark = [pytest.mark.root, pytest.mark.foreign("wg", "wg-quick")]
-
-
-def quick(host: Host, script: str, command: str, conf: Path) -> str:
-    """What wg-quick says."""
-    environment = {"WG_QUICK_USERSPACE_IMPLEMENTATION": script}
-    result = host.run(["wg-quick", command, str(conf)], environment=environment)
-    return result.stdout + result.stderr
-
-
-def write(host: Host, text: str) -> Path:
-    path = host.directory / "wg0.conf"
-    path.write_text(text)
-    path.chmod(0o600)
-    return path
 
 
 def nodes_of(two: TwoHosts, *, routes: tuple[str, ...] = ()) -> tuple[Node, Node]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TwoHosts
-from tests.interop.tunnel_wg import mesh_of_tunnel_wg, nothing_lost, wg
+from tests.support.hosts import TwoHosts
+from tests.support.tunnel_wg import mesh_of_tunnel_wg, nothing_lost, wg
 from tunnel.lab.peers import Node, render_conf
 
 pytestmark = [pytest.mark.root, pytest.mark.foreign("wg")]

@@ -8,8 +8,8 @@ import socket
 
 import pytest
 
-from tests.conftest import TwoHosts
-from tests.interop.tunnel_wg import SOCKET, mesh_of_tunnel_wg, wg
+from tests.support.hosts import TwoHosts
+from tests.support.tunnel_wg import SOCKET, mesh_of_tunnel_wg, wg
 from tunnel.config import PrivateKey
 from tunnel.lab import Host, LabError
 from tunnel.lab.peers import Node, generate_preshared_key, render_conf

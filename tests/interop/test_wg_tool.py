@@ -6,12 +6,11 @@ import time
 
 import pytest
 
-from tests.conftest import TwoHosts
-from tests.integration.daemon.conftest import Pair, make_pair, pair, status
+from tests.support.daemons import status
+from tests.support.hosts import TwoHosts
+from tests.support.pairs import Pair, make_pair
 from tunnel.lab import Host
 from tunnel.lab.peers import generate_preshared_key
-
-__all__ = ["pair"]
 
 pytestmark = [pytest.mark.root, pytest.mark.foreign("wg")]
 

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from tests.conftest import TwoHosts
-from tests.integration.tunnel.conftest import OUTER
-from tests.transfer import check_transfer
+from tests.support.hosts import TwoHosts
+from tests.support.pairs import OUTER
+from tests.support.transfer import check_transfer
 from tunnel.lab import Host
 from tunnel.lab.peers import Node, OurEnd, generate_preshared_key, mesh
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.property.packets import TCP, Flow, mangled, ones_sum
+from tests.support.packets import TCP, Flow, mangled, ones_sum
 from tunnel import datapath
 from tunnel.datapath import Drop, SessionFactory
 from tunnel.datapath.interface import REPLAY_WINDOW, SEAL_OUT_SIZE

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.property.packets import Flow, draw_frame, mangled
+from tests.support.packets import Flow, draw_frame, mangled
 from tunnel import datapath
 from tunnel.datapath import reference
 from tunnel.datapath.interface import (

@@ -8,8 +8,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.control.uapi_device import make_engine
-from tests.unit.device.test_configure import apply
+from tests.support.configuring import apply
+from tests.support.uapi_device import make_engine
 from tunnel.control.uapi_changes import PeerChange
 from tunnel.control.uapi_get import render
 from tunnel.control.uapi_set import SetParser, UapiError

@@ -3,11 +3,10 @@
 import pytest
 
 from crypto.keys import PresharedKey, PrivateKey
+from tests.support.simulation.network import Network, Weather
+from tests.support.simulation.node import Address, Node
+from tests.support.simulation.scenarios import answers, check_all
 from tunnel.protocol import PeerError
-
-from .network import Network, Weather
-from .node import Address, Node
-from .test_simulation import answers, check_all
 
 
 def shake(network: Network, node: Node, others: list[Node]) -> None:

@@ -5,61 +5,13 @@ from collections import Counter
 
 import pytest
 
+from tests.support.simulation.network import Network, Weather
+from tests.support.simulation.node import Address, Cipher
+from tests.support.simulation.scenarios import TERRIBLE, answers, check_all, talk
 from tunnel.protocol import Drop
 from tunnel.protocol.constants import REKEY_AFTER_MESSAGES
 
-from .network import Network, Weather
-from .node import Address, Cipher, Node
-
-TERRIBLE = Weather(loss=0.20, duplication=0.05, corruption=0.005, delay=(0.005, 0.400))
 HOUR = 3600.0
-
-
-def talk(
-    network: Network, pairs: list[tuple[Node, Node]], until: float, rate: float = 0.5
-) -> dict[str, int]:
-    """Let applications on both ends of each pair talk, in bursts with pauses, until then.
-
-    `rate` is packets a second within a burst. Pauses are now shorter, now longer than every timer
-    of the protocol.
-    """
-    sent: Counter[str] = Counter()
-
-    def burst(source: Node, destination: Node, ends: float) -> None:
-        if network.now >= until:
-            return
-        if network.now >= ends:
-            pause = network.random.choice((1.0, 12.0, 40.0, 130.0, 200.0, 600.0))
-            begins = network.now + pause * network.random.uniform(0.5, 1.5)
-            ends = begins + network.random.choice((1.0, 20.0, 200.0, 900.0))
-            network.at(begins, lambda: burst(source, destination, ends))
-            return
-        network.send(source, destination)
-        sent[source.name] += 1
-        gap = network.random.expovariate(rate)
-        network.at(network.now + gap, lambda: burst(source, destination, ends))
-
-    for a, b in pairs:
-        burst(a, b, network.now)
-        burst(b, a, network.now)
-    network.run(until)
-    return sent
-
-
-def answers(network: Network, source: Node, destination: Node, patience: float = 40.0) -> bool:
-    """Whether a packet arrives before `patience` is over; applications repeat themselves too."""
-    ends = network.now + patience
-    while network.now < ends:
-        serial = network.send(source, destination)
-        network.run(network.now + 1.0)
-        if serial in destination.received:
-            return True
-    return False
-
-
-def check_all(network: Network) -> None:
-    for node in network.nodes:
-        node.check_bounds()
 
 
 @pytest.mark.parametrize("seed", [1, 2])

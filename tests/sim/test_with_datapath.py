@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.simulation.network import Network, Weather
+from tests.support.simulation.node import Cipher
+from tests.support.simulation.scenarios import TERRIBLE, answers, check_all, talk
 from tunnel.protocol.constants import REKEY_AFTER_MESSAGES
-
-from .network import Network, Weather
-from .node import Cipher
-from .test_simulation import TERRIBLE, answers, check_all, talk
 
 reference: Any = pytest.importorskip("tunnel.datapath.reference")
 

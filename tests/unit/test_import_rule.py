@@ -250,6 +250,22 @@ def test_what_is_allowed_is_allowed(module: str, source: str) -> None:
     assert violations(source, module) == []
 
 
+def test_helpers_of_tests_live_in_support() -> None:
+    """No test module imports another, nor a conftest; what tests share is in tests/support."""
+    found = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        place = path.relative_to(ROOT / "tests")
+        if place.parts[0] not in ("support", "setup") and not path.name.startswith(
+            ("test_", "conftest", "__init")
+        ):
+            found.append(f"{place} is no test: it belongs into tests/support")
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for name in imports_of(path.read_text(encoding="utf-8"), module, is_package=False):
+            if name.startswith("tests.") and not name.startswith("tests.support"):
+                found.append(f"{place} imports {name}")
+    assert found == []
+
+
 def test_a_circle_is_seen_type_only_imports_too() -> None:
     graph = arrows(
         {

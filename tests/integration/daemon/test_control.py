@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TwoHosts
-from tests.integration.daemon.conftest import Pair, make_pair, remains, rewrite, status
+from tests.support.daemons import remains, rewrite, status
+from tests.support.hosts import TwoHosts
+from tests.support.pairs import Pair, make_pair
 
 pytestmark = pytest.mark.root
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.daemon.conftest import Pair, remains, rewrite, status
+from tests.support.daemons import remains, rewrite, status
+from tests.support.pairs import Pair
 from tunnel.lab import Host
 from tunnel.lab.peers import OurEnd
 

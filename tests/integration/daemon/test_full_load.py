@@ -9,10 +9,9 @@ from statistics import median
 
 import pytest
 
-from tests.integration.daemon.conftest import Pair, pair, status
+from tests.support.daemons import status
+from tests.support.pairs import Pair
 from tunnel.lab import Host
-
-__all__ = ["pair"]
 
 pytestmark = [pytest.mark.root, pytest.mark.foreign("iperf3")]
 

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from tests.integration.daemon.conftest import remains, status
-from tests.integration.daemon.full_tunnel import (
+from tests.support.daemons import remains, status
+from tests.support.full_tunnel import (
     ELSEWHERE,
     ROUTER,
     World,
@@ -15,7 +15,7 @@ from tests.integration.daemon.full_tunnel import (
     make_world,
     say_much,
 )
-from tests.leaks import Outgoing
+from tests.support.outgoing import Outgoing
 from tunnel.lab import Host, Lab
 from tunnel.lab.peers import OurEnd
 

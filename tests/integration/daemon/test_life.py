@@ -9,9 +9,10 @@ import sys
 
 import pytest
 
-from tests.conftest import TwoHosts
-from tests.integration.daemon.conftest import Pair, remains, status
-from tests.integration.daemon.failing_up import STEPS
+from tests.support.daemons import remains, status
+from tests.support.failing_up import STEPS
+from tests.support.hosts import TwoHosts
+from tests.support.pairs import Pair
 from tunnel.lab import LabError
 from tunnel.lab.peers import Node, OurEnd, render_conf
 
@@ -32,7 +33,7 @@ def test_each_step_may_fail_and_nothing_stays(two_hosts: TwoHosts, how: str) -> 
     end = make_end(two_hosts, "PreUp = true", "PostUp = true", "DNS = 10.77.0.2", routes=FULL)
     for step in STEPS:
         run = two_hosts.a.run(
-            [sys.executable, "-m", "tests.integration.daemon.failing_up", str(end.conf), step, how],
+            [sys.executable, "-m", "tests.support.failing_up", str(end.conf), step, how],
             check=False,
         )
         printed = run.stdout + run.stderr

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from tests.conftest import TwoHosts
-from tests.integration.daemon.conftest import remains, status
+from tests.support.daemons import remains, status
+from tests.support.hosts import TwoHosts
 from tunnel.lab import Host, LabError
 from tunnel.lab.peers import Node, OurEnd, mesh, render_conf
 

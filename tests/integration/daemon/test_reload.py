@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.daemon.conftest import Pair, remains, rewrite, status
+from tests.support.daemons import remains, rewrite, status
+from tests.support.pairs import Pair
 from tunnel.lab import Host, LabError
 from tunnel.lab.peers import OurEnd, generate_preshared_key
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.doctor.conftest import (
+from tests.support.doctoring import (
     DOCTOR,
     NAME,
     PROGRAM,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.integration.doctor.conftest import (
+from tests.support.doctoring import (
     DOCTOR,
     IGNORED,
     Net,

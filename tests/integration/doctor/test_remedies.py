@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.integration.doctor.conftest import (
+from tests.support.doctoring import (
     SHORT,
     A,
     B,

@@ -1,62 +1,11 @@
 """Network namespaces for the tests of the host room: one each, removed whatever happens."""
 
 import os
-import secrets
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-
-@dataclass(frozen=True)
-class Namespace:
-    """A network namespace of our own, driven from outside with iproute2."""
-
-    name: str
-
-    @property
-    def path(self) -> str:
-        return f"/run/netns/{self.name}"
-
-    def run(self, *argv: str, check: bool = True) -> str:
-        command = ["ip", "netns", "exec", self.name, *argv]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
-        if check and done.returncode != 0:
-            raise AssertionError(f"{argv}: {done.stderr}")
-        return done.stdout
-
-    def ip(self, *arguments: str) -> str:
-        return self.run("ip", *arguments)
-
-    def add_tun(self, name: str) -> None:
-        self.ip("tuntap", "add", name, "mode", "tun")
-
-    def snapshot(self) -> str:
-        """Everything a tunnel may change, as text."""
-        shown = [
-            self.ip("-br", "address"),
-            self.ip("-4", "rule"),
-            self.ip("-6", "rule"),
-            self.ip("-4", "route", "show", "table", "all"),
-            self.ip("-6", "route", "show", "table", "all"),
-            self.run("nft", "list", "ruleset"),
-            self.run("sysctl", "net.ipv4.conf.all.src_valid_mark"),
-        ]
-        return "\n".join(shown)
-
-
-def _missing() -> str | None:
-    if os.geteuid() != 0:
-        return "needs root"
-    if not Path("/dev/net/tun").exists():
-        return "needs /dev/net/tun"
-    probe = f"tho-{secrets.token_hex(4)}"
-    done = subprocess.run(["ip", "netns", "add", probe], capture_output=True, check=False)
-    subprocess.run(["ip", "netns", "del", probe], capture_output=True, check=False)
-    return None if done.returncode == 0 else "needs network namespaces"
+from tests.support.host_namespace import Namespace, _missing, new_namespace
 
 
 @pytest.fixture(scope="session")
@@ -67,16 +16,6 @@ def _able() -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
-
-
-@contextmanager
-def new_namespace() -> Iterator[Namespace]:
-    name = f"tho-{secrets.token_hex(4)}"
-    subprocess.run(["ip", "netns", "add", name], check=True)
-    try:
-        yield Namespace(name)
-    finally:
-        subprocess.run(["ip", "netns", "del", name], check=False)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.integration.host.conftest import Namespace, new_namespace
+from tests.support.host_namespace import Namespace, new_namespace
 from tunnel.host import (
     DefaultRouteSlot,
     DesiredState,

@@ -25,7 +25,7 @@ from jeepney.io.trio import (  # type: ignore[import-untyped]
     open_dbus_connection as open_trio_connection,
 )
 
-from tests.integration.host.conftest import Namespace
+from tests.support.host_namespace import Namespace
 from tunnel.host import HostError, apply, desired_state, reconcile, remove
 from tunnel.host import resolved as resolved_module
 from tunnel.host.dns import RESOLVCONF, RESOLVED, choose_backend, set_dns, unset_dns

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.host.conftest import Namespace
+from tests.support.host_namespace import Namespace
 from tunnel.host.hooks import run_hooks
 from tunnel.host.namespaces import inside
 from tunnel.host.netfilter import fingerprint, has_firewall, remove_firewall, set_firewall

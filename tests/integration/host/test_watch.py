@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 import trio
 
-from tests.integration.host.conftest import Namespace
+from tests.support.host_namespace import Namespace
 from tunnel.host.watch import LinkEvent, LinkGone, LinkStatus, watch_link
 
 pytestmark = pytest.mark.root

@@ -13,7 +13,7 @@ import pytest
 import trio
 from pytun_pmd3 import TunTapDevice
 
-from tests.integration.io.conftest import Namespace
+from tests.support.io_namespace import Namespace
 from tunnel.io import kernel
 from tunnel.io.drops import Drop
 from tunnel.io.errors import TunDeleted, TunError, TunWriteDropped

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.integration.io.conftest import Namespace
+from tests.support.io_namespace import Namespace
 from tunnel.io import kernel
 from tunnel.io.drops import Drop
 from tunnel.io.endpoint import Endpoint

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.conftest import TwoHosts
+from tests.support.hosts import TwoHosts
 from tunnel.lab import Lab, LabError, faults
 from tunnel.lab.proxy import Faults, UdpProxy
 

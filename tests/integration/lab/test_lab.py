@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TwoHosts
+from tests.support.hosts import TwoHosts
 from tunnel.lab import Lab, LabError, LabTimeoutError, namespace, state, wait_for
 from tunnel.lab.host import NETNS_DIRECTORY
 

@@ -13,10 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.tunnel.conftest import Pair, make_pair, pair
+from tests.support.pairs import Pair
 from tunnel.lab import LabTimeoutError
-
-__all__ = ["make_pair", "pair"]
 
 pytestmark = pytest.mark.root
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TwoHosts
-from tests.integration.observe.conftest import Pair, begin_capture, end_capture, fields, make_pair
+from tests.support.captures import begin_capture, end_capture, fields
+from tests.support.hosts import TwoHosts
+from tests.support.pairs import Pair, make_pair
 from tunnel.lab import LabError
 
 pytestmark = [pytest.mark.root, pytest.mark.foreign("tshark")]

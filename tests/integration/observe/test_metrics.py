@@ -9,9 +9,8 @@ import sys
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.integration.daemon.conftest import Pair, make_pair, pair, remains, rewrite, status
-
-__all__ = ["make_pair", "pair"]
+from tests.support.daemons import remains, rewrite, status
+from tests.support.pairs import Pair
 
 pytestmark = pytest.mark.root
 

@@ -19,10 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.daemon.conftest import Pair, make_pair, pair, status
+from tests.support.daemons import status
+from tests.support.pairs import Pair
 from tunnel.lab import Host
-
-__all__ = ["make_pair", "pair"]
 
 pytestmark = pytest.mark.root
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TwoHosts
-from tests.integration.daemon.conftest import remains
+from tests.support.daemons import remains
+from tests.support.hosts import TwoHosts
 from tunnel.lab.peers import Node, OurEnd, render_conf
 from tunnel.systemd import units
 

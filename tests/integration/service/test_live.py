@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TwoHosts
-from tests.integration.service.machine import Machine, boot
+from tests.support.hosts import TwoHosts
+from tests.support.machine.machine import Machine, boot
 from tunnel.lab.peers import Node, OurEnd, render_conf
 from tunnel.lab.process import wait_for
 

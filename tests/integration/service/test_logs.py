@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from tests.conftest import TwoHosts
+from tests.support.hosts import TwoHosts
 from tunnel.lab.peers import Node, OurEnd, render_conf
 
 pytestmark = pytest.mark.root

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conftest import TwoHosts
-from tests.integration.tunnel.conftest import make_pair
-from tests.integration.tunnel.test_two_hosts import drops, status
+from tests.support.hosts import TwoHosts
+from tests.support.pairs import drops, make_pair, status
 from tunnel.lab import Host
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]

@@ -7,9 +7,9 @@ from functools import partial
 
 import pytest
 
-from tests.conftest import TwoHosts
-from tests.integration.tunnel.conftest import OUTER, make_pair
-from tests.transfer import check_transfer
+from tests.support.hosts import TwoHosts
+from tests.support.pairs import OUTER, make_pair
+from tests.support.transfer import check_transfer
 from tunnel import datapath
 from tunnel.datapath import ENVIRONMENT_VARIABLE as DATAPATH
 from tunnel.device.features import ENVIRONMENT_VARIABLE as OFFLOADS_OFF

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 
-from tests.conftest import TwoHosts
-from tests.integration.tunnel.conftest import OUTER, Pair, make_pair
-from tests.transfer import check_transfer
-from tunnel.lab import Host, Lab, LabError
+from tests.support.hosts import TwoHosts
+from tests.support.pairs import OUTER, Pair, drops, make_pair, remains, status
+from tests.support.transfer import check_transfer
+from tunnel.lab import Lab, LabError
 from tunnel.lab.peers import Node, OurEnd, generate_preshared_key, mesh
 
 pytestmark = pytest.mark.root
 
 MEBIBYTE = 1 << 20
-
-
-def status(end: OurEnd) -> dict[str, Any]:
-    (found,) = json.loads(end.tunnel("show", end.node.interface, "--json"))
-    assert isinstance(found, dict)
-    return found
-
-
-def drops(end: OurEnd) -> dict[str, int]:
-    found: dict[str, int] = status(end)["drops"]
-    return found
 
 
 @pytest.mark.parametrize("outer", [4, 6])
@@ -131,24 +119,6 @@ def test_killed_daemon_is_cleaned_up_and_comes_back(pair: Pair) -> None:
     assert remains(a) == []
     pair.a.up()
     a.ping(pair.b.node.address(), timeout=15)
-
-
-def remains(host: Host) -> list[str]:
-    """What a tunnel may leave behind in a host, and must not."""
-    found = [name for name in host.interfaces() if not name.startswith(("lo", "eth"))]
-    found += [str(address) for address in host.addresses() if address.interface != "eth0"]
-    for family in ("-4", "-6"):
-        rules = host.run(["ip", family, "rule", "show"]).stdout.splitlines()
-        found += [rule for rule in rules if not rule.endswith(("local", "main", "default"))]
-        routes = host.run(["ip", family, "route", "show", "table", "all"]).stdout.splitlines()
-        found += [route for route in routes if "eth0" not in route and "dev lo" not in route]
-    found += host.run(["ss", "-Hulpn"]).stdout.splitlines()
-    found += host.run(["nft", "list", "tables"]).stdout.splitlines()
-    found += [f"process {pid}" for pid in host.pids()]
-    listing = host.run(["sh", "-c", "ls -A /run/tunnel /run/wireguard 2>/dev/null"], check=False)
-    names = [line for line in listing.stdout.splitlines() if line and not line.endswith(":")]
-    found += [name for name in names if not name.endswith(".log")]
-    return found
 
 
 def test_down_leaves_no_trace(two_hosts: TwoHosts) -> None:

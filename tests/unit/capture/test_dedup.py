@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.trace.stack import message
+from tests.support.stack import message
 from tunnel.capture import dedup
 from tunnel.capture.dedup import GENERATION_NS, Sightings
 from tunnel.capture.packet_socket import Seen

@@ -8,14 +8,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from tests.unit.engine.test_engine import Side, Sides, packet, run, sides, until
+from tests.support.engines import Side, Sides, packet, run, until
 from tunnel.capture import inner_filter
 from tunnel.capture.inner_filter import CarrierFeed, Ranges
 from tunnel.control.broadcast import MAX_SUBSCRIBERS, TooManySubscribersError
 from tunnel.packet.filter import Filter
 from tunnel.trace.recorder import Traces
-
-__all__ = ["sides"]
 
 ICMP = Filter.parse("icmp")
 PING, OTHER = 1, 99

@@ -6,7 +6,7 @@ from typing import cast
 
 import trio
 
-from tests.unit.protocol.pair import Pair
+from tests.support.protocol_pair import Pair
 from tunnel.capture.keylog import KeyFeed
 from tunnel.control.broadcast import Subscription
 from tunnel.control.messages.events import TunnelEvent

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.unit.trace.stack import echo, message
+from tests.support.stack import echo, message
 from tunnel.capture.matched import Carriers
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cli.running import runs
+from tests.support.fake_client import runs
 from tunnel.cli import doctor
 
 

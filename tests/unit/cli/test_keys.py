@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.unit.cli.running import runs
+from tests.support.fake_client import runs
 from tunnel.cli import keys
 
 KEY = b"EM4C6YRDMx8FfeZmHxr1f7nLhQSUIEVmN1gkSRqcWUE="

@@ -8,7 +8,7 @@ import io
 import pytest
 from rich.console import Console
 
-from tests.unit.cli.test_show import STATUS
+from tests.support.statuses import STATUS
 from tunnel.cli.top.view import History, age, picture, rate, sparkline
 from tunnel.control.messages.status import TunnelStatus
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 import typer
 
-from tests.unit.cli.test_show import STATUS
+from tests.support.statuses import STATUS
 from tunnel.cli.top import command, poll
 from tunnel.cli.top.poll import Looker, open_looker
 from tunnel.control import run_folder

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.config.samples import INTERFACE, PRIVATE, PSK, WITH_PEER
+from tests.support.confs import INTERFACE, PRIVATE, PSK, WITH_PEER
 from tunnel.config import ConfigErrors, files, find, load
 from tunnel.config.problems import quote
 

@@ -5,7 +5,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from tests.unit.config.samples import INTERFACE, OTHER, PEER, PRIVATE, PSK, WITH_PEER, read
+from tests.support.confs import INTERFACE, OTHER, PEER, PRIVATE, PSK, WITH_PEER, read
 from tunnel.config import AllowedIP, ConfigErrors, EndpointConfig, TunnelConfig, TunnelOptions
 from tunnel.config import parse as parse_conf
 

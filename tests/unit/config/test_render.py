@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.config.samples import INTERFACE, PEER, PRIVATE, read
+from tests.support.confs import INTERFACE, PEER, PRIVATE, read
 from tunnel.config import ConfigErrors, EndpointConfig, TunnelConfig, dump, load, strip
 
 GOLDEN = Path(__file__).parent / "golden"

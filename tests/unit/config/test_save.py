@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.config.samples import OTHER, PEER, PRIVATE, PSK, read
+from tests.support.confs import OTHER, PEER, PRIVATE, PSK, read
 from tunnel.config import (
     AllowedIP,
     ConfigErrors,

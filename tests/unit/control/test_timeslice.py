@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import pytest
 import trio
 
-from tests.unit.control.uapi_device import make_engine
+from tests.support.uapi_device import make_engine
 from tunnel.config import PrivateKey, PublicKey, TunnelConfig, parse
 from tunnel.control import json_socket, run_folder, unix_socket
 from tunnel.control.timeslice import let_go

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.unit.control.uapi_device import (
+from tests.support.uapi_device import (
     PRIVATE,
     PUBLIC_1,
     PUBLIC_2,

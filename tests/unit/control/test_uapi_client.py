@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.config.samples import OTHER, PEER, PRIVATE, PSK
+from tests.support.confs import OTHER, PEER, PRIVATE, PSK
 from tunnel.config import AllowedIP, EndpointConfig, PublicKey, parse
 from tunnel.control.uapi_client import Device, UapiClientError, get, set_config, set_fwmark
 from tunnel.io.endpoint import Endpoint

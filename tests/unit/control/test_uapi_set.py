@@ -7,7 +7,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from tests.unit.control.uapi_device import PRIVATE, PUBLIC_1, PUBLIC_2, ZERO
+from tests.support.uapi_device import PRIVATE, PUBLIC_1, PUBLIC_2, ZERO
 from tunnel.config import PresharedKey, PrivateKey, PublicKey
 from tunnel.control.uapi_changes import (
     DeviceChange,

@@ -11,7 +11,7 @@ from crypto.cookies import MacChecker, MacError, MacGenerator
 from crypto.handshake import HandshakeError, HandshakeFault, Initiator, Responder, TransportKeys
 from crypto.keys import PresharedKey, PrivateKey, PublicKey
 from crypto.messages import HandshakeInitiation, HandshakeResponse
-from tests.unit.crypto import whitepaper
+from tests.support import whitepaper
 
 A, B = PrivateKey(bytes([1]) * 32), PrivateKey(bytes([2]) * 32)
 EPHEMERAL_A, EPHEMERAL_B = PrivateKey(bytes([3]) * 32), PrivateKey(bytes([4]) * 32)

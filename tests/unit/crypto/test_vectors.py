@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from crypto import noise, xchacha20poly1305
 from crypto.keys import LowOrderPoint, PresharedKey, PrivateKey, PublicKey
-from tests.unit.crypto.vectors import load, wycheproof
+from tests.support.vectors import load, wycheproof
 
 
 def test_x25519() -> None:

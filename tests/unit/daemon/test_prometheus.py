@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.unit.cli.test_show import STATUS
+from tests.support.statuses import STATUS
 from tunnel.daemon.metrics import REASONS
 from tunnel.daemon.prometheus import Handshakes, Snapshot, render
 from tunnel.engine.histograms import Histogram, Load

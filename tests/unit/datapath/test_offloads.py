@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.property.packets import ones_sum
-from tests.unit.datapath.conftest import (
+from tests.support.datapaths import (
     ACK,
     CWR,
     FIN,
@@ -27,6 +26,7 @@ from tests.unit.datapath.conftest import (
     udp,
     with_checksum,
 )
+from tests.support.packets import ones_sum
 from tunnel.datapath import Drop, Offload
 from tunnel.datapath.virtio import GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, VirtioNetHdr
 

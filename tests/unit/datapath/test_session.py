@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.datapath.conftest import (
+from tests.support.datapaths import (
     UDP,
     MakePair,
     Pair,

@@ -10,10 +10,10 @@ from ipaddress import ip_network
 import pytest
 import trio
 
-from tests.unit.control.uapi_device import ConfigurableUdp, Turns, make_engine
+from tests.support.configuring import apply
+from tests.support.uapi_device import ConfigurableUdp, Turns, make_engine
 from tunnel.config import PresharedKey, PrivateKey, PublicKey
 from tunnel.control.uapi_changes import (
-    DeviceChange,
     PeerChange,
     ReplacePeers,
     SetFwmark,
@@ -34,10 +34,6 @@ THERE = Endpoint(bytes([192, 0, 2, 10]), 10)
 def nets(*texts: str, add: bool = True) -> dict[int, bool]:
     networks = map(ip_network, texts)
     return {pack(n.version, int(n.network_address), n.prefixlen): add for n in networks}
-
-
-def apply(engine: Engine, *changes: DeviceChange) -> None:
-    trio.run(configure.apply, engine, changes)
 
 
 def networks(engine: Engine, peer: Peer) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.unit.control.uapi_device import make_engine
+from tests.support.uapi_device import make_engine
 from tunnel.config import EndpointConfig, PeerConfig, PrivateKey
 from tunnel.control.uapi_changes import PeerChange
 from tunnel.device import configure

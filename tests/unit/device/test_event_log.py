@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.unit.engine.test_engine import make_side
+from tests.support.engines import make_side
 from tunnel.config import PrivateKey
 from tunnel.device.event_log import EventLog
 from tunnel.io.endpoint import Endpoint

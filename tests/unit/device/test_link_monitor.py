@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.unit.engine.test_engine import Side, Sides, make_side, packet, run, sides, until
+from tests.support.engines import Side, Sides, make_side, packet, run, until
 from tunnel.device import link_monitor
 from tunnel.engine import boot_time
 from tunnel.host.errors import HostError
@@ -21,8 +21,6 @@ from tunnel.io.errors import TunDeleted, TunError
 from tunnel.io.link import Link
 from tunnel.io.tun import Tun
 from tunnel.protocol import HandshakeCompleted
-
-__all__ = ["sides"]  # the fixture
 
 
 def handshakes(side: Side) -> int:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import trio
 
-from tests.unit.engine.test_engine import make_side
+from tests.support.engines import make_side
 from tunnel.config import TunnelConfig, parse
 from tunnel.device import sync
 from tunnel.engine import Engine

@@ -10,8 +10,8 @@ from typing import TypeGuard
 ROOT = Path(__file__).parents[3]
 
 
-def nodes_of(folder: str) -> Iterator[ast.AST]:
-    files = sorted((ROOT / folder).glob("*.py"))
+def nodes_of(*patterns: str) -> Iterator[ast.AST]:
+    files = sorted(file for pattern in patterns for file in ROOT.glob(pattern))
     assert files
     for file in files:
         yield from ast.walk(ast.parse(file.read_text()))
@@ -20,7 +20,7 @@ def nodes_of(folder: str) -> Iterator[ast.AST]:
 def codes_said() -> set[str]:
     """The first argument of every Finding."""
     said: set[str] = set()
-    for node in nodes_of("tunnel/doctor"):
+    for node in nodes_of("tunnel/doctor/*.py"):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "Finding":
             first = node.args[0]
             assert isinstance(first, ast.Constant), ast.unparse(node)
@@ -30,8 +30,8 @@ def codes_said() -> set[str]:
 
 def strings_expected() -> set[str]:
     """All strings of the lab tests, the codes that they expect among them."""
-    constants = (node for node in nodes_of("tests/integration/doctor") if is_string(node))
-    return {ast.literal_eval(node) for node in constants}
+    lab = nodes_of("tests/integration/doctor/*.py", "tests/support/doctoring.py")
+    return {ast.literal_eval(node) for node in lab if is_string(node)}
 
 
 def is_string(node: ast.AST) -> TypeGuard[ast.Constant]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.unit.doctor.test_checks import HEALTHY, PEER, STATUS, conf
+from tests.support.doctor_facts import HEALTHY, PEER, STATUS, conf
 from tunnel.control.json_client import NotRunningError
 from tunnel.control.json_socket import ControlError
 from tunnel.doctor import Options, choosing, diagnose, gathering, machine

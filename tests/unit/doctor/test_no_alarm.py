@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.doctor.test_checks import (
+from tests.support.doctor_facts import (
     CLOSED,
     HEALTHY,
     NOW,

@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.unit.io.conftest import OpenUdp, Receive, in_trio
+from tests.support.sockets import OpenUdp, Receive, in_trio
 from tunnel.io import kernel
 from tunnel.io.drops import Drop
 from tunnel.io.endpoint import Endpoint, Source

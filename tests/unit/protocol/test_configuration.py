@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from crypto.keys import PresharedKey, PrivateKey
+from tests.support.protocol_pair import DATA, INITIATION, Pair, remaining
 from tunnel.protocol import (
     ClockImplausible,
     Drop,
@@ -13,8 +14,6 @@ from tunnel.protocol import (
     PeerRemoved,
 )
 from tunnel.protocol import constants as c
-
-from .pair import DATA, INITIATION, Pair, remaining
 
 DAY_NS = 86_400 * 10**9
 YEAR_NS = 365 * DAY_NS

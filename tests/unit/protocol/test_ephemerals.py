@@ -1,8 +1,7 @@
 """Ephemeral keys: told to a listener before they are used, and to nobody else."""
 
 from crypto.keys import PresharedKey, PrivateKey, PublicKey
-
-from .pair import Pair
+from tests.support.protocol_pair import Pair
 
 Told = tuple[PublicKey, PrivateKey, PresharedKey]
 

@@ -6,7 +6,8 @@ import pytest
 
 from crypto.cookies import mac1
 from crypto.keys import PresharedKey, PublicKey
-from tests.sim.node import Address
+from tests.support.protocol_pair import DATA, INITIATION, KEEPALIVE, RESPONSE, Pair, remaining
+from tests.support.simulation.node import Address
 from tunnel.protocol import (
     Drop,
     HandshakeCompleted,
@@ -14,8 +15,6 @@ from tunnel.protocol import (
     HandshakeUnanswered,
     PeerRoamed,
 )
-
-from .pair import DATA, INITIATION, KEEPALIVE, RESPONSE, Pair, remaining
 
 ELSEWHERE = Address(bytes([203, 0, 113, 9]), 1234)
 

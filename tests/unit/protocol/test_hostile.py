@@ -7,12 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto.cookies import mac1
-from tests.sim.node import Address
+from tests.support.protocol_pair import COOKIE_REPLY, INITIATION, RESPONSE, Pair, remaining
+from tests.support.simulation.node import Address
 from tunnel.protocol import DatagramKind, Drop
 from tunnel.protocol.constants import MAX_RATE_LIMITED_SOURCES
 from tunnel.protocol.rate_limiter import RateLimiter
-
-from .pair import COOKIE_REPLY, INITIATION, RESPONSE, Pair, remaining
 
 ELSEWHERE = Address(bytes([203, 0, 113, 9]), 1234)
 

@@ -6,15 +6,14 @@ from ipaddress import ip_network
 
 import pytest
 
-from tests.sim.node import Address
+from tests.support.protocol_pair import DATA, INITIATION, KEEPALIVE, Pair, remaining
+from tests.support.simulation.node import Address
 from tunnel.protocol import Drop, KeysErased, PeerRoamed, SessionExpired
 from tunnel.protocol.constants import (
     REJECT_AFTER_MESSAGES,
     REKEY_AFTER_MESSAGES,
 )
 from tunnel.protocol.keypairs import Session
-
-from .pair import DATA, INITIATION, KEEPALIVE, Pair, remaining
 
 ELSEWHERE = Address(bytes([203, 0, 113, 9]), 1234)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.trace.stack import ETH, TUN, Stack, echo, message
+from tests.support.stack import ETH, TUN, Stack, echo, message
 from tunnel.trace.correlate import LATE, PATIENCE, QUIET, Joiner
 from tunnel.trace.journey import Journey
 from tunnel.trace.nftrace import Verdict, decode

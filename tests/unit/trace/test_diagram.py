@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from xml.etree import ElementTree
 
-from tests.unit.trace.stack import ETH, TUN, Stack, echo, message
+from tests.support.stack import ETH, TUN, Stack, echo, message
 from tunnel.trace.diagram import MAX_COLUMNS, draw
 from tunnel.trace.journey import Journey
 from tunnel.trace.nftrace import Verdict

@@ -9,12 +9,10 @@ from typing import Any
 import pytest
 import trio
 
-from tests.unit.engine.test_engine import Side, Sides, packet, run, sides, until
+from tests.support.engines import Side, Sides, packet, run, until
 from tunnel.control.broadcast import MAX_SUBSCRIBERS, QUEUE, Subscription, TooManySubscribersError
 from tunnel.packet.filter import Filter
 from tunnel.trace.recorder import STALL, Traces
-
-__all__ = ["sides"]
 
 ALL = Filter.parse("")
 

@@ -2,114 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from tests.support.traces import (
+    IN,
+    OUT,
+    PINGS,
+    PREFIX,
+    TRACE,
+    B,
+    C,
+    Net,
+    finish,
+    places,
+    report,
+    start,
+    trace_tables,
+)
 from tunnel.lab import Host, Lab, LabError
 from tunnel.lab.peers import Node, OurEnd, mesh
-from tunnel.lab.process import HostProcess
 
 pytestmark = pytest.mark.root
 
-TRACE = [sys.executable, "-m", "tunnel", "trace"]
-A, B, C = "10.77.0.1", "10.77.0.2", "10.88.0.2"
-# Without the address, what IPv6 says by itself on a new interface is ICMP too.
-PINGS = ["icmp", "and", "host", A]
-PREFIX = "tunnel-trace-"
 
-OUT = [
-    "inner OUTPUT",
-    "inner POSTROUTING",
-    "tunnel TUN read",
-    "tunnel allowed IPs",
-    "tunnel session",
-    "tunnel seal",
-    "tunnel UDP send",
-    "outer OUTPUT",
-    "outer POSTROUTING",
-]
-IN = [
-    "outer PREROUTING",
-    "outer INPUT",
-    "tunnel UDP receive",
-    "tunnel open",
-    "tunnel source check",
-    "tunnel TUN write",
-    "inner PREROUTING",
-    "inner INPUT",
-]
 FORWARDED = [*IN[:-1], "inner FORWARD", "inner POSTROUTING"]
-
-
-@dataclass(frozen=True)
-class Net:
-    """Hosts a and b with a tunnel between them, and c on b's own network."""
-
-    a: Host
-    b: Host
-    c: Host
-
-
-@pytest.fixture(scope="module")
-def net() -> Iterator[Net]:
-    with Lab() as lab:
-        a, b, c = lab.host("a"), lab.router("b"), lab.host("c")
-        lab.link(a, b, ["192.0.2.1/24"], ["192.0.2.2/24"])
-        lab.link(b, c, ["10.88.0.1/24"], ["10.88.0.2/24"])
-        c.ip("route add default via 10.88.0.1")
-        nodes = [
-            Node(a, ("10.77.0.1/24", "fd77::1/64"), "192.0.2.1"),
-            Node(b, ("10.77.0.2/24", "fd77::2/64"), "192.0.2.2", routes=("10.88.0.0/24",)),
-        ]
-        for end in mesh(nodes).values():
-            end.up()
-        a.ping(C)
-        yield Net(a, b, c)
-
-
-STARTED: list[HostProcess] = []
-
-
-@pytest.fixture(autouse=True)
-def no_rules_stay(net: Net) -> Iterator[None]:
-    yield
-    while STARTED:
-        STARTED.pop().stop()
-    for host in (net.a, net.b):
-        host.run(["nft", "delete", "table", "inet", "user"], check=False)
-        assert trace_tables(host) == []
-
-
-def trace_tables(host: Host) -> list[str]:
-    tables = host.run(["nft", "list", "tables"]).stdout.split()
-    return [word for word in tables if word.startswith(PREFIX)]
-
-
-def start(host: Host, *arguments: str) -> HostProcess:
-    process = host.popen([*TRACE, *arguments])
-    STARTED.append(process)
-    process.wait_for_output("tracing wg0")
-    return process
-
-
-def report(text: str) -> list[dict[str, Any]]:
-    """The journeys of packets (not of handshakes) in what `--json` printed."""
-    found, _ = json.JSONDecoder().raw_decode(text[text.index("{") :])
-    return [journey for journey in found["journeys"] if "WireGuard hand" not in journey["packet"]]
-
-
-def finish(process: HostProcess) -> list[dict[str, Any]]:
-    process.signal(signal.SIGINT)
-    process.wait(10)
-    return report(process.log())
 
 
 def ping(host: Host, target: str, words: Sequence[str] = PINGS) -> list[dict[str, Any]]:
@@ -117,10 +39,6 @@ def ping(host: Host, target: str, words: Sequence[str] = PINGS) -> list[dict[str
     command = ["ping", "-n", "-c", "1", "-W", "1", target]
     traced = host.run([*TRACE, "wg0", *words, "--json", "--", *command], check=False)
     return report(traced.stdout)
-
-
-def places(journey: dict[str, Any]) -> list[str]:
-    return [f"{step['layer']} {step['place']}" for step in journey["steps"]]
 
 
 def whats(journey: dict[str, Any]) -> dict[str, str]:

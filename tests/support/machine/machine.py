@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.service import units
+from tests.support.machine import units
 from tunnel.lab import Host
 from tunnel.lab.process import HostProcess
 

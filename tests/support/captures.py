@@ -1,4 +1,4 @@
-"""Two of our ends, and captures of them."""
+"""Captures of a running tunnel, and what tshark reads in them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.integration.tunnel.conftest import Pair, make_pair, pair
 from tunnel.lab import Host
 from tunnel.lab.process import HostProcess
-
-__all__ = ["Pair", "begin_capture", "end_capture", "fields", "make_pair", "pair"]
 
 
 def begin_capture(host: Host, *options: str) -> HostProcess:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tests.sim.node import Address, Cipher, Node
+from tests.support.simulation.node import Address, Cipher, Node
 from tunnel.protocol import Peer
 
 START_UNIX_NS = 1_750_000_000 * 10**9

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.observe.test_trace import (
+from tests.support.traces import (
     IN,
     OUT,
     PINGS,
@@ -19,8 +19,6 @@ from tests.integration.observe.test_trace import (
     B,
     Net,
     finish,
-    net,
-    no_rules_stay,
     places,
     report,
     start,
@@ -28,8 +26,6 @@ from tests.integration.observe.test_trace import (
 )
 from tunnel.lab import Lab
 from tunnel.lab.peers import Node, OurEnd, mesh
-
-__all__ = ["net", "no_rules_stay"]
 
 pytestmark = pytest.mark.root
 

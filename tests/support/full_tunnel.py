@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.leaks import Outgoing
-from tests.transfer import check_transfer
+from tests.support.outgoing import Outgoing
+from tests.support.transfer import check_transfer
 from tunnel.lab import Host, Lab, LabError
 from tunnel.lab.peers import PORT, Node, OurEnd, render_conf
 

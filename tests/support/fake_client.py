@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.doctor.test_checks import STATUS
+from tests.support.doctor_facts import STATUS
 from tunnel.cli import common
 from tunnel.control import run_folder
 from tunnel.control.messages.status import TunnelStatus

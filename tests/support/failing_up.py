@@ -1,6 +1,6 @@
 """Run a tunnel that fails, or is told to stop, at one step of its coming up.
 
-python -m tests.integration.daemon.failing_up CONF STEP fail|stop
+python -m tests.support.failing_up CONF STEP fail|stop
 """
 
 from __future__ import annotations

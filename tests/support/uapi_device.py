@@ -11,7 +11,7 @@ from typing import cast
 
 import trio
 
-from tests.unit.engine.test_engine import FakeUdp, make_side
+from tests.support.engines import FakeUdp, make_side
 from tunnel.control import uapi
 from tunnel.control.unix_socket import bind_unix_socket
 from tunnel.device.uapi import EngineDevice

@@ -1,4 +1,4 @@
-"""A pair of hosts whose confs the tests rewrite."""
+"""What tests do with an end whose daemon runs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import contextlib
 import json
 from typing import Any
 
-from tests.integration.tunnel.conftest import Pair, make_pair, pair
-from tests.integration.tunnel.test_two_hosts import remains as remains_now
+from tests.support.pairs import remains as remains_now
 from tunnel.lab import Host, LabTimeoutError
 from tunnel.lab.peers import OurEnd
-
-__all__ = ["Pair", "make_pair", "pair", "remains", "rewrite", "status"]
 
 
 def remains(host: Host) -> list[str]:

@@ -1,6 +1,6 @@
 """The command `tunnel` with a wall clock of its own, and rights that can be taken from it.
 
-python -m tests.integration.doctor.program SECONDS ARGUMENTS…
+python -m tests.support.doctor_program SECONDS ARGUMENTS…
 
 The clock is SECONDS ahead of the machine's; one that begins with = is that Unix time. After SIGUSR1
 the process lacks CAP_NET_ADMIN.

@@ -1,0 +1,1 @@
+"""What tests share: hosts, ends, fakes and samples. No test module imports another."""

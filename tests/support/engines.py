@@ -1,0 +1,176 @@
+"""Two engines on fake devices, joined by a list."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, cast
+
+import trio
+import trio.testing
+
+from tunnel import datapath
+from tunnel.config import PrivateKey
+from tunnel.engine import Engine, boot_time
+from tunnel.io.drops import Drop as IoDrop
+from tunnel.io.endpoint import Endpoint
+from tunnel.io.errors import TunDeleted, TunWriteDropped
+from tunnel.io.link import Link
+from tunnel.io.tun import ALL_OFFLOADS, Tun, TunOffload
+from tunnel.io.udp import Udp
+from tunnel.io.udp_socket import SENT, Received, Sent
+from tunnel.protocol import Event
+
+V4 = socket.AF_INET
+
+
+@dataclass
+class FakeTun:
+    """A TUN whose frames come from and go to lists."""
+
+    offloads: TunOffload = ALL_OFFLOADS
+    drops: Counter[IoDrop] = field(default_factory=Counter)
+    incoming: deque[bytes] = field(default_factory=deque)
+    written: list[bytes] = field(default_factory=list)
+    ready: trio.Event = field(default_factory=trio.Event)
+    refuse: bool = False
+    busy: bool = False
+    deleted: bool = False
+    wakes: int = 0
+    answer: Callable[[bytes], bytes | None] = lambda _: None
+
+    def link(self) -> Link:
+        return Link("wg0", 7, 1420, up=True, here=True)
+
+    def feed(self, *frames: bytes) -> None:
+        self.incoming.extend(frames)
+        self.ready.set()
+
+    async def wait_readable(self) -> None:
+        while not (self.incoming or self.deleted):
+            self.ready = trio.Event()
+            await self.ready.wait()
+        await trio.lowlevel.checkpoint()
+        self.wakes += 1
+
+    def read(self, buffer: bytearray, start: int = 0) -> int:
+        if self.deleted:
+            raise TunDeleted("the TUN device was deleted")
+        if not self.incoming:
+            return 0
+        frame = self.incoming.popleft()
+        buffer[start : start + len(frame)] = frame
+        return len(frame)
+
+    def write(self, frame: memoryview) -> bool:
+        if self.refuse:
+            self.drops[IoDrop.TUN_DOWN] += 1
+            raise TunWriteDropped(IoDrop.TUN_DOWN)
+        if self.busy:
+            return False
+        self.written.append(bytes(frame))
+        if (answer := self.answer(bytes(frame))) is not None:
+            self.incoming.append(answer)
+        return True
+
+
+@dataclass
+class FakeUdp:
+    """UDP between two engines in memory; `room` bytes fit before it would block."""
+
+    own: Endpoint
+    other: FakeUdp | None = None
+    drops: Counter[IoDrop] = field(default_factory=Counter)
+    incoming: deque[tuple[bytes, int, Endpoint]] = field(default_factory=deque)
+    sent: list[tuple[bytes, int, Endpoint, int]] = field(default_factory=list)
+    ready: trio.Event = field(default_factory=trio.Event)
+    writable: trio.Event = field(default_factory=trio.Event)
+    room: float = float("inf")
+
+    async def wait_readable(self, family: socket.AddressFamily) -> None:
+        if family != V4:
+            await trio.sleep_forever()
+        while not self.incoming:
+            self.ready = trio.Event()
+            await self.ready.wait()
+        await trio.lowlevel.checkpoint()
+
+    async def wait_writable(self, family: socket.AddressFamily) -> None:
+        await self.writable.wait()
+
+    def feed(self, data: bytes, stride: int, source: Endpoint) -> None:
+        self.incoming.append((data, stride, source))
+        self.ready.set()
+
+    def receive(self, family: socket.AddressFamily, buffer: bytearray) -> Received | None:
+        if not self.incoming:
+            return None
+        data, stride, source = self.incoming.popleft()
+        buffer[: len(data)] = data
+        return Received(len(data), stride, source, 0)
+
+    def send(
+        self, batch: bytes | memoryview, stride: int, endpoint: Endpoint, tos: int = 0
+    ) -> Sent:
+        data = bytes(batch)
+        if len(data) > self.room:
+            return Sent(rest=len(data))
+        self.sent.append((data, stride, endpoint, tos))
+        if self.other is not None:
+            self.other.feed(data, stride, self.own)
+        return SENT
+
+
+@dataclass
+class Side:
+    tun: FakeTun
+    udp: FakeUdp
+    engine: Engine
+    events: list[Event]
+
+
+Sides: TypeAlias = tuple[Side, Side]
+
+
+def make_side(number: int) -> Side:
+    tun = FakeTun()
+    udp = FakeUdp(Endpoint(bytes([192, 0, 2, number]), 51820))
+    events: list[Event] = []
+    engine = Engine(
+        tun=cast(Tun, tun),
+        udp=cast(Udp, udp),
+        mtu=1420,
+        path=datapath.load("python"),
+        on_event=events.append,
+    )
+    key = PrivateKey.from_random(bytes([number]) * 32)
+    engine.interface.set_private_key(key, boot_time())
+    return Side(tun, udp, engine, events)
+
+
+def packet(source: int, destination: int, size: int = 84) -> bytes:
+    """A frame with an IPv4 packet of `size` bytes and protocol 99."""
+    header = bytes([0x45, 0]) + size.to_bytes(2, "big") + bytes(4) + bytes([64, 99, 0, 0])
+    addresses = bytes([10, 0, 0, source, 10, 0, 0, destination])
+    return bytes(10) + header + addresses + bytes(size - 20)
+
+
+def run(sides: Sides, scenario: Callable[[Side, Side], Awaitable[None]]) -> None:
+    a, b = sides
+
+    async def main() -> None:
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(a.engine.run)
+                await nursery.start(b.engine.run)
+                await scenario(a, b)
+                nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    while not condition():
+        await trio.lowlevel.checkpoint()

@@ -1,0 +1,17 @@
+"""Two hosts in namespaces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunnel.lab import Host, Lab, Link
+
+
+@dataclass(frozen=True)
+class TwoHosts:
+    """Hosts a (192.0.2.1, 2001:db8::1) and b (192.0.2.2, 2001:db8::2) on one veth."""
+
+    lab: Lab
+    a: Host
+    b: Host
+    link: Link

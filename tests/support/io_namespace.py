@@ -1,0 +1,70 @@
+"""A network namespace that a test's thread enters."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def ip(*arguments: str) -> str:
+    """Run iproute2's `ip`; its complaint is what the assertion shows."""
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr}"
+    return done.stdout
+
+
+class Namespace:
+    """A network namespace that the calling thread can step into."""
+
+    def __init__(self) -> None:
+        self.name = f"tio-{uuid.uuid4().hex[:8]}"
+
+    def ip(self, *arguments: str) -> str:
+        return ip("-n", self.name, *arguments)
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["ip", "netns", "exec", self.name, *command],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=20,
+        )
+
+    def popen(self, *command: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            ["ip", "netns", "exec", self.name, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Make the calling thread a part of the namespace for a while."""
+        with open("/proc/thread-self/ns/net") as before, open(f"/run/netns/{self.name}") as ours:
+            _setns(ours.fileno())
+            try:
+                yield
+            finally:
+                _setns(before.fileno())
+
+
+def _setns(descriptor: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(descriptor, 0x4000_0000) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+@contextmanager
+def namespace() -> Iterator[Namespace]:
+    made = Namespace()
+    ip("netns", "add", made.name)
+    try:
+        made.ip("link", "set", "lo", "up")
+        yield made
+    finally:
+        subprocess.run(["ip", "netns", "delete", made.name], capture_output=True, check=False)

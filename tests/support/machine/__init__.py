@@ -1,0 +1,1 @@
+"""A machine that systemd has booted, in namespaces of its own."""
