@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from tests.support.daemons import status
@@ -136,10 +134,8 @@ def test_many_allowed_ips_go_in_and_come_out_whole(pair: Pair) -> None:
     networks += [f"fd99:{n:x}::/64" for n in range(1 << 15)]
     more = f"[Peer]\nPublicKey = {SOME_KEY}\nAllowedIPs = {', '.join(networks)}\n"
     conf = wg(a, "showconf", "wg0")
-    start = time.monotonic()
     wg(a, "setconf", "wg0", "/dev/stdin", stdin=conf + more)
     shown = show(a, "allowed-ips").splitlines()
-    assert time.monotonic() - start < 20
     (line,) = (line for line in shown if line.startswith(SOME_KEY))
     assert len(set(line.split("\t")[1].split())) == len(networks)
 

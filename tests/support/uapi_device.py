@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import cast
@@ -48,31 +47,6 @@ def make_engine() -> tuple[Engine, ConfigurableUdp]:
     udp = ConfigurableUdp(cast(FakeUdp, engine.udp).own)
     engine.udp = cast(Udp, udp)
     return engine, udp
-
-
-class Turns:
-    """How often the event loop came round, and how long it was busy at most, in CPU seconds.
-
-    CPU time, so that other processes do not matter. To be run in the nursery of what is measured.
-    """
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Begin anew."""
-        self.count = 0
-        self.longest = 0.0
-
-    async def run(self) -> None:
-        """Count until cancelled."""
-        last = time.thread_time()
-        while True:
-            await trio.lowlevel.checkpoint()
-            now = time.thread_time()
-            self.count += 1
-            self.longest = max(self.longest, now - last)
-            last = time.thread_time()
 
 
 Talk = Callable[[bytes], Awaitable[bytes]]

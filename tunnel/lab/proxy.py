@@ -84,6 +84,11 @@ class UdpProxy:
         port: int = self._front.getsockname()[1]
         return port
 
+    @property
+    def waiting(self) -> int:
+        """Datagrams held back at this moment."""
+        return len(self._queue)
+
     def _socket(self, address: Address | None) -> socket.socket:
         made = self._host.socket(self._family, socket.SOCK_DGRAM)
         made.setblocking(False)

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.support.hosts import TwoHosts
-from tunnel.lab import Lab, LabError, faults
+from tunnel.lab import Lab, LabError, faults, wait_for
 from tunnel.lab.proxy import Faults, UdpProxy
 
 pytestmark = pytest.mark.root
@@ -132,11 +132,12 @@ def test_proxy_forwards_both_ways_and_can_be_bad(two_hosts: TwoHosts, target: st
         server.sendto(b"answer", sender)
         assert client.recv(100) == b"answer"
 
-        proxy.faults = Faults(delay=0.15)
-        began = time.monotonic()
+        proxy.faults = Faults(delay=0.5)
         client.send(b"slow")
-        assert server.recv(100) == b"slow"
-        assert time.monotonic() - began >= 0.15
+        wait_for(lambda: proxy.waiting == 1, 2, "the proxy to hold the datagram")
+        proxy.faults = Faults()
+        client.send(b"fast")
+        assert [server.recv(100), server.recv(100)] == [b"fast", b"slow"]
 
         proxy.faults = Faults(corrupt=1, duplicate=1)
         client.send(bytes(8))

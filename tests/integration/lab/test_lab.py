@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -46,14 +45,8 @@ def test_a_host_has_its_own_run_sysfs_name_and_etc(two_hosts: TwoHosts) -> None:
     assert not Path("/run/wireguard/wg0").exists()
 
 
-def test_a_program_runs_where_we_are_and_is_cheap_to_start(two_hosts: TwoHosts) -> None:
+def test_a_program_runs_in_our_folder(two_hosts: TwoHosts) -> None:
     assert two_hosts.a.run(["pwd"]).stdout.strip() == str(Path.cwd())
-    times = []
-    for _ in range(20):
-        began = time.perf_counter()
-        two_hosts.a.run(["true"])
-        times.append(time.perf_counter() - began)
-    assert min(times) < 0.1
 
 
 def test_failure_and_timeout_say_what_was_printed(two_hosts: TwoHosts) -> None:

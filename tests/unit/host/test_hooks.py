@@ -78,10 +78,9 @@ def test_a_lot_of_output() -> None:
 
 def test_background_process_does_not_hold_us_up(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
-    started = time.monotonic()
     assert run(f"sleep 30 & echo $! > {pid_file}; echo done")[1:] == ["done"]
-    assert time.monotonic() - started < 10
-    os.kill(int(pid_file.read_text()), 9)
+    # It fails if the process has ended: then we waited for it.
+    os.kill(int(pid_file.read_text()), signal.SIGKILL)
 
 
 def test_closed_output_is_waited_for() -> None:
@@ -116,11 +115,9 @@ def test_flood_from_the_background_is_held_back(tmp_path: Path) -> None:
         nonlocal count
         count += 1
 
-    started = time.monotonic()
     run_hooks("PostUp", [f"timeout 20 yes & echo $! > {pid_file}"], "tun0", log)
     try:
         returned = time.monotonic()
-        assert returned - started < 15
         before = count
         goal = 2 * hooks.BACKGROUND_RATE / len("y\n")
         wait_for(lambda: count - before > goal, 60, "the flood to be read on")

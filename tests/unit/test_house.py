@@ -1,6 +1,6 @@
 """Who may import whom: the rooms of the house and their floors, held by reading every module.
 
-Run by itself, it prints the house: python tests/unit/test_import_rule.py
+Run by itself, it prints the house: python tests/unit/test_house.py
 """
 
 from __future__ import annotations
@@ -264,6 +264,55 @@ def test_helpers_of_tests_live_in_support() -> None:
             if name.startswith("tests.") and not name.startswith("tests.support"):
                 found.append(f"{place} imports {name}")
     assert found == []
+
+
+STOPWATCHES = {"perf_counter", "perf_counter_ns", "process_time", "thread_time"}
+CLOCKS = {"time", "monotonic"}
+
+
+def timed_asserts(source: str) -> list[int]:
+    """Lines that measure how long something took: that depends on the machine, and on its load.
+
+    A deadline for an event is no such thing. Work is counted instead (support/operations.py), and
+    times are for `tunnel bench`.
+    """
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute | ast.Name):
+            name = node.attr if isinstance(node, ast.Attribute) else node.id
+            if name in STOPWATCHES:
+                found.append(node.lineno)
+        elif isinstance(node, ast.Assert):
+            found += [
+                inner.lineno
+                for inner in ast.walk(node)
+                if isinstance(inner, ast.BinOp)
+                and any(
+                    isinstance(part, ast.Call)
+                    and isinstance(part.func, ast.Attribute)
+                    and part.func.attr in CLOCKS
+                    and ast.unparse(part.func.value) == "time"
+                    for part in (inner.left, inner.right)
+                )
+            ]
+    return found
+
+
+def test_no_test_asserts_a_wall_clock_time() -> None:
+    found = {
+        str(path.relative_to(ROOT)): lines
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        if (lines := timed_asserts(path.read_text(encoding="utf-8")))
+    }
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["start = time.perf_counter()", "assert time.monotonic() - start < 5", "thread_time()"],
+)
+def test_a_timed_assert_is_seen(source: str) -> None:
+    assert timed_asserts(source)
 
 
 def test_a_circle_is_seen_type_only_imports_too() -> None:
