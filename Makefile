@@ -12,11 +12,12 @@ OFF ?= none tso uso gso gro all
 # Without cargo these do not matter; with it, the compiled datapath is built from them.
 CRATE := $(wildcard tunnel/datapath/native/Cargo.* tunnel/datapath/native/src/*.rs)
 
-.PHONY: help lab test matrix setup lint wheel fuzz clean
+.PHONY: help lab test coverage matrix setup lint wheel fuzz clean
 
 help:
 	@echo "make lab    two hosts and a real encrypted tunnel on this machine, explained"
 	@echo "make test   the whole suite (as root: everything; else what needs no root)"
+	@echo "make coverage  the suite, and which lines and branches no test reaches"
 	@echo "make matrix everything that carries packets, with both datapaths and each offload off (2 h)"
 	@echo "make setup  the virtual environment in .venv, with the command tunnel"
 	@echo "make lint   style, types and format"
@@ -42,6 +43,14 @@ matrix: $(STAMP)
 			|| failed="$$failed $$datapath/$$off"; \
 	done; done; test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
+# Slower by a half: branches are counted, in every program and daemon that a test starts, too.
+coverage: $(STAMP)
+	@tests/setup/packages.sh $(PROGRAMS) $(TEST_PROGRAMS)
+	@rm -rf .coverage && mkdir .coverage
+	@$(VENV)/bin/coverage run -m pytest -n 4 --dist worksteal --timeout 300 $(PYTEST_ARGS)
+	@$(VENV)/bin/coverage combine -q
+	@$(VENV)/bin/coverage report
+
 setup: $(STAMP)
 
 lint: $(STAMP)
@@ -61,5 +70,5 @@ fuzz: $(STAMP)
 	TUNNEL_FUZZ_SECONDS=600 $(PYTHON) -m pytest tests/property/test_datapath_twins.py -k long --timeout 900
 
 clean:
-	rm -rf $(VENV) build dist tunnel/datapath/native/target tunnel/datapath/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist tunnel/datapath/native/target tunnel/datapath/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	find crypto tunnel tests examples -name __pycache__ -type d -exec rm -rf {} +
