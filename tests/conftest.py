@@ -34,6 +34,19 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let every worker begin with slow tests, so that none of them is what the others wait for."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    others = [item for item in items if not item.get_closest_marker("slow")]
+    # Each worker is given a piece of the list first, in order.
+    items[:] = []
+    for number in range(workers):
+        items += slow[number::workers]
+        items += others[number * len(others) // workers : (number + 1) * len(others) // workers]
+
+
 @cache
 def missing_for_root() -> str | None:
     """Why this process cannot run `root` tests, or None."""

@@ -15,7 +15,7 @@ from tunnel.systemd import units
 
 pytestmark = [pytest.mark.root, pytest.mark.foreign("systemd-analyze", "setpriv")]
 
-CONFINE = Path(__file__).with_name("confine.py")
+CONFINE = Path(__file__).parents[2] / "support" / "machine" / "confine.py"
 
 
 @pytest.fixture
