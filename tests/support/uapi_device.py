@@ -28,6 +28,7 @@ class ConfigurableUdp(FakeUdp):
 
     port = 51820
     fwmark = 0
+    gso = gro = True
     taken: frozenset[int] = frozenset({7777})
     may_mark = True
 

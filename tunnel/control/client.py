@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
-from tunnel.control.json_client import Client
+from tunnel.control.json_client import Client, event_of
 from tunnel.control.json_socket import ControlError
 from tunnel.control.messages.changes import Change
 from tunnel.control.messages.events import TunnelEvent
@@ -165,7 +165,7 @@ class TunnelClient(Client):
             self._unread += data
         *lines, rest = self._unread.split(b"\n")
         self._unread = rest
-        return [TunnelEvent.from_json(json.loads(line)["event"]) for line in lines]
+        return [event_of(json.loads(line)) for line in lines]
 
     def events(self) -> Iterator[TunnelEvent]:
         """Events from now on, until the daemon ends."""

@@ -7,7 +7,12 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import trio
 
-from tunnel.control.connections import serve_connections
+from tunnel.control.connections import (
+    Failures,
+    Lines,
+    LineTooLongError,
+    serve_connections,
+)
 from tunnel.errors import TunnelError
 
 MAX_REQUEST = 8192
@@ -15,6 +20,8 @@ MAX_REQUEST = 8192
 
 PATIENCE = 10.0
 """Seconds for a request to come and for its answer to be taken."""
+
+TOO_LARGE = "431 Request Header Fields Too Large"
 
 Page = Callable[[], Awaitable[bytes]]
 
@@ -31,19 +38,22 @@ class HttpError(TunnelError):
 
 async def serve(listener: socket.socket, pages: Mapping[str, tuple[str, Page]]) -> None:
     """Answer GET and HEAD for `pages` (path to content type and body) until cancelled."""
+    failures = Failures("metrics")
 
     async def answer(stream: trio.SocketStream) -> None:
         with trio.move_on_after(PATIENCE):
+            method, content_type = "GET", "text/plain; charset=utf-8"
             try:
-                head = await _read_head_untrusted(stream)
-                method, path = parse_head_untrusted(head)
+                method, path = parse_head_untrusted(await _read_head_untrusted(stream))
                 if path not in pages:
                     raise HttpError("404 Not Found")
-                content_type, page = pages[path]
-                status, body = "200 OK", await page()
+                with failures.contained(path):
+                    body = await pages[path][1]()
+                status, content_type = "200 OK", pages[path][0]
             except HttpError as error:
-                method, status, content_type = "GET", error.status, "text/plain; charset=utf-8"
-                body = f"{error.status}; there is {', '.join(pages)}\n".encode()
+                status, body = error.status, f"{error.status}; there is {known}\n".encode()
+            except TunnelError as error:
+                status, body = "500 Internal Server Error", f"{error}\n".encode()
             lines = [
                 f"HTTP/1.1 {status}",
                 f"Content-Type: {content_type}",
@@ -54,25 +64,31 @@ async def serve(listener: socket.socket, pages: Mapping[str, tuple[str, Page]]) 
             await stream.send_all(reply if method == "HEAD" else reply + body)
             await stream.send_eof()
 
-    await serve_connections(listener, answer)
+    known = ", ".join(pages)
+    await serve_connections(listener, answer, failures)
 
 
 async def _read_head_untrusted(stream: trio.SocketStream) -> bytes:
     """All up to the empty line. Raises HttpError, and trio's errors of a broken stream."""
-    data = b""
-    while b"\r\n\r\n" not in data:
-        if len(data) > MAX_REQUEST:
-            raise HttpError("431 Request Header Fields Too Large")
-        more = await stream.receive_some(4096)
-        if not more:
+    lines = Lines(stream, MAX_REQUEST)
+    head = b""
+    while True:
+        try:
+            line = await lines.read_untrusted()
+        except LineTooLongError:
+            raise HttpError(TOO_LARGE) from None
+        if line is None:
             raise HttpError("400 Bad Request")
-        data += more
-    return data.partition(b"\r\n\r\n")[0]
+        if not line.removesuffix(b"\r"):
+            return head
+        head += line + b"\n"
+        if len(head) > MAX_REQUEST:
+            raise HttpError(TOO_LARGE)
 
 
 def parse_head_untrusted(head: bytes) -> tuple[str, str]:
     """Method and path of a request's head, without query. Raises HttpError."""
-    words = head.partition(b"\r\n")[0].decode("latin-1").split(" ")
+    words = head.partition(b"\n")[0].removesuffix(b"\r").decode("latin-1").split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/1."):
         raise HttpError("400 Bad Request")
     method, target, _ = words

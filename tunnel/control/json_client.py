@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from tunnel.control.json_socket import VERSION, ControlError
+from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.run_folder import socket_path
 
 
@@ -23,6 +24,20 @@ class NotRunningError(ControlError):
                 f"tunnel down {name} removes them"
             )
         super().__init__("not_running", message)
+
+
+def result_of(reply: dict[str, Any]) -> Any:
+    """The result in a reply. Raises ControlError for a refusal."""
+    if "error" in reply:
+        raise ControlError(reply["error"]["code"], reply["error"]["message"])
+    return reply["result"]
+
+
+def event_of(line: dict[str, Any]) -> TunnelEvent:
+    """The event in a line of a stream. Raises ControlError for a stream that has failed."""
+    if "error" in line:
+        raise ControlError(line["error"]["code"], line["error"]["message"])
+    return TunnelEvent.from_json(line["event"])
 
 
 class Client:
@@ -75,10 +90,7 @@ class Client:
             line = b""
         if not line:
             raise ControlError("closed", f"the daemon of {self.name} closed the connection")
-        reply = json.loads(line)
-        if "error" in reply:
-            raise ControlError(reply["error"]["code"], reply["error"]["message"])
-        return reply["result"]
+        return result_of(json.loads(line))
 
     def peer_pid(self) -> int:
         """The daemon's process id, as the kernel knows it (SO_PEERCRED)."""

@@ -9,9 +9,9 @@ A connection may carry any number of requests, answered in order, until one asks
 Stream      {"v": 1, "id": 7, "result": {"streaming": true}}
             {"v": 1, "id": 7, "event": {…}}
 
-From then on it carries nothing but that stream. Protocol version 1; a request of another version is
-refused with the code `version`. A request is at most 1 MiB, an answer as long as it has to be.
-docs/control.md describes the methods.
+From then on it carries nothing but that stream; one that fails ends with an `error`. Protocol
+version 1; a request of another version is refused with the code `version`. A request is at most
+1 MiB, an answer as long as it has to be. docs/control.md describes the methods.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 import trio
 
-from tunnel.control.connections import serve_connections
+from tunnel.control.connections import Failures, Lines, LineTooLongError, serve_connections
 from tunnel.control.timeslice import Pace
 from tunnel.errors import TunnelError
 
@@ -37,8 +37,8 @@ PIECE = 65_536
 """Characters of an answer that are sent at a time."""
 
 Method = Callable[[dict[str, Any]], Awaitable[Any]]
-"""Takes `params`, gives back the result as JSON-ready types and dataclasses of them; raises
-ControlError."""
+"""Takes `params`, returns the result as JSON-ready types and dataclasses of them. A TunnelError
+becomes a refusal with its code."""
 
 Stream = Callable[
     [dict[str, Any]], contextlib.AbstractContextManager[AsyncIterator[dict[str, Any]]]
@@ -61,29 +61,7 @@ async def serve(
 ) -> None:
     """Answer requests on `listener` until cancelled; at most `MAX_CONNECTIONS` at a time."""
     server = _Server(methods, streams or {})
-    await serve_connections(listener, server.serve_connection)
-
-
-class _Lines:
-    """The lines of a connection, one at a time."""
-
-    def __init__(self, stream: trio.abc.ReceiveStream) -> None:
-        self._stream = stream
-        self._buffer = bytearray()
-
-    async def read_untrusted(self) -> bytes | None:
-        """The next line; None at the end, or when a line is longer than `MAX_LINE`."""
-        buffer = self._buffer
-        while (newline := buffer.find(b"\n")) < 0:
-            if len(buffer) > MAX_LINE:
-                return None
-            data = await self._stream.receive_some(65536)
-            if not data:
-                return None
-            buffer += data
-        line = bytes(buffer[:newline])
-        del buffer[: newline + 1]
-        return line
+    await serve_connections(listener, server.serve_connection, server.failures)
 
 
 class _Server:
@@ -92,94 +70,124 @@ class _Server:
     def __init__(self, methods: Mapping[str, Method], streams: Mapping[str, Stream]) -> None:
         self._methods = methods
         self._streams = streams
+        self.failures = Failures("control socket")
 
     async def serve_connection(self, stream: trio.SocketStream) -> None:
-        lines = _Lines(stream)
-        while (line := await lines.read_untrusted()) is not None:
-            request = _Request()
+        lines = Lines(stream, MAX_LINE)
+        while True:
+            replies = _Replies(stream)
             try:
-                request.read_untrusted(line)
-                if request.method in self._streams:
-                    await self._send_events(stream, request)
+                line = await lines.read_untrusted()
+                if line is None:
                     return
-                reply = {"result": await self._call(request)}
-            except ControlError as error:
-                reply = {"error": {"code": error.code, "message": str(error)}}
-            await _send_long(stream, request.id, reply)
+                await self._answer(line, replies)
+            except TunnelError as error:
+                if replies.is_within_line:
+                    return  # what was sent cannot be taken back
+                await replies.send("error", {"code": error.code, "message": str(error)})
+                if isinstance(error, LineTooLongError):
+                    return
+            if replies.is_streaming:
+                return
 
-    async def _call(self, request: _Request) -> Any:
-        method = self._methods.get(request.method)
-        if method is None:
-            known = ", ".join(sorted([*self._methods, *self._streams]))
-            raise ControlError("unknown_method", f"the methods are: {known}")
-        return await method(request.params)
-
-    async def _send_events(self, stream: trio.SocketStream, request: _Request) -> None:
-        """Send events until they or the client end. Whoever reads slowly delays only itself."""
-        with self._streams[request.method](request.params) as events:
-            async with trio.open_nursery() as nursery:
-
-                async def wait_closed() -> None:
-                    with contextlib.suppress(trio.BrokenResourceError):
-                        while await stream.receive_some():
-                            pass  # nothing more can be asked for on this connection
-                    nursery.cancel_scope.cancel()
-
-                async def send() -> None:
-                    with contextlib.suppress(trio.BrokenResourceError):
-                        await _send(stream, request.id, {"result": {"streaming": True}})
-                        async for event in events:
-                            await _send(stream, request.id, {"event": event})
-                    nursery.cancel_scope.cancel()
-
-                nursery.start_soon(wait_closed)
-                nursery.start_soon(send)
+    async def _answer(self, line: bytes, replies: _Replies) -> None:
+        with self.failures.contained("a request"):
+            request = _read_request_untrusted(line, replies)
+        with self.failures.contained(request.method):
+            if request.method in self._streams:
+                with self._streams[request.method](request.params) as events:
+                    await _send_events(replies, events)
+            elif request.method in self._methods:
+                method = self._methods[request.method]
+                await replies.send_long("result", await method(request.params))
+            else:
+                known = ", ".join(sorted([*self._methods, *self._streams]))
+                raise ControlError("unknown_method", f"the methods are: {known}")
 
 
+async def _send_events(replies: _Replies, events: AsyncIterator[dict[str, Any]]) -> None:
+    """Send events until they or the client end. A slow reader delays only itself."""
+    async with trio.open_nursery() as nursery:
+
+        async def wait_closed() -> None:
+            with contextlib.suppress(trio.BrokenResourceError):
+                while await replies.stream.receive_some():
+                    pass  # nothing more can be asked for on this connection
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(wait_closed)
+        replies.is_streaming = True
+        with contextlib.suppress(trio.BrokenResourceError):
+            await replies.send("result", {"streaming": True})
+            async for event in events:
+                await replies.send("event", event)
+        nursery.cancel_scope.cancel()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class _Request:
-    """One request of a client; `id` is known as soon as the line is JSON at all."""
+    method: str
+    params: dict[str, Any]
 
-    def __init__(self) -> None:
-        self.id: Any = None
-        self.method = ""
-        self.params: dict[str, Any] = {}
 
-    def read_untrusted(self, line: bytes) -> None:
-        """Read a line. Raises ControlError."""
-        try:
-            request = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ControlError("syntax", f"not a JSON object on one line: {error}") from None
+def _read_request_untrusted(line: bytes, replies: _Replies) -> _Request:
+    """Read a line; `replies` get its id as soon as it is known. Raises ControlError."""
+    try:
+        request = json.loads(line, parse_constant=_refuse_constant)
         if not isinstance(request, dict):
             raise ControlError("syntax", "a request is a JSON object")
-        self.id = request.get("id")
-        if request.get("v") != VERSION:
-            raise ControlError("version", f"this daemon speaks version {VERSION}")
-        params = request.get("params", {})
-        if not isinstance(params, dict):
-            raise ControlError("syntax", "params is a JSON object")
-        self.method, self.params = str(request.get("method")), params
+        # Encoded only here: an id may be nested too deeply to be written, though it was read.
+        replies.id = json.dumps(request.get("id"), allow_nan=False)
+    except (ValueError, RecursionError) as error:
+        raise ControlError("syntax", f"not a JSON object on one line: {error}") from None
+    if request.get("v") != VERSION:
+        raise ControlError("version", f"this daemon speaks version {VERSION}")
+    method, params = request.get("method"), request.get("params", {})
+    if not isinstance(method, str):
+        raise ControlError("syntax", "method is a string")
+    if not isinstance(params, dict):
+        raise ControlError("syntax", "params is a JSON object")
+    return _Request(method, params)
 
 
-async def _send(stream: trio.SocketStream, request_id: Any, content: dict[str, Any]) -> None:
-    line = json.dumps({"v": VERSION, "id": request_id, **content})
-    await stream.send_all(line.encode() + b"\n")
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
-async def _send_long(stream: trio.SocketStream, request_id: Any, content: dict[str, Any]) -> None:
-    """`_send` for what may be megabytes: made and sent in slices."""
-    pace = Pace()
-    pieces: list[str] = []
-    length = 0
-    line = {"v": VERSION, "id": request_id, **content}
-    for piece in _ENCODER.iterencode(line):
-        pieces.append(piece)
-        length += len(piece)
-        if length >= PIECE:
-            await stream.send_all("".join(pieces).encode())
-            pieces, length = [], 0
-        await pace.step()
-    await stream.send_all("".join([*pieces, "\n"]).encode())
+class _Replies:
+    """Lines to one client that answer one request. `id` is the request's, as JSON text."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self.id = "null"
+        self.is_streaming = False
+        self.is_within_line = False
+
+    async def send(self, kind: str, value: Any) -> None:
+        """Send a line with `value` as `kind`: result, error or event."""
+        await self._send_part(f"{self._begin(kind)}{json.dumps(value)}}}\n")
+
+    async def send_long(self, kind: str, value: Any) -> None:
+        """`send` for what may be megabytes: encoded and sent in slices."""
+        pace = Pace()
+        pieces = [self._begin(kind)]
+        length = 0
+        for piece in _ENCODER.iterencode(value):
+            pieces.append(piece)
+            length += len(piece)
+            if length >= PIECE:
+                await self._send_part("".join(pieces))
+                pieces, length = [], 0
+            await pace.step()
+        await self._send_part("".join([*pieces, "}\n"]))
+
+    def _begin(self, kind: str) -> str:
+        return f'{{"v": {VERSION}, "id": {self.id}, "{kind}": '
+
+    async def _send_part(self, text: str) -> None:
+        data = text.encode()
+        self.is_within_line = not text.endswith("\n")
+        await self.stream.send_all(data)
 
 
 def _fields(value: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import trio
 
-from tunnel.control.json_client import NotRunningError
+from tunnel.control.json_client import NotRunningError, event_of, result_of
 from tunnel.control.json_socket import VERSION, ControlError
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.run_folder import socket_path
@@ -62,9 +62,7 @@ class Connection:
             reply = await self.receive()
         if reply is None:
             raise ControlError("closed", f"the daemon of {self._name} closed the connection")
-        if "error" in reply:
-            raise ControlError(reply["error"]["code"], reply["error"]["message"])
-        return reply["result"]
+        return result_of(reply)
 
     async def receive(self) -> dict[str, Any] | None:
         """The next line, decoded; None at the end."""
@@ -94,4 +92,4 @@ class EventStream:
         line = await self._connection.receive()
         if line is None:
             raise StopAsyncIteration
-        return TunnelEvent.from_json(line["event"])
+        return event_of(line)

@@ -13,7 +13,8 @@
 
 Each operation ends with an empty line, and so does each answer. Any number of them may follow each
 other on one connection; an unknown one closes it. A `set` is applied whole or, with an errno other
-than 0, not at all; one that the client did not finish was never made.
+than 0, not at all; one that the client did not finish was never made. If the daemon itself fails,
+the errno says why: ENOMEM, EMFILE, or EIO for a defect.
 
 Changes and answers of a hundred thousand allowed IPs are worked on in slices of a millisecond:
 packets pass in between. A `get` and a `set` wait for each other, so an answer is never half old.
@@ -21,7 +22,6 @@ packets pass in between. A `get` and a `set` wait for each other, so an answer i
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import socket
@@ -32,13 +32,19 @@ from typing import Any, Protocol
 
 import trio
 
-from tunnel.control.connections import serve_connections
+from tunnel.control.connections import (
+    Failures,
+    InternalError,
+    Lines,
+    LineTooLongError,
+    serve_connections,
+)
 from tunnel.control.timeslice import Pace
 from tunnel.control.uapi_changes import DeviceChange
 from tunnel.control.uapi_get import render
 from tunnel.control.uapi_set import MAX_LINE, SetParser, UapiError
+from tunnel.errors import TunnelError
 from tunnel.io.endpoint import Endpoint
-from tunnel.io.errors import UdpError
 from tunnel.protocol import Interface
 
 log = logging.getLogger("tunnel")
@@ -46,8 +52,8 @@ log = logging.getLogger("tunnel")
 MAX_SET = 64 * 1024 * 1024
 """Bytes of one `set`: more than a million allowed IPs. What comes after is read and thrown away."""
 
-_READ = _PART = 65_536
-"""Bytes taken from the socket, and given to it, at a time."""
+_PART = 65_536
+"""Bytes of an answer that are sent at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,112 +77,111 @@ class Device(Protocol):
 
 async def serve(listener: socket.socket, device: Device) -> None:
     """Answer on `listener` until cancelled."""
-
-    async def handle(stream: trio.SocketStream) -> None:
-        await _serve_connection(stream, device)
-
-    await serve_connections(listener, handle)
+    server = _Server(device)
+    await serve_connections(listener, server.serve_connection, server.failures)
 
 
-async def _serve_connection(stream: trio.SocketStream, device: Device) -> None:
-    lines = _Lines(stream)
-    with contextlib.suppress(_HangUpError):
+class _Server:
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self.failures = Failures("socket for wg")
+
+    async def serve_connection(self, stream: trio.SocketStream) -> None:
+        lines = Lines(stream, MAX_LINE)
         while True:
-            match await lines.read_untrusted():
+            match await _read_untrusted(lines):
                 case "get=1":
-                    for part in await _get(lines, device):
+                    for part in await self._get(lines):
                         await stream.send_all(part)
                 case "set=1":
-                    await stream.send_all(await _set(lines, device))
+                    await stream.send_all(await self._set(lines))
                 case _:
                     return
 
+    async def _get(self, lines: Lines) -> list[bytes]:
+        trailing = False
+        while await _read_untrusted(lines):
+            trailing = True
+        if trailing:
+            return [_errno(errno.EINVAL)]
+        try:
+            with self.failures.contained("get"):
+                return await self._render()
+        except TunnelError as error:
+            return [_errno(_number(error))]
 
-async def _get(lines: _Lines, device: Device) -> list[bytes]:
-    trailing = False
-    while await lines.read_untrusted():
-        trailing = True
-    if trailing:
-        return [_errno(errno.EINVAL)]
-    pace = Pace()
-    parts: list[bytes] = []
-    part = bytearray()
-    try:
-        async with device.reading() as state:
+    async def _render(self) -> list[bytes]:
+        """The answer to a `get`, in parts to be sent when changes are free again: a client that
+        does not read holds up only itself."""
+        pace = Pace()
+        parts: list[bytes] = []
+        part = bytearray()
+        async with self._device.reading() as state:
             for piece in render(state.interface, state.listen_port, state.fwmark):
                 part += piece.encode("ascii", "replace")
                 if len(part) >= _PART:
                     parts.append(bytes(part))
                     part.clear()
                 await pace.step()
-    except UapiError as error:
-        return [_errno(error.errno)]
-    # Sent when changes are free again: a client that does not read holds up only itself.
-    return [*parts, bytes(part) + _errno(0)]
+        return [*parts, bytes(part) + _errno(0)]
+
+    async def _set(self, lines: Lines) -> bytes:
+        try:
+            with self.failures.contained("set"):
+                changes = await _read_changes_untrusted(lines)
+        except TunnelError as error:
+            # `wg` writes all of a `set` before it reads the answer.
+            while await _read_untrusted(lines):
+                pass
+            return _refused(error)
+        try:
+            with self.failures.contained("set"):
+                await self._device.apply(changes)
+        except TunnelError as error:
+            return _refused(error)
+        return _errno(0)
 
 
-async def _set(lines: _Lines, device: Device) -> bytes:
+async def _read_changes_untrusted(lines: Lines) -> Sequence[DeviceChange]:
+    """The lines of a `set` up to the empty one. Raises UapiError in the middle of them."""
     parser = SetParser()
     pace = Pace()
-    lines.forget_size()
-    refusal: UapiError | None = None
-    while line := await lines.read_untrusted():
-        # A refused `set` is read to its end: `wg` writes all of it before it reads the answer.
-        if refusal is None:
-            try:
-                parser.feed_untrusted(line)
-                if lines.size > MAX_SET:
-                    raise UapiError(errno.E2BIG, f"a set of more than {MAX_SET} bytes")
-            except UapiError as error:
-                refusal = error
-                parser = SetParser()
+    size = 0
+    while line := await _read_untrusted(lines):
+        size += len(line) + 1
+        if size > MAX_SET:
+            raise UapiError(errno.E2BIG, f"a set of more than {MAX_SET} bytes")
+        parser.feed_untrusted(line)
         await pace.step()
-    try:
-        if refusal is not None:
-            raise refusal
-        await device.apply(parser.changes)
-    except (UapiError, UdpError) as error:
+    return parser.changes
+
+
+def _refused(error: TunnelError) -> bytes:
+    if not isinstance(error, InternalError):
         log.warning("a set by wg was refused, everything stays as it was: %s", error)
-        # wg takes the number with this sign here, and with the other one in the answer to a get.
-        return _errno(-(error.errno or errno.EIO))
-    return _errno(0)
+    # wg expects the number with this sign here, and with the other one in the answer to a get.
+    return _errno(-_number(error))
+
+
+def _number(error: TunnelError) -> int:
+    number: int | None = getattr(error, "errno", None)
+    return number or errno.EIO
 
 
 def _errno(number: int) -> bytes:
     return f"errno={number}\n\n".encode("ascii")
 
 
-class _HangUpError(Exception):
-    """The connection ended in the middle of an operation, or has to be."""
+async def _read_untrusted(lines: Lines) -> str:
+    """The next line, empty at the end of an operation.
 
-
-class _Lines:
-    """The lines of a connection, one at a time, without their ends."""
-
-    def __init__(self, stream: trio.abc.ReceiveStream) -> None:
-        self._stream = stream
-        self._rest = b""
-        self._lines: list[str] = []
-        self.size = 0
-        """Bytes received since `forget_size`."""
-
-    def forget_size(self) -> None:
-        """Begin to count anew."""
-        self.size = 0
-
-    async def read_untrusted(self) -> str:
-        """The next line, empty at the end of an operation.
-
-        Raises _HangUpError at the end of the connection, and when no end of a line is in sight.
-        """
-        while not self._lines:
-            if len(self._rest) > MAX_LINE:
-                raise _HangUpError
-            data = await self._stream.receive_some(_READ)
-            if not data:
-                raise _HangUpError
-            self.size += len(data)
-            *complete, self._rest = (self._rest + data).split(b"\n")
-            # Whatever the bytes are, they are characters, and the parser refuses the wrong ones.
-            self._lines = [line.decode("latin-1") for line in reversed(complete)]
-        return self._lines.pop()
+    Raises BrokenResourceError where there is none: the connection is of no more use then.
+    """
+    try:
+        line = await lines.read_untrusted()
+    except (LineTooLongError, MemoryError):
+        line = None
+    if line is None:
+        raise trio.BrokenResourceError
+    # Any bytes are characters in this encoding; the parser refuses the wrong ones.
+    return line.decode("latin-1")

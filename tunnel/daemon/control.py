@@ -33,6 +33,12 @@ MAX_LINES = 100
 MAX_TEXT = 1000
 """Characters of such a line that are told; lists of allowed IPs have no end."""
 
+MAX_FILTER = 1000
+"""Characters; a filter is parsed in one go, and packets wait."""
+
+MAX_LIMIT = 1e9
+"""A limit that a client sets beyond this is none."""
+
 FAREWELL = 0.5
 """Seconds that subscribers get to read the last events."""
 
@@ -117,7 +123,7 @@ def streams(daemon: Daemon) -> dict[str, json_socket.Stream]:
     def trace(params: dict[str, Any]) -> Iterator[AsyncIterator[dict[str, Any]]]:
         engine = engine_now()
         try:
-            wanted = Filter.parse(str(params.get("filter", "")))
+            wanted = _filter(params)
             seconds, rate = _limit(params, "seconds"), _limit(params, "rate")
             with traces.subscribe(engine, wanted, seconds=seconds, rate=rate) as subscription:
                 yield _JsonEvents(subscription)
@@ -139,7 +145,7 @@ def streams(daemon: Daemon) -> dict[str, json_socket.Stream]:
     def carriers(params: dict[str, Any]) -> Iterator[AsyncIterator[dict[str, Any]]]:
         engine = engine_now()
         try:
-            wanted = Filter.parse(str(params.get("filter", "")))
+            wanted = _filter(params)
             with carrier_feed.subscribe(engine, wanted) as ranges:
                 yield _JsonEvents(ranges)
         except FilterError as error:
@@ -155,7 +161,18 @@ def _limit(params: dict[str, Any], name: str) -> float:
     value = params.get(name, float("inf"))
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise ControlError("syntax", f"{name} is a number above 0")
-    return float(value)
+    # Python's integers have no bound, its floats have.
+    return float("inf") if value > MAX_LIMIT else float(value)
+
+
+def _filter(params: dict[str, Any]) -> Filter:
+    """The packets that a client wants. Raises ControlError, FilterError."""
+    text = params.get("filter", "")
+    if not isinstance(text, str):
+        raise ControlError("syntax", "filter is a string")
+    if len(text) > MAX_FILTER:
+        raise FilterError(f"a filter has at most {MAX_FILTER} characters")
+    return Filter.parse(text)
 
 
 def _shown(line: str) -> str:

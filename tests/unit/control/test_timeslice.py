@@ -82,7 +82,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def running(config: TunnelConfig) -> Engine:
     engine, udp = make_engine()
-    udp.gso = udp.gro = False  # type: ignore[attr-defined]
+    udp.gso = udp.gro = False
     endpoints = {
         peer.public_key: Endpoint(ip_address(peer.endpoint.host).packed, peer.endpoint.port)
         for peer in config.peers
