@@ -99,8 +99,9 @@ where
 
 /// The part ``[start:end]`` of what `view` shows, for copying. Positions must be inside.
 fn part(view: &Bound<'_, PyMemoryView>, start: usize, end: usize) -> PyResult<PyBuffer<u8>> {
-    let signed = |at: usize| isize::try_from(at).map_err(PyErr::from);
-    let slice = PySlice::new(view.py(), signed(start)?, signed(end)?, 1);
+    // Not by `PySlice::new`: it never lets go of the integers that it makes (PyO3 0.30.1), which
+    // are new ones of 32 bytes each above 256.
+    let slice = view.py().get_type::<PySlice>().call1((start, end))?;
     PyBuffer::get(&view.get_item(slice)?)
 }
 
