@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 FLOORS: dict[str, int] = {
     "crypto": 0,
     "tunnel.errors": 0,
+    "tunnel.linux": 0,
     "tunnel.host": 1,
     "tunnel.io": 1,
     "tunnel.lab": 1,

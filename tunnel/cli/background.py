@@ -17,9 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, NoReturn, Self
 
-from tunnel.control.run_folder import RUN_FOLDER
 from tunnel.daemon.lock import unwritable
 from tunnel.errors import TunnelError
+from tunnel.linux.files import RUN_FOLDER
 from tunnel.log import redact
 
 READY = b"ready\n"

@@ -7,9 +7,7 @@ back is not written, see keeping.py.
 """
 
 import difflib
-import errno
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -21,6 +19,7 @@ from tunnel.config.model import InterfaceConfig, PeerConfig, TunnelConfig
 from tunnel.config.parser import decode, parse
 from tunnel.config.problems import ConfigErrors, Mistake, Problem, Problems
 from tunnel.config.unsavable import Note, keep_readable
+from tunnel.linux.files import replace_file
 
 __all__ = ["LineChange", "line_changes", "merge", "save", "write"]
 
@@ -28,9 +27,6 @@ _OPTIONS: Final = (
     *("Datapath", "TunOffload", "TunTso", "TunUso", "UdpOffload", "UdpGso", "UdpGro"),
     "Metrics",
 )
-
-_ACCESS_LIST: Final = "system.posix_acl_access"
-_NO_LIST: Final = (errno.ENODATA, errno.ENOTSUP)
 
 _FIRST_SECRETS: Final = (
     "its first secrets on their way into a file that others may open",
@@ -111,21 +107,11 @@ def _holds_secrets(text: str, name: str, path: Path) -> bool:
 def write(path: str | os.PathLike[str], text: str, *, keep_mode: bool = True) -> None:
     """Replace the file at `path` by one of `text`, whole or not at all.
 
-    It stays as open as it was; a new one, and any without `keep_mode`, is for its owner only.
-    Temporary file beside it, fsync, rename; a symbolic link stays one. Raises ConfigErrors.
+    It stays as open as it was; a new one, and any without `keep_mode`, is for its owner only. A
+    symbolic link stays one. Raises ConfigErrors.
     """
-    target = Path(os.path.realpath(path))
-    temporary: str | None = None
     try:
-        descriptor, temporary = tempfile.mkstemp(".tmp", f".{target.name}.", target.parent)
-        with open(descriptor, "wb") as file:
-            file.write(text.encode("utf-8"))
-            file.flush()
-            _keep_owner(target, descriptor, keep_mode=keep_mode)
-            os.fsync(descriptor)
-        os.rename(temporary, target)
-        temporary = None
-        _sync_folder(target.parent)
+        replace_file(Path(os.path.realpath(path)), text, keep="access" if keep_mode else "owner")
     except OSError as error:
         raise ConfigErrors(
             [
@@ -135,54 +121,10 @@ def write(path: str | os.PathLike[str], text: str, *, keep_mode: bool = True) ->
                     "",
                     f"an error on writing ({error.strerror or error})",
                     "a file that can be replaced",
-                    "the old file is as it was; mend the cause and save again",
+                    "the old file is as it was; fix the cause and save again",
                 )
             ]
         ) from None
-    finally:
-        if temporary is not None:
-            os.unlink(temporary)
-
-
-def _keep_owner(target: Path, descriptor: int, *, keep_mode: bool) -> None:
-    try:
-        _drop_inherited(descriptor)
-        status = os.stat(target)
-        os.fchown(descriptor, status.st_uid, status.st_gid)
-        if keep_mode:
-            os.fchmod(descriptor, status.st_mode & 0o700)
-            _keep_others(target, descriptor, status.st_mode)
-    except OSError:
-        # A new file, or one of someone else's that we may replace but not give back: then it is
-        # open to no one else.
-        return
-
-
-def _drop_inherited(descriptor: int) -> None:
-    """Of a folder's default access list: its users could read as soon as the group may."""
-    try:
-        os.removexattr(descriptor, _ACCESS_LIST)
-    except OSError as error:
-        if error.errno not in _NO_LIST:
-            raise
-
-
-def _keep_others(target: Path, descriptor: int, mode: int) -> None:
-    try:
-        # With an access list the mode alone would say something else, and open the file wider.
-        os.setxattr(descriptor, _ACCESS_LIST, os.getxattr(target, _ACCESS_LIST))
-    except OSError as error:
-        if error.errno not in _NO_LIST:
-            raise
-        os.fchmod(descriptor, mode & 0o777)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def merge(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-RUN_FOLDER = Path("/run/tunnel")
+from tunnel.linux.files import RUN_FOLDER
 
 
 def socket_path(name: str) -> Path:

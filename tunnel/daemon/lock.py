@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tunnel.control.run_folder import RUN_FOLDER
 from tunnel.errors import AlreadyRunningError, DaemonError
+from tunnel.linux.files import RUN_FOLDER
 
 _POLL = 0.02
 """Seconds between two looks at a lock that another process holds; flock has no timeout."""

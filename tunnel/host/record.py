@@ -1,13 +1,12 @@
 """What was done to the machine for one tunnel, on disk: so that `down` knows after a kill -9.
 
 One JSON file per tunnel, NAME.state. It is written before anything is changed (what may have been
-done is recorded, and undoing what was not done is harmless), and always whole: temporary file,
-fsync, rename. A full disk leaves the old one as it was.
+done is recorded, and undoing what was not done is harmless), and always whole: a full disk leaves
+the old one as it was.
 """
 
 import contextlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from ipaddress import ip_address, ip_interface, ip_network
@@ -16,8 +15,9 @@ from typing import Any
 
 from tunnel.host.errors import HostError
 from tunnel.host.state import Address, Dns, Firewall, Item, Link, Route, Rule, Sysctl
+from tunnel.linux.files import RUN_FOLDER, replace_file
 
-STATE_DIR = Path("/run/tunnel")
+STATE_DIR = RUN_FOLDER
 _VERSION = 1
 _KINDS: dict[str, type[Item]] = {
     "address": Address,
@@ -61,19 +61,9 @@ def save_record(record: Record, state_dir: Path = STATE_DIR) -> None:
     Raises HostError, with the old one untouched, when the disk refuses.
     """
     path = record_path(record.interface, state_dir)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-        try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with open(fd, "w", encoding="utf-8") as file:
-                file.write(render(record))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_folder(state_dir)
+        replace_file(path, render(record))
     except OSError as error:
         raise HostError.from_errno("write state file", str(path), error.errno or 0) from error
 
@@ -174,11 +164,3 @@ def _item_from_json(document: dict[str, Any]) -> Item:
         values["servers"] = tuple(map(ip_address, values["servers"]))
         values["search"] = tuple(values["search"])
     return kind(**values)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

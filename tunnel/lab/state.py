@@ -20,6 +20,7 @@ from pathlib import Path
 from tunnel.lab.errors import LabError
 from tunnel.lab.host import NETNS_DIRECTORY, end_host, remove_name
 from tunnel.lab.namespace import netns_inode, outer_uid, pids_in, start_time
+from tunnel.linux.files import replace_file
 
 PREFIX = "tl-"
 """Begins the name of every namespace of a lab: tl-ID-HOST."""
@@ -43,11 +44,8 @@ class LabState:
         return self.kept or start_time(self.owner) == self.owner_start
 
     def write(self) -> None:
-        """Write the file anew, whole or not at all."""
-        directory = state_directory()
-        temporary = directory / f".{self.id}.{os.getpid()}"
-        temporary.write_text(json.dumps(asdict(self)))
-        temporary.replace(directory / f"{self.id}.json")
+        """Write the file, whole or not at all."""
+        replace_file(state_directory() / f"{self.id}.json", json.dumps(asdict(self)))
 
 
 def state_directory() -> Path:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunnel.errors import TunnelError
+from tunnel.linux.files import replace_file
 
 UNIT = "tunnel@.service"
 TARGET = "tunnel.target"
@@ -214,21 +215,11 @@ def _check_ours(path: Path) -> None:
 
 def _write(path: Path, text: str) -> bool:
     """Make the file say `text`, at once or not at all; whether it had to change."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         if path.exists() and path.read_text(encoding="utf-8") == text:
             return False
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-            with open(fd, "w", encoding="utf-8") as file:
-                os.fchmod(fd, 0o644)
-                file.write(text)
-                file.flush()
-                os.fsync(fd)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        replace_file(path, text, mode=0o644)
     except OSError as error:
         raise _refused("write", path, error) from error
     return True

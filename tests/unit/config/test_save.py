@@ -293,7 +293,7 @@ def test_owner_and_group_stay(tmp_path: Path) -> None:
 ACL = "system.posix_acl_access"
 
 
-def test_an_access_list_stays_and_opens_the_file_to_nobody_else(tmp_path: Path) -> None:
+def test_an_access_list_stays_and_opens_the_file_to_no_one_else(tmp_path: Path) -> None:
     path = tmp_path / "office.conf"
     path.write_text(CONF)
     # Owner rw, user 1 r, group none, mask r, others none. In the mode the mask is the group's.
@@ -309,7 +309,7 @@ def test_an_access_list_stays_and_opens_the_file_to_nobody_else(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("keep_mode", [True, False])
-def test_the_folders_default_list_opens_the_file_to_nobody(tmp_path: Path, keep_mode: bool) -> None:
+def test_the_folders_default_list_opens_the_file_to_no_one(tmp_path: Path, keep_mode: bool) -> None:
     path = tmp_path / "office.conf"
     path.write_text(CONF)
     path.chmod(0o640)
@@ -351,7 +351,7 @@ def test_a_full_disk_leaves_the_old_file_whole(small_disk: Path) -> None:
         save(path, change(read(CONF), mtu=1300))
     assert str(caught.value) == (
         f"{path}: found an error on writing (No space left on device), expected a file that can "
-        "be replaced; the old file is as it was; mend the cause and save again"
+        "be replaced; the old file is as it was; fix the cause and save again"
     )
     assert path.read_text() == CONF
     assert sorted(entry.name for entry in small_disk.iterdir()) == ["filler", "office.conf"]

@@ -1,0 +1,93 @@
+"""Files: replaced so that at any time the old or the new one is there whole, and where ours are."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from pathlib import Path
+from typing import Final, Literal
+
+_ACCESS_LIST: Final = "system.posix_acl_access"
+_NO_LIST: Final = (errno.ENODATA, errno.ENOTSUP)
+
+RUN_FOLDER = Path("/run/tunnel")
+"""Where running tunnels have their sockets, locks, logs and state files, each by its NAME."""
+
+Keep = Literal["nothing", "owner", "access"]
+
+
+def replace_file(path: Path, text: str, *, mode: int = 0o600, keep: Keep = "nothing") -> None:
+    """Replace the file at `path` by one that holds `text`, or create it.
+
+    The new file has `mode`. With `keep` it gets the owner and group of the file it replaces, or
+    its whole access: owner, group, mode and access list. Where those cannot be given, the file is
+    for our user only. A symbolic link at `path` is replaced, not followed. Raises OSError, and
+    then the old file is there as it was, and no other; only a failure to write the folder itself
+    to disk (EIO) leaves the new one.
+    """
+    descriptor, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(text.encode("utf-8"))
+            file.flush()
+            _set_access(path, descriptor, mode, keep)
+            os.fsync(descriptor)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    _sync_folder(path.parent)
+
+
+def _set_access(path: Path, descriptor: int, mode: int, keep: Keep) -> None:
+    _drop_inherited(descriptor)
+    if keep == "nothing":
+        os.fchmod(descriptor, mode)
+        return
+    try:
+        status = os.stat(path)
+        os.fchown(descriptor, status.st_uid, status.st_gid)
+        if keep == "owner":
+            os.fchmod(descriptor, mode)
+            return
+        os.fchmod(descriptor, status.st_mode & 0o700)
+        _copy_access_list(path, descriptor, status.st_mode)
+    except OSError:
+        # There is no old file, or it is another user's: we may replace that, but not give it back.
+        return
+
+
+def _drop_inherited(descriptor: int) -> None:
+    """Remove the list that comes from the folder's default one: as soon as the mode lets the group
+    read, its users could read, too.
+    """
+    try:
+        os.removexattr(descriptor, _ACCESS_LIST)
+    except OSError as error:
+        if error.errno not in _NO_LIST:
+            raise
+
+
+def _copy_access_list(path: Path, descriptor: int, mode: int) -> None:
+    try:
+        # Where there is a list, the mode's group bits are its mask: as a mode they would mean more.
+        os.setxattr(descriptor, _ACCESS_LIST, os.getxattr(path, _ACCESS_LIST))
+    except OSError as error:
+        if error.errno not in _NO_LIST:
+            raise
+        os.fchmod(descriptor, mode & 0o777)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Not every file system can, for instance those of some container runtimes.
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(descriptor)
