@@ -1,21 +1,16 @@
-"""Finds the published test vectors, which are kept beside the project and not in it."""
+"""Reads the published test vectors in tests/vectors (SOURCES.md there names their sources)."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-FOLDER = Path(__file__).resolve().parents[3].parent / "shared" / "vectors"
+FOLDER = Path(__file__).resolve().parents[1] / "vectors"
 
 
 def load(name: str) -> Any:
-    """Read a vector file, or skip the test, saying what is missing."""
-    path = FOLDER / name
-    if not path.is_file():
-        pytest.skip(f"test vectors not found: expected ../shared/vectors/{name}")
-    return json.loads(path.read_text())
+    """Return a vector file's decoded JSON document."""
+    return json.loads((FOLDER / name).read_text())
 
 
 @dataclass(frozen=True)
