@@ -25,13 +25,16 @@ _GOTO = re.compile(r"\bgoto ")
 _NARROWS = re.compile(r"\b[io]if(?:name|type|group)? |addr |proto|\btcp |\budp |icmp|port |status ")
 _NOISE = re.compile(r"\bcounter (?:packets \d+ bytes \d+|name \S+)|\blog(?: (?:level|flags) \S+)*")
 _SHUTS = re.compile(
-    r"(?:(?:meta l4proto|ip protocol|ip6 nexthdr) udp )?(?:(?:udp|th) dport (\{[^}]*\}|\S+) )?"
+    r"(?:(?:meta l4proto|ip protocol|ip6 nexthdr) (?:udp|17) )?"
+    r"(?:(?:udp|th) dport (\{[^}]*\}|\S+) )?"
     r"(?:ct state \S*\bnew\b\S* )?(?:drop|reject\b.*)"
 )
 _UNKNOWN = re.compile(r"\bqueue\b|\bvmap (?!\{ )|\bNFQUEUE\b|\bTPROXY\b")
 """Verdicts that are not in the text; those of a map without a name are."""
 _LEAVES = re.compile(r"\b(?:return|queue|vmap)\b")
 _PROTOCOLS = re.compile(r"\b(?:l4proto|protocol|nexthdr) (!= )?(\{[^}]*\}|\S+)")
+_NOT_UDP = {"tcp", "icmp", "ipv6-icmp", "igmp", "esp", "ah", "6", "1", "58", "2", "50", "51"}
+"""By name, and by number, as nft lists protocols where there is no /etc/protocols."""
 _OTHER_TRAFFIC = re.compile(r"\btcp |(?<!@)\bicmp|\bigmp |\besp |\bah |status ")
 
 
@@ -168,7 +171,7 @@ def _overlaps(part: str, networks: list[Network]) -> bool:
 
 
 def _may_be_udp(protocol: str) -> bool:
-    return protocol not in ("tcp", "icmp", "ipv6-icmp", "igmp", "esp", "ah")
+    return protocol not in _NOT_UDP
 
 
 def _is_port(part: str, port: int) -> bool:

@@ -7,6 +7,7 @@ src_valid_mark judges the replies by the route our packets took.
 
 import hashlib
 import re
+import socket
 
 from tunnel.host.errors import HostError
 from tunnel.host.programs import run_program
@@ -21,6 +22,8 @@ def table_name(interface: str) -> str:
 def render(interface: str, firewall: Firewall) -> str:
     """The nft commands which replace our table by this one, whether it was there or not."""
     name = table_name(interface)
+    # A number, because nft knows names only by /etc/protocols, which a container may lack.
+    udp = f"meta l4proto {socket.IPPROTO_UDP}"
     # A full tunnel of one family leaves the other's packets alone.
     only = f"meta nfproto ipv{firewall.versions[0]} " if len(firewall.versions) == 1 else ""
     guard = [
@@ -39,11 +42,11 @@ def render(interface: str, firewall: Firewall) -> str:
         "  chain premangle {",
         "    type filter hook prerouting priority -150; policy accept;",
         # Unlike wg-quick's, only our own mark is restored: those of others stay.
-        f"    {only}meta l4proto udp ct mark {firewall.mark:#x} meta mark set ct mark",
+        f"    {only}{udp} ct mark {firewall.mark:#x} meta mark set ct mark",
         "  }",
         "  chain postmangle {",
         "    type filter hook postrouting priority -150; policy accept;",
-        f"    {only}meta l4proto udp meta mark {firewall.mark:#x} ct mark set meta mark",
+        f"    {only}{udp} meta mark {firewall.mark:#x} ct mark set meta mark",
         "  }",
         "}",
     ]

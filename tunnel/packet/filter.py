@@ -49,9 +49,9 @@ class _Primitive:
         if self.port is not None:
             name = "tcp" if self.protocols == (TCP,) else "udp"
             return [f"{name} sport {self.port}", f"{name} dport {self.port}"]
-        if self.protocols == _PROTOCOLS["icmp"]:
-            return ["meta l4proto { icmp, ipv6-icmp }"]
-        return [f"meta l4proto {'tcp' if self.protocols == (TCP,) else 'udp'}"]
+        # Numbers, because nft knows names only by /etc/protocols, which a container may lack.
+        numbers = ", ".join(map(str, self.protocols))
+        return [f"meta l4proto {{ {numbers} }}"]
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.root
 FIREWALL = """
     chain input {
         type filter hook input priority filter; policy drop;
-        meta l4proto ipv6-icmp accept
+        meta l4proto 58 accept
     }
     chain output {
         type filter hook output priority filter; policy accept;
@@ -46,7 +46,7 @@ FIREWALL = """
 PINGS = """
     chain late {
         type filter hook input priority 10; policy accept;
-        meta l4proto icmp counter drop
+        meta l4proto 1 counter drop
     }
 """
 HOLES = {
@@ -190,7 +190,7 @@ def test_a_black_hole_for_large_packets(net: Net) -> None:
 GUARD = """chain input {
     type filter hook input priority filter; policy drop;
     ct state established,related accept
-    meta l4proto ipv6-icmp accept
+    meta l4proto 58 accept
 }"""
 
 

@@ -64,7 +64,7 @@ def test_mark_of_our_udp_comes_back_with_the_reply(
         set_firewall("tun0", BOTH)
     ns.run("nft", "add table inet count")
     ns.run("nft", "add chain inet count in { type filter hook input priority 0; }")
-    ns.run("nft", f"add rule inet count in meta l4proto udp meta mark {MARK} counter")
+    ns.run("nft", f"add rule inet count in meta l4proto 17 meta mark {MARK} counter")
     with inside(far.path):
         echo = socket.socket(FAMILY[version], socket.SOCK_DGRAM)
         echo.bind((FAR[version], 5000))

@@ -269,7 +269,7 @@ def test_a_blocked_handshake_is_seen_to_die(net: Net) -> None:
         end.up()
         a.nft(
             "table ip user { chain guard { type filter hook output priority 0; "
-            "meta l4proto udp drop; }; }"
+            "meta l4proto 17 drop; }; }"
         )
         command = ["ping", "-n", "-c", "1", "-W", "1", B]
         ran = a.run([*TRACE, "--", *command], check=False)

@@ -315,10 +315,14 @@ ESTABLISHED = "ct state established,related accept"
         (("ip protocol { udp, tcp } accept",), "drop", False),
         (("meta l4proto != tcp accept",), "drop", False),
         (("ip protocol @known accept",), "drop", False),
+        (("meta l4proto { 1, 17 } accept",), "drop", False),
+        (("meta l4proto != 6 accept",), "drop", False),
         (("ct state != established accept",), "drop", False),
         (("ip saddr @icmp_senders accept",), "drop", False),
         (("meta l4proto { icmp, ipv6-icmp } accept",), "drop", True),
         (("meta l4proto icmp accept",), "drop", True),
+        (("meta l4proto { 1, 58 } accept",), "drop", True),
+        (("ip protocol 17 drop",), "accept", True),
         # All verdicts of this map are there to read, and to return is to come to the policy.
         (("ct state vmap { established : accept, invalid : drop }",), "drop", True),
         (("ip saddr 192.0.2.2 return",), "drop", True),
@@ -377,6 +381,7 @@ def test_a_phone_that_was_never_here_may_come_by_either_ip_version() -> None:
     assert codes(shut("inet", rule="ip protocol udp drop")) == []
     assert codes(shut("inet", rule="ip6 nexthdr udp drop")) == []
     assert codes(shut("inet", rule="meta l4proto udp drop")) == ["firewall_drop"]
+    assert codes(shut("inet", rule="meta l4proto 17 drop")) == ["firewall_drop"]
 
 
 def test_docker_of_each_family_has_the_remedy_of_its_family() -> None:

@@ -26,11 +26,11 @@ def test_both_families() -> None:
           }
           chain premangle {
             type filter hook prerouting priority -150; policy accept;
-            meta l4proto udp ct mark 0xca6c meta mark set ct mark
+            meta l4proto 17 ct mark 0xca6c meta mark set ct mark
           }
           chain postmangle {
             type filter hook postrouting priority -150; policy accept;
-            meta l4proto udp meta mark 0xca6c ct mark set meta mark
+            meta l4proto 17 meta mark 0xca6c ct mark set meta mark
           }
         }
         """
@@ -39,7 +39,7 @@ def test_both_families() -> None:
 
 def test_one_family() -> None:
     text = netfilter.render("tun0", Firewall((6,), 7, ()))
-    assert text.count("meta nfproto ipv6 meta l4proto udp") == 2
+    assert text.count("meta nfproto ipv6 meta l4proto 17") == 2
 
 
 def test_table_names_hold_what_interface_names_may() -> None:

@@ -52,8 +52,8 @@ def test_what_is_let_through(text: str, matching: list[Headers]) -> None:
     ("text", "rules"),
     [
         ("", [""]),
-        ("icmp", ["meta l4proto { icmp, ipv6-icmp }"]),
-        ("udp", ["meta l4proto udp"]),
+        ("icmp", ["meta l4proto { 1, 58 }"]),
+        ("udp", ["meta l4proto { 17 }"]),
         ("tcp port 443", ["tcp sport 443", "tcp dport 443"]),
         ("host 10.0.0.1", ["ip saddr 10.0.0.1", "ip daddr 10.0.0.1"]),
         (
