@@ -10,7 +10,7 @@ import trio
 
 from tunnel import config as confs
 from tunnel.config import TunnelConfig
-from tunnel.control.broadcast import Subscription
+from tunnel.control.broadcast import EventQueue
 from tunnel.control.messages.changes import Change
 from tunnel.control.messages.status import TunnelStatus
 from tunnel.daemon.daemon import Daemon
@@ -42,7 +42,7 @@ class Tunnel:
         """What it looks like now. With `secrets`, private and preshared keys too."""
         return await self._daemon.status(secrets=secrets)
 
-    def events(self) -> contextlib.AbstractContextManager[Subscription]:
+    def events(self) -> contextlib.AbstractContextManager[EventQueue]:
         """Events from now on, for the time of a `with`:
 
             with tunnel.events() as events:
@@ -50,7 +50,7 @@ class Tunnel:
 
         A slow reader loses events and is told how many; packets never wait for it.
         """
-        return self._daemon.feed.subscribe()
+        return self._daemon.feed.subscribe(EventQueue())
 
     async def diff(self, config: TunnelConfig | None = None) -> tuple[Change, ...]:
         """What `reload` would change."""

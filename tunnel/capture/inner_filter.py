@@ -1,11 +1,11 @@
 """The daemon's half of a capture with a filter: which datagrams carried packets of the filter.
 
-While there is a subscriber the engine has a `Carrying`; without one it has none. Frames are sealed
-together as far as they are alike in what the filters say, so that it is known which counters they
-got. Datagrams that came are opened together as ever, and their packets told apart by their sizes.
-Where that fails, several flows of equal packets being mixed, all that may be the wanted ones are
-told, and for the next `APART` seconds datagrams are opened one at a time, which is slow and exact.
-What is told are ranges of counters, gathered over `PACE` seconds.
+While there is a subscriber the engine has an `InnerFilter`; without one it has none. Frames are
+sealed together as far as the filters treat them alike, so that their counters are known. Datagrams
+that arrive are opened together as usual, and their packets told apart by their sizes. Where that
+fails, several flows of equal packets being mixed, all that may be the wanted ones are reported, and
+for the next `APART` seconds datagrams are opened one at a time, which is slow and exact. Events
+have ranges of counters, gathered over `PACE` seconds.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from collections.abc import Callable, Iterable
+from itertools import chain
 
 import trio
 
 from tunnel import datapath
-from tunnel.control.broadcast import MAX_SUBSCRIBERS, TooManySubscribersError
+from tunnel.control.broadcast import UNLIMITED, Broadcast, Limits, Subscription
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.datapath import Opened, Sealed, Session
 from tunnel.datapath.interface import MESSAGE_OVERHEAD
@@ -38,8 +38,7 @@ PACE = 0.02
 """Seconds over which ranges are gathered into one event."""
 
 STALL = 5.0
-"""Seconds without room for ranges after which a reader is taken for stopped, and let go of."""
-
+"""Seconds without room for ranges after which a reader is taken for stopped, and dropped."""
 
 APART = 1.0
 """Seconds for which datagrams are opened one at a time once they could not be told apart."""
@@ -48,25 +47,22 @@ _PADDING = 16
 """Bytes to whose multiple a packet is padded (WireGuard whitepaper, section 5.4.6)."""
 
 
-class Ranges:
-    """What one subscriber is told, as an asynchronous iterator of events.
+class Ranges(Subscription):
+    """The datagrams for one subscriber, as events.
 
     `carried` has `ranges`, each a receiver index, the first counter and the number of datagrams;
-    `lost` the `count` of datagrams that were not told because nobody read.
+    `lost` the `count` of datagrams that are missing because the reader was too slow.
     """
 
-    def __init__(self, wanted: Filter) -> None:
+    def __init__(self, wanted: Filter, limits: Limits = UNLIMITED) -> None:
+        super().__init__(limits)
         self.wanted = wanted
         self._waiting: deque[list[int]] = deque()
         self._latest: dict[int, list[int]] = {}
-        self._lost = 0
-        self._full_since = float("inf")
         self._due = float("-inf")
-        self._wake = trio.Event()
-        self._ended = False
 
-    def add(self, index: int, first: int, count: int) -> bool:
-        """Take note of datagrams; False if the reader seems to be stopped."""
+    def add(self, index: int, first: int, count: int) -> None:
+        """Note datagrams."""
         latest = self._latest.get(index)
         if latest is not None and latest[1] + latest[2] == first:
             latest[2] += count
@@ -75,103 +71,69 @@ class Ranges:
             self._waiting.append(made)
             self._wake.set()
         else:
-            self._lost += count
-            self._full_since = min(self._full_since, time.monotonic())
-            return time.monotonic() - self._full_since <= STALL
-        return True
-
-    def end(self) -> None:
-        """Nothing more comes."""
-        self._ended = True
-        self._wake.set()
-
-    def __aiter__(self) -> Ranges:
-        return self
+            self.lose(count)
 
     async def __anext__(self) -> TunnelEvent:
         await trio.lowlevel.checkpoint()
-        while not (self._waiting or self._lost or self._ended):
-            self._wake = trio.Event()
-            await self._wake.wait()
+        await self._wait()
         if len(self._waiting) < RANGES_PER_EVENT and not self._ended:
             await trio.sleep(max(0.0, self._due - trio.current_time()))
         self._due = trio.current_time() + PACE
-        waiting = self._waiting
-        if waiting:
-            taken = list(islice(waiting, RANGES_PER_EVENT))
-            for _ in taken:
-                waiting.popleft()
-            # No more is added to what was told.
-            self._latest.clear()
-            self._full_since = float("inf")
-            return TunnelEvent("carried", time.time(), {"ranges": taken})
-        if self._lost:
-            lost, self._lost = self._lost, 0
-            return TunnelEvent("lost", time.time(), {"count": lost})
-        raise StopAsyncIteration
+        return await super().__anext__()
+
+    def _has_event(self) -> bool:
+        return bool(self._waiting)
+
+    def _next(self) -> TunnelEvent:
+        taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), RANGES_PER_EVENT))]
+        # A range is not extended once it was sent.
+        self._latest.clear()
+        return TunnelEvent("carried", time.time(), {"ranges": taken})
 
 
-class CarrierFeed:
-    """All captures of one tunnel that have a filter."""
+class InnerFilter:
+    """All captures of one engine that have a filter, and what the engine calls for them.
 
-    def __init__(self) -> None:
-        self._readers: list[Ranges] = []
+    Implements `tunnel.engine.instrument.Tracer`. `clock` gives seconds that never go back.
+    """
 
-    @contextlib.contextmanager
-    def subscribe(self, engine: Engine, wanted: Filter) -> Iterator[Ranges]:
-        """The datagrams of packets that `wanted` lets through, for the time of the `with`.
-
-        They end earlier when nobody reads them: a client that was stopped does not slow the tunnel
-        for ever. Raises TooManySubscribersError.
-        """
-        if len(self._readers) >= MAX_SUBSCRIBERS:
-            raise TooManySubscribersError(f"there are {MAX_SUBSCRIBERS} captures already")
-        ranges = Ranges(wanted)
-        self._readers.append(ranges)
-        if engine.carrying is None:
-            engine.carrying = Carrying(engine, self)
-        try:
-            yield ranges
-        finally:
-            self._end(engine, ranges)
-
-    def wanting(self, packet: memoryview) -> tuple[Ranges, ...]:
-        """Those whose filters let the packet through."""
-        headers = Headers.parse(bytes(packet[:HEADER_ROOM]))
-        if headers is None:
-            return ()
-        return tuple(ranges for ranges in self._readers if ranges.wanted.matches(headers))
-
-    def tell(
-        self, engine: Engine, whom: Iterable[Ranges], index: int, first: int, count: int
-    ) -> None:
-        """Let them know of so many datagrams."""
-        for ranges in whom:
-            if not ranges.add(index, first, count):
-                self._end(engine, ranges)
-
-    def _end(self, engine: Engine, ranges: Ranges) -> None:
-        ranges.end()
-        if ranges in self._readers:
-            self._readers.remove(ranges)
-        if not self._readers:
-            engine.carrying = None
-
-
-class Carrying:
-    """What the engine calls; implements `tunnel.engine.instrument.Tracer`."""
-
-    def __init__(self, engine: Engine, feed: CarrierFeed) -> None:
+    def __init__(self, engine: Engine, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
-        self._feed = feed
+        self._clock = clock
+        self._readers = Broadcast[Ranges](
+            "captures with a filter", on_first=self._begin, on_last=self._end
+        )
+
         self._sealing: tuple[Ranges, ...] = ()
         self._received = bytearray(), 0, 1
         self._apart_until = float("-inf")
 
+    def _begin(self) -> None:
+        self._sealing = ()
+        self._engine.carrying = self
+
+    def _end(self) -> None:
+        self._engine.carrying = None
+
+    def subscribe(self, wanted: Filter) -> contextlib.AbstractContextManager[Ranges]:
+        """The datagrams of packets that `wanted` lets through, for the time of the `with`.
+
+        They end earlier if no one reads them: a client that was stopped does not slow the tunnel
+        for ever. Raises TooManySubscribersError.
+        """
+        return self._readers.subscribe(Ranges(wanted, Limits(stall=STALL, clock=self._clock)))
+
+    def _wanting(self, packet: memoryview) -> tuple[Ranges, ...]:
+        """Those whose filters let the packet through."""
+        headers = Headers.parse(bytes(packet[:HEADER_ROOM]))
+        if headers is None:
+            return ()
+        return tuple(each for each in self._readers.current() if each.wanted.matches(headers))
+
     def together(self, frames: memoryview, spans: list[tuple[int, int]]) -> int:
         """As many as are for the same readers."""
         for count, (start, end) in enumerate(spans):
-            found = self._feed.wanting(frames[start + datapath.VIRTIO_NET_HDR_LEN : end])
+            found = self._wanting(frames[start + datapath.VIRTIO_NET_HDR_LEN : end])
             if not count:
                 self._sealing = found
             elif found != self._sealing:
@@ -189,13 +151,13 @@ class Carrying:
     ) -> None:
         """All frames that were sealed together are alike."""
         if sealed.packets:
-            index = session.remote_index
-            self._feed.tell(self._engine, self._sealing, index, counter, sealed.packets)
+            for ranges in self._sealing:
+                ranges.add(session.remote_index, counter, sealed.packets)
 
     @property
     def opens_apart(self) -> bool:
         """Only if those opened together lately could not be told apart."""
-        return time.monotonic() < self._apart_until
+        return self._clock() < self._apart_until
 
     def datagrams_received(
         self, endpoint: Endpoint, buffer: bytearray, start: int, end: int, stride: int
@@ -210,7 +172,7 @@ class Carrying:
         sizes: dict[tuple[Ranges, ...], set[int]] = {}
         for start, end in opened.frames:
             frame = memoryview(out)[start:end]
-            found = self._feed.wanting(frame[datapath.VIRTIO_NET_HDR_LEN :])
+            found = self._wanting(frame[datapath.VIRTIO_NET_HDR_LEN :])
             sizes.setdefault(found, set()).update(_segment_sizes(frame))
         if list(sizes) == [()]:
             return
@@ -222,7 +184,8 @@ class Carrying:
                 continue  # a keepalive
             index = int.from_bytes(buffer[at + 4 : at + 8], "little")
             counter = int.from_bytes(buffer[at + 8 : at + 16], "little")
-            self._feed.tell(self._engine, self._whose(sizes, padded), index, counter, 1)
+            for ranges in self._whose(sizes, padded):
+                ranges.add(index, counter, 1)
 
     def _whose(self, sizes: dict[tuple[Ranges, ...], set[int]], padded: int) -> Iterable[Ranges]:
         """Who wants a datagram with so many bytes of packet and padding, of those in `sizes`."""
@@ -235,8 +198,8 @@ class Carrying:
         ]
         if len(found) == 1:
             return found[0]
-        self._apart_until = time.monotonic() + APART
-        # None that fits: somebody pads otherwise.
+        self._apart_until = self._clock() + APART
+        # None that fits: the peer pads differently.
         return set(chain(*(found or sizes)))
 
     def frame_read(self, view: memoryview, start: int, end: int, peer: Peer | None) -> None:

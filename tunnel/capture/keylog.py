@@ -1,7 +1,7 @@
 """The keys of handshakes as they are made, for a capture that is to be decrypted.
 
-Nothing is kept: a key is handed to those who subscribe at that moment and to nobody else, and while
-there is no subscriber the protocol has nobody to tell.
+Nothing is kept: a key is given to those who subscribe at that moment and to no one else, and while
+there is no subscriber the protocol gives keys to no one.
 """
 
 from __future__ import annotations
@@ -11,48 +11,40 @@ import logging
 from collections.abc import Iterator
 
 from tunnel.config import PresharedKey, PrivateKey, PublicKey
-from tunnel.control.broadcast import Feed, Subscription
+from tunnel.control.broadcast import EventQueue, Events
 from tunnel.engine import Engine
 
 log = logging.getLogger("tunnel")
 
 
-class KeyFeed:
-    """All subscriptions to one tunnel's ephemeral keys."""
+class KeyLog:
+    """All subscriptions to the ephemeral keys of one engine."""
 
-    def __init__(self) -> None:
-        self._feed = Feed()
-        self._readers = 0
+    def __init__(self, engine: Engine) -> None:
+        self._protocol = engine.interface
+        self._readers = Events("captures with keys", on_first=self._begin, on_last=self._end)
 
     @contextlib.contextmanager
-    def subscribe(self, engine: Engine) -> Iterator[Subscription]:
+    def subscribe(self) -> Iterator[EventQueue]:
         """The `ephemeral` events from now on, for the time of the `with`.
 
         Raises TooManySubscribersError.
         """
-        with self._feed.subscribe() as subscription:
-            self._readers += 1
+        with self._readers.subscribe(EventQueue()) as keys:
             log.warning("a capture reads the keys of all handshakes from now on")
-            engine.interface.set_on_ephemeral(_Teller(engine, self._feed))
-            try:
-                yield subscription
-            finally:
-                self._readers -= 1
-                if not self._readers:
-                    engine.interface.set_on_ephemeral(None)
-                    log.info("the keys of handshakes are read no longer")
+            yield keys
 
+    def _begin(self) -> None:
+        self._protocol.set_on_ephemeral(self._publish)
 
-class _Teller:
-    """Publishes an ephemeral key with the three others that a reader of its session needs."""
+    def _end(self) -> None:
+        self._protocol.set_on_ephemeral(None)
+        log.info("no capture reads the keys of handshakes any more")
 
-    def __init__(self, engine: Engine, feed: Feed) -> None:
-        self._protocol = engine.interface
-        self._feed = feed
-
-    def __call__(self, peer: PublicKey, ephemeral: PrivateKey, preshared: PresharedKey) -> None:
+    def _publish(self, peer: PublicKey, ephemeral: PrivateKey, preshared: PresharedKey) -> None:
+        """An ephemeral key with the three others that a reader of its session needs."""
         static = self._protocol.private_key
-        self._feed.publish(
+        self._readers.publish(
             "ephemeral",
             private_key=None if static is None else static.to_base64(),
             peer=peer.to_base64(),

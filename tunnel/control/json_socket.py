@@ -26,6 +26,7 @@ from typing import Any
 import trio
 
 from tunnel.control.connections import Failures, Lines, LineTooLongError, serve_connections
+from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.timeslice import Pace
 from tunnel.errors import TunnelError
 
@@ -40,9 +41,7 @@ Method = Callable[[dict[str, Any]], Awaitable[Any]]
 """Takes `params`, returns the result as JSON-ready types and dataclasses of them. A TunnelError
 becomes a refusal with its code."""
 
-Stream = Callable[
-    [dict[str, Any]], contextlib.AbstractContextManager[AsyncIterator[dict[str, Any]]]
-]
+Stream = Callable[[dict[str, Any]], contextlib.AbstractContextManager[AsyncIterator[TunnelEvent]]]
 """Takes `params`; what is entered gives the events, and is left when the client has gone."""
 
 
@@ -105,7 +104,7 @@ class _Server:
                 raise ControlError("unknown_method", f"the methods are: {known}")
 
 
-async def _send_events(replies: _Replies, events: AsyncIterator[dict[str, Any]]) -> None:
+async def _send_events(replies: _Replies, events: AsyncIterator[TunnelEvent]) -> None:
     """Send events until they or the client end. A slow reader delays only itself."""
     async with trio.open_nursery() as nursery:
 
@@ -120,7 +119,7 @@ async def _send_events(replies: _Replies, events: AsyncIterator[dict[str, Any]])
         with contextlib.suppress(trio.BrokenResourceError):
             await replies.send("result", {"streaming": True})
             async for event in events:
-                await replies.send("event", event)
+                await replies.send("event", event.to_json())
         nursery.cancel_scope.cancel()
 
 

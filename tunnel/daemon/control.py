@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from tunnel.capture.inner_filter import CarrierFeed
-from tunnel.capture.keylog import KeyFeed
-from tunnel.config import ConfigErrors
+from tunnel.capture.inner_filter import InnerFilter
+from tunnel.capture.keylog import KeyLog
 from tunnel.control import json_socket, run_folder, unix_socket
-from tunnel.control.broadcast import TooManySubscribersError
+from tunnel.control.broadcast import EventQueue, Subscription
 from tunnel.control.json_socket import ControlError
-from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.messages.status import TunnelStatus
 from tunnel.daemon.lock import unwritable
 from tunnel.engine import Engine
-from tunnel.errors import DaemonError, TunnelError
 from tunnel.log import redact
 from tunnel.packet.filter import Filter, FilterError
-from tunnel.trace.recorder import Traces
+from tunnel.trace.recorder import Recorder
 
 if TYPE_CHECKING:
     from tunnel.daemon.daemon import Daemon
     from tunnel.daemon.reload import Outcome
+
+Subscribed = contextlib.AbstractContextManager[Subscription]
 
 MAX_LINES = 100
 """Changed lines of a conf that are told; the rest is counted."""
@@ -97,63 +97,37 @@ def methods(daemon: Daemon) -> dict[str, json_socket.Method]:
             "notes": list(saved.notes[:MAX_LINES]),
         }
 
-    return {method.__name__: _refusing(method) for method in (status, down, reload, diff, save)}
+    return {method.__name__: method for method in (status, down, reload, diff, save)}
+
+
+class _Observers:
+    """What may look into one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.keys = KeyLog(engine)
+        self.traces = Recorder(engine)
+        self.captures = InnerFilter(engine)
 
 
 def streams(daemon: Daemon) -> dict[str, json_socket.Stream]:
     """The requests whose answer goes on."""
-    key_feed = KeyFeed()
-    carrier_feed = CarrierFeed()
-    traces = Traces()
+    observers = lru_cache(maxsize=1)(_Observers)
 
-    def engine_now() -> Engine:
-        if daemon.engine is None:
-            raise ControlError("state", f"{daemon.name} is not up; try again in a moment")
-        return daemon.engine
+    def events(params: dict[str, Any]) -> Subscribed:
+        return daemon.feed.subscribe(EventQueue())
 
-    @contextlib.contextmanager
-    def events(params: dict[str, Any]) -> Iterator[AsyncIterator[dict[str, Any]]]:
-        try:
-            with daemon.feed.subscribe() as subscription:
-                yield _JsonEvents(subscription)
-        except TooManySubscribersError as error:
-            raise ControlError("too_many", f"{error}: close one") from None
+    def keys(params: dict[str, Any]) -> Subscribed:
+        return observers(daemon.running()).keys.subscribe()
 
-    @contextlib.contextmanager
-    def trace(params: dict[str, Any]) -> Iterator[AsyncIterator[dict[str, Any]]]:
-        engine = engine_now()
-        try:
-            wanted = _filter(params)
-            seconds, rate = _limit(params, "seconds"), _limit(params, "rate")
-            with traces.subscribe(engine, wanted, seconds=seconds, rate=rate) as subscription:
-                yield _JsonEvents(subscription)
-        except FilterError as error:
-            raise ControlError("filter", str(error)) from None
-        except TooManySubscribersError as error:
-            raise ControlError("too_many", f"{error}: end one") from None
+    def trace(params: dict[str, Any]) -> Subscribed:
+        traces = observers(daemon.running()).traces
+        seconds, rate = _limit(params, "seconds"), _limit(params, "rate")
+        return traces.subscribe(_filter(params), seconds=seconds, rate=rate)
 
-    @contextlib.contextmanager
-    def keys(params: dict[str, Any]) -> Iterator[AsyncIterator[dict[str, Any]]]:
-        engine = engine_now()
-        try:
-            with key_feed.subscribe(engine) as subscription:
-                yield _JsonEvents(subscription)
-        except TooManySubscribersError as error:
-            raise ControlError("too_many", f"{error}: end a capture") from None
+    def carriers(params: dict[str, Any]) -> Subscribed:
+        return observers(daemon.running()).captures.subscribe(_filter(params))
 
-    @contextlib.contextmanager
-    def carriers(params: dict[str, Any]) -> Iterator[AsyncIterator[dict[str, Any]]]:
-        engine = engine_now()
-        try:
-            wanted = _filter(params)
-            with carrier_feed.subscribe(engine, wanted) as ranges:
-                yield _JsonEvents(ranges)
-        except FilterError as error:
-            raise ControlError("filter", str(error)) from None
-        except TooManySubscribersError as error:
-            raise ControlError("too_many", f"{error}: end one") from None
-
-    return {"events": events, "keys": keys, "trace": trace, "carriers": carriers}
+    return {stream.__name__: stream for stream in (events, keys, trace, carriers)}
 
 
 def _limit(params: dict[str, Any], name: str) -> float:
@@ -180,34 +154,3 @@ def _shown(line: str) -> str:
     # A little more than is shown, so that no key is cut in two, and then not known for one.
     text = redact.redact(line[: MAX_TEXT + 100])
     return text if len(line) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
-
-
-class _JsonEvents:
-    """A subscription's events as JSON-ready types."""
-
-    def __init__(self, subscription: AsyncIterator[TunnelEvent]) -> None:
-        self._subscription = subscription
-
-    def __aiter__(self) -> _JsonEvents:
-        return self
-
-    async def __anext__(self) -> dict[str, Any]:
-        return (await anext(self._subscription)).to_json()
-
-
-def _refusing(
-    method: Callable[[dict[str, Any]], Awaitable[Any]],
-) -> Callable[[dict[str, Any]], Awaitable[Any]]:
-    """The method with what a user can mend turned into refusals."""
-
-    async def call(params: dict[str, Any]) -> Any:
-        try:
-            return await method(params)
-        except ConfigErrors as error:
-            raise ControlError("conf", str(error)) from None
-        except DaemonError as error:
-            raise ControlError("state", str(error)) from None
-        except TunnelError as error:
-            raise ControlError("refused", str(error)) from None
-
-    return call

@@ -25,7 +25,7 @@ import trio
 
 from tunnel import host
 from tunnel.config import PublicKey, TunnelConfig
-from tunnel.control.broadcast import Feed
+from tunnel.control.broadcast import Events
 from tunnel.control.messages.status import TunnelStatus
 from tunnel.control.timeslice import let_go
 from tunnel.daemon import host_state, redaction, reload, save
@@ -72,7 +72,7 @@ class Daemon:
         self.config = config
         self.notifier = notifier or Notifier()
         self.engine: Engine | None = None
-        self.feed = Feed()
+        self.feed = Events("event streams")
         self._event_log = EventLog(self._publish)
         self.names = Names()
         self.meter = Meter()

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import trio
 
-from tunnel.control.broadcast import Feed
+from tunnel.control.broadcast import Events
 from tunnel.io.udp import Udp
 
 DROPS_PERIOD = 1.0
 """Seconds between two `drops` events."""
 
 
-async def watch_drops(feed: Feed, count: Callable[[], dict[str, int]]) -> None:
+async def watch_drops(feed: Events, count: Callable[[], dict[str, int]]) -> None:
     """Tell subscribers which packets were dropped, `count()` being the packets by reason so far.
 
     Costs nothing while there are no subscribers.
@@ -29,7 +29,7 @@ async def watch_drops(feed: Feed, count: Callable[[], dict[str, int]]) -> None:
             feed.publish("drops", new=new, total=now)
 
 
-async def watch_port(feed: Feed, udp: Udp) -> None:
+async def watch_port(feed: Events, udp: Udp) -> None:
     """Tell subscribers when the UDP port has changed, whoever asked for it."""
     new = udp.port
     while True:

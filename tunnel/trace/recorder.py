@@ -1,19 +1,19 @@
-"""The daemon's half of a trace: one record for each frame and datagram, to whoever subscribes.
+"""The daemon's half of a trace: one record for each frame and datagram, to all subscribers.
 
-While there is a subscriber the engine has a `Tracing` as its tracer; without one it has none. One
-whose time is over, or that does not read, is let go of with the next record.
-Records go out as events `out` and `in`; docs/control.md lists their fields.
+While there is a subscriber the engine has a `Recorder` as its tracer; without one it has none. One
+whose time is over, or that does not read, is dropped with the next record. Records are events `out`
+and `in`; docs/control.md lists their fields.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from tunnel import datapath
-from tunnel.control.broadcast import MAX_SUBSCRIBERS, Subscription, TooManySubscribersError
+from tunnel.control.broadcast import Broadcast, EventQueue, Limits
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.datapath import Opened, Sealed, Session
 from tunnel.engine import Engine, Peer
@@ -22,10 +22,10 @@ from tunnel.packet.filter import Filter
 from tunnel.packet.headers import HEADER_ROOM, Headers
 
 STALL = 5.0
-"""Seconds without room in a reader's queue after which it is taken for stopped, and let go of."""
+"""Seconds without room in a reader's queue after which it is taken for stopped, and dropped."""
 
 UNKNOWN = 0.1
-"""Part of a reader's rate that is for datagrams of unknown content: anybody can send those."""
+"""Part of a reader's rate that is for datagrams of unknown content: anyone can send those."""
 
 _LOST_PERIOD = 1.0
 
@@ -48,111 +48,75 @@ class _Budget:
         return True
 
 
-class _Reader:
-    """A subscription with what it wants, how much of it, and how long at most."""
+class TraceReader(EventQueue):
+    """The records for one reader: those of its filter, and at most `rate` of them a second."""
 
-    def __init__(
-        self, subscription: Subscription, wanted: Filter, rate: float, until: float
-    ) -> None:
-        self.subscription = subscription
+    def __init__(self, wanted: Filter, rate: float, limits: Limits) -> None:
+        super().__init__(limits)
         self._wanted = wanted
+        self._clock = limits.clock
         self._known, self._unknown = _Budget(rate), _Budget(max(1.0, rate * UNKNOWN))
-        self._until = until
-        self._stalled = float("inf")
         self._withheld = 0
-        self._told = float("-inf")
+        self._reported = float("-inf")
 
-    def is_gone(self, now: float) -> bool:
-        """Whether its time is over, or nobody reads."""
-        return now >= self._until or now - self._stalled > STALL
-
-    def wants(self, headers: Headers | None, now: float) -> bool:
-        """Whether a record is for it: of packets of its filter, or of nobody knows what."""
+    def wants(self, headers: Headers | None) -> bool:
+        """Whether a record is for it: of a packet of its filter, or of unknown content."""
         if headers is not None and not self._wanted.matches(headers):
             return False
+        now = self._clock()
         if (self._unknown if headers is None else self._known).take(now):
             return True
         self._withheld += 1
-        if now - self._told >= _LOST_PERIOD:
-            self.subscription.lose(self._withheld)
-            self._withheld, self._told = 0, now
+        if now - self._reported >= _LOST_PERIOD:
+            self.lose(self._withheld, full=False)
+            self._withheld, self._reported = 0, now
         return False
 
-    def put(self, event: TunnelEvent, now: float) -> None:
-        """Give it a record."""
-        if self.subscription.put(event):
-            self._stalled = float("inf")
-        else:
-            self._stalled = min(self._stalled, now)
 
+class Recorder:
+    """All traces of one engine, and what the engine calls while there are any.
 
-class Traces:
-    """All traces of one tunnel. `clock` gives seconds that never go back."""
+    Implements `tunnel.engine.instrument.Tracer`. `clock` gives seconds that never go back.
+    """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._readers: dict[Subscription, _Reader] = {}
-        self._clock = clock
-
-    @contextlib.contextmanager
-    def subscribe(
-        self,
-        engine: Engine,
-        wanted: Filter,
-        *,
-        seconds: float = float("inf"),
-        rate: float = float("inf"),
-    ) -> Iterator[Subscription]:
-        """The records of packets that `wanted` lets through, for the time of the `with`.
-
-        They end earlier after `seconds`, and when nobody reads them: a client that was stopped
-        does not slow the tunnel for ever. Of more than `rate` records a second the rest is left
-        out, with an event `lost`. Raises TooManySubscribersError.
-        """
-        if len(self._readers) >= MAX_SUBSCRIBERS:
-            raise TooManySubscribersError(f"there are {MAX_SUBSCRIBERS} traces already")
-        subscription = Subscription()
-        until = self._clock() + seconds
-        self._readers[subscription] = _Reader(subscription, wanted, rate, until)
-        if engine.tracer is None:
-            engine.tracer = Tracing(engine, self)
-        try:
-            yield subscription
-        finally:
-            self._end(engine, subscription)
-
-    def publish(
-        self, engine: Engine, kind: str, headers: Headers | None, record: dict[str, Any]
-    ) -> None:
-        """Tell those whose filter lets `headers` through; all, if nobody knows what it was."""
-        now = self._clock()
-        event: TunnelEvent | None = None
-        for reader in list(self._readers.values()):
-            if reader.is_gone(now):
-                self._end(engine, reader.subscription)
-            elif reader.wants(headers, now):
-                event = event or TunnelEvent(kind, time.time(), record)
-                reader.put(event, now)
-
-    def _end(self, engine: Engine, subscription: Subscription) -> None:
-        subscription.end()
-        self._readers.pop(subscription, None)
-        if not self._readers:
-            engine.tracer = None
-
-
-class Tracing:
-    """What the engine calls; implements `tunnel.engine.instrument.Tracer`."""
-
-    def __init__(self, engine: Engine, traces: Traces) -> None:
+    def __init__(self, engine: Engine, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
-        self._traces = traces
+        self._clock = clock
+        self._readers = Broadcast[TraceReader]("traces", on_first=self._begin, on_last=self._end)
+        self._forget()
+
+    def _begin(self) -> None:
+        self._forget()
+        self._engine.tracer = self
+
+    def _end(self) -> None:
+        self._engine.tracer = None
+
+    def _forget(self) -> None:
         self._read_times: dict[int, float] = {}
         self._sealed: tuple[Headers, dict[str, Any]] | None = None
         self._received: dict[str, Any] = {}
         self._opened: tuple[Headers, dict[str, Any]] | None = None
 
+    def subscribe(
+        self, wanted: Filter, *, seconds: float = float("inf"), rate: float = float("inf")
+    ) -> contextlib.AbstractContextManager[TraceReader]:
+        """The records of packets that `wanted` lets through, for the time of the `with`.
+
+        They end earlier after `seconds`, and if no one reads them: a client that was stopped does
+        not slow the tunnel for ever. Of more than `rate` records a second the rest is left out,
+        with an event `lost`. Raises TooManySubscribersError.
+        """
+        limits = Limits(seconds, STALL, self._clock)
+        return self._readers.subscribe(TraceReader(wanted, rate, limits))
+
     def _publish(self, kind: str, headers: Headers | None, record: dict[str, Any]) -> None:
-        self._traces.publish(self._engine, kind, headers, record)
+        """To those whose filter lets `headers` through; to all, if the content is unknown."""
+        event: TunnelEvent | None = None
+        for reader in self._readers.current():
+            if reader.wants(headers):
+                event = event or TunnelEvent(kind, time.time(), record)
+                reader.put(event)
 
     # --- Way out ---------------------------------------------------------------------------------
 

@@ -10,10 +10,10 @@ import trio
 
 from tests.support.engines import Side, Sides, packet, run, until
 from tunnel.capture import inner_filter
-from tunnel.capture.inner_filter import CarrierFeed, Ranges
+from tunnel.capture.inner_filter import InnerFilter, Ranges
 from tunnel.control.broadcast import MAX_SUBSCRIBERS, TooManySubscribersError
 from tunnel.packet.filter import Filter
-from tunnel.trace.recorder import Traces
+from tunnel.trace.recorder import Recorder
 
 ICMP = Filter.parse("icmp")
 PING, OTHER = 1, 99
@@ -48,8 +48,8 @@ def captured(
         a.udp.sent.clear()
         b.tun.written.clear()
         with (
-            CarrierFeed().subscribe(a.engine, ICMP) as near,
-            CarrierFeed().subscribe(b.engine, ICMP) as far,
+            InnerFilter(a.engine).subscribe(ICMP) as near,
+            InnerFilter(b.engine).subscribe(ICMP) as far,
         ):
             await scenario(a, b, near, far)
         assert a.engine.carrying is a.engine._shared.tracer is None
@@ -135,7 +135,7 @@ def test_what_is_of_no_filter_is_not_told(sides: Sides) -> None:
 
 def test_a_trace_at_the_same_time_has_its_records(sides: Sides) -> None:
     async def scenario(a: Side, b: Side, near: Ranges, far: Ranges) -> None:
-        with Traces().subscribe(a.engine, Filter.parse("")) as records:
+        with Recorder(a.engine).subscribe(Filter.parse("")) as records:
             a.tun.feed(*(frame(n, PING) for n in range(3)))
             counters = [(await anext(records)).details["batches"][0]["counter"] for _ in range(3)]
             assert counters == [1, 2, 3]
@@ -148,7 +148,7 @@ def test_a_trace_at_the_same_time_has_its_records(sides: Sides) -> None:
 
 def test_what_waited_for_a_session_is_told_once_it_is_sealed(sides: Sides) -> None:
     async def scenario(a: Side, b: Side) -> None:
-        with CarrierFeed().subscribe(a.engine, ICMP) as ranges:
+        with InnerFilter(a.engine).subscribe(ICMP) as ranges:
             a.tun.feed(frame(1, PING))
             assert [first for _, *first in await told(ranges, 1)] == [[0, 1]]
 
@@ -171,29 +171,36 @@ def test_a_reader_that_sleeps_loses_ranges_and_then_its_place(
 ) -> None:
     monkeypatch.setattr(inner_filter, "MAX_RANGES", 3)
 
-    async def scenario(a: Side, b: Side, near: Ranges, far: Ranges) -> None:
+    async def scenario(a: Side, b: Side) -> None:
+        now = 100.0
+        a.tun.feed(packet(1, 2))
+        await until(lambda: b.tun.written)
         mixed = [frame(n, PING if n % 2 else OTHER) for n in range(20)]
-        a.tun.feed(*mixed)
-        await until(lambda: len(b.tun.written) == 20)
-        assert len(await told(near, 3)) == 3
-        lost = await anext(near)
-        assert (lost.type, lost.details["count"]) == ("lost", 7)
-        monkeypatch.setattr(inner_filter, "STALL", -1.0)
-        a.tun.feed(*mixed)
-        await until(lambda: a.engine.carrying is None)
-        kinds = [event.type async for event in near]
-        assert kinds == ["carried", "lost"]
+        with InnerFilter(a.engine, lambda: now).subscribe(ICMP) as near:
+            a.tun.feed(*mixed)
+            await until(lambda: len(b.tun.written) == 21)
+            assert len(await told(near, 3)) == 3
+            lost = await anext(near)
+            assert (lost.type, lost.details["count"]) == ("lost", 7)
+            a.tun.feed(*mixed)
+            await until(lambda: len(b.tun.written) == 41)
+            assert a.engine.carrying is not None
+            now += inner_filter.STALL + 1
+            a.tun.feed(frame(1, PING))
+            await until(lambda: a.engine.carrying is None)
+            kinds = [event.type async for event in near]
+            assert kinds == ["carried", "lost"]
 
-    captured(sides, scenario)
+    run(sides, scenario)
 
 
 def test_captures_are_bounded(sides: Sides) -> None:
     a, _ = sides
-    feed = CarrierFeed()
+    captures = InnerFilter(a.engine)
     with contextlib.ExitStack() as stack:
         for _ in range(MAX_SUBSCRIBERS):
-            stack.enter_context(feed.subscribe(a.engine, ICMP))
-        with pytest.raises(TooManySubscribersError), feed.subscribe(a.engine, ICMP):
+            stack.enter_context(captures.subscribe(ICMP))
+        with pytest.raises(TooManySubscribersError), captures.subscribe(ICMP):
             pass
     assert a.engine.carrying is None
 

@@ -7,14 +7,14 @@ from typing import cast
 import trio
 
 from tests.support.protocol_pair import Pair
-from tunnel.capture.keylog import KeyFeed
+from tunnel.capture.keylog import KeyLog
 from tunnel.control.broadcast import Subscription
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.engine import Engine
 
 
 class Driver:
-    """As much of an engine as a KeyFeed knows."""
+    """As much of an engine as a KeyLog knows."""
 
     def __init__(self, pair: Pair) -> None:
         self.interface = pair.a.interface
@@ -29,10 +29,10 @@ async def _main() -> None:
     pair = Pair()
     engine = cast(Engine, Driver(pair))
     context = pair.a.interface._context
-    keys = KeyFeed()
+    keys = KeyLog(engine)
     listening = [context.on_ephemeral is not None]
-    with keys.subscribe(engine) as first:
-        with keys.subscribe(engine) as second:
+    with keys.subscribe() as first:
+        with keys.subscribe() as second:
             pair.connect()
             told = await _take(first)
             assert (await _take(second)).details == told.details

@@ -4,7 +4,13 @@ import pytest
 import trio
 import trio.testing
 
-from tunnel.control.broadcast import MAX_SUBSCRIBERS, QUEUE, Feed, TooManySubscribersError
+from tunnel.control.broadcast import (
+    MAX_SUBSCRIBERS,
+    QUEUE,
+    EventQueue,
+    Events,
+    TooManySubscribersError,
+)
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.daemon.watchers import watch_port
 from tunnel.io.udp import Udp
@@ -12,8 +18,8 @@ from tunnel.io.udp import Udp
 
 def test_events_arrive_in_order_and_end_with_the_tunnel() -> None:
     async def main() -> list[str]:
-        feed = Feed()
-        with feed.subscribe() as events:
+        feed = Events("event streams")
+        with feed.subscribe(EventQueue()) as events:
             feed.publish("one", number=1)
             feed.publish("two")
             feed.end()
@@ -24,8 +30,8 @@ def test_events_arrive_in_order_and_end_with_the_tunnel() -> None:
 
 def test_slow_reader_loses_the_newest_and_is_told_how_many() -> None:
     async def main() -> list[TunnelEvent]:
-        feed = Feed()
-        with feed.subscribe() as slow, feed.subscribe() as quick:
+        feed = Events("event streams")
+        with feed.subscribe(EventQueue()) as slow, feed.subscribe(EventQueue()) as quick:
             got = []
             for number in range(QUEUE + 7):
                 feed.publish("tick", number=number)
@@ -42,8 +48,8 @@ def test_slow_reader_loses_the_newest_and_is_told_how_many() -> None:
 
 def test_flood_of_one_type_costs_no_event_of_another() -> None:
     async def main() -> list[TunnelEvent]:
-        feed = Feed()
-        with feed.subscribe() as slow:
+        feed = Events("event streams")
+        with feed.subscribe(EventQueue()) as slow:
             feed.publish("up")
             for number in range(QUEUE):
                 feed.publish("roamed", number=number)
@@ -65,11 +71,11 @@ def test_flood_of_one_type_costs_no_event_of_another() -> None:
 
 def test_reader_waits_until_something_happens() -> None:
     async def main() -> None:
-        feed = Feed()
+        feed = Events("event streams")
         got: list[str] = []
 
         async def read() -> None:
-            with feed.subscribe() as events:
+            with feed.subscribe(EventQueue()) as events:
                 async for event in events:
                     got.append(event.type)
 
@@ -88,14 +94,14 @@ def test_reader_waits_until_something_happens() -> None:
 
 def test_subscribers_are_bounded_and_make_room_when_they_go() -> None:
     async def main() -> None:
-        feed = Feed()
-        entered = [feed.subscribe() for _ in range(MAX_SUBSCRIBERS)]
+        feed = Events("event streams")
+        entered = [feed.subscribe(EventQueue()) for _ in range(MAX_SUBSCRIBERS)]
         for subscription in entered:
             subscription.__enter__()
-        with pytest.raises(TooManySubscribersError), feed.subscribe():
+        with pytest.raises(TooManySubscribersError), feed.subscribe(EventQueue()):
             pass
         entered[0].__exit__(None, None, None)
-        with feed.subscribe():
+        with feed.subscribe(EventQueue()):
             pass
         for subscription in entered[1:]:
             subscription.__exit__(None, None, None)
@@ -110,8 +116,8 @@ def test_event_survives_json() -> None:
 
 def test_a_change_of_the_port_is_told_whoever_asked_for_it() -> None:
     async def main() -> None:
-        feed = Feed()
-        with Udp.open() as udp, feed.subscribe() as events:
+        feed = Events("event streams")
+        with Udp.open() as udp, feed.subscribe(EventQueue()) as events:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(watch_port, feed, udp)
                 await trio.testing.wait_all_tasks_blocked()

@@ -27,6 +27,7 @@ from tunnel.control.connections import (
     LineTooLongError,
     serve_connections,
 )
+from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.uapi import DeviceState
 from tunnel.control.uapi_changes import DeviceChange
 from tunnel.control.uapi_set import SetParser
@@ -134,15 +135,15 @@ def _innermost(error: BaseException) -> BaseException:
 def test_stream_that_fails_ends_with_an_error(
     tmp_path: Path, make: Callable[[], BaseException], when: str
 ) -> None:
-    async def iterate() -> AsyncIterator[dict[str, Any]]:
+    async def iterate() -> AsyncIterator[TunnelEvent]:
         if when == "first":
             raise make()
-        yield {"number": 1}
+        yield TunnelEvent("number", 1.0)
         if when == "later":
             raise make()
 
     @contextlib.contextmanager
-    def entered() -> Iterator[AsyncIterator[dict[str, Any]]]:
+    def entered() -> Iterator[AsyncIterator[TunnelEvent]]:
         if when == "enter":
             raise make()
         yield iterate()
@@ -151,7 +152,7 @@ def test_stream_that_fails_ends_with_an_error(
 
     def stream(
         params: dict[str, Any],
-    ) -> contextlib.AbstractContextManager[AsyncIterator[dict[str, Any]]]:
+    ) -> contextlib.AbstractContextManager[AsyncIterator[TunnelEvent]]:
         if when == "call":
             raise make()
         return entered()
@@ -169,6 +170,8 @@ def test_stream_that_fails_ends_with_an_error(
             assert lines[-1]["error"]["code"] == "internal"
             before = {"call": 0, "enter": 0, "first": 1, "later": 2, "leave": 2}[when]
             assert len(lines) == before + 1
+            if before == 2:
+                assert lines[1]["event"] == {"type": "number", "time": 1.0}
             assert await ask(_request("ping"))
 
     trio.run(main)

@@ -15,6 +15,7 @@ import trio
 from tunnel.control import json_socket, run_folder
 from tunnel.control.client import TunnelClient
 from tunnel.control.json_socket import ControlError, serve
+from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.unix_socket import bind_unix_socket
 
 
@@ -28,12 +29,12 @@ class Numbers:
     def __aiter__(self) -> Numbers:
         return self
 
-    async def __anext__(self) -> dict[str, Any]:
+    async def __anext__(self) -> TunnelEvent:
         await trio.lowlevel.checkpoint()
         if not self.left:
             raise StopAsyncIteration
         self.left -= 1
-        return {"type": "number", "time": 1.0, "left": self.left}
+        return TunnelEvent("number", 1.0, {"left": self.left})
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_client_reads_a_stream_to_its_end(folder: Path) -> None:
 
 def test_client_that_goes_away_ends_its_stream(folder: Path) -> None:
     class Silent(Numbers):
-        async def __anext__(self) -> dict[str, Any]:
+        async def __anext__(self) -> TunnelEvent:
             await trio.sleep_forever()
             raise AssertionError("unreachable")
 

@@ -12,7 +12,7 @@ import trio
 from tests.support.engines import Side, Sides, packet, run, until
 from tunnel.control.broadcast import MAX_SUBSCRIBERS, QUEUE, Subscription, TooManySubscribersError
 from tunnel.packet.filter import Filter
-from tunnel.trace.recorder import STALL, Traces
+from tunnel.trace.recorder import STALL, Recorder
 
 ALL = Filter.parse("")
 
@@ -27,7 +27,7 @@ def traced(
     sides: Sides, scenario: Callable[[Side, Side, Subscription, Subscription], Awaitable[None]]
 ) -> None:
     async def both(a: Side, b: Side) -> None:
-        with Traces().subscribe(a.engine, ALL) as near, Traces().subscribe(b.engine, ALL) as far:
+        with Recorder(a.engine).subscribe(ALL) as near, Recorder(b.engine).subscribe(ALL) as far:
             await scenario(a, b, near, far)
         assert a.engine.tracer is None
         assert b.engine.tracer is None
@@ -37,11 +37,11 @@ def traced(
 
 def test_off_there_is_nobody_to_tell(sides: Sides) -> None:
     a, _ = sides
-    traces = Traces()
+    traces = Recorder(a.engine)
     assert a.engine.tracer is None
-    with traces.subscribe(a.engine, ALL):
+    with traces.subscribe(ALL):
         tracer = a.engine.tracer
-        with traces.subscribe(a.engine, ALL):
+        with traces.subscribe(ALL):
             assert a.engine.tracer is tracer
         assert a.engine.tracer is tracer
     assert a.engine.tracer is None
@@ -128,10 +128,10 @@ def test_drops_are_told_with_their_reason(sides: Sides) -> None:
 
 def test_only_the_packets_of_the_filter_are_told(sides: Sides) -> None:
     async def scenario(a: Side, b: Side) -> None:
-        traces = Traces()
+        traces = Recorder(a.engine)
         with (
-            traces.subscribe(a.engine, Filter.parse("icmp")) as pings,
-            traces.subscribe(a.engine, ALL) as everything,
+            traces.subscribe(Filter.parse("icmp")) as pings,
+            traces.subscribe(ALL) as everything,
         ):
             a.tun.feed(packet(1, 2))
             assert len(await told(everything, 2)) == 2
@@ -156,11 +156,11 @@ def test_a_reader_that_sleeps_loses_records_and_is_told_so(sides: Sides) -> None
 
 def test_traces_are_bounded(sides: Sides) -> None:
     a, _ = sides
-    traces = Traces()
+    traces = Recorder(a.engine)
     with contextlib.ExitStack() as stack:
         for _ in range(MAX_SUBSCRIBERS):
-            stack.enter_context(traces.subscribe(a.engine, ALL))
-        with pytest.raises(TooManySubscribersError), traces.subscribe(a.engine, ALL):
+            stack.enter_context(traces.subscribe(ALL))
+        with pytest.raises(TooManySubscribersError), traces.subscribe(ALL):
             pass
     assert a.engine.tracer is None
 
@@ -168,8 +168,8 @@ def test_traces_are_bounded(sides: Sides) -> None:
 def test_the_time_of_a_trace_ends_though_its_reader_sleeps(sides: Sides) -> None:
     async def scenario(a: Side, b: Side) -> None:
         now = 100.0
-        traces = Traces(lambda: now)
-        with traces.subscribe(a.engine, ALL, seconds=30) as subscription:
+        traces = Recorder(a.engine, lambda: now)
+        with traces.subscribe(ALL, seconds=30) as subscription:
             a.tun.feed(packet(1, 2))
             await told(subscription, 2)
             now = 131.0
@@ -185,8 +185,8 @@ def test_the_time_of_a_trace_ends_though_its_reader_sleeps(sides: Sides) -> None
 def test_a_reader_that_stopped_is_let_go_of(sides: Sides) -> None:
     async def scenario(a: Side, b: Side) -> None:
         now = 100.0
-        traces = Traces(lambda: now)
-        with traces.subscribe(a.engine, ALL) as stopped:
+        traces = Recorder(a.engine, lambda: now)
+        with traces.subscribe(ALL) as stopped:
             a.tun.feed(packet(1, 2))
             await until(lambda: b.tun.written)
             a.tun.feed(*(packet(1, 2) for _ in range(QUEUE)))
@@ -197,7 +197,7 @@ def test_a_reader_that_stopped_is_let_go_of(sides: Sides) -> None:
             await until(lambda: a.engine.tracer is None)
             kinds = [kind for kind, _ in await told(stopped, QUEUE + 1)]
             assert kinds == ["out"] * QUEUE + ["lost"]
-        with traces.subscribe(a.engine, ALL):
+        with traces.subscribe(ALL):
             assert a.engine.tracer is not None
 
     run(sides, scenario)
@@ -206,8 +206,8 @@ def test_a_reader_that_stopped_is_let_go_of(sides: Sides) -> None:
 def test_a_reader_that_is_only_slow_is_kept(sides: Sides) -> None:
     async def scenario(a: Side, b: Side) -> None:
         now = 100.0
-        traces = Traces(lambda: now)
-        with traces.subscribe(a.engine, ALL) as slow:
+        traces = Recorder(a.engine, lambda: now)
+        with traces.subscribe(ALL) as slow:
             a.tun.feed(packet(1, 2))
             await until(lambda: b.tun.written)
             for _ in range(3):
@@ -224,10 +224,10 @@ def test_a_reader_that_is_only_slow_is_kept(sides: Sides) -> None:
 def test_more_records_than_the_rate_are_told_as_lost(sides: Sides) -> None:
     async def scenario(a: Side, b: Side) -> None:
         now = 100.0
-        traces = Traces(lambda: now)
+        traces = Recorder(a.engine, lambda: now)
         a.tun.feed(packet(1, 2))
         await until(lambda: b.tun.written)
-        with traces.subscribe(a.engine, ALL, rate=10) as few:
+        with traces.subscribe(ALL, rate=10) as few:
             a.tun.feed(*(packet(1, 2) for _ in range(30)))
             await until(lambda: len(b.tun.written) == 31)
             assert [kind for kind, _ in await told(few, 11)] == ["out"] * 10 + ["lost"]
@@ -242,10 +242,10 @@ def test_more_records_than_the_rate_are_told_as_lost(sides: Sides) -> None:
 def test_forged_datagrams_leave_room_for_packets(sides: Sides) -> None:
     async def scenario(a: Side, b: Side) -> None:
         now = 100.0
-        traces = Traces(lambda: now)
+        traces = Recorder(b.engine, lambda: now)
         a.tun.feed(packet(1, 2))
         await until(lambda: b.tun.written)
-        with traces.subscribe(b.engine, ALL, rate=50) as far:
+        with traces.subscribe(ALL, rate=50) as far:
             for _ in range(100):
                 b.udp.feed(b"\4\0\0\0" + bytes(60), 64, a.udp.own)
             a.tun.feed(packet(1, 2))
@@ -279,7 +279,7 @@ def test_after_a_trace_batches_are_batches_again(
         a.tun.feed(packet(1, 2))
         await until(lambda: b.tun.written)
         assert await batches(a, b) == (1, 1)
-        with Traces().subscribe(a.engine, ALL), Traces().subscribe(b.engine, ALL):
+        with Recorder(a.engine).subscribe(ALL), Recorder(b.engine).subscribe(ALL):
             assert await batches(a, b) == (8, 8)
         assert a.engine.tracer is None
         assert b.engine.tracer is None
