@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.text import Text
 
 from tunnel.cli.common import Json, Name, complain, interface_name, refusals_printed
-from tunnel.cli.events import describe
 from tunnel.control.client import Reloaded, TunnelClient
 from tunnel.control.messages.events import TunnelEvent
+from tunnel.control.messages.sentences import describe
 from tunnel.log.redact import printable
 
 app = typer.Typer()

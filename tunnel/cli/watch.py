@@ -11,11 +11,11 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from tunnel.cli.events import describe
 from tunnel.cli.show import status_lines
 from tunnel.control.client import TunnelClient
 from tunnel.control.json_socket import ControlError
 from tunnel.control.messages.events import TunnelEvent
+from tunnel.control.messages.sentences import describe
 
 PERIOD = 1.0
 """Seconds between two looks without an event."""

@@ -44,14 +44,14 @@ def test_peer_that_moves_all_the_time_has_one_line_a_second(
     told.log(PeerRoamed(one, at(10), at(11)))
     told.log(PeerRoamed(one, at(11), at(11)))
     assert caplog.messages == [
-        f"{KEYS[0].to_base64()} moved from 192.0.2.0:51820 to 192.0.2.1:51820",
-        f"{KEYS[1].to_base64()} is at 192.0.2.99:51820",
-        f"{KEYS[0].to_base64()} moved from 192.0.2.10:51820 to 192.0.2.11:51820 "
-        "(9 moves more since the last line)",
+        f"peer {KEYS[0].to_base64()} moved from 192.0.2.0:51820 to 192.0.2.1:51820",
+        f"peer {KEYS[1].to_base64()} is at 192.0.2.99:51820",
+        f"peer {KEYS[0].to_base64()} moved from 192.0.2.10:51820 to 192.0.2.11:51820 "
+        "(9 earlier moves not shown)",
     ]
 
 
-def test_records_are_as_seldom_as_lines_and_tell_how_many_were_left_out() -> None:
+def test_records_are_as_seldom_as_lines_and_say_how_many_were_left_out() -> None:
     clock = Clock()
     records: list[tuple[str, dict[str, Any]]] = []
     told = EventLog(lambda kind, details: records.append((kind, details)), clock)
@@ -70,7 +70,7 @@ def test_records_are_as_seldom_as_lines_and_tell_how_many_were_left_out() -> Non
 
 
 @pytest.mark.parametrize("removed", [False, True])
-def test_where_a_peer_came_to_rest_is_told_in_the_end(
+def test_where_a_peer_came_to_rest_is_reported_in_the_end(
     removed: bool,
 ) -> None:
     interface = make_side(1).engine.interface
@@ -93,7 +93,7 @@ def test_where_a_peer_came_to_rest_is_told_in_the_end(
     assert told == [(str(at(1)), 0), (str(at(5)), 3)][: 1 if removed else 2]
 
 
-def test_removed_peer_that_comes_back_begins_anew(caplog: pytest.LogCaptureFixture) -> None:
+def test_removed_peer_that_comes_back_starts_over(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     told = EventLog(clock=Clock())
     peer = make_side(1).engine.interface.add_peer(KEYS[0])

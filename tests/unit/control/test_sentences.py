@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tunnel.cli.events import describe
 from tunnel.control.messages.events import TunnelEvent
+from tunnel.control.messages.sentences import describe
 
 PEER = {"peer": "KEY=", "endpoint": "192.0.2.2:51820"}
 CHANGE = {"sign": "+", "subject": "route 10.0.0.0/8", "detail": ""}
@@ -21,7 +21,8 @@ CHANGE = {"sign": "+", "subject": "route 10.0.0.0/8", "detail": ""}
         (
             "handshake",
             {**PEER, "outcome": "completed", "is_initiator": True, "round_trip": 0.0123},
-            "handshake with KEY= at 192.0.2.2:51820 on our initiative, round trip 12.3 ms",
+            "handshake with KEY= at 192.0.2.2:51820 completed on our initiative, "
+            "round trip 12.3 ms",
         ),
         (
             "handshake",
@@ -43,7 +44,7 @@ CHANGE = {"sign": "+", "subject": "route 10.0.0.0/8", "detail": ""}
         (
             "roamed",
             {"peer": "KEY=", "old": "1.2.3.4:4", "new": "1.2.3.4:5", "left_out": 7},
-            "peer KEY= moved from 1.2.3.4:4 to 1.2.3.4:5 (7 moves more before)",
+            "peer KEY= moved from 1.2.3.4:4 to 1.2.3.4:5 (7 earlier moves not shown)",
         ),
         ("session_expired", {"peer": "KEY="}, "the session with KEY= has expired"),
         (

@@ -1,4 +1,4 @@
-"""A tunnel's events in words, for `tunnel events` and `tunnel show --watch`."""
+"""A tunnel's events in words: the same in the log, in `tunnel events` and in `show --watch`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,16 @@ def describe(event: TunnelEvent) -> str:
 
     One of a type not known here, from a newer daemon, becomes its name and its fields.
     """
+    return sentence(event.type, event.details)
+
+
+def sentence(kind: str, details: Mapping[str, Any]) -> str:
+    """`describe` for an event of type `kind` with these details."""
     try:
-        words = _words(event.type, event.details)
+        words = _words(kind, details)
     except (KeyError, TypeError, ValueError):
         words = None
-    return printable(words or _fields(event))
+    return printable(words or _fields(kind, details))
 
 
 def _words(kind: str, of: Mapping[str, Any]) -> str | None:
@@ -36,7 +41,7 @@ def _words(kind: str, of: Mapping[str, Any]) -> str | None:
             return _handshake(of)
         case "roamed":
             where = f"moved from {of['old']} to" if of["old"] else "is at"
-            more = f" ({of['left_out']} moves more before)" if of.get("left_out") else ""
+            more = f" ({of['left_out']} earlier moves not shown)" if of.get("left_out") else ""
             return f"peer {of['peer']} {where} {of['new']}{more}"
         case "session_expired":
             return f"the session with {of['peer']} has expired"
@@ -66,7 +71,7 @@ def _handshake(of: Mapping[str, Any]) -> str | None:
         case "completed":
             side = "our" if of["is_initiator"] else "its"
             trip = f"{of['round_trip'] * 1000:.1f} ms"
-            return f"handshake with {peer} on {side} initiative, round trip {trip}"
+            return f"handshake with {peer} completed on {side} initiative, round trip {trip}"
         case "unanswered":
             return f"no answer from {peer} (attempt {of['attempt']})"
         case "failed":
@@ -86,6 +91,6 @@ def _reload(of: Mapping[str, Any]) -> str:
     return f"reloaded: {'; '.join(parts) or 'nothing to change'}"
 
 
-def _fields(event: TunnelEvent) -> str:
-    fields = (f"{key}={json.dumps(value)}" for key, value in event.details.items())
-    return " ".join([event.type, *fields])
+def _fields(kind: str, details: Mapping[str, Any]) -> str:
+    fields = (f"{key}={json.dumps(value)}" for key, value in details.items())
+    return " ".join([kind, *fields])
