@@ -180,7 +180,7 @@ def test_memory_of_answers_is_bounded() -> None:
     allowed.insert(ip_network("10.0.0.0/8"), "a")
     for number in range(20_000):
         allowed.lookup((0x0A000000 + number).to_bytes(4, "big"))
-    assert len(allowed._remembered) <= 4096
+    assert len(allowed._cache) <= 4096
 
 
 def test_a_hundred_thousand_prefixes() -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.support.simulation.network import Network, Weather
 from tests.support.simulation.node import Address, Cipher
 from tests.support.simulation.scenarios import TERRIBLE, answers, check_all, talk
-from tunnel.protocol import Drop
+from tunnel.protocol import ProtocolDrop
 from tunnel.protocol.constants import REKEY_AFTER_MESSAGES
 
 HOUR = 3600.0
@@ -28,16 +28,16 @@ def test_a_day_of_loss_duplication_and_reordering(seed: int) -> None:
         assert len(b.received) > before[1]
     total = len(a.received) + len(b.received)
     assert total <= sum(sent.values())
-    # What was sent under a session is lost at the network's rate; what was staged waits for a
+    # What was sent under a keypair is lost at the network's rate; what was staged waits for a
     # handshake, of which one in three needs a second try.
     assert total > 0.75 * sum(sent.values())
-    assert a.counts["sessions"] > 300
+    assert a.counts["keypairs"] > 300
     # Nothing was left over in a day: a quiet hour, and all secrets are gone.
     network.run(network.now + HOUR)
     for node in network.nodes:
         context = node.interface._context
-        assert not context.indices.sessions
-        assert not context.indices.handshakes
+        assert not context.index_table.keypairs
+        assert not context.index_table.handshakes
         assert context.staged_bytes == 0
     network.weather = Weather()
     assert answers(network, a, b, 2.0)
@@ -133,21 +133,21 @@ def test_suspended_laptop_uses_no_old_key() -> None:
     a, b = network.add_node("a"), network.add_node("b")
     network.join(a, b)
     assert answers(network, a, b, 2.0)
-    before = a.counts["sessions"]
+    before = a.counts["keypairs"]
     network.suspend(a, 200.0)
     network.run(network.now + 200.1)
     assert answers(network, a, b, 2.0)
-    assert a.counts["sessions"] == before + 1
+    assert a.counts["keypairs"] == before + 1
 
 
 class NearlySpent(Cipher):
-    """A session that has nearly reached its number of messages."""
+    """A keypair that has nearly reached its number of messages."""
 
     first_counter = REKEY_AFTER_MESSAGES - 20
 
 
 @pytest.mark.parametrize("spent", ["a", "b"])
-def test_message_limit_brings_a_new_session(spent: str) -> None:
+def test_message_limit_brings_a_new_keypair(spent: str) -> None:
     network = Network(8)
     a = network.add_node("a", NearlySpent if spent == "a" else Cipher)
     b = network.add_node("b", NearlySpent if spent == "b" else Cipher)
@@ -159,9 +159,9 @@ def test_message_limit_brings_a_new_session(spent: str) -> None:
     for _ in range(200):
         network.send(sender, receiver)
         network.run(network.now + 0.5)
-    # One session serves for about 20 messages, yet never two handshakes within 5 s.
+    # One keypair serves for about 20 messages, yet never two handshakes within 5 s.
     assert len(receiver.received) == before + 200
-    assert 5 <= sender.counts["sessions"] <= 21
+    assert 5 <= sender.counts["keypairs"] <= 21
     assert sender.counts["initiation"] >= 4
 
 
@@ -177,10 +177,10 @@ def test_both_sides_renew_at_once_and_next_to_nothing_is_lost() -> None:
             network.run(network.now + 0.25)
         network.run(network.now + 1.0)
         lost += 2000 - len(a.received) - len(b.received)
-        assert a.counts["sessions"] > 15
+        assert a.counts["keypairs"] > 15
         check_all(network)
     # When both handshakes come about within one round trip, a packet that was sent before them
-    # and arrives after both finds its session gone: there are three places, and no fourth.
+    # and arrives after both finds its keypair gone: there are three places, and no fourth.
     assert lost <= 4
 
 
@@ -290,7 +290,7 @@ def test_interface_that_goes_down_and_up_at_once_never_floods_its_peer(seed: int
             network.send(a, b)
             network.run(network.now + network.random.uniform(0.0, 0.05))
         network.run(network.now + 0.1)
-        assert a.peer(b).staged_frames == 0, "no session, though nothing is lost"
+        assert a.peer(b).staged_frames == 0, "no keypair, though nothing is lost"
         network.run(network.now + network.random.uniform(0.0, 200.0))
-    assert b.peer(a).drops.get(Drop.HANDSHAKE_FLOOD, 0) == 0
+    assert b.peer(a).drops.get(ProtocolDrop.HANDSHAKE_FLOOD, 0) == 0
     check_all(network)

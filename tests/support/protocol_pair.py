@@ -113,7 +113,7 @@ class Pair:
                 self.deliver(sent)
 
     def connect(self) -> None:
-        """A session that `a` initiated, confirmed, with a packet delivered."""
+        """A keypair that `a` initiated, confirmed, with a packet delivered."""
         serial = self.send(self.a)
         self.flow()
         assert serial in self.b.received
@@ -127,6 +127,6 @@ class Pair:
 
 
 def remaining(peer: Peer[Address, Cipher]) -> tuple[bool, bool, bool]:
-    """Whether there is a previous, a current, a next session."""
-    sessions = peer.sessions
-    return sessions.previous is not None, sessions.current is not None, sessions.next is not None
+    """Whether there is a previous, a current, a next keypair."""
+    keypairs = peer.keypairs
+    return keypairs.previous is not None, keypairs.current is not None, keypairs.next is not None

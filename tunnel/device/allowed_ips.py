@@ -178,4 +178,5 @@ async def remove_peer(engine: Engine, peer: Peer, pace: Pace) -> None:
     """Remove `peer`, its networks first: the protocol would take them away all at once."""
     await replace(engine, peer, {}, pace)
     engine.interface.remove_peer(peer.public_key)
+    engine.settle()  # each event in its turn: thousands at once would hold up packets
     await pace.step()

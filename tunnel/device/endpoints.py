@@ -154,13 +154,13 @@ class Names:
     def handle_event(self, event: Event) -> None:
         """Take note of how a handshake went. Never blocks and never raises."""
         if isinstance(event, HandshakeCompleted):
-            name = self._names.get(event.peer.public_key)
+            name = self._names.get(event.public_key)
             if name is not None:
                 name.has_worked = True
                 name.unanswered = False
                 name.pause = FIRST_PAUSE
         elif isinstance(event, HandshakeUnanswered | HandshakeFailed):
-            key = event.peer.public_key
+            key = event.public_key
             name = self._names.get(key)
             if name is not None:
                 name.unanswered = True

@@ -19,11 +19,11 @@ from tunnel.protocol import (
     HandshakeCompleted,
     HandshakeFailed,
     HandshakeUnanswered,
+    KeypairExpired,
     KeysErased,
-    Peer,
     PeerRemoved,
     PeerRoamed,
-    SessionExpired,
+    UdpAddress,
 )
 
 log = logging.getLogger("tunnel")
@@ -38,7 +38,6 @@ _LEVELS: Mapping[type[Event], int] = {
     HandshakeCompleted: logging.INFO,
     HandshakeUnanswered: logging.INFO,
     HandshakeFailed: logging.WARNING,
-    PeerRemoved: logging.WARNING,
     ClockImplausible: logging.ERROR,
 }
 """How events are logged; all others are for debugging."""
@@ -80,11 +79,13 @@ class EventLog:
         if isinstance(event, PeerRoamed):
             self._take_move(event)
             return
+        level = _LEVELS.get(type(event), logging.DEBUG)
         if isinstance(event, PeerRemoved):
-            self._moves.pop(event.peer.public_key, None)
+            level = logging.WARNING if event.own_key else logging.DEBUG
+            self._moves.pop(event.public_key, None)
         record = _record(event)
         if record is not None:
-            self._report(_LEVELS.get(type(event), logging.DEBUG), *record)
+            self._report(level, *record)
 
     async def run(self) -> None:
         """Report where each peer was last when no move has come for a while, until cancelled."""
@@ -98,8 +99,6 @@ class EventLog:
                     continue
                 if self._clock() < moves.reported_at + ROAMED_PERIOD:
                     self._late.set()
-                elif moves.latest.peer.removed:
-                    moves.latest = None
                 else:
                     moves.left_out -= 1
                     self._report_move(moves.latest, moves)
@@ -108,7 +107,7 @@ class EventLog:
     def _take_move(self, event: PeerRoamed) -> None:
         if event.old is not None and str(event.old) == str(event.new):
             return
-        key = event.peer.public_key
+        key = event.public_key
         moves = self._moves.get(key)
         if moves is None:
             if len(self._moves) >= _MAX_MOVES:
@@ -125,7 +124,7 @@ class EventLog:
         left_out = moves.left_out
         moves.reported_at, moves.left_out, moves.latest = self._clock(), 0, None
         details = {
-            "peer": event.peer.public_key.to_base64(),
+            "peer": event.public_key.to_base64(),
             "old": None if event.old is None else str(event.old),
             "new": str(event.new),
             "left_out": left_out,
@@ -141,35 +140,42 @@ class EventLog:
 def _record(event: Event) -> tuple[str, dict[str, Any]] | None:
     """Type and details of the event; None for one that is neither logged nor published."""
     match event:
-        case HandshakeCompleted(peer=peer, is_initiator=initiator, round_trip=round_trip):
+        case HandshakeCompleted(
+            public_key=key, endpoint=endpoint, is_initiator=initiator, round_trip=round_trip
+        ):
             return "handshake", {
-                **_peer(peer),
+                **_peer(key, endpoint),
                 "outcome": "completed",
                 "is_initiator": initiator,
                 "round_trip": round_trip,
             }
-        case HandshakeUnanswered(peer=peer, attempt=attempt):
-            return "handshake", {**_peer(peer), "outcome": "unanswered", "attempt": attempt}
-        case HandshakeFailed(peer=peer, attempts=attempts, dropped=dropped, reason=reason):
+        case HandshakeUnanswered(public_key=key, endpoint=endpoint, attempt=attempt):
             return "handshake", {
-                **_peer(peer),
+                **_peer(key, endpoint),
+                "outcome": "unanswered",
+                "attempt": attempt,
+            }
+        case HandshakeFailed(
+            public_key=key, endpoint=endpoint, attempts=attempts, dropped=dropped, reason=reason
+        ):
+            return "handshake", {
+                **_peer(key, endpoint),
                 "outcome": "failed",
                 "attempts": attempts,
                 "dropped": dropped,
                 "reason": reason,
             }
-        case PeerRemoved(peer=peer):
-            return "peer_removed", {"peer": peer.public_key.to_base64()}
-        case SessionExpired(peer=peer):
-            return "session_expired", {"peer": peer.public_key.to_base64()}
-        case KeysErased(peer=peer):
-            return "keys_erased", {"peer": peer.public_key.to_base64()}
+        case PeerRemoved(public_key=key, own_key=own_key):
+            return "peer_removed", {"peer": key.to_base64(), "own_key": own_key}
+        case KeypairExpired(public_key=key):
+            return "session_expired", {"peer": key.to_base64()}
+        case KeysErased(public_key=key):
+            return "keys_erased", {"peer": key.to_base64()}
         case ClockImplausible(refused=refused, problem=problem):
             return "clock", {"refused": refused, "problem": problem}
         case _:
             return None
 
 
-def _peer(peer: Peer[Any, Any]) -> dict[str, Any]:
-    endpoint = None if peer.endpoint is None else str(peer.endpoint)
-    return {"peer": peer.public_key.to_base64(), "endpoint": endpoint}
+def _peer(key: PublicKey, endpoint: UdpAddress | None) -> dict[str, Any]:
+    return {"peer": key.to_base64(), "endpoint": None if endpoint is None else str(endpoint)}

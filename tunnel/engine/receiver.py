@@ -14,7 +14,7 @@ from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import TunWriteDropped
 from tunnel.io.tun import TunOffload
 from tunnel.io.udp_socket import RECEIVE_SIZE, Received
-from tunnel.protocol import Drop as ProtocolDrop
+from tunnel.protocol import ProtocolDrop
 from tunnel.protocol.constants import HANDSHAKE_QUEUE, UNDER_LOAD_QUEUE
 
 from .common import DRAIN_BYTES, LONE_AFTER, LONE_ROW, READ_COST, Drop, Peer, Shared, boot_time

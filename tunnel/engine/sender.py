@@ -11,8 +11,7 @@ from tunnel.datapath import Sealed, Session, SessionExhausted
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.tun import READ_SIZE
 from tunnel.io.udp_socket import SENT
-from tunnel.protocol import Datagram, Seal
-from tunnel.protocol import Drop as ProtocolDrop
+from tunnel.protocol import Datagram, ProtocolDrop, Seal
 
 from .common import DRAIN_BYTES, LONE_AFTER, LONE_ROW, READ_COST, Drop, Peer, Shared, boot_time
 
@@ -149,7 +148,7 @@ class Sender:
         anything else is sealed.
         """
         # Anew each time: while the socket was full the session may have come to its end.
-        transport = peer.transport_for_sending(now)
+        transport = peer.keypairs.transport_for_sending(now)
         if transport is None:
             if self._shared.tracer is not None:
                 self._shared.tracer.frames_staged(peer, self._arena, spans)
@@ -234,7 +233,7 @@ class Sender:
 
     # --- What the protocol asks for --------------------------------------------------------------
 
-    def send_handshake(self, output: Datagram[Endpoint, Session]) -> None:
+    def send_handshake(self, output: Datagram[Peer, Endpoint]) -> None:
         """Send a handshake message; what the socket has no room for now is dropped and counted."""
         sent = self._shared.udp.send(output.data, len(output.data), output.endpoint, TOS_HANDSHAKE)
         if sent.rest:
@@ -244,7 +243,7 @@ class Sender:
         if sent.endpoint is not None and peer is not None and peer.endpoint is output.endpoint:
             peer.set_endpoint(sent.endpoint)
 
-    def send_staged(self, output: Seal[Endpoint, Session], now: float) -> None:
+    def send_staged(self, output: Seal[Peer, Session], now: float) -> None:
         """Seal and send staged frames, or a keepalive if there are none.
 
         Any task may come here, so it never waits, and has a buffer of its own.

@@ -1,40 +1,40 @@
-"""The sans-IO WireGuard state machine: peers, sessions, timers, allowed IPs.
+"""The sans-IO WireGuard state machine: peers, keypairs, timers, allowed IPs.
 
-    interface.py     all peers, receiver indices, demultiplexing, under-load; start here
-    peer.py          one peer: the rules in words, and what they come to
-    handshakes.py    when to start, repeat and answer a handshake
-    credentials.py   keys shared with a peer, and the messages made from them
-    sessions.py      the three places for its sessions; their ages
-    timers.py        what a peer can be waiting for, and the table of who is due next
-    staging.py       packets that wait for a session
+    interface.py     all peers, demultiplexing, under-load; start here
+    peer.py          one peer: the rules in words, and what follows from them
+    handshakes.py    when to start, repeat, give up and answer a handshake
+    keypairs.py      the three keypairs of a peer; their ages
+    peer_keys.py     keys shared with a peer, and the messages made from them
+    timers.py        what a peer can be waiting for, and the table of which peer is due next
+    staging.py       packets that wait for a keypair
+    index_table.py   receiver indices: which keypair or handshake a message belongs to
     allowed_ips.py   which peer an inner address belongs to
     rate_limiter.py  how many handshakes one address may ask for under load
     clock.py         timestamps of our initiations
     context.py       what the peers of one interface share
     constants.py     the whitepaper's numbers, and ours
-    boundary.py      what the driver supplies: endpoints, ciphers, randomness, the wall clock
+    driver.py        what the driver supplies: endpoints, ciphers, randomness, the wall clock
     outputs.py       what the driver is asked to do
-    events.py        what the driver is told
+    events.py        what the driver learns
     drops.py         why packets were dropped
 
 Nothing here imports trio, socket, time, random or os; `now` and randomness are handed in, so a
 test or a simulation lives through hours in a moment, and the same way each time.
 """
 
-from tunnel.protocol.driver import Endpoint, Transport
-
 from .allowed_ips import AllowedIPs, Network, pack, unpack
-from .drops import Drop
+from .driver import Transport, UdpAddress
+from .drops import ProtocolDrop
 from .events import (
     ClockImplausible,
     Event,
     HandshakeCompleted,
     HandshakeFailed,
     HandshakeUnanswered,
+    KeypairExpired,
     KeysErased,
     PeerRemoved,
     PeerRoamed,
-    SessionExpired,
 )
 from .interface import Interface, PeerError
 from .outputs import Datagram, DatagramKind, Seal
@@ -45,22 +45,22 @@ __all__ = [
     "ClockImplausible",
     "Datagram",
     "DatagramKind",
-    "Drop",
-    "Endpoint",
     "Event",
     "HandshakeCompleted",
     "HandshakeFailed",
     "HandshakeUnanswered",
     "Interface",
+    "KeypairExpired",
     "KeysErased",
     "Network",
     "Peer",
     "PeerError",
     "PeerRemoved",
     "PeerRoamed",
+    "ProtocolDrop",
     "Seal",
-    "SessionExpired",
     "Transport",
+    "UdpAddress",
     "pack",
     "unpack",
 ]

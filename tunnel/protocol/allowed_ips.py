@@ -1,8 +1,8 @@
 """Allowed IPs: which peer an inner address belongs to, by longest prefix match.
 
 One table per address family and prefix length, from the prefix (an integer) to its peer. A lookup
-asks the tables in use, longest first, and remembers the answer: traffic repeats its addresses. The
-memory of answers is bounded and forgotten at every change.
+asks the tables in use, longest first, and caches the answer: traffic repeats its addresses. The
+cache is bounded and cleared at every change.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 Network = IPv4Network | IPv6Network
 P = TypeVar("P")
 
-_MAX_REMEMBERED: Final = 4096
+_MAX_CACHED: Final = 4096
 
 _PART: Final = 8192
 """Prefixes of a peer in one dictionary."""
@@ -147,17 +147,17 @@ class _Family(Generic[P]):
 class AllowedIPs(Generic[P]):
     """Prefixes of both families and the peers they belong to. A prefix has one peer at a time.
 
-    Peers are told apart by identity and must be hashable. A lookup takes well under a microsecond
-    when the address was asked for lately, and 0.2 µs plus 0.05 µs for each prefix length in use
-    when not.
+    Peers are distinguished by identity and must be hashable. A lookup takes well under a
+    microsecond when the address is in the cache, and 0.2 µs plus 0.05 µs for each prefix length in
+    use when not.
     """
 
-    __slots__ = ("_count", "_remembered", "_v4", "_v6")
+    __slots__ = ("_cache", "_v4", "_v6")
 
     def __init__(self) -> None:
         self._v4: _Family[P] = _Family(32)
         self._v6: _Family[P] = _Family(128)
-        self._remembered: dict[bytes, P | None] = {}
+        self._cache: dict[bytes, P | None] = {}
 
     def __len__(self) -> int:
         """Prefixes of all peers together."""
@@ -166,10 +166,10 @@ class AllowedIPs(Generic[P]):
         )
 
     def insert(self, network: Network, peer: P) -> None:
-        """Give `network` to `peer`, taking it from whoever had exactly this prefix before."""
+        """Give `network` to `peer`, taking it from the peer that had exactly this prefix before."""
         family, shift, prefix = self._place(network)
         family.insert(shift, prefix, peer)
-        self._remembered.clear()
+        self._cache.clear()
 
     def insert_all(self, networks: Iterable[Network], peer: P) -> None:
         """Insert each of `networks`, in order."""
@@ -179,24 +179,24 @@ class AllowedIPs(Generic[P]):
     def remove(self, network: Network, peer: P) -> bool:
         """Take exactly this prefix from `peer`; False if it was not the peer's."""
         family, shift, prefix = self._place(network)
-        self._remembered.clear()
+        self._cache.clear()
         return family.remove(shift, prefix, peer)
 
     def remove_peer(self, peer: P) -> int:
         """Take all prefixes from `peer`; how many there were."""
-        self._remembered.clear()
+        self._cache.clear()
         return self._v4.remove_peer(peer) + self._v6.remove_peer(peer)
 
     def insert_packed(self, packed: int, peer: P) -> None:
         """`insert` for a network that `pack` made."""
         family = self._v6 if packed & 1 else self._v4
         family.insert(packed >> 1 & 0xFF, packed >> 9, peer)
-        self._remembered.clear()
+        self._cache.clear()
 
     def remove_packed(self, packed: int, peer: P) -> bool:
         """`remove` for a network that `pack` made."""
         family = self._v6 if packed & 1 else self._v4
-        self._remembered.clear()
+        self._cache.clear()
         return family.remove(packed >> 1 & 0xFF, packed >> 9, peer)
 
     def has_packed(self, packed: int, peer: P) -> bool:
@@ -211,7 +211,7 @@ class AllowedIPs(Generic[P]):
     def packed_of(self, peer: P) -> Iterator[int]:
         """The networks `peer` has now, IPv4 first, each family in the order they came.
 
-        The list is taken at once and worked off later: the table may change meanwhile.
+        The list is copied at once and read later: the table may change meanwhile.
         """
         v4, v6 = list(self._v4.by_peer.get(peer, ())), list(self._v6.by_peer.get(peer, ()))
         return chain((prefix << 1 for prefix in v4), (prefix << 1 | 1 for prefix in v6))
@@ -219,15 +219,15 @@ class AllowedIPs(Generic[P]):
     def lookup(self, address: bytes) -> P | None:
         """The peer with the longest prefix that covers `address` (4 or 16 bytes), or None.
 
-        Bytes of any other length belong to nobody.
+        Bytes of any other length belong to no peer.
         """
         try:
-            return self._remembered[address]
+            return self._cache[address]
         except KeyError:
             return self._search(address)
 
     def covering(self, address: bytes) -> Network | None:
-        """The longest prefix that covers `address` (4 or 16 bytes), whoever has it; or None."""
+        """The longest prefix that covers `address` (4 or 16 bytes), of whichever peer; or None."""
         family = self._v4 if len(address) == 4 else self._v6
         number = int.from_bytes(address, "big")
         for shift, table in family.order:
@@ -251,10 +251,10 @@ class AllowedIPs(Generic[P]):
             peer = self._v6.lookup(int.from_bytes(address, "big"))
         else:
             return None
-        if len(self._remembered) >= _MAX_REMEMBERED:
-            # An inner sender may invent addresses; starting over costs less than an order of use.
-            self._remembered.clear()
-        self._remembered[address] = peer
+        if len(self._cache) >= _MAX_CACHED:
+            # An inner sender may invent addresses; clearing costs less than an order of use.
+            self._cache.clear()
+        self._cache[address] = peer
         return peer
 
     def _place(self, network: Network) -> tuple[_Family[P], int, int]:

@@ -2,21 +2,20 @@
 
 from typing import NamedTuple
 
-from tunnel.protocol.driver import UnixTime
-
 from .constants import (
     CLOCK_JUMP,
     CLOCK_WARNING_INTERVAL,
     EARLIEST_PLAUSIBLE_UNIX_NS,
     LATEST_PLAUSIBLE_UNIX_NS,
 )
+from .driver import UnixTime
 
 STAMP_STEP_NS = 1 << 24
-"""What a timestamp is rounded to before it is sent, so that it tells little about our clock."""
+"""What a timestamp is rounded to before it is sent, so that it reveals little about our clock."""
 
 
 class Reading(NamedTuple):
-    """One look at the wall clock. `problem` is empty, or what to warn of just now."""
+    """One look at the wall clock. `problem` is empty, or what to warn of now."""
 
     unix_ns: int
     refused: bool
@@ -24,7 +23,7 @@ class Reading(NamedTuple):
 
 
 class HandshakeClock:
-    """Reads the wall clock before every initiation and says if it can be right."""
+    """Reads the wall clock before every initiation and checks it."""
 
     __slots__ = ("_offset", "_unix_time_ns", "_warned_at")
 
@@ -37,15 +36,15 @@ class HandshakeClock:
     def read(self, now: float) -> Reading:
         """The time in unix nanoseconds, and whether an initiation must not carry it.
 
-        A clock from before 2020 was never set. That harms no key, it only may not be believed,
-        and setting the clock may need this very tunnel: so it is not refused.
+        A clock before 2020 was never set. That does no lasting harm, and setting the clock may
+        need this very tunnel: so it is not refused.
         """
         unix_ns = self._unix_time_ns()
         refused = unix_ns >= LATEST_PLAUSIBLE_UNIX_NS
         never_set = unix_ns < EARLIEST_PLAUSIBLE_UNIX_NS
         offset = unix_ns / 1e9 - now
         jump = 0.0 if self._offset is None else offset - self._offset
-        # Whatever follows an impossible time is no jump but the clock being set at last.
+        # After an impossible time a jump means only that the clock was set at last.
         self._offset = None if refused or never_set else offset
         if refused:
             problem = (

@@ -1,7 +1,7 @@
-"""Every number the protocol turns on. Times are seconds, counters are messages.
+"""Every number the protocol depends on. Times are seconds, counters are messages.
 
-The first half belongs to the protocol: a value changed there is no longer WireGuard. The second
-half is ours to choose and no other implementation can tell.
+The first half belongs to the protocol: with another value there it is not WireGuard. The second
+half is ours to choose; the peer cannot see it.
 """
 
 from typing import Final
@@ -9,19 +9,19 @@ from typing import Final
 # --- The whitepaper's, section 6.1, in the values that Linux and wireguard-go deploy -------------
 
 REKEY_AFTER_MESSAGES: Final = 2**60
-"""A session that sealed this many messages asks for a successor, whichever side it began on."""
+"""A keypair that sealed this many messages is replaced, by either side."""
 
 REJECT_AFTER_MESSAGES: Final = 2**64 - 2**13 - 1
-"""A session that sealed this many messages sends nothing more."""
+"""A keypair that sealed this many messages sends nothing more."""
 
 REKEY_AFTER_TIME: Final = 120.0
-"""The side that initiated a session asks for a successor when it sends and the session is older."""
+"""The side that initiated a keypair asks for a successor when it sends and the keypair is older."""
 
 REJECT_AFTER_TIME: Final = 180.0
-"""A session this old neither sends nor receives."""
+"""A keypair this old neither sends nor receives."""
 
 REKEY_ATTEMPT_TIME: Final = 90.0
-"""A handshake that nobody answered for this long is given up."""
+"""A handshake that got no answer for this long is given up."""
 
 REKEY_TIMEOUT: Final = 5.0
 """The shortest time between two initiations to one peer, and the wait before a retry."""
@@ -35,16 +35,16 @@ REKEY_TIMEOUT_JITTER: Final = 1 / 3
 """Upper bound of the random addition to REKEY_TIMEOUT, so that two peers do not stay in step."""
 
 NEW_HANDSHAKE_TIMEOUT: Final = KEEPALIVE_TIMEOUT + REKEY_TIMEOUT
-"""Data sent and nothing received for this long: the session is taken for lost."""
+"""Data sent and nothing received for this long: the keypair is taken for lost."""
 
 REKEY_ON_RECEIVE_AFTER_TIME: Final = REJECT_AFTER_TIME - KEEPALIVE_TIMEOUT - REKEY_TIMEOUT
-"""The initiator of a session this old asks for a successor when it merely receives."""
+"""The initiator of a keypair this old asks for a successor when it merely receives."""
 
 ERASE_AFTER_TIME: Final = 3 * REJECT_AFTER_TIME
-"""With no new session for this long, everything secret about a peer but its keys is forgotten."""
+"""With no new keypair for this long, all that is secret about a peer but its keys is erased."""
 
 HANDSHAKE_QUEUE: Final = 4096
-"""Handshake messages the driver lets wait; what comes on top is dropped."""
+"""Handshake messages that may wait in the driver; more are dropped."""
 
 UNDER_LOAD_QUEUE: Final = HANDSHAKE_QUEUE // 8
 """With this many waiting the driver is under load (`Interface.set_under_load`)."""
@@ -53,14 +53,14 @@ INITIATION_SPACING: Final = 0.020
 """Initiations of one peer that come closer together than this are dropped."""
 
 MAX_STAGED_FRAMES: Final = 128
-"""Frames of one peer that wait for a session; the oldest makes room for the newest."""
+"""Frames of one peer that wait for a keypair; the newest pushes out the oldest."""
 
 INITIATIONS_PER_SECOND: Final = 20
 INITIATIONS_BURST: Final = 5
 """Handshake messages of one IPv4 address or IPv6 /64 that are looked at under load."""
 
 UNDER_LOAD_TIME: Final = 1.0
-"""How long the driver's word that it is under load stands."""
+"""How long `Interface.set_under_load` holds."""
 
 # --- Our own choices -----------------------------------------------------------------------------
 
@@ -71,11 +71,11 @@ MAX_STAGED_BYTES: Final = 32 << 20
 """Bytes staged for all peers of an interface together."""
 
 MAX_RATE_LIMITED_SOURCES: Final = 16_384
-"""Sources the rate limiter remembers at a time; when they are all in use a new one must wait."""
+"""Sources the rate limiter remembers at a time; when all are in use a new one has to wait."""
 
-ANEW_SPACING: Final = INITIATION_SPACING + 0.005
-"""An initiation begun anew goes out this long after the one before it: closer together the peer
-would drop it, and on the way they may come a little closer."""
+RESTART_SPACING: Final = INITIATION_SPACING + 0.005
+"""A handshake that starts over sends its initiation this long after the one before it: closer
+together the peer would drop it, and on the way they may come a little closer."""
 
 MAX_PEERS_PER_DEADLINE: Final = 16
 """Peers whose timers one `handle_deadline` runs before it lets the driver move packets again: at
@@ -88,10 +88,11 @@ EARLIEST_PLAUSIBLE_UNIX_NS: Final = 1_577_836_800 * 10**9
 """2020-01-01T00:00:00Z. An earlier clock was never set: worth a warning, harmless to a key."""
 
 LATEST_PLAUSIBLE_UNIX_NS: Final = 4_102_444_800 * 10**9
-"""2100-01-01T00:00:00Z. A timestamp after it would burn our key with whoever accepts it."""
+"""2100-01-01T00:00:00Z. A later timestamp would make our key useless with each peer that accepts
+it."""
 
 CLOCK_JUMP: Final = 86_400.0
-"""A wall clock that gains or loses more than this on the monotonic one was moved by somebody."""
+"""A wall clock that gains or loses more than this on the monotonic one was set."""
 
 CLOCK_WARNING_INTERVAL: Final = 60.0
 """The shortest time between two warnings about the clock."""

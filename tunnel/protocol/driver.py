@@ -1,4 +1,4 @@
-"""What the driver hands to the protocol: endpoints and ciphers, known here by their shape alone."""
+"""What the driver hands to the protocol: endpoints, ciphers, randomness, the wall clock."""
 
 from collections.abc import Callable, Hashable
 from typing import Protocol, TypeVar
@@ -6,8 +6,8 @@ from typing import Protocol, TypeVar
 from crypto.keys import PresharedKey, PrivateKey, PublicKey
 
 
-class Endpoint(Hashable, Protocol):
-    """A UDP address a peer is reached at. Immutable; equal endpoints compare equal.
+class UdpAddress(Hashable, Protocol):
+    """A peer's endpoint. Immutable; equal endpoints compare equal.
 
     It may carry more than is seen here (the local address a packet arrived at, a scope): the
     protocol hands it back as it came.
@@ -23,14 +23,14 @@ class Endpoint(Hashable, Protocol):
 
 
 class Transport(Protocol):
-    """The cipher of one session. The protocol owns its life; only the driver seals and opens."""
+    """The cipher of one keypair. The protocol owns its life; only the driver seals and opens."""
 
     @property
     def send_counter(self) -> int:
         """Messages sealed so far."""
 
 
-E = TypeVar("E", bound=Endpoint)
+E = TypeVar("E", bound=UdpAddress)
 T = TypeVar("T", bound=Transport)
 # The driver's own classes, so that it gets back what it handed in, as what it is.
 
@@ -48,5 +48,5 @@ RetryEndpoint = Callable[[E], E]
 address it was last heard on, which may be gone."""
 
 OnEphemeral = Callable[[PublicKey, PrivateKey, PresharedKey], None]
-"""Told of every ephemeral key drawn: the peer's public key, the key, the preshared key it goes
-with. Whoever keeps them can read the sessions, so there is none but while a capture asks."""
+"""Called with every ephemeral key drawn: the peer's public key, the key, the preshared key it is
+used with. They decrypt the traffic, so there is a listener only while a capture asks for them."""

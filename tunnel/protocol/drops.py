@@ -4,7 +4,7 @@ from enum import StrEnum, unique
 
 
 @unique
-class Drop(StrEnum):
+class ProtocolDrop(StrEnum):
     """Why a packet went no further; the value is the name users see."""
 
     # Datagrams that are no handshake message of ours.
@@ -34,20 +34,20 @@ class Drop(StrEnum):
     """A cookie reply that does not decrypt."""
     # Transport messages.
     UNKNOWN_SESSION = "unknown_session"
-    """A transport message for an index that is no session of ours."""
+    """A transport message for an index that is no keypair of ours."""
     SESSION_EXPIRED = "session_expired"
-    """A transport message for a session past its time."""
+    """A transport message for a keypair that is too old."""
     SOURCE_NOT_ALLOWED = "source_not_allowed"
     """A decrypted packet whose source belongs to another peer, or to none."""
     # Packets to send.
     NO_PEER = "no_peer"
     """No allowed IP covers the destination."""
     LOW_ORDER_PEER = "low_order_peer"
-    """The peer's public key is a low-order point; no session with it can be secret."""
+    """The peer's public key is a low-order point; nothing sent to it could be secret."""
     STAGED_OVERFLOW = "staged_overflow"
-    """Staged for a session, then pushed out by newer packets or by the bound on memory."""
+    """Staged for a keypair, then pushed out by newer packets or by the bound on memory."""
     HANDSHAKE_TIMEOUT = "handshake_timeout"
-    """Staged for a session that did not come about in 90 s."""
+    """Staged for a handshake that did not complete in 90 s."""
     INTERFACE_DOWN = "interface_down"
     """Still staged when the interface went down, or received while it was down."""
     PEER_REMOVED = "peer_removed"

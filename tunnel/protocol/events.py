@@ -1,12 +1,14 @@
-"""Events: what happened, for logs, metrics and name resolution. The protocol needs no answer."""
+"""Events: what happened, for logs, metrics and name resolution. The protocol needs no answer.
+
+They are plain values: the key of the peer, and where it was reached at that moment. An event may be
+kept as long as one likes; it keeps no peer alive.
+"""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from tunnel.protocol.driver import Endpoint
+from crypto.keys import PublicKey
 
-    from .peer import Peer
+from .driver import UdpAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +18,14 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class HandshakeCompleted(Event):
-    """A session stands and is used for sending from now on.
+    """A keypair is there and is used for sending from now on.
 
     `round_trip` is seconds from our initiation to the response, or from our response to the
     first message under the new keys.
     """
 
-    peer: "Peer[Any, Any]"
+    public_key: PublicKey
+    endpoint: UdpAddress | None
     is_initiator: bool
     local_index: int
     remote_index: int
@@ -31,23 +34,25 @@ class HandshakeCompleted(Event):
 
 @dataclass(frozen=True, slots=True)
 class HandshakeUnanswered(Event):
-    """An initiation got no answer in 5 s; the next one follows. `attempt` counts from 1.
+    """An initiation to `endpoint` got no answer in 5 s; the next one follows.
 
-    The time to look the endpoint's name up again.
+    `attempt` counts from 1. The time to look the endpoint's name up again.
     """
 
-    peer: "Peer[Any, Any]"
+    public_key: PublicKey
+    endpoint: UdpAddress | None
     attempt: int
 
 
 @dataclass(frozen=True, slots=True)
 class HandshakeFailed(Event):
-    """No session came about in 90 s. `dropped` staged frames are gone; new traffic starts again.
+    """No handshake completed in 90 s. `dropped` staged frames are gone; new traffic starts again.
 
     `reason` is for people.
     """
 
-    peer: "Peer[Any, Any]"
+    public_key: PublicKey
+    endpoint: UdpAddress | None
     attempts: int
     dropped: int
     reason: str
@@ -57,32 +62,33 @@ class HandshakeFailed(Event):
 class PeerRoamed(Event):
     """An authenticated message came from a new address, and replies go there from now on."""
 
-    peer: "Peer[Any, Any]"
-    old: "Endpoint | None"
-    new: "Endpoint"
+    public_key: PublicKey
+    old: UdpAddress | None
+    new: UdpAddress
 
 
 @dataclass(frozen=True, slots=True)
-class SessionExpired(Event):
-    """A session reached its last second and its keys are forgotten."""
+class KeypairExpired(Event):
+    """A keypair turned 180 s old and its keys are erased."""
 
-    peer: "Peer[Any, Any]"
+    public_key: PublicKey
     local_index: int
     remote_index: int
 
 
 @dataclass(frozen=True, slots=True)
 class KeysErased(Event):
-    """540 s without a new session: nothing secret but the static keys is left of this peer."""
+    """540 s without a new keypair: nothing secret but the static keys is left of this peer."""
 
-    peer: "Peer[Any, Any]"
+    public_key: PublicKey
 
 
 @dataclass(frozen=True, slots=True)
 class PeerRemoved(Event):
-    """The protocol removed a peer by itself: its key became our own."""
+    """A peer was removed: by request, or, with `own_key`, because its key became our own."""
 
-    peer: "Peer[Any, Any]"
+    public_key: PublicKey
+    own_key: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,7 @@ class ClockImplausible(Event):
 
     `refused` handshakes are not sent at all: a responder remembers the timestamp of the last
     initiation for ever, so one from the far future would make our key useless with it
-    (CVE-2021-46873). `problem` says what is wrong and what mends it.
+    (CVE-2021-46873). `problem` says what is wrong and how to fix it.
     """
 
     unix_ns: int

@@ -14,14 +14,15 @@ from crypto.handshake import Responder
 from crypto.keys import PrivateKey, PublicKey
 from crypto.messages import CookieReply, HandshakeInitiation, HandshakeResponse
 from tunnel.errors import TunnelError
-from tunnel.protocol.driver import E, MakeTransport, OnEphemeral, Random, RetryEndpoint, T, UnixTime
 
 from .allowed_ips import AllowedIPs
 from .clock import HandshakeClock
 from .constants import MAX_PEERS_PER_DEADLINE, UNDER_LOAD_TIME
-from .context import Context, Indices, Output
-from .drops import Drop
+from .context import Context, Output
+from .driver import E, MakeTransport, OnEphemeral, Random, RetryEndpoint, T, UnixTime
+from .drops import ProtocolDrop
 from .events import PeerRemoved
+from .index_table import IndexTable
 from .outputs import Datagram, DatagramKind
 from .peer import Peer
 from .rate_limiter import RateLimiter
@@ -29,7 +30,7 @@ from .timers import Timer
 
 
 class PeerError(TunnelError):
-    """A peer that cannot be added: it is there already, or its key is our own."""
+    """A peer that cannot be added: it is one already, or its key is our own."""
 
     code = "peer"
 
@@ -39,26 +40,26 @@ def _same(endpoint: E) -> E:
 
 
 class Interface(Generic[E, T]):
-    """All peers of one tunnel, and what they have to say to the driver.
+    """All peers of one tunnel, and what they ask of the driver.
 
     `random(n)` gives n unpredictable bytes, `unix_time_ns()` the wall clock, `make_transport` the
-    cipher of a new session, `retry_endpoint` the endpoint to try after one that did not answer.
+    cipher of a new keypair, `retry_endpoint` the endpoint to try after one that did not answer.
     `now` is seconds of a clock that never goes back and runs on in suspend.
 
     The driver, in a loop:
 
     1. Something happened: a packet to send, a datagram, a deadline, a change of configuration.
-       - *packets to send*: `peer_for_destination`, then the peer's `transport_for_sending`; seal
-         and send, and `Peer.handle_sent`. Without a transport: `Peer.stage`.
+       - *packets to send*: `peer_for_destination`, then `transport_for_sending` of the peer's
+         `keypairs`; seal and send, and `Peer.handle_sent`. Without a transport: `Peer.stage`.
        - *datagrams of type 4*: `transport_for_receiving` with the receiver index, open, drop
          replays, `source_allowed` for every packet, and `Peer.handle_received`.
        - *any other datagram*: `handle_message_untrusted`.
        - *the deadline*: `handle_deadline`.
-    2. `poll_output` until it gives None, and do what it says.
+    2. `poll_output` until it gives None, and do what each output asks for.
     3. Sleep until `next_deadline` at the latest. It may be over already when very many timers were
        due at once: then move waiting packets first, and come back.
 
-    `Peer.transport_for_sending`, `transport_for_receiving`, `Peer.handle_sent` and
+    `transport_for_sending`, `transport_for_receiving`, `Peer.handle_sent` and
     `Peer.handle_received` are meant to be called once per batch, and take well under a microsecond
     each.
     """
@@ -71,19 +72,18 @@ class Interface(Generic[E, T]):
         make_transport: MakeTransport[T],
         retry_endpoint: RetryEndpoint[E] = _same,
     ) -> None:
-        self._context: Context[E, T] = Context(
+        self._context: Context[Peer[E, T], E, T] = Context(
             random=random,
             clock=HandshakeClock(unix_time_ns),
             make_transport=make_transport,
             retry_endpoint=retry_endpoint,
-            indices=Indices(random),
+            index_table=IndexTable(random),
         )
         self._peers: dict[PublicKey, Peer[E, T]] = {}
         self._checker: MacChecker | None = None
         self._limiter = RateLimiter()
         self._under_load_until = float("-inf")
-        # The hot paths look sessions up here.
-        self._sessions = self._context.indices.sessions
+        self._keypairs = self._context.index_table.keypairs
         self.peers: Mapping[PublicKey, Peer[E, T]] = MappingProxyType(self._peers)
         self.allowed_ips: AllowedIPs[Peer[E, T]] = AllowedIPs()
         self.peer_for_destination: Callable[[bytes], Peer[E, T] | None] = self.allowed_ips.lookup
@@ -104,18 +104,18 @@ class Interface(Generic[E, T]):
         return self._context.public_key
 
     @property
-    def drops(self) -> Mapping[Drop, int]:
+    def drops(self) -> Mapping[ProtocolDrop, int]:
         """Packets dropped, by reason, since the start; those of single peers included."""
         return self._context.drops
 
     def set_on_ephemeral(self, listener: OnEphemeral | None) -> None:
-        """Tell `listener` every ephemeral key from now on, before the message with it goes out."""
+        """Call `listener` with every ephemeral key from now on, before its message is sent."""
         self._context.on_ephemeral = listener
 
     def set_private_key(self, key: PrivateKey | None, now: float) -> None:
-        """Be `key` from now on. The same key again changes nothing.
+        """Use `key` from now on. The same key again changes nothing.
 
-        Sessions made with the old key stop sending and new handshakes start on traffic. A peer
+        Keypairs made with the old key stop sending and new handshakes start on traffic. A peer
         whose public key is now our own is removed, with a PeerRemoved event.
         """
         for _ in self.private_key_steps(key, now):
@@ -124,8 +124,8 @@ class Interface(Generic[E, T]):
     def private_key_steps(self, key: PrivateKey | None, now: float) -> Iterator[None]:
         """`set_private_key` in steps of some microseconds, all of which must be taken.
 
-        The key is the new one from the first step on, for every handshake. A session made with
-        the old key goes on sending until its peer's turn comes.
+        From the first step on every handshake uses the new key. A keypair made with the old key
+        goes on sending until its peer's turn comes.
         """
         if key == self._context.private_key:
             return
@@ -136,10 +136,7 @@ class Interface(Generic[E, T]):
         else:
             public_key = self._context.public_key = key.public_key()
             self._checker = MacChecker(public_key, random=self._context.random)
-            own = self._peers.get(public_key)
-            if own is not None:
-                self.remove_peer(public_key)
-                self._context.outputs.append(PeerRemoved(own))
+            self._remove_peer(public_key, own_key=True)
         for peer in list(self._peers.values()):
             yield
             if not peer.removed:
@@ -158,16 +155,20 @@ class Interface(Generic[E, T]):
         return peer
 
     def remove_peer(self, public_key: PublicKey) -> bool:
-        """Remove a peer with all it has; False if it was none."""
+        """Remove a peer with all it has, with a PeerRemoved event; False if it was none."""
+        return self._remove_peer(public_key, own_key=False)
+
+    def _remove_peer(self, public_key: PublicKey, *, own_key: bool) -> bool:
         peer = self._peers.pop(public_key, None)
         if peer is None:
             return False
         self.allowed_ips.remove_peer(peer)
         peer.handle_removal()
+        self._context.outputs.append(PeerRemoved(public_key, own_key))
         return True
 
     def handle_down(self) -> None:
-        """The interface went down: forget sessions and staged packets, stop all timers.
+        """The interface went down: erase keypairs and staged packets, stop all timers.
 
         Datagrams are no longer to be handed in. Peers, addresses and counters stay.
         """
@@ -175,7 +176,7 @@ class Interface(Generic[E, T]):
             peer.handle_down()
 
     def handle_up(self, now: float) -> None:
-        """The interface came up again: greet the peers with a persistent keepalive."""
+        """The interface came up again: send to the peers with a persistent keepalive at once."""
         for peer in self._peers.values():
             peer.handle_up(now)
 
@@ -184,20 +185,21 @@ class Interface(Generic[E, T]):
     def transport_for_receiving(
         self, index: int, now: float, packets: int = 1
     ) -> tuple[Peer[E, T], T] | None:
-        """Whose session `index` is, and its cipher; None, and `packets` counted, if it is none."""
-        session = self._sessions.get(index)
-        if session is None:
-            self._context.count(Drop.UNKNOWN_SESSION, packets)
+        """The peer whose keypair `index` is, and its cipher; None, with `packets` counted as drops,
+        if it is none or too old."""
+        keypair = self._keypairs.get(index)
+        if keypair is None:
+            self._context.count(ProtocolDrop.UNKNOWN_SESSION, packets)
             return None
-        if now >= session.expires_at:
-            session.receiver[0].count(Drop.SESSION_EXPIRED, packets)
+        if now >= keypair.expires_at:
+            keypair.receiver[0].count(ProtocolDrop.SESSION_EXPIRED, packets)
             return None
-        return session.receiver
+        return keypair.receiver
 
     def source_allowed(self, peer: Peer[E, T], address: bytes) -> bool:
         """Whether a packet of `peer` may come from `address`: its longest match is this peer.
 
-        The caller counts the drop (`peer.count(Drop.SOURCE_NOT_ALLOWED)`).
+        The caller counts the drop (`peer.count(ProtocolDrop.SOURCE_NOT_ALLOWED)`).
         """
         return self.allowed_ips.lookup(address) is peer
 
@@ -206,7 +208,7 @@ class Interface(Generic[E, T]):
     ) -> None:
         """Take a whole datagram that is not a transport message. Never raises.
 
-        What is wrong with it is counted in `drops`, and nobody is told.
+        What is wrong with it is counted in `drops` and not answered.
         """
         message_type = datagram[0] if len(datagram) else 0
         try:
@@ -219,16 +221,16 @@ class Interface(Generic[E, T]):
             elif message_type == CookieReply.TYPE:
                 self._handle_cookie_reply_untrusted(CookieReply.parse_untrusted(datagram), now)
             else:
-                self._context.count(Drop.MALFORMED)
+                self._context.count(ProtocolDrop.MALFORMED)
         except MessageError:
-            self._context.count(Drop.MALFORMED)
+            self._context.count(ProtocolDrop.MALFORMED)
 
     def _handle_initiation_untrusted(
         self, message: HandshakeInitiation, data: bytes, endpoint: E, now: float
     ) -> None:
         key = self._context.private_key
         if key is None:
-            self._context.count(Drop.NO_PRIVATE_KEY)
+            self._context.count(ProtocolDrop.NO_PRIVATE_KEY)
             return
         if not self._admit_untrusted(data, endpoint, now):
             return
@@ -237,50 +239,49 @@ class Interface(Generic[E, T]):
                 message, static=key, static_static=self._static_static
             )
         except HandshakeError:
-            self._context.count(Drop.HANDSHAKE_INVALID)
+            self._context.count(ProtocolDrop.HANDSHAKE_INVALID)
             return
         peer = self._peers.get(responder.remote_static)
         if peer is None:
-            self._context.count(Drop.UNKNOWN_PEER)
+            self._context.count(ProtocolDrop.UNKNOWN_PEER)
             return
         peer.accept_initiation(responder, endpoint, now, len(data))
 
     def _handle_response_untrusted(
         self, message: HandshakeResponse, data: bytes, endpoint: E, now: float
     ) -> None:
-        pending = self._context.indices.handshakes.get(message.receiver)
+        pending = self._context.index_table.handshakes.get(message.receiver)
         if pending is None:
-            self._context.count(Drop.UNKNOWN_HANDSHAKE)
+            self._context.count(ProtocolDrop.UNKNOWN_HANDSHAKE)
             return
         if self._admit_untrusted(data, endpoint, now):
             pending.peer.accept_response_untrusted(pending, message, endpoint, now, len(data))
 
     def _handle_cookie_reply_untrusted(self, message: CookieReply, now: float) -> None:
-        indices = self._context.indices
-        pending = indices.handshakes.get(message.receiver)
-        session = indices.sessions.get(message.receiver)
+        pending = self._context.index_table.handshakes.get(message.receiver)
+        keypair = self._keypairs.get(message.receiver)
         if pending is not None:
             peer = pending.peer
-        elif session is not None:
-            peer = session.receiver[0]
+        elif keypair is not None:
+            peer = keypair.receiver[0]
         else:
-            self._context.count(Drop.UNKNOWN_HANDSHAKE)
+            self._context.count(ProtocolDrop.UNKNOWN_HANDSHAKE)
             return
         try:
-            peer.macs.consume_cookie_reply_untrusted(message, now)
+            peer.keys.macs().consume_cookie_reply_untrusted(message, now)
         except CookieError:
-            peer.count(Drop.COOKIE_INVALID)
+            peer.count(ProtocolDrop.COOKIE_INVALID)
 
     def _admit_untrusted(self, data: bytes, endpoint: E, now: float) -> bool:
-        """The cheap checks of a handshake message, before the dear ones."""
+        """The cheap checks of a handshake message, before the expensive ones."""
         checker = self._checker
         if checker is None:
-            self._context.count(Drop.NO_PRIVATE_KEY)
+            self._context.count(ProtocolDrop.NO_PRIVATE_KEY)
             return False
         try:
             checker.check_mac1(data)
         except MacError:
-            self._context.count(Drop.BAD_MAC1)
+            self._context.count(ProtocolDrop.BAD_MAC1)
             return False
         if now >= self._under_load_until:
             return True
@@ -292,17 +293,17 @@ class Interface(Generic[E, T]):
             self._context.outputs.append(
                 Datagram(None, endpoint, reply.emit(), DatagramKind.COOKIE_REPLY)
             )
-            self._context.count(Drop.COOKIE_REQUIRED)
+            self._context.count(ProtocolDrop.COOKIE_REQUIRED)
             return False
         if not self._limiter.allow(endpoint.address, now):
-            self._context.count(Drop.RATE_LIMITED)
+            self._context.count(ProtocolDrop.RATE_LIMITED)
             return False
         return True
 
     def _static_static(self, key: PublicKey) -> bytes | None:
-        """Our static key with a peer's, for whoever claims to be that peer."""
+        """DH(our static key, a peer's), for a message that claims to be from that peer."""
         peer = self._peers.get(key)
-        return None if peer is None else peer.static_static()
+        return None if peer is None else peer.keys.static_static()
 
     # --- Load and time ---------------------------------------------------------------------------
 
@@ -310,7 +311,7 @@ class Interface(Generic[E, T]):
         """For one second, ask senders of handshake messages to prove their address."""
         self._under_load_until = now + UNDER_LOAD_TIME
 
-    def count_drop(self, reason: Drop, packets: int = 1) -> None:
+    def count_drop(self, reason: ProtocolDrop, packets: int = 1) -> None:
         """Count packets the driver dropped for a reason of ours that belong to no peer."""
         self._context.count(reason, packets)
 
@@ -322,7 +323,7 @@ class Interface(Generic[E, T]):
 
         self._context.timers.run(now, MAX_PEERS_PER_DEADLINE, expire)
 
-    def poll_output(self) -> Output[E, T] | None:
+    def poll_output(self) -> Output[Peer[E, T], E, T] | None:
         """The next thing to do, oldest first; None when there is nothing."""
         outputs = self._context.outputs
         return outputs.popleft() if outputs else None

@@ -1,31 +1,31 @@
-"""The sessions of one peer: previous, current, next.
+"""The keypairs of one peer: previous, current, next.
 
 - *current* is the one to send with.
 - *next* is one that we answered to and that the peer has not used yet. Until its first message
-  comes, nobody has proved to hold its keys, so it only receives. One that we initiated may overtake
-  it; then it only receives to its end.
+  comes, the peer has not proved that it holds the keys, so it only receives. One that we initiated
+  may overtake it; from then on it only receives, until it expires.
 - *previous* only receives: what the peer sent before it knew of the current one.
+
+A keypair is what one handshake gives: a key to send with and a key to receive with.
 """
 
-from typing import TYPE_CHECKING, Generic
+from typing import Generic
 
-from tunnel.protocol.constants import (
+from .constants import (
+    REJECT_AFTER_MESSAGES,
     REJECT_AFTER_TIME,
     REKEY_AFTER_TIME,
     REKEY_ON_RECEIVE_AFTER_TIME,
 )
-from tunnel.protocol.driver import E, T
-from tunnel.protocol.timers import NEVER
-
-if TYPE_CHECKING:
-    from tunnel.protocol.peer import Peer
+from .driver import T
+from .timers import NEVER, P
 
 
-class Session(Generic[E, T]):
+class Keypair(Generic[P, T]):
     """The keys of one handshake, in the shape of a transport, and the times they live by.
 
-    `refresh_on_send_at` and `refresh_on_receive_at` are NEVER for the side that answered: two
-    sides that asked for a successor at the same age would collide each time.
+    `refresh_on_send_at` and `refresh_on_receive_at` are NEVER for the responder: two sides that
+    asked for a successor at the same age would collide each time. All times are seconds.
     """
 
     __slots__ = (
@@ -44,16 +44,17 @@ class Session(Generic[E, T]):
 
     def __init__(
         self,
-        peer: "Peer[E, T]",
+        peer: P,
         transport: T,
-        *,
         local_index: int,
         remote_index: int,
-        is_initiator: bool,
         now: float,
+        *,
+        is_initiator: bool,
     ) -> None:
         self.transport = transport
-        self.receiver: tuple[Peer[E, T], T] = (peer, transport)
+        # Made here once, because it is handed out for every batch received.
+        self.receiver: tuple[P, T] = (peer, transport)
         self.local_index = local_index
         self.remote_index = remote_index
         self.is_initiator = is_initiator
@@ -65,76 +66,87 @@ class Session(Generic[E, T]):
         self.send_until = self.expires_at
 
     def stop_sending(self) -> None:
-        """Go on receiving only: our static key has changed."""
+        """Only receive from now on: our static key has changed."""
         self.send_until = self.refresh_on_send_at = self.refresh_on_receive_at = -NEVER
 
 
-class Sessions(Generic[E, T]):
-    """The three places. Every change returns the sessions that lost theirs, to be forgotten."""
+class Keypairs(Generic[P, T]):
+    """The three slots. `by_index` is the interface's table of keypairs, kept up to date here."""
 
-    __slots__ = ("current", "next", "previous")
+    __slots__ = ("_by_index", "current", "next", "previous")
 
-    def __init__(self) -> None:
-        self.previous: Session[E, T] | None = None
-        self.current: Session[E, T] | None = None
-        self.next: Session[E, T] | None = None
+    def __init__(self, by_index: dict[int, Keypair[P, T]]) -> None:
+        self._by_index = by_index
+        self.previous: Keypair[P, T] | None = None
+        self.current: Keypair[P, T] | None = None
+        self.next: Keypair[P, T] | None = None
 
-    def standing(self) -> list[Session[E, T]]:
-        """All there are."""
-        return [s for s in (self.previous, self.current, self.next) if s is not None]
+    def all(self) -> list[Keypair[P, T]]:
+        """Those that are there, the oldest slot first."""
+        return [k for k in (self.previous, self.current, self.next) if k is not None]
 
-    def install_initiated(self, session: Session[E, T]) -> list[Session[E, T]]:
-        """Our initiation was answered: the response proves the peer holds the keys."""
-        before = self.standing()
-        self.previous = self.current
-        self.current = session
+    def transport_for_sending(self, now: float) -> T | None:
+        """The cipher of the current one while it may still send."""
+        keypair = self.current
+        if keypair is None or now >= keypair.send_until:
+            return None
+        transport = keypair.transport
+        return transport if transport.send_counter < REJECT_AFTER_MESSAGES else None
+
+    def next_expiry(self) -> float:
+        """When the first of them expires; NEVER if there is none."""
+        return min((keypair.expires_at for keypair in self.all()), default=NEVER)
+
+    def install_initiated(self, keypair: Keypair[P, T]) -> None:
+        """Our initiation was answered: the response proves that the peer holds the keys."""
         if self.next is not None:
-            # The peer initiated one as well and may be sending with it until it hears from us;
-            # it must not take over then, or the two of us would only change places.
+            # The peer initiated one as well and may send with it until it hears from us. If it
+            # took over then, the two keypairs would only change places.
             self.next.is_superseded = True
-        return self._gone(before)
+        self._by_index[keypair.local_index] = keypair
+        self._fill(self.current, keypair, self.next)
 
-    def install_answered(self, session: Session[E, T]) -> list[Session[E, T]]:
+    def install_answered(self, keypair: Keypair[P, T]) -> None:
         """We answered an initiation: wait for the first message under the new keys.
 
         *previous* stays until that comes. Others drop it here; but if we have just made the
-        current session ourselves, the peer may not know of it yet and still send with *previous*.
+        current keypair ourselves, the peer may not know of it yet and still send with *previous*.
         """
-        before = self.standing()
-        self.next = session
-        return self._gone(before)
+        self._by_index[keypair.local_index] = keypair
+        self._fill(self.previous, self.current, keypair)
 
-    def confirm(self) -> list[Session[E, T]]:
+    def confirm(self) -> None:
         """The first message under `next` came: it is current from now on."""
-        before = self.standing()
-        self.previous = self.current
-        self.current = self.next
-        self.next = None
-        return self._gone(before)
+        self._fill(self.current, self.next, None)
 
-    def expire(self, now: float) -> list[Session[E, T]]:
-        """Drop those whose time is up."""
-        before = self.standing()
-        if self.previous is not None and now >= self.previous.expires_at:
-            self.previous = None
-        if self.current is not None and now >= self.current.expires_at:
-            self.current = None
-        if self.next is not None and now >= self.next.expires_at:
-            self.next = None
-        return self._gone(before)
+    def expire(self, now: float) -> list[Keypair[P, T]]:
+        """Drop and return those that are too old."""
+        return self._fill(
+            *(
+                None if keypair is not None and now >= keypair.expires_at else keypair
+                for keypair in (self.previous, self.current, self.next)
+            )
+        )
 
-    def drop_next(self) -> list[Session[E, T]]:
+    def drop_next(self) -> None:
         """Drop the one that waits for confirmation."""
-        before = self.standing()
-        self.next = None
-        return self._gone(before)
+        self._fill(self.previous, self.current, None)
 
-    def clear(self) -> list[Session[E, T]]:
+    def clear(self) -> None:
         """Drop all."""
-        before = self.standing()
-        self.previous = self.current = self.next = None
-        return before
+        self._fill(None, None, None)
 
-    def _gone(self, before: list[Session[E, T]]) -> list[Session[E, T]]:
-        after = self.standing()
-        return [session for session in before if session not in after]
+    def _fill(
+        self,
+        previous: Keypair[P, T] | None,
+        current: Keypair[P, T] | None,
+        following: Keypair[P, T] | None,
+    ) -> list[Keypair[P, T]]:
+        """Set the slots; those that have lost theirs are dropped from the table and returned."""
+        before = self.all()
+        self.previous, self.current, self.next = previous, current, following
+        after = self.all()
+        dropped = [keypair for keypair in before if keypair not in after]
+        for keypair in dropped:
+            del self._by_index[keypair.local_index]
+        return dropped

@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass
 from enum import StrEnum, unique
-from typing import TYPE_CHECKING, Generic
+from typing import Generic
 
-from tunnel.protocol.driver import E, T
-
-if TYPE_CHECKING:
-    from .peer import Peer
+from .driver import E, T
+from .timers import P
 
 
 @unique
@@ -20,26 +18,26 @@ class DatagramKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Datagram(Generic[E, T]):
+class Datagram(Generic[P, E]):
     """Send `data` to `endpoint`, as it is. Handshake messages carry DSCP AF41 (0x88).
 
-    `peer` is None for a cookie reply: it answers an address that has not proved to be anybody.
+    `peer` is None for a cookie reply: it answers an address that has proved nothing yet.
     The bytes are already counted in the peer's `tx_bytes`.
     """
 
-    peer: "Peer[E, T] | None"
+    peer: P | None
     endpoint: E
     data: bytes
     kind: DatagramKind
 
 
 @dataclass(frozen=True, slots=True)
-class Seal(Generic[E, T]):
+class Seal(Generic[P, T]):
     """Seal `frames` with `transport`, send them to the peer's endpoint, call `handle_sent`.
 
     No frames means: seal an empty message, a keepalive (`handle_sent` with `data=False`).
     """
 
-    peer: "Peer[E, T]"
+    peer: P
     transport: T
     frames: tuple[bytes, ...]

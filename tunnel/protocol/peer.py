@@ -1,71 +1,72 @@
-"""One peer: its sessions, its timers, and the rules by which they change.
+"""One peer: its keypairs, its timers, and the rules by which they change.
 
-When to start, repeat and answer a handshake is worked out in `handshakes.py`; everything that
-follows from one is in this file.
+When to start and repeat a handshake, and which to answer, is decided in `handshakes.py`; it is
+carried out here, with everything that follows from it.
 
 The rules, in words. Times are in `constants.py`, the triggers of the timers in `timers.py`.
 
-*Sending.* Data goes out under the current session while that is younger than 180 s. Without one
-it is staged, and a handshake is wanted.
+*Sending.* Data is sent under the current keypair while that is younger than 180 s. Without one it
+is staged, and a handshake is wanted.
 
 *Starting.* A wanted handshake starts at once, but never within 5 s of the last handshake message
 sent to this peer; then as soon as that time is over. It is repeated every 5 s, each time with new
 keys, a new index and a later timestamp; only the last initiation can be answered. 90 s after the
-last packet that asked for a session it is given up, and what was staged is dropped. The next
-packet starts over. When the interface comes up or its key changes, what was sent does not count:
-the next goes out at once, but not within 25 ms of the last, which the peer would take for a flood.
+last packet that asked for a keypair it is given up, and what was staged is dropped. The next packet
+starts again. When the interface comes up or its key changes, what was sent before does not count:
+the next initiation is sent at once, but not within 25 ms of the last, which the peer would count as
+a flood.
 
-*Answering.* A valid initiation, newer than every one before it, is answered at once. The session
-waits as *next*; it is used for receiving only, until the peer's first message under it arrives and
-makes it *current*. Meanwhile the old current one serves. Both sides may start at the same moment:
-each answers the other, and the one with the greater public key gives its own initiation up. If both
-went on, each side could end up sending under a session that the other is about to forget.
+*Answering.* A valid initiation, newer than every one before it, is answered at once. The keypair
+waits as *next*; it only receives until the peer's first message under it arrives and makes it
+*current*. Until then the old current one stays in use. Both sides may start at the same moment:
+each answers the other, and the one with the greater public key drops its own initiation. If both
+went on, each side could end up sending under a keypair that the other is about to drop.
 
-*Completing.* A response is accepted once, for the initiation still open, and makes the session
-current at once. Whatever was staged goes out under it, or an empty message if nothing was, because
-the peer must not send before it has heard from us.
+*Completing.* A response is accepted once, for the initiation still open, and makes the keypair
+current at once. What was staged is sent under it, or an empty message if nothing was, because the
+peer must not send before it has heard from us.
 
-*Renewing.* Only the side that initiated a session asks for its successor by age: at 120 s when it
+*Renewing.* Only the side that initiated a keypair asks for its successor by age: at 120 s when it
 sends, at 165 s when it merely receives. Either side does so after 2^60 messages.
 
-*Noticing loss.* Data sent and nothing heard for 15 s: a new handshake. Data heard and nothing sent
-for 10 s: an empty message, which itself is never answered, so silence stays silent.
+*Noticing loss.* Data sent and nothing received for 15 s: a new handshake. Data received and nothing
+sent for 10 s: an empty message, which itself is never answered, so silence stays silent.
 
 *Roaming.* Every authenticated message moves the peer to the address it came from, after the replay
-check. A cookie reply authenticates nobody and moves nothing.
+check. A cookie reply does not authenticate its sender and moves nothing.
 
-*Forgetting.* A session is gone when it is 180 s old, or when one more has come than there are
-places. After 540 s without a new one, nothing secret but the static keys is left.
+*Forgetting.* A keypair is erased when it is 180 s old, or when its slot is taken by another. After
+540 s without a new one, nothing secret but the static keys is left.
 """
 
 from typing import Generic
 
-from crypto.cookies import MacGenerator
 from crypto.handshake import Responder, TransportKeys
 from crypto.keys import PresharedKey, PublicKey
 from crypto.messages import HandshakeResponse
-from tunnel.protocol.driver import E, T
-from tunnel.protocol.keypairs import Session, Sessions
-from tunnel.protocol.peer_keys import Credentials
 
 from .constants import (
     ERASE_AFTER_TIME,
     KEEPALIVE_TIMEOUT,
     NEW_HANDSHAKE_TIMEOUT,
-    REJECT_AFTER_MESSAGES,
     REKEY_AFTER_MESSAGES,
 )
 from .context import Context
-from .drops import Drop
+from .driver import E, T
+from .drops import ProtocolDrop
 from .events import (
     HandshakeCompleted,
     HandshakeFailed,
+    HandshakeUnanswered,
+    KeypairExpired,
     KeysErased,
     PeerRoamed,
-    SessionExpired,
 )
-from .handshakes import Handshakes, PendingInitiation
-from .outputs import Seal
+from .handshakes import GiveUp, Handshakes, HandshakeStep, Initiate, RetryAt
+from .index_table import PendingInitiation
+from .keypairs import Keypair, Keypairs
+from .outputs import Datagram, DatagramKind, Seal
+from .peer_keys import PeerKeys
 from .staging import Staged
 from .timers import NEVER, Timed, Timer
 
@@ -82,46 +83,52 @@ class Peer(Timed, Generic[E, T]):
 
     To read: the attributes in the first group of `__init__`. To change: the `set_` methods. The
     rest is called by the interface.
+
+    Nothing that belongs to a peer points back at it once it is removed, so that it is freed at
+    that moment and not by a later garbage collection.
     """
 
     __slots__ = (
+        "__weakref__",
         "_context",
-        "_credentials",
         "_handshakes",
         "_jitter",
         "_key_changes",
-        "_refreshed_on_receive",
-        "_removed",
         "_staged",
         "drops",
         "endpoint",
+        "keypairs",
+        "keys",
         "last_handshake",
         "last_handshake_unix_ns",
         "persistent_keepalive",
+        "public_key",
+        "removed",
         "rx_bytes",
-        "sessions",
         "tx_bytes",
     )
 
-    def __init__(self, context: Context[E, T], public_key: PublicKey) -> None:
+    def __init__(self, context: Context["Peer[E, T]", E, T], public_key: PublicKey) -> None:
         super().__init__()
+        self.public_key = public_key
         self.endpoint: E | None = None
         self.persistent_keepalive = 0  # seconds, 0 is off
         self.last_handshake: float | None = None
         self.last_handshake_unix_ns = 0  # 0 is never
         self.tx_bytes = 0
         self.rx_bytes = 0
-        self.drops: dict[Drop, int] = {}
-        self.sessions: Sessions[E, T] = Sessions()
+        self.drops: dict[ProtocolDrop, int] = {}
+        self.removed = False  # once it is, nothing happens to this peer any more
+        self.keypairs: Keypairs[Peer[E, T], T] = Keypairs(context.index_table.keypairs)
+        self.keys = PeerKeys(context, public_key)
 
         self._context = context
-        self._credentials = Credentials(context, public_key)
-        self._handshakes: Handshakes[E, T] = Handshakes(self, context, self._credentials)
+        self._handshakes: Handshakes[Peer[E, T]] = Handshakes(
+            context, context.index_table.handshakes
+        )
         self._staged = Staged(context)
         self._key_changes = context.key_changes
-        self._removed = False
-        self._refreshed_on_receive = False
-        # Drawn once a session: drawing for every packet that arms a timer would cost too much.
+        # Drawn once a keypair: drawing for every packet that arms a timer would cost too much.
         self._jitter = 0.0
 
     def __repr__(self) -> str:
@@ -130,38 +137,30 @@ class Peer(Timed, Generic[E, T]):
     # --- Configuration ---------------------------------------------------------------------------
 
     @property
-    def public_key(self) -> PublicKey:
-        """The peer's name."""
-        return self._credentials.public_key
-
-    @property
     def preshared_key(self) -> PresharedKey:
         """Mixed into every handshake; all zero for none."""
-        return self._credentials.preshared_key
-
-    @property
-    def removed(self) -> bool:
-        """Whether the interface has dropped this peer; nothing happens to it any more."""
-        return self._removed
+        return self.keys.preshared_key
 
     @property
     def staged_frames(self) -> int:
-        """Frames waiting for a session."""
+        """Frames waiting for a keypair."""
         return len(self._staged)
 
     def set_endpoint(self, endpoint: E | None, now: float | None = None) -> None:
-        """Send to `endpoint` from now on, until the peer roams. Sessions go on.
+        """Send to `endpoint` from now on, until the peer roams. Keypairs stay in use.
 
         With `now`, a handshake that waited for an endpoint starts at once and not up to 5 s later.
         """
         self.endpoint = endpoint
         if now is not None and endpoint is not None:
-            self._handshakes.handle_endpoint(now)
+            self._carry_out(self._handshakes.handle_endpoint(now), now)
 
     def set_preshared_key(self, key: PresharedKey) -> None:
-        """Mix `key` into every handshake that completes from now on. Sessions go on."""
-        self._credentials.preshared_key = key
-        self._handshakes.handle_preshared_key()
+        """Mix `key` into every handshake that completes from now on. Keypairs stay in use."""
+        self.keys.preshared_key = key
+        pending = self._handshakes.pending
+        if pending is not None:
+            pending.initiator.preshared_key = key
 
     def set_persistent_keepalive(self, seconds: int, now: float) -> None:
         """Send an empty message after `seconds` of silence (0 to 65535, 0 is off).
@@ -172,51 +171,32 @@ class Peer(Timed, Generic[E, T]):
             raise ValueError(f"persistent keepalive is 0 to {_MAX_KEEPALIVE} seconds: {seconds}")
         before, self.persistent_keepalive = self.persistent_keepalive, seconds
         if not seconds:
-            self._context.timers.cancel(self, Timer.PERSISTENT_KEEPALIVE)
-        elif not before:
-            self._context.timers.arm(self, Timer.PERSISTENT_KEEPALIVE, now)
+            self.deadlines[_PERSISTENT_KEEPALIVE] = NEVER
         elif seconds != before:
-            self._context.timers.arm(self, Timer.PERSISTENT_KEEPALIVE, now + seconds)
-
-    @property
-    def macs(self) -> MacGenerator:
-        """Puts MACs on messages to this peer, and keeps its cookie."""
-        return self._credentials.macs()
-
-    def static_static(self) -> bytes | None:
-        """Our static key with the peer's, or None if there is nothing to agree on."""
-        return self._credentials.static_static()
+            self._arm(_PERSISTENT_KEEPALIVE, now + seconds if before else now)
 
     # --- Packets out -----------------------------------------------------------------------------
 
-    def transport_for_sending(self, now: float) -> T | None:
-        """The cipher of the current session while it may still send."""
-        session = self.sessions.current
-        if session is None or now >= session.send_until:
-            return None
-        transport = session.transport
-        return transport if transport.send_counter < REJECT_AFTER_MESSAGES else None
-
     def stage(self, frame: bytes, now: float) -> None:
-        """Keep `frame` until a session stands, and see to it that one is coming."""
-        if self._removed:
-            self.count(Drop.PEER_REMOVED)
+        """Keep `frame` until there is a keypair, and start a handshake if none is under way."""
+        if self.removed:
+            self.count(ProtocolDrop.PEER_REMOVED)
             return
-        if self._credentials.is_low_order():
-            self.count(Drop.LOW_ORDER_PEER)
+        if self.keys.is_low_order():
+            self.count(ProtocolDrop.LOW_ORDER_PEER)
             return
-        transport = self.transport_for_sending(now)
+        transport = self.keypairs.transport_for_sending(now)
         if transport is not None:
             self._context.outputs.append(Seal(self, transport, (frame,)))
             return
         dropped = self._staged.push(frame)
         if dropped:
-            self.count(Drop.STAGED_OVERFLOW, dropped)
-        self._handshakes.want(now, fresh=True)
+            self.count(ProtocolDrop.STAGED_OVERFLOW, dropped)
+        self._want_handshake(now, fresh=True)
 
     def handle_sent(self, transport: T, now: float, wire_bytes: int, *, data: bool) -> None:
         """The driver sealed messages with `transport` and sent them."""
-        if self._removed:
+        if self.removed:
             return
         self.tx_bytes += wire_bytes
         deadlines = self.deadlines
@@ -225,12 +205,12 @@ class Peer(Timed, Generic[E, T]):
             self._arm(_PERSISTENT_KEEPALIVE, now + self.persistent_keepalive)
         if data and deadlines[_NEW_HANDSHAKE] == NEVER:
             self._arm(_NEW_HANDSHAKE, now + NEW_HANDSHAKE_TIMEOUT + self._jitter)
-        session = self.sessions.current
-        if session is not None and (
-            now >= session.refresh_on_send_at
-            or session.transport.send_counter >= REKEY_AFTER_MESSAGES
+        keypair = self.keypairs.current
+        if keypair is not None and (
+            now >= keypair.refresh_on_send_at
+            or keypair.transport.send_counter >= REKEY_AFTER_MESSAGES
         ):
-            self._handshakes.want(now, fresh=data)
+            self._want_handshake(now, fresh=data)
 
     # --- Packets in ------------------------------------------------------------------------------
 
@@ -244,23 +224,19 @@ class Peer(Timed, Generic[E, T]):
         data: bool,
     ) -> None:
         """The driver opened authentic, never seen messages with `transport`."""
-        if self._removed:
+        if self.removed:
             return
-        self._heard(endpoint, now, wire_bytes)
-        sessions = self.sessions
-        coming = sessions.next
-        if coming is not None and coming.transport is transport and not coming.is_superseded:
-            self._confirm(coming, now)
+        self._note_authentic(endpoint, now, wire_bytes)
+        keypairs = self.keypairs
+        waiting = keypairs.next
+        if waiting is not None and waiting.transport is transport and not waiting.is_superseded:
+            self._confirm(waiting, now)
         if data and self.deadlines[_SEND_KEEPALIVE] == NEVER:
             self._arm(_SEND_KEEPALIVE, now + KEEPALIVE_TIMEOUT)
-        session = sessions.current
-        if (
-            session is not None
-            and now >= session.refresh_on_receive_at
-            and not self._refreshed_on_receive
-        ):
-            self._refreshed_on_receive = True
-            self._handshakes.want(now, fresh=False)
+        keypair = keypairs.current
+        if keypair is not None and now >= keypair.refresh_on_receive_at:
+            keypair.refresh_on_receive_at = NEVER  # one handshake, however much is received
+            self._want_handshake(now, fresh=False)
 
     def accept_initiation(
         self, responder: Responder, endpoint: E, now: float, wire_bytes: int
@@ -271,17 +247,20 @@ class Peer(Timed, Generic[E, T]):
         if refusal is not None:
             self.count(refusal)
             return
-        self._heard(endpoint, now, wire_bytes)
-        local_index = self._context.indices.draw()
-        keys = self._handshakes.answer(responder, local_index, endpoint, now)
-        session = self._session(keys, local_index, responder.remote_index, False, now)
-        self._install(session, self.sessions.install_answered(session), now)
+        self._note_authentic(endpoint, now, wire_bytes)
+        local_index = self._context.index_table.draw()
+        response, keys = self.keys.create_response(responder, local_index)
+        self._send_handshake(response.emit(), DatagramKind.RESPONSE, endpoint, now)
+        remote_index = responder.remote_index
+        keypair = self._keypair(keys, local_index, remote_index, now, is_initiator=False)
+        self.keypairs.install_answered(keypair)
+        self._handle_installed(now)
         if self._yields():
             self._handshakes.forget()
 
     def accept_response_untrusted(
         self,
-        pending: PendingInitiation[E, T],
+        pending: PendingInitiation["Peer[E, T]"],
         message: HandshakeResponse,
         endpoint: E,
         now: float,
@@ -290,52 +269,61 @@ class Peer(Timed, Generic[E, T]):
         """Something that claims to answer `pending`. Counts and ignores it if it does not."""
         keys = self._handshakes.consume_response_untrusted(message)
         if keys is None:
-            self.count(Drop.HANDSHAKE_INVALID)
+            self.count(ProtocolDrop.HANDSHAKE_INVALID)
             return
-        self._heard(endpoint, now, wire_bytes)
-        session = self._session(keys, pending.local_index, message.sender, True, now)
-        self._install(session, self.sessions.install_initiated(session), now)
-        self._complete(session, now, now - pending.sent_at)
-        self._context.outputs.append(Seal(self, session.transport, self._staged.take()))
+        self._note_authentic(endpoint, now, wire_bytes)
+        local_index = pending.local_index
+        keypair = self._keypair(keys, local_index, message.sender, now, is_initiator=True)
+        self.keypairs.install_initiated(keypair)
+        self._handle_installed(now)
+        self._complete(keypair, now, now - pending.sent_at)
+        self._context.outputs.append(Seal(self, keypair.transport, self._staged.take()))
 
-    # --- Time ------------------------------------------------------------------------------------
+    # --- Time and change -------------------------------------------------------------------------
 
     def expire(self, timer: Timer, now: float) -> None:
         """Do what the timer is for (see `Timer`)."""
         match timer:
-            case Timer.EXPIRE_SESSIONS:
-                self._expire_sessions(now)
+            case Timer.EXPIRE_KEYPAIRS:
+                for keypair in self.keypairs.expire(now):
+                    self._context.outputs.append(
+                        KeypairExpired(self.public_key, keypair.local_index, keypair.remote_index)
+                    )
+                self._arm_expiry()
             case Timer.ERASE_KEYS:
-                self._erase_keys()
+                self.keypairs.clear()
+                self._arm_expiry()
+                # A handshake under way is not old, and giving it up sets the timer again.
+                if not self._handshakes.is_wanted:
+                    self.keys.erase()
+                    self._context.outputs.append(KeysErased(self.public_key))
             case Timer.RETRANSMIT_HANDSHAKE:
-                if not self._handshakes.retransmit(now):
-                    self._give_up(now)
+                self._carry_out(self._handshakes.retransmit(now), now)
             case Timer.NEW_HANDSHAKE:
-                self.renew_endpoint()
-                self._handshakes.want(now, fresh=False)
+                self._renew_endpoint()
+                self._want_handshake(now, fresh=False)
             case Timer.SEND_KEEPALIVE:
                 self._send_keepalive(now)
             case Timer.PERSISTENT_KEEPALIVE:
                 if self.persistent_keepalive:
-                    # Sending moves it too; but without a session nothing is sent yet.
+                    # Sending moves it too; but without a keypair nothing is sent yet.
                     self._arm(timer, now + self.persistent_keepalive)
                     self._send_keepalive(now)
 
     def handle_down(self) -> None:
-        """The interface went down: no session, no timer, until traffic or `handle_up`."""
+        """The interface went down: no keypair, no timer, until traffic or `handle_up`."""
         self._handshakes.handle_down()
-        self._forget(self.sessions.clear())
-        self._credentials.erase()
-        self._drop_staged(Drop.INTERFACE_DOWN)
-        for timer in Timer:
-            self._context.timers.cancel(self, timer)
+        self.keypairs.clear()
+        self.keys.erase()
+        self._drop_staged(ProtocolDrop.INTERFACE_DOWN)
+        self.deadlines[:] = [NEVER] * len(Timer)
 
     def handle_up(self, now: float) -> None:
-        """The interface came up: a peer that is to be kept alive is greeted at once.
+        """The interface came up: a peer with a persistent keepalive is sent one at once.
 
-        A handshake that began before we were told is begun anew: its answer was not heard.
+        A handshake that began before this call starts over: its answer was not received.
         """
-        self._handshakes.begin_anew(now)
+        self._carry_out(self._handshakes.start_over(now), now)
         if self.persistent_keepalive:
             self._arm(_PERSISTENT_KEEPALIVE, now)
 
@@ -348,155 +336,164 @@ class Peer(Timed, Generic[E, T]):
         if self._key_changes == self._context.key_changes:
             return
         self._key_changes = self._context.key_changes
-        self._credentials.handle_key_change()
-        self._handshakes.begin_anew(now)
+        self.keys.handle_key_change()
+        self._carry_out(self._handshakes.start_over(now), now)
         # The peer may be about to confirm it, and nothing may be sent under it then.
-        self._forget(self.sessions.drop_next())
-        for session in self.sessions.standing():
-            session.stop_sending()
+        self.keypairs.drop_next()
+        self._arm_expiry()
+        for keypair in self.keypairs.all():
+            keypair.stop_sending()
         if self.persistent_keepalive:
-            self._context.timers.arm(self, Timer.PERSISTENT_KEEPALIVE, now)
+            self._arm(_PERSISTENT_KEEPALIVE, now)
 
     def handle_removal(self) -> None:
-        """The interface lets go of this peer."""
-        self._removed = True
-        self._handshakes.forget()
-        self._forget(self.sessions.clear())
-        self._drop_staged(Drop.PEER_REMOVED)
+        """The interface drops this peer."""
+        self.removed = True
+        self._handshakes.stop()
+        self.keypairs.clear()
+        self._drop_staged(ProtocolDrop.PEER_REMOVED)
         self._context.timers.remove(self)
-        self._credentials.handle_removal()
+        self.keys.handle_removal()
 
-    def count(self, reason: Drop, packets: int = 1) -> None:
+    def count(self, reason: ProtocolDrop, packets: int = 1) -> None:
         """Count drops, for this peer and for the interface."""
         self.drops[reason] = self.drops.get(reason, 0) + packets
         self._context.count(reason, packets)
 
-    # --- Sessions --------------------------------------------------------------------------------
+    # --- Handshakes ------------------------------------------------------------------------------
 
-    def _session(
-        self,
-        keys: TransportKeys,
-        local_index: int,
-        remote_index: int,
-        is_initiator: bool,
-        now: float,
-    ) -> Session[E, T]:
-        transport = self._context.make_transport(keys.send, keys.receive, local_index, remote_index)
-        return Session(
-            self,
-            transport,
-            local_index=local_index,
-            remote_index=remote_index,
-            is_initiator=is_initiator,
-            now=now,
-        )
+    def _want_handshake(self, now: float, *, fresh: bool) -> None:
+        if not self.keys.is_low_order():
+            self._carry_out(self._handshakes.want(now, fresh=fresh), now)
 
-    def _install(self, session: Session[E, T], gone: list[Session[E, T]], now: float) -> None:
-        self._context.indices.sessions[session.local_index] = session
-        self._forget(gone)
-        self._jitter = self._context.jitter()
-        self._context.timers.arm(self, Timer.ERASE_KEYS, now + ERASE_AFTER_TIME)
+    def _carry_out(self, step: HandshakeStep, now: float) -> None:
+        match step:
+            case Initiate():
+                self._initiate(now)
+            case RetryAt(when):
+                self._arm(Timer.RETRANSMIT_HANDSHAKE, when)
+            case GiveUp():
+                self._give_up(now)
 
-    def _confirm(self, session: Session[E, T], now: float) -> None:
-        self._forget(self.sessions.confirm())
-        self._complete(session, now, now - session.created)
-        frames = self._staged.take()
-        if frames:
-            self._context.outputs.append(Seal(self, session.transport, frames))
-
-    def _complete(self, session: Session[E, T], now: float, round_trip: float) -> None:
-        """`session` is the current one, and both sides know its keys."""
-        context = self._context
-        self._handshakes.stop()
-        self._refreshed_on_receive = False
-        self.last_handshake = now
-        self.last_handshake_unix_ns = context.clock.unix_ns()
-        context.outputs.append(
-            HandshakeCompleted(
-                self, session.is_initiator, session.local_index, session.remote_index, round_trip
+    def _initiate(self, now: float) -> None:
+        """Send an initiation if that is possible now, and look again in 5 s in any case."""
+        context, handshakes = self._context, self._handshakes
+        if handshakes.pending is not None:
+            context.outputs.append(
+                HandshakeUnanswered(self.public_key, self.endpoint, handshakes.attempts)
             )
-        )
+            self._renew_endpoint()
+        self.handle_key_change(now)
+        self._carry_out(handshakes.handle_initiated(now), now)
+        key, endpoint = context.private_key, self.endpoint
+        if key is None or endpoint is None:
+            return
+        local_index = context.index_table.draw()
+        stamp_ns = context.stamp(self.keys.last_stamp_ns, now)
+        if stamp_ns is None:
+            return
+        initiator, message = self.keys.create_initiation(key, local_index, stamp_ns)
+        handshakes.expect_response(PendingInitiation(self, initiator, local_index, now))
+        self._send_handshake(message.emit(), DatagramKind.INITIATION, endpoint, now)
 
-    def _expire_sessions(self, now: float) -> None:
-        gone = self.sessions.expire(now)
-        self._forget(gone)
-        for session in gone:
-            self._context.outputs.append(
-                SessionExpired(self, session.local_index, session.remote_index)
-            )
-
-    def _erase_keys(self) -> None:
-        self._forget(self.sessions.clear())
-        # What is under way now is not old, and giving it up sets the timer again.
-        if not self._handshakes.is_wanted:
-            self._credentials.erase()
-            self._context.outputs.append(KeysErased(self))
-
-    def _forget(self, gone: list[Session[E, T]]) -> None:
-        """Take sessions out of the index table, and wait for the next to go."""
-        for session in gone:
-            del self._context.indices.sessions[session.local_index]
-        standing = self.sessions.standing()
-        self._context.timers.arm(
-            self,
-            Timer.EXPIRE_SESSIONS,
-            min((session.expires_at for session in standing), default=NEVER),
-        )
-
-    def _give_up(self, now: float) -> None:
-        """Nobody answered for 90 s."""
-        self._handshakes.forget()
-        context = self._context
-        context.timers.cancel(self, Timer.SEND_KEEPALIVE)
-        if self.deadlines[Timer.ERASE_KEYS] == NEVER:
-            context.timers.arm(self, Timer.ERASE_KEYS, now + ERASE_AFTER_TIME)
-        dropped = self._drop_staged(Drop.HANDSHAKE_TIMEOUT)
-        context.outputs.append(
-            HandshakeFailed(self, self._handshakes.attempts, dropped, self._handshakes.why_not())
-        )
-
-    # --- Small things ----------------------------------------------------------------------------
-
-    def handle_handshake_sent(self, now: float, wire_bytes: int) -> None:
-        """A handshake message goes to the peer; it keeps the peer's path open like any other."""
-        self.tx_bytes += wire_bytes
+    def _send_handshake(self, message: bytes, kind: DatagramKind, endpoint: E, now: float) -> None:
+        self._handshakes.handle_sent(now)
+        data = self.keys.macs().add_macs(message, now)
+        self.tx_bytes += len(data)
+        # Like any other message it keeps the path to the peer open.
         self.deadlines[_SEND_KEEPALIVE] = NEVER
         if self.persistent_keepalive:
             self._arm(_PERSISTENT_KEEPALIVE, now + self.persistent_keepalive)
+        self._context.outputs.append(Datagram(self, endpoint, data, kind))
 
-    def renew_endpoint(self) -> None:
-        """The peer did not answer: try it another way, if the driver knows one."""
-        if self.endpoint is not None:
-            self.endpoint = self._context.retry_endpoint(self.endpoint)
-
-    def _heard(self, endpoint: E, now: float, wire_bytes: int) -> None:
-        """Something authentic came from `endpoint`."""
-        if endpoint is not self.endpoint:
-            self._roam(endpoint)
-        self.rx_bytes += wire_bytes
-        self.deadlines[_NEW_HANDSHAKE] = NEVER
-        if self.persistent_keepalive:
-            self._arm(_PERSISTENT_KEEPALIVE, now + self.persistent_keepalive)
-
-    def _roam(self, endpoint: E) -> None:
-        old, self.endpoint = self.endpoint, endpoint
-        # Another local address of ours alone is no roaming.
-        if old is None or old.port != endpoint.port or old.address != endpoint.address:
-            self._context.outputs.append(PeerRoamed(self, old, endpoint))
-
-    def _send_keepalive(self, now: float) -> None:
-        transport = self.transport_for_sending(now)
-        if transport is not None:
-            self._context.outputs.append(Seal(self, transport, self._staged.take()))
-        else:
-            self._handshakes.want(now, fresh=False)
+    def _give_up(self, now: float) -> None:
+        """No answer for 90 s."""
+        context = self._context
+        self.deadlines[_SEND_KEEPALIVE] = NEVER
+        if self.deadlines[Timer.ERASE_KEYS] == NEVER:
+            self._arm(Timer.ERASE_KEYS, now + ERASE_AFTER_TIME)
+        dropped = self._drop_staged(ProtocolDrop.HANDSHAKE_TIMEOUT)
+        attempts = self._handshakes.attempts
+        reason = self._handshakes.failure(has_endpoint=self.endpoint is not None)
+        context.outputs.append(
+            HandshakeFailed(self.public_key, self.endpoint, attempts, dropped, reason)
+        )
 
     def _yields(self) -> bool:
         """Of two handshakes that both sides started at once, the smaller public key's goes on."""
         own = self._context.public_key
         return own is not None and bytes(own) > bytes(self.public_key)
 
-    def _drop_staged(self, reason: Drop) -> int:
+    # --- Keypairs --------------------------------------------------------------------------------
+
+    def _keypair(
+        self, keys: TransportKeys, local: int, remote: int, now: float, *, is_initiator: bool
+    ) -> Keypair["Peer[E, T]", T]:
+        transport = self._context.make_transport(keys.send, keys.receive, local, remote)
+        return Keypair(self, transport, local, remote, now, is_initiator=is_initiator)
+
+    def _handle_installed(self, now: float) -> None:
+        self._arm_expiry()
+        self._jitter = self._context.jitter()
+        self._arm(Timer.ERASE_KEYS, now + ERASE_AFTER_TIME)
+
+    def _confirm(self, keypair: Keypair["Peer[E, T]", T], now: float) -> None:
+        self.keypairs.confirm()
+        self._arm_expiry()
+        self._complete(keypair, now, now - keypair.created)
+        frames = self._staged.take()
+        if frames:
+            self._context.outputs.append(Seal(self, keypair.transport, frames))
+
+    def _complete(self, keypair: Keypair["Peer[E, T]", T], now: float, round_trip: float) -> None:
+        """`keypair` is the current one, and both sides know its keys."""
+        context = self._context
+        self._handshakes.stop()
+        self.deadlines[Timer.RETRANSMIT_HANDSHAKE] = NEVER
+        self.last_handshake = now
+        self.last_handshake_unix_ns = context.clock.unix_ns()
+        context.outputs.append(
+            HandshakeCompleted(
+                self.public_key,
+                self.endpoint,
+                keypair.is_initiator,
+                keypair.local_index,
+                keypair.remote_index,
+                round_trip,
+            )
+        )
+
+    def _arm_expiry(self) -> None:
+        self._arm(Timer.EXPIRE_KEYPAIRS, self.keypairs.next_expiry())
+
+    # --- Small things ----------------------------------------------------------------------------
+
+    def _note_authentic(self, endpoint: E, now: float, wire_bytes: int) -> None:
+        """Something authentic came from `endpoint`."""
+        old = self.endpoint
+        if endpoint is not old:
+            self.endpoint = endpoint
+            # Another local address of ours alone is no roaming.
+            if old is None or old.port != endpoint.port or old.address != endpoint.address:
+                self._context.outputs.append(PeerRoamed(self.public_key, old, endpoint))
+        self.rx_bytes += wire_bytes
+        self.deadlines[_NEW_HANDSHAKE] = NEVER
+        if self.persistent_keepalive:
+            self._arm(_PERSISTENT_KEEPALIVE, now + self.persistent_keepalive)
+
+    def _renew_endpoint(self) -> None:
+        """The peer did not answer: try it another way, if the driver knows one."""
+        if self.endpoint is not None:
+            self.endpoint = self._context.retry_endpoint(self.endpoint)
+
+    def _send_keepalive(self, now: float) -> None:
+        transport = self.keypairs.transport_for_sending(now)
+        if transport is not None:
+            self._context.outputs.append(Seal(self, transport, self._staged.take()))
+        else:
+            self._want_handshake(now, fresh=False)
+
+    def _drop_staged(self, reason: ProtocolDrop) -> int:
         dropped = len(self._staged.take())
         if dropped:
             self.count(reason, dropped)

@@ -1,55 +1,58 @@
-"""What is ours and a peer's together: keys, cookie, timestamps. Makes the messages from them."""
+"""The keys we share with one peer, its cookie and our timestamps; makes the messages from them."""
 
-from typing import Any
-
+from crypto import tai64n
 from crypto.cookies import MacGenerator
 from crypto.errors import LowOrderPoint
-from crypto.handshake import Initiator
+from crypto.handshake import Initiator, Responder, TransportKeys
 from crypto.keys import PresharedKey, PrivateKey, PublicKey
-from crypto.messages import HandshakeInitiation
-from tunnel.protocol.context import Context
+from crypto.messages import HandshakeInitiation, HandshakeResponse
+
+from .context import InterfaceState
 
 
-class Credentials:
-    """One peer's keys, and what is worth keeping from one handshake to the next."""
+class PeerKeys:
+    """One peer's keys, and what is worth keeping from one handshake to the next.
+
+    `last_stamp_ns` is the timestamp of our last initiation.
+    """
 
     __slots__ = (
-        "_context",
         "_is_low_order",
-        "_last_stamp_ns",
         "_macs",
+        "_shared",
         "_static_static",
         "_static_static_of",
+        "last_stamp_ns",
         "preshared_key",
         "public_key",
     )
 
-    def __init__(self, context: Context[Any, Any], public_key: PublicKey) -> None:
-        self._context = context
+    def __init__(self, shared: InterfaceState, public_key: PublicKey) -> None:
+        self._shared = shared
         self.public_key = public_key
         self.preshared_key = PresharedKey.ZERO
         self._static_static: bytes | None = None
-        # A key of ours that is no longer the one gives nothing, even before the peer is told.
+        # The key of ours it was computed with: another one makes it void at once.
         self._static_static_of: PrivateKey | None = None
         self._is_low_order: bool | None = None  # None until it matters: finding out is slow
         self._macs: MacGenerator | None = None
         # A peer that was removed and comes back has not forgotten our last timestamp.
-        self._last_stamp_ns = context.stamps.pop(public_key, 0)
+        self.last_stamp_ns = shared.stamps.pop(public_key, 0)
 
     def is_low_order(self) -> bool:
-        """Whether the public key is a low-order point: then there is nothing to agree on."""
+        """Whether the public key is a low-order point: then no shared secret can be secret."""
         if self._is_low_order is None:
-            self.static_static()  # will be needed anyway, and tells
+            self.static_static()  # finds out on the way, and will be needed anyway
         if self._is_low_order is None:
             self._is_low_order = self.public_key.is_low_order
         return self._is_low_order
 
     def static_static(self) -> bytes | None:
-        """Our static key with the peer's, computed once for each key of ours; None if it cannot be.
+        """DH(our static key, the peer's), computed once for each key of ours; None if it cannot be.
 
         It cannot without a key of ours, or if the peer's key is a low-order point.
         """
-        key = self._context.private_key
+        key = self._shared.private_key
         if key is not self._static_static_of:
             self._static_static, self._static_static_of = None, key
         if self._static_static is None and key is not None:
@@ -67,25 +70,14 @@ class Credentials:
             self._macs = MacGenerator(self.public_key)
         return self._macs
 
-    def draw_ephemeral(self) -> PrivateKey:
-        """A new key for one handshake with the peer."""
-        ephemeral = PrivateKey.from_random(self._context.random(32))
-        if self._context.on_ephemeral is not None:
-            self._context.on_ephemeral(self.public_key, ephemeral, self.preshared_key)
-        return ephemeral
-
     def create_initiation(
-        self, local_index: int, now: float
-    ) -> tuple[Initiator, HandshakeInitiation] | None:
-        """A new initiation, without its MACs; None while the clock is implausible.
+        self, key: PrivateKey, local_index: int, stamp_ns: int
+    ) -> tuple[Initiator, HandshakeInitiation]:
+        """A new initiation with our static `key`, without its MACs.
 
-        The peer's key must not be of low order, and we must have a key.
+        The peer's key must not be of low order. `stamp_ns` is later than `last_stamp_ns`.
         """
-        key = self._context.private_key
-        stamp = self._context.timestamp(self._last_stamp_ns, now)
-        if key is None or stamp is None:
-            return None
-        self._last_stamp_ns, timestamp = stamp
+        self.last_stamp_ns = stamp_ns
         initiator = Initiator(
             static=key,
             remote_static=self.public_key,
@@ -93,11 +85,21 @@ class Credentials:
             static_static=self.static_static(),
         )
         message = initiator.create_initiation(
-            ephemeral=self.draw_ephemeral(),
+            ephemeral=self._draw_ephemeral(),
             sender=local_index,
-            timestamp=timestamp,
+            timestamp=tai64n.encode(stamp_ns),
         )
         return initiator, message
+
+    def create_response(
+        self, responder: Responder, local_index: int
+    ) -> tuple[HandshakeResponse, TransportKeys]:
+        """The answer to an initiation, without its MACs, and the keys that it offers."""
+        return responder.create_response(
+            ephemeral=self._draw_ephemeral(),
+            sender=local_index,
+            preshared_key=self.preshared_key,
+        )
 
     def handle_key_change(self) -> None:
         """Our private key is another one."""
@@ -108,7 +110,13 @@ class Credentials:
         self._macs = None
 
     def handle_removal(self) -> None:
-        """The peer goes; it may come back."""
+        """The peer is removed; it may be added again."""
         self._static_static = self._static_static_of = None
         self._macs = None
-        self._context.remember_stamp(self.public_key, self._last_stamp_ns)
+        self._shared.remember_stamp(self.public_key, self.last_stamp_ns)
+
+    def _draw_ephemeral(self) -> PrivateKey:
+        ephemeral = PrivateKey.from_random(self._shared.random(32))
+        if self._shared.on_ephemeral is not None:
+            self._shared.on_ephemeral(self.public_key, ephemeral, self.preshared_key)
+        return ephemeral

@@ -1,19 +1,18 @@
-"""Frames of one peer that wait for a session: a bounded queue, oldest dropped first."""
+"""Frames of one peer that wait for a keypair: a bounded queue, oldest dropped first."""
 
 from collections import deque
-from typing import Any
 
 from .constants import MAX_STAGED_BYTES, MAX_STAGED_BYTES_PER_PEER, MAX_STAGED_FRAMES
-from .context import Context
+from .context import InterfaceState
 
 
 class Staged:
     """At most 128 frames and 1 MiB, and 32 MiB together with all other peers of the interface."""
 
-    __slots__ = ("_bytes", "_context", "_frames")
+    __slots__ = ("_bytes", "_frames", "_shared")
 
-    def __init__(self, context: Context[Any, Any]) -> None:
-        self._context = context
+    def __init__(self, shared: InterfaceState) -> None:
+        self._shared = shared
         # Most peers never stage anything, and an empty deque takes 700 bytes.
         self._frames: deque[bytes] | None = None
         self._bytes = 0
@@ -49,9 +48,9 @@ class Staged:
     def _fits(self, size: int) -> bool:
         return (
             self._bytes + size <= MAX_STAGED_BYTES_PER_PEER
-            and self._context.staged_bytes + size <= MAX_STAGED_BYTES
+            and self._shared.staged_bytes + size <= MAX_STAGED_BYTES
         )
 
     def _account(self, change: int) -> None:
         self._bytes += change
-        self._context.staged_bytes += change
+        self._shared.staged_bytes += change

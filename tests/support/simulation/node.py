@@ -1,7 +1,7 @@
 """A host without a kernel: one `Interface`, a real cipher, and a driver of a few lines.
 
 It does what the engine does, one packet at a time, and watches over what must never happen: a
-session used past its limits, a packet accepted twice, a table that grows.
+keypair used past its limits, a packet accepted twice, a table that grows.
 """
 
 import random as random_module
@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from crypto.keys import PrivateKey, PublicKey
-from tunnel.protocol import Datagram, Drop, Event, Interface, Peer, Seal
+from tunnel.protocol import Datagram, Event, Interface, Peer, ProtocolDrop, Seal
 from tunnel.protocol.constants import REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME
 
 _HEADER = struct.Struct("<IIQ")
@@ -33,7 +33,7 @@ class Address:
 
 
 class Cipher:
-    """One session: ChaCha20-Poly1305 and a replay window made of a set. Slow and obvious."""
+    """One keypair: ChaCha20-Poly1305 and a replay window made of a set. Slow and obvious."""
 
     first_counter = 0
     """Where counting starts: a simulation cannot send 2^60 messages."""
@@ -121,7 +121,7 @@ class Node:
     ) -> Cipher:
         cipher = self.cipher(send_key, receive_key, local_index, remote_index)
         cipher.created = self.now
-        self.counts["sessions"] += 1
+        self.counts["keypairs"] += 1
         return cipher
 
     def add_peer(self, other: "Node", *, endpoint: bool = True) -> Peer[Address, Cipher]:
@@ -142,9 +142,9 @@ class Node:
         packet = _INNER.pack(destination, self.inner, serial)
         peer = self.interface.peer_for_destination(destination)
         if peer is None:
-            self.interface.count_drop(Drop.NO_PEER)
+            self.interface.count_drop(ProtocolDrop.NO_PEER)
             return
-        cipher = peer.transport_for_sending(self.now)
+        cipher = peer.keypairs.transport_for_sending(self.now)
         if cipher is None:
             peer.stage(packet, self.now)
         else:
@@ -182,7 +182,7 @@ class Node:
                     self.events.append(output)
 
     def _seal(self, peer: Peer[Address, Cipher], cipher: Cipher, packet: bytes) -> None:
-        assert self.now - cipher.created < REJECT_AFTER_TIME, "sent past the session's time"
+        assert self.now - cipher.created < REJECT_AFTER_TIME, "sent past the keypair's time"
         datagram = cipher.seal(packet)
         self.counts["data" if packet else "keepalive"] += 1
         if peer.endpoint is not None:
@@ -195,7 +195,7 @@ class Node:
         if found is None:
             return
         peer, cipher = found
-        assert self.now - cipher.created < REJECT_AFTER_TIME, "received past the session's time"
+        assert self.now - cipher.created < REJECT_AFTER_TIME, "received past the keypair's time"
         packet = cipher.open(datagram)
         if packet is None:
             self.counts["refused"] += 1
@@ -212,7 +212,7 @@ class Node:
             return
         _, inner, serial = _INNER.unpack(packet)
         if not self.interface.source_allowed(peer, inner):
-            peer.count(Drop.SOURCE_NOT_ALLOWED)
+            peer.count(ProtocolDrop.SOURCE_NOT_ALLOWED)
             return
         assert serial not in self.received, "accepted a packet twice"
         self.received.add(serial)
@@ -223,8 +223,8 @@ class Node:
         """No table holds more than its peers can need."""
         context = self.interface._context
         peers = len(self.interface.peers)
-        assert len(context.indices.sessions) <= 3 * peers
-        assert len(context.indices.handshakes) <= peers
+        assert len(context.index_table.keypairs) <= 3 * peers
+        assert len(context.index_table.handshakes) <= peers
         assert len(context.timers) <= max(256, 4 * peers + 1)
         assert not context.outputs
         assert context.staged_bytes == sum(
@@ -232,5 +232,5 @@ class Node:
         )
         for peer in self.interface.peers.values():
             assert peer.staged_frames <= 128
-            for session in peer.sessions.standing():
-                assert context.indices.sessions[session.local_index] is session
+            for keypair in peer.keypairs.all():
+                assert context.index_table.keypairs[keypair.local_index] is keypair

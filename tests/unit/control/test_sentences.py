@@ -52,7 +52,12 @@ CHANGE = {"sign": "+", "subject": "route 10.0.0.0/8", "detail": ""}
             {"peer": "KEY="},
             "the keys of KEY= were erased: too long without a new handshake",
         ),
-        ("peer_removed", {"peer": "KEY="}, "peer KEY= removed: its key is now our own"),
+        (
+            "peer_removed",
+            {"peer": "KEY=", "own_key": True},
+            "peer KEY= removed: its key is now our own",
+        ),
+        ("peer_removed", {"peer": "KEY=", "own_key": False}, "peer KEY= removed"),
         (
             "clock",
             {"problem": "it says 1970", "refused": True},

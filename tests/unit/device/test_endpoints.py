@@ -52,7 +52,7 @@ def make(*addresses: Endpoint) -> tuple[Names, Book, Engine, Peer]:
 
 
 def completed(peer: Peer) -> HandshakeCompleted:
-    return HandshakeCompleted(peer, True, 1, 2, 0.01)
+    return HandshakeCompleted(peer.public_key, peer.endpoint, True, 1, 2, 0.01)
 
 
 def test_addresses_are_tried_in_turn() -> None:
@@ -90,7 +90,7 @@ async def _unanswered(names: Names, engine: Engine, peer: Peer, times: int = 1) 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(names.run, engine)
         for attempt in range(times):
-            names.handle_event(HandshakeUnanswered(peer, attempt + 1))
+            names.handle_event(HandshakeUnanswered(peer.public_key, peer.endpoint, attempt + 1))
             await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
 
@@ -159,7 +159,7 @@ def test_name_is_asked_for_ever_more_seldom_and_at_once_after_an_answer(
             nursery.start_soon(names.run, engine)
             for _ in range(80):
                 before = book.asked
-                names.handle_event(HandshakeUnanswered(peer, 1))
+                names.handle_event(HandshakeUnanswered(peer.public_key, peer.endpoint, 1))
                 await trio.testing.wait_all_tasks_blocked()
                 if book.asked > before:
                     asked.append(clock[0] - 1000)

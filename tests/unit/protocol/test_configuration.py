@@ -1,6 +1,8 @@
 """Keys, peers, clocks, staging, coming up and going down."""
 
-from collections.abc import Iterator
+import gc
+import weakref
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -8,10 +10,10 @@ from crypto.keys import PresharedKey, PrivateKey
 from tests.support.protocol_pair import DATA, INITIATION, Pair, remaining
 from tunnel.protocol import (
     ClockImplausible,
-    Drop,
     HandshakeFailed,
     PeerError,
     PeerRemoved,
+    ProtocolDrop,
 )
 from tunnel.protocol import constants as c
 
@@ -35,13 +37,13 @@ def test_removing_a_peer_leaves_nothing_of_it() -> None:
     pair = Pair()
     pair.connect()
     pair.send(pair.b)
-    peer, cipher = pair.ba, pair.ba.sessions.current
+    peer, cipher = pair.ba, pair.ba.keypairs.current
     assert cipher is not None
     pair.ab.set_persistent_keepalive(20, pair.now)
     assert pair.a.interface.remove_peer(pair.b.public_key)
     assert not pair.a.interface.remove_peer(pair.b.public_key)
     context = pair.a.interface._context
-    assert not context.indices.sessions
+    assert not context.index_table.keypairs
     assert pair.a.interface.next_deadline() is None
     assert pair.a.interface.peer_for_destination(pair.b.inner) is None
     assert not pair.a.interface.peers
@@ -50,9 +52,56 @@ def test_removing_a_peer_leaves_nothing_of_it() -> None:
     peer.handle_sent(cipher.transport, 1.0, 48, data=True)
     peer.handle_received(cipher.transport, pair.a.address, 1.0, 48, data=True)
     peer.stage(b"frame", 1.0)
-    assert peer.drops == {Drop.PEER_REMOVED: 1}
+    assert peer.drops == {ProtocolDrop.PEER_REMOVED: 1}
     assert pair.b.interface.next_deadline() is None
+    assert pair.b.interface.poll_output() == PeerRemoved(pair.a.public_key, own_key=False)
     assert pair.b.interface.poll_output() is None
+
+
+def staging(pair: Pair) -> None:
+    """An initiation under way, frames staged."""
+    pair.send(pair.a)
+
+
+def answering(pair: Pair) -> None:
+    """A keypair that waits for confirmation, and an own handshake that waits for its 5 s."""
+    pair.send(pair.b)
+    for sent in pair.take():
+        pair.deliver(sent)
+    pair.send(pair.a)
+
+
+def busy(pair: Pair) -> None:
+    """Two keypairs, and timers that were moved to an earlier time again and again."""
+    pair.connect()
+    for seconds in range(60, 20, -1):
+        pair.ab.set_persistent_keepalive(seconds, pair.now)
+    pair.live_to(121.0)
+    pair.send(pair.a)
+    pair.flow()
+    assert remaining(pair.ab) == (True, True, False)
+
+
+@pytest.mark.parametrize("prepare", [Pair.connect, staging, answering, busy])
+@pytest.mark.parametrize("how", ["request", "own key"])
+def test_a_removed_peer_is_freed_by_reference_counting_alone(
+    prepare: Callable[[Pair], None], how: str
+) -> None:
+    pair = Pair()
+    prepare(pair)
+    pair.take()
+    peer = weakref.ref(pair.ab)
+    gc.disable()
+    try:
+        if how == "request":
+            pair.a.interface.remove_peer(pair.b.public_key)
+        else:
+            pair.a.interface.set_private_key(pair.b.private_key, pair.now)
+        pair.a.drain()
+        del pair.ab
+        assert peer() is None
+    finally:
+        gc.enable()
 
 
 def test_removing_a_peer_counts_what_was_staged() -> None:
@@ -60,13 +109,13 @@ def test_removing_a_peer_counts_what_was_staged() -> None:
     pair.send(pair.a)
     pair.send(pair.a)
     pair.a.interface.remove_peer(pair.b.public_key)
-    assert pair.a.interface.drops == {Drop.PEER_REMOVED: 2}
+    assert pair.a.interface.drops == {ProtocolDrop.PEER_REMOVED: 2}
     assert pair.a.interface._context.staged_bytes == 0
     pair.flow()
-    assert pair.a.interface.drops[Drop.UNKNOWN_HANDSHAKE] == 1
+    assert pair.a.interface.drops[ProtocolDrop.UNKNOWN_HANDSHAKE] == 1
 
 
-def test_private_key_change_stops_old_sessions_and_makes_new_ones() -> None:
+def test_private_key_change_stops_old_keypairs_and_makes_new_ones() -> None:
     pair = Pair()
     pair.connect()
     pair.send(pair.b)
@@ -74,7 +123,7 @@ def test_private_key_change_stops_old_sessions_and_makes_new_ones() -> None:
     key = PrivateKey.from_random(bytes(range(32)))
     pair.a.interface.set_private_key(key, pair.now)
     assert pair.a.interface.public_key == key.public_key()
-    assert pair.ab.transport_for_sending(pair.now) is None
+    assert pair.ab.keypairs.transport_for_sending(pair.now) is None
     pair.deliver(held[0])
     assert len(pair.a.received) == 1, "what is under way still arrives"
     pair.take()
@@ -82,7 +131,7 @@ def test_private_key_change_stops_old_sessions_and_makes_new_ones() -> None:
     pair.a.private_key = key
     pair.b.add_peer(pair.a)
     serial = pair.send(pair.a)
-    pair.advance(c.ANEW_SPACING)
+    pair.advance(c.RESTART_SPACING)
     pair.flow()
     assert serial in pair.b.received
 
@@ -109,7 +158,7 @@ def test_peer_whose_turn_comes_late_answers_with_the_new_key() -> None:
     serial = pair.send(pair.b)
     pair.flow()
     assert serial in pair.a.received
-    # Its turn leaves the new session alone.
+    # Its turn leaves the new keypair alone.
     assert list(steps) == []
     since = len(pair.log)
     serial = pair.send(pair.a)
@@ -121,7 +170,7 @@ def test_peer_whose_turn_comes_late_answers_with_the_new_key() -> None:
 def test_peer_whose_turn_comes_late_starts_with_the_new_key() -> None:
     pair = Pair()
     pair.connect()
-    # The session is too old to send with.
+    # The keypair is too old to send with.
     pair.advance(c.REJECT_AFTER_TIME)
     steps = change_to(pair, NEW_KEY)
     since = len(pair.log)
@@ -138,9 +187,9 @@ def test_key_change_in_steps_is_the_one_at_once() -> None:
     steps = pair.a.interface.private_key_steps(NEW_KEY, pair.now)
     next(steps)
     assert pair.a.interface.private_key == NEW_KEY
-    assert pair.ab.transport_for_sending(pair.now) is not None
+    assert pair.ab.keypairs.transport_for_sending(pair.now) is not None
     assert list(steps) == []
-    assert pair.ab.transport_for_sending(pair.now) is None
+    assert pair.ab.keypairs.transport_for_sending(pair.now) is None
     # A peer that is removed before its turn stays removed.
     steps = pair.b.interface.private_key_steps(NEW_KEY, pair.now)
     next(steps)
@@ -153,17 +202,16 @@ def test_same_private_key_again_changes_nothing() -> None:
     pair = Pair()
     pair.connect()
     pair.a.interface.set_private_key(pair.a.private_key, pair.now)
-    assert pair.ab.transport_for_sending(pair.now) is not None
+    assert pair.ab.keypairs.transport_for_sending(pair.now) is not None
 
 
 def test_private_key_of_a_peer_removes_that_peer() -> None:
     pair = Pair()
-    peer = pair.ab
     pair.a.interface.set_private_key(pair.b.private_key, pair.now)
     assert not pair.a.interface.peers
     assert pair.a.interface.peer_for_destination(pair.b.inner) is None
     pair.a.drain()
-    assert pair.a.events == [PeerRemoved(peer)]
+    assert pair.a.events == [PeerRemoved(pair.b.public_key, own_key=True)]
 
 
 def test_no_private_key_waits_for_one() -> None:
@@ -187,7 +235,7 @@ def test_no_private_key_is_given_up_with_the_reason() -> None:
     assert failed.reason == "the interface has no private key"
 
 
-def test_unconfirmed_session_of_an_old_key_is_not_sent_with() -> None:
+def test_unconfirmed_keypair_of_an_old_key_is_not_sent_with() -> None:
     pair = Pair()
     pair.send(pair.a)
     pair.deliver(pair.take()[0])
@@ -248,10 +296,10 @@ def test_begun_anew_at_once_it_is_no_flood_to_the_peer(again: str, elapsed: floa
             pair.a.interface.set_private_key(NEW_KEY, pair.now)
             pair.a.interface.set_private_key(own, pair.now)
     pair.a.drain()
-    pair.live_to(begun + c.ANEW_SPACING)
-    assert pair.times(INITIATION, since) == [begun, begun + c.ANEW_SPACING]
+    pair.live_to(begun + c.RESTART_SPACING)
+    assert pair.times(INITIATION, since) == [begun, begun + c.RESTART_SPACING]
     assert serial in pair.b.received
-    assert pair.ba.drops.get(Drop.HANDSHAKE_FLOOD, 0) == 0
+    assert pair.ba.drops.get(ProtocolDrop.HANDSHAKE_FLOOD, 0) == 0
 
 
 # --- Staging -------------------------------------------------------------------------------------
@@ -261,7 +309,7 @@ def test_stages_128_frames_and_drops_the_oldest() -> None:
     pair = Pair()
     serials = [pair.send(pair.a) for _ in range(200)]
     assert pair.ab.staged_frames == 128
-    assert pair.ab.drops == {Drop.STAGED_OVERFLOW: 72}
+    assert pair.ab.drops == {ProtocolDrop.STAGED_OVERFLOW: 72}
     pair.flow()
     assert pair.b.received == set(serials[72:])
     assert pair.ab.staged_frames == 0
@@ -276,7 +324,7 @@ def test_large_frames_are_bounded_by_bytes() -> None:
     assert pair.ab.staged_frames == c.MAX_STAGED_BYTES_PER_PEER // len(frame)
     pair.ab.stage(bytes(c.MAX_STAGED_BYTES_PER_PEER + 1), 0.0)
     assert pair.ab.staged_frames == 0
-    assert pair.ab.drops == {Drop.STAGED_OVERFLOW: 21}
+    assert pair.ab.drops == {ProtocolDrop.STAGED_OVERFLOW: 21}
 
 
 def test_all_peers_together_are_bounded_by_bytes() -> None:
@@ -291,13 +339,13 @@ def test_all_peers_together_are_bounded_by_bytes() -> None:
             peer.stage(frame, 0.0)
     staged = pair.a.interface._context.staged_bytes
     assert staged == c.MAX_STAGED_BYTES
-    assert peers[-1].drops == {Drop.STAGED_OVERFLOW: 16}
+    assert peers[-1].drops == {ProtocolDrop.STAGED_OVERFLOW: 16}
     assert peers[0].staged_frames == 16
     pair.a.interface.handle_down()
     assert pair.a.interface._context.staged_bytes == 0
 
 
-def test_frame_staged_although_a_session_stands_is_sealed() -> None:
+def test_frame_staged_although_a_keypair_stands_is_sealed() -> None:
     pair = Pair()
     pair.connect()
     mark = len(pair.log)
@@ -395,7 +443,7 @@ def test_clock_set_back_keeps_timestamps_rising() -> None:
         pair.send(pair.a)
         pair.flow()
     assert len(pair.b.received) == 6
-    assert Drop.OLD_TIMESTAMP not in pair.b.interface.drops
+    assert ProtocolDrop.OLD_TIMESTAMP not in pair.b.interface.drops
 
 
 def test_timestamps_go_on_rising_when_a_peer_is_removed_and_added_again() -> None:
@@ -422,7 +470,7 @@ def test_memory_of_removed_peers_is_bounded() -> None:
 # --- Down and up ---------------------------------------------------------------------------------
 
 
-def test_down_forgets_sessions_and_up_greets() -> None:
+def test_down_forgets_keypairs_and_up_greets() -> None:
     pair = Pair()
     pair.ab.set_persistent_keepalive(25, 0.0)
     pair.live_to(1.0)
@@ -441,7 +489,7 @@ def test_down_counts_what_was_staged() -> None:
     pair = Pair()
     pair.send(pair.a)
     pair.a.interface.handle_down()
-    assert pair.a.interface.drops == {Drop.INTERFACE_DOWN: 1}
+    assert pair.a.interface.drops == {ProtocolDrop.INTERFACE_DOWN: 1}
 
 
 def test_timers_of_many_peers_run_in_slices() -> None:

@@ -9,17 +9,17 @@ from crypto.keys import PresharedKey, PublicKey
 from tests.support.protocol_pair import DATA, INITIATION, KEEPALIVE, RESPONSE, Pair, remaining
 from tests.support.simulation.node import Address
 from tunnel.protocol import (
-    Drop,
     HandshakeCompleted,
     HandshakeFailed,
     HandshakeUnanswered,
     PeerRoamed,
+    ProtocolDrop,
 )
 
 ELSEWHERE = Address(bytes([203, 0, 113, 9]), 1234)
 
 
-def test_first_packet_makes_a_session_and_goes_out_under_it() -> None:
+def test_first_packet_makes_a_keypair_and_goes_out_under_it() -> None:
     pair = Pair()
     serial = pair.send(pair.a)
     pair.flow()
@@ -93,7 +93,7 @@ def test_gives_up_after_ninety_seconds_and_starts_again_on_traffic() -> None:
     assert 84.0 < times[-1] < 90.0
     (failed,) = [e for e in pair.a.events if isinstance(e, HandshakeFailed)]
     assert (failed.dropped, failed.reason, failed.attempts) == (2, "no answer", len(times))
-    assert pair.ab.drops == {Drop.HANDSHAKE_TIMEOUT: 2}
+    assert pair.ab.drops == {ProtocolDrop.HANDSHAKE_TIMEOUT: 2}
     assert pair.ab.staged_frames == 0
     before = len(times)
     pair.send(pair.a)
@@ -119,7 +119,7 @@ def test_only_the_last_initiation_can_be_answered() -> None:
     pair.deliver(first)
     (late,) = pair.take()
     pair.deliver(late)
-    assert pair.a.interface.drops == {Drop.UNKNOWN_HANDSHAKE: 1}
+    assert pair.a.interface.drops == {ProtocolDrop.UNKNOWN_HANDSHAKE: 1}
     assert remaining(pair.ab) == (False, False, False)
     pair.advance(0.1)
     pair.deliver(second)
@@ -127,7 +127,7 @@ def test_only_the_last_initiation_can_be_answered() -> None:
     assert remaining(pair.ab) == (False, True, False)
 
 
-def test_a_response_twice_makes_one_session_even_around_a_new_initiation() -> None:
+def test_a_response_twice_makes_one_keypair_even_around_a_new_initiation() -> None:
     pair = Pair()
     pair.connect()
     pair.advance(130.0)
@@ -136,11 +136,11 @@ def test_a_response_twice_makes_one_session_even_around_a_new_initiation() -> No
     _, initiation = pair.take()
     pair.deliver(initiation)
     (response,) = pair.take()
-    sessions = pair.a.counts["sessions"]
+    keypairs = pair.a.counts["keypairs"]
     pair.deliver(response)
     pair.deliver(response)
-    assert pair.a.counts["sessions"] == sessions + 1
-    current = pair.ab.sessions.current
+    assert pair.a.counts["keypairs"] == keypairs + 1
+    current = pair.ab.keypairs.current
     pair.flow()
     # Now a new initiation is out, and the old response comes a third time.
     pair.advance(130.0)
@@ -148,9 +148,9 @@ def test_a_response_twice_makes_one_session_even_around_a_new_initiation() -> No
     pair.send(pair.a)
     assert pair.log[-1].kind == INITIATION
     pair.deliver(response)
-    assert pair.ab.sessions.current is current
-    assert pair.a.counts["sessions"] == sessions + 1
-    assert pair.a.interface.drops[Drop.UNKNOWN_HANDSHAKE] == 2
+    assert pair.ab.keypairs.current is current
+    assert pair.a.counts["keypairs"] == keypairs + 1
+    assert pair.a.interface.drops[ProtocolDrop.UNKNOWN_HANDSHAKE] == 2
 
 
 def test_a_forged_response_does_not_kill_the_handshake() -> None:
@@ -162,7 +162,7 @@ def test_a_forged_response_does_not_kill_the_handshake() -> None:
     forged[50] ^= 1  # the encrypted nothing; mac1 is made right by whoever knows the public key
     forged[60:76] = mac1(pair.a.public_key, bytes(forged[:60]))
     pair.a.receive(bytes(forged), ELSEWHERE)
-    assert pair.ab.drops == {Drop.HANDSHAKE_INVALID: 1}
+    assert pair.ab.drops == {ProtocolDrop.HANDSHAKE_INVALID: 1}
     assert pair.ab.endpoint == pair.b.address
     pair.deliver(response)
     assert remaining(pair.ab) == (False, True, False)
@@ -176,7 +176,7 @@ def test_an_initiation_is_answered_once() -> None:
     pair.advance(1.0)
     pair.deliver(initiation, source=ELSEWHERE)
     assert pair.kinds() == "IR"
-    assert pair.ba.drops == {Drop.OLD_TIMESTAMP: 1}
+    assert pair.ba.drops == {ProtocolDrop.OLD_TIMESTAMP: 1}
     assert pair.ba.endpoint == pair.a.address
 
 
@@ -188,7 +188,7 @@ def test_older_initiation_after_a_newer_one_is_refused() -> None:
     pair.deliver(second)
     pair.advance(1.0)
     pair.deliver(first)
-    assert pair.ba.drops == {Drop.OLD_TIMESTAMP: 1}
+    assert pair.ba.drops == {ProtocolDrop.OLD_TIMESTAMP: 1}
 
 
 def test_initiations_within_twenty_milliseconds_are_refused() -> None:
@@ -199,7 +199,7 @@ def test_initiations_within_twenty_milliseconds_are_refused() -> None:
     pair.deliver(first)
     pair.advance(0.019)
     pair.deliver(second)
-    assert pair.ba.drops == {Drop.HANDSHAKE_FLOOD: 1}
+    assert pair.ba.drops == {ProtocolDrop.HANDSHAKE_FLOOD: 1}
     assert pair.kinds() == "IIR"
     # It was not accepted, so it still can be.
     pair.advance(0.002)
@@ -213,7 +213,7 @@ def test_unknown_key_gets_no_answer() -> None:
     pair.send(pair.a)
     pair.flow()
     assert pair.kinds() == "I"
-    assert pair.b.interface.drops == {Drop.UNKNOWN_PEER: 1}
+    assert pair.b.interface.drops == {ProtocolDrop.UNKNOWN_PEER: 1}
 
 
 @pytest.mark.parametrize("side", ["initiator", "responder"])
@@ -225,13 +225,13 @@ def test_preshared_key_takes_effect_with_the_next_handshake(side: str) -> None:
     first.set_preshared_key(key)
     pair.send(pair.a)
     pair.flow()
-    assert len(pair.b.received) == 2, "sessions go on"
+    assert len(pair.b.received) == 2, "keypairs go on"
     pair.advance(200.0)
     pair.take()
     pair.send(pair.a)
     pair.flow()
     assert remaining(pair.ab) == (False, False, False)
-    assert pair.ab.drops == {Drop.HANDSHAKE_INVALID: 1}
+    assert pair.ab.drops == {ProtocolDrop.HANDSHAKE_INVALID: 1}
     second.set_preshared_key(key)
     pair.advance(6.0)
     pair.flow()
@@ -255,8 +255,8 @@ def test_both_start_at_once() -> None:
         pair.flow()
         assert one in pair.b.received
         assert other in pair.a.received
-        # Both send with the same session, initiated by the smaller key.
-        current = pair.ab.sessions.current, pair.ba.sessions.current
+        # Both send with the same keypair, initiated by the smaller key.
+        current = pair.ab.keypairs.current, pair.ba.keypairs.current
         assert current[0] is not None
         assert current[1] is not None
         assert current[0].local_index == current[1].remote_index
@@ -270,9 +270,9 @@ def test_indices_are_random_and_change_with_every_handshake() -> None:
     seen = set()
     for _ in range(5):
         pair.connect()
-        assert pair.ab.sessions.current is not None
-        seen.add(pair.ab.sessions.current.local_index)
-        seen.add(pair.ab.sessions.current.remote_index)
+        assert pair.ab.keypairs.current is not None
+        seen.add(pair.ab.keypairs.current.local_index)
+        seen.add(pair.ab.keypairs.current.remote_index)
         pair.advance(200.0)
         pair.take()
     assert len(seen) == 10
@@ -282,10 +282,10 @@ def test_indices_are_random_and_change_with_every_handshake() -> None:
 def test_a_colliding_index_is_drawn_again() -> None:
     pair = Pair()
     pair.connect()
-    assert pair.ab.sessions.current is not None
-    taken = pair.ab.sessions.current.local_index
+    assert pair.ab.keypairs.current is not None
+    taken = pair.ab.keypairs.current.local_index
     drawn = iter([taken, taken, 7])
-    indices = pair.a.interface._context.indices
+    indices = pair.a.interface._context.index_table
     indices._random = lambda count: next(drawn).to_bytes(count, "little")
     assert indices.draw() == 7
 
@@ -342,7 +342,7 @@ def test_low_order_key_is_accepted_and_nothing_is_ever_sent_to_it(key: str) -> N
     peer.stage(b"frame", pair.now)
     pair.advance(600.0)
     assert pair.kinds() == ""
-    assert peer.drops == {Drop.LOW_ORDER_PEER: 1}
+    assert peer.drops == {ProtocolDrop.LOW_ORDER_PEER: 1}
 
 
 def test_retry_endpoint_is_asked_before_every_repetition() -> None:
@@ -362,7 +362,7 @@ def test_retry_endpoint_is_asked_before_every_repetition() -> None:
     assert pair.kinds() == INITIATION * 2
 
 
-def test_under_a_standing_session_data_flows_while_the_next_is_made() -> None:
+def test_under_a_standing_keypair_data_flows_while_the_next_is_made() -> None:
     pair = Pair()
     pair.connect()
     mark = len(pair.log)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from crypto.cookies import mac1
 from tests.support.protocol_pair import COOKIE_REPLY, INITIATION, RESPONSE, Pair, remaining
 from tests.support.simulation.node import Address
-from tunnel.protocol import DatagramKind, Drop
+from tunnel.protocol import DatagramKind, ProtocolDrop
 from tunnel.protocol.constants import MAX_RATE_LIMITED_SOURCES
 from tunnel.protocol.rate_limiter import RateLimiter
 
@@ -53,9 +53,9 @@ def test_every_single_damaged_byte_of_an_initiation_is_noticed() -> None:
                 pair.b.receive(bytes(data), ELSEWHERE)
     assert not pair.wire
     assert set(pair.b.interface.drops) == {
-        Drop.MALFORMED,
-        Drop.BAD_MAC1,
-        Drop.HANDSHAKE_INVALID,
+        ProtocolDrop.MALFORMED,
+        ProtocolDrop.BAD_MAC1,
+        ProtocolDrop.HANDSHAKE_INVALID,
     }
     pair.deliver(initiation)
     assert [sent.kind for sent in pair.wire] == [RESPONSE]
@@ -67,7 +67,7 @@ def test_wrong_lengths_and_reserved_bytes_are_dropped() -> None:
     data = pair.take()[0].data
     for wrong in (data[:-1], data + b"\0", data[:1] + b"\1" + data[2:], data[:40], b""):
         pair.b.receive(wrong, pair.a.address)
-    assert pair.b.interface.drops == {Drop.MALFORMED: 5}
+    assert pair.b.interface.drops == {ProtocolDrop.MALFORMED: 5}
     assert not pair.wire
 
 
@@ -76,7 +76,7 @@ def test_without_a_private_key_nothing_is_answered() -> None:
     pair.send(pair.a)
     pair.b.interface.set_private_key(None, 0.0)
     pair.flow()
-    assert pair.b.interface.drops == {Drop.NO_PRIVATE_KEY: 1}
+    assert pair.b.interface.drops == {ProtocolDrop.NO_PRIVATE_KEY: 1}
 
 
 def test_own_initiation_comes_back() -> None:
@@ -84,14 +84,14 @@ def test_own_initiation_comes_back() -> None:
     pair.send(pair.a)
     (initiation,) = pair.take()
     pair.a.receive(initiation.data, ELSEWHERE)
-    assert pair.a.interface.drops == {Drop.BAD_MAC1: 1}
+    assert pair.a.interface.drops == {ProtocolDrop.BAD_MAC1: 1}
 
 
 def test_unknown_index() -> None:
     pair = Pair()
     pair.connect()
     assert pair.b.interface.transport_for_receiving(12345, pair.now, 40) is None
-    assert pair.b.interface.drops == {Drop.UNKNOWN_SESSION: 40}
+    assert pair.b.interface.drops == {ProtocolDrop.UNKNOWN_SESSION: 40}
 
 
 # --- Under load ----------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def test_under_load_an_initiation_earns_a_cookie_reply_and_no_more() -> None:
     (reply,) = pair.take()
     assert reply.kind == COOKIE_REPLY
     assert len(reply.data) == 64
-    assert pair.b.interface.drops == {Drop.COOKIE_REQUIRED: 1}
+    assert pair.b.interface.drops == {ProtocolDrop.COOKIE_REQUIRED: 1}
     assert remaining(pair.ba) == (False, False, False)
     pair.deliver(reply)
     assert pair.ab.endpoint == pair.b.address
@@ -154,15 +154,15 @@ def test_cookie_reply_roams_nobody_and_forged_ones_are_counted() -> None:
     forged = bytearray(reply.data)
     forged[40] ^= 1
     pair.a.receive(bytes(forged), ELSEWHERE)
-    assert pair.ab.drops == {Drop.COOKIE_INVALID: 1}
+    assert pair.ab.drops == {ProtocolDrop.COOKIE_INVALID: 1}
     pair.a.receive(reply.data, ELSEWHERE)
     assert pair.ab.endpoint == pair.b.address
     pair.a.receive(reply.data, ELSEWHERE)
-    assert pair.ab.drops == {Drop.COOKIE_INVALID: 2}, "a copy does not renew the cookie"
+    assert pair.ab.drops == {ProtocolDrop.COOKIE_INVALID: 2}, "a copy does not renew the cookie"
     lost = bytearray(reply.data)
     lost[4] ^= 1
     pair.a.receive(bytes(lost), ELSEWHERE)
-    assert pair.a.interface.drops[Drop.UNKNOWN_HANDSHAKE] == 1
+    assert pair.a.interface.drops[ProtocolDrop.UNKNOWN_HANDSHAKE] == 1
     assert pair.kinds() == INITIATION + COOKIE_REPLY
 
 
@@ -172,7 +172,7 @@ def test_response_under_load_earns_a_cookie_too() -> None:
     pair.deliver(pair.take()[0])
     pair.a.interface.set_under_load(0.0)
     pair.flow()
-    # The responder learns the cookie through the index of the session that waits.
+    # The responder learns the cookie through the index of the keypair that waits.
     assert pair.kinds() == "IRC"
     assert not pair.b.interface.drops
     pair.advance(5.4)
@@ -192,20 +192,20 @@ def test_flood_with_cookies_is_limited_per_address_and_spares_others() -> None:
     pair.b.receive(*made.pop())
     (reply,) = pair.take()
     flooder.receive(reply.data, pair.b.address)
-    outcomes = {Drop.UNKNOWN_PEER: 0, Drop.RATE_LIMITED: 0}
+    outcomes = {ProtocolDrop.UNKNOWN_PEER: 0, ProtocolDrop.RATE_LIMITED: 0}
     for step in range(100):
         now = 6.0 + step / 100
         flooder.now = pair.now = pair.b.now = now
         pair.b.interface.set_under_load(now)
-        flooder.interface.peers[pair.b.public_key]._handshakes._send_initiation(now)
+        flooder.interface.peers[pair.b.public_key]._initiate(now)
         flooder.drain()
         pair.b.receive(*made.pop())
     for reason in outcomes:
         outcomes[reason] = pair.b.interface.drops[reason]
     # A burst of 5 and then 20 a second, for a second.
-    assert outcomes[Drop.UNKNOWN_PEER] == pytest.approx(25, abs=1)
-    assert outcomes[Drop.RATE_LIMITED] == 100 - outcomes[Drop.UNKNOWN_PEER]
-    # Somebody else has his own share.
+    assert outcomes[ProtocolDrop.UNKNOWN_PEER] == pytest.approx(25, abs=1)
+    assert outcomes[ProtocolDrop.RATE_LIMITED] == 100 - outcomes[ProtocolDrop.UNKNOWN_PEER]
+    # Another source has its own share.
     pair.at(7.0)
     pair.send(pair.a)
     pair.flow()
@@ -223,7 +223,7 @@ def test_every_initiation_costs_no_memory_under_load() -> None:
     data = pair.take()[0].data
     for _ in range(1000):
         pair.b.receive(data, Address(draw.randbytes(16), draw.randrange(1, 65536)))
-    assert pair.b.interface.drops == {Drop.COOKIE_REQUIRED: 1000}
+    assert pair.b.interface.drops == {ProtocolDrop.COOKIE_REQUIRED: 1000}
     assert pair.b.counts[DatagramKind.COOKIE_REPLY] == 1000
     assert len(pair.b.interface._limiter) == 0
     pair.b.check_bounds()
@@ -292,4 +292,4 @@ def test_initiation_by_a_low_order_key_is_refused() -> None:
     data[116:132] = mac1(pair.b.public_key, bytes(data[:116]))
     pair.b.receive(bytes(data), ELSEWHERE)
     assert before == {}
-    assert pair.b.interface.drops == {Drop.HANDSHAKE_INVALID: 1}
+    assert pair.b.interface.drops == {ProtocolDrop.HANDSHAKE_INVALID: 1}

@@ -1,4 +1,4 @@
-"""Ages, limits, keepalives, roaming: what a standing session does as time passes."""
+"""Ages, limits, keepalives, roaming: what a standing keypair does as time passes."""
 
 import gc
 import weakref
@@ -8,12 +8,12 @@ import pytest
 
 from tests.support.protocol_pair import DATA, INITIATION, KEEPALIVE, Pair, remaining
 from tests.support.simulation.node import Address
-from tunnel.protocol import Drop, KeysErased, PeerRoamed, SessionExpired
+from tunnel.protocol import KeypairExpired, KeysErased, PeerRoamed, ProtocolDrop
 from tunnel.protocol.constants import (
     REJECT_AFTER_MESSAGES,
     REKEY_AFTER_MESSAGES,
 )
-from tunnel.protocol.keypairs import Session
+from tunnel.protocol.keypairs import Keypair
 
 ELSEWHERE = Address(bytes([203, 0, 113, 9]), 1234)
 
@@ -25,7 +25,7 @@ def connected(seed: int = 0) -> Pair:
 
 
 def quiet() -> Pair:
-    """A session made at 0; now it is 10, and nobody waits for anything."""
+    """A keypair made at 0; now it is 10, and nobody waits for anything."""
     pair = connected()
     pair.live_to(10.0)
     assert pair.kinds() == "IRDK"
@@ -56,12 +56,12 @@ def test_initiator_does_not_rekey_while_silent() -> None:
     assert pair.kinds(mark) == ""
 
 
-def test_keepalives_alone_keep_the_session_fresh() -> None:
+def test_keepalives_alone_keep_the_keypair_fresh() -> None:
     pair = quiet()
     pair.ab.set_persistent_keepalive(25, pair.now)
     pair.live_to(1010.0)
     assert 1000 / 150 - 1 < pair.a.counts["initiation"] <= 1000 / 120 + 1
-    assert pair.ab.transport_for_sending(pair.now) is not None
+    assert pair.ab.keypairs.transport_for_sending(pair.now) is not None
 
 
 def test_responder_never_rekeys_by_age() -> None:
@@ -93,28 +93,28 @@ def test_either_side_rekeys_after_its_number_of_messages(side: str) -> None:
     pair = connected()
     pair.advance(6.0)
     node, peer = (pair.a, pair.ab) if side == "initiator" else (pair.b, pair.ba)
-    assert peer.sessions.current is not None
-    peer.sessions.current.transport.send_counter = REKEY_AFTER_MESSAGES - 2
+    assert peer.keypairs.current is not None
+    peer.keypairs.current.transport.send_counter = REKEY_AFTER_MESSAGES - 2
     mark = len(pair.log)
     pair.send(node)
     assert INITIATION not in pair.kinds(mark)
     pair.send(node)
     assert pair.kinds(mark).count(INITIATION) == 1
     pair.flow()
-    assert peer.sessions.current.transport.send_counter < 3
+    assert peer.keypairs.current.transport.send_counter < 3
 
 
 def test_nothing_is_sent_past_the_number_of_messages() -> None:
     pair = connected()
     pair.advance(6.0)
-    assert pair.ab.sessions.current is not None
-    pair.ab.sessions.current.transport.send_counter = REJECT_AFTER_MESSAGES - 1
+    assert pair.ab.keypairs.current is not None
+    pair.ab.keypairs.current.transport.send_counter = REJECT_AFTER_MESSAGES - 1
     serial = pair.send(pair.a)
     pair.flow()
     assert serial in pair.b.received
-    assert pair.ab.sessions.current.transport.send_counter < 3
-    pair.ab.sessions.current.transport.send_counter = REJECT_AFTER_MESSAGES
-    assert pair.ab.transport_for_sending(pair.now) is None
+    assert pair.ab.keypairs.current.transport.send_counter < 3
+    pair.ab.keypairs.current.transport.send_counter = REJECT_AFTER_MESSAGES
+    assert pair.ab.keypairs.transport_for_sending(pair.now) is None
     pair.send(pair.a)
     assert pair.ab.staged_frames == 1
 
@@ -122,31 +122,31 @@ def test_nothing_is_sent_past_the_number_of_messages() -> None:
 # --- Ends ----------------------------------------------------------------------------------------
 
 
-def test_session_neither_sends_nor_receives_at_180_seconds() -> None:
+def test_keypair_neither_sends_nor_receives_at_180_seconds() -> None:
     pair = connected()
     pair.advance_to(179.9)
     pair.take()
     late = pair.send(pair.b)
     (data,) = pair.take()
-    assert pair.ba.transport_for_sending(179.99) is not None
-    assert pair.ba.transport_for_sending(180.0) is None
+    assert pair.ba.keypairs.transport_for_sending(179.99) is not None
+    assert pair.ba.keypairs.transport_for_sending(180.0) is None
     # Before the timer had its turn, the age alone refuses.
     pair.at(180.0)
     pair.deliver(data)
-    assert pair.ab.drops == {Drop.SESSION_EXPIRED: 1}
+    assert pair.ab.drops == {ProtocolDrop.SESSION_EXPIRED: 1}
     pair.advance_to(181.0)
     assert remaining(pair.ab) == remaining(pair.ba) == (False, False, False)
-    assert not pair.a.interface._context.indices.sessions
+    assert not pair.a.interface._context.index_table.keypairs
     pair.deliver(data)
-    assert pair.a.interface.drops[Drop.UNKNOWN_SESSION] == 1
+    assert pair.a.interface.drops[ProtocolDrop.UNKNOWN_SESSION] == 1
     assert late not in pair.a.received
-    assert sum(isinstance(e, SessionExpired) for e in pair.a.events) == 1
+    assert sum(isinstance(e, KeypairExpired) for e in pair.a.events) == 1
 
 
-def test_keys_are_unreachable_once_a_session_is_gone() -> None:
+def test_keys_are_unreachable_once_a_keypair_is_gone() -> None:
     pair = connected()
-    assert pair.ab.sessions.current is not None
-    cipher = weakref.ref(pair.ab.sessions.current.transport)
+    assert pair.ab.keypairs.current is not None
+    cipher = weakref.ref(pair.ab.keypairs.current.transport)
     gc.disable()
     try:
         pair.advance_to(181.0)
@@ -157,13 +157,13 @@ def test_keys_are_unreachable_once_a_session_is_gone() -> None:
 
 def test_everything_is_erased_after_540_seconds() -> None:
     pair = connected()
-    pair.ab._credentials.macs()._cookie = bytes(16)
+    pair.ab.keys.macs()._cookie = bytes(16)
     pair.advance_to(539.9)
     pair.take()
     assert not any(isinstance(e, KeysErased) for e in pair.a.events)
     pair.advance_to(540.1)
     assert sum(isinstance(e, KeysErased) for e in pair.a.events) == 1
-    assert pair.ab._credentials._macs is None
+    assert pair.ab.keys._macs is None
     pair.advance_to(10_000.0)
     assert pair.a.interface.next_deadline() is None
     assert pair.b.interface.next_deadline() is None
@@ -179,12 +179,12 @@ def test_erasing_does_not_touch_what_is_just_starting() -> None:
     assert serial in pair.b.received
 
 
-def test_previous_session_still_receives_and_is_dropped_by_the_one_after() -> None:
+def test_previous_keypair_still_receives_and_is_dropped_by_the_one_after() -> None:
     pair = connected()
     ciphers = []
     for _ in range(3):
-        assert pair.ba.sessions.current is not None
-        ciphers.append(pair.ba.sessions.current)
+        assert pair.ba.keypairs.current is not None
+        ciphers.append(pair.ba.keypairs.current)
         pair.advance(121.0)
         late = pair.send(pair.b)
         held = pair.take()[-1]
@@ -192,9 +192,9 @@ def test_previous_session_still_receives_and_is_dropped_by_the_one_after() -> No
         pair.flow()
         pair.deliver(held)
         assert late in pair.a.received
-    standing = pair.ba.sessions.standing()
+    standing = pair.ba.keypairs.all()
     assert ciphers[0] not in standing
-    assert len(pair.b.interface._context.indices.sessions) == 2
+    assert len(pair.b.interface._context.index_table.keypairs) == 2
 
 
 # --- Noticing loss -------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ def test_persistent_keepalive_comes_after_silence_in_either_direction() -> None:
     assert own()[5:] == []
 
 
-def test_persistent_keepalive_goes_on_trying_without_a_session() -> None:
+def test_persistent_keepalive_goes_on_trying_without_a_keypair() -> None:
     pair = Pair()
     pair.ab.set_persistent_keepalive(25, pair.now)
     pair.advance(1000.0)
@@ -329,7 +329,7 @@ def test_roams_on_authentic_data_only() -> None:
     assert pair.ba.endpoint == pair.a.address
     pair.deliver(data, source=ELSEWHERE)
     assert pair.ba.endpoint == ELSEWHERE
-    assert PeerRoamed(pair.ba, pair.a.address, ELSEWHERE) in pair.b.events
+    assert PeerRoamed(pair.a.public_key, pair.a.address, ELSEWHERE) in pair.b.events
     pair.deliver(data)
     assert pair.ba.endpoint == ELSEWHERE, "a replay moves nobody"
     pair.send(pair.b)
@@ -381,13 +381,13 @@ def test_last_handshake_is_told_in_both_clocks() -> None:
     assert pair.ab.last_handshake_unix_ns == 1_750_000_012_500_000_000
 
 
-def test_stopped_session_asks_for_another_as_soon_as_anything_comes() -> None:
+def test_stopped_keypair_asks_for_another_as_soon_as_anything_comes() -> None:
     pair = connected()
-    session = pair.ab.sessions.current
-    assert isinstance(session, Session)
+    keypair = pair.ab.keypairs.current
+    assert isinstance(keypair, Keypair)
     pair.advance(6.0)
-    session.stop_sending()
-    assert pair.ab.transport_for_sending(pair.now) is None
+    keypair.stop_sending()
+    assert pair.ab.keypairs.transport_for_sending(pair.now) is None
     pair.send(pair.b)
     pair.flow()
     assert len(pair.times(INITIATION)) == 2

@@ -48,7 +48,8 @@ def _words(kind: str, of: Mapping[str, Any]) -> str | None:
         case "keys_erased":
             return f"the keys of {of['peer']} were erased: too long without a new handshake"
         case "peer_removed":
-            return f"peer {of['peer']} removed: its key is now our own"
+            reason = ": its key is now our own" if of.get("own_key", True) else ""
+            return f"peer {of['peer']} removed{reason}"
         case "clock":
             effect = "; no handshake is sent until it is right" if of["refused"] else ""
             return f"the clock cannot be right: {of['problem']}{effect}"
