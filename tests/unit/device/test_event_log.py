@@ -98,4 +98,4 @@ def test_removed_peer_that_comes_back_starts_over(caplog: pytest.LogCaptureFixtu
     told.log(PeerRemoved(peer, own_key=False))
     told.log(PeerRoamed(peer, None, at(2)))
     # Both moves at one moment have a line: nothing of the first is remembered.
-    assert caplog.messages == [f"{peer.to_base64()} is at {at(n)}" for n in (1, 2)]
+    assert caplog.messages == [f"peer {peer.to_base64()} is at {at(n)}" for n in (1, 2)]
