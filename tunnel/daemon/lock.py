@@ -14,7 +14,7 @@ from tunnel.errors import AlreadyRunningError, DaemonError
 from tunnel.linux.files import RUN_FOLDER
 
 _POLL = 0.02
-"""Seconds between two looks at a lock that another process holds; flock has no timeout."""
+"""Seconds between two attempts to take a lock that another process holds; flock has no timeout."""
 
 _REMEDIES = {
     errno.ENOSPC: f"make room below {RUN_FOLDER}",
@@ -42,7 +42,7 @@ def hold(name: str, *, patience: float = 0.0) -> Iterator[None]:
     try:
         yield
     finally:
-        # Before the lock is let go: whoever opened the file meanwhile sees that it is gone.
+        # Before the lock is released: a process that has opened the file sees that it is gone.
         path.unlink(missing_ok=True)
         os.close(descriptor)
 
@@ -76,6 +76,6 @@ def _open(path: Path) -> int:
 
 
 def unwritable(path: Path, error: OSError) -> DaemonError:
-    """The words for a file of ours below /run that cannot be made."""
+    """The error for a file in RUN_FOLDER that cannot be created."""
     remedy = _REMEDIES.get(error.errno or 0, "run it as root (sudo)")
     return DaemonError(f"cannot write {path}: {error.strerror}; {remedy}")

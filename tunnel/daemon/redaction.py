@@ -1,4 +1,4 @@
-"""What a conf says about the parts that a daemon is made of."""
+"""Keeping the secrets of a conf out of logs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ def hide_secrets(config: TunnelConfig) -> None:
 
 
 def hook_hider(config: TunnelConfig) -> Callable[[str], str]:
-    """Makes a line of a hook, its command or its output, fit to be told.
+    """A function that makes a line of a hook, its command or its output, fit for the log.
 
-    It has no keys but the public ones we know, and no control characters. Any thread may call it.
+    It removes control characters and all keys but the public ones we know. Any thread may call
+    it.
     """
     public = {bytes(peer.public_key) for peer in config.peers}
     public.add(bytes(config.interface.private_key.public_key()))

@@ -1,8 +1,8 @@
-"""Tell systemd how the daemon is: sd_notify(3), without libsystemd.
+"""Report the daemon's state to systemd: sd_notify(3), without libsystemd.
 
-The service manager hands over a datagram socket in $NOTIFY_SOCKET, a path or an abstract name
-that begins with `@`. A message is lines of KEY=VALUE in one datagram. Without that variable
-nothing is sent, so that a daemon need not know who started it.
+The service manager names a datagram socket in $NOTIFY_SOCKET: a path, or an abstract name that
+begins with `@`. A message is lines of KEY=VALUE in one datagram. Without that variable nothing is
+sent, so that a daemon need not know what started it.
 """
 
 from __future__ import annotations
@@ -23,18 +23,17 @@ MAX_STATUS = 1024
 """Characters of a status text; it is one line of `systemctl status`."""
 
 PATIENCE = 0.5
-"""Seconds for a service manager whose queue is full; packets wait as long."""
+"""Seconds to wait for a service manager whose queue is full; packets wait as long."""
 
 STUCK_AFTER = 20.0
-"""Seconds for which the engine may leave undone what is due; it looks every 10 s at least."""
+"""Seconds by which the engine may be late with what is due; it wakes up every 10 s at least."""
 
 
 class Notifier:
-    """What the service manager hears. `socket_name` as in $NOTIFY_SOCKET, "" if nobody listens.
+    """Messages to the service manager. `socket_name` as in $NOTIFY_SOCKET, "" if there is none.
 
-    `watchdog_seconds` is the time after which the service manager ends a daemon that is silent,
-    0.0 if it does not watch. A message that cannot be delivered is logged, once, and never stops
-    a tunnel.
+    `watchdog_seconds` is the time after which the service manager ends a silent daemon, 0.0 if it
+    has no watchdog. A message that cannot be delivered is logged, once, and never stops a tunnel.
     """
 
     def __init__(self, socket_name: str = "", watchdog_seconds: float = 0.0) -> None:
@@ -46,7 +45,7 @@ class Notifier:
     def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> Notifier:
         """The one that $NOTIFY_SOCKET, $WATCHDOG_USEC and $WATCHDOG_PID describe.
 
-        The variables are taken away: a hook's program must not speak in the daemon's name.
+        The variables are removed: a hook's program must not send messages in the daemon's name.
         """
         name = environment.pop("NOTIFY_SOCKET", "")
         microseconds = environment.pop("WATCHDOG_USEC", "")
@@ -76,10 +75,10 @@ class Notifier:
         self._send(*_status(text))
 
     async def watchdog(self, is_alive: Callable[[], bool]) -> None:
-        """Say that all is well, at twice the pace asked for, as long as `is_alive` says so.
+        """Feed the watchdog twice in its time, as long as `is_alive` is true.
 
-        Runs until cancelled; returns at once if nobody watches. It is a task of the event loop,
-        and so silent too when that hangs.
+        Runs until cancelled; returns at once without a watchdog. It is a task of the event loop,
+        and so is silent too when that hangs.
         """
         if not self.watchdog_seconds:
             return
@@ -89,7 +88,7 @@ class Notifier:
                 self._send("WATCHDOG=1")
                 well = True
             elif well:
-                log.error("packets have stopped flowing; the watchdog is not fed any more")
+                log.error("packets have stopped flowing: the watchdog is no longer fed")
                 well = False
             await trio.sleep(self.watchdog_seconds / 2)
 
@@ -105,12 +104,12 @@ class Notifier:
                 sender.sendto("\n".join(lines).encode(errors="replace"), address)
         except OSError as error:
             if not self._complained:
-                log.warning("the service manager does not listen: %s", error.strerror or error)
+                log.warning("the service manager cannot be notified: %s", error.strerror or error)
                 self._complained = True
 
 
 class Pulse:
-    """Whether an engine still does what is due: looked at from beside it, now and then."""
+    """Whether an engine still does what is due, checked now and then from outside."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -118,10 +117,10 @@ class Pulse:
         self._since = 0.0
 
     def beats(self, deadline: float | None, now: float) -> bool:
-        """False once one and the same `deadline` has been over for STUCK_AFTER.
+        """False once the same `deadline` has been in the past for STUCK_AFTER.
 
-        `deadline` is the engine's next one and `now` its clock's time. How far over it is does not
-        matter: after a suspended night all deadlines are over by hours, for a few seconds.
+        `deadline` is the engine's next one and `now` its clock's time. How far in the past it is
+        does not matter: after a suspended night all deadlines are, by hours, for a few seconds.
         """
         if deadline is None or deadline > now:
             self._pending = None

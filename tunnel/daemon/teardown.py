@@ -13,7 +13,7 @@ from tunnel.device import uapi
 from tunnel.errors import AlreadyRunningError, DaemonError
 
 ANSWER_TIME = 5.0
-"""Seconds in which a daemon that holds its lock has to be heard on its control socket."""
+"""Seconds for a daemon that holds its lock to answer on its control socket."""
 
 DOWN_TIME = 120.0
 """Seconds for a daemon to go down, hooks included."""
@@ -22,8 +22,8 @@ DOWN_TIME = 120.0
 def clean_up(name: str, *, patience: float = 0.0) -> bool:
     """Remove what a killed daemon of interface `name` left behind; whether there was anything.
 
-    One that is going down is waited for, `patience` seconds. Raises AlreadyRunningError when it
-    stays, DaemonError and HostError. Blocks.
+    Waits `patience` seconds for one that is going down. Raises AlreadyRunningError if it is still
+    running then, DaemonError and HostError. Blocks.
     """
     with hold(name, patience=patience):
         _refuse_others(name)
@@ -33,7 +33,7 @@ def clean_up(name: str, *, patience: float = 0.0) -> bool:
                 path.unlink(missing_ok=True)
                 found = True
         if found:
-            # Another program's tunnel of that name keeps its own, as long as it lives.
+            # A socket that another program listens on stays.
             with contextlib.suppress(OSError):
                 unix_socket.remove_stale_socket(uapi.socket_path(name))
         return found
@@ -48,9 +48,10 @@ def _refuse_others(name: str) -> None:
 
 
 def take_down(name: str) -> bool:
-    """Take down the tunnel `name` and wait until the last thing is undone; False if there was
-    nothing of it. One that is still coming up goes down too, and one that was killed is cleaned
-    up after. Raises ControlError, AlreadyRunningError, DaemonError and HostError. Blocks.
+    """Take down the tunnel `name` and wait until everything is undone; False if there was nothing.
+
+    One that is starting goes down too; what a killed one left behind is removed. Raises
+    ControlError, AlreadyRunningError, DaemonError and HostError. Blocks.
     """
     deadline = time.monotonic() + ANSWER_TIME
     while True:

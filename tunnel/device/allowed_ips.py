@@ -1,7 +1,7 @@
-"""A peer's allowed IPs by the hundred thousand: looked at, compared and changed in slices.
+"""A peer's allowed IPs by the hundred thousand: listed, compared and changed in slices.
 
-Networks are integers here, as `tunnel.protocol.pack` writes them: objects would take ten times as
-long. Each function calls `Pace.step` for every one, so that packets get their turn.
+Networks are integers here, as `tunnel.protocol.pack` makes them: objects would take ten times as
+long. Each function calls `Pace.step` once a network, so that packets get their turn.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RUN = 1024
 """Networks sorted in one go, which takes a fifth of a millisecond."""
 
 _SHOWN = 4
-"""Networks named in a summary; of more, the number is told."""
+"""Networks that a summary names; the rest are counted."""
 
 
 async def wanted_networks(config: TunnelConfig, pace: Pace) -> dict[PublicKey, Networks]:
@@ -88,7 +88,7 @@ def _merged(runs: list[list[_Place]]) -> Iterable[_Place]:
 
 
 def _drained(run: list[_Place]) -> Iterator[_Place]:
-    """What is in the list, which is empty then: to let go of all runs at the end takes 20 ms."""
+    """The list from its beginning, emptied on the way: to free all runs at once takes 20 ms."""
     run.reverse()
     while run:
         yield run.pop()
@@ -156,7 +156,7 @@ async def change(engine: Engine, peer: Peer, networks: Mapping[int, bool], pace:
 async def replace(engine: Engine, peer: Peer, networks: Mapping[int, bool], pace: Pace) -> None:
     """Give `peer` the networks marked True and no others."""
     allowed = engine.interface.allowed_ips
-    # Additions first: what stays, or moves here from another peer, is never nobody's.
+    # Additions first: a network that stays, or moves here from another peer, always has an owner.
     await change(engine, peer, networks, pace)
     for packed in allowed.packed_of(peer):
         if not networks.get(packed):
@@ -165,7 +165,7 @@ async def replace(engine: Engine, peer: Peer, networks: Mapping[int, bool], pace
 
 
 async def set_private_key(engine: Engine, key: PrivateKey | None, pace: Pace) -> None:
-    """Be `key`. A peer that is ourselves by that goes, its networks first."""
+    """Set our private key. A peer that has the public key of it is removed, its networks first."""
     protocol = engine.interface
     own = None if key is None else protocol.peers.get(key.public_key())
     if own is not None:

@@ -1,10 +1,10 @@
 """What a typed change of the configuration does to a running engine, in one place.
 
-All that may be refused comes first, each with its way back;
-the rest cannot fail. So a list of changes is applied whole or not at all, though in slices between
-which packets pass: nothing that is the same before and after is missing in between.
+What the kernel may refuse comes first, and can be undone; the rest cannot fail. So a list of
+changes is applied whole or not at all, though in slices between which packets pass: nothing that is
+the same before and after is missing in between.
 
-One thing is milder than in the kernel: when `replace_peers` is followed by a peer that is there
+One thing is gentler than in the kernel: when `replace_peers` is followed by a peer that is there
 already, as after `wg setconf`, that peer gets the new values and none of the old, but keeps its
 sessions, counters and, unless one is given, its endpoint. No packet is lost for a peer that stays.
 """
@@ -42,9 +42,9 @@ async def apply(
 ) -> None:
     """Apply all of `changes` in order. Raises UdpError, and then nothing has changed.
 
-    `names`, if the tunnel has some, are told of endpoints that are set by hand. Cancellation does
-    not come in between: there is the old configuration or the new one. The caller sees to it that
-    nobody else changes the engine meanwhile.
+    `names`, if the tunnel has some, take note of endpoints that are set by hand. Cancellation does
+    not interrupt it: there is the old configuration or the new one. The caller makes sure that
+    nothing else changes the engine meanwhile.
     """
     _hide_secrets(changes)
     steps = _Steps(engine, names or Names())
@@ -85,7 +85,7 @@ class _Steps:
             try:
                 udp.set_port(port)
             except UdpError as error:
-                log.error("listening on port %d now: %s", udp.port, error)
+                log.error("the UDP port could not be restored and is %d: %s", udp.port, error)
             raise
 
     async def apply_to_protocol(self, changes: Sequence[DeviceChange]) -> None:
@@ -161,5 +161,5 @@ class _Steps:
 
 
 def _with_source(wanted: Endpoint, current: Endpoint | None) -> Endpoint:
-    """The address asked for; where it is the one in use, with our own address that goes with it."""
+    """`wanted`; if it is the address in use, with the source address that belongs to it."""
     return current if current is not None and current.same_remote(wanted) else wanted

@@ -1,9 +1,9 @@
 """Which datapath and which offloads a device uses.
 
-Asked of the kernel are all offloads, less what the conf or the environment switches off.
+The kernel is asked for all offloads except those that the conf or the environment switches off.
 
-TUNNEL_OFFLOADS_OFF is a list of names parted by commas: tso, uso (large frames from the TUN), gso,
-gro (batches of datagrams on the UDP sockets), or all. It also works for `tunnel-wg`, which has no
+TUNNEL_OFFLOADS_OFF is a comma-separated list: tso, uso (large frames from the TUN), gso, gro
+(batches of datagrams on the UDP sockets), or all. It also works for `tunnel-wg`, which has no
 conf of ours.
 """
 
@@ -26,7 +26,7 @@ NAMES: Final = ("tso", "uso", "gso", "gro")
 
 
 class Offloads(NamedTuple):
-    """What to ask for; what the kernel lacks it refuses, and `Tun` and `Udp` go on without."""
+    """What to ask the kernel for; `Tun` and `Udp` go on without what it refuses."""
 
     tun: TunOffload
     gso: bool
@@ -55,16 +55,16 @@ def _switched_off(text: str) -> frozenset[str]:
     unknown = sorted(words - {*NAMES, "all"})
     if unknown:
         raise DaemonError(
-            f"{ENVIRONMENT_VARIABLE}: found {unknown[0]!r}, expected a list of "
-            f"{', '.join(NAMES)} or all, parted by commas; or leave it unset"
+            f"{ENVIRONMENT_VARIABLE}: found {unknown[0]!r}, expected a comma-separated "
+            f"list of {', '.join(NAMES)} or all; or leave it unset"
         )
     return frozenset(NAMES if "all" in words else words)
 
 
 def load_datapath(wanted: str = "auto") -> datapath.Datapath:
-    """The datapath that a conf names so, or the best there is; the log tells of a second choice.
+    """The datapath that a conf calls `wanted`, or the best there is; the log names a second choice.
 
-    Raises DaemonError for one that there is not.
+    Raises DaemonError for an unknown one.
     """
     try:
         chosen = datapath.load(None if wanted == "auto" else wanted)

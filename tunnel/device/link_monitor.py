@@ -1,8 +1,8 @@
-"""Keep an engine as its interface is: MTU, up or down, wherever the interface was moved.
+"""Follow the interface: its MTU, whether it is up, and into which network namespace it is moved.
 
-Where the device is in our network namespace, rtnetlink tells of every change. One that was moved
-to another is asked for, by its descriptor, once in a while: a socket of ours over there would keep
-that namespace alive after its owner has removed it. Its packets need no socket.
+Where the device is in our network namespace, rtnetlink reports every change. One that was moved
+to another is polled by its descriptor: a socket of ours over there would keep that namespace alive
+after its owner has removed it. Its packets need no socket.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from tunnel.io.udp_socket import segments_per_batch
 log = logging.getLogger("tunnel")
 
 LOOK_AGAIN = 1.0
-"""Seconds between two looks at a device in another namespace. A packet longer than the MTU that we
-know is carried all the same."""
+"""Seconds between two polls of a device in another namespace. Packets longer than the last known
+MTU are carried all the same."""
 
 LOOK_AT_FORWARDING = 5.0
-"""Seconds between two looks at whether packets are forwarded here."""
+"""Seconds between two polls of whether this host forwards packets."""
 
 SETTLE = 0.02
-"""Seconds for a move to be over when its first event arrives."""
+"""Seconds from the first event of a move to its end."""
 
 
 Restore = Callable[[], Awaitable[None]]
@@ -73,7 +73,7 @@ async def follow_link(engine: Engine, tun: Tun, restore: Restore | None = None) 
         except HostError as error:
             log.warning("%s", error)
             await trio.sleep(LOOK_AGAIN)
-        # Moved, or gone; the next look tells which.
+        # Moved, or gone; the next poll shows which.
         await trio.sleep(SETTLE)
 
 
@@ -89,14 +89,14 @@ async def _follow_events(follower: _Follower, ifindex: int) -> None:
 
 
 async def _follow_forwarding(follower: _Follower) -> None:
-    """No event tells when somebody makes a router of this host."""
+    """No event reports that this host has become a router."""
     while True:
         await trio.sleep(LOOK_AT_FORWARDING)
         await follower.fit_frames()
 
 
 class _Follower:
-    """What is known of the interface, and who is told."""
+    """What is known of the interface; passes it on to the engine."""
 
     def __init__(self, engine: Engine, restore: Restore | None) -> None:
         self._engine = engine
@@ -106,7 +106,7 @@ class _Follower:
         self._segments = UNLIMITED_SEGMENTS
 
     async def take(self, mtu: int, *, up: bool, ifindex: int | None) -> None:
-        """The interface is like that now; `ifindex` is None while it is out of our reach."""
+        """Take the state of the interface; `ifindex` is None while it is in another namespace."""
         if mtu != self._engine.mtu:
             log.info("the MTU is now %d", mtu)
             self._engine.mtu = mtu
@@ -120,12 +120,12 @@ class _Follower:
             await self._restore()
 
     async def fit_frames(self) -> None:
-        """Make the kernel's frames such that each, once sealed, leaves in one call.
+        """Limit the kernel's frames so that each, once sealed, is sent by one call.
 
-        By itself it fills 64 KiB, and a few packets are left over for a call of their own on the
-        way out, a batch of their own on the way in: a quarter of the throughput. But a frame that
-        is *forwarded* and has more segments than that the kernel takes apart into single packets:
-        where anything is forwarded, nothing is limited.
+        Without a limit it fills 64 KiB, and a few packets are left over for a call of their own on
+        the way out, a batch of their own on the way in: that costs a quarter of the throughput. But
+        a *forwarded* frame that has more segments than the limit is split into single packets, so
+        there is no limit on a host that forwards.
         """
         if self._ifindex is None:
             return

@@ -1,4 +1,4 @@
-"""What signals mean to a daemon."""
+"""The signals of a daemon."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ async def follow(
 ) -> None:
     """Stop on SIGTERM and SIGINT, reload on SIGHUP, until cancelled.
 
-    On a terminal SIGHUP says that this has hung up, and stops too; elsewhere nobody can hang up.
-    A reload under way does not keep a stop waiting.
+    On a terminal SIGHUP means that it was closed, and stops too. A stop does not wait for a reload
+    that is under way.
     """
     stopping = {signal.SIGINT, signal.SIGTERM}
     if os.isatty(0):

@@ -1,7 +1,7 @@
-"""The key and the peers of a running engine against those of a conf: compare, and make equal.
+"""Compare the key and the peers of a running engine with those of a conf, and make them equal.
 
 What is equal is not touched, so a peer that did not change keeps its sessions. Long lists are
-worked off in slices, and packets get their turn in between.
+processed in slices, and packets get their turn in between.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def endpoint_changed(before: PeerConfig | None, wanted: PeerConfig) -> bool:
 async def apply(engine: Engine, new: TunnelConfig, endpoints: Mapping[PublicKey, Endpoint]) -> None:
     """Give the engine the key and the peers of `new`. `endpoints` holds those to set.
 
-    Cannot fail, and is not interrupted half-way. The caller settles the engine.
+    Cannot fail, and cancellation does not interrupt it. The caller settles the engine.
     """
     pace = Pace()
     protocol = engine.interface
@@ -136,4 +136,4 @@ def _psk(peer: PeerConfig) -> PresharedKey:
 def _how(running: Peer, wanted: PeerConfig) -> str:
     if running.preshared_key.is_zero:
         return "is set"
-    return "is removed" if _psk(wanted).is_zero else "becomes another"
+    return "is removed" if _psk(wanted).is_zero else "is replaced"

@@ -1,7 +1,7 @@
-"""The systemd units: what is in them for this machine, and how they get there and away again.
+"""The systemd units: rendered for this machine, installed and uninstalled.
 
-The unit `tunnel@.service` is strict. Each drop-in gives back one liberty that some tunnels need,
-for all tunnels or for one: drop-ins in `tunnel@wg0.service.d` are for wg0 only.
+The unit `tunnel@.service` is strict. Each drop-in allows one thing that some tunnels need, for all
+tunnels or for one: drop-ins in `tunnel@wg0.service.d` are for wg0 only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ UNIT_FOLDER = Path("etc/systemd/system")
 """Where an administrator's units are, below the root folder."""
 
 MARK = "# Installed by `tunnel service install"
-"""What the first line of each file begins with; one without it is not ours to touch."""
+"""The beginning of the first line of each file; one without it is not ours and stays."""
 
 PLACEHOLDER = "@TUNNEL@"
 
@@ -41,7 +41,7 @@ class ServiceError(TunnelError):
 
 @dataclass(frozen=True, slots=True)
 class DropIn:
-    """One liberty: its name, what it is for (one paragraph), the text of the file."""
+    """One permission: its name, what it is for (one paragraph), the text of the file."""
 
     name: str
     purpose: str
@@ -108,7 +108,7 @@ def uninstall(root: Path) -> list[Path]:
         try:
             path.unlink()
             if path.parent != folder:
-                with contextlib.suppress(OSError):  # somebody else's drop-ins are in it
+                with contextlib.suppress(OSError):  # it holds drop-ins that are not ours
                     path.parent.rmdir()
         except OSError as error:
             raise _refused("remove", path, error) from error
@@ -210,11 +210,11 @@ def _is_ours(path: Path) -> bool:
 
 def _check_ours(path: Path) -> None:
     if path.exists() and not _is_ours(path):
-        raise ServiceError(f"{path} is there already and not ours; move it away, or keep it")
+        raise ServiceError(f"{path} exists already and is not ours; move it away, or keep it")
 
 
 def _write(path: Path, text: str) -> bool:
-    """Make the file say `text`, at once or not at all; whether it had to change."""
+    """Replace the file by `text`, whole or not at all; whether it had to change."""
     try:
         if path.exists() and path.read_text(encoding="utf-8") == text:
             return False

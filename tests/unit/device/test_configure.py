@@ -239,7 +239,7 @@ def test_port_that_cannot_be_had_back_is_no_second_error(
     udp_of(engine).taken = frozenset({7777, 51820})
     with pytest.raises(UdpError, match="7777"):
         apply(engine, SetListenPort(1000), SetListenPort(7777))
-    assert "listening on port 1000 now" in caplog.text
+    assert "the UDP port could not be restored and is 1000" in caplog.text
 
 
 def test_cancellation_does_not_come_in_between(engine: Engine) -> None:

@@ -73,7 +73,7 @@ def test_what_others_put_there_stays(root: Path) -> None:
     units.uninstall(root)
     assert files(root) == ["tunnel@.service.d/override.conf"]
     (root / FOLDER / "tunnel.target").write_text("[Unit]\n")
-    with pytest.raises(ServiceError, match=r"tunnel\.target is there already and not ours"):
+    with pytest.raises(ServiceError, match=r"tunnel\.target exists already and is not ours"):
         units.install(root, [PROGRAM])
     assert "tunnel@.service" not in files(root)
 
