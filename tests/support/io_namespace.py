@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import subprocess
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+
+from tunnel.linux.netns import inside
 
 
 def ip(*arguments: str) -> str:
@@ -42,21 +43,9 @@ class Namespace:
             stderr=subprocess.DEVNULL,
         )
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
+    def entered(self) -> AbstractContextManager[None]:
         """Make the calling thread a part of the namespace for a while."""
-        with open("/proc/thread-self/ns/net") as before, open(f"/run/netns/{self.name}") as ours:
-            _setns(ours.fileno())
-            try:
-                yield
-            finally:
-                _setns(before.fileno())
-
-
-def _setns(descriptor: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(descriptor, 0x4000_0000) != 0:
-        raise OSError(ctypes.get_errno(), "setns")
+        return inside(f"/run/netns/{self.name}")
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunnel.capture.packet_socket import Seen
-from tunnel.capture.pcapng import Direction
+from tunnel.linux.packet_socket import SeenPacket
+from tunnel.packet.headers import header_length
 
 GENERATION_NS = 2_000_000_000
 """Nanoseconds for which a sighting is remembered at least: queues of devices lie in between."""
@@ -30,17 +30,17 @@ _UDP_HEADER = 8
 class Sighting:
     """A datagram, from its IP header on. Until it is taken, a closer sighting may replace it."""
 
-    seen: Seen
+    seen: SeenPacket
     datagram: bytes
     devices: tuple[str, ...]
     taken: bool = False
 
-    def take(self) -> tuple[Seen, bytes]:
+    def take(self) -> tuple[SeenPacket, bytes]:
         """What is to be written; call it once."""
         seen, datagram = self.seen, self.datagram
         self.taken = True
         # It may be remembered for long.
-        self.seen, self.datagram = Seen(seen.time_ns, seen.direction, "", b""), b""
+        self.seen, self.datagram = SeenPacket(seen.time_ns, seen.outgoing, "", b""), b""
         return seen, datagram
 
 
@@ -52,18 +52,17 @@ class Sightings:
         self._old: dict[int, list[Sighting]] = {}
         self._began_ns = 0
 
-    def add(self, seen: Seen, datagram: bytes) -> Sighting | None:
+    def add(self, seen: SeenPacket, datagram: bytes) -> Sighting | None:
         """Take note of a datagram; None if it was seen before on a device above or below."""
         if seen.time_ns - self._began_ns > GENERATION_NS or len(self._new) >= MAX_GENERATION:
             self._old, self._new, self._began_ns = self._new, {}, seen.time_ns
-        header = 40 if datagram[0] >> 4 == 6 else (datagram[0] & 15) * 4
         # Without the headers, of which NAT on a bridge may change what is in them.
-        key = hash((seen.direction, datagram[header + _UDP_HEADER :]))
+        key = hash((seen.outgoing, datagram[header_length(datagram) + _UDP_HEADER :]))
         for known in (*self._old.get(key, ()), *self._new.get(key, ())):
             if seen.device in known.devices:
                 continue
             known.devices += (seen.device,)
-            if seen.direction is Direction.IN and not known.taken:
+            if not seen.outgoing and not known.taken:
                 known.seen, known.datagram = seen, datagram
             return None
         made = Sighting(seen, datagram, (seen.device,))

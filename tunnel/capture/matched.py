@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import struct
 
-from tunnel.packet.headers import UDP, Headers
+from tunnel.packet.headers import TRANSPORT_DATA, UDP, Headers
 
 _UDP_HEADER = 8
-_TRANSPORT_DATA = 4
+
 _DATA_HEADER = struct.Struct("<IIQ")
 """Type and reserved bytes, receiver index, counter (WireGuard whitepaper, section 5.4.6)."""
 
@@ -40,7 +40,7 @@ class Carriers:
         if headers is None or headers.protocol != UDP:
             return False
         message = datagram[len(headers.network) + _UDP_HEADER :][: _DATA_HEADER.size]
-        if not message or message[0] != _TRANSPORT_DATA:
+        if not message or message[0] != TRANSPORT_DATA:
             return True
         if len(message) < _DATA_HEADER.size:
             return False

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import struct
 
-_UDP = 17
+from tunnel.packet.checksum import checksum
+from tunnel.packet.headers import UDP, header_length
+
 _UDP_HEADER = 8
 _MARK = 8
 """Type, reserved zeros and receiver index of a message."""
@@ -21,10 +23,9 @@ _TRANSPORT = b"\4\0\0\0"
 def split(packet: bytes) -> list[bytes]:
     """The datagrams of an IP packet, with headers as the wire has them; [packet] if it is one."""
     version = packet[0] >> 4
-    header = (packet[0] & 15) * 4 if version == 4 else 40
-    start = header + _UDP_HEADER
+    start = header_length(packet) + _UDP_HEADER
     messages = packet[start:]
-    if messages[:4] != _TRANSPORT or packet[9 if version == 4 else 6] != _UDP:
+    if messages[:4] != _TRANSPORT or packet[9 if version == 4 else 6] != UDP:
         return [packet]
     size = _message_size(messages)
     if size >= len(messages):
@@ -54,17 +55,11 @@ def _datagram(headers: bytes, message: bytes, number: int) -> bytes:
         identification = int.from_bytes(ip[4:6], "big") + number
         ip[2:6] = struct.pack("!HH", len(ip) + length, identification & 0xFFFF)
         ip[10:12] = bytes(2)
-        ip[10:12] = struct.pack("!H", _checksum(bytes(ip)))
+        ip[10:12] = struct.pack("!H", checksum(bytes(ip)))
         addresses = bytes(ip[12:20])
     else:
         ip[4:6] = struct.pack("!H", length)
         addresses = bytes(ip[8:40])
-    pseudo = addresses + struct.pack("!HH", _UDP, length)
-    udp[6:8] = struct.pack("!H", _checksum(pseudo + bytes(udp) + message) or 0xFFFF)
+    pseudo = addresses + struct.pack("!HH", UDP, length)
+    udp[6:8] = struct.pack("!H", checksum(pseudo + bytes(udp) + message))
     return bytes(ip + udp) + message
-
-
-def _checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071) of data that is not all zero."""
-    total = int.from_bytes(data + bytes(len(data) % 2), "big") % 0xFFFF
-    return 0xFFFF - (total or 0xFFFF)

@@ -15,11 +15,11 @@ from tunnel import host
 from tunnel.capture import pcapng, segments
 from tunnel.capture.dedup import Sighting, Sightings
 from tunnel.capture.matched import Carriers
-from tunnel.capture.packet_socket import Seen, Tap, tunnel_datagrams
 from tunnel.capture.pcapng import Direction, wireguard_keys
 from tunnel.capture.writer import REORDERING_NS, Recording
 from tunnel.control.client import TunnelClient
 from tunnel.control.messages.events import TunnelEvent
+from tunnel.linux.packet_socket import PacketSocket, SeenPacket, tunnel_datagrams
 from tunnel.packet.filter import Filter
 from tunnel.packet.headers import Headers
 
@@ -103,8 +103,8 @@ class Capture:
         self._closed: list[tuple[int, int]] = []
         with contextlib.ExitStack() as stack:
             self._own = stack.enter_context(host.OwnAddresses())
-            self._inner = stack.enter_context(Tap(interface, []))
-            self._outer = stack.enter_context(Tap("", tunnel_datagrams(port)))
+            self._inner = stack.enter_context(PacketSocket(interface))
+            self._outer = stack.enter_context(PacketSocket("", tunnel_datagrams(port)))
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Capture:
@@ -174,7 +174,7 @@ class Capture:
             return
         self._warn(f"the UDP port is {port} now, was {self._port}")
         self._port = port
-        tap = Tap("", tunnel_datagrams(port))
+        tap = PacketSocket("", tunnel_datagrams(port))
         self._read_packets(recording)
         self._selector.unregister(self._outer.socket)
         self._closed.append(self._outer.statistics())
@@ -211,13 +211,12 @@ class Capture:
                 if sighting is not None:
                     self._held.append((seen.time_ns, sighting))
 
-    def _is_ours(self, seen: Seen) -> bool:
+    def _is_ours(self, seen: SeenPacket) -> bool:
         """Whether this machine is an end of the datagram, and does not just forward it."""
         headers = Headers.parse(seen.packet)
         if headers is None:
             return False
-        outgoing = seen.direction is Direction.OUT
-        return (headers.source if outgoing else headers.destination) in self._own
+        return (headers.source if seen.outgoing else headers.destination) in self._own
 
     def _release(self, recording: Recording, until: int | None) -> None:
         """Decide on the datagrams that were seen by then, or all."""
@@ -227,11 +226,10 @@ class Capture:
             if self._carriers is None or self._carriers.wanted(datagram):
                 self._add(recording, OUTER, seen, datagram)
 
-    def _add(self, recording: Recording, number: int, seen: Seen, packet: bytes) -> None:
+    def _add(self, recording: Recording, number: int, seen: SeenPacket, packet: bytes) -> None:
         kept = packet[: self._wanted.snap_length or None]
-        block = pcapng.packet(
-            number, seen.time_ns, kept, length=len(packet), direction=seen.direction
-        )
+        direction = Direction.OUT if seen.outgoing else Direction.IN
+        block = pcapng.packet(number, seen.time_ns, kept, length=len(packet), direction=direction)
         recording.add_packet(seen.time_ns, block)
 
     def _finish(self, recording: Recording) -> None:

@@ -18,8 +18,9 @@ from rich.console import Console
 from tunnel.cli import labtrace
 from tunnel.cli.common import EXIT_USAGE, fail, writable
 from tunnel.lab import Host, Lab, LabError, LabUnavailableError, crossings, rootless
-from tunnel.lab.crossings import Sighting
+from tunnel.lab.crossings import LabPacket
 from tunnel.lab.peers import End, Node, generate_preshared_key, mesh
+from tunnel.packet.headers import TRANSPORT_DATA
 from tunnel.trace import diagram
 from tunnel.trace.journey import Journey
 
@@ -171,7 +172,7 @@ def _say(text: str) -> None:
 
 @dataclass(frozen=True)
 class Step:
-    """One sighting of the ping on its way: `layer` is "inner" or "outer"; sizes in bytes."""
+    """The ping on one interface of its way: `layer` is "inner" or "outer"; sizes in bytes."""
 
     host: str
     interface: str
@@ -184,46 +185,29 @@ class Step:
     microseconds: float
 
 
-def find_steps(seen: list[Sighting]) -> Iterator[Step]:
-    """The sightings of one echo request and its reply, inside and outside, in order."""
-    start = seen[0].time if seen else 0.0
-    for sighting in seen:
-        echo = sighting.echo
-        source, destination = sighting.addresses
-        direction = "out" if sighting.outgoing else "in"
-        elapsed = (sighting.time - start) * 1e6
-        size = len(sighting.packet)
-        if echo is not None:
-            kind, sequence = echo
-            what = f"ICMP echo {kind}, sequence {sequence}"
-            yield Step(
-                sighting.host,
-                sighting.interface,
-                direction,
-                "inner",
-                what,
-                source,
-                destination,
-                size,
-                elapsed,
-            )
-        elif sighting.transport_message is not None:
-            _, counter = sighting.transport_message
-            ports = [int.from_bytes(sighting.payload[n : n + 2], "big") for n in (0, 2)]
-            hosts = [
-                f"[{address}]" if ":" in address else address for address in (source, destination)
-            ]
-            yield Step(
-                sighting.host,
-                sighting.interface,
-                direction,
-                "outer",
-                f"UDP, WireGuard data, counter {counter}",
-                f"{hosts[0]}:{ports[0]}",
-                f"{hosts[1]}:{ports[1]}",
-                size,
-                elapsed,
-            )
+def find_steps(packets: list[LabPacket]) -> Iterator[Step]:
+    """Where one echo request and its reply were seen, inside and outside, in order."""
+    for packet in packets:
+        headers, seen = packet.headers, packet.seen
+        message, _, counter = headers.wireguard or (0, 0, 0)
+        if headers.is_echo:
+            layer, what = "inner", headers.kind()
+        elif message == TRANSPORT_DATA:
+            layer, what = "outer", f"UDP, WireGuard data, counter {counter}"
+        else:
+            continue
+        source, _, destination = headers.flow().partition(" → ")
+        yield Step(
+            packet.host,
+            packet.interface,
+            "out" if seen.outgoing else "in",
+            layer,
+            what,
+            source,
+            destination,
+            len(seen.packet),
+            (seen.time_ns - packets[0].seen.time_ns) / 1e3,
+        )
 
 
 def draw(steps: list[Step]) -> Iterator[str]:
@@ -253,7 +237,7 @@ def draw(steps: list[Step]) -> Iterator[str]:
 
 
 def _between(before: Step | None, step: Step) -> str:
-    """What the tunnel did between two sightings on one host."""
+    """What the tunnel did between two interfaces of one host."""
     if before is None or before.host != step.host or before.layer == step.layer:
         return ""
     inner, outer = (before, step) if step.layer == "outer" else (step, before)

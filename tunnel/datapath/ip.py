@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from tunnel.datapath.drops import Drop
 from tunnel.datapath.errors import PacketRefusedError
 from tunnel.packet.checksum import replaced
+from tunnel.packet.headers import header_length
 
 IPV4_HEADER_LEN: Final = 20
 IPV6_HEADER_LEN: Final = 40
@@ -59,14 +60,6 @@ def length_untrusted(packet: bytes) -> int:
             raise PacketRefusedError(Drop.IP_LENGTH)
         return length
     raise PacketRefusedError(Drop.IP_VERSION)
-
-
-def header_length(packet: bytes) -> int:
-    """Return the length of the IP header of a packet that `length_untrusted` accepted.
-
-    For IPv6 that is the fixed header, without extension headers.
-    """
-    return (packet[0] & 15) * 4 if packet[0] >> 4 == 4 else IPV6_HEADER_LEN
 
 
 def transport_untrusted(packet: bytes) -> Transport:

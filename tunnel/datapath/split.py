@@ -29,6 +29,7 @@ from tunnel.datapath.virtio import (
     VIRTIO_NET_HDR_LEN,
 )
 from tunnel.packet.checksum import checksum, residue, short_residue
+from tunnel.packet.headers import header_length
 
 _IPV4: Final = Struct(">4sH4sH")
 """Version to total length; identification; flags to protocol; checksum."""
@@ -84,7 +85,7 @@ def split_untrusted(frame: ReadableBuffer, mtu: int) -> list[bytes]:
 def _completed(packet: bytes, csum_start: int, csum_offset: int) -> bytes:
     """Return the packet with the checksum that the kernel left to the device."""
     at = csum_start + csum_offset
-    if csum_start < ip.header_length(packet) or at + 2 > len(packet):
+    if csum_start < header_length(packet) or at + 2 > len(packet):
         raise PacketRefusedError(Drop.CHECKSUM_OFFSET)
     value = checksum(packet[csum_start:])
     return b"".join((packet[:at], value.to_bytes(2, "big"), packet[at + 2 :]))

@@ -11,15 +11,16 @@ from ipaddress import ip_address
 
 import trio
 
+from tunnel.linux import kernel
+from tunnel.packet.checksum import checksum
+from tunnel.packet.headers import ICMP, ICMPV6, UDP, Headers, header_length
+
 ECHO = {4: (8, 0), 6: (128, 129)}
 """ICMP types of request and reply, by IP version."""
 HEADERS = {4: 28, 6: 48}
 """Bytes of IP and ICMP header, by IP version."""
 SMALL = 84
 """Bytes of an ordinary probe: what `ping` sends, and within every MTU there is."""
-
-# linux/in.h, linux/in6.h: never fragment, and do not believe what was learnt of the path before.
-IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_PROBE = 10, 23, 3
 
 UNREACHABLE = {4: 3, 6: 1}
 """ICMP type Destination Unreachable, by IP version (RFC 792, RFC 4443)."""
@@ -91,7 +92,7 @@ class Pinger:
                 await trio.sleep(PAUSE)
                 continue
             if version == 4:
-                data = data[(data[0] & 15) * 4 :]
+                data = data[header_length(data) :]
             if len(data) < 8 or data[0] != ECHO[version][1]:
                 continue
             identifier, sequence = struct.unpack_from("!HH", data, 4)
@@ -123,7 +124,7 @@ class Pinger:
         packet = bytearray(struct.pack("!BBHHH", *fields))
         packet += bytes(max(0, size - HEADERS[version]))
         if version == 4:
-            packet[2:4] = _checksum(packet).to_bytes(2, "big")
+            packet[2:4] = checksum(bytes(packet)).to_bytes(2, "big")
         opened = self._sockets.get(version)
         if opened is None:
             self.errors[address] = f"IPv{version} is not available"
@@ -174,39 +175,24 @@ def parse_refusal_untrusted(data: bytes, version: int) -> tuple[str, str] | None
 
     `data` is what a raw socket gives: for IPv4 it begins with the IP header.
     """
-    outer = (data[0] & 15) * 4 if version == 4 and data else 0
-    error, inner = data[outer : outer + 8], data[outer + 8 :]
+    outer = header_length(data) if version == 4 and data else 0
+    error, inner = data[outer : outer + 8], Headers.parse(data[outer + 8 :])
     if len(error) < 8 or error[0] != UNREACHABLE[version]:
         return None
-    if version == 4:
-        length = (inner[0] & 15) * 4 if inner else 0
-        protocol, destination = inner[9:10], inner[16:20]
-    else:
-        length, protocol, destination = 40, inner[6:7], inner[24:40]
-    port = inner[length + 2 : length + 4]
-    if protocol != bytes([socket.IPPROTO_UDP]) or len(port) < 2:
+    if inner is None or inner.protocol != UDP or inner.ports is None:
         return None
     words = WORDS[version].get(error[1], f"destination unreachable, code {error[1]}")
-    return f"{ip_address(destination)} {int.from_bytes(port, 'big')}", words
+    return f"{ip_address(inner.destination)} {inner.ports[1]}", words
 
 
 def _open(version: int, interface: str | None) -> trio.socket.SocketType:
     family = socket.AF_INET if version == 4 else socket.AF_INET6
-    protocol = socket.IPPROTO_ICMP if version == 4 else socket.IPPROTO_ICMPV6
-    opened = trio.socket.socket(family, socket.SOCK_RAW, protocol)
+    opened = trio.socket.socket(family, socket.SOCK_RAW, ICMP if version == 4 else ICMPV6)
     if interface is not None:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+    # Never fragment, and do not believe what was learnt of the path before.
     if version == 4:
-        opened.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
+        opened.setsockopt(socket.IPPROTO_IP, kernel.IP_MTU_DISCOVER, kernel.IP_PMTUDISC_PROBE)
     else:
-        opened.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
+        opened.setsockopt(socket.IPPROTO_IPV6, kernel.IPV6_MTU_DISCOVER, kernel.IPV6_PMTUDISC_PROBE)
     return opened
-
-
-def _checksum(data: bytes | bytearray) -> int:
-    """The Internet checksum (RFC 1071)."""
-    padded = bytes(data) + bytes(len(data) % 2)
-    total: int = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF

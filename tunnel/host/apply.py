@@ -16,7 +16,6 @@ from tunnel.host.dns import RESOLVCONF, choose_backend, unset_dns
 from tunnel.host.errors import HostError
 from tunnel.host.links import require_ifindex
 from tunnel.host.machine import Machine, Tell, Undo, current_index, replaces, tell_nobody
-from tunnel.host.namespaces import inside, namespace_id, namespace_lives
 from tunnel.host.record import (
     STATE_DIR,
     Record,
@@ -26,10 +25,11 @@ from tunnel.host.record import (
     record_path,
     save_record,
 )
-from tunnel.host.rtnetlink import rtnetlink, step
+from tunnel.host.rtnetlink import inside, rtnetlink, step
 from tunnel.host.slots import claiming
 from tunnel.host.state import DesiredState, Dns, Item, Sysctl
 from tunnel.host.sysctl import read_sysctl
+from tunnel.linux.netns import namespace_id, namespace_lives
 
 log = logging.getLogger("tunnel")
 

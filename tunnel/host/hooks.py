@@ -18,7 +18,7 @@ from io import FileIO
 from pathlib import Path
 
 from tunnel.host.errors import HostError
-from tunnel.host.namespaces import inside
+from tunnel.host.rtnetlink import inside
 
 BACKGROUND_RATE = 16384
 """Bytes a second that are read of what a hook leaves in the background; a flood must not fill the

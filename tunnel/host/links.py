@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tunnel.host.errors import HostError
-from tunnel.host.namespaces import inside
-from tunnel.host.rtnetlink import absent_is_fine, find_ifindex, rtnetlink, step
+from tunnel.host.rtnetlink import absent_is_fine, find_ifindex, inside, rtnetlink, step
 from tunnel.host.state import Link
 
 _IFF_UP = 1

@@ -6,8 +6,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 
-from tunnel.host.namespaces import inside
-from tunnel.host.rtnetlink import absent_is_fine, family, find_ifindex, rtnetlink, step
+from tunnel.host.rtnetlink import absent_is_fine, family, find_ifindex, inside, rtnetlink, step
 from tunnel.host.state import MAIN_TABLE, IpAddress
 
 OVERHEAD = 80

@@ -1,4 +1,4 @@
-"""The one way in which this room opens rtnetlink, and turns its errors into ours.
+"""How this room enters a namespace and opens rtnetlink there, and turns errors into HostError.
 
 pyroute2 takes longer to load than a tunnel to start, so it is loaded where it is first needed.
 """
@@ -6,10 +6,12 @@ pyroute2 takes longer to load than a tunnel to start, so it is loaded where it i
 import errno
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 from tunnel.host.errors import HostError
+from tunnel.linux import netns as linux_netns
 
 # What the kernel says when the thing to delete is not there (any more).
 _ABSENT = frozenset(
@@ -21,6 +23,25 @@ def _netlink_error() -> Any:
     from pyroute2 import NetlinkError
 
     return NetlinkError
+
+
+@contextmanager
+def inside(netns: Path | str | None) -> Iterator[None]:
+    """Run the body in the network namespace at the path `netns` (None: stay where we are).
+
+    Raises HostError when it cannot be entered. The thread is back where it was afterwards.
+    """
+    with ExitStack() as stack:
+        if netns is not None:
+            try:
+                stack.enter_context(linux_netns.inside(netns))
+            except OSError as error:
+                refused = isinstance(error, PermissionError)
+                remedy = "run it as root" if refused else "see which there are: ip netns list"
+                raise HostError.from_errno(
+                    "enter namespace", str(netns), error.errno or 0, remedy
+                ) from error
+        yield
 
 
 @contextmanager

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tunnel.host.errors import HostError, SlotTakenError
-from tunnel.host.namespaces import inside, namespace_id
 from tunnel.host.record import STATE_DIR, load_record, other_records
 from tunnel.host.routes import has_routes
-from tunnel.host.rtnetlink import family, rtnetlink, step
+from tunnel.host.rtnetlink import family, inside, rtnetlink, step
 from tunnel.host.state import (
     BYPASS_PRIORITY,
     FIRST_MARK,
@@ -27,6 +26,7 @@ from tunnel.host.state import (
     Item,
     Rule,
 )
+from tunnel.linux.netns import namespace_id
 
 _LAST_MARK = 0xFFFFFFFE
 _LAST_PRIORITY = BYPASS_PRIORITY + 2

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from tunnel.host.addresses import list_addresses
 from tunnel.host.links import read_link
-from tunnel.host.namespaces import inside, namespace_id
 from tunnel.host.record import Record
 from tunnel.host.routes import list_routes
-from tunnel.host.rtnetlink import find_ifindex, rtnetlink, step
+from tunnel.host.rtnetlink import find_ifindex, inside, rtnetlink, step
 from tunnel.host.state import InterfaceAddress, Route
+from tunnel.linux.netns import namespace_id
 
 
 @dataclass(frozen=True, slots=True)

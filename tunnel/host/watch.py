@@ -1,7 +1,7 @@
 """What happens to the tunnel's interface from outside: rtnetlink's link events, on trio.
 
-The messages are struct nlmsghdr, struct ifinfomsg and a list of struct rtattr, see rtnetlink(7).
-pyroute2 is not used here because it brings its own event loop.
+The messages are struct ifinfomsg and a list of attributes, see rtnetlink(7). pyroute2 is not used
+here because it brings its own event loop.
 """
 
 import errno
@@ -18,7 +18,8 @@ from typing import Self
 import trio
 
 from tunnel.host.errors import HostError
-from tunnel.host.namespaces import inside
+from tunnel.host.rtnetlink import inside
+from tunnel.linux import netlink
 
 _RTMGRP_LINK = 1
 _NLMSG_ERROR = 2
@@ -27,9 +28,7 @@ _NLM_F_REQUEST = 1
 _IFLA_IFNAME, _IFLA_MTU = 3, 4
 _IFLA_NEW_NETNSID = 45
 _IFF_UP = 1
-_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _IFINFO = struct.Struct("=BxHiII")  # family, type, index, flags, change
-_ATTRIBUTE = struct.Struct("=HH")  # length with this header, type
 _BUFFER = 65536
 
 
@@ -144,15 +143,10 @@ class LinkWatch:
 
 def parse_link_messages(data: bytes, index: int) -> Iterator[LinkEvent]:
     """The events that a datagram from the kernel holds for the interface of that number."""
-    start = 0
-    while start + _HEADER.size <= len(data):
-        length, kind, _, _, _ = _HEADER.unpack_from(data, start)
-        if length < _HEADER.size or start + length > len(data):
-            return
-        event = _parse_one(kind, data[start + _HEADER.size : start + length], index)
+    for kind, body in netlink.messages(data):
+        event = _parse_one(kind, body, index)
         if event is not None:
             yield event
-        start += (length + 3) & ~3
 
 
 def _parse_one(kind: int, body: bytes, index: int) -> LinkEvent | None:
@@ -165,7 +159,7 @@ def _parse_one(kind: int, body: bytes, index: int) -> LinkEvent | None:
     # A bridge tells about its ports by the same messages, with its own family.
     if which != index or family != socket.AF_UNSPEC:
         return None
-    attributes = dict(_attributes(body[_IFINFO.size :]))
+    attributes = dict(netlink.attributes(body[_IFINFO.size :]))
     if kind == _RTM_DELLINK:
         return LinkGone(moved=_IFLA_NEW_NETNSID in attributes)
     name = os.fsdecode(attributes.get(_IFLA_IFNAME, b"").rstrip(b"\0"))
@@ -173,16 +167,6 @@ def _parse_one(kind: int, body: bytes, index: int) -> LinkEvent | None:
     return LinkStatus(name, mtu, bool(flags & _IFF_UP))
 
 
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    start = 0
-    while start + _ATTRIBUTE.size <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, start)
-        if length < _ATTRIBUTE.size or start + length > len(data):
-            return
-        yield kind, data[start + _ATTRIBUTE.size : start + length]
-        start += (length + 3) & ~3
-
-
 def _request(index: int) -> bytes:
     body = _IFINFO.pack(socket.AF_UNSPEC, 0, index, 0, 0)
-    return _HEADER.pack(_HEADER.size + len(body), _RTM_GETLINK, _NLM_F_REQUEST, 0, 0) + body
+    return netlink.message(_RTM_GETLINK, _NLM_F_REQUEST, body)

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from tunnel.io import kernel
 from tunnel.io.endpoint import IN6_PKTINFO, IN_PKTINFO, ControlMessage, Source
+from tunnel.linux import kernel
 
 RECEIVE_SIZE = (
     socket.CMSG_SPACE(max(IN_PKTINFO.size, IN6_PKTINFO.size))

@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self, TypeAlias
 
-from tunnel.io import kernel
+from tunnel.linux import kernel
 
 ControlMessage: TypeAlias = tuple[int, int, bytes]
 SockAddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]

@@ -5,17 +5,15 @@ descriptor keeps working, but the questions "which index" and "which MTU" must b
 socket in the namespace where the device is. All functions here may block for a moment.
 """
 
-import ctypes
 import errno
 import fcntl
 import os
 import socket
 import struct
-import threading
 from dataclasses import dataclass
 
-from tunnel.io import kernel
 from tunnel.io.errors import TunDeleted, TunError
+from tunnel.linux import kernel, netns
 
 _IFREQ = struct.Struct("16s24x")
 _IFREQ_SHORT = struct.Struct("16sh22x")
@@ -103,44 +101,17 @@ def _control_socket(fd: int) -> tuple[socket.socket, bool]:
         # Kernels before 5.2 and processes without CAP_NET_ADMIN cannot ask: suppose it is here.
         return _datagram_socket(), True
     try:
-        ours = os.stat("/proc/thread-self/ns/net")
-        theirs = os.fstat(namespace)
-        if (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino):
+        if netns.is_ours(namespace):
             return _datagram_socket(), True
-        return _datagram_socket_in(namespace), False
+        return netns.call_inside(namespace, _datagram_socket), False
+    except OSError as error:
+        raise TunError(
+            f"cannot enter the device's network namespace: {error.strerror}; "
+            "this needs CAP_SYS_ADMIN"
+        ) from error
     finally:
         os.close(namespace)
 
 
 def _datagram_socket() -> socket.socket:
     return socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-
-
-def _datagram_socket_in(namespace: int) -> socket.socket:
-    """Open a socket in another namespace, in a thread that ends with the call.
-
-    Only a thread of its own may enter: the namespace belongs to the thread, and no other part
-    of the process must find itself elsewhere.
-    """
-    result: list[socket.socket | OSError] = []
-
-    def enter() -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        try:
-            if libc.setns(namespace, kernel.CLONE_NEWNET) != 0:
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number))
-            result.append(_datagram_socket())
-        except OSError as error:
-            result.append(error)
-
-    thread = threading.Thread(target=enter, name="tun-namespace")
-    thread.start()
-    thread.join()
-    outcome = result[0]
-    if isinstance(outcome, OSError):
-        raise TunError(
-            f"cannot enter the device's network namespace: {outcome.strerror}; "
-            "this needs CAP_SYS_ADMIN"
-        ) from outcome
-    return outcome

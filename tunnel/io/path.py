@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import socket
 
-from tunnel.io import kernel
 from tunnel.io.endpoint import Endpoint
-
-_IP_MTU = 14  # linux/in.h
-_IPV6_MTU = 24  # linux/in6.h
+from tunnel.linux import kernel
 
 
 def path_mtu(endpoint: Endpoint, fwmark: int = 0) -> int | None:
@@ -19,9 +16,9 @@ def path_mtu(endpoint: Endpoint, fwmark: int = 0) -> int | None:
     """
     family = endpoint.family
     level, option = (
-        (socket.IPPROTO_IP, _IP_MTU)
+        (socket.IPPROTO_IP, kernel.IP_MTU)
         if family == socket.AF_INET
-        else (socket.IPPROTO_IPV6, _IPV6_MTU)
+        else (socket.IPPROTO_IPV6, kernel.IPV6_MTU)
     )
     with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
         if fwmark:

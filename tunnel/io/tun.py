@@ -22,10 +22,11 @@ from typing import Self, TypeAlias
 import trio
 from pytun_pmd3 import TunTapDevice
 
-from tunnel.io import kernel, link
+from tunnel.io import link
 from tunnel.io.drops import TUN_WRITE_REASONS, Drop
 from tunnel.io.errors import TunDeleted, TunError, TunWriteDropped
 from tunnel.io.link import Link
+from tunnel.linux import kernel
 
 logger = logging.getLogger("tunnel.io")
 

@@ -14,11 +14,11 @@ from typing import Final, Self
 
 import trio
 
-from tunnel.io import kernel
 from tunnel.io.drops import Drop
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import UdpError
 from tunnel.io.udp_socket import BUFFER_SIZE, Readable, Received, Sent, UdpSocket, Writable
+from tunnel.linux import kernel
 
 logger = logging.getLogger("tunnel.io")
 

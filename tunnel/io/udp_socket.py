@@ -11,9 +11,10 @@ import socket
 from collections import Counter
 from typing import Final, NamedTuple, TypeAlias
 
-from tunnel.io import cmsg, kernel
+from tunnel.io import cmsg
 from tunnel.io.drops import SEND_REASONS, Drop
 from tunnel.io.endpoint import ControlMessage, Endpoint, SockAddr
+from tunnel.linux import kernel
 
 logger = logging.getLogger("tunnel.io")
 

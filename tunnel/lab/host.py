@@ -17,13 +17,13 @@ from typing import Any, TypeVar
 from tunnel.lab.errors import LabError, LabTimeoutError
 from tunnel.lab.namespace import (
     HOLDER_SCRIPT,
-    call_in_netns,
     end_processes,
     netns_inode,
     outer_uid,
     pids_in,
 )
 from tunnel.lab.process import HostProcess, wait_for
+from tunnel.linux.netns import call_inside
 
 _T = TypeVar("_T")
 
@@ -234,7 +234,7 @@ class Host:
 
     def call(self, function: Callable[[], _T]) -> _T:
         """Run a Python function in this network namespace, in a thread of its own."""
-        return call_in_netns(self.netns_path, function)
+        return call_inside(self.netns_path, function)
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
         """A socket of this host, for use by any thread of ours."""

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import select
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
 
 from tunnel.lab.errors import LabError
-
-_T = TypeVar("_T")
-
-CLONE_NEWNET = 0x40000000
-_libc = ctypes.CDLL(None, use_errno=True)
 
 HOLDER_SCRIPT = r"""
 set -eu
@@ -55,36 +47,6 @@ done
 
 Arguments: the host's name and the directory with its own resolv.conf and hosts.
 """
-
-
-def call_in_netns(path: str, function: Callable[[], _T]) -> _T:
-    """Run `function` inside the network namespace at `path` and give back its result.
-
-    A thread made for it enters the namespace and ends there, so the caller's threads never
-    leave theirs. Sockets it opens stay in that namespace wherever they are used.
-    """
-    result: list[_T] = []
-    failure: list[BaseException] = []
-
-    def body() -> None:
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if _libc.setns(descriptor, CLONE_NEWNET) != 0:
-                    number = ctypes.get_errno()
-                    raise OSError(number, os.strerror(number), path)
-            finally:
-                os.close(descriptor)
-            result.append(function())
-        except BaseException as error:  # handed to the caller, whatever it is
-            failure.append(error)
-
-    thread = threading.Thread(target=body, name="lab-netns")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return result[0]
 
 
 def outer_uid() -> int:

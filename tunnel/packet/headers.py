@@ -19,6 +19,9 @@ HEADER_ROOM = 128
 """Bytes of a packet that are looked at."""
 
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
+TRANSPORT_DATA = 4
+"""Type of the WireGuard message that carries a packet; its first byte, behind the UDP header."""
+
 _EXTENSIONS = frozenset({0, 43, 60})
 
 _NAMES = {ICMP: "ICMP", TCP: "TCP", UDP: "UDP", ICMPV6: "ICMPv6"}
@@ -38,6 +41,11 @@ _ICMPV6_KINDS = {
 _TCP_FLAGS = ((0x02, "SYN"), (0x10, "ACK"), (0x08, "PSH"), (0x01, "FIN"), (0x04, "RST"))
 
 
+def header_length(packet: bytes) -> int:
+    """Bytes of the IP header of a packet of IPv4 or IPv6; without IPv6 extension headers."""
+    return (packet[0] & 15) * 4 if packet[0] >> 4 == 4 else 40
+
+
 @dataclass(frozen=True)
 class Headers:
     """`network` is an IP header (with its options or extension headers), `transport` what follows.
@@ -53,7 +61,7 @@ class Headers:
         """The headers at the start of `packet`; None if it is no IP packet."""
         version = packet[0] >> 4 if packet else 0
         if version == 4 and len(packet) >= 20 and packet[0] & 15 >= 5:
-            end = (packet[0] & 15) * 4
+            end = header_length(packet)
         elif version == 6 and len(packet) >= 40:
             end = _end_of_extensions(packet)
         else:
@@ -118,6 +126,12 @@ class Headers:
             return None
         index = int.from_bytes(data[4:8], "little")
         return data[0], index, int.from_bytes(data[8:12], "little") if data[0] == 4 else 0
+
+    @property
+    def is_echo(self) -> bool:
+        """Whether it is an echo request or reply of ICMP or ICMPv6: a ping."""
+        kinds = {ICMP: (0, 8), ICMPV6: (128, 129)}.get(self.protocol, ())
+        return bool(self.transport) and self.transport[0] in kinds and not self._later_fragment
 
     @cached_property
     def key(self) -> bytes:

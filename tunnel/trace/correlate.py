@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tunnel.packet.headers import UDP, Headers
+from tunnel.packet.headers import TRANSPORT_DATA, UDP, Headers
 from tunnel.trace import narrate
 from tunnel.trace.crossings import Crossing, Gatherer
 from tunnel.trace.journey import Journey
@@ -22,7 +22,7 @@ from tunnel.trace.nftrace import TraceEvent
 from tunnel.trace.record_store import Datagram, Record, Records
 from tunnel.trace.ruleset import Ruleset
 from tunnel.trace.trace_table import INNER_RATE
-from tunnel.trace.trip import TRANSPORT, Trip
+from tunnel.trace.trip import Trip
 
 QUIET = 0.25
 """Seconds without news of a packet after which its journey is told."""
@@ -262,4 +262,4 @@ class _Joining:
 def _datagram(crossing: Crossing) -> Datagram:
     """What names a datagram of data; nothing names a handshake."""
     kind, index, counter = crossing.entry.wireguard or (0, 0, 0)
-    return (index, counter) if kind == TRANSPORT else (-1, -1)
+    return (index, counter) if kind == TRANSPORT_DATA else (-1, -1)

@@ -13,7 +13,6 @@ import errno
 import os
 import select
 import socket
-import struct
 import threading
 import time
 from collections import deque
@@ -23,6 +22,7 @@ from enum import IntEnum
 from typing import Self
 
 from tunnel.errors import TunnelError
+from tunnel.linux import kernel, netlink
 
 NETLINK_NETFILTER = 12
 NFNLGRP_NFTRACE = 9
@@ -39,10 +39,7 @@ _ROOM = 1 << 14  # one event is some hundred bytes
 _MAX_READ = 20_000
 """Events read and not yet taken: more than a second of all that the trace table marks."""
 
-_MESSAGE = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _NFGEN = 4  # nfgenmsg: family, version, res_id
-_ATTRIBUTE = struct.Struct("=HH")
-_TYPE_MASK = 0x3FFF  # NLA_F_NESTED and NLA_F_NET_BYTEORDER off
 
 
 class TraceType(IntEnum):
@@ -119,7 +116,7 @@ class TraceSocket:
         try:
             self._socket.setblocking(False)
             with contextlib.suppress(OSError):
-                self._socket.setsockopt(socket.SOL_SOCKET, 33, _RECEIVE_BUFFER)  # SO_RCVBUFFORCE
+                self._socket.setsockopt(socket.SOL_SOCKET, kernel.SO_RCVBUFFORCE, _RECEIVE_BUFFER)
             self._socket.bind((0, 0))
             self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTRACE)
         except BaseException:
@@ -187,28 +184,11 @@ def _hurry() -> None:
 
 def decode(data: bytes, moment: float) -> Iterator[TraceEvent]:
     """The trace events among the netlink messages in `data`; others and broken ones are skipped."""
-    view = memoryview(data)
-    place = 0
-    while place + _MESSAGE.size <= len(view):
-        length, kind, _, _, _ = _MESSAGE.unpack_from(view, place)
-        if not _MESSAGE.size + _NFGEN <= length <= len(view) - place:
-            return
-        if kind == NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_TRACE:
-            body = view[place + _MESSAGE.size + _NFGEN : place + length]
-            event = _event(int(view[place + _MESSAGE.size]), dict(_attributes(body)), moment)
+    for kind, body in netlink.messages(data):
+        if kind == NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_TRACE and len(body) >= _NFGEN:
+            event = _event(body[0], dict(netlink.attributes(body[_NFGEN:])), moment)
             if event is not None:
                 yield event
-        place += length + 3 & ~3
-
-
-def _attributes(view: memoryview) -> Iterator[tuple[int, bytes]]:
-    place = 0
-    while place + _ATTRIBUTE.size <= len(view):
-        length, kind = _ATTRIBUTE.unpack_from(view, place)
-        if not _ATTRIBUTE.size <= length <= len(view) - place:
-            return
-        yield kind & _TYPE_MASK, bytes(view[place + _ATTRIBUTE.size : place + length])
-        place += length + 3 & ~3
 
 
 # enum nft_trace_attributes
@@ -223,7 +203,7 @@ def _event(family: int, found: dict[int, bytes], moment: float) -> TraceEvent | 
         kind = TraceType(_number(found, _TYPE))
         verdict, jump_to = None, None
         if _VERDICT in found:
-            nested = dict(_attributes(memoryview(found[_VERDICT])))
+            nested = dict(netlink.attributes(found[_VERDICT]))
             verdict = _verdict(nested.get(_VERDICT_CODE))
             jump_to = _text(nested[_VERDICT_CHAIN]) if _VERDICT_CHAIN in nested else None
         elif _POLICY in found:

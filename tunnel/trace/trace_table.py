@@ -24,6 +24,7 @@ import trio
 
 from tunnel.errors import TunnelError
 from tunnel.packet.filter import Filter
+from tunnel.packet.headers import TRANSPORT_DATA
 
 PREFIX = "tunnel-trace-"
 FIRST, LAST = -310, 310
@@ -35,9 +36,6 @@ INNER_RATE, OUTER_RATE, HANDSHAKE_RATE = 50, 200, 10
 
 Datagrams without data have a rate of their own, so that forged handshakes take nobody's place.
 """
-
-_DATA = 4
-"""The type of a message with data, its first byte; it follows the UDP header."""
 
 _PLAIN = frozenset(string.ascii_letters + string.digits + "_.-")
 _START_SECONDS = 10.0
@@ -99,7 +97,7 @@ def _matches(hook: str, interface: str, port: int, wanted: Filter) -> Iterator[t
     else:
         return
     for operator, rate in (("==", OUTER_RATE), ("!=", HANDSHAKE_RATE)):
-        yield f"{outer} @th,64,8 {operator} {_DATA}", rate
+        yield f"{outer} @th,64,8 {operator} {TRANSPORT_DATA}", rate
 
 
 class TraceTable:

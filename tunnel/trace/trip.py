@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 from tunnel.trace.crossings import Crossing
 from tunnel.trace.record_store import Record
 
-TRANSPORT = 4
-"""Type of a WireGuard message that carries a packet."""
-
 
 @dataclass(slots=True, eq=False)
 class Trip:

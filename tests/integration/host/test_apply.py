@@ -31,9 +31,9 @@ from tunnel.host import (
     remove,
 )
 from tunnel.host.machine import Machine
-from tunnel.host.namespaces import namespace_id
 from tunnel.host.record import Record, load_record, record_path, save_record
 from tunnel.host.state import Item
+from tunnel.linux.netns import namespace_id
 
 pytestmark = pytest.mark.root
 

@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.host_namespace import Namespace
 from tunnel.host.hooks import run_hooks
-from tunnel.host.namespaces import inside
 from tunnel.host.netfilter import fingerprint, has_firewall, remove_firewall, set_firewall
+from tunnel.host.rtnetlink import inside
 from tunnel.host.state import Firewall
 
 pytestmark = pytest.mark.root

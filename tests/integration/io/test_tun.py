@@ -14,10 +14,10 @@ import trio
 from pytun_pmd3 import TunTapDevice
 
 from tests.support.io_namespace import Namespace
-from tunnel.io import kernel
 from tunnel.io.drops import Drop
 from tunnel.io.errors import TunDeleted, TunError, TunWriteDropped
 from tunnel.io.tun import READ_SIZE, VNET_HDR_LEN, Tun, TunOffload
+from tunnel.linux import kernel
 
 pytestmark = pytest.mark.root
 

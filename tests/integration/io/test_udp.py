@@ -11,11 +11,11 @@ from contextlib import ExitStack
 import pytest
 
 from tests.support.io_namespace import Namespace
-from tunnel.io import kernel
 from tunnel.io.drops import Drop
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.udp import Udp
 from tunnel.io.udp_socket import SENT, Received
+from tunnel.linux import kernel
 
 pytestmark = pytest.mark.root
 

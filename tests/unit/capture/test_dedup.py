@@ -7,16 +7,15 @@ import pytest
 from tests.support.stack import message
 from tunnel.capture import dedup
 from tunnel.capture.dedup import GENERATION_NS, Sightings
-from tunnel.capture.packet_socket import Seen
-from tunnel.capture.pcapng import Direction
+from tunnel.linux.packet_socket import SeenPacket
 
-IN, OUT = Direction.IN, Direction.OUT
+IN, OUT = False, True
 
 
-def written(*seen: tuple[int, Direction, str, bytes]) -> list[tuple[int, str]]:
+def written(*seen: tuple[int, bool, str, bytes]) -> list[tuple[int, str]]:
     """Time and device of what is kept, all being taken at the end."""
     known = Sightings()
-    kept = [known.add(Seen(*one), one[3]) for one in seen]
+    kept = [known.add(SeenPacket(*one), one[3]) for one in seen]
     taken = [sighting.take() for sighting in kept if sighting is not None]
     return [(chosen.time_ns, chosen.device) for chosen, datagram in taken if datagram]
 
@@ -53,10 +52,10 @@ def test_others_are_others() -> None:
 def test_once_written_it_stays_and_is_not_kept_in_memory() -> None:
     known = Sightings()
     datagram = message(7, 1)
-    sighting = known.add(Seen(1, IN, "eth0", datagram), datagram)
+    sighting = known.add(SeenPacket(1, IN, "eth0", datagram), datagram)
     assert sighting is not None
     assert sighting.take()[0].device == "eth0"
-    assert known.add(Seen(2, IN, "br0", datagram), datagram) is None
+    assert known.add(SeenPacket(2, IN, "br0", datagram), datagram) is None
     assert sighting.datagram == sighting.seen.packet == b""
 
 
@@ -74,10 +73,10 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     known = Sightings()
     for number in range(1000):
         datagram = message(7, number)
-        known.add(Seen(1, OUT, "eth0", datagram), datagram)
+        known.add(SeenPacket(1, OUT, "eth0", datagram), datagram)
     assert len(known._new) + len(known._old) <= 200
     for _ in range(50):
-        assert known.add(Seen(1, OUT, "eth0", datagram), datagram) is not None
+        assert known.add(SeenPacket(1, OUT, "eth0", datagram), datagram) is not None
     assert len(known._new[next(reversed(known._new))]) <= dedup.MAX_COPIES
 
 

@@ -1,8 +1,9 @@
 import socket
 import struct
 
-from tunnel.io import cmsg, kernel
+from tunnel.io import cmsg
 from tunnel.io.endpoint import Source
+from tunnel.linux import kernel
 
 IP, IPV6, UDP = socket.IPPROTO_IP, socket.IPPROTO_IPV6, kernel.SOL_UDP
 PKTINFO = struct.pack("=I4s4s", 7, bytes([192, 0, 2, 1]), bytes([255] * 4))

@@ -8,12 +8,12 @@ import trio
 import trio.testing
 
 from tests.support.sockets import OpenUdp, Receive, in_trio
-from tunnel.io import kernel
 from tunnel.io.drops import Drop
 from tunnel.io.endpoint import Endpoint, Source
 from tunnel.io.errors import UdpError
 from tunnel.io.udp import Udp
 from tunnel.io.udp_socket import MAX_BATCH, SENT
+from tunnel.linux import kernel
 
 
 def _has_ipv6() -> bool:

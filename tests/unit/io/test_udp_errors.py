@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tunnel.io import kernel
 from tunnel.io.drops import Drop
 from tunnel.io.endpoint import Endpoint, Source
 from tunnel.io.udp_socket import SENT, Sent, UdpSocket
+from tunnel.linux import kernel
 
 HERE = bytes([127, 0, 0, 1])
 Refusal = Callable[[bytes, bool, bool], int | None]

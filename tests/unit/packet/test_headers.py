@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 
-from tunnel.packet.headers import ICMPV6, TCP, UDP, Headers
+from tunnel.packet.headers import ICMP, ICMPV6, TCP, UDP, Headers
 
 
 def v4(protocol: int, transport: bytes, *, ttl: int = 64, length: int = 60) -> Headers:
@@ -60,3 +60,13 @@ def test_a_later_fragment_has_no_ports() -> None:
     assert headers is not None
     assert headers.ports is None
     assert headers.kind() == "UDP, a later fragment"
+
+
+def test_pings_are_known_by_type_and_a_later_fragment_is_none() -> None:
+    request = struct.pack("!BBHHH", 8, 0, 0, 7, 1)
+    assert v4(ICMP, request).is_echo
+    assert not v4(ICMP, b"\x03" + request[1:]).is_echo
+    assert not v4(UDP, request).is_echo
+    first = v4(ICMP, request)
+    later = Headers(first.network[:6] + b"\x00\x10" + first.network[8:], request)
+    assert not later.is_echo

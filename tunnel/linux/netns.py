@@ -1,0 +1,100 @@
+"""Network namespaces. Linux keeps one per thread: sockets, children and /proc/sys/net follow it."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from tunnel.linux.kernel import CLONE_NEWNET
+
+_T = TypeVar("_T")
+
+_OURS = "/proc/thread-self/ns/net"
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def enter(descriptor: int) -> None:
+    """Move the calling thread into an open network namespace. Needs CAP_SYS_ADMIN in both."""
+    # os.setns is of Python 3.12.
+    if _libc.setns(descriptor, CLONE_NEWNET) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+@contextmanager
+def inside(path: Path | str) -> Iterator[None]:
+    """Run the body in the namespace at `path`; the thread is back where it was afterwards."""
+    with _opened(_OURS) as home:
+        with _opened(path) as there:
+            enter(there)
+        try:
+            yield
+        finally:
+            enter(home)
+
+
+@contextmanager
+def _opened(path: Path | str) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def call_inside(namespace: Path | str | int, function: Callable[[], _T]) -> _T:
+    """What `function` returns or raises in a namespace, given as a path or an open descriptor.
+
+    It runs in a thread of its own, so that no other part of the process can find itself there.
+    A socket that it opens stays in that namespace wherever it is used.
+    """
+    result: list[_T] = []
+    failure: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            if isinstance(namespace, int):
+                enter(namespace)
+            else:
+                # Without a way back, which an ordinary user may not go.
+                with _opened(namespace) as there:
+                    enter(there)
+            result.append(function())
+        except BaseException as error:  # handed to the caller, whatever it is
+            failure.append(error)
+
+    thread = threading.Thread(target=body, name="netns")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return result[0]
+
+
+def namespace_id() -> int:
+    """The inode that identifies the calling thread's network namespace."""
+    return os.stat(_OURS).st_ino
+
+
+def is_ours(descriptor: int) -> bool:
+    """Whether an open network namespace is the calling thread's."""
+    ours, theirs = os.stat(_OURS), os.fstat(descriptor)
+    return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
+
+
+def namespace_lives(inode: int) -> bool:
+    """Whether a process is in the network namespace of that number, or `ip netns` keeps it."""
+    places = itertools.chain(
+        Path("/run/netns").glob("*"), Path("/proc").glob("[0-9]*/task/[0-9]*/ns/net")
+    )
+    for place in places:
+        with suppress(OSError):  # a process that has just ended, or that we may not look at
+            if place.stat().st_ino == inode:
+                return True
+    return False
