@@ -20,7 +20,7 @@ from typing import IO, NoReturn, Self
 from tunnel.daemon.lock import unwritable
 from tunnel.errors import TunnelError
 from tunnel.linux.files import RUN_FOLDER
-from tunnel.log import redact
+from tunnel.log import output, redact
 
 READY = b"ready\n"
 
@@ -89,7 +89,7 @@ class _Notes(logging.Handler):
     def __init__(self, fd: int) -> None:
         super().__init__(logging.WARNING)
         self._fd = fd
-        self._form = redact.LineFormatter()
+        self._form = output.LineFormatter()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one to the pipe. A parent that is gone needs none."""

@@ -16,7 +16,7 @@ from tunnel import config
 from tunnel.control import json_socket, run_folder
 from tunnel.control.client import TunnelClient
 from tunnel.control.json_socket import ControlError
-from tunnel.log import redact
+from tunnel.log import output, redact
 
 EXIT_FAILED = 1
 """The machine or the daemon refused; the reason is on standard error."""
@@ -49,7 +49,7 @@ def in_words(message: object) -> str:
 
 def complain(message: object, level: int = logging.ERROR) -> None:
     """Print to standard error, line by line, harmless to a terminal, at its level in a journal."""
-    prefix = f"<{redact.priority(level)}>" if redact.goes_to_journal(sys.stderr) else ""
+    prefix = f"<{output.priority(level)}>" if output.goes_to_journal(sys.stderr) else ""
     for line in redact.redact(str(message)).split("\n"):
         typer.echo(prefix + redact.printable(line), err=True)
 

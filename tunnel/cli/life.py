@@ -30,7 +30,7 @@ from tunnel.config import TunnelConfig
 from tunnel.control import json_client, json_socket, run_folder
 from tunnel.control.client import TunnelClient
 from tunnel.errors import TunnelError
-from tunnel.log import redact
+from tunnel.log import output
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -58,7 +58,7 @@ def up(
     """
     loaded = load_config(conf)
     if foreground:
-        redact.log_to_stream(verbose=verbose, as_json=log_json)
+        output.log_to_stream(verbose=verbose, as_json=log_json)
         status = _serve(loaded, background.Readiness(-1), print_failure=not log_json)
         if status:
             raise typer.Exit(status)
@@ -68,7 +68,7 @@ def up(
     config = dataclasses.replace(loaded, path=loaded.path.absolute())
 
     def serve(readiness: background.Readiness, log_file: Path) -> int:
-        redact.log_to_file(log_file, verbose=verbose, as_json=log_json)
+        output.log_to_file(log_file, verbose=verbose, as_json=log_json)
         for warning in config.warnings:
             # Of the root logger: whoever waits has seen them on the terminal.
             logging.getLogger().warning("%s", warning)
@@ -110,7 +110,7 @@ def _serve(config: TunnelConfig, readiness: background.Readiness, *, print_failu
                 trio.run(lambda: running.run(ready=ready, handle_signals=True))
             finally:
                 # Before whatever else is said of the end.
-                redact.flush()
+                output.flush()
         except TunnelError as error:
             notifier.status(str(error))
             # On a terminal nothing else shows what a hook printed; not every user may see that.

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 
 from tunnel.errors import TunnelError
-from tunnel.log import redact
+from tunnel.log import output
 
 LEVELS = {
     "verbose": logging.DEBUG,
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     options = _parser().parse_args(arguments)
     foreground = options.foreground or environment.get("WG_PROCESS_FOREGROUND") == "1"
     level = environment.get("LOG_LEVEL", "")
-    redact.log_to_stream()
+    output.log_to_stream()
     logging.getLogger("tunnel").setLevel(LEVELS.get(level, logging.ERROR))
     import trio
 
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         trio.run(userspace.run, parts, ready)
     finally:
         # Before Python tells of an error.
-        redact.flush()
+        output.flush()
     return 0
 
 

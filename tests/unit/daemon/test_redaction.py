@@ -11,7 +11,7 @@ from tunnel.daemon import redaction
 from tunnel.device import features
 from tunnel.errors import DaemonError
 from tunnel.log import redact
-from tunnel.log.key_memory import KeyMemory
+from tunnel.log.redact import KnownSecrets
 
 
 def test_hooks_are_told_without_keys_but_the_public_ones_of_the_conf() -> None:
@@ -30,8 +30,8 @@ def test_hooks_are_told_without_keys_but_the_public_ones_of_the_conf() -> None:
 
 
 def test_keys_of_a_conf_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redact, "_private", KeyMemory())
-    monkeypatch.setattr(redact, "_preshared", KeyMemory())
+    monkeypatch.setattr(redact, "_private", KnownSecrets())
+    monkeypatch.setattr(redact, "_preshared", KnownSecrets())
     keys = [base64.b64encode(bytes([n]) * 32).decode() for n in (64, 2, 3)]
     redaction.hide_secrets(
         parse(

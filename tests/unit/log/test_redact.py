@@ -1,133 +1,26 @@
-"""Lines of the log: one per event, harmless, without secrets, in the form their reader wants."""
+"""Key material that must not get out: known secrets, and what is named like one."""
 
 from __future__ import annotations
 
 import base64
-import io
-import json
 import logging
-import os
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tunnel.log import redact
-from tunnel.log.key_memory import KeyMemory
-from tunnel.log.redact import HumanFormatter, JournalFormatter, JsonFormatter, LineFormatter
+from tunnel.log.output import HumanFormatter
+from tunnel.log.redact import KnownSecrets
 
-FORMATTERS: list[LineFormatter] = [
-    HumanFormatter(),
-    JournalFormatter(),
-    JsonFormatter(),
-    JsonFormatter(for_journal=True),
-]
-HOSTILE = "a\nb\r<0>c\x1b[2Jd\x00e\x7ff\x9bg\u202eh\u2028i\ud800j\tk"
 SECRET = bytes(range(32))
 SECRET_BASE64 = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 PUBLIC_BASE64 = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
 
 
 @pytest.fixture(autouse=True)
-def _unchanged_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Each test may set up logging; none keeps it."""
-    root, ours = logging.getLogger(), logging.getLogger("tunnel")
-    handlers, levels = root.handlers[:], (root.level, ours.level)
-    raising = logging.raiseExceptions
-    monkeypatch.setattr(redact, "_private", KeyMemory())
-    monkeypatch.setattr(redact, "_preshared", KeyMemory())
-    root.handlers = []
-    yield
-    for handler in root.handlers:
-        handler.close()
-    root.handlers = handlers
-    logging.raiseExceptions = raising
-    root.setLevel(levels[0])
-    ours.setLevel(levels[1])
-
-
-def record(text: str, *args: object, level: int = logging.INFO) -> logging.LogRecord:
-    return logging.LogRecord("tunnel", level, __file__, 1, text, args, None)
-
-
-def is_one_safe_line(line: str) -> bool:
-    return line.isprintable()
-
-
-@pytest.mark.parametrize("formatter", FORMATTERS)
-def test_hostile_text_stays_one_line(formatter: LineFormatter) -> None:
-    line = formatter.format(record("peer %s", HOSTILE))
-    assert is_one_safe_line(line)
-    line.encode()  # no lone surrogate is left
-
-
-@given(st.text(), st.text())
-def test_any_text_stays_one_line(text: str, argument: str) -> None:
-    for formatter in FORMATTERS:
-        assert is_one_safe_line(formatter.format(record("%s: %s", text, argument)))
-        assert is_one_safe_line(formatter.format(record(text, argument)))
-        formatter.format(record(text)).encode()
-
-
-def test_human_line_has_local_time_and_level(monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
-
-    monkeypatch.setenv("TZ", "UTC-2")
-    time.tzset()
-    made = record("up", level=logging.WARNING)
-    made.created = 1_700_000_000.5
-    try:
-        assert HumanFormatter().format(made) == "2023-11-15 00:13:20 warning: up"
-        coloured = HumanFormatter(colours=True).format(made)
-        assert coloured == "2023-11-15 00:13:20 \x1b[33mwarning\x1b[0m: up"
-    finally:
-        monkeypatch.undo()
-        time.tzset()
-
-
-@pytest.mark.parametrize(
-    ("level", "number"),
-    [
-        (logging.DEBUG, 7),
-        (logging.INFO, 6),
-        (logging.WARNING, 4),
-        (logging.ERROR, 3),
-        (logging.CRITICAL, 3),
-    ],
-)
-def test_journal_line_has_the_priority(level: int, number: int) -> None:
-    assert JournalFormatter().format(record("<0>up", level=level)) == f"<{number}><0>up"
-
-
-def test_json_line_is_an_object_with_the_exact_text() -> None:
-    made = record("peer %s", "\x1b\n")
-    made.created = 5.25
-    line = JsonFormatter().format(made)
-    assert json.loads(line) == {"time": 5.25, "level": "info", "text": "peer \x1b\n"}
-    assert JsonFormatter(for_journal=True).format(made) == "<6>" + line
-
-
-def with_traceback() -> logging.LogRecord:
-    try:
-        raise RuntimeError(f"evil \x1b[2J\nPrivateKey = {SECRET_BASE64}")
-    except RuntimeError:
-        return logging.LogRecord("tunnel", 40, __file__, 1, "broke", (), sys.exc_info())
-
-
-def test_tracebacks_are_safe_too() -> None:
-    human = HumanFormatter().format(with_traceback()).split("\n")
-    assert human[0].endswith("error: broke")
-    assert all(line.startswith("    ") and line.isprintable() for line in human[1:])
-    journal = JournalFormatter().format(with_traceback())
-    assert journal.startswith("<3>broke | Traceback")
-    assert is_one_safe_line(journal)
-    document = json.loads(JsonFormatter().format(with_traceback()))
-    assert document["traceback"][0].startswith("Traceback")
-    for text in ("\n".join(human), journal, json.dumps(document)):
-        assert SECRET_BASE64 not in text
+def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redact, "_private", KnownSecrets())
+    monkeypatch.setattr(redact, "_preshared", KnownSecrets())
 
 
 @pytest.mark.parametrize(
@@ -142,7 +35,7 @@ def test_tracebacks_are_safe_too() -> None:
     ],
 )
 def test_what_is_named_like_a_key_is_hidden(text: str) -> None:
-    line = HumanFormatter().format(record("%s", text))
+    line = redact.redact(text)
     assert redact.HIDDEN in line
     assert SECRET_BASE64 not in line
     assert SECRET.hex() not in line.lower()
@@ -151,26 +44,61 @@ def test_what_is_named_like_a_key_is_hidden(text: str) -> None:
 def test_known_secrets_are_hidden_wherever_they_stand() -> None:
     redact.hide([SECRET])
     for secret in (SECRET_BASE64, SECRET.hex(), SECRET.hex().upper(), f"xyz/{SECRET_BASE64}"):
-        line = HumanFormatter().format(record("hook said %s.", secret))
-        assert line.endswith("(hidden).") or "(hidden)" in line
+        line = redact.redact(f"hook printed {secret}.")
+        assert line.endswith("(hidden).")
         assert secret not in line
 
 
 def test_public_keys_are_no_secret_and_bytes_are_never_shown() -> None:
     redact.hide([SECRET])
-    line = HumanFormatter().format(record("%s at %s", PUBLIC_BASE64, SECRET))
+    line = HumanFormatter().format(
+        logging.LogRecord(
+            "tunnel", logging.INFO, __file__, 1, "%s at %s", (PUBLIC_BASE64, SECRET), None
+        )
+    )
     assert line.endswith(f"{PUBLIC_BASE64} at (32 bytes)")
 
 
-def test_every_secret_of_a_great_many_is_hidden() -> None:
-    redact.hide([SECRET[::-1]], private=True)
-    redact.hide([SECRET])
-    redact.hide(number.to_bytes(32, "big") for number in range(70_000))
+def numbered(count: int, *, start: int = 0) -> Iterator[bytes]:
+    return (number.to_bytes(32, "big") for number in range(start, start + count))
+
+
+def test_private_keys_stay_however_many_preshared_keys_follow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(redact, "GENERATION", 100)
+    redact.hide([SECRET], private=True)
+    redact.hide(numbered(500))
     assert redact.redact(SECRET_BASE64) == redact.HIDDEN
-    assert redact.redact((0).to_bytes(32, "big").hex()) == redact.HIDDEN
-    assert redact.redact(SECRET[::-1].hex()) == redact.HIDDEN
-    assert len(redact._private) == 1
     assert redact.redact(PUBLIC_BASE64) == PUBLIC_BASE64
+
+
+def test_the_latest_secrets_are_known_and_the_oldest_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(redact, "GENERATION", 1000)
+    known = KnownSecrets()
+    for secret in numbered(5500):
+        known.add(secret)
+        assert len(known._new) + len(known._old) <= 2 * redact.GENERATION
+    assert all(secret in known for secret in numbered(1000, start=4500))
+    assert not any(secret in known for secret in numbered(3500))
+
+
+def test_a_secret_that_is_hidden_again_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redact, "GENERATION", 1000)
+    known = KnownSecrets()
+    for secret in numbered(5000):
+        known.add(secret)
+        known.add(SECRET)
+    assert SECRET in known
+
+
+def test_each_set_hashes_with_a_key_of_its_own() -> None:
+    known, other = KnownSecrets(), KnownSecrets()
+    known.add(SECRET)
+    other.add(SECRET)
+    assert known._new != other._new
 
 
 @pytest.mark.parametrize(
@@ -192,66 +120,3 @@ def test_of_a_command_only_known_public_keys_are_shown(command: str) -> None:
     assert PUBLIC_BASE64 not in redact.redact_keys(told, set())
     usual = "ip route add 10.0.0.0/8 dev wg0; /usr/local/libexec/some/where/that/is/rather/far/away"
     assert redact.redact_keys(usual, set()) == usual
-
-
-def test_a_long_line_is_cut_and_says_so() -> None:
-    line = HumanFormatter().format(record("%s", "x" * 100_000))
-    assert len(line) < redact.MAX_TEXT + 100
-    assert line.endswith(f"… ({100_000 - redact.MAX_TEXT} characters more)")
-
-
-def test_a_line_that_does_not_fit_its_arguments_is_logged_all_the_same() -> None:
-    assert HumanFormatter().format(record("%d peers", "many")).endswith("info: %d peers")
-
-
-def test_stream_form_follows_its_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "stream"
-    log = logging.getLogger("tunnel.test")
-    with path.open("w") as stream:
-        status = os.fstat(stream.fileno())
-        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
-        redact.log_to_stream(stream)
-        log.info("one")
-        log.debug("unseen")
-        logging.getLogger("pyroute2").info("unseen")
-        logging.getLogger("pyroute2").warning("seen")
-        redact.log_to_stream(stream, as_json=True, verbose=True)
-        log.debug("two")
-        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino + 1}")
-        redact.log_to_stream(stream)
-        log.warning("three")
-    lines = path.read_text().splitlines()
-    assert lines[:2] == ["<6>one", "<4>seen"]
-    assert lines[2].startswith('<7>{"time": ')
-    assert lines[3].endswith(" warning: three")
-    assert len(lines) == 4
-
-
-def test_a_stream_without_a_descriptor_is_no_journal() -> None:
-    assert not redact.goes_to_journal(io.StringIO(), {"JOURNAL_STREAM": "1:2"})
-
-
-def test_the_file_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redact, "LOG_BYTES", 2000)
-    path = tmp_path / "wg0.log"
-    redact.log_to_file(path)
-    for number in range(200):
-        logging.getLogger("tunnel").info("line %d \x1b", number)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["wg0.log", "wg0.log.1"]
-    assert all(file.stat().st_size <= 2000 for file in tmp_path.iterdir())
-    assert path.read_text().splitlines()[-1].endswith("info: line 199 \\x1b")
-
-
-def test_the_file_is_for_its_owner_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redact, "LOG_BYTES", 2000)
-    path = tmp_path / "wg0.log"
-    path.touch(0o644)
-    before = os.umask(0)
-    try:
-        redact.log_to_file(path)
-        for number in range(200):
-            logging.getLogger("tunnel").info("line %d", number)
-    finally:
-        os.umask(before)
-    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
-    assert len(list(tmp_path.iterdir())) == 2

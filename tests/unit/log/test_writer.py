@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tunnel.log import redact, writer
+from tunnel.log import output, writer
 
 log = logging.getLogger("tunnel.test")
 
@@ -66,7 +66,7 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
     root.handlers = []
     made = Reader()
     stream = os.fdopen(made.writing, "w")
-    redact.log_to_stream(stream)
+    output.log_to_stream(stream)
     yield made
     if made._fd >= 0:
         made.close()  # whoever still writes hears of it
@@ -107,7 +107,7 @@ def test_nobody_waits_and_what_is_lost_is_counted(reader: Reader) -> None:
 
 
 def test_one_long_line_gets_through(reader: Reader) -> None:
-    text = "y" * redact.MAX_TEXT
+    text = "y" * output.MAX_TEXT
     in_time(lambda: log.info("%s", text))
     assert reader.line() == text
 
@@ -118,7 +118,7 @@ def test_reader_that_is_gone_costs_lines_only(reader: Reader) -> None:
     def write() -> None:
         for _ in range(10):
             log.info("nobody hears this")
-        redact.flush()
+        output.flush()
 
     in_time(write)
 
@@ -135,7 +135,7 @@ def test_descriptor_that_does_not_block_is_waited_for(reader: Reader) -> None:
 def test_flush_gives_up_on_a_reader_that_takes_nothing(reader: Reader) -> None:
     reader.fill()
     in_time(lambda: log.info("stuck"))
-    in_time(redact.flush)
+    in_time(output.flush)
 
 
 def test_flush_gives_up_on_a_reader_that_is_slow(
@@ -157,7 +157,7 @@ def test_flush_gives_up_on_a_reader_that_is_slow(
         log.info("%s", text)
     reading = threading.Thread(target=read, daemon=True)
     reading.start()
-    in_time(redact.flush)
+    in_time(output.flush)
     log.info("all is well")
     hurry.set()
     in_time(reading.join)
@@ -168,8 +168,8 @@ def test_flush_gives_up_on_a_reader_that_is_slow(
 
 PROGRAM = """
 import logging, os, sys
-from tunnel.log import redact
-redact.log_to_stream()
+from tunnel.log import output
+output.log_to_stream()
 log = logging.getLogger("tunnel")
 for number in range(100):
     log.info("line %d", number)
