@@ -17,9 +17,9 @@ from tunnel.control.json_socket import ControlError
 from tunnel.doctor import machine
 from tunnel.doctor.choosing import MAX_PROBES, choose, own_address
 from tunnel.doctor.facts import Facts, LookUp, Options, Probe, Route, endpoint_address
-from tunnel.doctor.machine import LookError
 from tunnel.doctor.probing import Pinger
 from tunnel.errors import unwrapped
+from tunnel.host import HostError
 from tunnel.packet.filter import Filter
 from tunnel.trace.journey import Journey
 from tunnel.trace.session import TraceSession, Wanted
@@ -125,7 +125,7 @@ def _look_again(facts: Facts) -> Facts:
         facts = replace(facts, after=None, daemon_error="it went down while the doctor looked")
     except (ControlError, OSError):
         pass  # busy perhaps: what is known of it stays
-    with contextlib.suppress(LookError):
+    with contextlib.suppress(HostError):
         facts = replace(facts, links=machine.read_links())
     return facts
 
@@ -135,11 +135,11 @@ def _look(facts: Facts, notes: _Notes) -> Facts:
     try:
         facts = replace(facts, links=machine.read_links())
         facts = _look_at_routes(facts)
-    except LookError as error:
+    except HostError as error:
         notes.skipped.append(f"links and routes ({error})")
     try:
         facts = replace(facts, firewall=machine.read_firewall())
-    except LookError as error:
+    except HostError as error:
         notes.skipped.append(f"firewall rules ({error})")
     return replace(facts, sysctls=machine.read_sysctls(facts.links))
 

@@ -4,62 +4,34 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tunnel.doctor.facts import BaseChain, Firewall, Link, Route, Rule
-from tunnel.errors import TunnelError
+from tunnel.host import HostError, list_ruleset, run_program
+from tunnel.trace import trace_table
 from tunnel.trace.ruleset import Ruleset
 
-TIMEOUT = 20.0
 CAPABILITIES = {12: "CAP_NET_ADMIN", 13: "CAP_NET_RAW"}
 """Those needed here (linux/capability.h)."""
-TRACE_TABLE = "tunnel-trace-"
 
 
-class LookError(TunnelError):
-    """Something could not be looked at; the text says what and why."""
-
-    code = "look"
-
-
-def run(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run a program of the machine to its end. Raises LookError if that cannot be done."""
-    try:
-        return subprocess.run(
-            arguments,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=TIMEOUT,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no answer"
-        raise LookError(f"{arguments[0]}: {reason or error}") from None
-
-
-def _json(arguments: Sequence[str]) -> list[dict[str, Any]]:
-    done = run(arguments)
-    if done.returncode != 0:
-        raise LookError(f"{' '.join(arguments)}: {done.stderr.strip()}")
-    return _decoded(arguments, done.stdout)
-
-
-def _decoded(arguments: Sequence[str], text: str) -> list[dict[str, Any]]:
+def _ip(*arguments: str) -> list[dict[str, Any]]:
+    """What `ip -json` answers. Raises HostError."""
+    argv = ["ip", "-json", *arguments]
+    text = run_program("run", " ".join(argv), argv, install="apt-get install iproute2")
     try:
         found: list[dict[str, Any]] = json.loads(text or "[]")
     except ValueError:
-        raise LookError(f"{' '.join(arguments)}: its answer is no JSON") from None
+        raise HostError("run", " ".join(argv), "its answer is no JSON") from None
     return [entry for entry in found if entry]
 
 
 def read_links() -> dict[str, Link]:
-    """All interfaces by name, with all their addresses. Raises LookError."""
+    """All interfaces by name, with all their addresses. Raises HostError."""
     links = {}
-    for entry in _json(["ip", "-json", "address", "show"]):
+    for entry in _ip("address", "show"):
         found = {
             f"{info['local']}/{info['prefixlen']}": info.get("noprefixroute", False)
             for info in entry.get("addr_info", ())
@@ -73,27 +45,22 @@ def read_links() -> dict[str, Link]:
 
 
 def read_networks(interface: str) -> tuple[str, ...]:
-    """Where table main has unicast routes to by this interface. Raises LookError."""
+    """Where table main has unicast routes to by this interface. Raises HostError."""
     found = []
     for version in ("-4", "-6"):
-        arguments = ["ip", "-json", version, "route", "show", "table", "main", "dev", interface]
-        found += [entry["dst"] for entry in _json(arguments) if "type" not in entry]
+        entries = _ip(version, "route", "show", "table", "main", "dev", interface)
+        found += [entry["dst"] for entry in entries if "type" not in entry]
     return tuple(found)
 
 
 def read_route(address: str, mark: int = 0, source: str | None = None) -> Route:
-    """The kernel's choice for packets to `address` with this fwmark, and from this address of ours.
-
-    Raises LookError.
-    """
-    arguments = ["ip", "-json", "route", "get", address]
-    arguments += ["from", source] if source is not None else []
+    """The kernel's choice for packets to `address` with this fwmark, from this address of ours."""
+    arguments = ["from", source] if source is not None else []
     arguments += ["mark", str(mark)] if mark else []
-    done = run(arguments)
-    if done.returncode != 0:
-        words = done.stderr.strip().rpartition("answers: ")[2]
-        return Route(error=words or "no route")
-    found = _decoded(arguments, done.stdout)
+    try:
+        found = _ip("route", "get", address, *arguments)
+    except HostError as error:
+        return Route(error=error.reason.rpartition("answers: ")[2])
     if not found:
         return Route(error="no route")
     entry = found[0]
@@ -124,13 +91,8 @@ def read_sysctls(interfaces: Iterable[str]) -> dict[str, str]:
 
 
 def read_firewall() -> Firewall:
-    """Netfilter's rules in this namespace. Raises LookError."""
-    # Terse: without the elements of sets, which may be hundreds of thousands.
-    done = run(["nft", "-a", "-y", "-t", "list", "ruleset"])
-    if done.returncode != 0:
-        said = done.stderr.strip().partition("\n")[0]
-        raise LookError(f"nft list ruleset: {said}")
-    return parse_firewall(done.stdout)
+    """Netfilter's rules in this namespace. Raises HostError."""
+    return parse_firewall(list_ruleset())
 
 
 def parse_firewall(listing: str) -> Firewall:
@@ -140,12 +102,12 @@ def parse_firewall(listing: str) -> Firewall:
         tuple(
             BaseChain(family, table, name, chain.hook.lower(), chain.policy)
             for (family, table, name), chain in found.chains.items()
-            if not table.startswith(TRACE_TABLE)
+            if not table.startswith(trace_table.PREFIX)
         ),
         tuple(
             Rule(family, table, found.homes[family, table, handle], text)
             for (family, table, handle), text in found.rules.items()
-            if not table.startswith(TRACE_TABLE)
+            if not table.startswith(trace_table.PREFIX)
         ),
         frozenset(place for place in found.names if place[2].startswith("DOCKER")),
     )

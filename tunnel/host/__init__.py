@@ -18,6 +18,7 @@ from tunnel.host.hooks import check_hook_source, run_hooks
 from tunnel.host.links import delete_link, link_exists
 from tunnel.host.local_addresses import OwnAddresses
 from tunnel.host.mtu import compute_mtu
+from tunnel.host.programs import list_ruleset, run_program
 from tunnel.host.record import Record, load_record
 from tunnel.host.slots import find_default_route_slot
 from tunnel.host.state import (
@@ -69,10 +70,12 @@ __all__ = [
     "interface_status",
     "is_standing",
     "link_exists",
+    "list_ruleset",
     "load_record",
     "missing",
     "reconcile",
     "remove",
     "run_hooks",
+    "run_program",
     "watch_link",
 ]

@@ -10,7 +10,7 @@ import re
 import socket
 
 from tunnel.host.errors import HostError
-from tunnel.host.programs import run_program
+from tunnel.host.programs import INSTALL_NFT, run_program
 from tunnel.host.state import Firewall
 
 
@@ -94,6 +94,6 @@ def _nft(step: str, subject: str, commands: str, *options: str) -> str:
         subject,
         ["nft", *options, "-f", "-"],
         commands,
-        install="apt-get install nftables",
+        install=INSTALL_NFT,
         remedy="nft list ruleset shows what is there",
     )

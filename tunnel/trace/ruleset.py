@@ -1,14 +1,14 @@
 """The names behind a trace event's numbers: at which hook a chain hangs, how a rule reads.
 
-`nft -a -y -t list ruleset` tells all of it. Its JSON is not used: that of nft 1.0.6 ends in the
-middle where a table has an owner, as our trace table does.
+`nft -a -y -t list ruleset` has all of it.
 """
 
 from __future__ import annotations
 
 import re
-import subprocess
 from dataclasses import dataclass, field
+
+from tunnel.host import HostError, list_ruleset
 
 FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 """NFPROTO_* as nft writes them."""
@@ -17,7 +17,6 @@ _TABLE = re.compile(r"table (\S+) (\S+) \{")
 _BLOCK = re.compile(r"\t(\S+) (\S+) \{")
 _HOOK = re.compile(r"\t\ttype \S+ hook (\S+) .*priority ([^;]+);(?: policy (\S+);)?")
 _RULE = re.compile(r"\t\t\s*(.*\S)\s+# handle (\d+)$")
-_TIMEOUT = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +45,11 @@ class Ruleset:
 
     @classmethod
     def read(cls) -> Ruleset:
-        """As this network namespace has it now; what nft cannot tell is missing. Blocks."""
+        """As this network namespace has it now; empty if nft fails. Blocks."""
         try:
-            ran = subprocess.run(
-                # Without the elements of sets: there may be half a million.
-                ["nft", "-a", "-y", "-t", "list", "ruleset"],
-                capture_output=True,
-                text=True,
-                timeout=_TIMEOUT,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
+            return cls.parse(list_ruleset())
+        except HostError:
             return cls()
-        return cls.parse(ran.stdout)
 
     @classmethod
     def parse(cls, listing: str) -> Ruleset:

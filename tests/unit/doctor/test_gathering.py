@@ -16,7 +16,7 @@ from tunnel.control.json_client import NotRunningError
 from tunnel.control.json_socket import ControlError
 from tunnel.doctor import Options, choosing, diagnose, gathering, machine
 from tunnel.doctor.facts import Facts, Probe
-from tunnel.doctor.machine import LookError
+from tunnel.host import HostError
 from tunnel.trace.session import TraceSession
 
 
@@ -116,14 +116,12 @@ def test_who_is_spoken_to() -> None:
 
 def test_programs_that_answer_otherwise_than_they_should(monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(text: str) -> None:
-        done = subprocess.CompletedProcess([], 0, text, "")
-        monkeypatch.setattr(machine, "run", lambda arguments: done)
+        monkeypatch.setattr(machine, "run_program", lambda *arguments, install: text)
 
     answer("nonsense")
-    with pytest.raises(LookError, match="no JSON"):
+    with pytest.raises(HostError, match="no JSON"):
         machine.read_links()
-    with pytest.raises(LookError, match="no JSON"):
-        machine.read_route("192.0.2.1")
+    assert machine.read_route("192.0.2.1").error == "its answer is no JSON"
     answer("[]")
     assert machine.read_route("192.0.2.1").error == "no route"
     assert machine.read_links() == {}

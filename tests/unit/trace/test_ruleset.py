@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.trace import ruleset
+from tunnel.host import programs
 from tunnel.trace.ruleset import BaseChain, Ruleset
 
 LISTING = """\
@@ -60,7 +60,7 @@ def test_an_nft_that_takes_too_long_names_no_rules(
     program.write_text("#!/bin/sh\nexec sleep 60\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(ruleset, "_TIMEOUT", 0.1)
+    monkeypatch.setattr(programs, "_TIMEOUT", 0.1)
     assert Ruleset.read() == Ruleset()
 
 
