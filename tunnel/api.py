@@ -14,6 +14,7 @@ from tunnel.control.broadcast import EventQueue
 from tunnel.control.messages.changes import Change
 from tunnel.control.messages.status import TunnelStatus
 from tunnel.daemon.daemon import Daemon
+from tunnel.daemon.run import run
 from tunnel.errors import unwrapped
 
 
@@ -89,7 +90,7 @@ async def open_tunnel(config: TunnelConfig | str | os.PathLike[str]) -> AsyncIte
 
     async def live(*, task_status: trio.TaskStatus[None]) -> None:
         try:
-            await daemon.run(ready=task_status.started)
+            await run(daemon, ready=task_status.started)
         finally:
             tunnel._closed.set()
 

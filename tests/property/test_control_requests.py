@@ -18,7 +18,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.uapi_device import make_engine
+from tests.support.uapi_device import make_device
 from tunnel import config
 from tunnel.config import PrivateKey
 from tunnel.control import json_socket
@@ -103,7 +103,7 @@ async def daemon_socket(folder: Path) -> Any:
     conf.write_text(f"[Interface]\nPrivateKey = {private.to_base64()}\n")
     conf.chmod(0o600)
     daemon = Daemon(config.load(conf))
-    daemon.engine, _ = make_engine()
+    daemon.device, _ = make_device()
     path = folder / "wg0.sock"
     path.unlink(missing_ok=True)
 

@@ -11,9 +11,9 @@ from typing import Any
 import trio
 
 from tunnel import config, host
-from tunnel.daemon import daemon, host_state
+from tunnel.daemon import host_state, run
+from tunnel.daemon.daemon import Daemon
 from tunnel.device import sync
-from tunnel.device.endpoints import Names
 from tunnel.engine import Engine
 from tunnel.errors import TunnelError
 from tunnel.host import HostError
@@ -22,21 +22,21 @@ from tunnel.io.udp import Udp
 
 STEPS: dict[str, tuple[Any, str]] = {
     "find link": (host, "link_exists"),
-    "resolve": (Names, "resolve"),
+    "resolve": (run, "resolve_all"),
     "compute": (host_state, "compute"),
     "udp": (Udp, "open"),
     "tun": (Tun, "open"),
-    "PreUp": (daemon.Daemon, "_run_hooks"),
+    "PreUp": (run, "_run_hooks"),
     "peers": (sync, "apply"),
     "host": (host, "apply"),
     "engine": (Engine, "run"),
-    "PostUp": (daemon.Daemon, "_run_hooks"),
+    "PostUp": (run, "_run_hooks"),
 }
 
 
 def main(conf: str, step: str, how: str) -> int:
     """Give back the exit status: 3 when it failed as wanted."""
-    running = daemon.Daemon(config.load(conf))
+    running = Daemon(config.load(conf))
     owner, name = STEPS[step]
     original = getattr(owner, name)
 
@@ -60,7 +60,7 @@ def main(conf: str, step: str, how: str) -> int:
         print("ready", flush=True)
 
     try:
-        trio.run(lambda: running.run(ready=ready))
+        trio.run(lambda: run.run(running, ready=ready))
     except TunnelError as error:
         print(f"as wanted: {error}", flush=True)
         return 3

@@ -10,12 +10,16 @@ from typing import cast
 
 import trio
 
-from tests.support.engines import FakeUdp, make_side
+from tests.support.engines import FakeTun, FakeUdp
+from tunnel import datapath
+from tunnel.config import PrivateKey
 from tunnel.control import uapi
 from tunnel.control.unix_socket import bind_unix_socket
-from tunnel.device.uapi import EngineDevice
-from tunnel.engine import Engine
+from tunnel.device.device import Device
+from tunnel.engine import Engine, boot_time
+from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import UdpError
+from tunnel.io.tun import Tun
 from tunnel.io.udp import Udp
 
 PUBLIC_1, PUBLIC_2 = "11" * 32, "22" * 32
@@ -43,18 +47,28 @@ class ConfigurableUdp(FakeUdp):
         self.fwmark = fwmark
 
 
+def make_device() -> tuple[Device, ConfigurableUdp]:
+    """A device without descriptors that has a private key, and its socket."""
+    udp = ConfigurableUdp(Endpoint(bytes([192, 0, 2, 1]), 51820))
+    device = Device(
+        "wg0", cast(Tun, FakeTun()), cast(Udp, udp), mtu=1420, path=datapath.load("python")
+    )
+    key = PrivateKey.from_random(bytes([1]) * 32)
+    device.engine.interface.set_private_key(key, boot_time())
+    return device, udp
+
+
 def make_engine() -> tuple[Engine, ConfigurableUdp]:
-    engine = make_side(1).engine
-    udp = ConfigurableUdp(cast(FakeUdp, engine.udp).own)
-    engine.udp = cast(Udp, udp)
-    return engine, udp
+    """The engine of such a device."""
+    device, udp = make_device()
+    return device.engine, udp
 
 
 Talk = Callable[[bytes], Awaitable[bytes]]
 
 
 @contextlib.asynccontextmanager
-async def served(engine: Engine, folder: Path) -> AsyncIterator[Talk]:
+async def served(device: Device, folder: Path) -> AsyncIterator[Talk]:
     """Gives a function that sends bytes on a connection of its own, and returns all answers."""
     path = folder / "wg0.sock"
     listener = bind_unix_socket(path)
@@ -75,18 +89,18 @@ async def served(engine: Engine, folder: Path) -> AsyncIterator[Talk]:
                         answer += part
             return answer
 
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(uapi.serve, listener, EngineDevice(lambda: engine, trio.Lock()))
+            nursery.start_soon(uapi.serve, listener, device)
             yield talk
             nursery.cancel_scope.cancel()
 
 
-def exchange(engine: Engine, folder: Path, *requests: str) -> list[str]:
+def exchange(device: Device, folder: Path, *requests: str) -> list[str]:
     """Send each request on a connection of its own; the answers."""
 
     async def main() -> list[str]:
-        async with served(engine, folder) as talk:
+        async with served(device, folder) as talk:
             return [(await talk(request.encode("latin-1"))).decode() for request in requests]
 
     return trio.run(main)

@@ -93,8 +93,9 @@ def _serve(config: TunnelConfig, readiness: background.Readiness, *, print_failu
     """
     import trio
 
-    from tunnel.daemon import daemon
+    from tunnel.daemon.daemon import Daemon
     from tunnel.daemon.gc_tuning import avoid_pauses
+    from tunnel.daemon.run import run
     from tunnel.daemon.sd_notify import Notifier
 
     notifier = Notifier.from_environment()
@@ -105,9 +106,9 @@ def _serve(config: TunnelConfig, readiness: background.Readiness, *, print_failu
 
     with readiness:
         try:
-            running = daemon.Daemon(config, notifier=notifier)
+            daemon = Daemon(config, notifier=notifier)
             try:
-                trio.run(lambda: running.run(ready=ready, handle_signals=True))
+                trio.run(lambda: run(daemon, ready=ready, handle_signals=True))
             finally:
                 # Before whatever else is said of the end.
                 output.flush()

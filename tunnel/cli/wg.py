@@ -64,7 +64,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     # From here on there is something to undo: signals wait until there is somebody to do it.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        parts = userspace.Parts.open(options.name, environment)
+        device, served = userspace.open_device(options.name, environment)
     except TunnelError as error:
         sys.stderr.write(f"tunnel-wg: {error}\n")
         return 1
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     try:
-        trio.run(userspace.run, parts, ready)
+        trio.run(userspace.run, device, served, ready)
     finally:
         # Before Python tells of an error.
         output.flush()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import trio
 
@@ -15,15 +15,13 @@ from tunnel.control import json_socket, run_folder, unix_socket
 from tunnel.control.broadcast import EventQueue, Subscription
 from tunnel.control.json_socket import ControlError
 from tunnel.control.messages.status import TunnelStatus
+from tunnel.daemon.daemon import Daemon
 from tunnel.daemon.lock import unwritable
+from tunnel.daemon.reload import Outcome
 from tunnel.engine import Engine
 from tunnel.log import redact
 from tunnel.packet.filter import Filter, FilterError
 from tunnel.trace.recorder import Recorder
-
-if TYPE_CHECKING:
-    from tunnel.daemon.daemon import Daemon
-    from tunnel.daemon.reload import Outcome
 
 Subscribed = contextlib.AbstractContextManager[Subscription]
 
@@ -117,15 +115,15 @@ def streams(daemon: Daemon) -> dict[str, json_socket.Stream]:
         return daemon.feed.subscribe(EventQueue())
 
     def keys(params: dict[str, Any]) -> Subscribed:
-        return observers(daemon.running()).keys.subscribe()
+        return observers(daemon.running().engine).keys.subscribe()
 
     def trace(params: dict[str, Any]) -> Subscribed:
-        traces = observers(daemon.running()).traces
+        traces = observers(daemon.running().engine).traces
         seconds, rate = _limit(params, "seconds"), _limit(params, "rate")
         return traces.subscribe(_filter(params), seconds=seconds, rate=rate)
 
     def carriers(params: dict[str, Any]) -> Subscribed:
-        return observers(daemon.running()).captures.subscribe(_filter(params))
+        return observers(daemon.running().engine).captures.subscribe(_filter(params))
 
     return {stream.__name__: stream for stream in (events, keys, trace, carriers)}
 

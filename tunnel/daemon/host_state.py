@@ -1,8 +1,8 @@
-"""From a conf to the state that the machine around its tunnel shall have."""
+"""From a conf to the state of the machine around its tunnel, wanted and applied."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
@@ -15,7 +15,7 @@ from tunnel.io.endpoint import Endpoint
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What shall be around the tunnel. `slot` is the place of its default route, if it has one,
+    """What should be around the tunnel. `slot` is the place of its default route, if it has one,
     `mark` that of our UDP packets (0: none).
     """
 
@@ -35,6 +35,42 @@ async def compute(
     Raises HostError. Looks at the machine's routes, and changes nothing.
     """
     return await trio.to_thread.run_sync(_compute, config, list(endpoints), slot)
+
+
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """What was done to the machine, and the surroundings that it comes from."""
+
+    applied: host.Applied
+    surroundings: Surroundings
+
+
+async def settle(
+    config: TunnelConfig,
+    surroundings: Surroundings,
+    endpoints: Iterable[Endpoint],
+    *,
+    moved: Callable[[Surroundings], Awaitable[None]],
+    apply: Callable[[host.DesiredState], host.Applied] | None = None,
+) -> HostState:
+    """Apply `surroundings` to the machine, by `apply` (`host.apply` if left out).
+
+    Where another full tunnel has taken the place of our default route meanwhile, another one is
+    chosen; `moved` is called with the new surroundings before they are applied. Raises HostError,
+    and then nothing was changed. Not abandoned on cancellation: half a state must not be left.
+    """
+    known = list(endpoints)
+    applied: host.Applied | None = None
+    with trio.CancelScope(shield=True):
+        while applied is None:
+            try:
+                applied = await trio.to_thread.run_sync(apply or host.apply, surroundings.state)
+            except host.SlotTakenError:
+                surroundings = await compute(config, known)
+                await moved(surroundings)
+    if applied is None:
+        raise RuntimeError("a shielded scope was cancelled")
+    return HostState(applied, surroundings)
 
 
 def _compute(

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -18,11 +17,9 @@ from tunnel.control.run_folder import metrics_path
 from tunnel.control.socket_file import SocketFile
 from tunnel.control.unix_socket import bind_unix_socket
 from tunnel.daemon import prometheus
+from tunnel.daemon.daemon import Daemon
 from tunnel.errors import DaemonError
 from tunnel.io import drops as io_drops
-
-if TYPE_CHECKING:
-    from tunnel.daemon.daemon import Daemon
 
 log = logging.getLogger("tunnel")
 
@@ -46,7 +43,7 @@ async def snapshot(daemon: Daemon) -> prometheus.Snapshot:
     """The daemon's figures now. Raises DaemonError while it is not up."""
     names = await trio.to_thread.run_sync(_friendly_names, daemon.config)
     status = await daemon.status(max_networks=LABEL_NETWORKS)
-    running = daemon.running()
+    running = daemon.running().engine
     peers = running.interface.peers.values()
     return prometheus.Snapshot(
         status,

@@ -22,9 +22,9 @@ from tunnel import host
 from tunnel.config import PeerConfig, PublicKey, TunnelConfig
 from tunnel.control.messages.changes import Change
 from tunnel.control.timeslice import Pace
-from tunnel.daemon.host_state import Surroundings, compute
+from tunnel.daemon.host_state import HostState, Surroundings, compute
 from tunnel.device import sync
-from tunnel.device.endpoints import Names
+from tunnel.device.device import Device
 from tunnel.engine import Engine
 from tunnel.errors import DaemonError
 from tunnel.io.endpoint import Endpoint
@@ -98,8 +98,7 @@ async def plan(
     engine: Engine,
     old: TunnelConfig,
     new: TunnelConfig,
-    applied: host.Applied,
-    slot: host.DefaultRouteSlot | None,
+    around: HostState,
     addresses: Mapping[PublicKey, Sequence[Endpoint]],
 ) -> Plan:
     """Compare the running tunnel with `new`; `old` is the conf applied last, `addresses` are those
@@ -113,13 +112,14 @@ async def plan(
             f"tunnel down {old.name}, then tunnel up {new.name}"
         )
     check_hooks(new)
-    surroundings = await compute(new, await _endpoints(engine, new, addresses), slot=slot)
+    endpoints = await _endpoints(engine, new, addresses)
+    surroundings = await compute(new, endpoints, slot=around.surroundings.slot)
     port = new.interface.listen_port
     if not port and not old.interface.listen_port:
         port = engine.udp.port  # any will do, so the one in use
     changes = [
         *_socket_changes(engine, port, surroundings.mark),
-        *await trio.to_thread.run_sync(_host_changes, applied, surroundings.state),
+        *await trio.to_thread.run_sync(_host_changes, around.applied, surroundings.state),
         *await sync.differences(engine, old, new),
         *_hook_changes(old, new),
     ]
@@ -132,13 +132,12 @@ def parts(config: TunnelConfig) -> list[Any]:
     return [part for peer in config.peers for part in (*peer.allowed_ips, peer)]
 
 
-async def carry_out(
-    plan: Plan, engine: Engine, applied: host.Applied, names: Names
-) -> host.Applied:
+async def carry_out(plan: Plan, device: Device, around: HostState) -> HostState:
     """Do what the plan says; the host state that stands then.
 
     Raises HostError and UdpError, and then nothing has changed.
     """
+    engine = device.engine
     udp = engine.udp
     port, mark = udp.port, udp.fwmark
     # Whoever cancels us gets a tunnel that is either the old one or the new one.
@@ -150,14 +149,16 @@ async def carry_out(
             if plan.surroundings.mark != mark:
                 udp.set_fwmark(plan.surroundings.mark)
                 undo.callback(_best_effort, udp.set_fwmark, mark)
-            applied = await trio.to_thread.run_sync(applied.reconcile, plan.surroundings.state)
+            applied = await trio.to_thread.run_sync(
+                around.applied.reconcile, plan.surroundings.state
+            )
             undo.pop_all()
         engine.mtu = plan.surroundings.state.mtu
-        await names.update(plan.config.peers, plan.addresses)
+        await device.endpoints.update(plan.config.peers, plan.addresses)
         endpoints = {key: found[0] for key, found in plan.addresses.items()}
         await sync.apply(engine, plan.config, endpoints)
         engine.settle()
-    return applied
+    return HostState(applied, plan.surroundings)
 
 
 def _best_effort(restore: Callable[[int], None], value: int) -> None:

@@ -25,10 +25,9 @@ from tunnel.config import (
     PublicKey,
     TunnelConfig,
 )
+from tunnel.control import uapi_client
 from tunnel.control.timeslice import Pace
-from tunnel.control.uapi_client import Device
-from tunnel.device.endpoints import Names
-from tunnel.engine import Engine
+from tunnel.device.device import Device
 from tunnel.errors import DaemonError
 from tunnel.io.endpoint import Endpoint
 from tunnel.protocol import unpack
@@ -44,14 +43,14 @@ class Saved:
     notes: tuple[str, ...]
 
 
-async def save(engine: Engine, config: TunnelConfig, *, auto_mark: int, names: Names) -> Saved:
+async def save(device: Device, config: TunnelConfig, *, auto_mark: int) -> Saved:
     """Write the running state into the conf; what that changed in it.
 
     `auto_mark` is the mark that was chosen and not configured. Raises ConfigErrors, with the file
     as it was, HostError, DaemonError.
     """
     link = await trio.to_thread.run_sync(host.interface_status, config.name)
-    running = await _copy(engine, names)
+    running = await _copy(device)
     # A conf of thousands of peers takes seconds: nothing of it is done in the event loop.
     saved = await trio.to_thread.run_sync(
         lambda: _write(describe_running(running, config, link, auto_mark=auto_mark))
@@ -97,9 +96,10 @@ class _RunningPeer:
     keepalive: int
 
 
-async def _copy(engine: Engine, names: Names) -> _Running:
+async def _copy(device: Device) -> _Running:
     """A copy for a thread. The caller sees to it that nobody changes the engine meanwhile."""
     pace = Pace()
+    engine = device.engine
     protocol = engine.interface
     peers = []
     for peer in protocol.peers.values():
@@ -109,7 +109,7 @@ async def _copy(engine: Engine, names: Names) -> _Running:
                 peer.preshared_key,
                 list(protocol.allowed_ips.packed_of(peer)),
                 peer.endpoint,
-                names.name_of(peer.public_key),
+                device.endpoints.name_of(peer.public_key),
                 peer.persistent_keepalive,
             )
         )
@@ -128,7 +128,7 @@ def describe_running(
     return merge_running(
         config,
         link,
-        Device(
+        uapi_client.Device(
             running.private_key,
             running.port,
             running.mark,
@@ -142,7 +142,7 @@ def describe_running(
 def merge_running(
     config: TunnelConfig,
     link: host.InterfaceStatus | None,
-    device: Device,
+    device: uapi_client.Device,
     *,
     auto_mark: int,
     names: Mapping[PublicKey, EndpointConfig],

@@ -66,44 +66,6 @@ class Names:
         self._due: set[PublicKey] = set()
         self._wake = trio.Event()
 
-    async def resolve(
-        self, peers: Iterable[PeerConfig], *, tries: int = TRIES
-    ) -> dict[PublicKey, list[Endpoint]]:
-        """All addresses of each peer that has an endpoint, many names at a time.
-
-        Raises ResolveError for the first name that has none, after `tries`. When it takes long,
-        the log says what is waited for.
-        """
-        found: dict[PublicKey, list[Endpoint]] = {}
-        wanted = {peer.public_key: peer.endpoint for peer in peers if peer.endpoint is not None}
-        left = iter(wanted.items())
-
-        async def one_by_one() -> None:
-            for key, endpoint in left:
-                found[key] = await resolve(endpoint, tries=tries)
-
-        async def all_of_them() -> None:
-            async with trio.open_nursery() as nursery:
-                for _ in range(min(MAX_LOOKUPS, len(wanted))):
-                    nursery.start_soon(one_by_one)
-
-        async def tell_if_slow() -> None:
-            await trio.sleep(SLOW)
-            waiting = {endpoint.host for key, endpoint in wanted.items() if key not in found}
-            log.warning(
-                "still looking up %s: no name server has answered yet; this is tried for "
-                "%s before it fails",
-                _some(sorted(waiting)),
-                "about a minute" if tries == TRIES else "a few seconds",
-            )
-
-        with unwrapped(ResolveError):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(tell_if_slow)
-                await all_of_them()
-                nursery.cancel_scope.cancel()
-        return found
-
     async def update(
         self, peers: Iterable[PeerConfig], found: Mapping[PublicKey, Sequence[Endpoint]]
     ) -> None:
@@ -223,6 +185,45 @@ class Names:
                 for address in name.addresses
             }
         return self._rings.get((endpoint.address, endpoint.port))
+
+
+async def resolve_all(
+    peers: Iterable[PeerConfig], *, tries: int = TRIES
+) -> dict[PublicKey, list[Endpoint]]:
+    """All addresses of each peer that has an endpoint, many names at a time.
+
+    Raises ResolveError for the first name that has none, after `tries`. When it takes long,
+    the log says what is waited for.
+    """
+    found: dict[PublicKey, list[Endpoint]] = {}
+    wanted = {peer.public_key: peer.endpoint for peer in peers if peer.endpoint is not None}
+    left = iter(wanted.items())
+
+    async def one_by_one() -> None:
+        for key, endpoint in left:
+            found[key] = await resolve(endpoint, tries=tries)
+
+    async def all_of_them() -> None:
+        async with trio.open_nursery() as nursery:
+            for _ in range(min(MAX_LOOKUPS, len(wanted))):
+                nursery.start_soon(one_by_one)
+
+    async def tell_if_slow() -> None:
+        await trio.sleep(SLOW)
+        waiting = {endpoint.host for key, endpoint in wanted.items() if key not in found}
+        log.warning(
+            "still looking up %s: no name server has answered yet; this is tried for "
+            "%s before it fails",
+            _some(sorted(waiting)),
+            "about a minute" if tries == TRIES else "a few seconds",
+        )
+
+    with unwrapped(ResolveError):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tell_if_slow)
+            await all_of_them()
+            nursery.cancel_scope.cancel()
+    return found
 
 
 def _some(names: Sequence[str]) -> str:

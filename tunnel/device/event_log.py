@@ -46,7 +46,7 @@ Publish = Callable[[str, dict[str, Any]], None]
 """Takes the type and the details of an event, as docs/control.md lists them."""
 
 
-def _publish_nothing(kind: str, details: dict[str, Any]) -> None:
+def publish_nothing(kind: str, details: dict[str, Any]) -> None:
     """There are no subscribers."""
 
 
@@ -67,7 +67,7 @@ class EventLog:
     """
 
     def __init__(
-        self, publish: Publish = _publish_nothing, clock: Callable[[], float] = time.monotonic
+        self, publish: Publish = publish_nothing, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._publish = publish
         self._clock = clock

@@ -1,115 +1,98 @@
-"""The socket that `wg` talks to: WireGuard's UAPI, served for a running engine."""
+"""The socket on which `wg` finds a device: WireGuard's UAPI, and what its removal means."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+import socket
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Self
 
 import trio
 
 from tunnel.control import uapi
 from tunnel.control.socket_file import SocketFile
-from tunnel.control.uapi import DeviceState
-from tunnel.control.uapi_changes import DeviceChange
-from tunnel.control.uapi_set import UapiError
 from tunnel.control.unix_socket import bind_unix_socket
-from tunnel.device import configure
-from tunnel.device.endpoints import Names
-from tunnel.engine import Engine
+from tunnel.device.device import Device
 from tunnel.errors import DaemonError
 
 log = logging.getLogger("tunnel")
 
-RUN_FOLDER = Path("/var/run/wireguard")
+UAPI_FOLDER = Path("/var/run/wireguard")
 """Where `wg` looks for sockets."""
-
-PATIENCE = 10.0
-"""Seconds that a set waits for a reload to end, or for the hooks of a tunnel that goes down."""
 
 
 def socket_path(name: str) -> Path:
     """Where the daemon of interface `name` answers `wg`."""
-    return RUN_FOLDER / f"{name}.sock"
+    return UAPI_FOLDER / f"{name}.sock"
+
+
+class UapiSocket:
+    """A listening socket for `wg`. `file` is None for one without a name in the file system."""
+
+    def __init__(self, listener: socket.socket, file: SocketFile | None) -> None:
+        self._listener = listener
+        self._file = file
+
+    @classmethod
+    def bind(cls, name: str) -> Self:
+        """Listen where `wg` looks for the interface `name`. Raises OSError."""
+        path = socket_path(name)
+        return cls(bind_unix_socket(path), SocketFile(path))
+
+    @classmethod
+    def adopt(cls, descriptor: int) -> Self:
+        """Take over a listening unix socket. Raises DaemonError if it is none."""
+        try:
+            listener = socket.socket(fileno=descriptor)
+            listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        except OSError as error:
+            raise DaemonError(f"descriptor {descriptor} is no socket: {error.strerror}") from error
+        if listener.family != socket.AF_UNIX or not listening:
+            listener.detach()
+            raise DaemonError(f"descriptor {descriptor} is no listening unix socket")
+        listener.setblocking(False)
+        listener.set_inheritable(False)
+        bound = listener.getsockname()
+        named = isinstance(bound, str) and bound != ""
+        return cls(listener, SocketFile(Path(bound)) if named else None)
+
+    def close(self) -> None:
+        """Stop listening, and remove the file if it is still ours."""
+        if self._file is not None:
+            self._file.remove()
+        self._listener.close()
+
+    async def serve(self, device: Device, stop: Callable[[], None]) -> None:
+        """Answer for `device` until cancelled. `stop` is called once the file has been removed or
+        replaced, which asks a userspace WireGuard to leave.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(uapi.serve, self._listener, device)
+            if self._file is not None:
+                await self._file.wait_removed()
+                log.info("%s was removed: leaving", self._file.path)
+                stop()
 
 
 @contextlib.asynccontextmanager
-async def wireguard_socket(
-    name: str,
-    running: Callable[[], Engine],
-    changing: trio.Lock,
-    stop: Callable[[], None],
-    names: Names,
-) -> AsyncIterator[None]:
-    """Serve `wg` for the time of the `async with`.
+async def uapi_served(device: Device, stop: Callable[[], None]) -> AsyncIterator[None]:
+    """Serve `wg` for the time of the `async with`; `stop` as for `UapiSocket.serve`.
 
-    `running` gives the engine or raises DaemonError; `changing` is held by whoever changes it;
-    `names` are the conf's.
-    `stop` is called when somebody removes the socket, which tells a userspace WireGuard to leave.
     A tunnel works without: where the socket cannot be made, the log says so and that is all.
     """
-    path = socket_path(name)
     try:
-        listener = bind_unix_socket(path)
+        served = UapiSocket.bind(device.name)
     except OSError as error:
-        log.warning("wg cannot be used on %s: %s: %s", name, path, error.strerror)
+        path = socket_path(device.name)
+        log.warning("wg cannot be used on %s: %s: %s", device.name, path, error.strerror)
         yield
         return
-    file = SocketFile(path)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(uapi.serve, listener, EngineDevice(running, changing, names))
-            nursery.start_soon(stop_when_removed, file, stop)
+            nursery.start_soon(served.serve, device, stop)
             yield
             nursery.cancel_scope.cancel()
     finally:
-        listener.close()
-        file.remove()
-
-
-async def stop_when_removed(file: SocketFile, stop: Callable[[], None]) -> None:
-    """Call `stop` once somebody has removed or replaced the file of the socket."""
-    await file.wait_removed()
-    log.info("%s was removed: leaving", file.path)
-    stop()
-
-
-class EngineDevice:
-    """A running engine as the UAPI sees it. See `wireguard_socket`."""
-
-    def __init__(
-        self, running: Callable[[], Engine], changing: trio.Lock, names: Names | None = None
-    ) -> None:
-        self._running = running
-        self._names = names
-        self._changing = changing
-        # Not `changing`: a get waits for no reload.
-        self._applying = trio.Lock()
-
-    @contextlib.asynccontextmanager
-    async def reading(self) -> AsyncIterator[DeviceState]:
-        """The state, not while a set is changing it. Raises UapiError before the tunnel is up."""
-        async with self._applying:
-            engine = self._engine()
-            yield DeviceState(engine.interface, engine.udp.port, engine.udp.fwmark)
-
-    async def apply(self, changes: Sequence[DeviceChange]) -> None:
-        """Apply all of `changes` in order. Raises UapiError, UdpError: then nothing has changed."""
-        try:
-            with trio.fail_after(PATIENCE):
-                await self._changing.acquire()
-        except trio.TooSlowError:
-            raise UapiError(errno.EBUSY, "something else is changing the tunnel") from None
-        try:
-            async with self._applying:
-                await configure.apply(self._engine(), changes, self._names)
-        finally:
-            self._changing.release()
-
-    def _engine(self) -> Engine:
-        try:
-            return self._running()
-        except DaemonError as error:
-            raise UapiError(errno.ENODEV, str(error)) from None
+        served.close()

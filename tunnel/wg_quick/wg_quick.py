@@ -23,7 +23,7 @@ from tunnel.daemon import host_state, redaction, reload
 from tunnel.daemon.lock import hold
 from tunnel.daemon.save import merge_running, write
 from tunnel.device import signals
-from tunnel.device.endpoints import Names
+from tunnel.device.endpoints import resolve_all
 from tunnel.device.resolve import ResolveError, resolve
 from tunnel.device.uapi import socket_path
 from tunnel.errors import AlreadyRunningError, DaemonError, TunnelError, unwrapped
@@ -60,33 +60,33 @@ async def up(config: TunnelConfig, program: str, echo: Echo) -> None:
                 await _set_up(config, program, echo)
                 nursery.cancel_scope.cancel()
                 return
-        raise DaemonError(f"{name} was told to go down while it came up; nothing is left of it")
+        raise DaemonError(f"{name} was stopped while starting; all changes were undone")
 
 
 async def _set_up(config: TunnelConfig, program: str, echo: Echo) -> None:
     name, interface = config.name, config.interface
-    found = await Names().resolve(config.peers)
+    found = await resolve_all(config.peers)
     endpoints = {key: addresses[0] for key, addresses in found.items()}
     around = await host_state.compute(config, endpoints.values())
     await trio.to_thread.run_sync(_start, program, name, echo)
     async with _undone_on_failure(name, echo):
         await _run_hooks("PreUp", interface.pre_up, config, echo)
         await _configure(config, endpoints, around.mark, echo)
-        while True:
-            apply = partial(host.apply, around.state, owner=OWNER, tell=_teller(name, echo))
-            try:
-                await trio.to_thread.run_sync(apply)
-                break
-            except host.SlotTakenError:
-                # Another full tunnel has come up meanwhile; whoever loses finds another place.
-                around = await host_state.compute(config, endpoints.values())
-                echo(f"[#] wg set {name} fwmark {around.mark}")
-                await trio.to_thread.run_sync(
-                    uapi_client.set_fwmark, socket_path(name), around.mark
-                )
+        await host_state.settle(
+            config,
+            around,
+            endpoints.values(),
+            moved=lambda now: _set_mark(name, now.mark, echo),
+            apply=partial(host.apply, owner=OWNER, tell=_teller(name, echo)),
+        )
         await _run_hooks("PostUp", interface.post_up, config, echo)
-        # Whoever wants it stopped after this point says `down`.
+        # To stop it after this point is what `down` is for.
         await trio.lowlevel.checkpoint_if_cancelled()
+
+
+async def _set_mark(name: str, mark: int, echo: Echo) -> None:
+    echo(f"[#] wg set {name} fwmark {mark}")
+    await trio.to_thread.run_sync(uapi_client.set_fwmark, socket_path(name), mark)
 
 
 async def down(config: TunnelConfig, echo: Echo) -> None:

@@ -14,17 +14,18 @@ import pytest
 import trio
 
 from tests.support.operations import longest_turn
-from tests.support.uapi_device import make_engine
+from tests.support.uapi_device import make_device
 from tunnel.config import PrivateKey, PublicKey, TunnelConfig, parse
 from tunnel.control import json_socket, run_folder, unix_socket
 from tunnel.control.timeslice import let_go
 from tunnel.daemon import metrics, save
+from tunnel.daemon.host_state import HostState, Surroundings
 from tunnel.daemon.meter import Meter
 from tunnel.daemon.reload import parts, plan, to_resolve
 from tunnel.device import sync
-from tunnel.device.endpoints import Names
+from tunnel.device.device import Device
+from tunnel.device.endpoints import Names, resolve_all
 from tunnel.device.status import take_status
-from tunnel.engine import Engine
 from tunnel.host.state import DesiredState
 from tunnel.io.endpoint import Endpoint
 
@@ -80,16 +81,16 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     return run_work
 
 
-def running(config: TunnelConfig) -> Engine:
-    engine, udp = make_engine()
+def running(config: TunnelConfig) -> Device:
+    device, udp = make_device()
     udp.gso = udp.gro = False
     endpoints = {
         peer.public_key: Endpoint(ip_address(peer.endpoint.host).packed, peer.endpoint.port)
         for peer in config.peers
         if peer.endpoint is not None
     }
-    trio.run(sync.apply, engine, config, endpoints)
-    return engine
+    trio.run(sync.apply, device.engine, config, endpoints)
+    return device
 
 
 @pytest.fixture(params=["130,560 networks", "10,000 peers"])
@@ -110,7 +111,8 @@ def many_conf() -> TunnelConfig:
 def test_status_on_its_way_to_the_client(
     run: Run, config: TunnelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = running(config)
+    device = running(config)
+    engine = device.engine
     monkeypatch.setattr(run_folder, "RUN_FOLDER", tmp_path)
 
     async def status(params: dict[str, Any]) -> Any:
@@ -139,20 +141,22 @@ def test_status_on_its_way_to_the_client(
 def test_networks_are_shown_in_order_however_they_came(run: Run) -> None:
     shuffled = [NETWORKS[n * 7919 % len(NETWORKS)] for n in range(len(NETWORKS))]
     config = conf(large().replace(", ".join(NETWORKS), ", ".join(shuffled)))
-    engine = running(config)
+    device = running(config)
+    engine = device.engine
     status = run(lambda: take_status(engine, config, name="wg0"))
     assert list(status.peers[0].allowed_ips) == NETWORKS
 
 
 def test_metrics_do_without_long_lists(run: Run, config: TunnelConfig) -> None:
-    engine = running(config)
+    device = running(config)
+    engine = device.engine
     engine.udp.queued = dict  # type: ignore[method-assign]
 
     async def status(max_networks: int) -> Any:
         return await take_status(engine, config, name="wg0", max_networks=max_networks)
 
     daemon: Any = SimpleNamespace(
-        config=config, meter=Meter(), status=status, running=lambda: engine
+        config=config, meter=Meter(), status=status, running=lambda: device
     )
     taken = run(lambda: metrics.snapshot(daemon))
     shown = taken.status.peers[0].allowed_ips
@@ -160,17 +164,19 @@ def test_metrics_do_without_long_lists(run: Run, config: TunnelConfig) -> None:
 
 
 def test_what_a_reload_would_change(run: Run, config: TunnelConfig) -> None:
-    engine = running(config)
+    device = running(config)
+    engine = device.engine
 
     applied: Any = SimpleNamespace(state=DesiredState("wg0"), missing=lambda: ())
+    around = HostState(applied, Surroundings(applied.state, None, 0))
 
     async def main() -> Any:
         assert await to_resolve(engine, config, config, {}) == []
-        return await plan(engine, config, config, applied, None, {})
+        return await plan(engine, config, config, around, {})
 
     assert run(main).outcome.changes == ()
     assert len(run(lambda: sync.differences(engine, config, conf()))) == len(config.peers)
-    empty = running(conf())
+    empty = running(conf()).engine
     told = run(lambda: sync.differences(empty, conf(), config))
     assert len([change for change in told if "endpoint" not in change.subject]) == len(config.peers)
     if len(config.peers) == 1:
@@ -178,7 +184,7 @@ def test_what_a_reload_would_change(run: Run, config: TunnelConfig) -> None:
 
 
 def test_reload_that_adds_keeps_and_removes(run: Run, config: TunnelConfig) -> None:
-    engine = running(conf())
+    engine = running(conf()).engine
     run(lambda: sync.apply(engine, config, {}))
     assert len(engine.interface.peers) == len(config.peers)
     assert len(engine.interface.allowed_ips) in (130_560, 10_000)
@@ -201,7 +207,7 @@ def test_endpoints_of_many_peers(run: Run, config: TunnelConfig) -> None:
     names = Names()
 
     async def main() -> int:
-        found = await names.resolve(config.peers)
+        found = await resolve_all(config.peers)
         await names.update(config.peers, found)
         return len(found)
 
@@ -211,13 +217,14 @@ def test_endpoints_of_many_peers(run: Run, config: TunnelConfig) -> None:
 def test_save(
     run: Run, config: TunnelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = running(config)
+    device = running(config)
+    engine = device.engine
     path = tmp_path / "wg0.conf"
     path.write_text(f"[Interface]\nPrivateKey = {OWN.to_base64()}\n")
     monkeypatch.setattr("tunnel.host.interface_status", lambda name: None)
     config = parse(path.read_text(), name="wg0", source="test")
     object.__setattr__(config, "path", path)
-    assert run(lambda: save.save(engine, config, auto_mark=0, names=Names())).lines
+    assert run(lambda: save.save(device, config, auto_mark=0)).lines
     text = path.read_text()
     assert text.count("[Peer]") == len(engine.interface.peers)
     assert text.count("/") >= len(engine.interface.allowed_ips)

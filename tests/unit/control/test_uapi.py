@@ -19,7 +19,7 @@ from tests.support.uapi_device import (
     PUBLIC_2,
     ZERO,
     exchange,
-    make_engine,
+    make_device,
     served,
 )
 from tunnel.control import uapi
@@ -32,14 +32,15 @@ OK = "errno=0\n\n"
 
 
 def test_get_of_a_bare_device(tmp_path: Path) -> None:
-    engine, udp = make_engine()
+    device, udp = make_device()
+    engine = device.engine
     engine.interface.set_private_key(None, boot_time())
     udp.port = 0
-    assert exchange(engine, tmp_path, GET) == [OK]
+    assert exchange(device, tmp_path, GET) == [OK]
 
 
 def test_what_is_set_is_what_is_got(tmp_path: Path) -> None:
-    engine, _ = make_engine()
+    device, _ = make_device()
     lines = [
         f"private_key={PRIVATE}",
         "listen_port=1234",
@@ -53,7 +54,7 @@ def test_what_is_set_is_what_is_got(tmp_path: Path) -> None:
         "allowed_ip=10.1.0.0/16",
         "allowed_ip=fd00::/64",
     ]
-    answers = exchange(engine, tmp_path, "set=1\n" + "\n".join(lines) + "\n\n", GET)
+    answers = exchange(device, tmp_path, "set=1\n" + "\n".join(lines) + "\n\n", GET)
     counters = {
         "last_handshake_time_sec=0",
         "last_handshake_time_nsec=0",
@@ -67,12 +68,13 @@ def test_what_is_set_is_what_is_got(tmp_path: Path) -> None:
 
 
 def test_get_tells_handshake_and_transfer(tmp_path: Path) -> None:
-    engine, _ = make_engine()
-    exchange(engine, tmp_path, f"set=1\npublic_key={PUBLIC_1}\n\n")
+    device, _ = make_device()
+    engine = device.engine
+    exchange(device, tmp_path, f"set=1\npublic_key={PUBLIC_1}\n\n")
     (peer,) = engine.interface.peers.values()
     peer.last_handshake_unix_ns = 1_700_000_000_123_456_789
     peer.tx_bytes, peer.rx_bytes = 1 << 40, 7
-    (answer,) = exchange(engine, tmp_path, GET)
+    (answer,) = exchange(device, tmp_path, GET)
     assert "last_handshake_time_sec=1700000000\nlast_handshake_time_nsec=123456789\n" in answer
     assert "tx_bytes=1099511627776\nrx_bytes=7\n" in answer
 
@@ -90,15 +92,16 @@ def test_get_tells_handshake_and_transfer(tmp_path: Path) -> None:
 def test_errno_is_negative_for_set_and_positive_for_get(
     tmp_path: Path, request_: str, answer: str
 ) -> None:
-    engine, _ = make_engine()
-    assert exchange(engine, tmp_path, request_) == [answer]
+    device, _ = make_device()
+    assert exchange(device, tmp_path, request_) == [answer]
 
 
 def test_operations_follow_each_other_until_an_unknown_one(tmp_path: Path) -> None:
-    engine, udp = make_engine()
+    device, udp = make_device()
+    engine = device.engine
     engine.interface.set_private_key(None, boot_time())
     (answer,) = exchange(
-        engine,
+        device,
         tmp_path,
         "set=1\nlisten_port=1\nnonsense\n\n"
         "set=1\nlisten_port=2\n\n"
@@ -131,47 +134,48 @@ GOOD = (
     ids=["value", "protocol", "boolean", "port", "mark", "unfinished", "long", "endless"],
 )
 def test_failed_set_changes_nothing(tmp_path: Path, bad: str) -> None:
-    engine, udp = make_engine()
+    device, udp = make_device()
     exchange(
-        engine,
+        device,
         tmp_path,
         f"set=1\npublic_key={PUBLIC_1}\npreshared_key={'55' * 32}\nendpoint=192.0.2.9:9\n"
         "allowed_ip=10.0.0.0/8\nallowed_ip=fd00::/8\npersistent_keepalive_interval=9\n\n",
     )
     if "fwmark=6" in bad:
         udp.may_mark = False
-    before, refused, after = exchange(engine, tmp_path, GET, bad, GET)
+    before, refused, after = exchange(device, tmp_path, GET, bad, GET)
     assert PUBLIC_1 in before
     assert after == before
     assert "errno=0" not in refused
     # The same without the mistake goes through.
     udp.may_mark = True
-    assert exchange(engine, tmp_path, f"{GOOD}\n") == [OK]
+    assert exchange(device, tmp_path, f"{GOOD}\n") == [OK]
 
 
 def test_refused_set_is_read_to_its_end_before_the_answer(tmp_path: Path) -> None:
-    engine, _ = make_engine()
+    device, _ = make_device()
     lines = "".join(f"allowed_ip=10.{n >> 8}.{n & 255}.0/24\n" for n in range(60_000))
-    (answer,) = exchange(engine, tmp_path, f"set=1\nbad\n{lines}\n{GET}")
+    (answer,) = exchange(device, tmp_path, f"set=1\nbad\n{lines}\n{GET}")
     assert answer.startswith(f"errno=-{errno.EPROTO}\n\nprivate_key=")
 
 
 def test_set_beyond_all_bounds_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uapi, "MAX_SET", 100_000)
-    engine, _ = make_engine()
+    device, _ = make_device()
+    engine = device.engine
     line = "allowed_ip=10.0.0.0/8\n"
     within = f"set=1\npublic_key={PUBLIC_1}\n{line * 1000}\n"
     beyond = f"set=1\npublic_key={PUBLIC_2}\n{line * 10_000}\n"
-    assert exchange(engine, tmp_path, within, beyond) == [OK, f"errno=-{errno.E2BIG}\n\n"]
+    assert exchange(device, tmp_path, within, beyond) == [OK, f"errno=-{errno.E2BIG}\n\n"]
     assert len(engine.interface.peers) == 1
 
 
 def test_client_that_does_not_read_holds_up_nobody(tmp_path: Path) -> None:
-    engine, udp = make_engine()
+    device, udp = make_device()
     lines = "".join(f"allowed_ip=10.{n >> 8}.{n & 255}.0/24\n" for n in range(60_000))
 
     async def main() -> None:
-        async with served(engine, tmp_path) as talk:
+        async with served(device, tmp_path) as talk:
             assert await talk(f"set=1\npublic_key={PUBLIC_1}\n{lines}\n".encode()) == OK.encode()
             async with await trio.open_unix_socket(str(tmp_path / "wg0.sock")) as stalled:
                 await stalled.send_all(GET.encode())
@@ -184,7 +188,7 @@ def test_client_that_does_not_read_holds_up_nobody(tmp_path: Path) -> None:
 
 
 def test_get_that_races_replace_peers_is_the_one_or_the_other(tmp_path: Path) -> None:
-    engine, _ = make_engine()
+    device, _ = make_device()
     size = 20_000
     v4 = "".join(f"allowed_ip=10.{n >> 8}.{n & 255}.0/24\n" for n in range(size))
     sets = [
@@ -193,7 +197,7 @@ def test_get_that_races_replace_peers_is_the_one_or_the_other(tmp_path: Path) ->
     ]
 
     async def main() -> None:
-        async with served(engine, tmp_path) as talk:
+        async with served(device, tmp_path) as talk:
             await talk(sets[0])
             racing = True
 
@@ -222,13 +226,13 @@ def test_get_that_races_replace_peers_is_the_one_or_the_other(tmp_path: Path) ->
 def test_large_set_and_get_give_others_their_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine, _ = make_engine()
+    device, _ = make_device()
     v4 = "".join(f"allowed_ip=10.{n >> 8}.{n & 255}.0/24\n" for n in range(65_280))
     v6 = "".join(f"allowed_ip=fd00:0:{n:x}::/48\n" for n in range(65_280))
     slices: dict[str, float] = {}
 
     async def main() -> None:
-        async with served(engine, tmp_path) as talk:
+        async with served(device, tmp_path) as talk:
             for name, request in (
                 ("add", f"set=1\npublic_key={PUBLIC_1}\n{v4}{v6}\n"),
                 ("get", GET),

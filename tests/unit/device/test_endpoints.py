@@ -12,7 +12,7 @@ from tunnel.config import EndpointConfig, PeerConfig, PrivateKey
 from tunnel.control.uapi_changes import PeerChange
 from tunnel.device import configure
 from tunnel.device import endpoints as names_module
-from tunnel.device.endpoints import FIRST_PAUSE, Names
+from tunnel.device.endpoints import FIRST_PAUSE, Names, resolve_all
 from tunnel.device.resolve import ResolveError
 from tunnel.engine import Engine, Peer
 from tunnel.io.endpoint import Endpoint, Source
@@ -205,7 +205,7 @@ def test_who_waits_for_a_name_is_told(
     )
 
     async def main(*peers: PeerConfig) -> None:
-        assert len(await Names().resolve(peers)) == len(peers)
+        assert len(await resolve_all(peers)) == len(peers)
 
     def run(*peers: PeerConfig) -> None:
         trio.run(main, *peers, clock=trio.testing.MockClock(autojump_threshold=0))

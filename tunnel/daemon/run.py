@@ -1,0 +1,210 @@
+"""The life of a daemon: everything set up, packets carried, everything undone.
+
+In wg-quick's order:
+
+    interface, PreUp, keys and peers, addresses, MTU, DNS, firewall, routes, rules, PostUp
+    … packets …
+    PreDown, SaveConfig, rules, routes, firewall, DNS, addresses, interface, PostDown
+
+What is set up is taken down in the reverse order, whatever ends it: a signal, `tunnel down`, a
+failure half-way, cancellation, the deletion of the interface. As in wg-quick, the Down hooks run
+only for a tunnel that had come up; unlike there, one that fails stops nothing. What a killed daemon
+left behind, teardown.py finds and removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
+
+import trio
+
+from tunnel import host
+from tunnel.daemon import host_state, redaction, reload
+from tunnel.daemon.control import control_socket
+from tunnel.daemon.daemon import Daemon, Stage
+from tunnel.daemon.host_state import Surroundings
+from tunnel.daemon.lock import hold
+from tunnel.daemon.metrics import serve_metrics
+from tunnel.daemon.sd_notify import Pulse
+from tunnel.daemon.watchers import watch_drops, watch_port
+from tunnel.device import features, signals, sync
+from tunnel.device.device import Device
+from tunnel.device.endpoints import resolve_all
+from tunnel.device.uapi import uapi_served
+from tunnel.engine import boot_time
+from tunnel.errors import DaemonError, TunnelError, unwrapped
+from tunnel.io.endpoint import Endpoint
+
+log = logging.getLogger("tunnel")
+
+
+async def run(
+    daemon: Daemon, *, ready: Callable[[], None] = lambda: None, handle_signals: bool = False
+) -> None:
+    """Set up, call `ready`, carry packets until `daemon.stop`, undo everything. May be called once.
+
+    With `handle_signals`, SIGTERM and SIGINT stop it and SIGHUP reloads the conf. Raises
+    TunnelError when it cannot be set up, or is stopped before it is; then all changes are undone.
+    Returns when the interface or the socket for `wg` is deleted from outside.
+    """
+    with unwrapped(), hold(daemon.name):
+        async with control_socket(daemon), trio.open_nursery() as nursery:
+            if handle_signals:
+                await nursery.start(signals.follow, daemon.stop, daemon.reload_on_signal)
+            nursery.start_soon(daemon.notifier.watchdog, partial(_is_alive, daemon, Pulse()))
+            if daemon.stage is Stage.NEW:
+                daemon.enter(Stage.STARTING)
+            try:
+                with daemon.starting:
+                    await _live(daemon, ready)
+            finally:
+                daemon.stop()
+                daemon.feed.publish("down")
+                daemon.feed.end()
+            nursery.cancel_scope.cancel()
+        was_up = daemon.stage is Stage.STOPPING
+        daemon.enter(Stage.DOWN)
+        if not was_up:
+            raise DaemonError(f"{daemon.name} was stopped while starting; all changes were undone")
+
+
+async def _live(daemon: Daemon, ready: Callable[[], None]) -> None:
+    interface = daemon.config.interface
+    redaction.hide_secrets(daemon.config)
+    reload.check_hooks(daemon.config)
+    await _refuse_existing(daemon.name)
+    found = await resolve_all(daemon.config.peers)
+    endpoints = {key: addresses[0] for key, addresses in found.items()}
+    around = await host_state.compute(daemon.config, endpoints.values())
+    try:
+        with Device.open(
+            daemon.name,
+            mtu=around.state.mtu,
+            path=features.load_datapath(interface.options.datapath),
+            offloads=features.choose(interface.options),
+            listen_port=interface.listen_port,
+            fwmark=around.mark,
+            publish=daemon.publish,
+        ) as device:
+            async with uapi_served(device, daemon.stop):
+                await _run_hooks(daemon, "PreUp", interface.pre_up)
+                # As with wg-quick, `wg` may be used by PreUp, and the conf has the last word.
+                udp = device.engine.udp
+                udp.set_port(interface.listen_port or udp.port)
+                udp.set_fwmark(around.mark)
+                await device.endpoints.update(daemon.config.peers, found)
+                await sync.apply(device.engine, daemon.config, endpoints)
+                async with _host_state(daemon, device, around, endpoints.values()):
+                    await _carry_packets(daemon, device, ready)
+    finally:
+        if daemon.stage is Stage.STOPPING:
+            await _run_down_hooks(daemon, "PostDown", daemon.config.interface.post_down)
+
+
+async def _carry_packets(daemon: Daemon, device: Device, ready: Callable[[], None]) -> None:
+    """From the first packet to the last."""
+    async with trio.open_nursery() as nursery:
+        # Before the first handshake: it must not be over before anyone can subscribe.
+        await nursery.start(serve_metrics, daemon)
+        await nursery.start(_run_device, daemon, device)
+        nursery.start_soon(watch_drops, daemon.feed, device.engine.drops)
+        nursery.start_soon(watch_port, daemon.feed, device.engine.udp)
+        daemon.device = device
+        try:
+            await _run_hooks(daemon, "PostUp", daemon.config.interface.post_up)
+            daemon.enter(Stage.UP)
+            log.info("%s is up, UDP port %d", daemon.name, device.engine.udp.port)
+            daemon.feed.publish("up")
+            try:
+                ready()
+                daemon.notifier.ready(daemon.summary())
+                await daemon.stopping.wait()
+            finally:
+                daemon.stop()
+                await _prepare_down(daemon, device)
+        finally:
+            daemon.device = None
+        nursery.cancel_scope.cancel()
+
+
+async def _refuse_existing(name: str) -> None:
+    if await trio.to_thread.run_sync(host.link_exists, name):
+        raise DaemonError(
+            f"an interface named {name} exists already; "
+            f"take it down first (tunnel down {name}, or ip link delete {name})"
+        )
+
+
+async def _run_device(
+    daemon: Daemon,
+    device: Device,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    await device.run(daemon.restore, task_status=task_status)
+    log.warning("%s was deleted from outside: leaving", daemon.name)
+    daemon.stop()
+
+
+@contextlib.asynccontextmanager
+async def _host_state(
+    daemon: Daemon, device: Device, around: Surroundings, endpoints: Iterable[Endpoint]
+) -> AsyncIterator[None]:
+    """The machine as the conf wants it, for the time of the `async with`."""
+
+    async def move(now: Surroundings) -> None:
+        device.engine.udp.set_fwmark(now.mark)
+        device.engine.mtu = now.state.mtu
+
+    daemon.host = await host_state.settle(daemon.config, around, endpoints, moved=move)
+    try:
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            # A reload under way ends first; one that still waits finds nothing to change.
+            async with device.changing:
+                daemon.host = None
+            try:
+                await trio.to_thread.run_sync(host.remove, daemon.name)
+            except host.HostError as error:
+                # The record stays, so that `tunnel down` can be tried again.
+                log.error("not everything could be undone: %s", error)
+
+
+async def _prepare_down(daemon: Daemon, device: Device) -> None:
+    """What comes before the undoing, whatever the reason: nothing here may stop it."""
+    log.info("%s is going down", daemon.name)
+    daemon.notifier.stopping("going down")
+    with trio.CancelScope(shield=True):
+        # Not under the lock: a hook may ask us to save.
+        await _run_down_hooks(daemon, "PreDown", daemon.config.interface.pre_down)
+        async with device.changing:
+            if daemon.config.interface.save_config and not device.is_deleted:
+                try:
+                    await daemon.save_locked(device)
+                except TunnelError as error:
+                    log.error("SaveConfig: %s", error)
+
+
+async def _run_hooks(daemon: Daemon, kind: str, commands: tuple[str, ...], first: int = 1) -> None:
+    if commands:
+        call = partial(host.run_hooks, hide=redaction.hook_hider(daemon.config), first=first)
+        await trio.to_thread.run_sync(call, kind, commands, daemon.name, partial(log.info, "%s"))
+
+
+async def _run_down_hooks(daemon: Daemon, kind: str, commands: tuple[str, ...]) -> None:
+    with trio.CancelScope(shield=True):
+        for number, command in enumerate(commands, 1):
+            try:
+                await _run_hooks(daemon, kind, (command,), number)
+            except host.HostError as error:
+                log.error("%s; going down all the same", error)
+
+
+def _is_alive(daemon: Daemon, pulse: Pulse) -> bool:
+    # While it is set up or taken down, the service manager's time limits watch over it.
+    device = daemon.device
+    return device is None or pulse.beats(device.engine.interface.next_deadline(), boot_time())

@@ -1,0 +1,165 @@
+"""A WireGuard device in user space, as wireguard-go's `device`: what `wg` can see and set.
+
+It joins the engine with what one needs who knows neither a conf file nor the machine around:
+endpoints that are names, the events in words, the state of its link, and one lock for all that
+change it. `tunnel-wg` is a device and its socket; the daemon of `tunnel up` puts a conf and the
+host's addresses, routes and rules around one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+import trio
+
+from tunnel.control.uapi import DeviceState
+from tunnel.control.uapi_changes import DeviceChange
+from tunnel.control.uapi_set import UapiError
+from tunnel.datapath import Datapath
+from tunnel.device import configure
+from tunnel.device.endpoints import Names
+from tunnel.device.event_log import EventLog, Publish, publish_nothing
+from tunnel.device.features import Offloads
+from tunnel.device.link_monitor import Restore, follow_link
+from tunnel.engine import Engine
+from tunnel.io.errors import TunDeleted
+from tunnel.io.tun import Tun
+from tunnel.io.udp import Udp
+from tunnel.protocol import Event
+
+PATIENCE = 10.0
+"""Seconds that a `wg set` waits for a reload, or for the hooks of a tunnel that goes down."""
+
+
+class Device:
+    """A device made of an open `tun` and `udp`, which it closes with itself.
+
+    `changing` is held by all that change its configuration, `is_deleted` says whether the interface
+    was deleted from outside. `publish` gets the events as records.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tun: Tun,
+        udp: Udp,
+        *,
+        mtu: int,
+        path: Datapath | None = None,
+        publish: Publish = publish_nothing,
+    ) -> None:
+        self.name = name
+        self.is_deleted = False
+        self.endpoints = Names()
+        self.changing = trio.Lock()
+        self._event_log = EventLog(publish)
+        self.engine = Engine(
+            tun=tun,
+            udp=udp,
+            mtu=mtu,
+            path=path,
+            on_event=self._handle_event,
+            retry_endpoint=self.endpoints.retry,
+        )
+        # Not `changing`: a get waits for no reload.
+        self._applying = trio.Lock()
+
+    @classmethod
+    def open(
+        cls,
+        name: str,
+        *,
+        mtu: int,
+        path: Datapath,
+        offloads: Offloads,
+        listen_port: int = 0,
+        fwmark: int = 0,
+        tun_fd: int | None = None,
+        publish: Publish = publish_nothing,
+    ) -> Self:
+        """Make the interface `name`, or take over the attached TUN device of `tun_fd`, and bind
+        the UDP sockets. Needs no event loop.
+
+        Raises TunError and UdpError, and then nothing is left.
+        """
+        with ExitStack() as undo:
+            udp = undo.enter_context(
+                Udp.open(listen_port, fwmark, gso=offloads.gso, gro=offloads.gro)
+            )
+            if tun_fd is None:
+                tun = undo.enter_context(Tun.open(name, mtu=mtu, offloads=offloads.tun))
+            else:
+                tun = undo.enter_context(Tun.adopt(tun_fd, offloads=offloads.tun))
+            # The kernel has filled in a name such as wg%d.
+            device = cls(tun.name, tun, udp, mtu=mtu, path=path, publish=publish)
+            undo.pop_all()
+        return device
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the sockets and remove the interface; idempotent."""
+        self.engine.udp.close()
+        self.engine.tun.close()
+
+    async def run(
+        self,
+        restore: Restore | None = None,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Carry packets until cancelled, or until the interface is deleted from outside.
+
+        `restore` is called when the interface has come up again: the kernel took routes and IPv6
+        addresses when it went down. Started once packets are carried.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self.engine.run)
+                nursery.start_soon(follow_link, self.engine, self.engine.tun, restore)
+                nursery.start_soon(self.endpoints.run, self.engine)
+                nursery.start_soon(self._event_log.run)
+                self.engine.settle()
+                task_status.started()
+        except* TunDeleted:
+            self.is_deleted = True
+
+    # --- The UAPI --------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def reading(self) -> AsyncIterator[DeviceState]:
+        """The state, not while a set is changing it."""
+        async with self._applying:
+            engine = self.engine
+            yield DeviceState(engine.interface, engine.udp.port, engine.udp.fwmark)
+
+    async def apply(self, changes: Sequence[DeviceChange]) -> None:
+        """Apply all of `changes` in order. Raises UapiError, UdpError: then nothing has changed."""
+        try:
+            with trio.fail_after(PATIENCE):
+                await self.changing.acquire()
+        except trio.TooSlowError:
+            raise UapiError(errno.EBUSY, "something else is changing the tunnel") from None
+        try:
+            async with self._applying:
+                await configure.apply(self.engine, changes, self.endpoints)
+        finally:
+            self.changing.release()
+
+    def _handle_event(self, event: Event) -> None:
+        self._event_log.log(event)
+        self.endpoints.handle_event(event)
