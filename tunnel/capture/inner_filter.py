@@ -110,10 +110,10 @@ class InnerFilter:
 
     def _begin(self) -> None:
         self._sealing = ()
-        self._engine.carrying = self
+        self._engine.inner_filter = self
 
     def _end(self) -> None:
-        self._engine.carrying = None
+        self._engine.inner_filter = None
 
     def subscribe(self, wanted: Filter) -> contextlib.AbstractContextManager[Ranges]:
         """The datagrams of packets that `wanted` lets through, for the time of the `with`.

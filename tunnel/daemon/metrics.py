@@ -28,7 +28,7 @@ __all__ = ["REASONS", "serve_metrics"]
 REASONS = sorted(
     {
         str(reason)
-        for reasons in (engine.Drop, protocol.ProtocolDrop, datapath.Drop, io_drops.Drop)
+        for reasons in (engine.EngineDrop, protocol.ProtocolDrop, datapath.Drop, io_drops.Drop)
         for reason in reasons
     }
 )

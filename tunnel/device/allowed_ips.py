@@ -15,7 +15,7 @@ from typing import TypeAlias
 from tunnel.config import PrivateKey, PublicKey, TunnelConfig
 from tunnel.config.values import network_text
 from tunnel.control.timeslice import Pace
-from tunnel.engine import Engine, Peer, boot_time
+from tunnel.engine import Engine, Peer
 from tunnel.protocol import pack, unpack
 
 Networks: TypeAlias = dict[int, bool]
@@ -170,7 +170,7 @@ async def set_private_key(engine: Engine, key: PrivateKey | None, pace: Pace) ->
     own = None if key is None else protocol.peers.get(key.public_key())
     if own is not None:
         await replace(engine, own, {}, pace)
-    for _ in protocol.private_key_steps(key, boot_time()):
+    for _ in protocol.private_key_steps(key, engine.clock()):
         await pace.step()
 
 

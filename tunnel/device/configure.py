@@ -29,7 +29,7 @@ from tunnel.control.uapi_changes import (
 )
 from tunnel.device import allowed_ips
 from tunnel.device.endpoints import Names
-from tunnel.engine import Engine, Peer, boot_time
+from tunnel.engine import Engine, Peer
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import UdpError
 from tunnel.log import redact
@@ -151,9 +151,9 @@ class _Steps:
             await allowed_ips.change(self._engine, peer, change.allowed_ips, self._pace)
         if change.endpoint is not None:
             self._names.set_by_hand(key, change.endpoint)
-            peer.set_endpoint(_with_source(change.endpoint, peer.endpoint), boot_time())
+            peer.set_endpoint(_with_source(change.endpoint, peer.endpoint), self._engine.clock())
         if keepalive is not None and keepalive != peer.persistent_keepalive:
-            peer.set_persistent_keepalive(keepalive, boot_time())
+            peer.set_persistent_keepalive(keepalive, self._engine.clock())
 
     async def _remove_peer(self, peer: Peer) -> None:
         self._names.forget(peer.public_key)

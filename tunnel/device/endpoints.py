@@ -19,7 +19,7 @@ import trio
 from tunnel.config import EndpointConfig, PeerConfig, PublicKey
 from tunnel.control.timeslice import Pace
 from tunnel.device.resolve import TRIES, ResolveError, resolve
-from tunnel.engine import Engine, Peer, boot_time
+from tunnel.engine import Clock, Engine, Peer, boot_time
 from tunnel.errors import unwrapped
 from tunnel.io.endpoint import Endpoint
 from tunnel.protocol import Event, HandshakeCompleted, HandshakeFailed, HandshakeUnanswered
@@ -58,8 +58,9 @@ class _Name:
 class Names:
     """The names of one tunnel's conf. `look_up` gives a name's addresses or raises ResolveError."""
 
-    def __init__(self, look_up: LookUp = _look_up_once) -> None:
+    def __init__(self, look_up: LookUp = _look_up_once, clock: Clock = boot_time) -> None:
         self._look_up = look_up
+        self._clock = clock
         self._names: dict[PublicKey, _Name] = {}
         self._rings: dict[tuple[bytes, int], _Name] | None = None
         """The names by each of their addresses; None when that has to be made anew."""
@@ -126,7 +127,7 @@ class Names:
             name = self._names.get(key)
             if name is not None:
                 name.unanswered = True
-                now = boot_time()
+                now = self._clock()
                 if now >= name.next_look:
                     name.next_look = now + name.pause
                     name.pause = min(name.pause * 2, LONGEST_PAUSE)
@@ -175,7 +176,7 @@ class Names:
         if peer.endpoint is None or not any(_same(peer.endpoint, e) for e in name.addresses):
             log.info("trying %s at %s", peer.public_key.to_base64(), name.addresses[0])
             name.has_worked = False
-            peer.set_endpoint(name.addresses[0], boot_time())
+            peer.set_endpoint(name.addresses[0], self._clock())
 
     def _ring_of(self, endpoint: Endpoint) -> _Name | None:
         if self._rings is None:

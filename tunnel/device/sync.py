@@ -16,7 +16,7 @@ from tunnel.control.messages.changes import Change
 from tunnel.control.timeslice import Pace
 from tunnel.device import allowed_ips
 from tunnel.device.allowed_ips import Networks, summarize
-from tunnel.engine import Engine, Peer, boot_time
+from tunnel.engine import Engine, Peer
 from tunnel.io.endpoint import Endpoint
 
 log = logging.getLogger("tunnel")
@@ -123,9 +123,9 @@ async def apply(engine: Engine, new: TunnelConfig, endpoints: Mapping[PublicKey,
                 peer.set_preshared_key(_psk(config))
             await allowed_ips.replace(engine, peer, nets[key], pace)
             if key in endpoints:
-                peer.set_endpoint(endpoints[key], boot_time())
+                peer.set_endpoint(endpoints[key], engine.clock())
             if peer.persistent_keepalive != config.persistent_keepalive:
-                peer.set_persistent_keepalive(config.persistent_keepalive, boot_time())
+                peer.set_persistent_keepalive(config.persistent_keepalive, engine.clock())
             await pace.step()
 
 

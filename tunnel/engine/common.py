@@ -1,4 +1,4 @@
-"""What both ways through the engine have in common: state, bounds, and reasons of drops."""
+"""What all of the engine has in common: its types, bounds, reasons of drops, and its clock."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import TypeAlias
 
+from tunnel import protocol
 from tunnel.datapath import Session
-from tunnel.engine.counters import Counters
-from tunnel.engine.histograms import Load
-from tunnel.engine.instrument import Tracer
 from tunnel.io.endpoint import Endpoint
-from tunnel.io.tun import Tun
-from tunnel.io.udp import Udp
-from tunnel.protocol import Interface
-from tunnel.protocol import Peer as ProtocolPeer
 
-Peer: TypeAlias = ProtocolPeer[Endpoint, Session]
+Interface: TypeAlias = protocol.Interface[Endpoint, Session]
+Peer: TypeAlias = protocol.Peer[Endpoint, Session]
+
+Span: TypeAlias = tuple[int, int]
+"""Where something begins and ends in a buffer."""
+
+Clock: TypeAlias = Callable[[], float]
+"""Seconds that never go back and run on in suspend."""
 
 DRAIN_BYTES = 1 << 19
 """Read from one descriptor per wake-up before the other tasks get their turn, which is after less
@@ -33,7 +34,7 @@ LONE_ROW = 4
 wake-up is long after the last one, would take a flood packet by packet."""
 
 
-class Drop(StrEnum):
+class EngineDrop(StrEnum):
     """Reasons of the engine itself."""
 
     NOT_IP = "not_ip"
@@ -45,39 +46,11 @@ class Drop(StrEnum):
     SEND_QUEUE_FULL = "send_queue_full"
     """The UDP socket was full, and what was to be sent cannot wait."""
     MESSAGE_LIMIT = "message_limit"
-    """The session has sealed as many messages as it may."""
+    """The keypair has sealed as many messages as it may."""
     TUN_BUSY = "tun_busy"
-    """The TUN device would not take a frame now."""
+    """The TUN device had no room for a frame at that moment."""
 
 
 def boot_time() -> float:
     """Seconds since boot, suspend included: the clock of all key ages."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-class Shared:
-    """What the sender, the receiver and the engine around them all use.
-
-    `tracer`, if there is one, is told of every packet; `drain` carries out what the protocol asks
-    for, and is given the time. `mtu` is in bytes of an inner packet.
-    """
-
-    __slots__ = ("counters", "drain", "interface", "link_up", "load", "mtu", "tracer", "tun", "udp")
-
-    def __init__(
-        self,
-        tun: Tun,
-        udp: Udp,
-        mtu: int,
-        interface: Interface[Endpoint, Session],
-        drain: Callable[[float], None],
-    ) -> None:
-        self.tun = tun
-        self.udp = udp
-        self.mtu = mtu
-        self.interface = interface
-        self.drain = drain
-        self.counters = Counters()
-        self.load = Load()
-        self.tracer: Tracer | None = None
-        self.link_up = True

@@ -4,9 +4,9 @@ Its tasks share the state machine; none of them awaits while it holds a half-don
 
 - `Sender.pump`      TUN frames in, batches of sealed datagrams out;
 - `Receiver.pump`    datagrams in, opened frames out to the TUN (one task per address family), and
-                     out again what the kernel answered meanwhile to a packet that came alone;
+                     what the kernel has answered by then to a packet that came alone;
 - `Receiver.answer_handshakes`
-                     one handshake message at a time, giving way to data after each;
+                     one handshake message at a time; data has a turn after each;
 - `_timers`          the one deadline that `Interface.next_deadline` names.
 
 Bounds: `DRAIN_BYTES` per wake-up, `HANDSHAKE_QUEUE` handshake messages waiting, and the staged
@@ -23,18 +23,18 @@ from collections.abc import Callable
 import trio
 
 from tunnel import datapath
-from tunnel.datapath import Session
-from tunnel.engine.counters import Counters
-from tunnel.engine.histograms import Load
-from tunnel.engine.instrument import Tracer, joined
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.tun import Tun
 from tunnel.io.udp import FAMILIES, Udp
-from tunnel.protocol import Datagram, Event, Interface, Seal
+from tunnel.protocol import Datagram, Event, Seal
+from tunnel.protocol import Interface as ProtocolInterface
 
-from .common import Shared, boot_time
+from .common import Clock, Interface, boot_time
+from .histograms import Load
+from .instrument import Tracer, joined
 from .receiver import Receiver
 from .sender import Sender
+from .shared import Counters, Shared
 
 MAX_SLEEP = 10.0
 """Seconds. trio sleeps by a clock that stops in suspend while key ages do not: look this often."""
@@ -46,9 +46,9 @@ class Engine:
     `run()` returns only by cancellation or by an exception: `tunnel.io.errors.TunDeleted` when the
     device is gone. `mtu` (bytes of an inner packet) may be changed while it runs. `on_event` is
     called for every event of the protocol, from within the event loop; it must not block.
-    `retry_endpoint` gives the endpoint to try after one that did not answer. `tracer` and
-    `carrying`, if they are there, are told of every packet; they may be set and unset at any time.
-    `load` counts batches.
+    `retry_endpoint` gives the endpoint to try after one that did not answer. `clock` gives the
+    seconds by which keys age: never back, and on in suspend. `tracer` and `inner_filter`, if they
+    are there, see every packet; they may be set and unset at any time. `load` counts batches.
     """
 
     def __init__(
@@ -60,24 +60,33 @@ class Engine:
         path: datapath.Datapath | None = None,
         random: Callable[[int], bytes] = os.urandom,
         unix_time_ns: Callable[[], int] = time.time_ns,
+        clock: Clock = boot_time,
         on_event: Callable[[Event], None] | None = None,
         retry_endpoint: Callable[[Endpoint], Endpoint] = Endpoint.without_source,
     ) -> None:
         self.tun = tun
         self.udp = udp
         self.datapath = path or datapath.load()
-        self.interface: Interface[Endpoint, Session] = Interface(
+        self.clock = clock
+        self.interface: Interface = ProtocolInterface(
             random=random,
             unix_time_ns=unix_time_ns,
             make_transport=self.datapath.session,
             retry_endpoint=retry_endpoint,
         )
         self._trace: Tracer | None = None
-        self._carrying: Tracer | None = None
+        self._inner_filter: Tracer | None = None
         self._on_event = on_event
         self._rearm = trio.Event()
         self._armed = float("-inf")
-        self._shared = Shared(tun, udp, mtu, self.interface, self._drain_outputs)
+        self._shared = Shared(
+            tun=tun,
+            udp=udp,
+            mtu=mtu,
+            interface=self.interface,
+            clock=clock,
+            drain=self._drain_outputs,
+        )
         self._sender = Sender(self._shared)
         self._receiver = Receiver(self._shared, self._sender)
 
@@ -97,22 +106,22 @@ class Engine:
 
     @property
     def tracer(self) -> Tracer | None:
-        """Who wants a record of each packet: traces."""
+        """What makes a record of each packet: traces."""
         return self._trace
 
     @tracer.setter
     def tracer(self, tracer: Tracer | None) -> None:
         self._trace = tracer
-        self._shared.tracer = joined(tracer, self._carrying)
+        self._shared.tracer = joined(tracer, self._inner_filter)
 
     @property
-    def carrying(self) -> Tracer | None:
-        """Who wants to know which datagrams carry which packets: captures with a filter."""
-        return self._carrying
+    def inner_filter(self) -> Tracer | None:
+        """What finds out which datagrams carry which packets: captures with a filter."""
+        return self._inner_filter
 
-    @carrying.setter
-    def carrying(self, tracer: Tracer | None) -> None:
-        self._carrying = tracer
+    @inner_filter.setter
+    def inner_filter(self, tracer: Tracer | None) -> None:
+        self._inner_filter = tracer
         self._shared.tracer = joined(self._trace, tracer)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -127,19 +136,19 @@ class Engine:
             task_status.started()
 
     def settle(self) -> None:
-        """Carry out what a change of configuration asked for. To be called after each."""
-        self._drain_outputs(boot_time())
+        """Carry out what a change of configuration asks for. To be called after each."""
+        self._drain_outputs(self.clock())
 
     def set_link_up(self, up: bool) -> None:
-        """Follow the interface, which begins up: down, sessions end and nothing is heard or sent.
+        """Follow the interface, which begins up. Down, keypairs end and no packet passes.
 
-        Peers, keys and counters stay. Up again, peers with a persistent keepalive are greeted.
+        Peers, keys and counters stay. Up again, peers with a persistent keepalive get one at once.
         """
         if up == self._shared.link_up:
             return
         self._shared.link_up = up
         if up:
-            self.interface.handle_up(boot_time())
+            self.interface.handle_up(self.clock())
         else:
             self.interface.handle_down()
         self.settle()
@@ -174,7 +183,7 @@ class Engine:
 
     async def _timers(self) -> None:
         while True:
-            now = boot_time()
+            now = self.clock()
             # What is set while the interface is down waits for it to come up.
             deadline = self.interface.next_deadline() if self._shared.link_up else None
             if deadline is not None and deadline <= now:

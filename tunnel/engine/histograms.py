@@ -12,7 +12,7 @@ LAG_BOUNDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 """Seconds."""
 
 ROUND_TRIP_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-"""Seconds; an initiation that waits longer than five is sent anew."""
+"""Seconds; after five an initiation is repeated."""
 
 
 class Histogram:

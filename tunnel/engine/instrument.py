@@ -1,35 +1,36 @@
-"""What the engine tells of single packets while somebody wants to know.
+"""The instrument seam: single packets on their way through the engine, for those who watch.
 
-Nobody is told but for that time. While somebody is, the engine seals and opens together only what
-the tracer lets it, so that each is known by its own counter; it asks nothing and changes nothing
-else.
+The engine has one tracer or none. Without one, each step costs the data path one `is None`. With
+one, the engine seals and opens together only what the tracer allows, so that each packet is known
+by its own counter; nothing else of what the engine does depends on it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-Peer = Any
-Session = Any
-Endpoint = Any
+from tunnel.datapath import Opened, Sealed, Session
+from tunnel.io.endpoint import Endpoint
+
+from .common import Peer, Span
 
 
 class Tracer(Protocol):
-    """Gets a call for every step. Must neither block nor raise, nor keep the buffers."""
+    """Called at every step. Must neither block nor raise, nor keep the buffers."""
 
     def frame_read(self, view: memoryview, start: int, end: int, peer: Peer | None) -> None:
-        """The TUN gave the frame ``view[start:end]``; it is for `peer`, or for nobody: dropped."""
+        """The TUN gave the frame ``view[start:end]`` for `peer`; without one it was dropped."""
 
-    def together(self, frames: memoryview, spans: list[tuple[int, int]]) -> int:
+    def together(self, frames: memoryview, spans: list[Span]) -> int:
         """How many of the first `spans` to seal in one go; asked just before that is done."""
 
     @property
     def opens_apart(self) -> bool:
         """Whether datagrams are to be opened one at a time; asked before each opening."""
 
-    def frames_staged(self, peer: Peer, view: memoryview, spans: list[tuple[int, int]]) -> None:
-        """There is no session with `peer`: these frames wait for one."""
+    def frames_staged(self, peer: Peer, view: memoryview, spans: list[Span]) -> None:
+        """There is no keypair with `peer`: these frames wait for one."""
 
     def frame_sealed(
         self,
@@ -38,15 +39,15 @@ class Tracer(Protocol):
         frame: memoryview,
         start: int,
         counter: int,
-        sealed: Any,
+        sealed: Sealed,
     ) -> None:
-        """`frame`, read at offset `start`, was sealed from `counter` on (`datapath.Sealed`).
+        """`frame`, read at offset `start`, was sealed from `counter` on.
 
-        Those that `together` let go with it were sealed, too, as far as there was room.
+        Those that `together` allowed with it were sealed, too, as far as there was room.
         """
 
     def sent(self, endpoint: Endpoint | None, drop: str | None) -> None:
-        """The first batch of the frame sealed last left for `endpoint`, or was dropped."""
+        """The first batch of the frame sealed last was sent to `endpoint`, or was dropped."""
 
     def datagrams_received(
         self, endpoint: Endpoint, buffer: bytearray, start: int, end: int, stride: int
@@ -57,38 +58,38 @@ class Tracer(Protocol):
         socket gave together with it; it stays as it is until they are opened.
         """
 
-    def datagrams_opened(self, peer: Peer | None, opened: Any, out: bytearray) -> None:
-        """What became of them (`datapath.Opened`), with their packets in `out`.
+    def datagrams_opened(self, peer: Peer | None, opened: Opened | None, out: bytearray) -> None:
+        """What became of them, with their packets in `out`.
 
-        Without a session, both `peer` and `opened` are None.
+        Without a keypair, both `peer` and `opened` are None.
         """
 
     def packet_delivered(self, drop: str | None) -> None:
         """The packet opened last was written into the TUN, or dropped."""
 
 
-class Both:
-    """Tells several tracers, one after the other; a Tracer itself."""
+class TracerGroup:
+    """Several tracers as one: each call goes to one after the other."""
 
     def __init__(self, tracers: Sequence[Tracer]) -> None:
         self._tracers = tracers
 
     def frame_read(self, view: memoryview, start: int, end: int, peer: Peer | None) -> None:
-        """Tell all."""
+        """Call all."""
         for tracer in self._tracers:
             tracer.frame_read(view, start, end, peer)
 
-    def together(self, frames: memoryview, spans: list[tuple[int, int]]) -> int:
-        """As many as suits all."""
+    def together(self, frames: memoryview, spans: list[Span]) -> int:
+        """As many as all allow."""
         return min(tracer.together(frames, spans) for tracer in self._tracers)
 
     @property
     def opens_apart(self) -> bool:
-        """If that is what one of them wants."""
+        """Whether one of them wants that."""
         return any(tracer.opens_apart for tracer in self._tracers)
 
-    def frames_staged(self, peer: Peer, view: memoryview, spans: list[tuple[int, int]]) -> None:
-        """Tell all."""
+    def frames_staged(self, peer: Peer, view: memoryview, spans: list[Span]) -> None:
+        """Call all."""
         for tracer in self._tracers:
             tracer.frames_staged(peer, view, spans)
 
@@ -99,36 +100,36 @@ class Both:
         frame: memoryview,
         start: int,
         counter: int,
-        sealed: Any,
+        sealed: Sealed,
     ) -> None:
-        """Tell all."""
+        """Call all."""
         for tracer in self._tracers:
             tracer.frame_sealed(peer, session, frame, start, counter, sealed)
 
     def sent(self, endpoint: Endpoint | None, drop: str | None) -> None:
-        """Tell all."""
+        """Call all."""
         for tracer in self._tracers:
             tracer.sent(endpoint, drop)
 
     def datagrams_received(
         self, endpoint: Endpoint, buffer: bytearray, start: int, end: int, stride: int
     ) -> None:
-        """Tell all."""
+        """Call all."""
         for tracer in self._tracers:
             tracer.datagrams_received(endpoint, buffer, start, end, stride)
 
-    def datagrams_opened(self, peer: Peer | None, opened: Any, out: bytearray) -> None:
-        """Tell all."""
+    def datagrams_opened(self, peer: Peer | None, opened: Opened | None, out: bytearray) -> None:
+        """Call all."""
         for tracer in self._tracers:
             tracer.datagrams_opened(peer, opened, out)
 
     def packet_delivered(self, drop: str | None) -> None:
-        """Tell all."""
+        """Call all."""
         for tracer in self._tracers:
             tracer.packet_delivered(drop)
 
 
 def joined(*tracers: Tracer | None) -> Tracer | None:
-    """One that tells all those there are; None if there are none."""
+    """One tracer for all those that are not None; None if none is."""
     present = [tracer for tracer in tracers if tracer is not None]
-    return Both(present) if len(present) > 1 else next(iter(present), None)
+    return TracerGroup(present) if len(present) > 1 else next(iter(present), None)

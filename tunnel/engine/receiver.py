@@ -17,8 +17,9 @@ from tunnel.io.udp_socket import RECEIVE_SIZE, Received
 from tunnel.protocol import ProtocolDrop
 from tunnel.protocol.constants import HANDSHAKE_QUEUE, UNDER_LOAD_QUEUE
 
-from .common import DRAIN_BYTES, LONE_AFTER, LONE_ROW, READ_COST, Drop, Peer, Shared, boot_time
+from .common import DRAIN_BYTES, LONE_AFTER, LONE_ROW, READ_COST, EngineDrop, Peer
 from .sender import Sender
+from .shared import Shared
 
 TYPE_TRANSPORT = 4
 """First byte of a transport data message."""
@@ -49,7 +50,7 @@ class Receiver:
         unseen, before = LONE_ROW, 0.0
         while True:
             await self._shared.udp.wait_readable(family)
-            now = boot_time()
+            now = self._shared.clock()
             lone = unseen > 0 and now - before > LONE_AFTER
             before = now
             batches = 0
@@ -67,7 +68,7 @@ class Receiver:
                         self._sender.send_answer(now)
                     if unseen > 1:
                         break
-                    lone = False  # the others are those that the look finds
+                    lone = False  # this one looks for others
                 budget -= received.length + READ_COST
             unseen = unseen - 1 if lone and unseen > 1 else LONE_ROW if batches < 2 else 0
             self._shared.drain(now)
@@ -125,7 +126,7 @@ class Receiver:
         out: bytearray,
         now: float,
     ) -> int:
-        """Hand on what came from an allowed source, and tell the protocol what was authentic.
+        """Write what came from an allowed source, and report to the protocol what was authentic.
 
         How many frames were written to the TUN.
         """
@@ -151,7 +152,7 @@ class Receiver:
                 if self._shared.tun.write(view[start:end]):
                     written += 1
                 else:
-                    drop = Drop.TUN_BUSY
+                    drop = EngineDrop.TUN_BUSY
                     self._shared.counters.drop(drop)
             except TunWriteDropped as error:
                 drop = error.reason
@@ -164,12 +165,12 @@ class Receiver:
 
     def _queue_handshake_untrusted(self, datagram: bytes, endpoint: Endpoint, now: float) -> None:
         if len(datagram) not in HANDSHAKE_LENGTHS:
-            # No handshake message: counted at once, so that junk cannot bring on under-load.
+            # No handshake message: counted at once, so that junk cannot put us under load.
             self._shared.interface.handle_message_untrusted(datagram, endpoint, now)
             return
         queue = self._handshake_queue
         if len(queue) >= HANDSHAKE_QUEUE:
-            self._shared.counters.drop(Drop.HANDSHAKE_QUEUE_FULL)
+            self._shared.counters.drop(EngineDrop.HANDSHAKE_QUEUE_FULL)
             return
         queue.append((datagram, endpoint))
         if len(queue) >= UNDER_LOAD_QUEUE:
@@ -187,7 +188,7 @@ class Receiver:
                 if not self._shared.link_up:
                     self._shared.interface.count_drop(ProtocolDrop.INTERFACE_DOWN)
                     continue
-                now = boot_time()
+                now = self._shared.clock()
                 self._shared.interface.handle_message_untrusted(datagram, endpoint, now)
                 self._shared.drain(now)
                 # A handshake costs as much as sealing 64 KiB: data gets a turn after each.
@@ -195,7 +196,7 @@ class Receiver:
 
 
 def _coalescible(offloads: TunOffload) -> Offload:
-    """What may be merged: the TUN takes as large frames as it gives."""
+    """What may be merged: the TUN takes the kinds of large frames that it gives."""
     pairs = (
         (TunOffload.TSO4, Offload.TCP4),
         (TunOffload.TSO6, Offload.TCP6),

@@ -1,4 +1,4 @@
-"""The way out: frames of the TUN, sealed and sent in batches, and what the protocol has to say."""
+"""The way out: frames of the TUN, sealed and sent in batches, and what the protocol asks for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from tunnel.io.tun import READ_SIZE
 from tunnel.io.udp_socket import SENT
 from tunnel.protocol import Datagram, ProtocolDrop, Seal
 
-from .common import DRAIN_BYTES, LONE_AFTER, LONE_ROW, READ_COST, Drop, Peer, Shared, boot_time
+from .common import DRAIN_BYTES, LONE_AFTER, LONE_ROW, READ_COST, EngineDrop, Peer, Span
+from .shared import Shared
 
 Unsent: TypeAlias = tuple[memoryview, int, int]
 """The rest of a batch that the socket had no room for, its stride in bytes, and its ECN bits."""
@@ -32,9 +33,9 @@ TOS_HANDSHAKE = 0x88
 
 
 class Sender:
-    """Seals and sends. What any task may ask of it never waits; `pump` is a task of its own.
+    """Seals and sends. `pump` is a task of its own; the other methods never wait.
 
-    `nursery` is where what the socket has no room for waits, if it may not wait in `pump`.
+    What the socket has no room for waits in `pump`, or in a task of `nursery`.
     """
 
     def __init__(self, shared: Shared) -> None:
@@ -48,12 +49,13 @@ class Sender:
 
     async def pump(self) -> None:
         """Send what the TUN gives, until cancelled."""
+        clock = self._shared.clock
         unseen, before = LONE_ROW, 0.0
         while True:
             await self._shared.tun.wait_readable()
             while self._held_up:
                 await self._going_on.park()
-            now = boot_time()
+            now = clock()
             lone = unseen > 1 and now - before > LONE_AFTER
             before = now
             most = 1 if lone else MAX_FRAMES
@@ -66,13 +68,13 @@ class Sender:
                         spans, unsent = self._send_frames(peer, spans, now)
                         if unsent:
                             await self._send_unsent(peer, unsent)
-                            now = boot_time()
+                            now = clock()
                 self._shared.drain(now)
                 frames += count
                 if count < 2:
                     break
                 budget -= taken
-                now = boot_time()
+                now = clock()
             unseen = unseen - 1 if lone else LONE_ROW if frames < 2 else 0
 
     def send_answer(self, now: float) -> None:
@@ -94,14 +96,14 @@ class Sender:
 
     def _read_frames(
         self, budget: int, most: int
-    ) -> tuple[list[tuple[Peer, list[tuple[int, int]]]], int, int]:
+    ) -> tuple[list[tuple[Peer, list[Span]]], int, int]:
         """Read what fits the arena, `most` frames, until `budget` is used up.
 
         Runs of frames to one peer each; how many frames; how much of the budget they took.
         """
         view = self._arena
         read = self._shared.tun.read
-        runs: list[tuple[Peer, list[tuple[int, int]]]] = []
+        runs: list[tuple[Peer, list[Span]]] = []
         latest: Peer | None = None
         start = count = taken = 0
         while taken < budget and count < most and start <= ARENA_ROOM:
@@ -130,7 +132,7 @@ class Sender:
         elif version == 6 and end - packet >= 40:
             destination = bytes(view[packet + 24 : packet + 40])
         else:
-            self._shared.counters.drop(Drop.NOT_IP)
+            self._shared.counters.drop(EngineDrop.NOT_IP)
             return None
         peer = self._shared.interface.peer_for_destination(destination)
         if peer is None:
@@ -140,14 +142,14 @@ class Sender:
         return peer
 
     def _send_frames(
-        self, peer: Peer, spans: list[tuple[int, int]], now: float
-    ) -> tuple[list[tuple[int, int]], list[Unsent]]:
+        self, peer: Peer, spans: list[Span], now: float
+    ) -> tuple[list[Span], list[Unsent]]:
         """Seal and send frames of the arena, as many as fit the room for what is sealed.
 
         The spans left over, and what the socket does not take now: that is to be sent before
         anything else is sealed.
         """
-        # Anew each time: while the socket was full the session may have come to its end.
+        # Each time: while the socket was full the keypair may have expired.
         transport = peer.keypairs.transport_for_sending(now)
         if transport is None:
             if self._shared.tracer is not None:
@@ -162,7 +164,7 @@ class Sender:
             rest = end - start if unsent else self._send(peer, view[start:end], stride, ecn)
             if rest:
                 unsent.append((view[end - rest : end], stride, ecn))
-        # What has left already does not wait for the books.
+        # Counting comes last: it must not delay what is sent.
         self._count_sealed(peer, transport, sealed, now)
         return spans[sealed.consumed :], unsent
 
@@ -185,7 +187,7 @@ class Sender:
         peer: Peer,
         transport: Session,
         frames: memoryview | bytes,
-        spans: list[tuple[int, int]],
+        spans: list[Span],
         out: bytearray,
     ) -> Sealed:
         """Seal as many frames as `out` takes; `_count_sealed` is to follow."""
@@ -197,9 +199,9 @@ class Sender:
         try:
             sealed = transport.seal(frames, together, self._shared.mtu, out)
         except SessionExhausted:
-            # None of the frames can be sealed with this session, now or later.
+            # None of the frames can be sealed with this keypair, now or later.
             count = len(spans)
-            return Sealed([], consumed=count, packets=0, drops={Drop.MESSAGE_LIMIT: count})
+            return Sealed([], consumed=count, packets=0, drops={EngineDrop.MESSAGE_LIMIT: count})
         if tracer is not None and sealed.consumed:
             start, end = spans[0]
             frame = memoryview(frames)[start:end]
@@ -215,12 +217,12 @@ class Sender:
             peer.handle_sent(transport, now, wire_bytes, data=True)
 
     def _send(self, peer: Peer, batch: memoryview | bytes, stride: int, tos: int) -> int:
-        """Send one batch to where the peer is; how many bytes at its end have to wait."""
+        """Send one batch to the peer's endpoint; how many bytes at its end have to wait."""
         endpoint = peer.endpoint
         if endpoint is None:
-            self._shared.counters.drop(Drop.NO_ENDPOINT, -(-len(batch) // stride))
+            self._shared.counters.drop(EngineDrop.NO_ENDPOINT, -(-len(batch) // stride))
             if self._shared.tracer is not None:
-                self._shared.tracer.sent(None, Drop.NO_ENDPOINT)
+                self._shared.tracer.sent(None, EngineDrop.NO_ENDPOINT)
             return 0
         sent = self._shared.udp.send(batch, stride, endpoint, tos)
         if self._shared.tracer is not None:
@@ -237,7 +239,7 @@ class Sender:
         """Send a handshake message; what the socket has no room for now is dropped and counted."""
         sent = self._shared.udp.send(output.data, len(output.data), output.endpoint, TOS_HANDSHAKE)
         if sent.rest:
-            self._shared.counters.drop(Drop.SEND_QUEUE_FULL)
+            self._shared.counters.drop(EngineDrop.SEND_QUEUE_FULL)
         peer = output.peer
         # Not if it has roamed since: the message was for where it was.
         if sent.endpoint is not None and peer is not None and peer.endpoint is output.endpoint:
@@ -246,18 +248,18 @@ class Sender:
     def send_staged(self, output: Seal[Peer, Session], now: float) -> None:
         """Seal and send staged frames, or a keepalive if there are none.
 
-        Any task may come here, so it never waits, and has a buffer of its own.
+        Any task may call this, so it never waits, and has a buffer of its own.
         """
         peer, transport = output.peer, output.transport
         if not output.frames:
             try:
                 keepalive = transport.seal_keepalive()
             except SessionExhausted:
-                self._shared.counters.drop(Drop.MESSAGE_LIMIT)
+                self._shared.counters.drop(EngineDrop.MESSAGE_LIMIT)
                 return
             peer.handle_sent(transport, now, len(keepalive), data=False)
             if self._send(peer, keepalive, len(keepalive), 0):
-                self._shared.counters.drop(Drop.SEND_QUEUE_FULL)
+                self._shared.counters.drop(EngineDrop.SEND_QUEUE_FULL)
             return
         out = bytearray(datapath.SEAL_OUT_SIZE)
         view = memoryview(out)
@@ -268,6 +270,6 @@ class Sender:
                 for start, end, stride, ecn in sealed.batches:
                     rest = self._send(peer, view[start:end], stride, ecn)
                     if rest:
-                        self._shared.counters.drop(Drop.SEND_QUEUE_FULL, -(-rest // stride))
+                        self._shared.counters.drop(EngineDrop.SEND_QUEUE_FULL, -(-rest // stride))
                 self._count_sealed(peer, transport, sealed, now)
                 spans = spans[sealed.consumed :]

@@ -52,8 +52,8 @@ def captured(
             InnerFilter(b.engine).subscribe(ICMP) as far,
         ):
             await scenario(a, b, near, far)
-        assert a.engine.carrying is a.engine._shared.tracer is None
-        assert b.engine.carrying is b.engine._shared.tracer is None
+        assert a.engine.inner_filter is a.engine._shared.tracer is None
+        assert b.engine.inner_filter is b.engine._shared.tracer is None
 
     run(sides, both)
 
@@ -105,8 +105,8 @@ def test_what_came_together_is_told_apart_by_size(sides: Sides, pings: int) -> N
         await together(a, b, frame(1, first, 200), frame(2, first, 200), frame(3, last, 84))
         ((_, *told_of),) = await told(far, pings)
         assert told_of == ([1, 2] if pings == 2 else [3, 1])
-        assert b.engine.carrying is not None
-        assert not b.engine.carrying.opens_apart
+        assert b.engine.inner_filter is not None
+        assert not b.engine.inner_filter.opens_apart
 
     captured(sides, scenario)
 
@@ -184,10 +184,10 @@ def test_a_reader_that_sleeps_loses_ranges_and_then_its_place(
             assert (lost.type, lost.details["count"]) == ("lost", 7)
             a.tun.feed(*mixed)
             await until(lambda: len(b.tun.written) == 41)
-            assert a.engine.carrying is not None
+            assert a.engine.inner_filter is not None
             now += inner_filter.STALL + 1
             a.tun.feed(frame(1, PING))
-            await until(lambda: a.engine.carrying is None)
+            await until(lambda: a.engine.inner_filter is None)
             kinds = [event.type async for event in near]
             assert kinds == ["carried", "lost"]
 
@@ -202,7 +202,7 @@ def test_captures_are_bounded(sides: Sides) -> None:
             stack.enter_context(captures.subscribe(ICMP))
         with pytest.raises(TooManySubscribersError), captures.subscribe(ICMP):
             pass
-    assert a.engine.carrying is None
+    assert a.engine.inner_filter is None
 
 
 def test_ranges_are_gathered() -> None:

@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from tests.support.engines import Side, Sides, packet, run, until
-from tunnel.engine import LONE_AFTER, Drop
+from tunnel.engine import LONE_AFTER, EngineDrop
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import TunDeleted
 from tunnel.protocol import HandshakeCompleted
@@ -166,7 +166,7 @@ def test_every_packet_that_goes_nowhere_is_counted(sides: Sides) -> None:
         # a's peer may only send from 10.0.0.1: this one claims another source.
         a.tun.feed(packet(9, 2))
         await until(lambda: b.engine.drops())
-        assert a.engine.drops() == {"no_peer": 1, Drop.NOT_IP: 2}
+        assert a.engine.drops() == {"no_peer": 1, EngineDrop.NOT_IP: 2}
         assert b.engine.drops() == {"source_not_allowed": 1}
         assert len(b.tun.written) == 1
 
@@ -182,7 +182,7 @@ def test_tun_that_refuses_or_is_busy_is_counted(sides: Sides) -> None:
         await until(lambda: b.engine.drops() == {"tun_down": 1})
         b.tun.refuse, b.tun.busy = False, True
         a.tun.feed(packet(1, 2))
-        await until(lambda: b.engine.drops() == {"tun_down": 1, Drop.TUN_BUSY: 1})
+        await until(lambda: b.engine.drops() == {"tun_down": 1, EngineDrop.TUN_BUSY: 1})
 
     run(sides, scenario)
 
@@ -217,7 +217,7 @@ def test_flood_of_initiations_fills_no_more_than_the_queue(
         await until(lambda: len(b.tun.written) == 2)
         await until(lambda: sum(a.engine.drops().values()) == 8000)
         assert a.engine.drops()["bad_mac1"] >= 4096
-        assert set(a.engine.drops()) <= {"bad_mac1", Drop.HANDSHAKE_QUEUE_FULL}
+        assert set(a.engine.drops()) <= {"bad_mac1", EngineDrop.HANDSHAKE_QUEUE_FULL}
 
     run(sides, scenario)
 
