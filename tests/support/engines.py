@@ -1,4 +1,4 @@
-"""Two engines on fake devices, joined by a list."""
+"""Two engines on fake devices, joined by a list. Their clock is trio's, which tests run ahead."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import trio.testing
 
 from tunnel import datapath
 from tunnel.config import PrivateKey
-from tunnel.engine import Engine, boot_time
+from tunnel.engine import Engine
 from tunnel.io.drops import Drop as IoDrop
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import TunDeleted, TunWriteDropped
@@ -78,7 +78,9 @@ class FakeTun:
 
 @dataclass
 class FakeUdp:
-    """UDP between two engines in memory; `room` bytes fit before it would block."""
+    """UDP between two engines in memory; `room` bytes fit before it would block; after `delay`
+    seconds a datagram wakes its receiver.
+    """
 
     own: Endpoint
     other: FakeUdp | None = None
@@ -88,6 +90,7 @@ class FakeUdp:
     ready: trio.Event = field(default_factory=trio.Event)
     writable: trio.Event = field(default_factory=trio.Event)
     room: float = float("inf")
+    delay: float = 0.0
 
     async def wait_readable(self, family: socket.AddressFamily) -> None:
         if family != V4:
@@ -95,7 +98,7 @@ class FakeUdp:
         while not self.incoming:
             self.ready = trio.Event()
             await self.ready.wait()
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.delay)
 
     async def wait_writable(self, family: socket.AddressFamily) -> None:
         await self.writable.wait()
@@ -143,10 +146,11 @@ def make_side(number: int) -> Side:
         udp=cast(Udp, udp),
         mtu=1420,
         path=datapath.load("python"),
+        clock=trio.current_time,
         on_event=events.append,
     )
     key = PrivateKey.from_random(bytes([number]) * 32)
-    engine.interface.set_private_key(key, boot_time())
+    engine.interface.set_private_key(key, 0.0)
     return Side(tun, udp, engine, events)
 
 
@@ -161,16 +165,25 @@ def run(sides: Sides, scenario: Callable[[Side, Side], Awaitable[None]]) -> None
     a, b = sides
 
     async def main() -> None:
-        with trio.fail_after(10):
+        with trio.fail_after(100_000):
             async with trio.open_nursery() as nursery:
                 await nursery.start(a.engine.run)
                 await nursery.start(b.engine.run)
                 await scenario(a, b)
                 nursery.cancel_scope.cancel()
 
-    trio.run(main)
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    clock.jump(1000.0)  # as if up for a while: the first packet is not one of many
+    trio.run(main, clock=clock)
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    while not condition():
-        await trio.lowlevel.checkpoint()
+    """Let the tasks take turns, and time pass while they do not bring it about."""
+    turns = 0
+    with trio.fail_after(10):
+        while not condition():
+            turns += 1
+            if turns % 50:
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.sleep(0.001)

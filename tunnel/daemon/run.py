@@ -34,7 +34,6 @@ from tunnel.device import features, signals, sync
 from tunnel.device.device import Device
 from tunnel.device.endpoints import resolve_all
 from tunnel.device.uapi import uapi_served
-from tunnel.engine import boot_time
 from tunnel.errors import DaemonError, TunnelError, unwrapped
 from tunnel.io.endpoint import Endpoint
 
@@ -207,4 +206,7 @@ async def _run_down_hooks(daemon: Daemon, kind: str, commands: tuple[str, ...]) 
 def _is_alive(daemon: Daemon, pulse: Pulse) -> bool:
     # While it is set up or taken down, the service manager's time limits watch over it.
     device = daemon.device
-    return device is None or pulse.beats(device.engine.interface.next_deadline(), boot_time())
+    if device is None:
+        return True
+    engine = device.engine
+    return pulse.beats(engine.interface.next_deadline(), engine.clock())

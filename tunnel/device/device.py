@@ -26,7 +26,7 @@ from tunnel.device.endpoints import Names
 from tunnel.device.event_log import EventLog, Publish, publish_nothing
 from tunnel.device.features import Offloads
 from tunnel.device.link_monitor import Restore, follow_link
-from tunnel.engine import Engine
+from tunnel.engine import Clock, Engine, boot_time
 from tunnel.io.errors import TunDeleted
 from tunnel.io.tun import Tun
 from tunnel.io.udp import Udp
@@ -40,7 +40,7 @@ class Device:
     """A device made of an open `tun` and `udp`, which it closes with itself.
 
     `changing` is held by all that change its configuration, `is_deleted` says whether the interface
-    was deleted from outside. `publish` gets the events as records.
+    was deleted from outside. `publish` gets the events as records, `clock` is the engine's.
     """
 
     def __init__(
@@ -52,17 +52,19 @@ class Device:
         mtu: int,
         path: Datapath | None = None,
         publish: Publish = publish_nothing,
+        clock: Clock = boot_time,
     ) -> None:
         self.name = name
         self.is_deleted = False
-        self.endpoints = Names()
+        self.endpoints = Names(clock=clock)
         self.changing = trio.Lock()
-        self._event_log = EventLog(publish)
+        self._event_log = EventLog(publish, clock)
         self.engine = Engine(
             tun=tun,
             udp=udp,
             mtu=mtu,
             path=path,
+            clock=clock,
             on_event=self._handle_event,
             retry_endpoint=self.endpoints.retry,
         )

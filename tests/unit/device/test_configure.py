@@ -22,7 +22,7 @@ from tunnel.control.uapi_changes import (
     SetPrivateKey,
 )
 from tunnel.device import configure
-from tunnel.engine import Engine, Peer, boot_time
+from tunnel.engine import Engine, Peer
 from tunnel.io.endpoint import Endpoint, Source
 from tunnel.io.errors import UdpError
 from tunnel.protocol import pack
@@ -208,7 +208,7 @@ def test_new_private_key_gives_others_their_turn(
     protocol = engine.interface
     for number in range(10_000):
         peer = protocol.add_peer(PublicKey.from_bytes(number.to_bytes(32, "big")))
-        peer.set_persistent_keepalive(25, boot_time())
+        peer.set_persistent_keepalive(25, engine.clock())
     change = SetPrivateKey(PrivateKey.from_bytes(bytes([9]) * 32))
     work = partial(configure.apply, engine, [change])
     _, slices = trio.run(longest_turn, work, monkeypatch)

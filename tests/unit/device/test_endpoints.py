@@ -14,7 +14,7 @@ from tunnel.device import configure
 from tunnel.device import endpoints as names_module
 from tunnel.device.endpoints import FIRST_PAUSE, Names, resolve_all
 from tunnel.device.resolve import ResolveError
-from tunnel.engine import Engine, Peer
+from tunnel.engine import Clock, Engine, Peer
 from tunnel.io.endpoint import Endpoint, Source
 from tunnel.protocol import HandshakeCompleted, HandshakeUnanswered
 
@@ -41,9 +41,9 @@ class Book:
         return self.addresses
 
 
-def make(*addresses: Endpoint) -> tuple[Names, Book, Engine, Peer]:
+def make(*addresses: Endpoint, clock: Clock = lambda: 0.0) -> tuple[Names, Book, Engine, Peer]:
     book = Book(list(addresses))
-    names = Names(book.look_up)
+    names = Names(book.look_up, clock)
     trio.run(names.update, [PEER], {KEY: list(addresses)})
     engine, _ = make_engine()
     peer = engine.interface.add_peer(KEY)
@@ -146,12 +146,9 @@ def test_address_still_in_the_name_is_kept() -> None:
     assert peer.endpoint == at(1)
 
 
-def test_name_is_asked_for_ever_more_seldom_and_at_once_after_an_answer(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_name_is_asked_for_ever_more_seldom_and_at_once_after_an_answer() -> None:
     clock = [1000.0]
-    monkeypatch.setattr("tunnel.device.endpoints.boot_time", lambda: clock[0])
-    names, book, engine, peer = make(at(1))
+    names, book, engine, peer = make(at(1), clock=lambda: clock[0])
 
     async def main() -> list[float]:
         asked = []

@@ -14,7 +14,6 @@ import trio.testing
 
 from tests.support.engines import Side, Sides, make_side, packet, run, until
 from tunnel.device import link_monitor
-from tunnel.engine import boot_time
 from tunnel.host.errors import HostError
 from tunnel.host.watch import LinkEvent, LinkGone, LinkStatus
 from tunnel.io.errors import TunDeleted, TunError
@@ -38,7 +37,7 @@ def test_down_hears_and_says_nothing_and_up_starts_anew(sides: Sides) -> None:
         # What is set meanwhile waits.
         (peer,) = b.engine.interface.peers.values()
         b.udp.sent.clear()
-        peer.set_persistent_keepalive(20, boot_time())
+        peer.set_persistent_keepalive(20, trio.current_time())
         b.engine.settle()
         await trio.testing.wait_all_tasks_blocked(0.01)
         assert b.udp.sent == []

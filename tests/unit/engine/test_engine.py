@@ -10,7 +10,7 @@ from tests.support.engines import Side, Sides, packet, run, until
 from tunnel.engine import LONE_AFTER, EngineDrop
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import TunDeleted
-from tunnel.protocol import HandshakeCompleted
+from tunnel.protocol import HandshakeCompleted, KeypairExpired
 
 
 def test_staged_packets_arrive_in_order_once_a_session_stands(
@@ -25,6 +25,23 @@ def test_staged_packets_arrive_in_order_once_a_session_stands(
         # Handshakes carry AF41, data does not.
         assert a.udp.sent[0][3] == 0x88
         assert a.udp.sent[-1][3] == 0
+
+    run(sides, scenario)
+
+
+def test_keepalives_and_rekeying_go_on_for_a_day(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side) -> None:
+        (peer,) = a.engine.interface.peers.values()
+        peer.set_persistent_keepalive(25, a.engine.clock())
+        a.engine.settle()
+        await trio.sleep(86_400)
+        completed = [e for e in a.events if isinstance(e, HandshakeCompleted)]
+        assert all(event.is_initiator for event in completed)
+        # A keepalive every 25 s, and the first one that finds the keypair 120 s old renews it.
+        assert len(completed) == pytest.approx(86_400 / 125, rel=0.01)
+        assert {type(event) for event in a.events} == {HandshakeCompleted, KeypairExpired}
+        assert len(a.udp.sent) == pytest.approx(86_400 / 25 + 2 * len(completed), rel=0.05)
+        assert a.engine.drops() == b.engine.drops() == {}
 
     run(sides, scenario)
 
@@ -76,6 +93,7 @@ def test_staged_packets_leave_before_the_answer_to_what_let_them(sides: Sides) -
     """A peer that had to come forward is sent what waited for it, and then what it is answered."""
 
     async def scenario(a: Side, b: Side) -> None:
+        a.udp.delay = b.udp.delay = 2 * LONE_AFTER  # each datagram comes alone
         peer = next(iter(b.engine.interface.peers.values()))
         peer.set_endpoint(None)
         staged = [packet(2, 1, 200 + n) for n in range(5)]
