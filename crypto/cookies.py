@@ -1,4 +1,4 @@
-"""mac1, mac2 and cookies (whitepaper, 5.3, 5.4.4 and 5.4.7): the cheap checks before the dear ones.
+"""mac1, mac2 and cookies (whitepaper, 5.3, 5.4.4 and 5.4.7): cheap checks before the rest.
 
 mac1 shows that the sender knows our public key. Under load a sender must also show, by mac2,
 that it can receive at the address it sends from: it gets a cookie there, a MAC of its address

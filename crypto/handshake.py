@@ -1,7 +1,7 @@
 """WireGuard's handshake (whitepaper, 5.4.2 and 5.4.3): an initiation, a response, two keys.
 
 mac1 and mac2 are not looked at here: check them first (`cookies.MacChecker`), since that is
-cheap and this is not. A message that fails changes nothing, so nobody who lacks the keys can
+cheap and this is not. A message that fails changes nothing, so no one without the keys can
 end a handshake that is under way.
 """
 

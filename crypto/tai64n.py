@@ -11,7 +11,7 @@ TIMESTAMP_LENGTH: Final = 12
 # TAI was 10 s ahead of UTC in 1970; leap seconds since are left out, as in every WireGuard.
 _UNIX_EPOCH: Final = (1 << 62) + 10
 _NANOSECONDS: Final = 1_000_000_000
-# Exact time would let an observer of many hosts tell clocks apart and time our machine by
+# Exact time would let an observer of many hosts identify a clock, and measure our machine by
 # its handshakes; the low 24 bits (16.8 ms) are cleared, as wireguard-go does.
 _WHITEN: Final = (1 << 24) - 1
 _LAYOUT: Final = struct.Struct(">QI")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.support.packets import TCP, Flow, mangled, ones_sum
 from tunnel import datapath
-from tunnel.datapath import Drop, SessionFactory
+from tunnel.datapath import DatapathDrop, SessionFactory
 from tunnel.datapath.interface import REPLAY_WINDOW, SEAL_OUT_SIZE
 from tunnel.datapath.replay import ReplayWindow
 from tunnel.packet.checksum import checksum, folded, replaced, residue, short_residue
@@ -199,7 +199,7 @@ def test_sessions_take_each_counter_once(
             datagram[random.randrange(16, 32)] ^= 1 << random.randrange(8)
         opened = session.open(datagram, 0, 32, 32, out)
         assert opened.packets == (expected and not forged)
-        reason = Drop.AUTHENTICATION if expected else Drop.REPLAY
+        reason = DatapathDrop.AUTHENTICATION if expected else DatapathDrop.REPLAY
         assert opened.drops == ({} if opened.packets else {reason: 1})
         if opened.packets:
             seen.add(counter)
@@ -218,7 +218,7 @@ def test_authentic_junk_never_raises_and_is_all_accounted_for(
     assert opened.consumed == opened.wire_bytes == len(batch)
     assert opened.packets == len(inner)
     kept = [carried(each.ljust(length, b"\0")) for each in inner]
-    refused = opened.drops.get(Drop.ECN, 0)
+    refused = opened.drops.get(DatapathDrop.ECN, 0)
     assert opened.keepalives == (len(inner) if not length else 0)
     assert sum(opened.drops.values()) - refused + opened.keepalives == kept.count(None)
     assert refused == 0 or ecn == 3

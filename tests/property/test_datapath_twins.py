@@ -46,7 +46,7 @@ def native() -> SessionFactory:
 def pair(native: SessionFactory, counter: int = 0) -> list[Session]:
     return [
         make(KEY, KEY, LOCAL, REMOTE, initial_counter=counter)
-        for make in (reference.Session, native)
+        for make in (reference.ReferenceSession, native)
     ]
 
 

@@ -62,7 +62,7 @@ def test_fifty_peers_that_move_sleep_restart_and_have_their_clocks_set() -> None
     hub = network.add_node("hub")
     spokes = [network.add_node(f"spoke {number}") for number in range(49)]
     for spoke in spokes:
-        # The hub knows nobody's address; the spokes come to it.
+        # The hub knows no address; the spokes come to it.
         hub.add_peer(spoke, endpoint=False)
         spoke.add_peer(hub).set_persistent_keepalive(25, network.now)
         spoke.wake()
@@ -273,7 +273,7 @@ def test_nobody_answers_for_a_while_and_then_somebody_does() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_interface_that_goes_down_and_up_at_once_never_floods_its_peer(seed: int) -> None:
-    """However close together handshakes are begun anew, each reaches a peer that answers it."""
+    """However close together handshakes start over, each reaches a peer that answers it."""
     network = Network(seed, Weather(delay=(0.010, 0.012)))
     a, b = network.add_node("a"), network.add_node("b")
     network.join(a, b)

@@ -24,7 +24,7 @@ class DatapathCipher(Cipher):
     def __init__(
         self, send_key: bytes, receive_key: bytes, local_index: int, remote_index: int
     ) -> None:
-        self.session = reference.Session(
+        self.session = reference.ReferenceSession(
             send_key, receive_key, local_index, remote_index, initial_counter=self.first_counter
         )
         super().__init__(send_key, receive_key, local_index, remote_index)

@@ -28,7 +28,12 @@ __all__ = ["REASONS", "serve_metrics"]
 REASONS = sorted(
     {
         str(reason)
-        for reasons in (engine.EngineDrop, protocol.ProtocolDrop, datapath.Drop, io_drops.Drop)
+        for reasons in (
+            engine.EngineDrop,
+            protocol.ProtocolDrop,
+            datapath.DatapathDrop,
+            io_drops.Drop,
+        )
         for reason in reasons
     }
 )

@@ -4,12 +4,12 @@ Two implementations of one interface (`interface.Session`): the Python reference
 twin that is there if the installation found a Rust compiler. `load` chooses.
 """
 
-import importlib
 import os
+import pkgutil
 from collections.abc import Mapping
 from typing import Final, NamedTuple, cast
 
-from tunnel.datapath.drops import Drop
+from tunnel.datapath.drops import DatapathDrop
 from tunnel.datapath.errors import DatapathError, SessionExhausted, UnknownDatapathError
 from tunnel.datapath.interface import (
     OPEN_OUT_SIZE,
@@ -31,8 +31,8 @@ __all__ = [
     "VIRTIO_NET_HDR_LEN",
     "Batch",
     "Datapath",
+    "DatapathDrop",
     "DatapathError",
-    "Drop",
     "Offload",
     "Opened",
     "Sealed",
@@ -46,10 +46,10 @@ __all__ = [
 
 ENVIRONMENT_VARIABLE: Final = "TUNNEL_DATAPATH"
 DATAPATHS: Final[Mapping[str, str]] = {
-    "native": "tunnel.datapath._native",
-    "python": "tunnel.datapath.reference",
+    "native": "tunnel.datapath._native:Session",
+    "python": "tunnel.datapath.reference:ReferenceSession",
 }
-"""The modules by the names of the datapaths, the preferred one first."""
+"""The session class of each datapath by its name, the preferred one first."""
 
 
 class Datapath(NamedTuple):
@@ -82,11 +82,11 @@ def load(name: str | None = None) -> Datapath:
             f"{place}: found {name!r}, expected one of {', '.join(DATAPATHS)}; or leave it unset"
         )
     note = ""
-    for candidate, module in DATAPATHS.items():
+    for candidate, place_of_class in DATAPATHS.items():
         if name not in (None, candidate):
             continue
         try:
-            session = importlib.import_module(module).Session
+            session = pkgutil.resolve_name(place_of_class)
         except ImportError as error:
             note = f"the {candidate} datapath is not installed ({error})"
             continue
@@ -100,9 +100,9 @@ def load(name: str | None = None) -> Datapath:
 def available() -> list[str]:
     """The names of the datapaths that can be imported here, the preferred one first."""
     found = []
-    for name, module in DATAPATHS.items():
+    for name, place_of_class in DATAPATHS.items():
         try:
-            importlib.import_module(module)
+            pkgutil.resolve_name(place_of_class)
         except ImportError:
             continue
         found.append(name)

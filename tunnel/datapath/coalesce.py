@@ -243,7 +243,7 @@ class Coalescer:
         kind = _kind_of(packet)
         headers = _headers_length(packet, kind) if kind is not None else 0
         if kind is None or not headers:
-            # Its flow cannot be told: nothing before it may grow behind it.
+            # Its flow is unknown: nothing before it may be merged with what comes after it.
             self._frames.append(_Run(packet))
             self._open.clear()
             self._latest = None

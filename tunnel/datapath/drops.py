@@ -3,7 +3,7 @@
 from enum import StrEnum
 
 
-class Drop(StrEnum):
+class DatapathDrop(StrEnum):
     """One reason for each way in which a frame or a datagram can be refused.
 
     The value is the name of the counter. Both datapaths report the same names.
@@ -33,7 +33,7 @@ class Drop(StrEnum):
     COUNTER_LIMIT = "counter_limit"
     """A counter at or past the message limit of a session."""
     REPLAY = "replay"
-    """A counter seen before, or too old for the window to tell."""
+    """A counter seen before, or too old for the window to know."""
     AUTHENTICATION = "authentication"
     """The Poly1305 tag does not match."""
     ECN = "ecn"

@@ -1,6 +1,6 @@
 """Errors of the data path. Hostile bytes never raise any of these: they are counted as drops."""
 
-from tunnel.datapath.drops import Drop
+from tunnel.datapath.drops import DatapathDrop
 from tunnel.errors import TunnelError
 
 
@@ -30,6 +30,6 @@ class PacketRefusedError(DatapathError):
 
     code = "packet_refused"
 
-    def __init__(self, drop: Drop) -> None:
+    def __init__(self, drop: DatapathDrop) -> None:
         super().__init__(drop.value)
         self.drop = drop

@@ -79,7 +79,7 @@ class Sealed(NamedTuple):
     consumed    frames taken, sealed or dropped. Fewer than given: `out` is full (or the message
                 limit is near); send the batches and call again with the rest.
     packets     datagrams sealed, the sum over all batches.
-    drops       frames dropped, by name of `Drop`; reasons that did not occur are absent.
+    drops       frames dropped, by name (`DatapathDrop`); reasons that did not occur are absent.
     """
 
     batches: list[Batch]
@@ -99,7 +99,7 @@ class Opened(NamedTuple):
     keepalives    those among them without a packet inside.
     wire_bytes    bytes of those datagrams, header and tag included.
     payload_bytes bytes of the packets handed on, padding removed, before they were coalesced.
-    drops         datagrams dropped, by name of `Drop`; reasons that did not occur are absent.
+    drops         datagrams dropped, by name (`DatapathDrop`), as far as there were any.
     """
 
     frames: list[tuple[int, int]]
@@ -155,7 +155,7 @@ class Session(Protocol):
         Split. A frame with gso_type TCPV4, TCPV6 or UDP_L4 (the ECN bit 0x80 is ignored) is cut
         into pieces of gso_size payload bytes (a frame without payload is one piece). Each gets the
         frame's headers: IPv4 options, IPv6 extension headers and TCP options as they are; IPv4
-        identification plus the number of the segment (mod 2^16), IPv4 header checksum anew; length
+        identification plus the number of the segment (mod 2^16), new IPv4 header checksum; length
         fields; TCP sequence number; FIN and PSH only on the last, CWR only on the first. hdr_len of
         the virtio header is not looked at. The checksum field of the frame holds the folded sum of
         the pseudo-header with the length of the whole transport packet (virtio 1.2, 5.1.6.2); it is

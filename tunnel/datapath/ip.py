@@ -5,7 +5,7 @@ Sources: RFC 791, RFC 8200, RFC 4302 (length of AH), RFC 6040 (ECN across a tunn
 
 from typing import Final, NamedTuple
 
-from tunnel.datapath.drops import Drop
+from tunnel.datapath.drops import DatapathDrop
 from tunnel.datapath.errors import PacketRefusedError
 from tunnel.packet.checksum import replaced
 from tunnel.packet.headers import header_length
@@ -29,7 +29,7 @@ _DECAPSULATED_ECN: Final[tuple[tuple[int | None, ...], ...]] = (
 )
 
 
-class Transport(NamedTuple):
+class TransportHeader(NamedTuple):
     """The header above IP: its protocol number and where it begins in the packet."""
 
     protocol: int
@@ -42,27 +42,27 @@ def length_untrusted(packet: bytes) -> int:
     Raises PacketRefusedError: truncated, ip_version or ip_length.
     """
     if not packet:
-        raise PacketRefusedError(Drop.TRUNCATED)
+        raise PacketRefusedError(DatapathDrop.TRUNCATED)
     version = packet[0] >> 4
     if version == 4:
         if len(packet) < IPV4_HEADER_LEN:
-            raise PacketRefusedError(Drop.IP_LENGTH)
+            raise PacketRefusedError(DatapathDrop.IP_LENGTH)
         header = (packet[0] & 15) * 4
         length = packet[2] << 8 | packet[3]
         if not IPV4_HEADER_LEN <= header <= length <= len(packet):
-            raise PacketRefusedError(Drop.IP_LENGTH)
+            raise PacketRefusedError(DatapathDrop.IP_LENGTH)
         return length
     if version == 6:
         if len(packet) < IPV6_HEADER_LEN:
-            raise PacketRefusedError(Drop.IP_LENGTH)
+            raise PacketRefusedError(DatapathDrop.IP_LENGTH)
         length = IPV6_HEADER_LEN + (packet[4] << 8 | packet[5])
         if length > len(packet):
-            raise PacketRefusedError(Drop.IP_LENGTH)
+            raise PacketRefusedError(DatapathDrop.IP_LENGTH)
         return length
-    raise PacketRefusedError(Drop.IP_VERSION)
+    raise PacketRefusedError(DatapathDrop.IP_VERSION)
 
 
-def transport_untrusted(packet: bytes) -> Transport:
+def transport_untrusted(packet: bytes) -> TransportHeader:
     """Find the transport header of a packet that `length_untrusted` accepted and that is trimmed.
 
     It begins inside the packet or right at its end.
@@ -71,17 +71,17 @@ def transport_untrusted(packet: bytes) -> Transport:
     """
     if packet[0] >> 4 == 4:
         if packet[6] & 0x3F or packet[7]:
-            raise PacketRefusedError(Drop.GSO_TYPE)
-        return Transport(packet[9], header_length(packet))
+            raise PacketRefusedError(DatapathDrop.GSO_TYPE)
+        return TransportHeader(packet[9], header_length(packet))
     protocol, offset = packet[6], IPV6_HEADER_LEN
     while protocol in _EXTENSION_HEADERS:
         if offset + 8 > len(packet):
-            raise PacketRefusedError(Drop.GSO_TYPE)
+            raise PacketRefusedError(DatapathDrop.GSO_TYPE)
         unit = 4 if protocol == _AUTHENTICATION_HEADER else 8
         protocol, offset = packet[offset], offset + 8 + packet[offset + 1] * unit
     if protocol == _FRAGMENT_HEADER or offset > len(packet):
-        raise PacketRefusedError(Drop.GSO_TYPE)
-    return Transport(protocol, offset)
+        raise PacketRefusedError(DatapathDrop.GSO_TYPE)
+    return TransportHeader(protocol, offset)
 
 
 def ecn(packet: bytes) -> int:
@@ -93,12 +93,12 @@ def decapsulated_untrusted(packet: bytes, outer_ecn: int) -> bytes:
     """Return the packet with the ECN field that follows from its own and the outer one.
 
     Raises PacketRefusedError (ecn) where RFC 6040 demands a drop: congestion was experienced on the
-    way, and the packet's sender would not understand being told.
+    way, and the packet's sender does not understand ECN.
     """
     inner = ecn(packet)
     combined = _DECAPSULATED_ECN[inner][outer_ecn]
     if combined is None:
-        raise PacketRefusedError(Drop.ECN)
+        raise PacketRefusedError(DatapathDrop.ECN)
     if combined == inner:
         return packet
     changed = bytearray(packet)

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from tunnel.datapath import ip
 from tunnel.datapath.coalesce import Coalescer
-from tunnel.datapath.drops import Drop
+from tunnel.datapath.drops import DatapathDrop
 from tunnel.datapath.errors import PacketRefusedError, SessionExhausted
 from tunnel.datapath.interface import (
     MAX_BATCH_SEGMENTS,
@@ -77,7 +77,7 @@ class _Batches:
             self._start, self._count = self.end, 0
 
 
-class Session:
+class ReferenceSession:
     """One session's pair of transport keys; see `interface.Session`, which this implements."""
 
     __slots__ = ("_decrypt", "_encrypt", "_local_index", "_remote_index", "_sent", "_window")
@@ -223,9 +223,9 @@ class Session:
             datagram_at, at = at, following
             try:
                 if counter >= REJECT_AFTER_MESSAGES:
-                    raise PacketRefusedError(Drop.COUNTER_LIMIT)
+                    raise PacketRefusedError(DatapathDrop.COUNTER_LIMIT)
                 if counter <= window.greatest and not is_new(counter):
-                    raise PacketRefusedError(Drop.REPLAY)
+                    raise PacketRefusedError(DatapathDrop.REPLAY)
                 plain = decrypt(nonce(counter), batch[datagram_at + _HEADER_LEN : following], None)
                 mark(counter)
                 packets += 1
@@ -239,7 +239,7 @@ class Session:
                 if outer_ecn:
                     plain = ip.decapsulated_untrusted(plain, outer_ecn)
             except InvalidTag:
-                drops[Drop.AUTHENTICATION] = drops.get(Drop.AUTHENTICATION, 0) + 1
+                drops[DatapathDrop.AUTHENTICATION] = drops.get(DatapathDrop.AUTHENTICATION, 0) + 1
             except PacketRefusedError as refused:
                 drops[refused.drop] = drops.get(refused.drop, 0) + 1
             else:

@@ -9,7 +9,7 @@ from struct import Struct
 from typing import Final
 
 from tunnel.datapath import ip
-from tunnel.datapath.drops import Drop
+from tunnel.datapath.drops import DatapathDrop
 from tunnel.datapath.errors import PacketRefusedError
 from tunnel.datapath.interface import (
     MAX_PACKET,
@@ -51,7 +51,7 @@ def split_untrusted(frame: ReadableBuffer, mtu: int) -> list[bytes]:
     Raises PacketRefusedError with the reasons of `interface.Session.seal`.
     """
     if len(frame) <= VIRTIO_NET_HDR_LEN:
-        raise PacketRefusedError(Drop.TRUNCATED)
+        raise PacketRefusedError(DatapathDrop.TRUNCATED)
     flags, gso_type, _, gso_size, csum_start, csum_offset = LAYOUT.unpack_from(frame)
     packet = bytes(frame[VIRTIO_NET_HDR_LEN:])
     length = ip.length_untrusted(packet)
@@ -62,21 +62,21 @@ def split_untrusted(frame: ReadableBuffer, mtu: int) -> list[bytes]:
         if flags & NEEDS_CSUM:
             packet = _completed(packet, csum_start, csum_offset)
         if length > MAX_PACKET:
-            raise PacketRefusedError(Drop.TOO_LONG)
+            raise PacketRefusedError(DatapathDrop.TOO_LONG)
         return [packet.ljust(padded_length(length, mtu), b"\0")]
 
     gso_type &= ~GSO_ECN
     if packet[0] >> 4 not in _VERSIONS.get(gso_type, ()):
-        raise PacketRefusedError(Drop.GSO_TYPE)
+        raise PacketRefusedError(DatapathDrop.GSO_TYPE)
     if gso_size == 0:
-        raise PacketRefusedError(Drop.GSO_SIZE)
+        raise PacketRefusedError(DatapathDrop.GSO_SIZE)
     protocol, offset = ip.transport_untrusted(packet)
     if protocol != (ip.UDP if gso_type == GSO_UDP_L4 else ip.TCP):
-        raise PacketRefusedError(Drop.GSO_TYPE)
+        raise PacketRefusedError(DatapathDrop.GSO_TYPE)
     headers = offset + _transport_header_length(packet, protocol, offset)
     field = 6 if protocol == ip.UDP else 16
     if not flags & NEEDS_CSUM or csum_start != offset or csum_offset != field:
-        raise PacketRefusedError(Drop.CHECKSUM_OFFSET)
+        raise PacketRefusedError(DatapathDrop.CHECKSUM_OFFSET)
     _check_size(length, headers, gso_size, mtu)
     split = _split_udp if protocol == ip.UDP else _split_tcp
     return split(packet, offset, headers, gso_size, mtu)
@@ -86,7 +86,7 @@ def _completed(packet: bytes, csum_start: int, csum_offset: int) -> bytes:
     """Return the packet with the checksum that the kernel left to the device."""
     at = csum_start + csum_offset
     if csum_start < header_length(packet) or at + 2 > len(packet):
-        raise PacketRefusedError(Drop.CHECKSUM_OFFSET)
+        raise PacketRefusedError(DatapathDrop.CHECKSUM_OFFSET)
     value = checksum(packet[csum_start:])
     return b"".join((packet[:at], value.to_bytes(2, "big"), packet[at + 2 :]))
 
@@ -94,13 +94,13 @@ def _completed(packet: bytes, csum_start: int, csum_offset: int) -> bytes:
 def _transport_header_length(packet: bytes, protocol: int, offset: int) -> int:
     if protocol == ip.UDP:
         if offset + 8 > len(packet):
-            raise PacketRefusedError(Drop.IP_LENGTH)
+            raise PacketRefusedError(DatapathDrop.IP_LENGTH)
         return 8
     if offset + 20 > len(packet):
-        raise PacketRefusedError(Drop.IP_LENGTH)
+        raise PacketRefusedError(DatapathDrop.IP_LENGTH)
     length = (packet[offset + 12] >> 4) * 4
     if length < 20 or offset + length > len(packet):
-        raise PacketRefusedError(Drop.IP_LENGTH)
+        raise PacketRefusedError(DatapathDrop.IP_LENGTH)
     return length
 
 
@@ -109,12 +109,12 @@ def _check_size(length: int, headers: int, gso_size: int, mtu: int) -> None:
     whole, rest = divmod(length - headers, gso_size)
     first = headers + min(gso_size, length - headers)
     if first > MAX_PACKET:
-        raise PacketRefusedError(Drop.TOO_LONG)
+        raise PacketRefusedError(DatapathDrop.TOO_LONG)
     size = whole * (padded_length(headers + gso_size, mtu) + MESSAGE_OVERHEAD)
     if rest or not whole:
         size += padded_length(headers + rest, mtu) + MESSAGE_OVERHEAD
     if size > SEAL_OUT_SIZE:
-        raise PacketRefusedError(Drop.TOO_MANY_SEGMENTS)
+        raise PacketRefusedError(DatapathDrop.TOO_MANY_SEGMENTS)
 
 
 class _Prefix:

@@ -7,7 +7,7 @@ uses on every little-endian machine.
 from struct import Struct
 from typing import Final, NamedTuple, Self
 
-from tunnel.datapath.drops import Drop
+from tunnel.datapath.drops import DatapathDrop
 from tunnel.datapath.errors import PacketRefusedError
 from tunnel.datapath.interface import ReadableBuffer
 
@@ -55,5 +55,5 @@ class VirtioNetHdr(NamedTuple):
         Raises PacketRefusedError (truncated) if there are fewer than 10 bytes.
         """
         if len(frame) < VIRTIO_NET_HDR_LEN:
-            raise PacketRefusedError(Drop.TRUNCATED)
+            raise PacketRefusedError(DatapathDrop.TRUNCATED)
         return cls(*LAYOUT.unpack_from(frame))

@@ -72,7 +72,7 @@ class Network:
     # --- What befalls nodes ----------------------------------------------------------------------
 
     def move(self, node: Node, address: Address) -> None:
-        """The node gets another address; nobody is told."""
+        """The node gets another address; its peers do not know."""
         del self._at[node.address]
         node.address = address
         self._at[address] = node
@@ -138,7 +138,7 @@ class Network:
         def deliver() -> None:
             node = self._at.get(destination)
             if node is None or self._asleep.get(node.name, 0.0) > self.now:
-                self.counts["nobody there"] += 1
+                self.counts["no node there"] += 1
                 return
             self._act(node, lambda: node.receive(data, source))
 

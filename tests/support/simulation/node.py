@@ -125,7 +125,7 @@ class Node:
         return cipher
 
     def add_peer(self, other: "Node", *, endpoint: bool = True) -> Peer[Address, Cipher]:
-        """Make `other` a peer that owns its inner address; `endpoint` tells where it is."""
+        """Make `other` a peer that owns its inner address, by default with its endpoint."""
         peer = self.interface.add_peer(other.public_key)
         self.interface.allowed_ips.insert(ip_network((other.inner, 32)), peer)
         if endpoint:

@@ -27,7 +27,7 @@ from tests.support.datapaths import (
     with_checksum,
 )
 from tests.support.packets import ones_sum
-from tunnel.datapath import Drop, Offload
+from tunnel.datapath import DatapathDrop, Offload
 from tunnel.datapath.virtio import GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, VirtioNetHdr
 
 DATA = bytes(number % 251 for number in range(3500))
@@ -196,7 +196,7 @@ def test_flows_are_merged_apart_and_each_keeps_its_order(pair: Pair) -> None:
 def test_frames_too_large_for_any_datagram_are_dropped(pair: Pair) -> None:
     frame = gso_frame(4, TCP, tcp(bytes(65_000)), gso_type=GSO_TCPV4, gso_size=10)
     sealed, _ = seal(pair.a, frame)
-    assert sealed.drops == {Drop.TOO_MANY_SEGMENTS: 1}
+    assert sealed.drops == {DatapathDrop.TOO_MANY_SEGMENTS: 1}
     assert sealed.packets == 0
 
 

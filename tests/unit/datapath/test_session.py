@@ -18,7 +18,7 @@ from tests.support.datapaths import (
     udp,
     with_checksum,
 )
-from tunnel.datapath import Drop, SessionExhausted
+from tunnel.datapath import DatapathDrop, SessionExhausted
 from tunnel.datapath.interface import REJECT_AFTER_MESSAGES, REPLAY_WINDOW
 
 
@@ -114,7 +114,7 @@ def test_the_message_limit_stops_sealing(make_pair: MakePair) -> None:
 
 def test_a_counter_past_the_limit_is_refused(pair: Pair) -> None:
     opened, _ = open_(pair.b, message(packet(60), REJECT_AFTER_MESSAGES))
-    assert opened.drops == {Drop.COUNTER_LIMIT: 1}
+    assert opened.drops == {DatapathDrop.COUNTER_LIMIT: 1}
     opened, frames = open_(pair.b, message(packet(60), REJECT_AFTER_MESSAGES - 1))
     assert len(frames) == 1
 
@@ -123,13 +123,13 @@ def test_replays_and_what_is_too_old_are_refused_once_authentic(pair: Pair) -> N
     inner = packet(60)
     top = REPLAY_WINDOW + 10
     assert open_(pair.b, message(inner, top))[0].packets == 1
-    assert open_(pair.b, message(inner, top))[0].drops == {Drop.REPLAY: 1}
+    assert open_(pair.b, message(inner, top))[0].drops == {DatapathDrop.REPLAY: 1}
     assert open_(pair.b, message(inner, 10))[0].packets == 1
-    assert open_(pair.b, message(inner, 9))[0].drops == {Drop.REPLAY: 1}
+    assert open_(pair.b, message(inner, 9))[0].drops == {DatapathDrop.REPLAY: 1}
     # A forgery must not mark a counter as seen.
     forged = bytearray(message(inner, top + 1))
     forged[-1] ^= 1
-    assert open_(pair.b, bytes(forged))[0].drops == {Drop.AUTHENTICATION: 1}
+    assert open_(pair.b, bytes(forged))[0].drops == {DatapathDrop.AUTHENTICATION: 1}
     assert open_(pair.b, message(inner, top + 1))[0].packets == 1
 
 
@@ -157,17 +157,19 @@ def test_taking_ends_before_what_is_not_ours(pair: Pair) -> None:
 @pytest.mark.parametrize(
     ("inner", "reason"),
     [
-        (b"\x00" * 32, Drop.IP_VERSION),
-        (b"\x50" + bytes(31), Drop.IP_VERSION),
-        (b"\x45\0\xff\xff" + bytes(28), Drop.IP_LENGTH),
-        (b"\x45\0\0\x13" + bytes(28), Drop.IP_LENGTH),
-        (b"\x44\0\0\x20" + bytes(28), Drop.IP_LENGTH),
-        (b"\x45" + bytes(9), Drop.IP_LENGTH),
-        (b"\x60" + bytes(31), Drop.IP_LENGTH),
-        (b"\x60\0\0\0\xff\xff" + bytes(42), Drop.IP_LENGTH),
+        (b"\x00" * 32, DatapathDrop.IP_VERSION),
+        (b"\x50" + bytes(31), DatapathDrop.IP_VERSION),
+        (b"\x45\0\xff\xff" + bytes(28), DatapathDrop.IP_LENGTH),
+        (b"\x45\0\0\x13" + bytes(28), DatapathDrop.IP_LENGTH),
+        (b"\x44\0\0\x20" + bytes(28), DatapathDrop.IP_LENGTH),
+        (b"\x45" + bytes(9), DatapathDrop.IP_LENGTH),
+        (b"\x60" + bytes(31), DatapathDrop.IP_LENGTH),
+        (b"\x60\0\0\0\xff\xff" + bytes(42), DatapathDrop.IP_LENGTH),
     ],
 )
-def test_authentic_nonsense_is_dropped_by_name(pair: Pair, inner: bytes, reason: Drop) -> None:
+def test_authentic_nonsense_is_dropped_by_name(
+    pair: Pair, inner: bytes, reason: DatapathDrop
+) -> None:
     opened, frames = open_(pair.b, message(inner, 0))
     assert frames == []
     assert opened.drops == {reason: 1}
@@ -177,17 +179,17 @@ def test_authentic_nonsense_is_dropped_by_name(pair: Pair, inner: bytes, reason:
 @pytest.mark.parametrize(
     ("frame", "reason"),
     [
-        (b"", Drop.TRUNCATED),
-        (bytes(10), Drop.TRUNCATED),
-        (bytes(10) + b"\x99" * 40, Drop.IP_VERSION),
-        (plain_frame(packet(60))[:-1], Drop.IP_LENGTH),
-        (b"\1" + plain_frame(packet(60))[1:], Drop.CHECKSUM_OFFSET),
-        (b"\0\2" + plain_frame(packet(60))[2:], Drop.GSO_TYPE),
-        (b"\0\1" + plain_frame(packet(60))[2:], Drop.GSO_SIZE),
+        (b"", DatapathDrop.TRUNCATED),
+        (bytes(10), DatapathDrop.TRUNCATED),
+        (bytes(10) + b"\x99" * 40, DatapathDrop.IP_VERSION),
+        (plain_frame(packet(60))[:-1], DatapathDrop.IP_LENGTH),
+        (b"\1" + plain_frame(packet(60))[1:], DatapathDrop.CHECKSUM_OFFSET),
+        (b"\0\2" + plain_frame(packet(60))[2:], DatapathDrop.GSO_TYPE),
+        (b"\0\1" + plain_frame(packet(60))[2:], DatapathDrop.GSO_SIZE),
     ],
 )
 def test_frames_that_make_no_sense_are_dropped_by_name(
-    pair: Pair, frame: bytes, reason: Drop
+    pair: Pair, frame: bytes, reason: DatapathDrop
 ) -> None:
     sealed, _ = seal(pair.a, frame, plain_frame(packet(60)))
     assert sealed.drops == {reason: 1}
@@ -217,7 +219,7 @@ def test_ecn_follows_rfc_6040(
         pair.b, message(packet(60, version=version, tos=inner), 0), outer_ecn=outer
     )
     if result is None:
-        assert opened.drops == {Drop.ECN: 1}
+        assert opened.drops == {DatapathDrop.ECN: 1}
         return
     # The header checksum is right for the new field too.
     assert frames == [plain_frame(packet(60, version=version, tos=result))]

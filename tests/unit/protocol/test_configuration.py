@@ -260,7 +260,7 @@ def test_handshake_begun_while_we_did_not_hear_is_repeated_when_we_do() -> None:
     pair.connect()
     pair.advance(1.0)
     pair.a.interface.handle_down()
-    # The interface came up, a packet came through it, and only then we are told.
+    # The interface came up, a packet came through it, and only then handle_up is called.
     serial = pair.send(pair.a)
     pair.take()
     pair.advance(0.5)
@@ -280,7 +280,7 @@ def test_begun_anew_at_once_it_is_no_flood_to_the_peer(again: str, elapsed: floa
     pair.a.interface.handle_down()
     since = len(pair.log)
     begun = pair.now
-    # The peer gets this one, and answers somebody who does not listen yet.
+    # The peer gets this one, and answers while we do not listen yet.
     serial = pair.send(pair.a)
     pair.deliver(pair.take()[0])
     pair.take()

@@ -159,7 +159,7 @@ def test_a_forged_response_does_not_kill_the_handshake() -> None:
     pair.deliver(pair.take()[0])
     (response,) = pair.take()
     forged = bytearray(response.data)
-    forged[50] ^= 1  # the encrypted nothing; mac1 is made right by whoever knows the public key
+    forged[50] ^= 1  # the encrypted nothing; anyone who knows the public key can make mac1 right
     forged[60:76] = mac1(pair.a.public_key, bytes(forged[:60]))
     pair.a.receive(bytes(forged), ELSEWHERE)
     assert pair.ab.drops == {ProtocolDrop.HANDSHAKE_INVALID: 1}

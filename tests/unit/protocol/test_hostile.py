@@ -1,4 +1,4 @@
-"""Bytes from nobody in particular, load, and limits: nothing raises, everything is counted."""
+"""Bytes from anywhere, load, and limits: nothing raises, everything is counted."""
 
 import random
 

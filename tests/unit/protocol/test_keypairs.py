@@ -25,7 +25,7 @@ def connected(seed: int = 0) -> Pair:
 
 
 def quiet() -> Pair:
-    """A keypair made at 0; now it is 10, and nobody waits for anything."""
+    """A keypair made at 0; now it is 10, and neither side waits for anything."""
     pair = connected()
     pair.live_to(10.0)
     assert pair.kinds() == "IRDK"
@@ -331,7 +331,7 @@ def test_roams_on_authentic_data_only() -> None:
     assert pair.ba.endpoint == ELSEWHERE
     assert PeerRoamed(pair.a.public_key, pair.a.address, ELSEWHERE) in pair.b.events
     pair.deliver(data)
-    assert pair.ba.endpoint == ELSEWHERE, "a replay moves nobody"
+    assert pair.ba.endpoint == ELSEWHERE, "a replay moves no peer"
     pair.send(pair.b)
     assert pair.log[-1].destination == ELSEWHERE
 
