@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from tunnel.cli.common import Json, Name, complain, interface_name, refusals_printed
-from tunnel.control.client import Reloaded, TunnelClient
+from tunnel.control.client import TunnelClient
+from tunnel.control.messages.changes import ReloadResult
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.messages.sentences import describe
 from tunnel.log.redact import printable
@@ -75,10 +76,9 @@ def events(name: Name, as_json: Json = False) -> None:
             typer.echo(json.dumps(event.to_json()) if as_json else _line(event))
 
 
-def _print(result: Reloaded, *, as_json: bool, nothing: str) -> None:
+def _print(result: ReloadResult, *, as_json: bool, nothing: str) -> None:
     if as_json:
-        changes = [change.to_json() for change in result.changes]
-        typer.echo(json.dumps({"changes": changes, "notes": list(result.notes)}, indent=2))
+        typer.echo(json.dumps(result.to_json(), indent=2))
         return
     console = Console(highlight=False)
     for change in result.changes:

@@ -13,104 +13,89 @@ with TunnelClient("wg0") as client:
 from __future__ import annotations
 
 import contextlib
-import json
+import socket
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Self
 
-from tunnel.control.json_client import Client, event_of
+from tunnel.control.json_client import Dialogue, closed_error, connect_error
 from tunnel.control.json_socket import ControlError
-from tunnel.control.messages.changes import Change
+from tunnel.control.messages.changes import ReloadResult, SaveResult
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.messages.status import TunnelStatus
+from tunnel.control.run_folder import socket_path
 
 RELOAD_TIMEOUT = 120.0
 """Seconds: names may have to be looked up, and hosts be slow."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reloaded:
-    """What a reload did, or with `diff` would do. `notes` are what it leaves to a new `up`."""
+class TunnelClient:
+    """One connection to the daemon of an interface; use as a context manager. Blocks.
 
-    changes: tuple[Change, ...]
-    notes: tuple[str, ...]
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
-        """From the daemon's answer."""
-        changes = tuple(Change.from_json(change) for change in data["changes"])
-        return cls(changes, tuple(map(str, data["notes"])))
-
-
-@dataclass(frozen=True, slots=True)
-class SavedLine:
-    """A line of the conf: `sign` is - for one that is gone, by its old number, + for a new one.
-
-    Keys are hidden in `text`.
-    """
-
-    sign: str
-    number: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """What `save` did to the file `path`; `more_lines` have changed beyond those in `lines`.
-
-    `notes` tell of running values that no conf may have, and that were not saved.
-    """
-
-    changed: bool
-    path: str
-    lines: tuple[SavedLine, ...]
-    more_lines: int
-    notes: tuple[str, ...] = ()
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
-        """From the daemon's answer."""
-        lines = tuple(
-            SavedLine(str(line["sign"]), int(line["number"]), str(line["text"]))
-            for line in data.get("lines", ())
-        )
-        notes = tuple(map(str, data.get("notes", ())))
-        more = int(data.get("more_lines", 0))
-        return cls(bool(data["changed"]), str(data["path"]), lines, more, notes)
-
-
-class TunnelClient(Client):
-    """One connection to the daemon of an interface; use as a context manager.
-
-    Every method raises ControlError when the daemon refuses (`code` says in a word why), and
-    NotRunningError when there is none.
+    Every method raises ControlError when the daemon refuses (`code` is one word for the reason),
+    and NotRunningError when there is none. `timeout` is in seconds and bounds each request.
     """
 
     def __init__(self, name: str, *, timeout: float = 10.0) -> None:
-        super().__init__(name, timeout=timeout)
-        self._unread = b""
+        self.name = name
+        self._timeout = timeout
+        self._dialogue = Dialogue()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket.settimeout(timeout)
+            self._socket.connect(str(socket_path(name)))
+        except OSError as error:
+            self._socket.close()
+            raise connect_error(name, error) from None
 
     def __enter__(self) -> Self:
         return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; idempotent."""
+        self._socket.close()
+
+    def call(self, method: str, *, timeout: float | None = None, **params: Any) -> Any:
+        """Send one request and return its result, as JSON has it."""
+        self._socket.settimeout(timeout or self._timeout)
+        try:
+            self._socket.sendall(self._dialogue.request(method, params))
+            has_line = self._receive_line()
+        except TimeoutError:
+            raise ControlError("timeout", f"the daemon of {self.name} does not answer") from None
+        except (BrokenPipeError, ConnectionResetError):
+            has_line = False
+        if not has_line:
+            raise closed_error(self.name)
+        return self._dialogue.take_result()
+
+    def _receive_line(self) -> bool:
+        """Whether another line comes before the end."""
+        while not self._dialogue.has_line():
+            data = self._socket.recv(65536)
+            if not data:
+                return False
+            self._dialogue.feed(data)
+        return True
 
     def status(self, *, secrets: bool = False, paths: bool = False) -> TunnelStatus:
         """The tunnel now. With `secrets`, all keys too; with `paths`, path MTUs too."""
         return TunnelStatus.from_json(self.call("status", secrets=secrets, paths=paths))
 
-    def diff(self) -> Reloaded:
+    def diff(self) -> ReloadResult:
         """What `reload` would do. Changes nothing."""
-        with self._patient():
-            return Reloaded.from_json(self.call("diff"))
+        return ReloadResult.from_json(self.call("diff", timeout=RELOAD_TIMEOUT))
 
-    def reload(self) -> Reloaded:
+    def reload(self) -> ReloadResult:
         """Make the tunnel equal to its conf; a refusal has left everything as it was."""
-        with self._patient():
-            return Reloaded.from_json(self.call("reload"))
+        return ReloadResult.from_json(self.call("reload", timeout=RELOAD_TIMEOUT))
 
-    def save(self) -> Saved:
+    def save(self) -> SaveResult:
         """Write the running state into the conf; what had to change in the file."""
-        with self._patient():
-            return Saved.from_json(self.call("save"))
+        return SaveResult.from_json(self.call("save", timeout=RELOAD_TIMEOUT))
 
     def down(self) -> None:
         """Ask the daemon to take everything down. It has just begun when this returns."""
@@ -129,7 +114,7 @@ class TunnelClient(Client):
         """Turn this connection into the stream of ephemeral keys, for `read_events` as well.
 
         Each `ephemeral` event has `peer`, `ephemeral_key`, `private_key` and `preshared_key`, the
-        last two None if there is none. Whoever has them can read the sessions that come of them.
+        last two None if there is none. With them, anyone can read the sessions that come of them.
         """
         self.call("keys")
 
@@ -143,29 +128,23 @@ class TunnelClient(Client):
     def has_unread(self) -> bool:
         """Whether events came together with the answer to a subscription.
 
-        `select` does not know of them. To be asked once, before the first time.
+        `select` does not know of them, so look once before the first time.
         """
-        before = self._socket.gettimeout()
-        self._socket.settimeout(0)
-        try:
-            return bool(self._file.peek())
-        finally:
-            self._socket.settimeout(before)
+        return self._dialogue.has_line()
 
     def read_events(self) -> list[TunnelEvent]:
         """Wait for events of a subscription, and take all that have come; none at its end.
 
-        To wait for something else too, `select` on the client first.
+        To wait for something else too, `select` on the client first. Raises ControlError if the
+        stream has failed.
         """
         self._socket.settimeout(None)
-        while b"\n" not in self._unread:
-            data = self._file.read1(65536)
-            if not data:
-                return []
-            self._unread += data
-        *lines, rest = self._unread.split(b"\n")
-        self._unread = rest
-        return [event_of(json.loads(line)) for line in lines]
+        events: list[TunnelEvent] = []
+        with contextlib.suppress(ConnectionResetError):
+            self._receive_line()
+        while self._dialogue.has_line():
+            events.append(self._dialogue.take_event())
+        return events
 
     def events(self) -> Iterator[TunnelEvent]:
         """Events from now on, until the daemon ends."""
@@ -177,11 +156,7 @@ class TunnelClient(Client):
         """The descriptor to wait on."""
         return self._socket.fileno()
 
-    @contextlib.contextmanager
-    def _patient(self) -> Iterator[None]:
-        before = self._socket.gettimeout()
-        self._socket.settimeout(RELOAD_TIMEOUT)
-        try:
-            yield
-        finally:
-            self._socket.settimeout(before)
+    def peer_pid(self) -> int:
+        """The daemon's process id, as the kernel knows it (SO_PEERCRED)."""
+        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        return int.from_bytes(credentials[:4], sys.byteorder)

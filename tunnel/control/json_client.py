@@ -1,10 +1,8 @@
-"""The blocking client of the control socket."""
+"""What the blocking and the asynchronous client of the control socket share; it does no I/O."""
 
 from __future__ import annotations
 
 import json
-import socket
-import sys
 from typing import Any
 
 from tunnel.control.json_socket import VERSION, ControlError
@@ -26,83 +24,62 @@ class NotRunningError(ControlError):
         super().__init__("not_running", message)
 
 
-def result_of(reply: dict[str, Any]) -> Any:
-    """The result in a reply. Raises ControlError for a refusal."""
-    if "error" in reply:
-        raise ControlError(reply["error"]["code"], reply["error"]["message"])
-    return reply["result"]
+def connect_error(name: str, error: OSError) -> Exception:
+    """What to raise for a failure to connect to the daemon of interface `name`."""
+    if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+        return NotRunningError(name)
+    if isinstance(error, PermissionError):
+        message = f"the control socket {socket_path(name)} is for root only: use sudo"
+        return ControlError("permission", message)
+    return error
 
 
-def event_of(line: dict[str, Any]) -> TunnelEvent:
-    """The event in a line of a stream. Raises ControlError for a stream that has failed."""
-    if "error" in line:
-        raise ControlError(line["error"]["code"], line["error"]["message"])
-    return TunnelEvent.from_json(line["event"])
+def closed_error(name: str) -> ControlError:
+    """What to raise for a connection that ended before its answer."""
+    return ControlError("closed", f"the daemon of {name} closed the connection")
 
 
-class Client:
-    """A blocking client of one daemon's control socket, for the command line and for scripts.
+class Dialogue:
+    """The client's side of one connection: what to send, and what the bytes mean that come."""
 
-    Use as a context manager. Raises NotRunningError when nobody listens and ControlError for a
-    refusal. `timeout` is in seconds and bounds each request.
-    """
+    def __init__(self) -> None:
+        self._last_id = 0
+        self._buffer = bytearray()
+        self._searched = 0
 
-    def __init__(self, name: str, *, timeout: float = 10.0) -> None:
-        self.name = name
-        self._next_id = 0
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(timeout)
-        try:
-            self._socket.connect(str(socket_path(name)))
-        except (FileNotFoundError, ConnectionRefusedError):
-            self._socket.close()
-            raise NotRunningError(name) from None
-        except PermissionError:
-            self._socket.close()
-            message = f"the control socket {socket_path(name)} is for root only: use sudo"
-            raise ControlError("permission", message) from None
-        except OSError:
-            self._socket.close()
-            raise
-        self._file = self._socket.makefile("rb")
+    def request(self, method: str, params: dict[str, Any]) -> bytes:
+        """A request, to be sent."""
+        self._last_id += 1
+        line = {"v": VERSION, "id": self._last_id, "method": method, "params": params}
+        return json.dumps(line).encode() + b"\n"
 
-    def __enter__(self) -> Client:
-        return self
+    def feed(self, data: bytes | bytearray) -> None:
+        """Take bytes that have come."""
+        self._buffer += data
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def has_line(self) -> bool:
+        """Whether a whole line has come and was not taken yet."""
+        # What was searched in vain is not searched again: a status may have megabytes.
+        found = self._buffer.find(b"\n", self._searched)
+        self._searched = len(self._buffer) if found < 0 else found
+        return found >= 0
 
-    def close(self) -> None:
-        """Close the connection; idempotent."""
-        self._file.close()
-        self._socket.close()
+    def take_result(self) -> Any:
+        """The result of the request, once its line has come. Raises ControlError for a refusal."""
+        return self._take("result")
 
-    def call(self, method: str, **params: Any) -> Any:
-        """Send one request and return its result."""
-        self._next_id += 1
-        request = {"v": VERSION, "id": self._next_id, "method": method, "params": params}
-        try:
-            self._socket.sendall(json.dumps(request).encode() + b"\n")
-            line = self._file.readline()
-        except TimeoutError:
-            raise ControlError("timeout", f"the daemon of {self.name} does not answer") from None
-        except (BrokenPipeError, ConnectionResetError):
-            line = b""
-        if not line:
-            raise ControlError("closed", f"the daemon of {self.name} closed the connection")
-        return result_of(json.loads(line))
+    def take_event(self) -> TunnelEvent:
+        """The next event of a stream, once its line has come.
 
-    def peer_pid(self) -> int:
-        """The daemon's process id, as the kernel knows it (SO_PEERCRED)."""
-        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        return int.from_bytes(credentials[:4], sys.byteorder)
+        Raises ControlError if the stream has failed.
+        """
+        return TunnelEvent.from_json(self._take("event"))
 
-    def wait_closed(self, timeout: float) -> bool:
-        """Wait until the daemon closes the connection, at most `timeout` seconds."""
-        self._socket.settimeout(timeout)
-        try:
-            return self._file.read(1) == b""
-        except TimeoutError:
-            return False
-        except OSError:
-            return True
+    def _take(self, kind: str) -> Any:
+        end = self._buffer.index(b"\n", self._searched)
+        line = json.loads(self._buffer[:end])
+        del self._buffer[: end + 1]
+        self._searched = 0
+        if "error" in line:
+            raise ControlError(line["error"]["code"], line["error"]["message"])
+        return line[kind]

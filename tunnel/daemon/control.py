@@ -14,10 +14,10 @@ from tunnel.capture.keylog import KeyLog
 from tunnel.control import json_socket, run_folder, unix_socket
 from tunnel.control.broadcast import EventQueue, Subscription
 from tunnel.control.json_socket import ControlError
+from tunnel.control.messages.changes import ReloadResult, SavedLine, SaveResult
 from tunnel.control.messages.status import TunnelStatus
 from tunnel.daemon.daemon import Daemon
 from tunnel.daemon.lock import unwritable
-from tunnel.daemon.reload import Outcome
 from tunnel.engine import Engine
 from tunnel.log import redact
 from tunnel.packet.filter import Filter, FilterError
@@ -75,25 +75,22 @@ def methods(daemon: Daemon) -> dict[str, json_socket.Method]:
         daemon.stop()
         return True
 
-    async def reload(params: dict[str, Any]) -> Outcome:
+    async def reload(params: dict[str, Any]) -> ReloadResult:
         return await daemon.reload()
 
-    async def diff(params: dict[str, Any]) -> Outcome:
+    async def diff(params: dict[str, Any]) -> ReloadResult:
         return await daemon.plan_reload()
 
-    async def save(params: dict[str, Any]) -> dict[str, Any]:
+    async def save(params: dict[str, Any]) -> SaveResult:
         saved = await daemon.save()
-        lines = saved.lines
-        return {
-            "changed": bool(lines),
-            "path": str(daemon.config.path),
-            "lines": [
-                {"sign": line.sign, "number": line.number, "text": _shown(line.text)}
-                for line in lines[:MAX_LINES]
-            ],
-            "more_lines": max(0, len(lines) - MAX_LINES),
-            "notes": list(saved.notes[:MAX_LINES]),
-        }
+        shown = saved.lines[:MAX_LINES]
+        return SaveResult(
+            changed=bool(saved.lines),
+            path=str(daemon.config.path),
+            lines=tuple(SavedLine(line.sign, line.number, _shown(line.text)) for line in shown),
+            more_lines=len(saved.lines) - len(shown),
+            notes=saved.notes[:MAX_LINES],
+        )
 
     return {method.__name__: method for method in (status, down, reload, diff, save)}
 

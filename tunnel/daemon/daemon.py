@@ -16,12 +16,13 @@ import trio
 from tunnel import host
 from tunnel.config import PublicKey, TunnelConfig
 from tunnel.control.broadcast import Events
+from tunnel.control.messages.changes import ReloadResult
 from tunnel.control.messages.status import TunnelStatus
 from tunnel.control.timeslice import let_go
 from tunnel.daemon import redaction, reload, save
 from tunnel.daemon.host_state import HostState
 from tunnel.daemon.meter import Meter
-from tunnel.daemon.reload import Outcome, Plan
+from tunnel.daemon.reload import Plan
 from tunnel.daemon.save import Saved
 from tunnel.daemon.sd_notify import Notifier
 from tunnel.device.device import Device
@@ -33,6 +34,9 @@ from tunnel.io.endpoint import Endpoint
 log = logging.getLogger("tunnel")
 
 _Addresses = dict[PublicKey, list[Endpoint]]
+
+MAX_CHANGES = 100
+"""Changes of a reload that its event names; the rest is counted."""
 
 LOGGED_CHANGES = 20
 """Changes of a reload that have a line in the log; a long list would keep packets waiting."""
@@ -149,7 +153,7 @@ class Daemon:
             max_networks=max_networks,
         )
 
-    async def plan_reload(self, new: TunnelConfig | None = None) -> Outcome:
+    async def plan_reload(self, new: TunnelConfig | None = None) -> ReloadResult:
         """What `reload` would do. Raises TunnelError when it would fail."""
         wanted = await self._read(new)
         outcome = (await self._plan(wanted, await self._resolve(wanted, {}))).outcome
@@ -175,7 +179,7 @@ class Daemon:
         engine = self.running().engine
         return await reload.plan(engine, self.config, wanted, self.host, addresses)
 
-    async def reload(self, new: TunnelConfig | None = None) -> Outcome:
+    async def reload(self, new: TunnelConfig | None = None) -> ReloadResult:
         """Make the running tunnel equal to `new`, by default the conf as it is on disk now.
 
         Returns what was done. Raises TunnelError, and then everything is as it was.
@@ -195,10 +199,16 @@ class Daemon:
             for line in (*outcome.changes[:LOGGED_CHANGES], *outcome.notes):
                 log.info("reload: %s", line)
             log.info("reloaded, %d changes", len(outcome.changes))
-            self.feed.publish("reload", error=None, **outcome.to_event())
+            self._publish_reload(outcome)
             return outcome
 
-    async def _reload(self, new: TunnelConfig | None) -> Outcome:
+    def _publish_reload(self, outcome: ReloadResult) -> None:
+        changes = [change.to_json() for change in outcome.changes[:MAX_CHANGES]]
+        more = len(outcome.changes) - len(changes)
+        notes = list(outcome.notes)
+        self.feed.publish("reload", error=None, changes=changes, more_changes=more, notes=notes)
+
+    async def _reload(self, new: TunnelConfig | None) -> ReloadResult:
         addresses: _Addresses = {}
         while not self.is_ending():
             # Not under the lock: name servers take their time, and going down, `wg set` and a link

@@ -20,7 +20,7 @@ import trio
 from tunnel import config as confs
 from tunnel import host
 from tunnel.config import PeerConfig, PublicKey, TunnelConfig
-from tunnel.control.messages.changes import Change
+from tunnel.control.messages.changes import Change, ReloadResult
 from tunnel.control.timeslice import Pace
 from tunnel.daemon.host_state import HostState, Surroundings, compute
 from tunnel.device import sync
@@ -35,24 +35,6 @@ TRIES = 3
 """Attempts to resolve a name of the new conf; a person is waiting."""
 
 
-MAX_CHANGES = 100
-"""Changes of a reload that its event names; the rest is counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a reload changes, and in words what it leaves alone."""
-
-    changes: tuple[Change, ...]
-    notes: tuple[str, ...]
-
-    def to_event(self) -> dict[str, Any]:
-        """What subscribers are told."""
-        changes = [change.to_json() for change in self.changes[:MAX_CHANGES]]
-        more = len(self.changes) - len(changes)
-        return {"changes": changes, "more_changes": more, "notes": list(self.notes)}
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a reload would do. `addresses` are those of endpoints that are new or changed."""
@@ -61,7 +43,7 @@ class Plan:
     surroundings: Surroundings
     addresses: Mapping[PublicKey, Sequence[Endpoint]]
     listen_port: int
-    outcome: Outcome
+    outcome: ReloadResult
 
 
 async def read(path: Path | None, name: str) -> TunnelConfig:
@@ -123,7 +105,7 @@ async def plan(
         *await sync.differences(engine, old, new),
         *_hook_changes(old, new),
     ]
-    outcome = Outcome(tuple(changes), tuple(_not_live(old, new)))
+    outcome = ReloadResult(tuple(changes), tuple(_not_live(old, new)))
     return Plan(new, surroundings, addresses, port, outcome)
 
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import trio
 
+from tunnel.control.async_client import EventStream, open_stream
 from tunnel.control.client import TunnelClient
 from tunnel.control.json_socket import ControlError
-from tunnel.control.json_streams import EventStream, open_stream
 from tunnel.packet.filter import Filter
 from tunnel.trace.correlate import LATE, QUIET, Joiner
 from tunnel.trace.journey import Journey

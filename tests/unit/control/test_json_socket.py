@@ -11,7 +11,8 @@ import pytest
 import trio
 
 from tunnel.control import run_folder
-from tunnel.control.json_client import Client, NotRunningError
+from tunnel.control.client import TunnelClient
+from tunnel.control.json_client import NotRunningError
 from tunnel.control.json_socket import ControlError, Method, serve
 from tunnel.control.unix_socket import bind_unix_socket
 
@@ -105,7 +106,7 @@ def test_client_talks_to_a_served_socket(folder: Path) -> None:
                 nursery.start_soon(serve, listener, METHODS)
 
                 def ask() -> None:
-                    with Client("wg0") as client:
+                    with TunnelClient("wg0") as client:
                         assert client.call("echo", x=1) == {"x": 1}
                         with pytest.raises(ControlError, match="not today"):
                             client.call("refuse")
@@ -120,10 +121,10 @@ def test_client_talks_to_a_served_socket(folder: Path) -> None:
 
 def test_client_says_when_nobody_is_there(folder: Path) -> None:
     with pytest.raises(NotRunningError, match="no tunnel named wg9 is running"):
-        Client("wg9")
+        TunnelClient("wg9")
     bind_unix_socket(folder / "wg8.sock").close()
     with pytest.raises(NotRunningError):
-        Client("wg8")
+        TunnelClient("wg8")
     assert run_folder.running_names() == ["wg8"]
 
 
@@ -131,10 +132,10 @@ def test_client_says_when_the_daemon_hangs_or_ends(folder: Path) -> None:
     listener = bind_unix_socket(folder / "wg0.sock")
     listener.setblocking(True)
     with listener:
-        with Client("wg0", timeout=0.05) as client, pytest.raises(ControlError) as hung:
+        with TunnelClient("wg0", timeout=0.05) as client, pytest.raises(ControlError) as hung:
             client.call("echo")
         assert hung.value.code == "timeout"
-        with Client("wg0") as client:
+        with TunnelClient("wg0") as client:
             listener.accept()[0].close()
             connection, _ = listener.accept()
             connection.shutdown(socket.SHUT_RDWR)

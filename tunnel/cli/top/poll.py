@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Callable, Iterable
 import trio
 
 from tunnel.cli.top.view import History
+from tunnel.control.async_client import Connection, open_connection
 from tunnel.control.json_client import NotRunningError
 from tunnel.control.json_socket import ControlError
-from tunnel.control.json_streams import Connection, open_connection
 from tunnel.control.messages.status import TunnelStatus
 
 PATIENCE = 2.0
@@ -78,14 +78,14 @@ class Looker:
         with trio.move_on_after(ANSWER_TIME):
             async with trio.open_nursery() as nursery:
                 for name in self._connections:
-                    # Whoever still owes an answer is not asked anew.
+                    # One that still owes an answer is not asked again.
                     if name not in self._asked:
                         nursery.start_soon(self._look, name)
 
     async def _look(self, name: str) -> None:
         self._asked[name] = time.monotonic()
         try:
-            answer = await self._connections[name].call("status", paths=True)
+            status = await self._connections[name].status(paths=True)
         except ControlError as error:
             self._statuses.pop(name, None)
             self._problems[name] = str(error)
@@ -95,7 +95,7 @@ class Looker:
                 del self._connections[name]
         else:
             self._problems.pop(name, None)
-            self._statuses[name] = status = TunnelStatus.from_json(answer)
+            self._statuses[name] = status
             self.history.add([status], time.monotonic())
         del self._asked[name]
         self.changed()

@@ -1,33 +1,59 @@
-"""One difference between a running tunnel and its conf, as `tunnel diff` and reload tell it."""
+"""What reload, diff and save have changed, or would change."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from dataclasses import dataclass
+from typing import Literal
 
-Sign = Literal["+", "-", "~"]
+from tunnel.control.messages import Message
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """`sign` is + for what is added, - for what is removed, ~ for what becomes another.
+class Change(Message):
+    """One difference between a running tunnel and its conf.
 
-    `subject` names the object ("peer …", "route 10.0.0.0/8"), `detail` what of it changes, in
-    words; both are fit for a terminal and hold no secret.
+    `sign` is + for what is added, - for what is removed, ~ for what becomes another. `subject`
+    names the object ("peer …", "route 10.0.0.0/8"), `detail` what of it changes, in words; both are
+    fit for a terminal and hold no secret.
     """
 
-    sign: Sign
+    sign: Literal["+", "-", "~"]
     subject: str
     detail: str = ""
 
     def __str__(self) -> str:
         return f"{self.sign} {self.subject}" + (f": {self.detail}" if self.detail else "")
 
-    def to_json(self) -> dict[str, Any]:
-        """The change as JSON-ready types."""
-        return asdict(self)
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
-        """The inverse of `to_json`."""
-        return cls(data["sign"], str(data["subject"]), str(data.get("detail", "")))
+@dataclass(frozen=True, slots=True)
+class ReloadResult(Message):
+    """What a reload did, or would do. `notes` are on what it leaves to a new `up`."""
+
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SavedLine(Message):
+    """A line of the conf: `sign` is - for one that is gone, by its old number, + for a new one.
+
+    Keys are hidden in `text`.
+    """
+
+    sign: Literal["+", "-"]
+    number: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SaveResult(Message):
+    """What `save` did to the file `path`; `more_lines` have changed beyond those in `lines`.
+
+    `notes` are on running values that no conf may have, and that were not saved.
+    """
+
+    changed: bool
+    path: str
+    lines: tuple[SavedLine, ...] = ()
+    more_lines: int = 0
+    notes: tuple[str, ...] = ()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, Self
+from dataclasses import dataclass
+
+from tunnel.control.messages import Message
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class PeerStatus:
+@dataclass(frozen=True, slots=True)
+class PeerStatus(Message):
     """One peer at one moment.
 
     Keys are base64 text. `preshared_key` is None unless secrets were asked for and one is set.
@@ -29,8 +30,8 @@ class PeerStatus:
     path_mtu: int | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class TunnelStatus:
+@dataclass(frozen=True, slots=True)
+class TunnelStatus(Message):
     """One interface at one moment. `private_key` is None unless secrets were asked for.
 
     `cpu_seconds` is the time that the daemon has computed so far. `device` is what the interface is
@@ -54,22 +55,3 @@ class TunnelStatus:
     device: str = ""
     here: bool = True
     conf: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """The snapshot as JSON-ready types."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
-        """The inverse of `to_json`; fields of a newer version are ignored."""
-        peers = tuple(
-            PeerStatus(**{**_known(PeerStatus, peer), "allowed_ips": tuple(peer["allowed_ips"])})
-            for peer in data["peers"]
-        )
-        fields = _known(cls, data)
-        return cls(**{**fields, "peers": peers, "addresses": tuple(data["addresses"])})
-
-
-def _known(cls: type, data: dict[str, Any]) -> dict[str, Any]:
-    names = {field.name for field in dataclasses.fields(cls)}
-    return {key: value for key, value in data.items() if key in names}

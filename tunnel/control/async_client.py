@@ -1,17 +1,16 @@
-"""A daemon's control socket for trio: requests and events, beside whatever else runs."""
+"""A client of a daemon's control socket for trio: requests and events beside other work."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import trio
 
-from tunnel.control.json_client import NotRunningError, event_of, result_of
-from tunnel.control.json_socket import VERSION, ControlError
+from tunnel.control.json_client import Dialogue, closed_error, connect_error
 from tunnel.control.messages.events import TunnelEvent
+from tunnel.control.messages.status import TunnelStatus
 from tunnel.control.run_folder import socket_path
 
 
@@ -19,15 +18,12 @@ from tunnel.control.run_folder import socket_path
 async def open_connection(name: str) -> AsyncIterator[Connection]:
     """A connection to the daemon of interface `name`, closed at the end.
 
-    Raises NotRunningError, and ControlError(permission) for anybody but root.
+    Raises NotRunningError, ControlError(permission) for anyone but root, and OSError.
     """
     try:
         stream = await trio.open_unix_socket(str(socket_path(name)))
-    except (FileNotFoundError, ConnectionRefusedError):
-        raise NotRunningError(name) from None
-    except PermissionError:
-        message = f"the control socket {socket_path(name)} is for root only: use sudo"
-        raise ControlError("permission", message) from None
+    except OSError as error:
+        raise connect_error(name, error) from None
     async with stream:
         yield Connection(name, stream)
 
@@ -49,34 +45,35 @@ class Connection:
     def __init__(self, name: str, stream: trio.abc.Stream) -> None:
         self._name = name
         self._stream = stream
-        self._buffer = bytearray()
-        self._next_id = 0
+        self._dialogue = Dialogue()
 
     async def call(self, method: str, **params: Any) -> Any:
         """Send one request and return its result. Raises ControlError."""
-        self._next_id += 1
-        request = {"v": VERSION, "id": self._next_id, "method": method, "params": params}
-        reply = None
         with contextlib.suppress(trio.BrokenResourceError):
-            await self._stream.send_all(json.dumps(request).encode() + b"\n")
-            reply = await self.receive()
-        if reply is None:
-            raise ControlError("closed", f"the daemon of {self._name} closed the connection")
-        return result_of(reply)
+            await self._stream.send_all(self._dialogue.request(method, params))
+            if await self._has_line():
+                return self._dialogue.take_result()
+        raise closed_error(self._name)
 
-    async def receive(self) -> dict[str, Any] | None:
-        """The next line, decoded; None at the end."""
-        while (newline := self._buffer.find(b"\n")) < 0:
-            try:
-                data = await self._stream.receive_some(65536)
-            except trio.BrokenResourceError:
-                return None
+    async def status(self, **params: bool) -> TunnelStatus:
+        """The tunnel now; `params` are those of TunnelClient.status. Raises ControlError."""
+        return TunnelStatus.from_json(await self.call("status", **params))
+
+    async def next_event(self) -> TunnelEvent | None:
+        """The next event of a stream; None at its end. Raises ControlError if it has failed."""
+        with contextlib.suppress(trio.BrokenResourceError):
+            if await self._has_line():
+                return self._dialogue.take_event()
+        return None
+
+    async def _has_line(self) -> bool:
+        """Whether another line comes before the end."""
+        while not self._dialogue.has_line():
+            data = await self._stream.receive_some(65536)
             if not data:
-                return None
-            self._buffer += data
-        line: dict[str, Any] = json.loads(self._buffer[:newline])
-        del self._buffer[: newline + 1]
-        return line
+                return False
+            self._dialogue.feed(data)
+        return True
 
 
 class EventStream:
@@ -89,7 +86,7 @@ class EventStream:
         return self
 
     async def __anext__(self) -> TunnelEvent:
-        line = await self._connection.receive()
-        if line is None:
+        event = await self._connection.next_event()
+        if event is None:
             raise StopAsyncIteration
-        return event_of(line)
+        return event
