@@ -41,8 +41,7 @@ from tunnel.control.connections import (
 )
 from tunnel.control.timeslice import Pace
 from tunnel.control.uapi_changes import DeviceChange
-from tunnel.control.uapi_get import render
-from tunnel.control.uapi_set import MAX_LINE, SetParser, UapiError
+from tunnel.control.uapi_grammar import MAX_LINE, Parser, UapiError, render_state
 from tunnel.errors import TunnelError
 from tunnel.io.endpoint import Endpoint
 from tunnel.protocol import Interface
@@ -58,14 +57,14 @@ _PART = 65_536
 
 @dataclass(frozen=True, slots=True)
 class DeviceState:
-    """What a `get` tells of."""
+    """What a `get` is answered from."""
 
     interface: Interface[Endpoint, Any]
     listen_port: int
     fwmark: int
 
 
-class Device(Protocol):
+class UapiDevice(Protocol):
     """What is served: an interface's state, and the way to change it."""
 
     def reading(self) -> AbstractAsyncContextManager[DeviceState]:
@@ -75,14 +74,14 @@ class Device(Protocol):
         """Apply all of `changes` in order. Raises UapiError, UdpError: then nothing has changed."""
 
 
-async def serve(listener: socket.socket, device: Device) -> None:
+async def serve(listener: socket.socket, device: UapiDevice) -> None:
     """Answer on `listener` until cancelled."""
     server = _Server(device)
     await serve_connections(listener, server.serve_connection, server.failures)
 
 
 class _Server:
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: UapiDevice) -> None:
         self._device = device
         self.failures = Failures("socket for wg")
 
@@ -117,7 +116,7 @@ class _Server:
         parts: list[bytes] = []
         part = bytearray()
         async with self._device.reading() as state:
-            for piece in render(state.interface, state.listen_port, state.fwmark):
+            for piece in render_state(state.interface, state.listen_port, state.fwmark):
                 part += piece.encode("ascii", "replace")
                 if len(part) >= _PART:
                     parts.append(bytes(part))
@@ -144,7 +143,7 @@ class _Server:
 
 async def _read_changes_untrusted(lines: Lines) -> Sequence[DeviceChange]:
     """The lines of a `set` up to the empty one. Raises UapiError in the middle of them."""
-    parser = SetParser()
+    parser = Parser()
     pace = Pace()
     size = 0
     while line := await _read_untrusted(lines):

@@ -1,4 +1,4 @@
-"""The other side of the UAPI: what `wg` does, for a daemon of anybody's.
+"""The client's side of the UAPI: what `wg` does, for any userspace WireGuard.
 
 Source: https://www.wireguard.com/xplatform/, "Configuration Protocol".
 """
@@ -8,22 +8,32 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from ipaddress import ip_network
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 from tunnel.config import (
     AllowedIP,
     EndpointConfig,
     PeerConfig,
-    PresharedKey,
     PrivateKey,
     PublicKey,
     TunnelConfig,
 )
+from tunnel.config.values import network_text
+from tunnel.control.uapi_changes import (
+    DeviceChange,
+    PeerChange,
+    ReplacePeers,
+    SetFwmark,
+    SetListenPort,
+    SetPrivateKey,
+)
+from tunnel.control.uapi_grammar import Parser, UapiError, render_changes
 from tunnel.errors import TunnelError
 from tunnel.io.endpoint import Endpoint
+from tunnel.protocol import pack, unpack
 
 TIMEOUT = 60.0
 """Seconds for one answer; 100,000 networks take some."""
@@ -32,8 +42,8 @@ _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
-    """What runs: keys, sockets and peers of an interface, whoever carries its packets."""
+class DeviceConfig:
+    """What runs: keys, sockets and peers of an interface, no matter which program it is."""
 
     private_key: PrivateKey | None
     listen_port: int
@@ -47,7 +57,7 @@ class UapiClientError(TunnelError):
     code = "uapi_client"
 
 
-def get(path: Path) -> Device:
+def get(path: Path) -> DeviceConfig:
     """What the daemon that listens at `path` has. Raises UapiClientError. Blocks."""
     return _parse(_ask(path, "get=1\n\n"))
 
@@ -63,37 +73,38 @@ def set_config(
 
     `endpoints` are where the peers are, names resolved. Raises UapiClientError. Blocks.
     """
-    _ask(path, "".join(_render(config, endpoints, fwmark)))
+    interface = config.interface
+    port = [SetListenPort(interface.listen_port)] if interface.listen_port else []
+    peers = [
+        PeerChange(
+            peer.public_key,
+            preshared_key=peer.preshared_key,
+            endpoint=endpoints.get(peer.public_key),
+            persistent_keepalive=peer.persistent_keepalive,
+            replace_allowed_ips=True,
+            allowed_ips=dict.fromkeys(map(_packed, peer.networks), True),
+        )
+        for peer in config.peers
+    ]
+    key, mark = SetPrivateKey(interface.private_key), SetFwmark(fwmark)
+    _set(path, [key, *port, mark, ReplacePeers(), *peers])
 
 
 def set_fwmark(path: Path, fwmark: int) -> None:
     """Mark its packets with another number. Raises UapiClientError. Blocks."""
-    _ask(path, f"set=1\nfwmark={fwmark}\n\n")
+    _set(path, [SetFwmark(fwmark)])
 
 
-def _render(
-    config: TunnelConfig, endpoints: Mapping[PublicKey, Endpoint], fwmark: int
-) -> Iterator[str]:
-    interface = config.interface
-    yield f"set=1\nprivate_key={interface.private_key.to_hex()}\n"
-    if interface.listen_port:
-        yield f"listen_port={interface.listen_port}\n"
-    yield f"fwmark={fwmark}\nreplace_peers=true\n"
-    for peer in config.peers:
-        yield f"public_key={peer.public_key.to_hex()}\n"
-        if peer.preshared_key is not None:
-            yield f"preshared_key={peer.preshared_key.to_hex()}\n"
-        if peer.public_key in endpoints:
-            yield f"endpoint={endpoints[peer.public_key]}\n"
-        yield f"persistent_keepalive_interval={peer.persistent_keepalive}\n"
-        yield "replace_allowed_ips=true\n"
-        for network in peer.networks:
-            yield f"allowed_ip={network}\n"
-    yield "\n"
+def _set(path: Path, changes: Sequence[DeviceChange]) -> None:
+    _ask(path, "".join(["set=1\n", *render_changes(changes), "\n"]))
 
 
-def _ask(path: Path, request: str) -> list[tuple[str, str]]:
-    """The key=value pairs of the answer, without its errno, which is 0."""
+def _packed(network: IPv4Network | IPv6Network) -> int:
+    return pack(network.version, int(network.network_address), network.prefixlen)
+
+
+def _ask(path: Path, request: str) -> list[str]:
+    """The lines of the answer, without its errno, which is 0."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(TIMEOUT)
@@ -107,58 +118,52 @@ def _ask(path: Path, request: str) -> list[tuple[str, str]]:
                 answer += chunk
     except OSError as error:
         raise UapiClientError(f"{path}: {error.strerror or error}") from error
-    lines = answer.decode("utf-8", "replace").split("\n")
-    pairs = [(key, value) for key, _, value in (line.partition("=") for line in lines) if key]
-    code = pairs.pop()[1] if pairs and pairs[-1][0] == "errno" else str(errno.EPROTO)
+    *lines, last = answer.decode("utf-8", "replace").rstrip("\n").split("\n")
+    key, _, code = last.partition("=")
+    if key != "errno":
+        code = str(errno.EPROTO)
     if code != "0":
         number = code.removeprefix("-")
         reason = os.strerror(int(number)) if number.isdecimal() else code
         raise UapiClientError(f"{path}: the daemon refused: {reason}")
-    return pairs
+    return lines
 
 
-def _parse(pairs: list[tuple[str, str]]) -> Device:
+def _parse(lines: list[str]) -> DeviceConfig:
+    parser = Parser(of_answer=True)
+    for line in lines:
+        try:
+            parser.feed_untrusted(line)
+        except UapiError as error:
+            key, _, value = line.partition("=")
+            raise UapiClientError(
+                f"an answer that makes no sense: {key[:32]} = {len(value)} characters ({error})"
+            ) from error
     private_key: PrivateKey | None = None
-    sockets = {"listen_port": 0, "fwmark": 0}
-    peers: list[PeerConfig] = []
-    networks: list[list[AllowedIP]] = []
-    try:
-        for key, value in pairs:
-            if key == "public_key":
-                peers.append(PeerConfig(PublicKey.from_hex(value)))
-                networks.append([])
-            elif key == "allowed_ip":
-                networks[-1].append(AllowedIP(ip_network(value)))
-            elif key == "private_key":
-                private_key = PrivateKey.from_hex(value)
-            elif key in sockets:
-                sockets[key] = int(value)
-            elif peers:
-                peers[-1] = _with(peers[-1], key, value)
-    except (ValueError, IndexError) as error:
-        raise UapiClientError(
-            f"an answer that makes no sense: {key} = {len(value)} characters"
-        ) from error
-    return Device(
-        private_key,
-        sockets["listen_port"],
-        sockets["fwmark"],
-        tuple(
-            replace(peer, allowed_ips=tuple(allowed))
-            for peer, allowed in zip(peers, networks, strict=True)
+    listen_port = fwmark = 0
+    peers = []
+    for change in parser.changes:
+        match change:
+            case SetPrivateKey():
+                private_key = change.key
+            case SetListenPort():
+                listen_port = change.port
+            case SetFwmark():
+                fwmark = change.fwmark
+            case PeerChange():
+                peers.append(_peer_config(change))
+    return DeviceConfig(private_key, listen_port, fwmark, tuple(peers))
+
+
+def _peer_config(peer: PeerChange) -> PeerConfig:
+    psk, endpoint = peer.preshared_key, peer.endpoint
+    host, _, port = str(endpoint).rpartition(":")
+    return PeerConfig(
+        peer.public_key,
+        preshared_key=None if psk is None or psk.is_zero else psk,
+        endpoint=None if endpoint is None else EndpointConfig(host.strip("[]"), int(port)),
+        persistent_keepalive=peer.persistent_keepalive or 0,
+        allowed_ips=tuple(
+            AllowedIP(ip_network(network_text(*unpack(network)))) for network in peer.allowed_ips
         ),
     )
-
-
-def _with(peer: PeerConfig, key: str, value: str) -> PeerConfig:
-    match key:
-        case "preshared_key":
-            psk = PresharedKey.from_hex(value)
-            return replace(peer, preshared_key=None if psk.is_zero else psk)
-        case "endpoint":
-            host, _, port = value.rpartition(":")
-            return replace(peer, endpoint=EndpointConfig(host.strip("[]"), int(port)))
-        case "persistent_keepalive_interval":
-            return replace(peer, persistent_keepalive=int(value))
-        case _:
-            return peer

@@ -128,7 +128,7 @@ def describe_running(
     return merge_running(
         config,
         link,
-        uapi_client.Device(
+        uapi_client.DeviceConfig(
             running.private_key,
             running.port,
             running.mark,
@@ -142,7 +142,7 @@ def describe_running(
 def merge_running(
     config: TunnelConfig,
     link: host.InterfaceStatus | None,
-    device: uapi_client.Device,
+    device: uapi_client.DeviceConfig,
     *,
     auto_mark: int,
     names: Mapping[PublicKey, EndpointConfig],

@@ -153,7 +153,7 @@ async def _save(config: TunnelConfig, echo: Echo) -> None:
 
 
 async def _names_that_stay(
-    config: TunnelConfig, device: uapi_client.Device
+    config: TunnelConfig, device: uapi_client.DeviceConfig
 ) -> Mapping[PublicKey, EndpointConfig]:
     """The names that still mean where their peers are, or that nobody can resolve now."""
     now = {peer.public_key: peer.endpoint for peer in device.peers}

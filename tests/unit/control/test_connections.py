@@ -30,7 +30,7 @@ from tunnel.control.connections import (
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.uapi import DeviceState
 from tunnel.control.uapi_changes import DeviceChange
-from tunnel.control.uapi_set import SetParser
+from tunnel.control.uapi_grammar import Parser
 from tunnel.control.unix_socket import bind_unix_socket
 from tunnel.daemon.control import methods, streams
 from tunnel.daemon.daemon import Daemon
@@ -245,13 +245,13 @@ def test_set_whose_reading_fails_is_read_to_its_end(
 ) -> None:
     fed = 0
 
-    def feed(self: SetParser, line: str) -> None:
+    def feed(self: Parser, line: str) -> None:
         nonlocal fed
         fed += 1
         if fed == 100:
             raise MemoryError
 
-    monkeypatch.setattr(SetParser, "feed_untrusted", feed)
+    monkeypatch.setattr(Parser, "feed_untrusted", feed)
     lines = b"allowed_ip=10.0.0.0/8\n" * 1000
 
     async def main() -> bytes:

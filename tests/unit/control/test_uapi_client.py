@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.confs import OTHER, PEER, PRIVATE, PSK
 from tunnel.config import AllowedIP, EndpointConfig, PublicKey, parse
-from tunnel.control.uapi_client import Device, UapiClientError, get, set_config, set_fwmark
+from tunnel.control.uapi_client import DeviceConfig, UapiClientError, get, set_config, set_fwmark
 from tunnel.io.endpoint import Endpoint
 
 CONF = f"""\
@@ -99,7 +99,7 @@ def test_what_is_got(answering: Answering) -> None:
     )
     found = get(path)
     assert asked == ["get=1\n\n"]
-    assert isinstance(found, Device)
+    assert isinstance(found, DeviceConfig)
     assert (found.private_key, found.listen_port, found.fwmark) == (
         config.interface.private_key,
         5,

@@ -17,13 +17,13 @@ from tunnel.control.uapi_changes import (
     SetListenPort,
     SetPrivateKey,
 )
-from tunnel.control.uapi_set import SetParser, UapiError
+from tunnel.control.uapi_grammar import Parser, UapiError
 from tunnel.io.endpoint import Endpoint
 from tunnel.protocol import pack
 
 
 def parse(*lines: str) -> list[DeviceChange]:
-    parser = SetParser()
+    parser = Parser()
     for line in lines:
         parser.feed_untrusted(line)
     return parser.changes
