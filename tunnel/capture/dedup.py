@@ -1,4 +1,4 @@
-"""One datagram that is seen on several devices, one on top of the other, told from several ones.
+"""Tells one datagram that is seen on several stacked devices from several datagrams.
 
 A bridge and its port, a bond and its link, a VLAN and the device below it: each shows the same
 datagram. The one that counts is closest to the socket: the first on the way out, and the last on
@@ -21,7 +21,7 @@ MAX_GENERATION = 1 << 16
 """Sightings of one generation; with more, the oldest are forgotten earlier."""
 
 MAX_COPIES = 8
-"""Equal datagrams remembered of one generation: somebody may send the same again and again."""
+"""Equal datagrams remembered of one generation: anyone may send the same again and again."""
 
 _UDP_HEADER = 8
 

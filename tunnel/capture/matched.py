@@ -1,6 +1,6 @@
-"""Which datagrams carried certain packets, as the daemon tells.
+"""Which datagrams carried certain packets, as the daemon reports.
 
-A sealed packet cannot be told from another one outside the tunnel. But each message of transport
+Outside the tunnel, one sealed packet looks like another. But each message of transport
 data has a receiver index and a counter, and the daemon says under which it sealed or opened some.
 """
 

@@ -40,7 +40,7 @@ RECORDS_NS = 200_000_000
 
 
 @dataclass(frozen=True)
-class Wanted:
+class CaptureRequest:
     """Which packets, when the capture ends, and how much of a packet it keeps; 0 is no limit.
 
     With a filter, of the packets inside those that it lets through are kept, and outside the
@@ -77,14 +77,14 @@ class Streams:
 
 
 class Capture:
-    """Use as a context manager. `warn` is told what is missing from the file."""
+    """Use as a context manager. `warn` gets what is missing from the file."""
 
     def __init__(
         self,
         interface: str,
         port: int,
         streams: Streams,
-        wanted: Wanted,
+        wanted: CaptureRequest,
         warn: Callable[[str], None],
     ) -> None:
         """Raises PermissionError without CAP_NET_RAW, OSError if there is no such interface.

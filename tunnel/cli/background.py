@@ -2,7 +2,7 @@
 
 The parent forks once it has loaded all that the child needs. The child writes `ready` to a pipe
 once packets can flow, or the reason why they never will. Until then its warnings come by the pipe
-too, so that whoever waits knows what for. Its log is a file of bounded size: /run is memory.
+too, so that a user who waits knows what for. Its log is a file of bounded size: /run is memory.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from tunnel.log import output, redact
 READY = b"ready\n"
 
 NOTE = b"\x01"
-"""What a line begins with that is told on the way; no text of ours has it."""
+"""How a line begins that comes before the outcome; no text of ours has it."""
 
 MAX_NOTE = 2000
 """Bytes of one, so that it is written whole: a pipe promises that for 4096."""
 
 MAX_REASON = 60_000
-"""Bytes that surely fit the pipe, so that nobody waits."""
+"""Bytes that surely fit the pipe, so that the child never waits."""
 
 
 class StartError(TunnelError):
@@ -41,7 +41,7 @@ class StartError(TunnelError):
 
 
 class Readiness:
-    """The child's end of the pipe; `fd` -1 means that nobody waits."""
+    """The child's end of the pipe; `fd` -1 means that no parent waits."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -51,14 +51,14 @@ class Readiness:
             logging.getLogger("tunnel").addHandler(self._notes)
 
     def ready(self) -> None:
-        """Tell the parent that packets can flow, and let go of the folder it stands in."""
+        """Report to the parent that packets can flow, and leave the folder of the caller."""
         if self._fd >= 0:
             os.chdir("/")
             os.write(self._fd, READY)
             self._close()
 
     def failed(self, reason: str) -> None:
-        """Tell the parent that it will not come up."""
+        """Report to the parent that it will not come up."""
         if self._fd >= 0:
             os.write(self._fd, reason.encode(errors="replace")[:MAX_REASON])
             self._close()

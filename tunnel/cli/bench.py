@@ -51,7 +51,7 @@ def bench_command(
     if plot is not None:
         writable(plot)
 
-    def tell(what: str, steps: int) -> None:
+    def show_progress(what: str, steps: int) -> None:
         bar.update(task, description=what, advance=steps)
         # Where no bar is drawn there is a line for each contender.
         if not steps and not errors.is_terminal:
@@ -72,7 +72,7 @@ def bench_command(
                 rounds=rounds,
                 seconds=seconds,
                 crowded=peers,
-                progress=tell,
+                progress=show_progress,
             )
     except LabError as error:
         typer.echo(f"tunnel: {error}", err=True)

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from tunnel.capture.session import Capture, Streams, Wanted, preamble, static_keys
+from tunnel.capture.session import Capture, CaptureRequest, Streams, preamble, static_keys
 from tunnel.capture.writer import Recording
 from tunnel.cli.common import EXIT_USAGE, Name, fail, in_words, interface_name, refusals_printed
 from tunnel.control.client import TunnelClient
@@ -23,8 +23,8 @@ app = typer.Typer()
 
 WARNING = """\
 WARNING: the capture holds this tunnel's private key, its preshared keys and the keys of its
-sessions. Whoever reads it can read the traffic in it, and be this host until its key is changed.
-Keep it as you would keep the conf, and do not send it to anybody.
+sessions. Anyone who reads it can read the traffic in it, and be this host until its key is changed.
+Keep it as you would keep the conf, and do not send it to anyone.
 Sessions that exist already stay sealed; each is replaced within two minutes of traffic."""
 
 
@@ -64,7 +64,7 @@ def capture(
     if write == "-" and (ring or sys.stdout.isatty()):
         fail("a ring of files needs a name" if ring else "-w - writes to a pipe", EXIT_USAGE)
     try:
-        wanted = Wanted(Filter.parse(" ".join(words or [])), snaplen, count, seconds)
+        wanted = CaptureRequest(Filter.parse(" ".join(words or [])), snaplen, count, seconds)
     except FilterError as error:
         fail(error, EXIT_USAGE)
     with contextlib.ExitStack() as stack:
@@ -99,7 +99,7 @@ def capture(
             _say(f"capturing {of}{interface} and its UDP port {port}; ^C ends it")
             capturing.run(recording, signalled)
         except BrokenPipeError:
-            return  # whoever read the pipe has seen enough
+            return  # the reader of the pipe has seen enough
         except PermissionError as error:
             fail(f"{in_words(error)}: capturing is for root only: use sudo")
         except (OSError, HostError) as error:

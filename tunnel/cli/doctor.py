@@ -1,4 +1,4 @@
-"""`tunnel doctor`: why nothing flows, and what mends it."""
+"""`tunnel doctor`: why nothing flows, and how to fix it."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def doctor(
     ] = None,
     forward: Annotated[
         bool,
-        typer.Option("--forward", help="This host shall forward between the tunnel and others."),
+        typer.Option("--forward", help="This host forwards between the tunnel and others."),
     ] = False,
     wait: Annotated[
         float, typer.Option(min=0.5, max=300, help="Seconds to wait for answers at most.")
     ] = DEFAULT_WAIT,
     as_json: Json = False,
 ) -> None:
-    """Find out why nothing flows: what is wrong, how that was seen, and what mends it.
+    """Find out why nothing flows: what is wrong, how that was seen, and how to fix it.
 
     Looks at conf, keys, clock, routes, firewall and settings, sends a few small packets through
     the tunnel and follows them. Changes nothing. Exit code 0 if nothing is wrong, 1 if something
@@ -109,7 +109,7 @@ def _finding_lines(sign: str, style: str, finding: Finding) -> Iterator[Text]:
     if finding.peer is not None:
         yield _plain(f"      peer   {finding.peer}")
     yield _plain(f"      seen   {finding.evidence}")
-    yield Text("      mend   ") + _plain(finding.remedy, "bold")
+    yield Text("      fix    ") + _plain(finding.remedy, "bold")
 
 
 def _plain(text: str, style: str = "") -> Text:

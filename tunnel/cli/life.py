@@ -1,6 +1,6 @@
 """`tunnel up`, `down` and `show`: the life of a tunnel.
 
-They load no more than they need, since whoever calls them waits for that: the daemon's modules are
+They load no more than they need, since their callers wait for it: the daemon's modules are
 imported when a command wants them, before `up` forks, so that they are loaded once.
 """
 
@@ -70,7 +70,7 @@ def up(
     def serve(readiness: background.Readiness, log_file: Path) -> int:
         output.log_to_file(log_file, verbose=verbose, as_json=log_json)
         for warning in config.warnings:
-            # Of the root logger: whoever waits has seen them on the terminal.
+            # Of the root logger: the user has seen them on the terminal.
             logging.getLogger().warning("%s", warning)
         return _serve(config, readiness, print_failure=False)
 
@@ -89,7 +89,7 @@ def up(
 def _serve(config: TunnelConfig, readiness: background.Readiness, *, print_failure: bool) -> int:
     """Be the daemon until the tunnel is down; the exit status.
 
-    A failure goes to whoever waits for `readiness`, and to the terminal or else to the log.
+    A failure goes to the parent, by `readiness`, and to the terminal or else to the log.
     """
     import trio
 
@@ -119,7 +119,7 @@ def _serve(config: TunnelConfig, readiness: background.Readiness, *, print_failu
             if print_failure:
                 complain(f"tunnel: {error}")
             else:
-                # Whoever reads the log expects lines of the log there.
+                # Readers of the log expect its own format there.
                 logging.getLogger("tunnel").error("%s", error)
             return EXIT_FAILED
     return 0

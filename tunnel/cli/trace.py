@@ -30,7 +30,7 @@ from tunnel.errors import unwrapped
 from tunnel.packet.filter import EXAMPLES, Filter, FilterError
 from tunnel.trace import diagram
 from tunnel.trace.journey import Journey
-from tunnel.trace.session import Result, TraceSession, Wanted
+from tunnel.trace.session import Result, TraceRequest, TraceSession
 from tunnel.trace.trace_table import TraceTableError
 
 app = typer.Typer()
@@ -41,7 +41,7 @@ DEFAULT_SECONDS = 60.0
 MAX_COUNT = 10_000
 MAX_SECONDS = 86_400.0
 _SIGNALLED = 128
-"""Exit codes above tell, as a shell's do, which signal ended a command."""
+"""Exit codes above name, as a shell's do, the signal that ended a command."""
 
 _FILTER_WORDS = frozenset({"icmp", "tcp", "udp", "host"})
 
@@ -93,7 +93,7 @@ def trace(
 
     numbers = itertools.count(1)
 
-    def tell(journey: Journey) -> None:
+    def report(journey: Journey) -> None:
         if as_json or svg is not None:
             journeys.append(journey)
         if not as_json:
@@ -103,8 +103,8 @@ def trace(
 
     output = sys.stderr.fileno() if as_json else None
     session = TraceSession(
-        Wanted(name, wanted, count, seconds, command, output),
-        tell,
+        TraceRequest(name, wanted, count, seconds, command, output),
+        report,
         lambda: _say_ready(name),
         lambda text: complain(f"tunnel: {text}"),
     )

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     from tunnel.daemon.gc_tuning import avoid_pauses
     from tunnel.device import userspace
 
-    # From here on there is something to undo: signals wait until there is somebody to do it.
+    # From here on there is something to undo: signals wait until it can be done.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         device, served = userspace.open_device(options.name, environment)
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     try:
         trio.run(userspace.run, device, served, ready)
     finally:
-        # Before Python tells of an error.
+        # Before Python reports an error.
         output.flush()
     return 0
 

@@ -17,7 +17,7 @@ _LOOK_AGAIN = 1.0
 
 
 class SocketFile:
-    """The file of a socket that we listen on: ours as long as nobody removes or replaces it."""
+    """The file of a socket that we listen on: ours until it is removed or replaced."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -11,7 +11,7 @@ from tunnel.control.connections import MAX_CONNECTIONS
 
 
 def remove_stale_socket(path: Path) -> bool:
-    """Remove the socket at `path` if nobody listens on it any more; whether it was removed.
+    """Remove the socket at `path` if no process listens on it any more; whether it was removed.
 
     Raises OSError as the kernel gives it.
     """
@@ -28,9 +28,9 @@ def remove_stale_socket(path: Path) -> bool:
 
 
 def bind_unix_socket(path: Path, *, folder_mode: int = 0o755) -> socket.socket:
-    """Listen on `path`, mode 0600, replacing a socket nobody listens on any more.
+    """Listen on `path`, mode 0600, replacing a socket that no process listens on any more.
 
-    Raises OSError(EADDRINUSE) when somebody does, and OSError as the kernel gives it otherwise.
+    Raises OSError(EADDRINUSE) if one does, and OSError as the kernel gives it otherwise.
     """
     path.parent.mkdir(mode=folder_mode, parents=True, exist_ok=True)
     if not remove_stale_socket(path) and path.is_socket():

@@ -19,7 +19,7 @@ import trio
 
 from tunnel.control.uapi import DeviceState
 from tunnel.control.uapi_changes import DeviceChange
-from tunnel.control.uapi_set import UapiError
+from tunnel.control.uapi_grammar import UapiError
 from tunnel.datapath import Datapath
 from tunnel.device import configure
 from tunnel.device.endpoints import Names

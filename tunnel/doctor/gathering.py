@@ -22,7 +22,7 @@ from tunnel.errors import unwrapped
 from tunnel.host import HostError
 from tunnel.packet.filter import Filter
 from tunnel.trace.journey import Journey
-from tunnel.trace.session import TraceSession, Wanted
+from tunnel.trace.session import TraceRequest, TraceSession
 from tunnel.trace.trace_table import TraceTableError
 
 TRACE_START = 10.0
@@ -169,7 +169,7 @@ def _look_at_routes(facts: Facts) -> Facts:
 async def _probe(facts: Facts, notes: _Notes) -> Facts:
     """Send the probes, under a trace if one can be made."""
     # A trace names ICMP only: of other packets nothing is recorded.
-    wanted = Wanted(facts.name, Filter.parse("icmp"), 100_000, facts.options.wait + 60.0)
+    wanted = TraceRequest(facts.name, Filter.parse("icmp"), 100_000, facts.options.wait + 60.0)
     ready = trio.Event()
     session = TraceSession(wanted, notes.journeys.append, ready.set)
 

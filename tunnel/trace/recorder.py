@@ -160,7 +160,7 @@ class Recorder:
         sealed: Sealed,
     ) -> None:
         """A frame became datagrams, or was dropped in the attempt."""
-        # A staged frame has no time of reading: that was told when it was staged.
+        # A staged frame has no time of reading: that was reported when it was staged.
         read_at = self._read_times.pop(start, None)
         headers = _headers(frame[datapath.VIRTIO_NET_HDR_LEN :])
         if headers is None:

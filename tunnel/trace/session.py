@@ -2,7 +2,7 @@
 
 The kernel's events and the daemon's records flow into a `Joiner`; finished journeys are handed
 out. Tracing ends when enough were seen, after a time, when the command has ended, when the tunnel
-goes down, or when it is told to; the trace table goes with it, and with the process if that is
+goes down, or at `stop`; the trace table goes with it, and with the process if that is
 killed. The command goes on to its own end.
 """
 
@@ -34,16 +34,16 @@ GRACE = 5.0
 """Seconds after which table and records end without us, once the time of a trace is over."""
 
 RECORD_RATE = 1000
-"""Records a second asked of the daemon: more would cost more than they tell."""
+"""Records a second asked of the daemon: more would cost more than they are worth."""
 
 OTHERS = 5
-"""Handshakes and unread datagrams told for each packet that is asked for: anybody can send them."""
+"""Handshakes and unread datagrams shown for each packet asked for: anyone can send them."""
 
 _LAST_LOOK = 5.0
 
 
 @dataclass(frozen=True)
-class Wanted:
+class TraceRequest:
     """What to trace, and for how long at most.
 
     Packets that count are those of the filter, not handshakes. `command`, if there is one, runs
@@ -62,7 +62,7 @@ class Wanted:
 class Result:
     """How it went: packets counted, whether events were lost, the command's exit status.
 
-    `others` are the journeys told that do not count, `left_out` those beyond the limit. `cut` says
+    `others` are the journeys shown that do not count, `left_out` those beyond the limit. `cut` says
     what ended the trace before its time, if something did.
     """
 
@@ -77,18 +77,18 @@ class Result:
 class TraceSession:
     """One trace. `run` may be called once; `stop` ends it early, with what is known by then.
 
-    `note` is told of changes on the way.
+    `note` gets changes on the way, in words.
     """
 
     def __init__(
         self,
-        wanted: Wanted,
-        tell: Callable[[Journey], None],
+        wanted: TraceRequest,
+        report: Callable[[Journey], None],
         ready: Callable[[], None],
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._wanted = wanted
-        self._tell = tell
+        self._report = report
         self._ready = ready
         self._note = note
         self._scope = trio.CancelScope()
@@ -100,7 +100,7 @@ class TraceSession:
         self.result = Result()
 
     def stop(self, *, command: bool = False) -> None:
-        """End tracing once what is under way has been heard of; with `command`, that as well.
+        """End tracing once what is under way has arrived; with `command`, that as well.
 
         A second time: now, and the command too.
         """
@@ -129,7 +129,7 @@ class TraceSession:
     async def _trace(self, commands: trio.Nursery) -> None:
         wanted, name = self._wanted, self._wanted.interface
         lease = wanted.seconds + GRACE
-        # Before the port is asked for: a change after that is told.
+        # Before the port is asked for: a change after that comes as an event.
         async with open_stream(name, "events") as news:
             with TunnelClient(name) as client:
                 port = client.status().listen_port
@@ -199,7 +199,7 @@ class TraceSession:
         with trio.move_on_after(LATE):
             await self._down.wait()
         if self.result.cut is None:
-            self.result.cut = "the daemon ended the trace: it was over, or nobody read it"
+            self.result.cut = "the daemon ended the trace: its time was over, or it was not read"
         self.stop()
 
     async def _read_news(self, joiner: Joiner, news: EventStream, table: TraceTable) -> None:
@@ -231,7 +231,7 @@ class TraceSession:
         async with trio.open_nursery() as nursery:
             process: trio.Process = await nursery.start(run)
             self._process = process
-            # It may have been told to end between its start and here.
+            # `stop` may have come between its start and here.
             self._end_command()
             self.result.status = await process.wait()
 
@@ -258,4 +258,4 @@ class TraceSession:
                 continue
             else:
                 result.others += 1
-            self._tell(journey)
+            self._report(journey)

@@ -47,7 +47,7 @@ class History:
         for status in statuses:
             before = self._before.get(status.name)
             self._before[status.name] = status, now
-            # A daemon that was started anew counts from zero.
+            # A daemon that was restarted counts from zero.
             if before is None or before[0].pid != status.pid or now <= before[1]:
                 continue
             old, then = before
