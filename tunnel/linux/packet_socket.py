@@ -101,13 +101,8 @@ class PacketSocket:
 
     def statistics(self) -> tuple[int, int]:
         """Packets seen, and those of them lost because they were not read in time."""
-<<<<<<< HEAD:tunnel/linux/packet_socket.py
         data = self.socket.getsockopt(kernel.SOL_PACKET, kernel.PACKET_STATISTICS, 8)
         received, dropped = struct.unpack("=II", data)  # since the previous call
-=======
-        data = self.socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
-        received, dropped = struct.unpack("=II", data)  # the kernel starts from 0 after each call
->>>>>>> 5b645aa (Word the rooms of the command line and of captures in plain English):tunnel/capture/packet_socket.py
         self._received += received
         self._dropped += dropped
         return self._received, self._dropped
