@@ -21,7 +21,8 @@ KINDS: list[type[Message]] = [ReloadResult, SaveResult, TunnelStatus]
 def test_result_survives_json(kind: type[Message]) -> None:
     @given(st.from_type(kind))
     def check(result: Message) -> None:
-        assert kind.from_json(json.loads(json.dumps(result.to_json()))) == result
+        # By their text, as a number that is none is not equal to itself.
+        assert repr(kind.from_json(json.loads(json.dumps(result.to_json())))) == repr(result)
 
     check()
 
