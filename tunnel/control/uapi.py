@@ -28,7 +28,7 @@ import socket
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import trio
 
@@ -42,9 +42,8 @@ from tunnel.control.connections import (
 from tunnel.control.timeslice import Pace
 from tunnel.control.uapi_changes import DeviceChange
 from tunnel.control.uapi_grammar import MAX_LINE, Parser, UapiError, render_state
+from tunnel.engine import Interface
 from tunnel.errors import TunnelError
-from tunnel.io.endpoint import Endpoint
-from tunnel.protocol import Interface
 
 log = logging.getLogger("tunnel")
 
@@ -59,7 +58,7 @@ _PART = 65_536
 class DeviceState:
     """What a `get` is answered from."""
 
-    interface: Interface[Endpoint, Any]
+    interface: Interface
     listen_port: int
     fwmark: int
 

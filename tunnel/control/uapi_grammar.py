@@ -26,9 +26,10 @@ from tunnel.control.uapi_changes import (
     SetListenPort,
     SetPrivateKey,
 )
+from tunnel.engine import Interface, Peer
 from tunnel.errors import TunnelError
 from tunnel.io.endpoint import Endpoint
-from tunnel.protocol import Interface, Peer, pack, unpack
+from tunnel.protocol import pack, unpack
 
 MAX_LINE: Final = 1024
 """Characters; the longest line that means anything has 140."""
@@ -308,9 +309,7 @@ def _render_change(peer: PeerChange) -> Iterator[str]:
     yield from map(ALLOWED_IP.line, peer.allowed_ips.items())
 
 
-def render_state(
-    interface: Interface[Endpoint, Any], listen_port: int, fwmark: int
-) -> Iterator[str]:
+def render_state(interface: Interface, listen_port: int, fwmark: int) -> Iterator[str]:
     """The answer to a `get`: the device and all its peers, in pieces that each take some 10 µs.
 
     The lists are those of the moment at which they are begun, so changes between two pieces do
@@ -327,7 +326,7 @@ def render_state(
         yield from _render_networks(interface.allowed_ips.packed_of(peer))
 
 
-def _render_peer(peer: Peer[Endpoint, Any]) -> str:
+def _render_peer(peer: Peer) -> str:
     seconds, nanoseconds = divmod(peer.last_handshake_unix_ns, _NANOSECONDS)
     return (
         PUBLIC_KEY.line(peer.public_key)
