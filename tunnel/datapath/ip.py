@@ -29,7 +29,7 @@ _DECAPSULATED_ECN: Final[tuple[tuple[int | None, ...], ...]] = (
 )
 
 
-class TransportHeader(NamedTuple):
+class UpperLayerHeader(NamedTuple):
     """The header above IP: its protocol number and where it begins in the packet."""
 
     protocol: int
@@ -62,7 +62,7 @@ def length_untrusted(packet: bytes) -> int:
     raise PacketRefusedError(DatapathDrop.IP_VERSION)
 
 
-def transport_untrusted(packet: bytes) -> TransportHeader:
+def transport_untrusted(packet: bytes) -> UpperLayerHeader:
     """Find the transport header of a packet that `length_untrusted` accepted and that is trimmed.
 
     It begins inside the packet or right at its end.
@@ -72,7 +72,7 @@ def transport_untrusted(packet: bytes) -> TransportHeader:
     if packet[0] >> 4 == 4:
         if packet[6] & 0x3F or packet[7]:
             raise PacketRefusedError(DatapathDrop.GSO_TYPE)
-        return TransportHeader(packet[9], header_length(packet))
+        return UpperLayerHeader(packet[9], header_length(packet))
     protocol, offset = packet[6], IPV6_HEADER_LEN
     while protocol in _EXTENSION_HEADERS:
         if offset + 8 > len(packet):
@@ -81,7 +81,7 @@ def transport_untrusted(packet: bytes) -> TransportHeader:
         protocol, offset = packet[offset], offset + 8 + packet[offset + 1] * unit
     if protocol == _FRAGMENT_HEADER or offset > len(packet):
         raise PacketRefusedError(DatapathDrop.GSO_TYPE)
-    return TransportHeader(protocol, offset)
+    return UpperLayerHeader(protocol, offset)
 
 
 def ecn(packet: bytes) -> int:

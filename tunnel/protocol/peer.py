@@ -215,13 +215,7 @@ class Peer(Timed, Generic[E, T]):
     # --- Packets in ------------------------------------------------------------------------------
 
     def handle_received(
-        self,
-        transport: T,
-        endpoint: E,
-        now: float,
-        wire_bytes: int,
-        *,
-        data: bool,
+        self, transport: T, endpoint: E, now: float, wire_bytes: int, *, data: bool
     ) -> None:
         """The driver opened authentic, never seen messages with `transport`."""
         if self.removed:
@@ -255,7 +249,9 @@ class Peer(Timed, Generic[E, T]):
         keypair = self._keypair(keys, local_index, remote_index, now, is_initiator=False)
         self.keypairs.install_answered(keypair)
         self._handle_installed(now)
-        if self._yields():
+        own = self._context.public_key
+        if own is not None and bytes(own) > bytes(self.public_key):
+            # If both sides started at once, the handshake of the smaller public key goes on.
             self._handshakes.forget()
 
     def accept_response_untrusted(
@@ -418,11 +414,6 @@ class Peer(Timed, Generic[E, T]):
         context.outputs.append(
             HandshakeFailed(self.public_key, self.endpoint, attempts, dropped, reason)
         )
-
-    def _yields(self) -> bool:
-        """Of two handshakes that both sides started at once, the smaller public key's goes on."""
-        own = self._context.public_key
-        return own is not None and bytes(own) > bytes(self.public_key)
 
     # --- Keypairs --------------------------------------------------------------------------------
 
