@@ -9,19 +9,11 @@ import errno
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
-from tunnel.config import (
-    AllowedIP,
-    EndpointConfig,
-    PeerConfig,
-    PrivateKey,
-    PublicKey,
-    TunnelConfig,
-)
-from tunnel.config.values import network_text
+from tunnel.config import PrivateKey, PublicKey, TunnelConfig
+from tunnel.control.snapshot import DeviceSnapshot, PeerSnapshot
 from tunnel.control.uapi_changes import (
     DeviceChange,
     PeerChange,
@@ -33,22 +25,12 @@ from tunnel.control.uapi_changes import (
 from tunnel.control.uapi_grammar import Parser, UapiError, render_changes
 from tunnel.errors import TunnelError
 from tunnel.io.endpoint import Endpoint
-from tunnel.protocol import pack, unpack
+from tunnel.protocol import pack
 
 TIMEOUT = 60.0
 """Seconds for one answer; 100,000 networks take some."""
 
 _CHUNK = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceConfig:
-    """What runs: keys, sockets and peers of an interface, no matter which program it is."""
-
-    private_key: PrivateKey | None
-    listen_port: int
-    fwmark: int
-    peers: tuple[PeerConfig, ...]
 
 
 class UapiClientError(TunnelError):
@@ -57,7 +39,7 @@ class UapiClientError(TunnelError):
     code = "uapi_client"
 
 
-def get(path: Path) -> DeviceConfig:
+def get(path: Path) -> DeviceSnapshot:
     """What the daemon that listens at `path` has. Raises UapiClientError. Blocks."""
     return _parse(_ask(path, "get=1\n\n"))
 
@@ -129,7 +111,7 @@ def _ask(path: Path, request: str) -> list[str]:
     return lines
 
 
-def _parse(lines: list[str]) -> DeviceConfig:
+def _parse(lines: list[str]) -> DeviceSnapshot:
     parser = Parser(of_answer=True)
     for line in lines:
         try:
@@ -151,19 +133,17 @@ def _parse(lines: list[str]) -> DeviceConfig:
             case SetFwmark():
                 fwmark = change.fwmark
             case PeerChange():
-                peers.append(_peer_config(change))
-    return DeviceConfig(private_key, listen_port, fwmark, tuple(peers))
+                peers.append(_peer(change))
+    return DeviceSnapshot(private_key, listen_port, fwmark, tuple(peers))
 
 
-def _peer_config(peer: PeerChange) -> PeerConfig:
-    psk, endpoint = peer.preshared_key, peer.endpoint
-    host, _, port = str(endpoint).rpartition(":")
-    return PeerConfig(
+def _peer(peer: PeerChange) -> PeerSnapshot:
+    psk = peer.preshared_key
+    return PeerSnapshot(
         peer.public_key,
         preshared_key=None if psk is None or psk.is_zero else psk,
-        endpoint=None if endpoint is None else EndpointConfig(host.strip("[]"), int(port)),
+        endpoint=peer.endpoint,
+        networks=list(peer.allowed_ips),
+        network_count=len(peer.allowed_ips),
         persistent_keepalive=peer.persistent_keepalive or 0,
-        allowed_ips=tuple(
-            AllowedIP(ip_network(network_text(*unpack(network)))) for network in peer.allowed_ips
-        ),
     )

@@ -21,7 +21,7 @@ from tunnel.control.messages.status import TunnelStatus
 from tunnel.control.timeslice import let_go
 from tunnel.daemon import redaction, reload, save
 from tunnel.daemon.host_state import HostState
-from tunnel.daemon.meter import Meter
+from tunnel.daemon.prometheus import Meter
 from tunnel.daemon.reload import Plan
 from tunnel.daemon.save import Saved
 from tunnel.daemon.sd_notify import Notifier
@@ -136,22 +136,14 @@ class Daemon:
         self.meter.handle_event(kind, details)
         self.feed.publish(kind, **details)
 
-    async def status(
-        self, *, secrets: bool = False, paths: bool = False, max_networks: int | None = None
-    ) -> TunnelStatus:
+    async def status(self, *, secrets: bool = False, paths: bool = False) -> TunnelStatus:
         """What the tunnel looks like now. With `secrets`, private and preshared keys too; with
-        `paths`, path MTUs; of more than `max_networks` allowed IPs of a peer, their number.
+        `paths`, path MTUs.
 
         Raises DaemonError while it is being set up or taken down.
         """
-        return await take_status(
-            self.running().engine,
-            self.config,
-            name=self.name,
-            secrets=secrets,
-            paths=paths,
-            max_networks=max_networks,
-        )
+        engine = self.running().engine
+        return await take_status(engine, self.config, secrets=secrets, paths=paths)
 
     async def plan_reload(self, new: TunnelConfig | None = None) -> ReloadResult:
         """What `reload` would do. Raises TunnelError when it would fail."""

@@ -18,6 +18,7 @@ from tunnel.control.socket_file import SocketFile
 from tunnel.control.unix_socket import bind_unix_socket
 from tunnel.daemon import prometheus
 from tunnel.daemon.daemon import Daemon
+from tunnel.device.status import describe, take_snapshot
 from tunnel.errors import DaemonError
 from tunnel.io import drops as io_drops
 
@@ -44,20 +45,19 @@ LABEL_NETWORKS = 32
 is of no use, and would have to be made for every scrape."""
 
 
-async def snapshot(daemon: Daemon) -> prometheus.Snapshot:
+async def gather(daemon: Daemon) -> prometheus.Metrics:
     """The daemon's figures now. Raises DaemonError while it is not up."""
     names = await trio.to_thread.run_sync(_friendly_names, daemon.config)
-    status = await daemon.status(max_networks=LABEL_NETWORKS)
     running = daemon.running().engine
-    peers = running.interface.peers.values()
-    return prometheus.Snapshot(
-        status,
+    taken = await take_snapshot(running, max_networks=LABEL_NETWORKS)
+    staged = sum(peer.staged_frames for peer in taken.peers)
+    return prometheus.Metrics(
+        await describe(taken, running, daemon.config),
         load=running.load,
-        handshakes=daemon.meter.handshakes,
-        lag=daemon.meter.lag,
+        meter=daemon.meter,
         queues={
             "handshakes": running.handshakes_waiting,
-            "staged": sum(peer.staged_frames for peer in peers),
+            "staged": staged,
         },
         socket_bytes=running.udp.queued(),
         friendly_names=names,
@@ -83,7 +83,7 @@ async def serve_metrics(
 
     async def page() -> bytes:
         try:
-            taken = await snapshot(daemon)
+            taken = await gather(daemon)
         except DaemonError:
             raise http.HttpError("503 Service Unavailable") from None
         # Thousands of peers make a long text: packets go on meanwhile.

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+import trio
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -28,22 +30,39 @@ PEER_LABELS = ("interface", "public_key", "allowed_ips", "friendly_name")
 OUTCOMES = ("completed", "unanswered", "failed")
 
 
-class Handshakes:
-    """Handshakes so far: `outcomes` counts them by outcome, `round_trips` are in seconds."""
+LAG_PERIOD = 1.0
+"""Seconds between two measurements of how late the event loop is."""
+
+
+class Meter:
+    """What is counted over the daemon's life and not by the engine.
+
+    `outcomes` are handshakes by outcome: an unanswered initiation is one, and so is giving up.
+    `round_trips` of handshakes and `lag` of the event loop are in seconds.
+    """
 
     def __init__(self) -> None:
         self.outcomes = dict.fromkeys(OUTCOMES, 0)
         self.round_trips = Histogram(ROUND_TRIP_BOUNDS)
+        self.lag = Histogram(LAG_BOUNDS)
 
-    def count(self, outcome: str, round_trip: float | None = None) -> None:
-        """Count one handshake; an unanswered initiation is one, and so is giving up."""
-        self.outcomes[outcome] += 1
-        if round_trip is not None:
-            self.round_trips.add(round_trip)
+    def handle_event(self, kind: str, details: Mapping[str, Any]) -> None:
+        """Count an event, in the form subscribers get."""
+        if kind == "handshake":
+            self.outcomes[details["outcome"]] += 1
+            if "round_trip" in details:
+                self.round_trips.add(details["round_trip"])
+
+    async def watch_loop(self) -> None:
+        """Measure how late the event loop runs a task that is due, until cancelled."""
+        while True:
+            due = trio.current_time() + LAG_PERIOD
+            await trio.sleep_until(due)
+            self.lag.add(max(0.0, trio.current_time() - due))
 
 
 @dataclass(slots=True)
-class Snapshot:
+class Metrics:
     """What one scrape shows of a tunnel.
 
     `reasons` are all that packets can be dropped for, so that those that never happened are zeros
@@ -53,35 +72,34 @@ class Snapshot:
 
     status: TunnelStatus
     load: Load = field(default_factory=Load)
-    handshakes: Handshakes = field(default_factory=Handshakes)
-    lag: Histogram = field(default_factory=lambda: Histogram(LAG_BOUNDS))
+    meter: Meter = field(default_factory=Meter)
     queues: Mapping[str, int] = field(default_factory=dict)
     socket_bytes: Mapping[str, int] = field(default_factory=dict)
     friendly_names: Mapping[str, str] = field(default_factory=dict)
     reasons: Iterable[str] = ()
 
 
-def render(snapshot: Snapshot) -> bytes:
+def render(metrics: Metrics) -> bytes:
     """The text a scraper gets, with the process' own CPU, memory and descriptors."""
     registry = CollectorRegistry()
-    registry.register(_Once(snapshot))
+    registry.register(_Once(metrics))
     ProcessCollector(registry=registry)
     return generate_latest(registry)
 
 
 class _Once(Collector):
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
 
     def describe(self) -> Iterable[Metric]:
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        yield from _of_peers(self._snapshot)
-        yield from _of_interface(self._snapshot)
+        yield from _of_peers(self._metrics)
+        yield from _of_interface(self._metrics)
 
 
-def _of_peers(snapshot: Snapshot) -> Iterator[Metric]:
+def _of_peers(metrics: Metrics) -> Iterator[Metric]:
     sent = CounterMetricFamily(
         "wireguard_sent_bytes", "Bytes of UDP payload sent to the peer.", labels=PEER_LABELS
     )
@@ -93,13 +111,13 @@ def _of_peers(snapshot: Snapshot) -> Iterator[Metric]:
         "Unix time of the latest handshake, 0 before the first.",
         labels=PEER_LABELS,
     )
-    status = snapshot.status
+    status = metrics.status
     for peer in status.peers:
         labels = (
             status.name,
             peer.public_key,
             ",".join(peer.allowed_ips),
-            snapshot.friendly_names.get(peer.public_key, ""),
+            metrics.friendly_names.get(peer.public_key, ""),
         )
         sent.add_metric(labels, peer.tx_bytes)
         received.add_metric(labels, peer.rx_bytes)
@@ -107,8 +125,8 @@ def _of_peers(snapshot: Snapshot) -> Iterator[Metric]:
     yield from (sent, received, handshake)
 
 
-def _of_interface(snapshot: Snapshot) -> Iterator[Metric]:
-    status, handshakes = snapshot.status, snapshot.handshakes
+def _of_interface(metrics: Metrics) -> Iterator[Metric]:
+    status, meter = metrics.status, metrics.meter
     name = status.name
     info = InfoMetricFamily("tunnel", "How the tunnel runs.", labels=("interface",))
     offloads = {f"{device}_offloads": words for device, words in status.offloads.items()}
@@ -121,17 +139,16 @@ def _of_interface(snapshot: Snapshot) -> Iterator[Metric]:
         gauge = GaugeMetricFamily(metric, help_text, labels=("interface",))
         gauge.add_metric((name,), number)
         yield gauge
-    drops = dict.fromkeys(snapshot.reasons, 0) | status.drops
+    drops = dict.fromkeys(metrics.reasons, 0) | status.drops
     yield _counters("tunnel_dropped_packets", "Packets dropped.", "reason", name, drops)
-    outcomes = handshakes.outcomes
-    yield _counters("tunnel_handshakes", "Handshakes by outcome.", "outcome", name, outcomes)
+    yield _counters("tunnel_handshakes", "Handshakes by outcome.", "outcome", name, meter.outcomes)
     for metric, help_text, label, numbers in (
-        ("tunnel_queue_packets", "Packets that wait, by queue.", "queue", snapshot.queues),
+        ("tunnel_queue_packets", "Packets that wait, by queue.", "queue", metrics.queues),
         (
             "tunnel_socket_queue_bytes",
             "Memory that the kernel holds for the UDP sockets.",
             "direction",
-            snapshot.socket_bytes,
+            metrics.socket_bytes,
         ),
     ):
         gauge = GaugeMetricFamily(metric, help_text, labels=("interface", label))
@@ -143,19 +160,19 @@ def _of_interface(snapshot: Snapshot) -> Iterator[Metric]:
         "Packets of one batch of the datapath.",
         labels=("interface", "direction"),
     )
-    for direction, histogram in (("out", snapshot.load.sealed), ("in", snapshot.load.opened)):
+    for direction, histogram in (("out", metrics.load.sealed), ("in", metrics.load.opened)):
         batches.add_metric((name, direction), histogram.cumulative(), histogram.total)
     yield batches
     for metric, help_text, histogram in (
         (
             "tunnel_handshake_round_trip_seconds",
             "From a handshake message to its answer.",
-            handshakes.round_trips,
+            meter.round_trips,
         ),
         (
             "tunnel_event_loop_lag_seconds",
             "How late the event loop comes to what is due.",
-            snapshot.lag,
+            meter.lag,
         ),
     ):
         family = HistogramMetricFamily(metric, help_text, labels=("interface",))

@@ -20,14 +20,12 @@ from tunnel.config import (
     EndpointConfig,
     LineChange,
     PeerConfig,
-    PresharedKey,
-    PrivateKey,
     PublicKey,
     TunnelConfig,
 )
-from tunnel.control import uapi_client
-from tunnel.control.timeslice import Pace
+from tunnel.control.snapshot import DeviceSnapshot, PeerSnapshot
 from tunnel.device.device import Device
+from tunnel.device.status import take_snapshot
 from tunnel.errors import DaemonError
 from tunnel.io.endpoint import Endpoint
 from tunnel.protocol import unpack
@@ -50,10 +48,11 @@ async def save(device: Device, config: TunnelConfig, *, auto_mark: int) -> Saved
     as it was, HostError, DaemonError.
     """
     link = await trio.to_thread.run_sync(host.interface_status, config.name)
-    running = await _copy(device)
+    snapshot = await take_snapshot(device.engine)
+    names = device.endpoints.names()
     # A conf of thousands of peers takes seconds: nothing of it is done in the event loop.
     saved = await trio.to_thread.run_sync(
-        lambda: _write(describe_running(running, config, link, auto_mark=auto_mark))
+        lambda: _write(merge_running(config, link, snapshot, auto_mark=auto_mark, names=names))
     )
     for note in saved.notes:
         log.warning("%s", note)
@@ -74,86 +73,25 @@ def _write(running: TunnelConfig) -> Saved:
     return Saved(lines, tuple(map(str, kept)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Running:
-    """What the engine knows and a conf says, as it was at one moment."""
-
-    private_key: PrivateKey | None
-    port: int
-    mark: int
-    peers: list[_RunningPeer]
-
-
-@dataclass(frozen=True, slots=True)
-class _RunningPeer:
-    """`networks` are those of `tunnel.protocol.pack`, `name` is that of the endpoint."""
-
-    key: PublicKey
-    preshared_key: PresharedKey
-    networks: list[int]
-    endpoint: Endpoint | None
-    name: EndpointConfig | None
-    keepalive: int
-
-
-async def _copy(device: Device) -> _Running:
-    """A copy for a thread. The caller sees to it that nobody changes the engine meanwhile."""
-    pace = Pace()
-    engine = device.engine
-    protocol = engine.interface
-    peers = []
-    for peer in protocol.peers.values():
-        peers.append(
-            _RunningPeer(
-                peer.public_key,
-                peer.preshared_key,
-                list(protocol.allowed_ips.packed_of(peer)),
-                peer.endpoint,
-                device.endpoints.name_of(peer.public_key),
-                peer.persistent_keepalive,
-            )
-        )
-        await pace.step()
-    return _Running(protocol.private_key, engine.udp.port, engine.udp.fwmark, peers)
-
-
-def describe_running(
-    running: _Running,
-    config: TunnelConfig,
-    link: host.InterfaceStatus | None,
-    *,
-    auto_mark: int,
-) -> TunnelConfig:
-    """The conf that would set up what runs now. `link` is the interface as the kernel has it."""
-    return merge_running(
-        config,
-        link,
-        uapi_client.DeviceConfig(
-            running.private_key,
-            running.port,
-            running.mark,
-            tuple(map(_peer, running.peers)),
-        ),
-        auto_mark=auto_mark,
-        names={peer.key: peer.name for peer in running.peers if peer.name is not None},
-    )
-
-
 def merge_running(
     config: TunnelConfig,
     link: host.InterfaceStatus | None,
-    device: uapi_client.DeviceConfig,
+    running: DeviceSnapshot,
     *,
     auto_mark: int,
     names: Mapping[PublicKey, EndpointConfig],
 ) -> TunnelConfig:
-    """`config` with what `link` and `device` say. `names` has the endpoints that stay names."""
+    """The conf that would set up what runs: `config` with what is `running` in it.
+
+    `link` is the interface as the kernel has it, None if it is out of reach. `auto_mark` is the
+    mark that was chosen and not configured. `names` has the endpoints that stay names.
+    """
     interface = config.interface
     interface = replace(
         interface,
-        private_key=device.private_key or interface.private_key,
-        listen_port=device.listen_port,
-        fwmark=interface.fwmark if device.fwmark == auto_mark else device.fwmark,
+        private_key=running.private_key or interface.private_key,
+        listen_port=running.listen_port,
+        fwmark=interface.fwmark if running.fwmark == auto_mark else running.fwmark,
     )
     if link is not None:
         interface = replace(interface, addresses=_in_order(interface.addresses, link.addresses))
@@ -164,12 +102,8 @@ def merge_running(
         config,
         interface=interface,
         peers=tuple(
-            replace(
-                peer,
-                preshared_key_file=_psk_file(before.get(peer.public_key), peer),
-                endpoint=names.get(peer.public_key, peer.endpoint),
-            )
-            for peer in device.peers
+            _peer(peer, before.get(peer.public_key), names.get(peer.public_key))
+            for peer in running.peers
         ),
     )
 
@@ -182,18 +116,15 @@ def _in_order(before: _Addresses, now: _Addresses) -> _Addresses:
     return tuple(a for a in before if a in now) + tuple(a for a in now if a not in before)
 
 
-def _psk_file(before: PeerConfig | None, now: PeerConfig) -> str | None:
-    same = before is not None and before.preshared_key == now.preshared_key
-    return before.preshared_key_file if before is not None and same else None
-
-
-def _peer(peer: _RunningPeer) -> PeerConfig:
+def _peer(peer: PeerSnapshot, before: PeerConfig | None, name: EndpointConfig | None) -> PeerConfig:
+    same = before is not None and before.preshared_key == peer.preshared_key
     return PeerConfig(
-        public_key=peer.key,
-        preshared_key=None if peer.preshared_key.is_zero else peer.preshared_key,
+        public_key=peer.public_key,
+        preshared_key=peer.preshared_key,
+        preshared_key_file=before.preshared_key_file if before is not None and same else None,
         allowed_ips=tuple(map(_allowed_ip, map(unpack, peer.networks))),
-        endpoint=_endpoint(peer.endpoint),
-        persistent_keepalive=peer.keepalive,
+        endpoint=name or _endpoint(peer.endpoint),
+        persistent_keepalive=peer.persistent_keepalive,
     )
 
 

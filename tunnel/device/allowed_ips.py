@@ -62,11 +62,11 @@ async def wanted_networks(config: TunnelConfig, pace: Pace) -> dict[PublicKey, N
     return found
 
 
-async def texts(engine: Engine, peer: Peer, pace: Pace) -> tuple[str, ...]:
-    """The peer's networks as text: IPv4 before IPv6, each by address, then by length."""
+async def texts(networks: Iterable[int], pace: Pace) -> tuple[str, ...]:
+    """Networks as text: IPv4 before IPv6, each by address, then by length."""
     runs: list[list[_Place]] = []
     run: list[_Place] = []
-    for packed in engine.interface.allowed_ips.packed_of(peer):
+    for packed in networks:
         run.append(unpack(packed))
         if len(run) == RUN:
             runs.append(sorted(run))

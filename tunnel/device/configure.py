@@ -28,7 +28,7 @@ from tunnel.control.uapi_changes import (
     SetPrivateKey,
 )
 from tunnel.device import allowed_ips
-from tunnel.device.endpoints import Names
+from tunnel.device.endpoints import Endpoints
 from tunnel.engine import Engine, Peer
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import UdpError
@@ -38,7 +38,7 @@ log = logging.getLogger("tunnel")
 
 
 async def apply(
-    engine: Engine, changes: Sequence[DeviceChange], names: Names | None = None
+    engine: Engine, changes: Sequence[DeviceChange], names: Endpoints | None = None
 ) -> None:
     """Apply all of `changes` in order. Raises UdpError, and then nothing has changed.
 
@@ -47,7 +47,7 @@ async def apply(
     nothing else changes the engine meanwhile.
     """
     _hide_secrets(changes)
-    steps = _Steps(engine, names or Names())
+    steps = _Steps(engine, names or Endpoints())
     with trio.CancelScope(shield=True):
         steps.apply_to_sockets(changes)
         await steps.apply_to_protocol(changes)
@@ -65,7 +65,7 @@ def _hide_secrets(changes: Sequence[DeviceChange]) -> None:
 class _Steps:
     """The parts of `apply`, in slices."""
 
-    def __init__(self, engine: Engine, names: Names) -> None:
+    def __init__(self, engine: Engine, names: Endpoints) -> None:
         self._engine = engine
         self._names = names
         self._pace = Pace()

@@ -22,7 +22,7 @@ from tunnel.control.uapi_changes import DeviceChange
 from tunnel.control.uapi_grammar import UapiError
 from tunnel.datapath import Datapath
 from tunnel.device import configure
-from tunnel.device.endpoints import Names
+from tunnel.device.endpoints import Endpoints
 from tunnel.device.event_log import EventLog, Publish, publish_nothing
 from tunnel.device.features import Offloads
 from tunnel.device.link_monitor import Restore, follow_link
@@ -56,7 +56,7 @@ class Device:
     ) -> None:
         self.name = name
         self.is_deleted = False
-        self.endpoints = Names(clock=clock)
+        self.endpoints = Endpoints(clock=clock)
         self.changing = trio.Lock()
         self._event_log = EventLog(publish, clock)
         self.engine = Engine(

@@ -55,8 +55,11 @@ class _Name:
         self.pause = FIRST_PAUSE
 
 
-class Names:
-    """The names of one tunnel's conf. `look_up` gives a name's addresses or raises ResolveError."""
+class Endpoints:
+    """The endpoints of one tunnel that are names.
+
+    `look_up` gives the addresses of one, or raises ResolveError.
+    """
 
     def __init__(self, look_up: LookUp = _look_up_once, clock: Clock = boot_time) -> None:
         self._look_up = look_up
@@ -97,10 +100,9 @@ class Names:
         if self._names.pop(key, None) is not None:
             self._rings = None
 
-    def name_of(self, key: PublicKey) -> EndpointConfig | None:
-        """The name by which the conf knows that peer's endpoint, if it is one."""
-        name = self._names.get(key)
-        return None if name is None else name.wanted
+    def names(self) -> dict[PublicKey, EndpointConfig]:
+        """The endpoints that are names, as the conf has them."""
+        return {key: name.wanted for key, name in self._names.items()}
 
     def retry(self, endpoint: Endpoint) -> Endpoint:
         """The protocol's `retry_endpoint`: where to go on when `endpoint` did not answer."""

@@ -1,4 +1,4 @@
-"""The status of a running tunnel, taken from its engine in slices: packets never wait for it."""
+"""A snapshot of a running device, and its status as text: in slices, packets never wait for it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import time
 
 from tunnel.config import TunnelConfig
 from tunnel.control.messages.status import PeerStatus, TunnelStatus
-from tunnel.control.timeslice import Pace
+from tunnel.control.snapshot import DeviceSnapshot, PeerSnapshot
+from tunnel.control.timeslice import Pace, let_go
 from tunnel.device import allowed_ips
-from tunnel.engine import Engine, Peer
+from tunnel.engine import Engine
 from tunnel.io.errors import TunError
 from tunnel.io.link import Link
 from tunnel.io.path import path_mtu
@@ -18,42 +19,85 @@ from tunnel.io.tun import TunOffload
 MAX_PATHS = 64
 
 
-async def take_status(
-    engine: Engine,
-    config: TunnelConfig,
-    *,
-    name: str,
-    secrets: bool = False,
-    paths: bool = False,
-    max_networks: int | None = None,
-) -> TunnelStatus:
-    """What the tunnel looks like now.
+async def take_snapshot(engine: Engine, *, max_networks: int | None = None) -> DeviceSnapshot:
+    """Its keys, sockets and peers now, without the allowed IPs of a peer that has more than
+    `max_networks` of them.
 
-    With `secrets`, private and preshared keys too; with `paths`, the path MTU of the first
-    `MAX_PATHS` peers, each of which costs three system calls. A peer that has more allowed IPs
-    than `max_networks` shows their number instead. Each peer is shown as it is at one moment, but
-    not all of them at the same.
+    Each peer is as it is at one moment, but not all of them at the same, unless the caller makes
+    sure that nothing changes the engine meanwhile.
     """
     pace = Pace()
     protocol = engine.interface
     peers = []
-    for place, peer in enumerate(list(protocol.peers.values())):
+    for peer in list(protocol.peers.values()):
         count = protocol.allowed_ips.count_of(peer)
-        if max_networks is not None and count > max_networks:
-            shown: tuple[str, ...] = (f"{count} networks",)
-        else:
-            shown = await allowed_ips.texts(engine, peer, pace)
-        with_path = paths and place < MAX_PATHS
-        peers.append(_peer_status(engine, peer, shown, secrets=secrets, path=with_path))
+        networks: list[int] = []
+        if max_networks is None or count <= max_networks:
+            for packed in protocol.allowed_ips.packed_of(peer):
+                networks.append(packed)
+                await pace.step()
+        peers.append(
+            PeerSnapshot(
+                public_key=peer.public_key,
+                preshared_key=None if peer.preshared_key.is_zero else peer.preshared_key,
+                endpoint=peer.endpoint,
+                networks=networks,
+                network_count=count,
+                last_handshake_unix_ns=peer.last_handshake_unix_ns,
+                rx_bytes=peer.rx_bytes,
+                tx_bytes=peer.tx_bytes,
+                persistent_keepalive=peer.persistent_keepalive,
+                staged_frames=peer.staged_frames,
+            )
+        )
         await pace.step()
-    private, public = protocol.private_key, protocol.public_key
+    return DeviceSnapshot(protocol.private_key, engine.udp.port, engine.udp.fwmark, tuple(peers))
+
+
+async def take_status(
+    engine: Engine, config: TunnelConfig, *, secrets: bool = False, paths: bool = False
+) -> TunnelStatus:
+    """What the tunnel looks like now, as text. `secrets` and `paths` as for `describe`."""
+    snapshot = await take_snapshot(engine)
+    return await describe(snapshot, engine, config, secrets=secrets, paths=paths)
+
+
+async def describe(
+    snapshot: DeviceSnapshot,
+    engine: Engine,
+    config: TunnelConfig,
+    *,
+    secrets: bool = False,
+    paths: bool = False,
+) -> TunnelStatus:
+    """What the tunnel looks like, as text. `snapshot` is of `engine`, and is used up: the networks
+    in it are freed in slices.
+
+    With `secrets`, private and preshared keys too; with `paths`, the path MTU of the first
+    `MAX_PATHS` peers, each of which costs three system calls. Allowed IPs that the snapshot left
+    out are shown as their number.
+    """
+    pace = Pace()
+    peers = []
+    for place, peer in enumerate(snapshot.peers):
+        if len(peer.networks) < peer.network_count:
+            shown: tuple[str, ...] = (f"{peer.network_count} networks",)
+        else:
+            shown = await allowed_ips.texts(peer.networks, pace)
+            await let_go(peer.networks)
+        mtu = None
+        if paths and place < MAX_PATHS and peer.endpoint is not None:
+            mtu = path_mtu(peer.endpoint, snapshot.fwmark)
+        peers.append(_peer_status(peer, shown, mtu, secrets=secrets))
+        await pace.step()
+    private = snapshot.private_key
     link = _link(engine)
     return TunnelStatus(
-        name=name,
-        public_key=public.to_base64() if public else None,
-        private_key=private.to_base64() if private and secrets else None,
-        listen_port=engine.udp.port,
-        fwmark=engine.udp.fwmark,
+        name=config.name,
+        public_key=None if private is None else private.public_key().to_base64(),
+        private_key=private.to_base64() if private is not None and secrets else None,
+        listen_port=snapshot.listen_port,
+        fwmark=snapshot.fwmark,
         mtu=engine.mtu,
         addresses=tuple(map(str, config.interface.addresses)),
         datapath=engine.datapath.name,
@@ -77,20 +121,20 @@ def _link(engine: Engine) -> Link | None:
 
 
 def _peer_status(
-    engine: Engine, peer: Peer, shown: tuple[str, ...], *, secrets: bool, path: bool
+    peer: PeerSnapshot, shown: tuple[str, ...], mtu: int | None, *, secrets: bool
 ) -> PeerStatus:
     psk = peer.preshared_key
     return PeerStatus(
         public_key=peer.public_key.to_base64(),
-        has_preshared_key=not psk.is_zero,
-        preshared_key=psk.to_base64() if secrets and not psk.is_zero else None,
+        has_preshared_key=psk is not None,
+        preshared_key=psk.to_base64() if psk is not None and secrets else None,
         endpoint=None if peer.endpoint is None else str(peer.endpoint),
         allowed_ips=shown,
         latest_handshake=peer.last_handshake_unix_ns / 1e9,
         rx_bytes=peer.rx_bytes,
         tx_bytes=peer.tx_bytes,
         persistent_keepalive=peer.persistent_keepalive,
-        path_mtu=path_mtu(peer.endpoint, engine.udp.fwmark) if path and peer.endpoint else None,
+        path_mtu=mtu,
     )
 
 

@@ -19,6 +19,7 @@ import trio
 from tunnel import host
 from tunnel.config import EndpointConfig, PublicKey, TunnelConfig
 from tunnel.control import uapi_client
+from tunnel.control.snapshot import DeviceSnapshot
 from tunnel.daemon import host_state, redaction, reload
 from tunnel.daemon.lock import hold
 from tunnel.daemon.save import merge_running, write
@@ -153,7 +154,7 @@ async def _save(config: TunnelConfig, echo: Echo) -> None:
 
 
 async def _names_that_stay(
-    config: TunnelConfig, device: uapi_client.DeviceConfig
+    config: TunnelConfig, device: DeviceSnapshot
 ) -> Mapping[PublicKey, EndpointConfig]:
     """The names that still mean where their peers are, or that nobody can resolve now."""
     now = {peer.public_key: peer.endpoint for peer in device.peers}
@@ -167,7 +168,7 @@ async def _names_that_stay(
         except ResolveError:
             found[peer.public_key] = name
         else:
-            if str(at) in map(str, addresses):
+            if any(at.same_remote(address) for address in addresses):
                 found[peer.public_key] = name
     return found
 

@@ -20,11 +20,11 @@ from tunnel.control import json_socket, run_folder, unix_socket
 from tunnel.control.timeslice import let_go
 from tunnel.daemon import metrics, save
 from tunnel.daemon.host_state import HostState, Surroundings
-from tunnel.daemon.meter import Meter
+from tunnel.daemon.prometheus import Meter
 from tunnel.daemon.reload import parts, plan, to_resolve
 from tunnel.device import sync
 from tunnel.device.device import Device
-from tunnel.device.endpoints import Names, resolve_all
+from tunnel.device.endpoints import Endpoints, resolve_all
 from tunnel.device.status import take_status
 from tunnel.host.state import DesiredState
 from tunnel.io.endpoint import Endpoint
@@ -116,7 +116,7 @@ def test_status_on_its_way_to_the_client(
     monkeypatch.setattr(run_folder, "RUN_FOLDER", tmp_path)
 
     async def status(params: dict[str, Any]) -> Any:
-        return await take_status(engine, config, name="wg0")
+        return await take_status(engine, config)
 
     async def main() -> bytes:
         listener = unix_socket.bind_unix_socket(tmp_path / "wg0.sock")
@@ -143,7 +143,7 @@ def test_networks_are_shown_in_order_however_they_came(run: Run) -> None:
     config = conf(large().replace(", ".join(NETWORKS), ", ".join(shuffled)))
     device = running(config)
     engine = device.engine
-    status = run(lambda: take_status(engine, config, name="wg0"))
+    status = run(lambda: take_status(engine, config))
     assert list(status.peers[0].allowed_ips) == NETWORKS
 
 
@@ -152,13 +152,8 @@ def test_metrics_do_without_long_lists(run: Run, config: TunnelConfig) -> None:
     engine = device.engine
     engine.udp.queued = dict  # type: ignore[method-assign]
 
-    async def status(max_networks: int) -> Any:
-        return await take_status(engine, config, name="wg0", max_networks=max_networks)
-
-    daemon: Any = SimpleNamespace(
-        config=config, meter=Meter(), status=status, running=lambda: device
-    )
-    taken = run(lambda: metrics.snapshot(daemon))
+    daemon: Any = SimpleNamespace(config=config, meter=Meter(), running=lambda: device)
+    taken = run(lambda: metrics.gather(daemon))
     shown = taken.status.peers[0].allowed_ips
     assert shown == (("130560 networks",) if len(config.peers) == 1 else ("10.0.0.1/32",))
 
@@ -204,7 +199,7 @@ def test_conf_that_nobody_needs_any_more(run: Run, config: TunnelConfig) -> None
 
 
 def test_endpoints_of_many_peers(run: Run, config: TunnelConfig) -> None:
-    names = Names()
+    names = Endpoints()
 
     async def main() -> int:
         found = await resolve_all(config.peers)

@@ -3,15 +3,16 @@
 import socket
 import threading
 from collections.abc import Callable
-from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
 from tests.support.confs import OTHER, PEER, PRIVATE, PSK
-from tunnel.config import AllowedIP, EndpointConfig, PublicKey, parse
-from tunnel.control.uapi_client import DeviceConfig, UapiClientError, get, set_config, set_fwmark
+from tunnel.config import PublicKey, parse
+from tunnel.config.values import network_text
+from tunnel.control.uapi_client import UapiClientError, get, set_config, set_fwmark
 from tunnel.io.endpoint import Endpoint
+from tunnel.protocol import unpack
 
 CONF = f"""\
 [Interface]
@@ -99,21 +100,23 @@ def test_what_is_got(answering: Answering) -> None:
     )
     found = get(path)
     assert asked == ["get=1\n\n"]
-    assert isinstance(found, DeviceConfig)
     assert (found.private_key, found.listen_port, found.fwmark) == (
         config.interface.private_key,
         5,
         0,
     )
     one, other = found.peers
-    assert one.endpoint == EndpointConfig("fe80::1%3", 6)
+    assert str(one.endpoint) == "[fe80::1%3]:6"
     assert one.preshared_key == config.peers[0].preshared_key
-    assert one.allowed_ips == (
-        AllowedIP(ip_network("10.0.0.2/32")),
-        AllowedIP(ip_network("fd00::/64")),
-    )
+    assert one.persistent_keepalive == 25
+    assert [network_text(*unpack(network)) for network in one.networks] == [
+        "10.0.0.2/32",
+        "fd00::/64",
+    ]
+    assert one.network_count == 2
     assert other.preshared_key is None
-    assert other.endpoint == EndpointConfig("192.0.2.1", 7)
+    assert str(other.endpoint) == "192.0.2.1:7"
+    assert other.networks == []
 
 
 @pytest.mark.parametrize(

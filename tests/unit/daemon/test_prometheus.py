@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.statuses import STATUS
 from tunnel.daemon.metrics import REASONS
-from tunnel.daemon.prometheus import Handshakes, Snapshot, render
+from tunnel.daemon.prometheus import Meter, Metrics, render
 from tunnel.engine.histograms import Histogram, Load
 
 DASHBOARD = Path(__file__).parents[3] / "examples" / "grafana.json"
@@ -18,16 +18,16 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"
 NAME = re.compile(r"\b(?:wireguard|tunnel|process)_[a-z_]+")
 
 
-def samples(snapshot: Snapshot) -> dict[str, list[tuple[dict[str, str], float]]]:
+def samples(metrics: Metrics) -> dict[str, list[tuple[dict[str, str], float]]]:
     found: dict[str, list[tuple[dict[str, str], float]]] = {}
-    for family in text_string_to_metric_families(render(snapshot).decode()):
+    for family in text_string_to_metric_families(render(metrics).decode()):
         for sample in family.samples:
             found.setdefault(sample.name, []).append((sample.labels, sample.value))
     return found
 
 
 def test_the_common_exporters_names_and_labels() -> None:
-    found = samples(Snapshot(STATUS, friendly_names={"PEER=": 'the "roof"'}))
+    found = samples(Metrics(STATUS, friendly_names={"PEER=": 'the "roof"'}))
     labels = {
         "interface": "wg0",
         "public_key": "PEER=",
@@ -40,7 +40,7 @@ def test_the_common_exporters_names_and_labels() -> None:
 
 
 def test_every_reason_is_there_from_the_first_scrape() -> None:
-    found = samples(Snapshot(STATUS, reasons=REASONS))
+    found = samples(Metrics(STATUS, reasons=REASONS))
     drops = {labels["reason"]: value for labels, value in found["tunnel_dropped_packets_total"]}
     assert drops.keys() == set(REASONS)
     assert drops["no_peer"] == 12
@@ -52,12 +52,13 @@ def test_every_reason_is_spelled_alike() -> None:
 
 
 def test_batches_handshakes_and_queues() -> None:
-    load, handshakes = Load(), Handshakes()
+    load, meter = Load(), Meter()
     for packets in (1, 45, 1000):
         load.sealed.add(packets)
-    handshakes.count("completed", 0.02)
-    handshakes.count("unanswered")
-    found = samples(Snapshot(STATUS, load, handshakes, queues={"staged": 3}))
+    meter.handle_event("handshake", {"outcome": "completed", "round_trip": 0.02})
+    meter.handle_event("handshake", {"outcome": "unanswered"})
+    meter.handle_event("roamed", {})
+    found = samples(Metrics(STATUS, load, meter, queues={"staged": 3}))
     batches = {
         labels["le"]: value
         for labels, value in found["tunnel_batch_packets_bucket"]
@@ -80,8 +81,7 @@ def test_a_value_on_a_bound_belongs_to_it() -> None:
 
 
 def test_the_dashboard_asks_for_what_there_is() -> None:
-    handshakes, load = Handshakes(), Load()
-    names = samples(Snapshot(STATUS, load, handshakes)).keys()
+    names = samples(Metrics(STATUS)).keys()
     dashboard = json.loads(DASHBOARD.read_text())
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     asked = {name for query in queries for name in NAME.findall(query)}
@@ -92,7 +92,7 @@ def test_the_dashboard_asks_for_what_there_is() -> None:
 
 def test_the_document_lists_what_there_is() -> None:
     listed = set(re.findall(r"^\| `((?:wireguard|tunnel)_[a-z_]+)`", DOCUMENT.read_text(), re.M))
-    families = text_string_to_metric_families(render(Snapshot(STATUS)).decode())
+    families = text_string_to_metric_families(render(Metrics(STATUS)).decode())
     # The parser takes the ending from the name of a counter.
     there = {f.name + "_total" if f.type == "counter" else f.name for f in families}
     assert listed == {name for name in there if name.startswith(("wireguard_", "tunnel_"))}

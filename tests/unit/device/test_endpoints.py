@@ -12,7 +12,7 @@ from tunnel.config import EndpointConfig, PeerConfig, PrivateKey
 from tunnel.control.uapi_changes import PeerChange
 from tunnel.device import configure
 from tunnel.device import endpoints as names_module
-from tunnel.device.endpoints import FIRST_PAUSE, Names, resolve_all
+from tunnel.device.endpoints import FIRST_PAUSE, Endpoints, resolve_all
 from tunnel.device.resolve import ResolveError
 from tunnel.engine import Clock, Engine, Peer
 from tunnel.io.endpoint import Endpoint, Source
@@ -41,9 +41,9 @@ class Book:
         return self.addresses
 
 
-def make(*addresses: Endpoint, clock: Clock = lambda: 0.0) -> tuple[Names, Book, Engine, Peer]:
+def make(*addresses: Endpoint, clock: Clock = lambda: 0.0) -> tuple[Endpoints, Book, Engine, Peer]:
     book = Book(list(addresses))
-    names = Names(book.look_up, clock)
+    names = Endpoints(book.look_up, clock)
     trio.run(names.update, [PEER], {KEY: list(addresses)})
     engine, _ = make_engine()
     peer = engine.interface.add_peer(KEY)
@@ -79,14 +79,14 @@ def test_source_address_is_forgotten_on_retry_whoever_it_is() -> None:
 
 
 def test_endpoint_given_as_an_address_is_left_alone() -> None:
-    names = Names()
+    names = Endpoints()
     peer = PeerConfig(KEY, endpoint=EndpointConfig("192.0.2.1", 51820))
     trio.run(names.update, [peer], {KEY: [at(1)]})
     assert names.retry(at(1)) == at(1)
-    assert names.name_of(KEY) is None
+    assert names.names().get(KEY) is None
 
 
-async def _unanswered(names: Names, engine: Engine, peer: Peer, times: int = 1) -> None:
+async def _unanswered(names: Endpoints, engine: Engine, peer: Peer, times: int = 1) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(names.run, engine)
         for attempt in range(times):
@@ -116,19 +116,19 @@ def test_endpoint_set_by_hand_outlives_an_unanswered_attempt() -> None:
     trio.run(_unanswered, names, engine, peer, 3)
     assert peer.endpoint == at(77)
     assert names.retry(at(77)) == at(77)
-    assert names.name_of(KEY) is None
+    assert names.names().get(KEY) is None
     # Nor does a reload of the same conf bring the name back; one with another name does.
     trio.run(names.update, [PEER], {})
-    assert names.name_of(KEY) is None
+    assert names.names().get(KEY) is None
     trio.run(names.update, [PEER], {KEY: [at(3)]})
-    assert names.name_of(KEY) == NAME
+    assert names.names().get(KEY) == NAME
     assert names.retry(at(3)) == at(3)
 
 
 def test_address_of_the_name_set_by_hand_leaves_it_the_name() -> None:
     names, _, engine, _ = make(at(1), at(2))
     trio.run(configure.apply, engine, [PeerChange(KEY, endpoint=at(2))], names)
-    assert names.name_of(KEY) == NAME
+    assert names.names().get(KEY) == NAME
     assert names.retry(at(2)) == at(1)
 
 
