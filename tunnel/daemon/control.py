@@ -26,10 +26,10 @@ from tunnel.trace.recorder import Recorder
 Subscribed = contextlib.AbstractContextManager[Subscription]
 
 MAX_LINES = 100
-"""Changed lines of a conf that are told; the rest is counted."""
+"""Changed lines of a conf that are shown; the rest is counted."""
 
 MAX_TEXT = 1000
-"""Characters of such a line that are told; lists of allowed IPs have no end."""
+"""Characters of such a line that are shown; lists of allowed IPs have no end."""
 
 MAX_FILTER = 1000
 """Characters; a filter is parsed in one go, and packets wait."""
