@@ -22,7 +22,7 @@ class Tunnel:
     """A tunnel that is up; made by `tunnel.open`.
 
     Methods raise DaemonError once it has gone down, for instance because the interface was
-    deleted from outside; `wait_closed` tells that.
+    deleted from outside; `wait_closed` waits for that.
     """
 
     def __init__(self, daemon: Daemon) -> None:
@@ -49,7 +49,7 @@ class Tunnel:
             with tunnel.events() as events:
                 async for event in events: ...
 
-        A slow reader loses events and is told how many; packets never wait for it.
+        A slow reader loses events, and learns how many; packets never wait for it.
         """
         return self._daemon.feed.subscribe(EventQueue())
 

@@ -127,7 +127,7 @@ def _listener(daemon: Daemon) -> Iterator[socket.socket | None]:
 def _bind(host: str, port: int) -> socket.socket:
     """Listen on an address; it may be the tunnel's own. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # getaddrinfo with a number asks nobody, and knows the scope of a link-local address.
+    # getaddrinfo with a number asks no server, and knows the scope of a link-local address.
     address = socket.getaddrinfo(host, port, family, flags=socket.AI_NUMERICHOST)[0][4]
     listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:

@@ -146,7 +146,7 @@ async def carry_out(plan: Plan, device: Device, around: HostState) -> HostState:
 def _best_effort(restore: Callable[[int], None], value: int) -> None:
     try:
         restore(value)
-    except Exception as error:  # the error that brought us here is the one to tell
+    except Exception as error:  # the error that brought us here is the one to raise
         log.error("while undoing a reload: %s", error)
 
 

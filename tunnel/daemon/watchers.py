@@ -14,7 +14,7 @@ DROPS_PERIOD = 1.0
 
 
 async def watch_drops(feed: Events, count: Callable[[], dict[str, int]]) -> None:
-    """Tell subscribers which packets were dropped, `count()` being the packets by reason so far.
+    """Report to subscribers which packets were dropped. `count()` gives them by reason so far.
 
     Costs nothing while there are no subscribers.
     """
@@ -30,7 +30,7 @@ async def watch_drops(feed: Events, count: Callable[[], dict[str, int]]) -> None
 
 
 async def watch_port(feed: Events, udp: Udp) -> None:
-    """Tell subscribers when the UDP port has changed, whoever asked for it."""
+    """Report every change of the UDP port to subscribers."""
     new = udp.port
     while True:
         old, new = new, await udp.wait_moved(new)

@@ -1,9 +1,9 @@
-"""Endpoints given by name: looked up again when nobody answers, every address tried in turn.
+"""Endpoints given by name: looked up again when no one answers, every address tried in turn.
 
 A name's addresses form a ring. The protocol asks, through `retry`, where to send the next attempt
 of a handshake that went unanswered: to the next address of the ring. An address that has worked
 gets one more attempt before, and stays in use as long as it answers. Meanwhile the name is looked
-up again, at most every `FIRST_PAUSE` seconds and ever more seldom, without anything waiting for it.
+up again, at most every `FIRST_PAUSE` seconds and ever less often, without anything waiting for it.
 Endpoints that the conf gives as addresses are left as they are, and so is one that was set by hand:
 a peer that `wg set` sent to another address has no name from then on, until a reload brings another
 one.
@@ -31,7 +31,7 @@ LONGEST_PAUSE = 120.0
 """Seconds between two look-ups of a name that goes on without an answer; they double each time."""
 
 SLOW = 2.0
-"""Seconds after which somebody who waits for a name is told which one."""
+"""Seconds after which the log says which name is waited for."""
 
 MAX_LOOKUPS = 8
 """Names looked up at the same time; each takes a thread."""
@@ -66,14 +66,14 @@ class Endpoints:
         self._clock = clock
         self._names: dict[PublicKey, _Name] = {}
         self._rings: dict[tuple[bytes, int], _Name] | None = None
-        """The names by each of their addresses; None when that has to be made anew."""
+        """The names by each of their addresses; None when it has to be built again."""
         self._due: set[PublicKey] = set()
         self._wake = trio.Event()
 
     async def update(
         self, peers: Iterable[PeerConfig], found: Mapping[PublicKey, Sequence[Endpoint]]
     ) -> None:
-        """Know the names of these peers and no others. `found` holds those looked up anew."""
+        """Know the names of these peers and no others. `found` holds those just looked up."""
         names: dict[PublicKey, _Name] = {}
         pace = Pace()
         for peer in peers:

@@ -156,7 +156,7 @@ async def _save(config: TunnelConfig, echo: Echo) -> None:
 async def _names_that_stay(
     config: TunnelConfig, device: DeviceSnapshot
 ) -> Mapping[PublicKey, EndpointConfig]:
-    """The names that still mean where their peers are, or that nobody can resolve now."""
+    """The names that still mean where their peers are, or that cannot be resolved now."""
     now = {peer.public_key: peer.endpoint for peer in device.peers}
     found: dict[PublicKey, EndpointConfig] = {}
     for peer in config.peers:
