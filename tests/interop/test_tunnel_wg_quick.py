@@ -222,7 +222,7 @@ def test_told_to_stop_while_it_comes_up(two_hosts: TwoHosts, quick: Quick) -> No
     up.signal(signal.SIGTERM)
     flag.touch()
     assert up.wait(30) == 1
-    assert "told to go down" in up.log()
+    assert "was stopped while starting" in up.log()
     gone(host, before)
 
 

@@ -99,7 +99,7 @@ def test_down_while_it_comes_up(two_hosts: TwoHosts) -> None:
     assert down.wait(30) == 0
     assert up.wait(30) == 1
     assert remains(two_hosts.a) == []
-    assert "told to go down while it came up" in up.log()
+    assert "was stopped while starting" in up.log()
 
 
 def test_of_two_ups_at_once_one_is_refused(two_hosts: TwoHosts) -> None:
