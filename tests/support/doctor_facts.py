@@ -9,7 +9,7 @@ from tunnel import config
 from tunnel.config import TunnelConfig
 from tunnel.control.messages.status import PeerStatus, TunnelStatus
 from tunnel.doctor import Facts, diagnose
-from tunnel.doctor.facts import BaseChain, Firewall, Link, Probe, Route
+from tunnel.doctor.facts import FirewallChain, FirewallRules, LinkFacts, Probe, RouteFacts
 
 NOW = 1_800_000_000.0
 
@@ -76,11 +76,11 @@ HEALTHY = Facts(
     before=STATUS,
     after=replace(STATUS, peers=(replace(PEER, rx_bytes=1200, tx_bytes=1200),)),
     links={
-        "wg0": Link("wg0", True, 1420, ("10.77.0.1/24", "fd77::1/64")),
-        "eth0": Link("eth0", True, 1500, ("192.0.2.1/24",)),
+        "wg0": LinkFacts("wg0", True, 1420, ("10.77.0.1/24", "fd77::1/64")),
+        "eth0": LinkFacts("eth0", True, 1500, ("192.0.2.1/24",)),
     },
-    routes={"192.0.2.2": Route("eth0"), "10.77.0.2": Route("wg0")},
-    unmarked={"192.0.2.2": Route("eth0")},
+    routes={"192.0.2.2": RouteFacts("eth0"), "10.77.0.2": RouteFacts("wg0")},
+    unmarked={"192.0.2.2": RouteFacts("eth0")},
     sysctls={"net.ipv4.ip_forward": "0", "net.netfilter.nf_conntrack_udp_timeout_stream": "120"},
     probes=(PROBE,),
 )
@@ -114,10 +114,10 @@ def codes(facts: Facts) -> list[str]:
     return [finding.code for finding in report.findings]
 
 
-CLOSED = Firewall((BaseChain("ip", "filter", "FORWARD", "forward", "drop"),))
+CLOSED = FirewallRules((FirewallChain("ip", "filter", "FORWARD", "forward", "drop"),))
 
 
 def away(facts: Facts, **changes: Any) -> Facts:
     """The same, but packets to the peer's address go out by eth0."""
-    routes = {**facts.routes, "10.77.0.2": Route("eth0")}
+    routes = {**facts.routes, "10.77.0.2": RouteFacts("eth0")}
     return replace(facts, **{"routes": routes, **changes})

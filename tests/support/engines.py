@@ -14,10 +14,10 @@ import trio.testing
 from tunnel import datapath
 from tunnel.config import PrivateKey
 from tunnel.engine import Engine
-from tunnel.io.drops import Drop as IoDrop
+from tunnel.io.drops import IoDrop
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import TunDeleted, TunWriteDropped
-from tunnel.io.link import Link
+from tunnel.io.link import TunLink
 from tunnel.io.tun import ALL_OFFLOADS, Tun, TunOffload
 from tunnel.io.udp import Udp
 from tunnel.io.udp_socket import SENT, Received, Sent
@@ -41,8 +41,8 @@ class FakeTun:
     wakes: int = 0
     answer: Callable[[bytes], bytes | None] = lambda _: None
 
-    def link(self) -> Link:
-        return Link("wg0", 7, 1420, up=True, here=True)
+    def link(self) -> TunLink:
+        return TunLink("wg0", 7, 1420, up=True, here=True)
 
     def feed(self, *frames: bytes) -> None:
         self.incoming.extend(frames)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunnel.lab import Host, Lab, Link
+from tunnel.lab import Cable, Host, Lab
 
 
 @dataclass(frozen=True)
@@ -14,4 +14,4 @@ class TwoHosts:
     lab: Lab
     a: Host
     b: Host
-    link: Link
+    link: Cable

@@ -1,7 +1,7 @@
 """Measurements of what joins two hosts of a lab: throughput, packets, round trips, cost.
 
 Both ends share the machine, and the machine is shared with others: a figure by itself says little.
-What counts is the ratio of two contenders measured in turn, round by round, in one run.
+What counts is the ratio of two subjects measured in turn, round by round, in one run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from tunnel.bench.subjects import Contender
+from tunnel.bench.subjects import Subject
 from tunnel.lab.errors import LabError
 from tunnel.lab.host import Host
 
@@ -55,7 +55,7 @@ METRICS = (
     Metric("tcp_peers1", "TCP, one stream, 1 peer, once more", "Gbit/s"),
     Metric("tcp_peers100", "TCP, one stream, 100 peers", "Gbit/s"),
     Metric("tcp_peers10000", "TCP, one stream, 10,000 peers", "Gbit/s"),
-    Metric("tcp_crowded", "TCP, 10,000 peers ÷ 1 peer", "ratio"),
+    Metric("tcp_many_peers", "TCP, 10,000 peers ÷ 1 peer", "ratio"),
     Metric("rss_peers1", "memory of one end, 1 peer", "MiB", False),
     Metric("rss_peers100", "memory of one end, 100 peers", "MiB", False),
     Metric("rss_peers10000", "memory of one end, 10,000 peers", "MiB", False),
@@ -70,16 +70,16 @@ METRICS = (
 
 @dataclass
 class Bench:
-    """Two hosts and one contender between them. `seconds` is the length of each load."""
+    """Two hosts and one subject between them. `seconds` is the length of each load."""
 
     a: Host
     b: Host
-    contender: Contender
+    subject: Subject
     seconds: float = 3.0
 
     def run(self) -> Iterator[dict[str, float]]:
-        """Set the contender up and measure; gives back figures by metric key as they come."""
-        self.contender.prepare(self.a, self.b)
+        """Set the subject up and measure; gives back figures by metric key as they come."""
+        self.subject.prepare(self.a, self.b)
         yield {"first_ping": self._first_ping()}
         yield self._idle_round_trips()
         # The first load warms everything up and is not counted.
@@ -93,22 +93,22 @@ class Bench:
         yield {"udp1300_loss": self._udp_loss(1300, "100M")}
         yield {"udp64_loss": self._udp_loss(64, str(10_000 * 64 * 8))}
 
-    def run_crowded(self) -> dict[str, float]:
-        """Set a contender with many peers up and measure what they cost."""
+    def run_with_many_peers(self) -> dict[str, float]:
+        """Set a subject with many peers up and measure what they cost."""
         self.begin()
         figures = self.tcp()
         return {key: figures[key] for key in ("tcp", "rss")}
 
     def begin(self) -> None:
-        """Set a contender up and warm it, for `tcp` alone."""
-        self.contender.prepare(self.a, self.b)
+        """Set a subject up and warm it, for `tcp` alone."""
+        self.subject.prepare(self.a, self.b)
         self._first_ping()
         self.iperf(seconds=min(1.0, self.seconds))
 
     def _first_ping(self) -> float:
         began = time.perf_counter()
-        self.contender.up()
-        self.a.run(["ping", "-n", "-c", "1", "-w", "10", "-i", "0.01", self.contender.target])
+        self.subject.up()
+        self.a.run(["ping", "-n", "-c", "1", "-w", "10", "-i", "0.01", self.subject.target])
         return time.perf_counter() - began
 
     def _idle_round_trips(self) -> dict[str, float]:
@@ -126,11 +126,11 @@ class Bench:
         """Round trips in microseconds."""
         command = ["ping", "-n", "-c", str(count), "-i", interval, "-W", "2"]
         printed = self.a.run(
-            [*command, self.contender.target], timeout=self.seconds + 60, check=False
+            [*command, self.subject.target], timeout=self.seconds + 60, check=False
         ).stdout
         times = [float(text) * 1000 for text in _PING_TIME.findall(printed)]
         if len(times) < 2:
-            raise LabError(f"{self.contender.name}: no answer to pings:\n{printed}")
+            raise LabError(f"{self.subject.name}: no answer to pings:\n{printed}")
         return times
 
     def tcp(self) -> dict[str, float]:
@@ -171,9 +171,7 @@ class Bench:
         process.wait(length + 60)
         result: dict[str, Any] = json.loads(process.log())
         if "error" in result:
-            raise LabError(
-                f"{self.contender.name}: iperf3 {' '.join(arguments)}: {result['error']}"
-            )
+            raise LabError(f"{self.subject.name}: iperf3 {' '.join(arguments)}: {result['error']}")
         return result
 
     def _start_iperf(
@@ -182,7 +180,7 @@ class Bench:
         at = ("-p", str(port))
         listening = (server or self.b).popen(["iperf3", "-s", "-1", "--forceflush", *at])
         listening.wait_for_output("Server listening")
-        return self.a.popen(["iperf3", "-c", self.contender.target, *at, *arguments])
+        return self.a.popen(["iperf3", "-c", self.subject.target, *at, *arguments])
 
 
 def medians(figures: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:

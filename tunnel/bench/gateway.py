@@ -2,7 +2,7 @@
 
 What is forwarded into a TUN was cut by another device than what is sent there by B itself, and no
 host that forwards may ask for frames of the size it likes best. B publishes a port of the host
-behind (DNAT), so that no contender has to know of the network there.
+behind (DNAT), so that no subject has to know of the network there.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tunnel.bench.bench import Bench, gbits
-from tunnel.bench.subjects import A_OUTER, B_OUTER, Contender
+from tunnel.bench.subjects import A_OUTER, B_OUTER, Subject
 from tunnel.lab.topology import Lab
 
 GATEWAY, BEHIND = "198.51.100.1", "198.51.100.2"
 PUBLISHED = 5202
 
 
-def measure(contender: Contender, seconds: float) -> Iterator[dict[str, float]]:
+def measure(subject: Subject, seconds: float) -> Iterator[dict[str, float]]:
     """The figure by metric key, from a lab of its own."""
     with Lab() as lab:
         a, b, behind = lab.host("a"), lab.host("b"), lab.host("behind")
@@ -29,6 +29,6 @@ def measure(contender: Contender, seconds: float) -> Iterator[dict[str, float]]:
             "table ip published { chain prerouting { type nat hook prerouting priority dstnat; "
             f"tcp dport {PUBLISHED} dnat to {BEHIND}; }}; }}"
         )
-        bench = Bench(a, b, contender, seconds)
+        bench = Bench(a, b, subject, seconds)
         bench.begin()
         yield {"tcp_gateway": gbits(bench.iperf("-R", server=behind, port=PUBLISHED))}

@@ -42,26 +42,26 @@ def _public_key(number: int) -> str:
     return base64.b64encode(public.public_bytes_raw()).decode()
 
 
-def measure(contender: Scalable, seconds: float) -> Iterator[dict[str, float]]:
+def measure(subject: Scalable, seconds: float) -> Iterator[dict[str, float]]:
     """Figures by metric key, for each of `COUNTS` in a lab of its own."""
     throughput: dict[int, float] = {}
     for count in COUNTS:
-        crowded = contender.with_more_peers(peers_conf(count - 1))
+        larger = subject.with_more_peers(peers_conf(count - 1))
         with Lab() as lab:
             a, b = lab.host("a"), lab.host("b")
             lab.link(a, b, [f"{A_OUTER}/24"], [f"{B_OUTER}/24"])
-            found = Bench(a, b, crowded, seconds).run_crowded()
+            found = Bench(a, b, larger, seconds).run_with_many_peers()
             throughput[count] = found["tcp"]
             yield {f"{key}_peers{count}": value for key, value in found.items()}
             if count > HANDSHAKES:
                 # As a peer of no address, beside the tunnel that is up.
                 printed = a.run(
                     [
-                        *(sys.executable, "-m", "tunnel.bench.handshake_load", crowded.server_key),
+                        *(sys.executable, "-m", "tunnel.bench.handshake_load", larger.server_key),
                         *(B_OUTER, str(PORT), str(HANDSHAKES)),
                     ],
                     timeout=120,
                 ).stdout
                 result = json.loads(printed)
                 yield {"handshakes": result["answered"] / result["seconds"]}
-    yield {"tcp_crowded": throughput[COUNTS[-1]] / throughput[COUNTS[0]]}
+    yield {"tcp_many_peers": throughput[COUNTS[-1]] / throughput[COUNTS[0]]}

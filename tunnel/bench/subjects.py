@@ -21,7 +21,7 @@ A_OUTER, B_OUTER = "192.0.2.1", "192.0.2.2"
 A_INNER, B_INNER = "10.77.0.1", "10.77.0.2"
 
 
-class Contender(Protocol):
+class Subject(Protocol):
     """A way to join two hosts. `target` is B's address for traffic."""
 
     target: str
@@ -40,15 +40,15 @@ class Contender(Protocol):
         """Bring A up: packets can flow on return, or will very soon."""
 
 
-class Scalable(Contender, Protocol):
-    """A contender that knows peers. `server_key` is B's public key, once it is prepared."""
+class Scalable(Subject, Protocol):
+    """A subject that knows peers. `server_key` is B's public key, once it is prepared."""
 
     @property
     def server_key(self) -> str:
         """In base64."""
 
     def with_more_peers(self, peers: str) -> Scalable:
-        """The same contender, not prepared, with `peers` at the end of both confs."""
+        """The same subject, not prepared, with `peers` at the end of both confs."""
 
 
 @dataclass

@@ -26,22 +26,22 @@ def missing() -> str | None:
     return None if shutil.which("nft") else "the program nft is missing"
 
 
-def measure(contender: Ours, seconds: float, pairs: int = PAIRS) -> Iterator[dict[str, float]]:
+def measure(subject: Ours, seconds: float, pairs: int = PAIRS) -> Iterator[dict[str, float]]:
     """Figures by metric key: the ratio of two tunnels alike, and that after one was traced.
 
     The first is 1 but for the noise of the machine, so it says what the second is worth.
     """
     with Lab() as first, Lab() as second:
-        never, traced = (_begin(lab, replace(contender), seconds) for lab in (first, second))
+        never, traced = (_begin(lab, replace(subject), seconds) for lab in (first, second))
         yield _compare("untraced", traced, never, pairs)
         _trace(traced)
         yield _compare("traced", traced, never, pairs)
 
 
-def _begin(lab: Lab, contender: Ours, seconds: float) -> Bench:
+def _begin(lab: Lab, subject: Ours, seconds: float) -> Bench:
     a, b = lab.host("a"), lab.host("b")
     lab.link(a, b, [f"{A_OUTER}/24"], [f"{B_OUTER}/24"])
-    bench = Bench(a, b, contender, seconds)
+    bench = Bench(a, b, subject, seconds)
     bench.begin()
     return bench
 
@@ -60,8 +60,8 @@ def _trace(bench: Bench) -> None:
     """Trace packets of both ways on both hosts, to the end. Raises LabError."""
     far = bench.b.popen([*_TRACE, "--seconds", str(_TRACE_SECONDS)])
     far.wait_for_output("tracing ")
-    ping = ["ping", "-n", "-c", "3", "-i", "0.2", bench.contender.target]
+    ping = ["ping", "-n", "-c", "3", "-i", "0.2", bench.subject.target]
     bench.a.run([*_TRACE, "--", *ping], timeout=_TRACE_SECONDS)
     far.signal(signal.SIGINT)
     if far.wait(_TRACE_SECONDS) != 0:
-        raise LabError(f"{bench.contender.name}: nothing was traced: {far.log()}")
+        raise LabError(f"{bench.subject.name}: nothing was traced: {far.log()}")

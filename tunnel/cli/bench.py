@@ -15,7 +15,7 @@ from rich.table import Table
 from tunnel import datapath
 from tunnel.bench import bench, chart
 from tunnel.bench import rounds as bench_rounds
-from tunnel.bench.subjects import Bare, Contender, OpenVpn, Ours, WireGuardGo
+from tunnel.bench.subjects import Bare, OpenVpn, Ours, Subject, WireGuardGo
 from tunnel.cli.common import EXIT_FAILED, EXIT_USAGE, fail, writable
 from tunnel.lab import LabError, rootless
 
@@ -32,7 +32,7 @@ def bench_command(
     seconds: Annotated[float, typer.Option(min=1.0, help="Length of each load.")] = 3.0,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Measure only contenders whose name has this in it; may be repeated."),
+        typer.Option(help="Measure only subjects whose name has this in it; may be repeated."),
     ] = None,
     peers: Annotated[
         bool, typer.Option(help="Measure with 100 and with 10,000 peers, and handshakes, too.")
@@ -47,13 +47,13 @@ def bench_command(
     itself, too: one that was traced with one that never was.
     """
     errors = Console(stderr=True)
-    contenders = _contenders(peer or [], only or [], errors)
+    subjects = _subjects(peer or [], only or [], errors)
     if plot is not None:
         writable(plot)
 
     def show_progress(what: str, steps: int) -> None:
         bar.update(task, description=what, advance=steps)
-        # Where no bar is drawn there is a line for each contender.
+        # Where no bar is drawn there is a line for each subject.
         if not steps and not errors.is_terminal:
             errors.print(what, markup=False, highlight=False)
 
@@ -66,9 +66,9 @@ def bench_command(
             console=errors,
             transient=True,
         ) as bar:
-            task = bar.add_task("", total=rounds * bench_rounds.steps(contenders, crowded=peers))
+            task = bar.add_task("", total=rounds * bench_rounds.steps(subjects, many_peers=peers))
             figures = bench_rounds.measure(
-                contenders,
+                subjects,
                 rounds=rounds,
                 seconds=seconds,
                 crowded=peers,
@@ -88,21 +88,21 @@ def bench_command(
     _print_table(middle)
 
 
-def _contenders(peers: list[Path], only: list[str], errors: Console) -> list[Contender]:
+def _subjects(peers: list[Path], only: list[str], errors: Console) -> list[Subject]:
     for path in peers:
         if shutil.which(path) is None:
             fail(f"--peer: {path} is no program that can be run", EXIT_USAGE)
-    wanted: list[Contender] = [Ours(name) for name in datapath.available()]
+    wanted: list[Subject] = [Ours(name) for name in datapath.available()]
     wanted += [WireGuardGo(), *(WireGuardGo(str(path)) for path in peers), OpenVpn(), Bare()]
     named = [each for each in wanted if not only or any(word in each.name for word in only)]
     if not named:
         names = ", ".join(each.name for each in wanted)
         fail(f"--only {' '.join(only)}: there is none of that name, only {names}", EXIT_USAGE)
     chosen = []
-    for contender in named:
-        missing = contender.missing()
+    for subject in named:
+        missing = subject.missing()
         if missing is None:
-            chosen.append(contender)
+            chosen.append(subject)
         else:
             errors.print(f"left out: {missing}")
     if not chosen:
@@ -111,7 +111,7 @@ def _contenders(peers: list[Path], only: list[str], errors: Console) -> list[Con
 
 
 def _print_table(medians: dict[str, dict[str, float]]) -> None:
-    """Figures, and in brackets the ratio of the first contender to each of the others."""
+    """Figures, and in brackets the ratio of the first subject to each of the others."""
     names = list(medians)
     first = names[0]
     table = Table(title=f"medians; in brackets {first} ÷ the other")

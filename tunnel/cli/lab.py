@@ -147,7 +147,7 @@ def _ping(a: Host, b: Host, target: str, *, traced: bool) -> list[Journey]:
 
 
 def _show(
-    lab: Lab, ends: dict[str, End], steps: list[Step], journeys: list[Journey], show: Show
+    lab: Lab, ends: dict[str, End], steps: list[PingStep], journeys: list[Journey], show: Show
 ) -> None:
     if show.as_json:
         report = _report(lab, ends, steps)
@@ -171,7 +171,7 @@ def _say(text: str) -> None:
 
 
 @dataclass(frozen=True)
-class Step:
+class PingStep:
     """The ping on one interface of its way: `layer` is "inner" or "outer"; sizes in bytes."""
 
     host: str
@@ -185,7 +185,7 @@ class Step:
     microseconds: float
 
 
-def find_steps(packets: list[LabPacket]) -> Iterator[Step]:
+def find_steps(packets: list[LabPacket]) -> Iterator[PingStep]:
     """Where one echo request and its reply were seen, inside and outside, in order."""
     for packet in packets:
         headers, seen = packet.headers, packet.seen
@@ -197,7 +197,7 @@ def find_steps(packets: list[LabPacket]) -> Iterator[Step]:
         else:
             continue
         source, _, destination = headers.flow().partition(" → ")
-        yield Step(
+        yield PingStep(
             packet.host,
             packet.interface,
             "out" if seen.outgoing else "in",
@@ -210,12 +210,12 @@ def find_steps(packets: list[LabPacket]) -> Iterator[Step]:
         )
 
 
-def draw(steps: list[Step]) -> Iterator[str]:
+def draw(steps: list[PingStep]) -> Iterator[str]:
     """The steps as a picture in text, with what happened between them."""
     yield ""
     yield "One ping and its answer, as the four interfaces saw them:"
     host = ""
-    before: Step | None = None
+    before: PingStep | None = None
     for number, step in enumerate(steps, start=1):
         if step.host != host:
             host = step.host
@@ -236,7 +236,7 @@ def draw(steps: list[Step]) -> Iterator[str]:
     yield from _conclusion(steps)
 
 
-def _between(before: Step | None, step: Step) -> str:
+def _between(before: PingStep | None, step: PingStep) -> str:
     """What the tunnel did between two interfaces of one host."""
     if before is None or before.host != step.host or before.layer == step.layer:
         return ""
@@ -249,7 +249,7 @@ def _between(before: Step | None, step: Step) -> str:
     return f"tunnel opened it: {outer.size} − ({parts}) = {inner.size} bytes"
 
 
-def _conclusion(steps: list[Step]) -> Iterator[str]:
+def _conclusion(steps: list[PingStep]) -> Iterator[str]:
     if not steps:
         yield "No packet was seen."
         return
@@ -267,7 +267,7 @@ def _conclusion(steps: list[Step]) -> Iterator[str]:
     yield f"There and back it took {steps[-1].microseconds:.0f} µs."
 
 
-def _report(lab: Lab, ends: dict[str, End], steps: list[Step]) -> dict[str, Any]:
+def _report(lab: Lab, ends: dict[str, End], steps: list[PingStep]) -> dict[str, Any]:
     return {
         "lab": lab.id,
         "hosts": [

@@ -33,7 +33,7 @@ REASONS = sorted(
             engine.EngineDrop,
             protocol.ProtocolDrop,
             datapath.DatapathDrop,
-            io_drops.Drop,
+            io_drops.IoDrop,
         )
         for reason in reasons
     }

@@ -12,7 +12,7 @@ from tunnel.control.timeslice import Pace, let_go
 from tunnel.device import allowed_ips
 from tunnel.engine import Engine
 from tunnel.io.errors import TunError
-from tunnel.io.link import Link
+from tunnel.io.link import TunLink
 from tunnel.io.path import path_mtu
 from tunnel.io.tun import TunOffload
 
@@ -112,7 +112,7 @@ async def describe(
     )
 
 
-def _link(engine: Engine) -> Link | None:
+def _link(engine: Engine) -> TunLink | None:
     """The interface; None if it is out of our reach, or just being deleted."""
     try:
         return engine.tun.link()

@@ -47,7 +47,7 @@ class LookUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class RouteFacts:
     """Where the kernel sends packets to one destination; `error` if nowhere.
 
     `local` says that the destination is this host itself, `gateway` is None if it is a neighbour.
@@ -60,7 +60,7 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class LinkFacts:
     """A network interface. `networks` are its addresses with prefix length, of every scope.
 
     `master` is the bridge or VRF that it belongs to, empty if none. `unrouted` are those addresses
@@ -76,7 +76,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class BaseChain:
+class FirewallChain:
     """A chain of netfilter at one of its hooks; `hook` and `policy` as nftables writes them."""
 
     family: str
@@ -87,7 +87,7 @@ class BaseChain:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class FirewallRule:
     """A netfilter rule as nftables lists it."""
 
     family: str
@@ -97,11 +97,11 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Firewall:
+class FirewallRules:
     """Netfilter's rules, without those of a trace. `docker` holds its (family, table, chain)."""
 
-    chains: tuple[BaseChain, ...] = ()
-    rules: tuple[Rule, ...] = ()
+    chains: tuple[FirewallChain, ...] = ()
+    rules: tuple[FirewallRule, ...] = ()
     docker: frozenset[tuple[str, str, str]] = frozenset()
 
 
@@ -151,13 +151,13 @@ class Facts:
     killed: bool = False
     elsewhere: bool = False
     look_ups: tuple[LookUp, ...] = ()
-    links: dict[str, Link] = field(default_factory=dict)
-    routes: dict[str, Route] = field(default_factory=dict)
-    unmarked: dict[str, Route] = field(default_factory=dict)
-    own_routes: dict[str, Route] = field(default_factory=dict)
+    links: dict[str, LinkFacts] = field(default_factory=dict)
+    routes: dict[str, RouteFacts] = field(default_factory=dict)
+    unmarked: dict[str, RouteFacts] = field(default_factory=dict)
+    own_routes: dict[str, RouteFacts] = field(default_factory=dict)
     networks: tuple[str, ...] | None = None
     sysctls: dict[str, str] = field(default_factory=dict)
-    firewall: Firewall = Firewall()
+    firewall: FirewallRules = FirewallRules()
     journeys: tuple[Journey, ...] = ()
     spoofed: int = 0
     probes: tuple[Probe, ...] = ()

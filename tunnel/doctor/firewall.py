@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tunnel.control.messages.status import PeerStatus
 from tunnel.doctor import rules
-from tunnel.doctor.facts import BaseChain, Facts, endpoint_address
+from tunnel.doctor.facts import Facts, FirewallChain, endpoint_address
 from tunnel.doctor.findings import Finding
 from tunnel.trace.journey import Journey, Step
 
@@ -44,7 +44,7 @@ def check_shut(facts: Facts) -> Iterator[Finding]:
     port = facts.after.listen_port
     shut = {version: _shut_chains(facts, version, port) for version in ("ip", "ip6")}
     cut = [peer for peer in absent if all(shut[version] for version in _versions(peer))]
-    told: dict[BaseChain, str] = {}
+    told: dict[FirewallChain, str] = {}
     for version in dict.fromkeys(version for peer in cut for version in _versions(peer)):
         told |= shut[version]
     for chain, evidence in told.items():
@@ -58,7 +58,7 @@ def check_shut(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _shut_chains(facts: Facts, version: str, port: int) -> dict[BaseChain, str]:
+def _shut_chains(facts: Facts, version: str, port: int) -> dict[FirewallChain, str]:
     """The chains that surely drop what comes in by this IP version, and what in them does."""
     found = {}
     for chain in facts.firewall.chains:

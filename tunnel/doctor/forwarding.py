@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
 
 from tunnel.doctor import hooks, rules
-from tunnel.doctor.facts import BaseChain, Facts, Network, Rule, networks_of
+from tunnel.doctor.facts import Facts, FirewallChain, FirewallRule, Network, networks_of
 from tunnel.doctor.findings import Finding
 from tunnel.doctor.firewall import STAYS
 from tunnel.doctor.rules import CLOSED
@@ -46,7 +46,7 @@ def _wishes(facts: Facts) -> Iterator[_Wish]:
             yield _Wish(why, versions & own, len(versions) > 1)
 
 
-def _is_made_for(rule: Rule, name: str) -> bool:
+def _is_made_for(rule: FirewallRule, name: str) -> bool:
     """Whether a rule lets packets pass between the tunnel and another interface."""
     between = "iifname" in rule.text and "oifname" in rule.text
     if not between or not rules.names_interface(rule.text, name):
@@ -99,7 +99,7 @@ def _networks(facts: Facts) -> list[Network]:
     return [network for network in found if network.prefixlen]
 
 
-def _closed(facts: Facts, chain: BaseChain, texts: list[str], why: str) -> Finding:
+def _closed(facts: Facts, chain: FirewallChain, texts: list[str], why: str) -> Finding:
     table = f"{chain.family} {chain.table}"
     evidence = f"table {table}, chain {chain.name}, policy drop, no rule for {facts.name}"
     docker = any(" ".join(place) == table for (*place, _) in facts.firewall.docker)

@@ -16,7 +16,7 @@ from tunnel.control.json_client import NotRunningError
 from tunnel.control.json_socket import ControlError
 from tunnel.doctor import machine
 from tunnel.doctor.choosing import MAX_PROBES, choose, own_address
-from tunnel.doctor.facts import Facts, LookUp, Options, Probe, Route, endpoint_address
+from tunnel.doctor.facts import Facts, LookUp, Options, Probe, RouteFacts, endpoint_address
 from tunnel.doctor.probing import Pinger
 from tunnel.errors import unwrapped
 from tunnel.host import HostError
@@ -148,15 +148,15 @@ def _look_at_routes(facts: Facts) -> Facts:
     status = facts.before
     if status is None:
         return facts
-    routes: dict[str, Route] = {}
-    unmarked: dict[str, Route] = {}
+    routes: dict[str, RouteFacts] = {}
+    unmarked: dict[str, RouteFacts] = {}
     peers = [peer for peer in status.peers if peer.endpoint][:MAX_PROBES]
     for address in filter(None, map(endpoint_address, peers)):
         if ip_address(address).is_link_local:
             continue  # the endpoint itself names the interface
         routes[address] = machine.read_route(address, status.fwmark)
         unmarked[address] = machine.read_route(address) if status.fwmark else routes[address]
-    own_routes: dict[str, Route] = {}
+    own_routes: dict[str, RouteFacts] = {}
     for probe in facts.probes:
         routes.setdefault(probe.address, machine.read_route(probe.address))
         source = own_address(status, probe.address)

@@ -8,7 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tunnel.doctor.facts import BaseChain, Firewall, Link, Route, Rule
+from tunnel.doctor.facts import (
+    FirewallChain,
+    FirewallRule,
+    FirewallRules,
+    LinkFacts,
+    RouteFacts,
+)
 from tunnel.host import HostError, list_ruleset, run_program
 from tunnel.trace import trace_table
 from tunnel.trace.ruleset import Ruleset
@@ -28,7 +34,7 @@ def _ip(*arguments: str) -> list[dict[str, Any]]:
     return [entry for entry in found if entry]
 
 
-def read_links() -> dict[str, Link]:
+def read_links() -> dict[str, LinkFacts]:
     """All interfaces by name, with all their addresses. Raises HostError."""
     links = {}
     for entry in _ip("address", "show"):
@@ -40,7 +46,7 @@ def read_links() -> dict[str, Link]:
         unrouted = tuple(text for text, flag in found.items() if flag)
         name = entry["ifname"]
         up, master = "UP" in entry["flags"], entry.get("master", "")
-        links[name] = Link(name, up, entry["mtu"], tuple(found), master, unrouted)
+        links[name] = LinkFacts(name, up, entry["mtu"], tuple(found), master, unrouted)
     return links
 
 
@@ -53,21 +59,21 @@ def read_networks(interface: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def read_route(address: str, mark: int = 0, source: str | None = None) -> Route:
+def read_route(address: str, mark: int = 0, source: str | None = None) -> RouteFacts:
     """The kernel's choice for packets to `address` with this fwmark, from this address of ours."""
     arguments = ["from", source] if source is not None else []
     arguments += ["mark", str(mark)] if mark else []
     try:
         found = _ip("route", "get", address, *arguments)
     except HostError as error:
-        return Route(error=error.reason.rpartition("answers: ")[2])
+        return RouteFacts(error=error.reason.rpartition("answers: ")[2])
     if not found:
-        return Route(error="no route")
+        return RouteFacts(error="no route")
     entry = found[0]
     kind = entry.get("type", "unicast")
     if kind in ("unreachable", "blackhole", "prohibit"):
-        return Route(error=f"a route of type {kind}")
-    return Route(entry.get("dev", ""), entry.get("gateway"), kind == "local")
+        return RouteFacts(error=f"a route of type {kind}")
+    return RouteFacts(entry.get("dev", ""), entry.get("gateway"), kind == "local")
 
 
 def read_sysctls(interfaces: Iterable[str]) -> dict[str, str]:
@@ -90,22 +96,22 @@ def read_sysctls(interfaces: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def read_firewall() -> Firewall:
+def read_firewall() -> FirewallRules:
     """Netfilter's rules in this namespace. Raises HostError."""
     return parse_firewall(list_ruleset())
 
 
-def parse_firewall(listing: str) -> Firewall:
+def parse_firewall(listing: str) -> FirewallRules:
     """From the output of `nft -a -y -t list ruleset`."""
     found = Ruleset.parse(listing)
-    return Firewall(
+    return FirewallRules(
         tuple(
-            BaseChain(family, table, name, chain.hook.lower(), chain.policy)
+            FirewallChain(family, table, name, chain.hook.lower(), chain.policy)
             for (family, table, name), chain in found.chains.items()
             if not table.startswith(trace_table.PREFIX)
         ),
         tuple(
-            Rule(family, table, found.homes[family, table, handle], text)
+            FirewallRule(family, table, found.homes[family, table, handle], text)
             for (family, table, handle), text in found.rules.items()
             if not table.startswith(trace_table.PREFIX)
         ),

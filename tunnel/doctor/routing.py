@@ -11,7 +11,7 @@ from tunnel.doctor.facts import (
     IpAddress,
     Network,
     Probe,
-    Route,
+    RouteFacts,
     covering,
     endpoint_address,
     networks_of,
@@ -186,7 +186,7 @@ def _is_meant(facts: Facts, probe: Probe) -> bool:
     return facts.conf.interface.table != "auto"
 
 
-def _away(facts: Facts, probe: Probe) -> Route | None:
+def _away(facts: Facts, probe: Probe) -> RouteFacts | None:
     """Where packets to the address of a probe go instead of into the tunnel; None if they do.
 
     Those from our own address in it count: by them rules may choose another table.

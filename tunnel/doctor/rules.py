@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
-from tunnel.doctor.facts import BaseChain, Firewall, Network
+from tunnel.doctor.facts import FirewallChain, FirewallRules, Network
 
 CLOSED = "drop"
 """The policy of a chain that lets nothing pass for which it has no rule."""
@@ -46,7 +46,7 @@ def insert(table: str, chain: str, match: str) -> str:
     return shlex.join(["nft", "insert", "rule", *table.split(" ", 1), chain, f"{match} accept"])
 
 
-def reachable(firewall: Firewall, chain: BaseChain) -> Iterator[str]:
+def reachable(firewall: FirewallRules, chain: FirewallChain) -> Iterator[str]:
     """The texts of the rules that a packet may come to from a base chain, by jumps too."""
     seen: set[str] = set()
     ahead = [chain.name]
@@ -63,7 +63,7 @@ def reachable(firewall: Firewall, chain: BaseChain) -> Iterator[str]:
 
 
 def what_shuts(
-    firewall: Firewall, chain: BaseChain, version: str, port: int, tunnel: str
+    firewall: FirewallRules, chain: FirewallChain, version: str, port: int, tunnel: str
 ) -> str | None:
     """What in a base chain surely drops new datagrams to this UDP port, whoever sends them.
 
@@ -87,7 +87,7 @@ def what_shuts(
         if may_come_in(text, port, tunnel) or _is_open_ended(text) or _GOTO.search(text):
             return None  # whoever goes somewhere comes back to the policy alone
         for name in _JUMP.findall(text):
-            ahead = BaseChain(chain.family, chain.table, name, chain.hook)
+            ahead = FirewallChain(chain.family, chain.table, name, chain.hook)
             inner = [_STRINGS.sub("", each) for each in reachable(firewall, ahead)]
             if any(may_come_in(each, port, tunnel) or _is_open_ended(each) for each in inner):
                 return None

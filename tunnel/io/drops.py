@@ -4,7 +4,7 @@ import errno
 from enum import StrEnum
 
 
-class Drop(StrEnum):
+class IoDrop(StrEnum):
     """Reasons of this room. The value is the name that counters and metrics show."""
 
     # TUN, on read
@@ -39,24 +39,24 @@ class Drop(StrEnum):
 
 
 TUN_WRITE_REASONS = {
-    errno.EIO: Drop.TUN_DOWN,
-    errno.EINVAL: Drop.TUN_REFUSED,
-    errno.ENOBUFS: Drop.TUN_NO_BUFFERS,
-    errno.ENOMEM: Drop.TUN_NO_BUFFERS,
+    errno.EIO: IoDrop.TUN_DOWN,
+    errno.EINVAL: IoDrop.TUN_REFUSED,
+    errno.ENOBUFS: IoDrop.TUN_NO_BUFFERS,
+    errno.ENOMEM: IoDrop.TUN_NO_BUFFERS,
 }
 
 SEND_REASONS = {
-    errno.EPERM: Drop.SEND_FIREWALL,
-    errno.ENETUNREACH: Drop.SEND_NETWORK_UNREACHABLE,
-    errno.ENETDOWN: Drop.SEND_NETWORK_UNREACHABLE,
-    errno.ENODEV: Drop.SEND_NETWORK_UNREACHABLE,
-    errno.EHOSTUNREACH: Drop.SEND_HOST_UNREACHABLE,
-    errno.EACCES: Drop.SEND_PROHIBITED,
-    errno.EINVAL: Drop.SEND_INVALID,
-    errno.ENOBUFS: Drop.SEND_NO_BUFFERS,
-    errno.ENOMEM: Drop.SEND_NO_BUFFERS,
-    errno.ECONNREFUSED: Drop.SEND_REFUSED,
-    errno.EMSGSIZE: Drop.SEND_TOO_BIG,
-    errno.EADDRNOTAVAIL: Drop.SEND_NO_ADDRESS,
-    errno.EAFNOSUPPORT: Drop.SEND_NO_FAMILY,
+    errno.EPERM: IoDrop.SEND_FIREWALL,
+    errno.ENETUNREACH: IoDrop.SEND_NETWORK_UNREACHABLE,
+    errno.ENETDOWN: IoDrop.SEND_NETWORK_UNREACHABLE,
+    errno.ENODEV: IoDrop.SEND_NETWORK_UNREACHABLE,
+    errno.EHOSTUNREACH: IoDrop.SEND_HOST_UNREACHABLE,
+    errno.EACCES: IoDrop.SEND_PROHIBITED,
+    errno.EINVAL: IoDrop.SEND_INVALID,
+    errno.ENOBUFS: IoDrop.SEND_NO_BUFFERS,
+    errno.ENOMEM: IoDrop.SEND_NO_BUFFERS,
+    errno.ECONNREFUSED: IoDrop.SEND_REFUSED,
+    errno.EMSGSIZE: IoDrop.SEND_TOO_BIG,
+    errno.EADDRNOTAVAIL: IoDrop.SEND_NO_ADDRESS,
+    errno.EAFNOSUPPORT: IoDrop.SEND_NO_FAMILY,
 }

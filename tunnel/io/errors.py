@@ -1,7 +1,7 @@
 """The exceptions of this room. Lost packets are not among them, but for `TunWriteDropped`."""
 
 from tunnel.errors import TunnelError
-from tunnel.io.drops import Drop
+from tunnel.io.drops import IoDrop
 
 
 class TunnelIOError(TunnelError):
@@ -25,12 +25,12 @@ class TunDeleted(TunError):  # noqa: N818 - an event more than a mistake
 class TunWriteDropped(TunError):  # noqa: N818 - an event more than a mistake
     """The device refused one frame, which is lost and counted; the next may pass.
 
-    `reason` is the `Drop` it was counted under.
+    `reason` is the `IoDrop` it was counted under.
     """
 
     code = "tun_write_dropped"
 
-    def __init__(self, reason: Drop) -> None:
+    def __init__(self, reason: IoDrop) -> None:
         super().__init__(reason.value)
         self.reason = reason
 

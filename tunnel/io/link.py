@@ -21,7 +21,7 @@ _IFREQ_INT = struct.Struct("16si20x")
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class TunLink:
     """The network interface of a TUN device as it was at one moment.
 
     `mtu` is in bytes of one packet. `here` says whether the device is in the network namespace
@@ -50,7 +50,7 @@ def name_and_flags(fd: int) -> tuple[str, int]:
     return name.rstrip(b"\0").decode(errors="surrogateescape"), flags & 0xFFFF
 
 
-def query(fd: int) -> Link:
+def query(fd: int) -> TunLink:
     """Return the state of the interface behind the TUN descriptor `fd`.
 
     Raises TunDeleted, or TunError where it is out of reach: moved into a namespace that we lack
@@ -65,7 +65,7 @@ def query(fd: int) -> Link:
             flags = _ask(control, kernel.SIOCGIFFLAGS, name)
         except OSError as error:
             raise TunError(f"cannot ask for the state of {name}: {error.strerror}") from error
-    return Link(name=name, ifindex=ifindex, mtu=mtu, up=bool(flags & kernel.IFF_UP), here=here)
+    return TunLink(name=name, ifindex=ifindex, mtu=mtu, up=bool(flags & kernel.IFF_UP), here=here)
 
 
 def set_mtu(fd: int, mtu: int) -> None:

@@ -23,9 +23,9 @@ import trio
 from pytun_pmd3 import TunTapDevice
 
 from tunnel.io import link
-from tunnel.io.drops import TUN_WRITE_REASONS, Drop
+from tunnel.io.drops import TUN_WRITE_REASONS, IoDrop
 from tunnel.io.errors import TunDeleted, TunError, TunWriteDropped
-from tunnel.io.link import Link
+from tunnel.io.link import TunLink
 from tunnel.linux import kernel
 
 logger = logging.getLogger("tunnel.io")
@@ -78,7 +78,7 @@ class Tun:
         self._device = device
         self._fd = fd
         self._write_lock = trio.Lock()
-        self.drops: Counter[Drop] = Counter()
+        self.drops: Counter[IoDrop] = Counter()
         name, flags = link.name_and_flags(fd)
         if device is None and _has_protocol_information(name):
             raise TunError(
@@ -176,7 +176,7 @@ class Tun:
                     raise
                 # A GSO packet that has no virtio header of its own kind (an SCTP one, or one that
                 # was forwarded from a device with other offloads). The kernel has let go of it.
-                self.drops[Drop.TUN_READ_REFUSED] += 1
+                self.drops[IoDrop.TUN_READ_REFUSED] += 1
         return 0
 
     def write(self, frame: Readable) -> bool:
@@ -229,7 +229,7 @@ class Tun:
         """The interface's index in the namespace where it is; may block, see `link`."""
         return self.link().ifindex
 
-    def link(self) -> Link:
+    def link(self) -> TunLink:
         """Return name, index, MTU and state as they are now, wherever the device was moved.
 
         May block for some 100 µs when the device is in another namespace. Raises TunDeleted, also
@@ -267,7 +267,7 @@ class Tun:
         self.close()
 
     def _dropped(self, number: int | None) -> TunWriteDropped:
-        reason = TUN_WRITE_REASONS.get(number or 0, Drop.TUN_ERROR)
+        reason = TUN_WRITE_REASONS.get(number or 0, IoDrop.TUN_ERROR)
         self.drops[reason] += 1
         return TunWriteDropped(reason)
 

@@ -14,7 +14,7 @@ from typing import Final, Self
 
 import trio
 
-from tunnel.io.drops import Drop
+from tunnel.io.drops import IoDrop
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import UdpError
 from tunnel.io.udp_socket import BUFFER_SIZE, Readable, Received, Sent, UdpSocket, Writable
@@ -44,7 +44,7 @@ class Udp:
         self._offloads = {"gso": gso, "gro": gro}
         self._sockets: dict[socket.AddressFamily, UdpSocket] = {}
         self._retired: dict[socket.AddressFamily, UdpSocket] = {}
-        self._drops: Counter[Drop] = Counter()
+        self._drops: Counter[IoDrop] = Counter()
         self._write_locks = {family: trio.Lock() for family in FAMILIES}
         self._replaced = trio.Event()
         self._closed = False
@@ -100,8 +100,8 @@ class Udp:
         if sock is None:
             self._check_open()
             lost = -(-len(batch) // stride)
-            self._drops[Drop.SEND_NO_FAMILY] += lost
-            return Sent(drop=Drop.SEND_NO_FAMILY, dropped=lost)
+            self._drops[IoDrop.SEND_NO_FAMILY] += lost
+            return Sent(drop=IoDrop.SEND_NO_FAMILY, dropped=lost)
         return sock.send(batch, stride, endpoint, tos)
 
     async def wait_readable(self, family: socket.AddressFamily) -> None:
@@ -192,13 +192,13 @@ class Udp:
         return any(sock.gro for sock in self._sockets.values())
 
     @property
-    def drops(self) -> Counter[Drop]:
+    def drops(self) -> Counter[IoDrop]:
         """All losses so far by reason, in datagrams, with those of the kernel's queue."""
         drops = self._drops.copy()
         for sock in (*self._sockets.values(), *self._retired.values()):
             lost = sock.queue_drops()
             if lost:
-                drops[Drop.RECEIVE_QUEUE_FULL] += lost
+                drops[IoDrop.RECEIVE_QUEUE_FULL] += lost
         return drops
 
     def queued(self) -> dict[str, int]:
@@ -256,7 +256,7 @@ class Udp:
         sock = self._retired.pop(family)
         lost = sock.queue_drops()
         if lost:
-            self._drops[Drop.RECEIVE_QUEUE_FULL] += lost
+            self._drops[IoDrop.RECEIVE_QUEUE_FULL] += lost
         sock.close()
 
 

@@ -12,7 +12,7 @@ from collections import Counter
 from typing import Final, NamedTuple, TypeAlias
 
 from tunnel.io import cmsg
-from tunnel.io.drops import SEND_REASONS, Drop
+from tunnel.io.drops import SEND_REASONS, IoDrop
 from tunnel.io.endpoint import ControlMessage, Endpoint, SockAddr
 from tunnel.linux import kernel
 
@@ -93,7 +93,7 @@ class Sent(NamedTuple):
     """
 
     rest: int = 0
-    drop: Drop | None = None
+    drop: IoDrop | None = None
     dropped: int = 0
     endpoint: Endpoint | None = None
 
@@ -114,7 +114,7 @@ class UdpSocket:
     """
 
     def __init__(
-        self, sock: socket.socket, drops: Counter[Drop], *, gso: bool = True, gro: bool = True
+        self, sock: socket.socket, drops: Counter[IoDrop], *, gso: bool = True, gro: bool = True
     ) -> None:
         self.sock = sock
         self.family = socket.AddressFamily(sock.family)
@@ -154,7 +154,7 @@ class UdpSocket:
             except OSError as error:
                 if error.errno not in _RECEIVE_ERRORS:
                     raise
-                self._drops[Drop.RECEIVE_ERROR] += 1
+                self._drops[IoDrop.RECEIVE_ERROR] += 1
                 continue
             if flags & _UNUSABLE or not length:
                 self._drops[_why_unusable(flags)] += 1
@@ -165,7 +165,7 @@ class UdpSocket:
             if told is None:
                 told = self._learn(key, sockaddr, messages)
                 if told is None:
-                    self._drops[Drop.RECEIVE_NO_PORT] += 1
+                    self._drops[IoDrop.RECEIVE_NO_PORT] += 1
                     continue
             endpoint, stride, ecn = told
             return Received(length, stride or length, endpoint, ecn)
@@ -265,7 +265,7 @@ class UdpSocket:
         gso_error: OSError | None = None
         source, tos_control = endpoint.control, self._tos[tos]
         source_tried = retried = source_changed = False
-        drop: Drop | None = None
+        drop: IoDrop | None = None
         dropped = position = 0
         while position < len(view):
             chunk = view[position:]
@@ -310,7 +310,7 @@ class UdpSocket:
                 if gso_error is not None and number == gso_error.errno:
                     # No batch and no single datagram: a blackhole route takes none of the rest.
                     chunk = view[position:]
-                drop = SEND_REASONS.get(number or 0, Drop.SEND_ERROR)
+                drop = SEND_REASONS.get(number or 0, IoDrop.SEND_ERROR)
                 lost = -(-len(chunk) // stride)
                 self._drops[drop] += lost
                 dropped += lost
@@ -365,12 +365,12 @@ class UdpSocket:
         self.sock.close()
 
 
-def _why_unusable(flags: int) -> Drop:
+def _why_unusable(flags: int) -> IoDrop:
     if flags & _TRUNCATED:
-        return Drop.RECEIVE_TRUNCATED
+        return IoDrop.RECEIVE_TRUNCATED
     if flags & _CONTROL_TRUNCATED:
-        return Drop.RECEIVE_CONTROL_TRUNCATED
-    return Drop.RECEIVE_EMPTY
+        return IoDrop.RECEIVE_CONTROL_TRUNCATED
+    return IoDrop.RECEIVE_EMPTY
 
 
 def _has_gso(sock: socket.socket) -> bool:

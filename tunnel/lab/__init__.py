@@ -3,9 +3,10 @@
 from tunnel.lab.errors import LabError, LabTimeoutError, LabUnavailableError
 from tunnel.lab.host import Host, HostAddress
 from tunnel.lab.process import HostProcess, wait_for
-from tunnel.lab.topology import Lab, Link, Router, Switch
+from tunnel.lab.topology import Cable, Lab, Router, Switch
 
 __all__ = [
+    "Cable",
     "Host",
     "HostAddress",
     "HostProcess",
@@ -13,7 +14,6 @@ __all__ = [
     "LabError",
     "LabTimeoutError",
     "LabUnavailableError",
-    "Link",
     "Router",
     "Switch",
     "wait_for",

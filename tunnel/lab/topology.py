@@ -34,7 +34,7 @@ _H = TypeVar("_H", bound=Host)
 
 
 @dataclass(frozen=True)
-class Link:
+class Cable:
     """A veth pair between two hosts, and the names of its two ends."""
 
     a: Host
@@ -141,11 +141,11 @@ class Lab:
         b_addresses: Iterable[str] = (),
         *,
         mtu: int = 1500,
-    ) -> Link:
+    ) -> Cable:
         """Join two hosts by a veth pair; addresses are written with their prefix length."""
         return _join(a, b, a_addresses, b_addresses, mtu)
 
-    def routed(self, a: Host, router: Router, b: Host, *, mtu: int = 1500, index: int = 1) -> Link:
+    def routed(self, a: Host, router: Router, b: Host, *, mtu: int = 1500, index: int = 1) -> Cable:
         """Put `router` between `a` and `b`, with default routes; gives back the link to `b`.
 
         The near side is 198.51.100.0/24 and 2001:db8:a::/64, the far side 203.0.113.0/24 and
@@ -251,8 +251,8 @@ class Lab:
 
 def _join(
     a: Host, b: Host, a_addresses: Iterable[str], b_addresses: Iterable[str], mtu: int
-) -> Link:
-    link = Link(a, b, a.next_interface(), b.next_interface())
+) -> Cable:
+    link = Cable(a, b, a.next_interface(), b.next_interface())
     a.ip(
         f"link add {link.a_interface} mtu {mtu} type veth "
         f"peer name {link.b_interface} mtu {mtu} netns {b.pid}",

@@ -16,10 +16,10 @@ from typing import Any
 
 from tunnel.packet.headers import TRANSPORT_DATA, UDP, Headers
 from tunnel.trace import narrate
-from tunnel.trace.crossings import Crossing, Gatherer
+from tunnel.trace.crossings import Crossing, CrossingBuilder
 from tunnel.trace.journey import Journey
 from tunnel.trace.nftrace import TraceEvent
-from tunnel.trace.record_store import Datagram, Record, Records
+from tunnel.trace.record_store import Datagram, PacketRecord, PacketRecords
 from tunnel.trace.ruleset import Ruleset
 from tunnel.trace.trace_table import INNER_RATE
 from tunnel.trace.trip import Trip
@@ -50,12 +50,12 @@ class Joiner:
     def __init__(
         self, *, table: str, ruleset: Ruleset, interfaces: Mapping[int, str], tun: int, port: int
     ) -> None:
-        self.gatherer = Gatherer(table, ruleset)
-        self._names = narrate.Names(interfaces, tun, self.gatherer.named)
+        self.builder = CrossingBuilder(table, ruleset)
+        self._names = narrate.InterfaceNames(interfaces, tun, self.builder.named)
         self._tun = tun
         self._ports = {port}
         self._crossings: dict[Crossing, None] = {}
-        self._records = Records()
+        self._records = PacketRecords()
         self._begun: deque[float] = deque(maxlen=INNER_RATE)
         self._hole = float("-inf")
         self._due = float("-inf")
@@ -73,7 +73,7 @@ class Joiner:
         """Take events of the kernel, in their order."""
         for event in events:
             self._expect(event.time)
-            begun = self.gatherer.add(event)
+            begun = self.builder.add(event)
             if begun is not None:
                 self._crossings[begun] = None
                 self._begun.append(begun.latest)
@@ -88,7 +88,7 @@ class Joiner:
         packet = details.get("packet")
         headers = None if packet is None else Headers.parse(bytes.fromhex(packet))
         self._expect(now)
-        self._records.add(Record(kind, details, headers, now))
+        self._records.add(PacketRecord(kind, details, headers, now))
 
     def take(self, now: float, *, final: bool = False) -> list[Journey]:
         """The journeys that have come to their end by `now`, in order; with `final`, all.
@@ -145,12 +145,12 @@ class Joiner:
             return trip.received.details["drop"] is not None
         return trip.arrival is None or trip.arrival.drop is not None
 
-    def _forget(self, part: Crossing | Record) -> None:
-        if isinstance(part, Record):
+    def _forget(self, part: Crossing | PacketRecord) -> None:
+        if isinstance(part, PacketRecord):
             self._records.forget(part)
         elif part in self._crossings:
             del self._crossings[part]
-            self.gatherer.forget(part)
+            self.builder.forget(part)
 
     # --- Joining ---------------------------------------------------------------------------------
 
@@ -187,7 +187,7 @@ class Joiner:
 class _Joining:
     """One putting together. To be told of the inner crossings first, and of arrivals last."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: PacketRecords) -> None:
         self.trips: list[Trip] = []
         self._records = records
         self._of: dict[int, Trip] = {}
@@ -210,7 +210,7 @@ class _Joining:
                 self.trips.append(trip := Trip())
                 self._join_sent(trip, self._records.read[record.headers.key])
 
-    def _join_sent(self, trip: Trip, records: Iterable[Record]) -> None:
+    def _join_sent(self, trip: Trip, records: Iterable[PacketRecord]) -> None:
         record = self._claim(trip, records)
         if record is None or not record.details.get("staged"):
             trip.sent = record
@@ -241,7 +241,7 @@ class _Joining:
         for record in self._records.dropped:
             self._trip_of(record)
 
-    def _claim(self, trip: Trip, records: Iterable[Record]) -> Record | None:
+    def _claim(self, trip: Trip, records: Iterable[PacketRecord]) -> PacketRecord | None:
         """The first of `records` that has no trip yet; it is one of `trip` from now on."""
         for record in records:
             if id(record) not in self._of:
@@ -249,7 +249,7 @@ class _Joining:
                 return record
         return None
 
-    def _trip_of(self, record: Record) -> Trip:
+    def _trip_of(self, record: PacketRecord) -> Trip:
         """The trip of a record; one of its own if it had none."""
         trip = self._of.get(id(record))
         if trip is None:

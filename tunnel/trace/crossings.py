@@ -43,7 +43,7 @@ class Decision:
 
 
 @dataclass(slots=True)
-class Hook:
+class HookTrace:
     """A packet at one hook. `left` says that it came to the end of the last chain.
 
     `entry` and `exit` are its headers at the first and at the last event; interfaces are indices,
@@ -72,7 +72,7 @@ class Crossing:
     `latest` is the time of the last event, `number` what the kernel calls the packet meanwhile.
     """
 
-    hooks: list[Hook]
+    hooks: list[HookTrace]
     latest: float
     number: int
 
@@ -108,7 +108,7 @@ class Crossing:
         return last.left and last.name in ("INPUT", "POSTROUTING")
 
 
-class Gatherer:
+class CrossingBuilder:
     """Turns trace events, in the order of the socket, into crossings.
 
     `table` is our own table's name. `has_strangers` says that a chain or rule was met that
@@ -131,7 +131,7 @@ class Gatherer:
             marks = event.table == self._table and event.rule_handle is not None
             if not marks or headers is None or hook_name is None:
                 return None
-            hook = Hook(hook_name, event.time, headers, headers, event.iif, event.oif)
+            hook = HookTrace(hook_name, event.time, headers, headers, event.iif, event.oif)
             crossing = Crossing([hook], event.time, event.packet_id)
             self._open[event.packet_id] = crossing
             return crossing
@@ -139,7 +139,7 @@ class Gatherer:
         hook = crossing.hooks[-1]
         if hook_name is not None and hook_name != hook.name:
             known = headers or hook.exit
-            hook = Hook(hook_name, event.time, known, known, event.iif, event.oif)
+            hook = HookTrace(hook_name, event.time, known, known, event.iif, event.oif)
             crossing.hooks.append(hook)
         if headers is not None:
             hook.exit = headers
@@ -167,7 +167,7 @@ class Gatherer:
         chain = self._ruleset.chains.get((family, event.table, event.chain))
         return None if chain is None or chain.hook not in _ORDER else chain.hook
 
-    def _decide(self, hook: Hook, event: TraceEvent) -> None:
+    def _decide(self, hook: HookTrace, event: TraceEvent) -> None:
         if event.table == self._table:
             if event.type is TraceType.POLICY and event.chain.startswith("last-"):
                 hook.left = True

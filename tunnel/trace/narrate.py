@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from tunnel.packet.headers import Headers
 from tunnel.trace import journey
-from tunnel.trace.crossings import Crossing, Decision, Hook
+from tunnel.trace.crossings import Crossing, Decision, HookTrace
 from tunnel.trace.journey import Journey, Layer, Outcome, Step
 
 if TYPE_CHECKING:
-    from tunnel.trace.record_store import Record
+    from tunnel.trace.record_store import PacketRecord
     from tunnel.trace.trip import Trip
 
 HANDSHAKES = {1: "handshake initiation", 2: "handshake response", 3: "cookie reply"}
@@ -42,7 +42,7 @@ DROPS = {
 
 
 @dataclass(frozen=True)
-class Names:
+class InterfaceNames:
     """Interfaces by index, `tun` being the tunnel's; `named` gives a decision its rule's text."""
 
     interfaces: Mapping[int, str]
@@ -57,7 +57,7 @@ class Names:
 class _Teller:
     """Collects steps; after the one in which the packet ended nothing more is told."""
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: InterfaceNames) -> None:
         self.names = names
         self.steps: list[Step] = []
         self.outcome: Outcome = "passed"
@@ -92,7 +92,7 @@ class _Teller:
             why = _VANISHED.get(hooks[-1].name, "nothing more was heard of it")
             self.lose(f"after {hooks[-1].name} of the {layer} packet: {why}")
 
-    def _hook_step(self, layer: Layer, hook: Hook, following: Hook | None) -> Step:
+    def _hook_step(self, layer: Layer, hook: HookTrace, following: HookTrace | None) -> Step:
         leaving = hook.exit if following is None else following.entry
         decisions = tuple(self.names.named(decision) for decision in hook.decisions)
         name = self.names.interface
@@ -120,7 +120,7 @@ class _Teller:
         )
 
 
-def tell(trip: Trip, names: Names) -> Journey | None:
+def tell(trip: Trip, names: InterfaceNames) -> Journey | None:
     """The journey of a trip; None if it was no packet of the filter."""
     inner, received = trip.inner, trip.received
     if not any((inner, received, trip.staged, trip.sent)):
@@ -197,7 +197,7 @@ def _flow(trip: Trip, headers: Headers | None) -> str:
     return "" if trip.received is None else f"from {trip.received.details['endpoint']}"
 
 
-def _datagram_alone(trip: Trip, names: Names) -> Journey | None:
+def _datagram_alone(trip: Trip, names: InterfaceNames) -> Journey | None:
     """A datagram that the daemon told nothing of: a handshake, or one that never reached it."""
     crossing = trip.arrival or trip.departures[0]
     kind = (crossing.entry.wireguard or (0, 0, 0))[0]
@@ -246,7 +246,7 @@ def _peer(details: dict[str, Any]) -> str:
     return f"peer {key[:8]}…" if key else "no peer"
 
 
-def _tell_received(teller: _Teller, record: Record) -> None:
+def _tell_received(teller: _Teller, record: PacketRecord) -> None:
     details, drop = record.details, record.details["drop"]
     place = f"receiver index {details['index']:#010x}, counter {details['counter']}"
     teller.add(
@@ -273,7 +273,7 @@ def _tell_received(teller: _Teller, record: Record) -> None:
     teller.add(journey.WRITE, f"into {teller.names.interface(teller.names.tun)}", opened_at, size)
 
 
-def _tell_read(teller: _Teller, record: Record, time: float) -> None:
+def _tell_read(teller: _Teller, record: PacketRecord, time: float) -> None:
     details = record.details
     assert record.headers is not None
     what = f"out of {teller.names.interface(teller.names.tun)}"
@@ -288,7 +288,7 @@ def _tell_read(teller: _Teller, record: Record, time: float) -> None:
     teller.add(journey.ALLOWED, what, time)
 
 
-def _tell_staged(teller: _Teller, record: Record) -> None:
+def _tell_staged(teller: _Teller, record: PacketRecord) -> None:
     time = record.details["read_at"] or record.arrived
     _tell_read(teller, record, time)
     what = "none with this peer: the packet waits, and a handshake begins"

@@ -17,7 +17,7 @@ Datagram = tuple[int, int]
 
 
 @dataclass(slots=True, eq=False)
-class Record:
+class PacketRecord:
     """One record of the daemon: `kind` is out or in, `headers` those of the inner packet."""
 
     kind: str
@@ -43,7 +43,7 @@ class Record:
                 yield details["index"], batch["counter"] + place & 0xFFFF_FFFF
 
 
-class Records:
+class PacketRecords:
     """Records in the order of their arrival, and by several names.
 
     `read` (frames from the TUN) and `delivered` (packets into it) are by `Headers.key`, `sealed`
@@ -51,15 +51,15 @@ class Records:
     """
 
     def __init__(self) -> None:
-        self._all: dict[Record, None] = {}
-        self.read: dict[bytes, dict[Record, None]] = defaultdict(dict)
-        self.delivered: dict[bytes, dict[Record, None]] = defaultdict(dict)
-        self.sealed: dict[Datagram, Record] = {}
-        self.received: dict[Datagram, dict[Record, None]] = defaultdict(dict)
-        self.staged: dict[Record, None] = {}
-        self.dropped: dict[Record, None] = {}
+        self._all: dict[PacketRecord, None] = {}
+        self.read: dict[bytes, dict[PacketRecord, None]] = defaultdict(dict)
+        self.delivered: dict[bytes, dict[PacketRecord, None]] = defaultdict(dict)
+        self.sealed: dict[Datagram, PacketRecord] = {}
+        self.received: dict[Datagram, dict[PacketRecord, None]] = defaultdict(dict)
+        self.staged: dict[PacketRecord, None] = {}
+        self.dropped: dict[PacketRecord, None] = {}
 
-    def add(self, record: Record) -> None:
+    def add(self, record: PacketRecord) -> None:
         """Keep a record, and let go of the oldest if there are too many."""
         self._all[record] = None
         if record.kind == "out":
@@ -78,7 +78,7 @@ class Records:
         while len(self._all) > MAX_RECORDS:
             self.forget(next(iter(self._all)))
 
-    def forget(self, record: Record) -> None:
+    def forget(self, record: PacketRecord) -> None:
         """Let go of a record; of one that is not here, nothing."""
         if record not in self._all:
             return
@@ -106,7 +106,7 @@ class Records:
             self.forget(record)
 
 
-def _remove(by_name: dict[Any, dict[Record, None]], name: Any, record: Record) -> None:
+def _remove(by_name: dict[Any, dict[PacketRecord, None]], name: Any, record: PacketRecord) -> None:
     known = by_name.get(name)
     if known is not None:
         known.pop(record, None)

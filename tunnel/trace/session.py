@@ -240,8 +240,8 @@ class TraceSession:
     ) -> None:
         """Read the rules again if there was one that is new; not all the time if that is long."""
         began = time.monotonic()
-        if joiner.gatherer.has_strangers and (at_once or began >= self._strangers_from):
-            joiner.gatherer.has_strangers = False
+        if joiner.builder.has_strangers and (at_once or began >= self._strangers_from):
+            joiner.builder.has_strangers = False
             ruleset.update(await trio.to_thread.run_sync(Ruleset.read, abandon_on_cancel=True))
             now = time.monotonic()
             self._strangers_from = now + 10 * (now - began)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tunnel.trace.crossings import Crossing
-from tunnel.trace.record_store import Record
+from tunnel.trace.record_store import PacketRecord
 
 
 @dataclass(slots=True, eq=False)
@@ -13,13 +13,13 @@ class Trip:
     """The parts of one journey, in the order of the packet; absent parts are None or empty."""
 
     arrival: Crossing | None = None
-    received: Record | None = None
+    received: PacketRecord | None = None
     inner: Crossing | None = None
-    staged: Record | None = None
-    sent: Record | None = None
+    staged: PacketRecord | None = None
+    sent: PacketRecord | None = None
     departures: list[Crossing] = field(default_factory=list)
 
-    def parts(self) -> list[Crossing | Record]:
+    def parts(self) -> list[Crossing | PacketRecord]:
         """All parts that there are."""
         found = (self.arrival, self.received, self.inner, self.staged, self.sent)
         return [part for part in (*found, *self.departures) if part is not None]
@@ -28,7 +28,7 @@ class Trip:
     def latest(self) -> float:
         """When the newest part was heard of."""
         return max(
-            part.arrived if isinstance(part, Record) else part.latest for part in self.parts()
+            part.arrived if isinstance(part, PacketRecord) else part.latest for part in self.parts()
         )
 
     @property

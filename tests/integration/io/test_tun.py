@@ -14,7 +14,7 @@ import trio
 from pytun_pmd3 import TunTapDevice
 
 from tests.support.io_namespace import Namespace
-from tunnel.io.drops import Drop
+from tunnel.io.drops import IoDrop
 from tunnel.io.errors import TunDeleted, TunError, TunWriteDropped
 from tunnel.io.tun import READ_SIZE, VNET_HDR_LEN, Tun, TunOffload
 from tunnel.linux import kernel
@@ -178,8 +178,8 @@ def test_a_device_that_is_down_drops_and_counts(open_tun: OpenTun, netns: Namesp
     for n in (1, 2):
         with pytest.raises(TunWriteDropped) as info:
             tun.write(frame)
-        assert info.value.reason is Drop.TUN_DOWN
-        assert tun.drops == {Drop.TUN_DOWN: n}
+        assert info.value.reason is IoDrop.TUN_DOWN
+        assert tun.drops == {IoDrop.TUN_DOWN: n}
     read_nothing(tun)
     netns.ip("link", "set", "tio0", "up")
     assert tun.write(frame)
@@ -199,7 +199,7 @@ def test_what_is_no_packet_is_refused_and_counted(open_tun: OpenTun) -> None:
     for frame in (bytes(VNET_HDR_LEN) + b"\x05" + bytes(30), HEADER.pack(1, 77, 0, 0, 0, 0)):
         with pytest.raises(TunWriteDropped):
             tun.write(frame)
-    assert tun.drops == {Drop.TUN_REFUSED: 2}
+    assert tun.drops == {IoDrop.TUN_REFUSED: 2}
 
 
 def test_deletion_wakes_the_reader_and_is_said_by_everything(

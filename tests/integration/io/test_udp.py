@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.support.io_namespace import Namespace
-from tunnel.io.drops import Drop
+from tunnel.io.drops import IoDrop
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.udp import Udp
 from tunnel.io.udp_socket import SENT, Received
@@ -101,9 +101,9 @@ def test_refusals_of_routes_are_named_and_pass(
     endpoint = at(addresses[2], pair.b)
     target = addresses[2] + ("/128" if ":" in addresses[2] else "/32")
     reasons = {
-        "unreachable": {Drop.SEND_HOST_UNREACHABLE, Drop.SEND_NETWORK_UNREACHABLE},
-        "prohibit": {Drop.SEND_PROHIBITED},
-        "blackhole": {Drop.SEND_INVALID},
+        "unreachable": {IoDrop.SEND_HOST_UNREACHABLE, IoDrop.SEND_NETWORK_UNREACHABLE},
+        "prohibit": {IoDrop.SEND_PROHIBITED},
+        "blackhole": {IoDrop.SEND_INVALID},
     }
     for kind, expected in reasons.items():
         pair.a_host.ip("route", "add", kind, target)
@@ -113,7 +113,7 @@ def test_refusals_of_routes_are_named_and_pass(
     assert pair.a.send(b"x", 1, endpoint) is SENT
     assert receive(pair.b, endpoint.family).length == 1
     pair.a_host.ip("link", "set", "wire", "down")
-    assert pair.a.send(b"x", 1, endpoint).drop is Drop.SEND_NETWORK_UNREACHABLE
+    assert pair.a.send(b"x", 1, endpoint).drop is IoDrop.SEND_NETWORK_UNREACHABLE
 
 
 @both_families
@@ -125,7 +125,7 @@ def test_a_firewall_is_a_named_drop(pair: Pair, addresses: tuple[str, str, str, 
         pytest.skip("nft is not there or not able")
     endpoint = at(addresses[2], pair.b)
     sent = pair.a.send(bytes(5000), 1200, endpoint)
-    assert (sent.drop, sent.dropped) == (Drop.SEND_FIREWALL, 5)
+    assert (sent.drop, sent.dropped) == (IoDrop.SEND_FIREWALL, 5)
     assert pair.a.gso
     pair.a_host.run("nft", "delete table inet t")
     assert pair.a.send(bytes(5000), 1200, endpoint) is SENT
@@ -184,9 +184,9 @@ def test_with_ipv6_disabled_ipv4_works_and_ipv6_is_a_named_drop(netns: Namespace
         assert udp.send(b"x", 1, at("127.0.0.1", udp)) is SENT
         sent = udp.send(b"x", 1, at("::1", udp))
         assert sent.drop in {
-            Drop.SEND_NO_ADDRESS,
-            Drop.SEND_NO_FAMILY,
-            Drop.SEND_NETWORK_UNREACHABLE,
+            IoDrop.SEND_NO_ADDRESS,
+            IoDrop.SEND_NO_FAMILY,
+            IoDrop.SEND_NETWORK_UNREACHABLE,
         }
 
 
@@ -196,10 +196,10 @@ def test_marks_route_and_change_under_way(pair: Pair) -> None:
     assert pair.a.send(b"x", 1, endpoint) is SENT
     pair.a.set_fwmark(0x77)
     assert pair.a.fwmark == 0x77
-    assert pair.a.send(b"x", 1, endpoint).drop is Drop.SEND_PROHIBITED
+    assert pair.a.send(b"x", 1, endpoint).drop is IoDrop.SEND_PROHIBITED
     with pair.a_host.entered():
         pair.a.set_port(0)
-    assert pair.a.send(b"x", 1, endpoint).drop is Drop.SEND_PROHIBITED
+    assert pair.a.send(b"x", 1, endpoint).drop is IoDrop.SEND_PROHIBITED
     pair.a.set_fwmark(0)
     assert pair.a.send(b"x", 1, endpoint) is SENT
     with pair.a_host.entered(), Udp.open(0, 0x8000_0000) as marked:

@@ -7,7 +7,7 @@ import pytest
 from tunnel.bench import gateway, trace_overhead
 from tunnel.bench.bench import METRICS
 from tunnel.bench.rounds import steps
-from tunnel.bench.subjects import Bare, Contender, Ours, WireGuardGo
+from tunnel.bench.subjects import Bare, Ours, Subject, WireGuardGo
 
 pytestmark = pytest.mark.root
 
@@ -24,11 +24,11 @@ def test_a_tunnel_that_was_traced_is_compared_with_one_that_never_was() -> None:
 
 
 def test_only_ours_has_a_trace_to_compare() -> None:
-    assert steps([Ours("python")], crowded=False) == steps([WireGuardGo()], crowded=False) + 2
+    assert steps([Ours("python")], many_peers=False) == steps([WireGuardGo()], many_peers=False) + 2
 
 
-@pytest.mark.parametrize("contender", [Bare(), Ours("python"), WireGuardGo()], ids=lambda c: c.name)
-def test_a_host_behind_a_gateway_is_heard_through_each_contender(contender: Contender) -> None:
-    (found,) = gateway.measure(contender, seconds=1.0)
+@pytest.mark.parametrize("subject", [Bare(), Ours("python"), WireGuardGo()], ids=lambda c: c.name)
+def test_a_host_behind_a_gateway_is_heard_through_each_contender(subject: Subject) -> None:
+    (found,) = gateway.measure(subject, seconds=1.0)
     assert found.keys() == {"tcp_gateway"}
     assert found["tcp_gateway"] > 0

@@ -17,7 +17,7 @@ from tunnel.device import link_monitor
 from tunnel.host.errors import HostError
 from tunnel.host.watch import LinkEvent, LinkGone, LinkStatus
 from tunnel.io.errors import TunDeleted, TunError
-from tunnel.io.link import Link
+from tunnel.io.link import TunLink
 from tunnel.io.tun import Tun
 from tunnel.protocol import HandshakeCompleted
 
@@ -68,14 +68,14 @@ def test_handshakes_waiting_when_it_goes_down_are_counted(sides: Sides) -> None:
 class FakeLink:
     """A TUN of which only the link is asked, and its events; each answer and event is once."""
 
-    answers: list[Link | TunError] = field(default_factory=list)
+    answers: list[TunLink | TunError] = field(default_factory=list)
     events: list[list[LinkEvent] | HostError] = field(default_factory=list)
     asked: int = 0
     limits: list[tuple[int, int]] = field(default_factory=list)
     refuse_limits: bool = False
     forwards: bool = False
 
-    def link(self) -> Link:
+    def link(self) -> TunLink:
         self.asked += 1
         answer = self.answers.pop(0) if self.answers else TunDeleted("gone")
         if isinstance(answer, TunError):
@@ -109,7 +109,7 @@ class FakeEvents:
         return self.left.pop(0)
 
 
-HERE = Link(name="wg0", ifindex=5, mtu=1420, up=True, here=True)
+HERE = TunLink(name="wg0", ifindex=5, mtu=1420, up=True, here=True)
 AWAY = replace(HERE, ifindex=2, here=False)
 
 

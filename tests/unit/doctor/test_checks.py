@@ -22,7 +22,15 @@ from tests.support.doctor_facts import (
     with_peer,
 )
 from tunnel.doctor import Facts, Options, Report, diagnose
-from tunnel.doctor.facts import BaseChain, Firewall, Link, Probe, Route, Rule, covering
+from tunnel.doctor.facts import (
+    FirewallChain,
+    FirewallRule,
+    FirewallRules,
+    LinkFacts,
+    Probe,
+    RouteFacts,
+    covering,
+)
 from tunnel.doctor.machine import parse_firewall
 from tunnel.doctor.probing import parse_refusal_untrusted
 from tunnel.trace.crossings import Decision
@@ -39,12 +47,12 @@ def asked(address: str) -> Facts:
     return replace(HEALTHY, options=Options(address=address), probes=())
 
 
-GUARDED = Firewall(
-    (BaseChain("inet", "f", "input", "input", "drop"),),
-    (Rule("inet", "f", "input", "ct state established,related accept"),),
+GUARDED = FirewallRules(
+    (FirewallChain("inet", "f", "input", "input", "drop"),),
+    (FirewallRule("inet", "f", "input", "ct state established,related accept"),),
 )
-WORKING_RULE = Rule("ip", "filter", "FORWARD", 'iifname "wg0" accept')
-MASQUERADED = Rule("ip", "nat", "POSTROUTING", 'iifname "wg0" oifname "eth0" masquerade')
+WORKING_RULE = FirewallRule("ip", "filter", "FORWARD", 'iifname "wg0" accept')
+MASQUERADED = FirewallRule("ip", "nat", "POSTROUTING", 'iifname "wg0" oifname "eth0" masquerade')
 
 
 def test_a_healthy_tunnel_has_nothing() -> None:
@@ -63,7 +71,7 @@ def test_a_healthy_tunnel_has_nothing() -> None:
         (replace(HEALTHY, daemon_missing=("CAP_NET_ADMIN",)), "daemon_privileges"),
         (replace(HEALTHY, links={"eth0": HEALTHY.links["eth0"]}), "interface_missing"),
         (
-            replace(HEALTHY, links={"wg0": Link("wg0", True, 1420, ("10.77.0.1/24",))}),
+            replace(HEALTHY, links={"wg0": LinkFacts("wg0", True, 1420, ("10.77.0.1/24",))}),
             "address_missing",
         ),
         (silent(), "nothing_comes"),
@@ -79,18 +87,18 @@ def test_a_healthy_tunnel_has_nothing() -> None:
         (silent({"send_firewall": 3}), "firewall_drop"),
         (with_peer(public_key=base64.b64encode(bytes(32)).decode()), "low_order_key"),
         (
-            replace(HEALTHY, routes={"192.0.2.2": Route("lo", local=True)}),
+            replace(HEALTHY, routes={"192.0.2.2": RouteFacts("lo", local=True)}),
             "endpoint_is_self",
         ),
         (asked("10.9.9.9"), "address_missed"),
         (with_peer(allowed_ips=("10.77.0.2/32", "192.0.2.128/25")), "allowed_ips_swallow"),
         (with_peer(endpoint="[2001:db8::2]:51820"), None),
         (replace(HEALTHY, options=Options(forward=True), firewall=CLOSED), "forwarding_off"),
-        (replace(HEALTHY, firewall=Firewall(rules=(MASQUERADED,))), "forwarding_off"),
+        (replace(HEALTHY, firewall=FirewallRules(rules=(MASQUERADED,))), "forwarding_off"),
         (replace(with_peer(persistent_keepalive=300), firewall=GUARDED), "keepalive_late"),
         (replace(with_peer(persistent_keepalive=25), firewall=GUARDED), None),
         (
-            replace(HEALTHY, links={**HEALTHY.links, "eth0": Link("eth0", True, 1400)}),
+            replace(HEALTHY, links={**HEALTHY.links, "eth0": LinkFacts("eth0", True, 1400)}),
             "mtu_too_large",
         ),
         (replace(HEALTHY, probes=(replace(PROBE, passed=1232),)), "mtu_black_hole"),
@@ -177,7 +185,7 @@ def test_a_connected_route_that_is_gone_is_told_once_and_only_where_it_is_due() 
 
 
 def test_only_the_interface_that_drops_is_to_be_loosened() -> None:
-    link = Link("eth0.5", True, 1500)
+    link = LinkFacts("eth0.5", True, 1500)
     both = {f"net.ipv4.conf.{name}.rp_filter": "1" for name in ("eth0", "eth0.5")}
     facts = silent(sysctls=both, spoofed=4, links={**HEALTHY.links, "eth0.5": link})
     (finding,) = diagnose(facts).findings
@@ -190,7 +198,7 @@ def test_only_the_interface_that_drops_is_to_be_loosened() -> None:
 
 def test_a_full_tunnel_needs_valid_marks_only_where_rp_filter_is_strict() -> None:
     strict = {**HEALTHY.sysctls, "net.ipv4.conf.eth0.rp_filter": "1"}
-    marked = {"192.0.2.2": Route("wg0")}
+    marked = {"192.0.2.2": RouteFacts("wg0")}
     assert codes(silent(unmarked=marked)) == ["nothing_comes"]
     assert codes(silent(unmarked=marked, sysctls=strict)) == ["rp_filter"]
     assert codes(replace(HEALTHY, unmarked=marked, sysctls=strict)) == []
@@ -285,9 +293,9 @@ table inet tunnel-trace-wg0-1 { # handle 2
 \t}
 }
 """
-    assert parse_firewall(listing) == Firewall(
-        (BaseChain("ip", "filter", "FORWARD", "forward", "drop"),),
-        (Rule("ip", "filter", "FORWARD", "jump DOCKER-USER"),),
+    assert parse_firewall(listing) == FirewallRules(
+        (FirewallChain("ip", "filter", "FORWARD", "forward", "drop"),),
+        (FirewallRule("ip", "filter", "FORWARD", "jump DOCKER-USER"),),
         frozenset({("ip", "filter", "DOCKER-USER")}),
     )
 

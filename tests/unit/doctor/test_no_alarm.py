@@ -21,7 +21,15 @@ from tests.support.doctor_facts import (
     with_peer,
 )
 from tunnel.doctor import Facts, Options, diagnose
-from tunnel.doctor.facts import BaseChain, Firewall, Link, Probe, Route, Rule, has_written_place
+from tunnel.doctor.facts import (
+    FirewallChain,
+    FirewallRule,
+    FirewallRules,
+    LinkFacts,
+    Probe,
+    RouteFacts,
+    has_written_place,
+)
 
 
 def notes(facts: Facts) -> list[str]:
@@ -121,7 +129,7 @@ def test_what_does_not_get_away_to_a_phone_that_sleeps(reason: str) -> None:
 
 
 def test_policy_routing() -> None:
-    own = {"10.77.0.2": Route("wg0")}
+    own = {"10.77.0.2": RouteFacts("wg0")}
     strict = {**HEALTHY.sysctls, "net.ipv4.conf.wg0.rp_filter": "1"}
     assert codes(away(HEALTHY, own_routes=own, sysctls=strict)) == []
     for line in ("Table = off", "Table = 77"):
@@ -139,9 +147,9 @@ def test_policy_routing() -> None:
 def test_link_local_addresses() -> None:
     networks = (*HEALTHY.links["wg0"].networks, "fe80::1/64")
     links = {
-        "wg0": Link("wg0", True, 1420, networks),
-        "eth0": Link("eth0", True, 1500, ("192.0.2.1/24", "fe80::a/64")),
-        "lo": Link("lo", True, 65536, ("127.0.0.1/8", "::1/128")),
+        "wg0": LinkFacts("wg0", True, 1420, networks),
+        "eth0": LinkFacts("eth0", True, 1500, ("192.0.2.1/24", "fe80::a/64")),
+        "lo": LinkFacts("lo", True, 65536, ("127.0.0.1/8", "::1/128")),
     }
     own = replace(STATUS, addresses=(*STATUS.addresses, "fe80::1/64"))
     facts = replace(HEALTHY, links=links, before=own, after=own)
@@ -149,7 +157,7 @@ def test_link_local_addresses() -> None:
     babel = replace(PEER, allowed_ips=("10.77.0.2/32", "fe80::/64"))
     assert codes(replace(facts, after=replace(own, peers=(babel,)))) == []
     probe = replace(PROBE, address="fe80::2")
-    assert codes(replace(facts, probes=(probe,), routes={"fe80::2": Route("eth0")})) == []
+    assert codes(replace(facts, probes=(probe,), routes={"fe80::2": RouteFacts("eth0")})) == []
 
 
 def test_networks_of_this_host_are_swallowed_only_by_routes() -> None:
@@ -192,10 +200,10 @@ def test_hooks_that_close_and_hooks_of_one_ip_version() -> None:
     on = {**only4.sysctls, "net.ipv4.ip_forward": "1"}
     assert codes(replace(only4, sysctls=on)) == []
     assert codes(hooked("PostUp = ip6tables -A FORWARD -i %i -j ACCEPT")) == ["forwarding_off"]
-    dropped = Rule("inet", "f", "forward", 'iifname "wg0" oifname "eth0" drop')
-    assert codes(replace(hooked(), firewall=Firewall(rules=(dropped,)))) == []
+    dropped = FirewallRule("inet", "f", "forward", 'iifname "wg0" oifname "eth0" drop')
+    assert codes(replace(hooked(), firewall=FirewallRules(rules=(dropped,)))) == []
     either = replace(dropped, text='iifname "wg0" oifname "eth0" accept')
-    facts = replace(hooked(), firewall=Firewall(rules=(either,)))
+    facts = replace(hooked(), firewall=FirewallRules(rules=(either,)))
     assert codes(facts) == ["forwarding_off", "forwarding_off"]
     assert codes(replace(facts, sysctls=on)) == []
 
@@ -220,15 +228,15 @@ def test_rules_that_let_the_tunnel_pass(text: str) -> None:
         HEALTHY,
         options=Options(forward=True),
         sysctls={"net.ipv4.ip_forward": "1"},
-        firewall=replace(CLOSED, rules=(Rule("ip", "filter", "FORWARD", text),)),
+        firewall=replace(CLOSED, rules=(FirewallRule("ip", "filter", "FORWARD", text),)),
     )
     assert codes(facts) == []
     jumped = (
-        Rule("ip", "filter", "FORWARD", 'iifname "wg0" jump ours'),
-        Rule("ip", "filter", "ours", text),
+        FirewallRule("ip", "filter", "FORWARD", 'iifname "wg0" jump ours'),
+        FirewallRule("ip", "filter", "ours", text),
     )
     assert codes(replace(facts, firewall=replace(CLOSED, rules=jumped))) == []
-    elsewhere = (Rule("ip", "filter", "INPUT", text),)
+    elsewhere = (FirewallRule("ip", "filter", "INPUT", text),)
     assert codes(replace(facts, firewall=replace(CLOSED, rules=elsewhere))) == ["forward_closed"]
 
 
@@ -251,7 +259,7 @@ def test_rules_that_do_not(text: str) -> None:
         HEALTHY,
         options=Options(forward=True),
         sysctls={"net.ipv4.ip_forward": "1"},
-        firewall=replace(CLOSED, rules=(Rule("ip", "filter", "FORWARD", text),)),
+        firewall=replace(CLOSED, rules=(FirewallRule("ip", "filter", "FORWARD", text),)),
     )
     assert codes(facts) == ["forward_closed"]
 
@@ -271,11 +279,11 @@ def test_rules_that_do_not(text: str) -> None:
     ],
 )
 def test_rules_that_let_datagrams_in(text: str, late: bool) -> None:
-    established = Rule("inet", "f", "input", "ct state established,related accept")
+    established = FirewallRule("inet", "f", "input", "ct state established,related accept")
     guard = replace(
         CLOSED,
         chains=(replace(CLOSED.chains[0], family="inet", table="f", name="input", hook="input"),),
-        rules=(established, Rule("inet", "f", "input", text)),
+        rules=(established, FirewallRule("inet", "f", "input", text)),
     )
     slow = replace(with_peer(persistent_keepalive=300), firewall=guard)
     assert codes(slow) == (["keepalive_late"] if late else [])
@@ -333,14 +341,14 @@ ESTABLISHED = "ct state established,related accept"
     ],
 )
 def test_a_port_that_is_shut_to_phones(texts: tuple[str, ...], policy: str, shut: bool) -> None:
-    chain = BaseChain("inet", "f", "input", "input", policy)
+    chain = FirewallChain("inet", "f", "input", "input", policy)
     found = (
-        *(Rule("inet", "f", "input", text) for text in texts),
-        Rule("inet", "f", "known", "ip saddr 192.0.2.2 accept"),
-        Rule("inet", "f", "others", "tcp dport 22 accept"),
-        Rule("inet", "f", "mapped", "ip saddr vmap @clients"),
+        *(FirewallRule("inet", "f", "input", text) for text in texts),
+        FirewallRule("inet", "f", "known", "ip saddr 192.0.2.2 accept"),
+        FirewallRule("inet", "f", "others", "tcp dport 22 accept"),
+        FirewallRule("inet", "f", "mapped", "ip saddr vmap @clients"),
     )
-    facts = replace(hub(), firewall=Firewall((chain,), found))
+    facts = replace(hub(), firewall=FirewallRules((chain,), found))
     assert codes(facts) == (["firewall_drop"] if shut else [])
     # Of a peer that is there, or that is spoken to first, the trace knows more.
     assert codes(replace(HEALTHY, firewall=facts.firewall)) == []
@@ -354,7 +362,7 @@ def test_a_port_that_is_shut_to_phones(texts: tuple[str, ...], policy: str, shut
         assert finding.remedy.startswith("nft insert rule inet f input 'udp dport 51820 accept'")
         old = replace(chain, family="ip6")
         other = tuple(replace(rule, family="ip6") for rule in found)
-        assert codes(replace(facts, firewall=Firewall((old,), other))) == []
+        assert codes(replace(facts, firewall=FirewallRules((old,), other))) == []
 
 
 def test_a_phone_that_was_never_here_may_come_by_either_ip_version() -> None:
@@ -368,9 +376,9 @@ def test_a_phone_that_was_never_here_may_come_by_either_ip_version() -> None:
 
     def shut(*families: str, rule: str = "") -> Facts:
         policy = "accept" if rule else "drop"
-        chains = tuple(BaseChain(family, "f", "input", "input", policy) for family in families)
-        rules = tuple(Rule(family, "f", "input", rule) for family in families if rule)
-        return replace(never, firewall=Firewall(chains, rules))
+        chains = tuple(FirewallChain(family, "f", "input", "input", policy) for family in families)
+        rules = tuple(FirewallRule(family, "f", "input", rule) for family in families if rule)
+        return replace(never, firewall=FirewallRules(chains, rules))
 
     assert codes(shut("ip")) == []
     assert codes(shut("ip6")) == []
@@ -387,8 +395,10 @@ def test_a_phone_that_was_never_here_may_come_by_either_ip_version() -> None:
 def test_docker_of_each_family_has_the_remedy_of_its_family() -> None:
     for family, table in (("ip", "net.ipv4.ip_forward"), ("ip6", "net.ipv6.conf.all.forwarding")):
         chain = replace(CLOSED.chains[0], family=family)
-        jump = Rule(family, "filter", "FORWARD", "counter packets 1 bytes 2 jump DOCKER-USER")
-        docker = Firewall((chain,), (jump,), frozenset({(family, "filter", "DOCKER-USER")}))
+        jump = FirewallRule(
+            family, "filter", "FORWARD", "counter packets 1 bytes 2 jump DOCKER-USER"
+        )
+        docker = FirewallRules((chain,), (jump,), frozenset({(family, "filter", "DOCKER-USER")}))
         facts = replace(
             HEALTHY, options=Options(forward=True), sysctls={table: "1"}, firewall=docker
         )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tunnel.io.drops import Drop
+from tunnel.io.drops import IoDrop
 from tunnel.io.errors import TunDeleted
 from tunnel.io.tun import READ_SIZE, Tun
 
@@ -45,7 +45,7 @@ def test_refused_frame_is_counted_and_the_next_one_read(
     answer(monkeypatch, errno.EINVAL, errno.EINVAL, FRAME)
     buffer = bytearray(READ_SIZE)
     assert tun.read(buffer) == len(FRAME)
-    assert tun.drops == {Drop.TUN_READ_REFUSED: 2}
+    assert tun.drops == {IoDrop.TUN_READ_REFUSED: 2}
     assert tun.read(buffer) == 0
 
 
@@ -54,7 +54,7 @@ def test_refusals_without_end_give_others_their_turn(
 ) -> None:
     answer(monkeypatch, *[errno.EINVAL] * 1000)
     assert tun.read(bytearray(READ_SIZE)) == 0
-    assert 0 < tun.drops[Drop.TUN_READ_REFUSED] < 1000
+    assert 0 < tun.drops[IoDrop.TUN_READ_REFUSED] < 1000
 
 
 @pytest.mark.parametrize("number", [errno.EBADFD, errno.EFAULT])

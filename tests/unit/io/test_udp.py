@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from tests.support.sockets import OpenUdp, Receive, in_trio
-from tunnel.io.drops import Drop
+from tunnel.io.drops import IoDrop
 from tunnel.io.endpoint import Endpoint, Source
 from tunnel.io.errors import UdpError
 from tunnel.io.udp import Udp
@@ -154,8 +154,8 @@ def test_a_family_without_socket_is_a_counted_drop(open_udp: OpenUdp) -> None:
     udp = open_udp(ipv6=False)
     assert udp.families == (socket.AF_INET,)
     sent = udp.send(bytes(250), 100, Endpoint(bytes(15) + b"\1", 9))
-    assert (sent.drop, sent.dropped, sent.rest) == (Drop.SEND_NO_FAMILY, 3, 0)
-    assert udp.drops == {Drop.SEND_NO_FAMILY: 3}
+    assert (sent.drop, sent.dropped, sent.rest) == (IoDrop.SEND_NO_FAMILY, 3, 0)
+    assert udp.drops == {IoDrop.SEND_NO_FAMILY: 3}
 
 
 @needs_ipv6
@@ -232,7 +232,7 @@ def test_empty_datagrams_and_port_zero_are_skipped_and_counted(
         sender.sendto(b"", to_udp.sockaddr)
     other.send(b"x", 1, to_udp)
     assert receive(udp, to_udp.family)[1] == b"x"
-    assert udp.drops == {Drop.RECEIVE_EMPTY: 1}
+    assert udp.drops == {IoDrop.RECEIVE_EMPTY: 1}
 
 
 def test_too_small_a_buffer_is_a_mistake_of_the_caller(open_udp: OpenUdp) -> None:
@@ -244,7 +244,7 @@ def test_too_small_a_buffer_is_a_mistake_of_the_caller(open_udp: OpenUdp) -> Non
 def test_a_datagram_too_big_for_udp_is_dropped(host: str, open_udp: OpenUdp) -> None:
     udp = open_udp()
     sent = udp.send(bytes(65_528), 65_528, endpoint_of(host, udp))
-    assert (sent.drop, sent.dropped) == (Drop.SEND_TOO_BIG, 1)
+    assert (sent.drop, sent.dropped) == (IoDrop.SEND_TOO_BIG, 1)
 
 
 def test_overflow_of_the_kernels_queue_is_counted(open_udp: OpenUdp) -> None:
@@ -252,7 +252,7 @@ def test_overflow_of_the_kernels_queue_is_counted(open_udp: OpenUdp) -> None:
     b._sockets[socket.AF_INET].sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     for _ in range(50):
         a.send(bytes(1000), 1000, endpoint_of("127.0.0.1", b))
-    assert 0 < b.drops[Drop.RECEIVE_QUEUE_FULL] < 50
+    assert 0 < b.drops[IoDrop.RECEIVE_QUEUE_FULL] < 50
 
 
 def test_move_to_a_taken_port_changes_nothing(open_udp: OpenUdp, receive: Receive) -> None:

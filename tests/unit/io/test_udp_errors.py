@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tunnel.io.drops import Drop
+from tunnel.io.drops import IoDrop
 from tunnel.io.endpoint import Endpoint, Source
 from tunnel.io.udp_socket import SENT, Sent, UdpSocket
 from tunnel.linux import kernel
@@ -47,7 +47,7 @@ class Rig:
         self.sock = Refusing(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self.sock.passed, self.sock.calls = [], 0
         self.sock.bind(("127.0.0.1", 0))
-        self.drops: Counter[Drop] = Counter()
+        self.drops: Counter[IoDrop] = Counter()
         self.udp = UdpSocket(self.sock, self.drops, gso=gso)
 
     def send(self, size: int, refusal: Refusal, *, source: bool = False, stride: int = 100) -> Sent:
@@ -74,23 +74,23 @@ def rig() -> Iterator[Rig]:
 @pytest.mark.parametrize(
     ("number", "reason"),
     [
-        (errno.EPERM, Drop.SEND_FIREWALL),
-        (errno.ENETUNREACH, Drop.SEND_NETWORK_UNREACHABLE),
-        (errno.EHOSTUNREACH, Drop.SEND_HOST_UNREACHABLE),
-        (errno.EACCES, Drop.SEND_PROHIBITED),
-        (errno.EINVAL, Drop.SEND_INVALID),
-        (errno.ENOBUFS, Drop.SEND_NO_BUFFERS),
-        (errno.ECONNREFUSED, Drop.SEND_REFUSED),
-        (errno.EMSGSIZE, Drop.SEND_TOO_BIG),
-        (errno.EADDRNOTAVAIL, Drop.SEND_NO_ADDRESS),
-        (errno.EAFNOSUPPORT, Drop.SEND_NO_FAMILY),
-        (errno.EXDEV, Drop.SEND_ERROR),
+        (errno.EPERM, IoDrop.SEND_FIREWALL),
+        (errno.ENETUNREACH, IoDrop.SEND_NETWORK_UNREACHABLE),
+        (errno.EHOSTUNREACH, IoDrop.SEND_HOST_UNREACHABLE),
+        (errno.EACCES, IoDrop.SEND_PROHIBITED),
+        (errno.EINVAL, IoDrop.SEND_INVALID),
+        (errno.ENOBUFS, IoDrop.SEND_NO_BUFFERS),
+        (errno.ECONNREFUSED, IoDrop.SEND_REFUSED),
+        (errno.EMSGSIZE, IoDrop.SEND_TOO_BIG),
+        (errno.EADDRNOTAVAIL, IoDrop.SEND_NO_ADDRESS),
+        (errno.EAFNOSUPPORT, IoDrop.SEND_NO_FAMILY),
+        (errno.EXDEV, IoDrop.SEND_ERROR),
     ],
 )
 @pytest.mark.parametrize("source", [False, True])
 @pytest.mark.parametrize("size", [100, 350])
 def test_every_refusal_is_a_named_drop(
-    rig: Rig, number: int, reason: Drop, source: bool, size: int
+    rig: Rig, number: int, reason: IoDrop, source: bool, size: int
 ) -> None:
     sent = rig.send(size, lambda *_: number, source=source)
     datagrams = -(-size // 100)
@@ -190,7 +190,7 @@ def test_a_full_socket_gives_back_the_rest(rig: Rig) -> None:
 def test_one_lost_datagram_does_not_take_the_others_along(rig: Rig) -> None:
     rig.udp.gso = False
     sent = rig.send(350, lambda *_: errno.EPERM if rig.sock.calls == 2 else None)
-    assert sent == Sent(drop=Drop.SEND_FIREWALL, dropped=1)
+    assert sent == Sent(drop=IoDrop.SEND_FIREWALL, dropped=1)
     assert rig.sizes == [100, 100, 50]
 
 
@@ -226,7 +226,7 @@ def reporting() -> Iterator[Reporting]:
 
 
 def test_unusable_datagrams_are_counted_and_skipped(reporting: Reporting) -> None:
-    drops: Counter[Drop] = Counter()
+    drops: Counter[IoDrop] = Counter()
     udp = UdpSocket(reporting, drops)
     reporting.outcomes = [
         errno.ECONNREFUSED,
@@ -241,11 +241,11 @@ def test_unusable_datagrams_are_counted_and_skipped(reporting: Reporting) -> Non
     assert received.endpoint == Endpoint(HERE, 9)
     assert (received.length, received.stride) == (100, 100)
     assert drops == {
-        Drop.RECEIVE_ERROR: 1,
-        Drop.RECEIVE_TRUNCATED: 1,
-        Drop.RECEIVE_CONTROL_TRUNCATED: 1,
-        Drop.RECEIVE_NO_PORT: 1,
-        Drop.RECEIVE_EMPTY: 1,
+        IoDrop.RECEIVE_ERROR: 1,
+        IoDrop.RECEIVE_TRUNCATED: 1,
+        IoDrop.RECEIVE_CONTROL_TRUNCATED: 1,
+        IoDrop.RECEIVE_NO_PORT: 1,
+        IoDrop.RECEIVE_EMPTY: 1,
     }
     assert udp.receive(bytearray(65_536)) is None
 
