@@ -23,7 +23,7 @@ import pytest
 from tests.support.hosts import TwoHosts
 from tests.support.pairs import Pair, make_pair
 from tunnel.lab import Lab, state
-from tunnel.lab.host import NETNS_DIRECTORY
+from tunnel.lab.namespace import NETNS_DIRECTORY
 
 MARK = "TUNNEL_TEST_SESSION"
 

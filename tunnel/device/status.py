@@ -11,9 +11,9 @@ from tunnel.control.snapshot import DeviceSnapshot, PeerSnapshot
 from tunnel.control.timeslice import Pace, let_go
 from tunnel.device import allowed_ips
 from tunnel.engine import Engine
+from tunnel.io.endpoint import path_mtu
 from tunnel.io.errors import TunError
 from tunnel.io.link import TunLink
-from tunnel.io.path import path_mtu
 from tunnel.io.tun import TunOffload
 
 MAX_PATHS = 64

@@ -19,7 +19,7 @@ AHEAD = 60.0
 
 
 def check_clock(facts: Facts) -> Iterator[Finding]:
-    """A wall clock that peers will not believe: handshakes carry its time, and it may only grow."""
+    """A wall clock that peers reject: handshakes carry its time, which must only grow."""
     remedy = "timedatectl set-ntp true   # or: date --set='…'"
     today = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(facts.now))
     if not EARLIEST <= facts.now < LATEST:
@@ -103,14 +103,14 @@ def check_privileges(facts: Facts) -> Iterator[Finding]:
     if facts.missing:
         yield Finding(
             "privileges",
-            "the doctor may not look everywhere: no probes, no trace, so there may be more",
+            "the doctor lacks privileges: no probes and no trace, so there may be more faults",
             f"it runs without {', '.join(facts.missing)}",
             f"sudo tunnel doctor {facts.name}",
         )
     if facts.daemon_missing:
         yield Finding(
             "daemon_privileges",
-            "the daemon may not change the network: it cannot mend routes or follow the conf",
+            "the daemon may not change the network: it cannot repair routes or reload the conf",
             f"process {facts.after.pid if facts.after else '?'} runs without "
             f"{', '.join(facts.daemon_missing)}",
             f"tunnel down {facts.name}; sudo tunnel up {facts.name}",
@@ -155,7 +155,7 @@ def _missing(facts: Facts, device: str) -> Finding:
         )
     return Finding(
         "interface_missing",
-        f"the interface {name} has another name by now: rules and routes for {name} miss it",
+        f"the interface {name} was renamed: rules and routes for {name} do not match it",
         f"the daemon says that it is called {device}; ip link does not list {name}",
         f"ip link set {now} down; ip link set {now} name {name}; ip link set {name} up",
     )
@@ -185,7 +185,7 @@ def check_elsewhere(facts: Facts) -> Iterator[Finding]:
 
 
 def check_differs(facts: Facts) -> Iterator[Finding]:
-    """A note: the conf says other than what runs."""
+    """A note: the conf differs from what runs."""
     if facts.conf is None or facts.after is None:
         return
     wanted = {peer.public_key.to_base64(): peer for peer in facts.conf.peers}
@@ -202,7 +202,7 @@ def check_differs(facts: Facts) -> Iterator[Finding]:
     if differing:
         yield Finding(
             "conf_not_applied",
-            "the conf says other than what runs",
+            "the conf differs from what runs",
             f"peers that differ: {', '.join(sorted(differing))}",
             f"tunnel diff {facts.name}; tunnel reload {facts.name}",
         )

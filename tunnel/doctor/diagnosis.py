@@ -41,10 +41,10 @@ CAUSES: tuple[Check, ...] = (
     liveness.check_mtu,
     liveness.check_black_hole,
 )
-"""What can be named as the reason."""
+"""Causes."""
 
 SYMPTOMS: tuple[Check, ...] = (liveness.check_silent_peers, liveness.check_silent_address)
-"""Told only where no cause explains them."""
+"""Reported only where no cause explains them."""
 
 NOTES: tuple[Check, ...] = (
     conf.check_elsewhere,
@@ -55,7 +55,7 @@ NOTES: tuple[Check, ...] = (
     liveness.check_dropped_earlier,
     liveness.check_batches,
 )
-"""No faults: what may be meant so."""
+"""No faults: they may be intended."""
 
 EXPLAINS_NOTHING = frozenset(
     {

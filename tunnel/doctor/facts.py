@@ -29,7 +29,7 @@ DEFAULT_WAIT = 12.0
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the user asked for: an `address` that should be reached through the tunnel, whether
-    this host shall `forward` for others, and how many seconds to wait for answers at most.
+    this host should `forward` for others, and how many seconds to wait for answers at most.
     """
 
     address: str | None = None
@@ -107,12 +107,12 @@ class FirewallRules:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Echo requests through the tunnel to `address`, which belongs to `peer` (None: to nobody).
+    """Echo requests through the tunnel to `address`, which belongs to `peer` (None: to no peer).
 
-    `guessed`: nobody asked for this address, so its silence alone means nothing. `sent` says
-    whether requests were sent at all, `error` why the kernel did not take them. `tried` is the size
-    of the largest packet sent, `passed` of the largest answered; 0 if that was not looked at, which
-    is so as long as small ones are lost.
+    `guessed`: the user did not ask for this address, so its silence alone means nothing. `sent`
+    says whether requests were sent at all, `error` why the kernel did not take them. `tried` is the
+    size of the largest packet sent, `passed` of the largest answered; 0 if not measured, which is
+    so as long as small ones are lost.
     """
 
     address: str

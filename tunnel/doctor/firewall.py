@@ -17,16 +17,16 @@ STAYS = "   # and the same in the firewall's own configuration, to stay"
 
 def check_verdicts(facts: Facts) -> Iterator[Finding]:
     """Rules that dropped our probes, the answers, or the datagrams around them."""
-    told = set()
+    reported = set()
     for journey in facts.journeys:
         step = journey.steps[-1]
         drop = next((decision for decision in step.decisions if decision.is_drop), None)
         if drop is None or not _concerns(facts, journey):
             continue
         place = (step.layer, step.place, drop)
-        if place in told:
+        if place in reported:
             continue
-        told.add(place)
+        reported.add(place)
         what = "the tunnel's own datagrams" if step.layer == "outer" else "packets of the tunnel"
         yield Finding(
             "firewall_drop",
@@ -37,21 +37,21 @@ def check_verdicts(facts: Facts) -> Iterator[Finding]:
 
 
 def check_shut(facts: Facts) -> Iterator[Finding]:
-    """The same for peers that have to come forward, and may be doing so at any other time."""
+    """The same for peers that have to initiate, and may do so at any other time."""
     absent = [peer for peer in facts.absent if _must_come(facts, peer)]
     if not absent or facts.after is None or list(check_verdicts(facts)):
         return
     port = facts.after.listen_port
     shut = {version: _shut_chains(facts, version, port) for version in ("ip", "ip6")}
     cut = [peer for peer in absent if all(shut[version] for version in _versions(peer))]
-    told: dict[FirewallChain, str] = {}
+    reported: dict[FirewallChain, str] = {}
     for version in dict.fromkeys(version for peer in cut for version in _versions(peer)):
-        told |= shut[version]
-    for chain, evidence in told.items():
+        reported |= shut[version]
+    for chain, evidence in reported.items():
         yield Finding(
             "firewall_drop",
             f"the firewall of this host drops datagrams to the tunnel's port {port} at "
-            f"{chain.hook.upper()}: peers without Endpoint cannot come forward",
+            f"{chain.hook.upper()}: peers without Endpoint cannot connect",
             evidence,
             rules.insert(f"{chain.family} {chain.table}", chain.name, f"udp dport {port}") + STAYS,
             cut[0].public_key if len(cut) == 1 else None,
@@ -100,13 +100,13 @@ def check_refused(facts: Facts) -> Iterator[Finding]:
 
 
 def _concerns(facts: Facts, journey: Journey) -> bool:
-    """Whether a drop is a fault. What is not for us to judge may be dropped on purpose."""
+    """Whether a drop is a fault. Other packets may be dropped on purpose."""
     sides = journey.flow.split(" → ")
     if f", id {facts.probe_id}, " in journey.packet:
         asked = {p.address for p in facts.probes if not (p.answered and p.passed >= p.tried)}
         return not asked.isdisjoint(map(_host, sides))
-    # Handshakes, and datagrams that nobody could read: those of peers that should be there, and
-    # those by which others come forward.
+    # Handshakes, and datagrams that were not read: those of peers that should be there, and
+    # those by which others initiate.
     peers = facts.silent
     if journey.steps[-1].place in INCOMING:
         peers += facts.absent
@@ -134,7 +134,7 @@ def _match(facts: Facts, journey: Journey, step: Step) -> str:
         port = facts.after.listen_port if facts.after is not None else 0
         return f"udp {'dport' if comes else 'sport'} {port}"
     if step.place == "INPUT":
-        # Answers to what we asked; whether others may ask us is not for us to say.
+        # Only answers to our packets: whether others may connect to this host is not our decision.
         return f'iifname "{facts.name}" ct state established,related'
     comes = comes or (step.place == "FORWARD" and journey.direction != "out")
     return f'{"iifname" if comes else "oifname"} "{facts.name}"'
@@ -152,8 +152,8 @@ def check_conntrack(facts: Facts) -> Iterator[Finding]:
             better = max(1, min(25, int(limit) // 2))
             yield Finding(
                 "keepalive_late",
-                "the firewall of this host forgets the tunnel between two keepalives: then "
-                "nothing from the peer comes in",
+                "connection tracking on this host forgets the tunnel between two keepalives: then "
+                "the firewall drops what the peer sends",
                 f"keepalive every {peer.persistent_keepalive} s, "
                 f"nf_conntrack_udp_timeout_stream is {limit} s",
                 f"wg set {facts.name} peer {peer.public_key} persistent-keepalive {better}   # and "

@@ -1,4 +1,4 @@
-"""Checks of forwarding: who wants it, whether it is on, whether a firewall has closed FORWARD."""
+"""Checks of forwarding: is it wanted, is it on, does a firewall drop forwarded packets?"""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tunnel.doctor.rules import CLOSED
 SYSCTLS = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 """What turns forwarding on, by IP version."""
 DOCKER_USER = "DOCKER-USER"
-"""The chain that docker leaves to the user, and asks first."""
+"""The chain that docker leaves to the user, and goes through first."""
 
 
 @dataclass(frozen=True)
 class _Wish:
-    """Why this host shall forward, and what; of several versions one may be enough."""
+    """Why this host should forward, and what; of several versions one may be enough."""
 
     why: str
     versions: frozenset[int]
@@ -56,16 +56,16 @@ def _is_made_for(rule: FirewallRule, name: str) -> bool:
 
 def check_forwarding(facts: Facts) -> Iterator[Finding]:
     """Forwarding that is wanted and off."""
-    told: set[int] = set()
+    reported: set[int] = set()
     for wish in _wishes(facts):
         off = {version for version in wish.versions if facts.sysctls.get(SYSCTLS[version]) == "0"}
         if wish.one_is_enough and off != wish.versions:
             continue
-        for version in sorted(off - told):
-            told.add(version)
+        for version in sorted(off - reported):
+            reported.add(version)
             yield Finding(
                 "forwarding_off",
-                f"this host shall forward packets of the tunnel ({wish.why}), and IPv{version} "
+                f"this host should forward packets of the tunnel ({wish.why}), and IPv{version} "
                 "forwarding is off",
                 f"sysctl {SYSCTLS[version]} is 0",
                 f"sysctl -w {SYSCTLS[version]}=1   # to stay: a line in /etc/sysctl.d",
@@ -73,7 +73,7 @@ def check_forwarding(facts: Facts) -> Iterator[Finding]:
 
 
 def check_forward_policy(facts: Facts) -> Iterator[Finding]:
-    """A closed FORWARD chain without a rule for the tunnel: docker makes one."""
+    """A FORWARD chain with policy drop and no rule for the tunnel, as docker makes one."""
     wanted: dict[int, str] = {}
     for wish in _wishes(facts):
         for version in wish.versions:
@@ -92,7 +92,7 @@ def check_forward_policy(facts: Facts) -> Iterator[Finding]:
 
 
 def _networks(facts: Facts) -> list[Network]:
-    """What is behind the tunnel, and the tunnel itself; of everything there is nothing to tell."""
+    """What is behind the tunnel, and the tunnel itself; without default routes."""
     own = facts.after.addresses if facts.after is not None else ()
     found: list[Network] = [ip_interface(text).network for text in own]
     found += [network for peer in facts.peers for network in networks_of(peer)]
@@ -103,7 +103,7 @@ def _closed(facts: Facts, chain: FirewallChain, texts: list[str], why: str) -> F
     table = f"{chain.family} {chain.table}"
     evidence = f"table {table}, chain {chain.name}, policy drop, no rule for {facts.name}"
     docker = any(" ".join(place) == table for (*place, _) in facts.firewall.docker)
-    # Docker writes its other chains anew whenever it starts.
+    # Docker rewrites its other chains whenever it starts.
     has_users = any(f"jump {DOCKER_USER}" in text for text in texts)
     where = DOCKER_USER if has_users else chain.name
     sides = (f'{side} "{facts.name}"' for side in ("iifname", "oifname"))
@@ -111,15 +111,15 @@ def _closed(facts: Facts, chain: FirewallChain, texts: list[str], why: str) -> F
     if docker:
         return Finding(
             "docker_forward",
-            "docker has closed FORWARD on this host: what shall pass between the tunnel and "
-            f"other networks is dropped ({why})",
+            "docker has set the policy of FORWARD to drop on this host: what goes between the "
+            f"tunnel and other networks is dropped ({why})",
             f"{evidence}, and docker's chains beside it",
             remedy,
         )
     return Finding(
         "forward_closed",
-        "a firewall of this host forwards nothing that it has no rule for, and it has none for "
-        f"the tunnel ({why})",
+        "a firewall of this host drops forwarded packets by default, and has no rule for the "
+        f"tunnel ({why})",
         evidence,
         remedy,
     )

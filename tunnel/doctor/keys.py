@@ -1,4 +1,4 @@
-"""Checks of the handshake: what its drop counters tell of keys, preshared keys and clocks."""
+"""Checks of the handshake: what its drop counters say of keys, preshared keys and clocks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_own_key(facts: Facts) -> Iterator[Finding]:
 def check_wrong_key_of_us(facts: Facts) -> Iterator[Finding]:
     """Initiations made for another key than ours, while a peer that should be there is not.
 
-    Otherwise they are noise, as scanners make it.
+    Otherwise they are noise, such as scans.
     """
     if facts.silent and facts.grown("bad_mac1"):
         yield _wrong_key_of_us(facts)
@@ -51,7 +51,7 @@ def check_unknown_peer(facts: Facts) -> Iterator[Finding]:
 
 
 def check_strangers(facts: Facts) -> Iterator[Finding]:
-    """Notes: the same, where a peer that has to come forward has not. It may be the sender."""
+    """Notes: the same, where a peer that has to initiate has not. It may be the sender."""
     if facts.silent or not facts.absent:
         return
     if facts.grown("bad_mac1"):
@@ -64,8 +64,8 @@ def _wrong_key_of_us(facts: Facts) -> Finding:
     ours = facts.after.public_key if facts.after is not None else None
     return Finding(
         "peer_has_wrong_key",
-        "somebody sends handshakes that are made for another key than ours: a peer has the "
-        "wrong PublicKey for this host",
+        "handshakes come in that are made for another key than ours: a peer has the wrong "
+        "PublicKey for this host",
         _seen(facts, "bad_mac1"),
         f"on the peer: wg set {facts.name} peer {ours} …, and the same PublicKey in its conf",
         _silent_key(facts),
@@ -76,7 +76,7 @@ def _unknown_peer(facts: Facts) -> Finding:
     return Finding(
         "unknown_peer",
         "a host that knows our public key is no peer here: our PublicKey for it is wrong, or "
-        "its private key is another by now",
+        "its private key was changed",
         _seen(facts, "unknown_peer"),
         "on the peer: wg show NAME public-key; write that key into the conf here, then "
         f"tunnel reload {facts.name}",
@@ -107,7 +107,7 @@ def check_peer_clock(facts: Facts) -> Iterator[Finding]:
     if gone and facts.grown("old_timestamp"):
         yield Finding(
             "peer_clock_back",
-            "a peer's clock was set back: its handshakes look older than one seen before",
+            "a peer's clock was set back: its handshakes are older than one seen before",
             _seen(facts, "old_timestamp"),
             "set the clock on the peer; or forget the last handshake here: "
             f"tunnel down {facts.name}; tunnel up {facts.name}",

@@ -29,7 +29,7 @@ def check_silent_peers(facts: Facts) -> Iterator[Finding]:
         if refusal:
             yield Finding(
                 "endpoint_refuses",
-                f"datagrams to the peer's endpoint are sent back: {refusal}",
+                f"datagrams to the peer's endpoint are rejected: {refusal}",
                 f"ICMP said so of datagrams to {peer.endpoint}",
                 "on the peer: tunnel up NAME; compare ListenPort there with Endpoint here",
                 peer.public_key,
@@ -37,11 +37,15 @@ def check_silent_peers(facts: Facts) -> Iterator[Finding]:
             continue
         sent = facts.sent(peer)
         never = "" if peer.rx_bytes else " (nor ever before)"
-        came = "only its own attempts" if facts.received(peer) else f"nothing received{never}"
+        came = (
+            "only handshake initiations of its own"
+            if facts.received(peer)
+            else f"nothing received{never}"
+        )
         yield Finding(
             "nothing_comes",
             "datagrams are sent to the peer, and nothing comes back: UDP is blocked on the way, "
-            "the peer is down, or one side has a wrong key of the other",
+            "the peer is down, or one side has a wrong key for the other",
             f"{sent} bytes sent to {peer.endpoint} in {facts.options.wait:g} s at most, {came}",
             f"on the peer: tunnel doctor; between the two: let UDP to {peer.endpoint} pass",
             peer.public_key,
@@ -52,12 +56,13 @@ def check_absent(facts: Facts) -> Iterator[Finding]:
     """A note: peers that must speak first, and have not, or not lately."""
     absent = facts.absent
     remedy = "on the peer: tunnel doctor; or give it an Endpoint here"
-    # Without a conf nobody can tell what was written down.
+    # Without a conf it is not known what it says.
     has_none = "has no Endpoint in the conf" if facts.conf else "is in no conf that was found"
     if len(absent) > MANY:
         yield Finding(
             "peer_not_heard",
-            f"each of {len(absent)} peers {has_none}, and is not there: they may sleep, or be away",
+            f"each of {len(absent)} peers {has_none}, and was not heard from lately: they may "
+            "sleep, or be away",
             "no recent handshake with " + ", ".join(peer.public_key for peer in absent),
             remedy,
         )
@@ -66,9 +71,9 @@ def check_absent(facts: Facts) -> Iterator[Finding]:
         ago = facts.now - peer.latest_handshake
         yield Finding(
             "peer_not_heard",
-            f"the peer {has_none}, and is not there: it may sleep, or be away"
+            f"the peer {has_none}, and was not heard from lately: it may sleep, or be away"
             if peer.latest_handshake
-            else "the peer has no Endpoint here and has not come forward yet",
+            else "the peer has no Endpoint here and has not connected yet",
             f"its latest handshake was {ago:.0f} s ago"
             if peer.latest_handshake
             else "it has no handshake",
@@ -78,14 +83,14 @@ def check_absent(facts: Facts) -> Iterator[Finding]:
 
 
 def check_silent_address(facts: Facts) -> Iterator[Finding]:
-    """A symptom: the peer is there, the address behind it says nothing."""
+    """A symptom: the peer is up, an address behind it does not answer."""
     alive = {peer.public_key for peer in facts.peers if facts.is_alive(peer)}
     for probe in facts.probes:
         if probe.guessed or probe.answered or probe.peer not in alive:
             continue
         yield Finding(
             "address_silent",
-            f"the peer is there, but {probe.address} does not answer through it",
+            f"the peer is up, but {probe.address} does not answer through it",
             probe.error or "echo requests went through the tunnel, no reply came",
             f"on the peer: tunnel doctor --forward, and tunnel trace NAME host {probe.address}",
             probe.peer,
@@ -100,8 +105,8 @@ def check_black_hole(facts: Facts) -> Iterator[Finding]:
         size = probe.passed
         yield Finding(
             "mtu_black_hole",
-            f"packets larger than {size} bytes vanish on the way to {probe.address}, and nobody "
-            "says so",
+            f"packets larger than {size} bytes are lost on the way to {probe.address}, without "
+            "an ICMP error",
             f"echo requests of {size} bytes are answered, of {probe.tried} bytes are not",
             _set_mtu(facts, size),
             probe.peer,
@@ -153,9 +158,9 @@ def check_dropped_earlier(facts: Facts) -> Iterator[Finding]:
     yield Finding(
         "dropped_earlier",
         f"the tunnel has dropped {sum(facts.before.drops.values())} packets before the doctor "
-        "looked: since when is not known, so that alone is no fault",
+        "looked: this alone is no fault, as it may be long ago",
         f"tunnel show: drops {', '.join(counted)}",
-        f"tunnel show {facts.name} --watch tells whether they grow; tunnel trace {facts.name} "
+        f"tunnel show {facts.name} --watch shows whether they grow; tunnel trace {facts.name} "
         "shows such a packet",
     )
 
@@ -169,7 +174,7 @@ def check_batches(facts: Facts) -> Iterator[Finding]:
     if status.datapath == "python" and wanted != "python":
         yield Finding(
             "datapath_python",
-            "the datapath in Python is used, which is the slow one",
+            "the Python datapath is in use, which is slow",
             "tunnel show: datapath python",
             "unset TUNNEL_DATAPATH where the daemon is started, if that says python; else install "
             "the compiled one: pip install --force-reinstall . in the project, with cargo there",

@@ -147,7 +147,7 @@ def missing_capabilities(pid: int | None = None) -> tuple[str, ...]:
 
 
 def in_our_namespace(pid: int) -> bool:
-    """Whether a process sees the same network as we; True if that cannot be told."""
+    """Whether a process is in our network namespace; True if that is not known."""
     try:
         return os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net")
     except OSError:

@@ -38,7 +38,7 @@ def check_endpoint_name(facts: Facts) -> Iterator[Finding]:
                 "endpoint_name",
                 f"the endpoint's name {look_up.host} has no address",
                 f"looking it up says: {look_up.error}",
-                f"getent ahosts {shlex.quote(look_up.host)}   # mend the name server in "
+                f"getent ahosts {shlex.quote(look_up.host)}   # fix the name server in "
                 "/etc/resolv.conf, or write the address as Endpoint",
             )
 
@@ -77,10 +77,10 @@ def check_sending(facts: Facts) -> Iterator[Finding]:
     """Datagrams that the kernel refused for want of a way."""
     routed = [facts.routes.get(endpoint_address(peer) or "") for peer in facts.peers]
     if any(route is not None and route.error for route in routed):
-        return  # told with the route
+        return  # reported with the route
     silent = facts.silent
     if not silent:
-        return  # what does not get away is for peers that nobody waits for
+        return  # it is for peers that are not expected
     for reason, meaning in UNREACHABLE.items():
         if facts.grown(reason):
             peer = silent[0].public_key if len(silent) == 1 else None
@@ -160,12 +160,12 @@ def check_routes_of_allowed_ips(facts: Facts) -> Iterator[Finding]:
     """Allowed IPs for which the kernel does not choose the tunnel."""
     table = facts.conf.interface.table if facts.conf is not None else None
     in_table = f" table {table}" if isinstance(table, int) else ""
-    told = _disconnected(facts)
+    reported = _disconnected(facts)
     for probe in facts.probes:
         route = _away(facts, probe)
         if route is None or (probe.guessed and _is_meant(facts, probe)):
             continue
-        if any(ip_address(probe.address) in network for network in told):
+        if any(ip_address(probe.address) in network for network in reported):
             continue
         leaves = f"dev {route.device}" if route.device else route.error
         yield Finding(
@@ -178,7 +178,7 @@ def check_routes_of_allowed_ips(facts: Facts) -> Iterator[Finding]:
 
 
 def _is_meant(facts: Facts, probe: Probe) -> bool:
-    """Whether somebody else's routes, for some packets only, may be what is wanted."""
+    """Whether the routes of another program, for some packets only, may be intended."""
     if facts.links[facts.name].master:
         return True
     if facts.conf is None:
@@ -198,7 +198,7 @@ def _away(facts: Facts, probe: Probe) -> RouteFacts | None:
     if probe.peer is None or route is None or route.local:
         return None
     if ip_address(probe.address).is_link_local:
-        return None  # whoever sends there names the interface
+        return None  # a sender has to name the interface
     if facts.name in (route.device, own.device if own is not None else ""):
         return None
     return route
@@ -232,9 +232,9 @@ def check_swallowed_networks(facts: Facts) -> Iterator[Finding]:
 
 
 def check_source_not_allowed(facts: Facts) -> Iterator[Finding]:
-    """Answers that came and were dropped, their source being another peer's or nobody's."""
+    """Answers that came and were dropped, their source being another peer's or no peer's."""
     grown = facts.grown("source_not_allowed")
-    # Kernels say things by themselves from link-local addresses, which nobody allows.
+    # Kernels send by themselves from link-local addresses, which no AllowedIPs have.
     if grown and any(probe.sent and not probe.answered for probe in facts.probes):
         yield Finding(
             "source_not_allowed",

@@ -1,6 +1,7 @@
 """What the text of a netfilter rule says, as far as the checks must know: nothing is evaluated.
 
-Where a rule is too clever for these functions they say that it may match: then there is no finding.
+A rule that these functions do not understand counts as one that may match, so that there is no
+finding.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _OTHER_TRAFFIC = re.compile(r"\btcp |(?<!@)\bicmp|\bigmp |\besp |\bah |status ")
 def insert(table: str, chain: str, match: str) -> str:
     """The command that lets what matches pass a chain; `table` with its family. Narrow as `match`.
 
-    At the head of the chain, so no rule and no policy of it is asked any more.
+    At the head of the chain, so that no other rule and no policy of it applies.
     """
     return shlex.join(["nft", "insert", "rule", *table.split(" ", 1), chain, f"{match} accept"])
 
@@ -65,7 +66,7 @@ def reachable(firewall: FirewallRules, chain: FirewallChain) -> Iterator[str]:
 def what_shuts(
     firewall: FirewallRules, chain: FirewallChain, version: str, port: int, tunnel: str
 ) -> str | None:
-    """What in a base chain surely drops new datagrams to this UDP port, whoever sends them.
+    """What in a base chain certainly drops new datagrams to this UDP port, from any source.
 
     That is a rule, or the policy; None if some may come in. `version` is ip or ip6.
     """
@@ -85,7 +86,7 @@ def what_shuts(
         if found and (not found[1] or any(_is_port(part, port) for part in _parts(found[1]))):
             return f"table {rule.family} {rule.table}, chain {rule.chain}: {rule.text}"
         if may_come_in(text, port, tunnel) or _is_open_ended(text) or _GOTO.search(text):
-            return None  # whoever goes somewhere comes back to the policy alone
+            return None  # after goto only the policy is left
         for name in _JUMP.findall(text):
             ahead = FirewallChain(chain.family, chain.table, name, chain.hook)
             inner = [_STRINGS.sub("", each) for each in reachable(firewall, ahead)]

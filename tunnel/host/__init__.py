@@ -4,11 +4,11 @@
     mtu = compute_mtu(endpoints)
     state = desired_state("tun0", addresses, allowed_ips, mtu=mtu, slot=slot, table=table)
     applied = apply(state)          # the interface exists; sockets carry state.mark
-                                    # SlotTakenError: choose a slot anew
+                                    # SlotTakenError: choose another slot
     applied = applied.reconcile(other_state)
     applied.undo()                  # or, from another process: remove("tun0")
 
-Everything but the making and printing of states blocks: call it in a worker thread. All failures
+Everything except computing and printing states blocks: call it in a worker thread. All failures
 are HostError. Only `watch_link` is for the event loop (trio) itself.
 """
 

@@ -1,9 +1,9 @@
 """Make the machine equal to a desired state, change it, and undo it.
 
 All functions block: call them in a worker thread. They work in the namespace at the path `netns`
-(None: the caller's), and keep a record per tunnel in `state_dir`, see `record.py`. A failure on
-the way takes back exactly what was done and raises HostError; SlotTakenError, when the place chosen
-for a default route has become another tunnel's: compute the state anew then.
+(None: the caller's), and keep a record per tunnel in `state_dir`, see `record.py`. On a failure
+exactly what was done is undone, and HostError is raised: SlotTakenError if another tunnel has taken
+the slot for a default route, so that the caller computes the state with another slot.
 """
 
 import logging
@@ -15,7 +15,7 @@ from tunnel.host import netfilter
 from tunnel.host.dns import RESOLVCONF, choose_backend, unset_dns
 from tunnel.host.errors import HostError
 from tunnel.host.links import require_ifindex
-from tunnel.host.machine import Machine, Tell, Undo, current_index, replaces, tell_nobody
+from tunnel.host.machine import Machine, Report, Undo, current_index, ignore_steps, replaces
 from tunnel.host.record import (
     STATE_DIR,
     Record,
@@ -61,18 +61,18 @@ def apply(
     netns: Path | str | None = None,
     state_dir: Path = STATE_DIR,
     owner: str = "",
-    tell: Tell = tell_nobody,
+    report: Report = ignore_steps,
 ) -> Applied:
     """Set everything up for an interface that exists.
 
-    What a killed predecessor of the same name left behind is removed first. `owner` is the program
-    to take it down, if it is another one than `tunnel`; `tell` hears of each step.
+    What a killed predecessor of the same name left behind is removed first. `owner` names the
+    program that takes it down, if that is not `tunnel`; `report` is called before each step.
     """
     with inside(netns):
         stale = load_record(state.interface, state_dir)
         if stale is not None and stale.netns == namespace_id():
-            _remove(stale, state_dir, tell)
-        _change(state, state_dir, owner, tell)
+            _remove(stale, state_dir, report)
+        _change(state, state_dir, owner, report)
     return Applied(state, netns, state_dir)
 
 
@@ -81,9 +81,9 @@ def reconcile(
 ) -> Applied:
     """Change what stands, by the fewest steps: what is there and wanted is not touched.
 
-    Adds what is missing on the machine, also when somebody else took it away, and removes what we
+    Adds what is missing on the machine, also if another program removed it, and removes what we
     added before and the new state does not have. Objects that we did not add are left alone. Name
-    servers are set anew each time.
+    servers are set again each time.
     """
     with inside(netns):
         _change(state, state_dir)
@@ -93,7 +93,7 @@ def reconcile(
 def missing(
     state: DesiredState, *, netns: Path | str | None = None, state_dir: Path = STATE_DIR
 ) -> tuple[Item, ...]:
-    """What `reconcile` with the same state would put back: somebody else took it away."""
+    """What `reconcile` with the same state would add again: another program removed it."""
     with inside(netns), rtnetlink() as netlink, step("look at", state.interface):
         record = load_record(state.interface, state_dir)
         index = require_ifindex(netlink, state.interface)
@@ -109,7 +109,7 @@ def remove(
     *,
     netns: Path | str | None = None,
     state_dir: Path = STATE_DIR,
-    tell: Tell = tell_nobody,
+    report: Report = ignore_steps,
 ) -> bool:
     """Undo what was done for the tunnel, by whatever process: also after a kill -9.
 
@@ -125,7 +125,7 @@ def remove(
             netfilter.remove_firewall(interface)
             return True
         if record.netns == namespace_id():
-            _remove(record, state_dir, tell)
+            _remove(record, state_dir, report)
         elif namespace_lives(record.netns):
             raise HostError(
                 "remove",
@@ -140,7 +140,7 @@ def remove(
         return True
 
 
-def _remove(record: Record, state_dir: Path, tell: Tell) -> None:
+def _remove(record: Record, state_dir: Path, report: Report) -> None:
     with rtnetlink() as netlink, step("remove", record.interface):
         index = current_index(netlink, record.interface, record.ifindex)
         machine = Machine(
@@ -150,7 +150,7 @@ def _remove(record: Record, state_dir: Path, tell: Tell) -> None:
             dict(record.sysctls),
             record.dns,
             record.firewall,
-            tell,
+            report,
         )
         failures = _run_all(
             [lambda item=item: machine.remove(item) for item in reversed(record.items)]  # type: ignore[misc]
@@ -161,7 +161,7 @@ def _remove(record: Record, state_dir: Path, tell: Tell) -> None:
 
 
 def _change(
-    state: DesiredState, state_dir: Path, owner: str = "", tell: Tell = tell_nobody
+    state: DesiredState, state_dir: Path, owner: str = "", report: Report = ignore_steps
 ) -> None:
     found = load_record(state.interface, state_dir)
     record = found if found and found.netns == namespace_id() else None
@@ -191,7 +191,7 @@ def _change(
             dict(planned.sysctls),
             planned.dns,
             planned.firewall,
-            tell,
+            report,
         )
         with claiming(netlink, state, state_dir):
             save_record(planned, state_dir)
@@ -224,12 +224,12 @@ def _step_by_step(
         if item not in there:
             _add(machine, item, places_before.get(replaces(item)), undos)
         elif isinstance(item, Dns):
-            # Nobody can be asked whether it still stands, and to set it again is no change.
-            # Of what did not change, a failure is no reason to refuse what did.
+            # It cannot be read back, and setting it again changes nothing. So a failure here must
+            # not make the change of something else fail.
             try:
                 machine.add(item)
             except HostError as error:
-                log.warning("%s; whether the name servers still stand is not known", error)
+                log.warning("%s; the name servers may not be set any more", error)
     for item in reversed(old):
         if replaces(item) not in places_after:
             undos.append(lambda item=item: machine.add(item))  # type: ignore[misc]
@@ -237,9 +237,9 @@ def _step_by_step(
 
 
 def _settle(machine: Machine, wanted: Sequence[Item], undos: list[Undo]) -> None:
-    """Put back what the kernel took along with something else, and what others took of its own.
+    """Add again what the kernel removed together with something else, or another program removed.
 
-    The removal of an IPv4 address can take others of its network along, that of the last one all
+    Removing an IPv4 address can remove others of its network; removing the last one removes all
     IPv4 routes of the interface.
     """
     there = machine.present(wanted, wanted)

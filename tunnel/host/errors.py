@@ -5,7 +5,7 @@ import os
 
 from tunnel.errors import TunnelError
 
-# What mends an error of the kernel, by errno. Only those that a person can act upon.
+# Remedies for errors of the kernel, by errno. Only those that a person can act upon.
 _REMEDIES = {
     errno.EPERM: "run as root, or give the program CAP_NET_ADMIN",
     errno.EACCES: "check that IPv6 is on: sysctl net.ipv6.conf.all.disable_ipv6=0",
@@ -20,7 +20,7 @@ _REMEDIES = {
 
 
 class HostError(TunnelError):
-    """A change of the machine failed; whatever was done on the way was undone.
+    """A change of the machine failed; what had been done was undone.
 
     `step` is what was being done ("add route"), `subject` to what ("10.0.0.0/8 dev tun0"),
     `reason` what went wrong and `remedy` what a person can do about it.
@@ -43,6 +43,6 @@ class HostError(TunnelError):
 
 
 class SlotTakenError(HostError):
-    """The place chosen for a default route has become another tunnel's: choose anew."""
+    """Another tunnel has taken the slot chosen for a default route: choose another."""
 
     code = "slot_taken"

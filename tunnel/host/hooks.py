@@ -22,7 +22,7 @@ from tunnel.host.rtnetlink import inside
 
 BACKGROUND_RATE = 16384
 """Bytes a second that are read of what a hook leaves in the background; a flood must not fill the
-log, nor take the time that packets need. Whoever prints more waits.
+log, nor take the time that packets need. A hook that prints more has to wait.
 """
 
 _CHUNK = 65536
@@ -49,9 +49,9 @@ def run_hooks(
     """Run the commands one after the other, `%i` in them replaced by the interface's name.
 
     `kind` is the key in the conf ("PostUp"); every command, and every line they print, is given to
-    `log` as `hide` makes it; any thread may call these two. Whoever does not live on gives a
-    descriptor `output`, to which they print by themselves, as what they leave in the background
-    does later. Raises HostError at the first that fails; those after it are not run. The error has
+    `log` as `hide` makes it; any thread may call these two. A caller that ends soon gives a
+    descriptor `output`, to which the commands, and what they leave in the background, print
+    directly. Raises HostError at the first that fails; those after it are not run. The error has
     the command's number, counted from `first`, and not its text, which may hold a key. The last
     lines that it printed are a note of the error and not in its text, which every user may read.
     """
@@ -60,14 +60,16 @@ def run_hooks(
             subject = f"{kind} number {number}"
             text = command.replace("%i", interface)
             lines = _Lines(log, hide)
-            lines.tell(f"{kind}: {text}")
+            lines.log(f"{kind}: {text}")
             try:
                 code = _run(text, lines) if output is None else _run_into(text, output)
             except OSError as error:
                 raise HostError.from_errno("run", subject, error.errno or 0) from error
             if code != 0:
                 how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
-                failure = HostError("run", subject, how, f"run it by hand, or mend {kind}")
+                failure = HostError(
+                    "run", subject, how, f"run it by hand, or fix {kind} in the conf"
+                )
                 if lines.last:
                     failure.add_note("\n  ".join(["it printed last:", *lines.last]))
                 raise failure
@@ -76,10 +78,10 @@ def run_hooks(
 def check_hook_source(path: Path, status: os.stat_result | None = None) -> None:
     """Raise HostError unless only root or we ourselves can write the conf that holds the hooks.
 
-    Else whoever can write it can run commands as us. `status` is that of the file as it was read,
-    since by now another one may have its name; None looks at the one that is there. The folder of
-    the file counts too, and that of every link on the way to it. A sticky one such as /tmp is no
-    danger to a file or link that is ours.
+    Otherwise any user who can write it can run commands as us. `status` is that of the file as it
+    was read, since another file may have its name now; None looks at the one that is there. The
+    folder of the file counts too, and that of every link on the way to it. A sticky one such as
+    /tmp is no danger to a file or link that is ours.
     """
     try:
         _refuse_writable(path, path, path.stat() if status is None else status)
@@ -156,8 +158,8 @@ def _pipe() -> tuple[FileIO, int]:
     reading, writing = os.pipe()
     reader = FileIO(reading)
     try:
-        # For reading too: a pipe that somebody can read kills nobody who writes to it. So what
-        # stays in the background lives on without us, and is held up only once the pipe is full.
+        # For reading too: as long as a pipe has a reader, writing to it is no SIGPIPE. So what
+        # stays in the background lives on without us, and blocks only when the pipe is full.
         return reader, os.open(f"/proc/self/fd/{writing}", os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         reader.close()
@@ -167,7 +169,7 @@ def _pipe() -> tuple[FileIO, int]:
 
 
 def _follow(pid: int, reader: FileIO, lines: _Lines) -> bool:
-    """Log what is printed until the process is gone; whether nobody can print more.
+    """Log what is printed until the process has ended; whether no process can print more.
 
     Not until the end of file: what a hook leaves running in the background keeps it open.
     """
@@ -185,7 +187,7 @@ def _follow(pid: int, reader: FileIO, lines: _Lines) -> bool:
                     selector.unregister(reader)  # it closed its output, and may run on
     finally:
         os.close(ended)
-    # What it printed itself is in the pipe by now; what others add meanwhile is not waited for.
+    # What it printed itself is in the pipe now; what others add meanwhile is not waited for.
     left = fcntl.fcntl(reader, fcntl.F_GETPIPE_SZ)
     while left > 0:
         chunk = reader.read(min(left, _CHUNK))
@@ -197,7 +199,7 @@ def _follow(pid: int, reader: FileIO, lines: _Lines) -> bool:
 
 
 def _read_on(reader: FileIO, lines: _Lines) -> None:
-    """Log what is printed in the background, as long as anybody can; a thread's whole life."""
+    """Log what is printed in the background, until no process can print; a thread's whole life."""
     with reader:
         os.set_blocking(reader.fileno(), True)
         while chunk := reader.read(BACKGROUND_RATE // 4):
@@ -216,8 +218,8 @@ class _Lines:
         self._latest: deque[str] = deque(maxlen=_LAST_LINES)
         self.last: tuple[str, ...] = ()
 
-    def tell(self, line: str) -> str:
-        """Log a line; as it was logged."""
+    def log(self, line: str) -> str:
+        """Log a line, hidden, and return it."""
         hidden = self._hide(line)
         self._log(hidden)
         return hidden
@@ -230,7 +232,7 @@ class _Lines:
         """Log the lines that are complete; one that gets too long in pieces."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
-            self._tell_printed(line)
+            self._log_printed(line)
         if len(self._rest) > _CHUNK:
             self.end()
 
@@ -238,9 +240,9 @@ class _Lines:
         """Log what stands there without an end of line."""
         rest, self._rest = self._rest, b""
         if rest:
-            self._tell_printed(rest)
+            self._log_printed(rest)
 
-    def _tell_printed(self, line: bytes) -> None:
-        text = self.tell(line.decode(errors="replace"))
+    def _log_printed(self, line: bytes) -> None:
+        text = self.log(line.decode(errors="replace"))
         if text and not text.isspace():
             self._latest.append(text if len(text) <= _LAST_WIDTH else f"{text[:_LAST_WIDTH]}…")

@@ -1,12 +1,13 @@
-"""The interface itself: its MTU, up and down, away with it."""
+"""The interface itself: its MTU, up and down, its addresses, and its removal."""
 
 import socket
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
 from tunnel.host.errors import HostError
-from tunnel.host.rtnetlink import absent_is_fine, find_ifindex, inside, rtnetlink, step
-from tunnel.host.state import Link
+from tunnel.host.rtnetlink import absent_is_fine, family, find_ifindex, inside, rtnetlink, step
+from tunnel.host.state import Address, Link
 
 _IFF_UP = 1
 _ADDR_GEN_MODE_NONE = 1
@@ -91,3 +92,35 @@ def _has_ipv6(netlink: Any, index: int) -> bool:
         return False
     families = netlink.get_links(index)[0].get_attr("IFLA_AF_SPEC")
     return families is not None and families.get_attr("AF_INET6") is not None
+
+
+def list_addresses(netlink: Any, index: int) -> set[Address]:
+    """The addresses that the interface has now, IPv6 link-local ones included."""
+    found = set()
+    for message in netlink.get_addr(index=index):
+        # IFA_LOCAL is ours on a point-to-point link; IPv6 has only IFA_ADDRESS there.
+        text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+        found.add(Address(ip_interface(f"{text}/{message['prefixlen']}")))
+    return found
+
+
+def add_address(netlink: Any, index: int, address: Address) -> None:
+    """Add one that is not there yet."""
+    with step("add", address):
+        netlink.addr("add", **_address_fields(index, address))
+
+
+def remove_address(netlink: Any, index: int, address: Address) -> None:
+    """Remove one, if it is there."""
+    with step("remove", address), absent_is_fine():
+        netlink.addr("del", **_address_fields(index, address))
+
+
+def _address_fields(index: int, address: Address) -> dict[str, Any]:
+    value = address.value
+    return {
+        "index": index,
+        "family": family(4 if value.version == 4 else 6),
+        "address": str(value.ip),
+        "prefixlen": value.network.prefixlen,
+    }

@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from tunnel.host import addresses, connected, dns, links, netfilter, routes, rules, sysctl
+from tunnel.host import dns, links, netfilter, routes, rules, sysctl
 from tunnel.host.errors import HostError
 from tunnel.host.rtnetlink import find_ifindex, step
 from tunnel.host.state import Address, Connected, Dns, Firewall, Item, Link, Route, Rule, Sysctl
 
 Undo = Callable[[], None]
-Tell = Callable[[str, Item], None]
-"""Is told of each step before it is taken: "add" or "remove", and what."""
+Report = Callable[[str, Item], None]
+"""Called before each step: with "add" or "remove", and the object."""
 
 
-def tell_nobody(verb: str, item: Item) -> None:
-    """The listener of those who want no echo."""
+def ignore_steps(verb: str, item: Item) -> None:
+    """The `Report` of callers that want none."""
 
 
 class Machine:
@@ -37,7 +37,7 @@ class Machine:
         sysctls: dict[str, str],
         dns_backend: str,
         firewall: str,
-        tell: Tell = tell_nobody,
+        report: Report = ignore_steps,
     ) -> None:
         self.firewall = firewall
         self._netlink = netlink
@@ -45,7 +45,7 @@ class Machine:
         self._index = index
         self._sysctls = sysctls
         self._dns_backend = dns_backend
-        self._tell = tell
+        self._report = report
 
     def present(self, wanted: Iterable[Item], known: Iterable[Item]) -> set[Item]:
         """Those of `wanted` that are there.
@@ -56,14 +56,18 @@ class Machine:
         wanted = tuple(wanted)
         seen: set[Item] = set(rules.list_rules(self._netlink))
         if self._index:
-            seen |= addresses.list_addresses(self._netlink, self._index)
+            seen |= links.list_addresses(self._netlink, self._index)
             seen |= routes.list_routes(self._netlink, self._index)
             mtu, up = links.read_link(self._netlink, self._index)
             if up:
                 seen.add(Link(mtu))
             kernels = {item for item in wanted if isinstance(item, Connected)}
             # A link that is down has none: they come with it.
-            seen |= connected.standing(self._netlink, self._index, kernels, seen) if up else kernels
+            seen |= (
+                routes.standing_connected(self._netlink, self._index, kernels, seen)
+                if up
+                else kernels
+            )
         before = set(known)
         return {item for item in wanted if item in seen or self._still(item, before)}
 
@@ -81,14 +85,14 @@ class Machine:
 
     def add(self, item: Item) -> None:
         """Put one there that is not; a firewall, link or DNS setting replaces the one before."""
-        self._tell("add", item)
+        self._report("add", item)
         with step("add", item):
             self._add(item)
 
     def _add(self, item: Item) -> None:
         match item:
             case Address():
-                addresses.add_address(self._netlink, self._index, item)
+                links.add_address(self._netlink, self._index, item)
             case Link():
                 links.set_link(self._netlink, self._index, item)
                 # Else the kernel drops all of a network's addresses with the first of them.
@@ -97,7 +101,7 @@ class Machine:
             case Route():
                 routes.add_route(self._netlink, self._index, item)
             case Connected():
-                connected.add_connected(self._netlink, self._index, item)
+                routes.add_connected(self._netlink, self._index, item)
             case Rule():
                 rules.add_rule(self._netlink, item)
             case Sysctl():
@@ -111,14 +115,14 @@ class Machine:
     def remove(self, item: Item) -> None:
         """Take one away; no error if it is gone."""
         if self._index or not isinstance(item, Address | Link | Route | Connected):
-            self._tell("remove", item)
+            self._report("remove", item)
         with step("remove", item):
             self._remove(item)
 
     def _remove(self, item: Item) -> None:
         match item:
             case Address() if self._index:
-                addresses.remove_address(self._netlink, self._index, item)
+                links.remove_address(self._netlink, self._index, item)
             case Link() if self._index:
                 mtu, up = links.read_link(self._netlink, self._index)
                 if up:
@@ -126,7 +130,7 @@ class Machine:
             case Route() if self._index:
                 routes.remove_route(self._netlink, self._index, item)
             case Connected() if self._index:
-                connected.remove_connected(self._netlink, self._index, item)
+                routes.remove_connected(self._netlink, self._index, item)
             case Rule():
                 rules.remove_rule(self._netlink, item)
             case Sysctl():

@@ -1,4 +1,4 @@
-"""What was done to the machine for one tunnel, on disk: so that `down` knows after a kill -9.
+"""What was done to the machine for one tunnel, on disk: so that `down` works after a kill -9.
 
 One JSON file per tunnel, NAME.state. It is written before anything is changed (what may have been
 done is recorded, and undoing what was not done is harmless), and always whole: a full disk leaves
@@ -35,8 +35,8 @@ _NAMES = {kind: name for name, kind in _KINDS.items()}
 class Record:
     """What may have been done for `interface`.
 
-    `ifindex` and `netns` (inode of the namespace) tell our device from a later one of the same
-    name; `sysctls` holds the values found before, `dns` the way in which name servers were set,
+    `ifindex` and `netns` (inode of the namespace) distinguish our device from a later one of the
+    same name; `sysctls` holds the values found before, `dns` how name servers were set, and
     `firewall` is the fingerprint of our table as it was when we set it.
     """
 
@@ -69,7 +69,7 @@ def save_record(record: Record, state_dir: Path = STATE_DIR) -> None:
 
 
 def load_record(interface: str, state_dir: Path = STATE_DIR) -> Record | None:
-    """The record of that tunnel, None if there is none. Raises HostError if it makes no sense."""
+    """The record of that tunnel, None if there is none. Raises HostError if it is not valid."""
     path = record_path(interface, state_dir)
     try:
         text = path.read_text(encoding="utf-8")

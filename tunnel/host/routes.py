@@ -1,14 +1,25 @@
-"""Routes through the interface, and whether a table has any."""
+"""Routes through the interface: those that we add, and the kernel's own to connected networks.
 
-from ipaddress import ip_network
+The kernel's own come and go with the addresses. So they are in no record, and are added only if a
+program deleted one alone: with the attributes that the kernel would have set, so that it treats
+them as its own.
+"""
+
+from collections.abc import Iterable
+from ipaddress import ip_interface, ip_network
 from typing import Any
 
+from tunnel.host.links import is_enslaved
 from tunnel.host.rtnetlink import absent_is_fine, family, step
-from tunnel.host.state import MAIN_TABLE, Route
+from tunnel.host.state import MAIN_TABLE, Connected, Route
 
 _UNICAST = 1
 _SCOPE_LINK = 253
 _PROTO_BOOT = 3  # what `ip route add` sets
+_SECONDARY = 0x01
+_NO_PREFIX_ROUTE = 0x200  # linux/if_addr.h
+_PROTO_KERNEL = 2
+_METRIC_IPV6 = 256
 
 
 def list_routes(netlink: Any, index: int) -> set[Route]:
@@ -27,17 +38,17 @@ def list_routes(netlink: Any, index: int) -> set[Route]:
 def add_route(netlink: Any, index: int, route: Route) -> None:
     """Add one that is not there yet; one to the same network by another device is an error."""
     with step("add", route):
-        netlink.route("add", **route_fields(index, route))
+        netlink.route("add", **_route_fields(index, route))
 
 
 def remove_route(netlink: Any, index: int, route: Route) -> None:
     """Remove one, if it is there."""
     with step("remove", route), absent_is_fine():
-        netlink.route("del", **route_fields(index, route))
+        netlink.route("del", **_route_fields(index, route))
 
 
 def has_routes(netlink: Any, table: int) -> bool:
-    """Whether anybody has a route in that table, in either family."""
+    """Whether there is any route in that table, in either family."""
     return any(
         message.get_attr("RTA_TABLE") == table
         for version in (4, 6)
@@ -45,8 +56,8 @@ def has_routes(netlink: Any, table: int) -> bool:
     )
 
 
-def route_fields(index: int, route: Route, *, proto: int = _PROTO_BOOT) -> dict[str, Any]:
-    """What says which route is meant, in pyroute2's words."""
+def _route_fields(index: int, route: Route, *, proto: int = _PROTO_BOOT) -> dict[str, Any]:
+    """The route as pyroute2's keyword arguments."""
     version = 4 if route.destination.version == 4 else 6
     fields: dict[str, Any] = {
         "family": family(4 if version == 4 else 6),
@@ -59,3 +70,62 @@ def route_fields(index: int, route: Route, *, proto: int = _PROTO_BOOT) -> dict[
     if version == 4:
         fields["scope"] = _SCOPE_LINK
     return fields
+
+
+def standing_connected(
+    netlink: Any, index: int, wanted: Iterable[Connected], routes: Iterable[object]
+) -> set[Connected]:
+    """Those of `wanted` that need not be added, `routes` being those through the interface.
+
+    Either they are there, or the kernel has no reason for them: their address is missing or has the
+    flag noprefixroute, or a VRF keeps them in its table.
+    """
+    there = set(routes)
+    lacking = [item for item in wanted if _connected_route(item) not in there]
+    if not lacking or is_enslaved(netlink, index):
+        return set(wanted)
+    due = _connected_reasons(netlink, index)
+    return {item for item in wanted if item not in lacking or item not in due}
+
+
+def add_connected(netlink: Any, index: int, item: Connected) -> None:
+    """Add one that is not there; others to the same network may stand beside it."""
+    with step("add", item):
+        particulars = _connected_reasons(netlink, index).get(item)
+        if particulars is not None:  # else it went away together with its address
+            netlink.route("append", **_connected_fields(index, item), **particulars)
+
+
+def remove_connected(netlink: Any, index: int, item: Connected) -> None:
+    """Remove one, if it is there."""
+    with step("remove", item), absent_is_fine():
+        netlink.route("del", **_connected_fields(index, item))
+
+
+def _connected_reasons(netlink: Any, index: int) -> dict[Connected, dict[str, Any]]:
+    """Each route that the kernel has a reason for, and what makes it the kernel's own.
+
+    By its source and its metric the kernel knows the route when the address goes.
+    """
+    found: dict[Connected, dict[str, Any]] = {}
+    for message in netlink.get_addr(index=index):
+        flags = message.get_attr("IFA_FLAGS") or message["flags"]
+        if flags & (_SECONDARY | _NO_PREFIX_ROUTE):
+            continue
+        text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+        address = ip_interface(f"{text}/{message['prefixlen']}")
+        is_v4 = address.version == 4
+        particulars: dict[str, Any] = {"prefsrc": str(address.ip)} if is_v4 else {}
+        metric = message.get_attr("IFA_RT_PRIORITY") or (0 if is_v4 else _METRIC_IPV6)
+        if metric:
+            particulars["priority"] = metric
+        found.setdefault(Connected(address.network), particulars)
+    return found
+
+
+def _connected_fields(index: int, item: Connected) -> dict[str, Any]:
+    return _route_fields(index, _connected_route(item), proto=_PROTO_KERNEL)
+
+
+def _connected_route(item: Connected) -> Route:
+    return Route(item.network, MAIN_TABLE)

@@ -158,13 +158,13 @@ class DefaultRouteSlot:
 
 @dataclass(frozen=True, slots=True)
 class DesiredState:
-    """All that the machine shall have around the tunnel named `interface`.
+    """Everything that the machine should have around the tunnel named `interface`.
 
     `mark` is the fwmark which the UDP sockets must carry (0 = none): the configured one or, for a
-    full tunnel without one, the number of its routing table. `slot` is the place chosen for that,
-    to be claimed; None when nothing was left to choose. `connected` are the routes which the
-    kernel adds with the addresses: only what others took of them is ours to add. Whoever chose the
-    table of the routes has his own in mind: then there are none.
+    full tunnel without one, the number of its routing table. `slot` is the slot chosen for that, to
+    be claimed; None if there was no choice. `connected` are the routes which the kernel adds with
+    the addresses: we add only those that another program removed. There are none if the conf
+    chooses the routing table.
     """
 
     interface: str
@@ -233,7 +233,7 @@ def desired_state(
     connected = connected_networks(own)
     specific = [net for net in networks if net.prefixlen and not _covered(net, connected)]
     versions = tuple(_version(net) for net in networks if net.prefixlen == 0)
-    # One of length 0 would be a default route, which nobody's address is meant to be; that to the
+    # One of length 0 would be a default route, which no address is meant to bring; one to the
     # address itself is not needed.
     kernels = tuple(
         Connected(net)

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunnel.host.addresses import list_addresses
-from tunnel.host.links import read_link
+from tunnel.host.links import list_addresses, read_link
 from tunnel.host.record import Record
 from tunnel.host.routes import list_routes
 from tunnel.host.rtnetlink import find_ifindex, inside, rtnetlink, step

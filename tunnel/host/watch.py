@@ -71,7 +71,7 @@ class LinkWatch:
 
     The first event says how the interface is; then comes one for every change of name, MTU or
     up/down. After LinkGone the iteration ends. Nothing is missed: when the kernel had to drop
-    messages, the interface is asked for again.
+    messages, the interface is queried again.
     """
 
     def __init__(self, index: int) -> None:
@@ -91,7 +91,7 @@ class LinkWatch:
             raise
 
     def close(self) -> None:
-        """Stop watching; who waits for an event gets trio.ClosedResourceError."""
+        """Stop watching; a task waiting for an event gets trio.ClosedResourceError."""
         if self._socket.fileno() >= 0:
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
@@ -156,7 +156,7 @@ def _parse_one(kind: int, body: bytes, index: int) -> LinkEvent | None:
     if kind not in (_RTM_NEWLINK, _RTM_DELLINK) or len(body) < _IFINFO.size:
         return None
     family, _, which, flags, _ = _IFINFO.unpack_from(body)
-    # A bridge tells about its ports by the same messages, with its own family.
+    # A bridge reports its ports by the same messages, with its own family.
     if which != index or family != socket.AF_UNSPEC:
         return None
     attributes = dict(netlink.attributes(body[_IFINFO.size :]))

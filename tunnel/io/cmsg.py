@@ -1,4 +1,4 @@
-"""Control messages of UDP sockets: what the kernel tells about a datagram, and what we ask.
+"""Control messages of UDP sockets: what the kernel says of a datagram, and what we ask.
 
 Sources: ip(7), ipv6(7), udp(7); for UDP_GRO and UDP_SEGMENT linux/udp.h.
 """
@@ -23,7 +23,7 @@ _INT = struct.Struct("=i")
 _UINT16 = struct.Struct("=H")
 
 
-class Told(NamedTuple):
+class ReceiveInfo(NamedTuple):
     """What came with one receive: our side of it, the GRO stride or 0, and the ECN bits."""
 
     source: Source | None
@@ -31,7 +31,7 @@ class Told(NamedTuple):
     ecn: int
 
 
-def parse(messages: Iterable[ControlMessage]) -> Told:
+def parse(messages: Iterable[ControlMessage]) -> ReceiveInfo:
     """Read all control messages of one receive; those that we did not ask for are skipped."""
     source: Source | None = None
     stride = tos = 0
@@ -56,7 +56,7 @@ def parse(messages: Iterable[ControlMessage]) -> Told:
                 tos = _number(data)
             case _:
                 pass
-    return Told(source, stride, tos & 0b11)
+    return ReceiveInfo(source, stride, tos & 0b11)
 
 
 def _number(data: bytes) -> int:

@@ -1,5 +1,6 @@
-"""Where a peer is: its address and port, and which of our addresses it reached."""
+"""Where a peer is: address and port, which of our addresses it reached, the path MTU to it."""
 
+import contextlib
 import ipaddress
 import socket
 import struct
@@ -82,7 +83,7 @@ class Endpoint:
         return self if self.source is None else replace(self, source=None)
 
     def same_remote(self, other: "Endpoint") -> bool:
-        """Tell whether both are the same address and port, however they reached us."""
+        """Return whether both are the same address and port, however they reached us."""
         return (self.address, self.port, self.scope_id) == (
             other.address,
             other.port,
@@ -115,3 +116,22 @@ def _source_control(source: Source | None) -> tuple[ControlMessage, ...]:
         return ((socket.IPPROTO_IP, kernel.IP_PKTINFO, data),)
     data = IN6_PKTINFO.pack(source.address, source.ifindex)
     return ((socket.IPPROTO_IPV6, kernel.IPV6_PKTINFO, data),)
+
+
+def path_mtu(endpoint: Endpoint, fwmark: int = 0) -> int | None:
+    """Bytes of the largest outer packet to `endpoint`; None without a route.
+
+    It is that of the route, or what an ICMP "fragmentation needed" said since. Sends nothing.
+    """
+    family = endpoint.family
+    level, option = (
+        (socket.IPPROTO_IP, kernel.IP_MTU)
+        if family == socket.AF_INET
+        else (socket.IPPROTO_IPV6, kernel.IPV6_MTU)
+    )
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        if fwmark:
+            probe.setsockopt(socket.SOL_SOCKET, kernel.SO_MARK, fwmark)
+        probe.connect(endpoint.sockaddr)
+        return probe.getsockopt(level, option)
+    return None

@@ -189,7 +189,7 @@ class Tun:
         if not self.vnet_hdr:
             view = memoryview(frame)
             if view[:VNET_HDR_LEN] != _NO_OFFLOAD_HEADER:
-                # Without the header the kernel cannot be told what is left to do.
+                # Without the header there is no way to say what is left to do.
                 raise self._dropped(errno.EINVAL)
             frame = view[VNET_HDR_LEN:]
         try:
@@ -247,7 +247,7 @@ class Tun:
         if self._fd < 0:
             return
         fd, self._fd = self._fd, -1
-        # Outside of trio (RuntimeError) nobody can be waiting.
+        # Outside of trio (RuntimeError) no task can be waiting.
         with contextlib.suppress(RuntimeError):
             trio.lowlevel.notify_closing(fd)
         if self._device is not None:
@@ -294,9 +294,9 @@ def _set_offloads(fd: int, wanted: TunOffload) -> TunOffload:
 
 
 def _has_protocol_information(name: str) -> bool:
-    """Tell whether frames carry struct tun_pi, as far as sysfs shows the device.
+    """Return whether frames carry struct tun_pi, as far as sysfs shows the device.
 
-    TUNGETIFF cannot tell: it reports IFF_NOFILTER in the very bit of IFF_NO_PI.
+    TUNGETIFF does not say: it reports IFF_NOFILTER in the very bit of IFF_NO_PI.
     """
     try:
         flags = int(Path("/sys/class/net", name, "tun_flags").read_text(), 16)

@@ -246,9 +246,9 @@ class Udp:
         self._replaced = trio.Event()
 
     def _retire(self, sock: UdpSocket) -> None:
-        """Wake who waits on the socket, and keep it until what it has received is read."""
+        """Wake the tasks that wait on the socket; keep it until what it has received is read."""
         self._retired[sock.family] = sock
-        # Outside of trio (RuntimeError) nobody can be waiting.
+        # Outside of trio (RuntimeError) no task can be waiting.
         with contextlib.suppress(RuntimeError):
             trio.lowlevel.notify_closing(sock.sock)
 

@@ -124,10 +124,10 @@ class UdpSocket:
         self._drops = drops
         self._tos = cmsg.tos_messages(self.family)
         self._segment: dict[int, ControlMessage] = {}
-        self._told: dict[tuple[object, ...], tuple[Endpoint, int, int]] = {}
+        self._known: dict[tuple[object, ...], tuple[Endpoint, int, int]] = {}
         self._endpoints: dict[tuple[object, ...], Endpoint] = {}
         self._gso_pause: dict[SockAddr, tuple[int, int]] = {}
-        self._gso_told: set[SockAddr] = set()
+        self._gso_logged: set[SockAddr] = set()
         # What is the same for most of the packets is looked up once.
         self._recvmsg_into, self._sendmsg = sock.recvmsg_into, sock.sendmsg
         self._single_to: Endpoint | None = None
@@ -161,13 +161,13 @@ class UdpSocket:
                 continue
             # The raw control messages are the key: parsing happens once per peer and batch size.
             key = (sockaddr, *messages)
-            told = self._told.get(key)
-            if told is None:
-                told = self._learn(key, sockaddr, messages)
-                if told is None:
+            known = self._known.get(key)
+            if known is None:
+                known = self._learn(key, sockaddr, messages)
+                if known is None:
                     self._drops[IoDrop.RECEIVE_NO_PORT] += 1
                     continue
-            endpoint, stride, ecn = told
+            endpoint, stride, ecn = known
             return Received(length, stride or length, endpoint, ecn)
         return None
 
@@ -185,10 +185,10 @@ class UdpSocket:
             if len(self._endpoints) >= _CACHE_LIMIT:
                 self._endpoints.clear()
             self._endpoints[remote] = endpoint
-        if len(self._told) >= _CACHE_LIMIT:
-            self._told.clear()
-        told = self._told[key] = (endpoint, stride, ecn)
-        return told
+        if len(self._known) >= _CACHE_LIMIT:
+            self._known.clear()
+        known = self._known[key] = (endpoint, stride, ecn)
+        return known
 
     def queue_drops(self) -> int:
         """Return how many datagrams the kernel's receive queue of this socket had no room for."""
@@ -325,7 +325,7 @@ class UdpSocket:
         )
 
     def _gso_paused(self, endpoint: Endpoint, stride: int) -> bool:
-        """Tell whether batches of this size to this address were refused a short while ago."""
+        """Return whether batches of this size to this address were refused a short while ago."""
         pause = self._gso_pause.get(endpoint.sockaddr)
         if pause is None or stride < pause[0]:
             return False
@@ -347,11 +347,11 @@ class UdpSocket:
         # Only this path has too small an MTU, and perhaps not for long.
         if len(self._gso_pause) >= _CACHE_LIMIT:
             self._gso_pause.clear()
-        if endpoint.sockaddr not in self._gso_told:
+        if endpoint.sockaddr not in self._gso_logged:
             # Once: it is tried again for as long as the tunnel lives.
-            if len(self._gso_told) >= _CACHE_LIMIT:
-                self._gso_told.clear()
-            self._gso_told.add(endpoint.sockaddr)
+            if len(self._gso_logged) >= _CACHE_LIMIT:
+                self._gso_logged.clear()
+            self._gso_logged.add(endpoint.sockaddr)
             logger.info(
                 "datagrams of %d bytes to %s exceed the path MTU: sending them one by one, and "
                 "trying now and then whether they fit again",

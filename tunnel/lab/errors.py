@@ -20,7 +20,7 @@ class LabTimeoutError(LabError):
 class LabUnavailableError(LabError):
     """This machine (or this user) cannot build a lab.
 
-    `remedy` is the command or the step that mends it.
+    `remedy` is the command or the step that fixes it.
     """
 
     code = "lab_unavailable"

@@ -26,7 +26,7 @@ class Hook(StrEnum):
 def set_loss(host: Host, interface: str, percent: int) -> None:
     """Lose that share of what leaves by `interface`, at random; 0 ends it.
 
-    The sender is not told (netdev's egress hook lies behind the socket's view).
+    The sender gets no error (netdev's egress hook is past the socket).
     """
     if not 0 <= percent <= 100:
         raise LabError(f"loss is between 0 and 100 percent, not {percent}")

@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from pathlib import Path
@@ -17,17 +17,18 @@ from typing import Any, TypeVar
 from tunnel.lab.errors import LabError, LabTimeoutError
 from tunnel.lab.namespace import (
     HOLDER_SCRIPT,
-    end_processes,
+    check_run,
+    end_host,
     netns_inode,
     outer_uid,
     pids_in,
+    remove_name,
 )
 from tunnel.lab.process import HostProcess, wait_for
 from tunnel.linux.netns import call_inside
 
 _T = TypeVar("_T")
 
-NETNS_DIRECTORY = Path("/run/netns")
 UNSHARE = ["unshare", "--net", "--mount", "--uts", "--propagation", "private"]
 
 
@@ -84,7 +85,7 @@ class Host:
         inode = netns_inode(self.netns_path)
         assert inode is not None
         self.netns_inode: int = inode
-        _check(["ip", "netns", "attach", self.netns, str(self.pid)])
+        check_run(["ip", "netns", "attach", self.netns, str(self.pid)])
         self._named = True
         self.set_sysctl("net.ipv6.conf.default.accept_dad", "0")
         self.set_sysctl("net.ipv6.conf.all.accept_dad", "0")
@@ -113,7 +114,7 @@ class Host:
         ]
 
     def enter_command_for_user(self) -> list[str]:
-        """The same for whoever made the lab, at a prompt outside of all its namespaces."""
+        """The same for the user who made the lab, at a prompt outside of all its namespaces."""
         if outer_uid() == 0:
             return self.enter_command()
         program, *options = self.enter_command()
@@ -310,38 +311,6 @@ class Host:
 
     def __repr__(self) -> str:
         return f"<Host {self.name} in {self.netns}>"
-
-
-def end_host(inode: int, netns: str | None, *, holder: int | None) -> None:
-    """End the processes in a network namespace, the holder last, and remove its name."""
-    for pids in _batches(inode, holder):
-        end_processes(pids)
-    if netns is not None:
-        remove_name(netns)
-    if holder is not None:
-        end_processes([holder])
-
-
-def _batches(inode: int, holder: int | None) -> Iterator[list[int]]:
-    """What runs in a namespace, again until nothing does: a process may fork as it is ended."""
-    for _ in range(10):
-        pids = [pid for pid in pids_in(inode) if pid != holder]
-        if not pids:
-            return
-        yield pids
-    raise LabError(f"processes {pids_in(inode)} go on starting others")
-
-
-def remove_name(netns: str) -> None:
-    """Remove a name below /run/netns; the namespace itself goes with its last process."""
-    if (NETNS_DIRECTORY / netns).exists():
-        _check(["ip", "netns", "delete", netns])
-
-
-def _check(arguments: Sequence[str]) -> None:
-    result = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        raise LabError(f"{' '.join(arguments)}: {(result.stdout + result.stderr).strip()}")
 
 
 def _text(output: str | bytes | None) -> str:

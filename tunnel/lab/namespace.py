@@ -6,11 +6,14 @@ import contextlib
 import os
 import select
 import signal
+import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tunnel.lab.errors import LabError
+
+NETNS_DIRECTORY = Path("/run/netns")
 
 HOLDER_SCRIPT = r"""
 set -eu
@@ -95,7 +98,7 @@ def pids_in(inode: int) -> list[int]:
 def end_processes(pids: Iterable[int], *, grace: float = 2.0) -> None:
     """End exactly these processes: SIGTERM, and SIGKILL for what is left after `grace` seconds.
 
-    Returns when all of them are gone. Children of ours are not reaped here: whoever holds
+    Returns when all of them are gone. Children of ours are not reaped here: the owner of
     their Popen does that. Raises LabError when one survives SIGKILL for five seconds.
     """
     descriptors: dict[int, int] = {}
@@ -131,3 +134,36 @@ def _wait_gone(descriptors: dict[int, int], bound: float) -> None:
                 del descriptors[pid]
         if remaining <= 0:
             return
+
+
+def end_host(inode: int, netns: str | None, *, holder: int | None) -> None:
+    """End the processes in a network namespace, the holder last, and remove its name."""
+    for pids in _batches(inode, holder):
+        end_processes(pids)
+    if netns is not None:
+        remove_name(netns)
+    if holder is not None:
+        end_processes([holder])
+
+
+def _batches(inode: int, holder: int | None) -> Iterator[list[int]]:
+    """What runs in a namespace, again until nothing does: a process may fork as it is ended."""
+    for _ in range(10):
+        pids = [pid for pid in pids_in(inode) if pid != holder]
+        if not pids:
+            return
+        yield pids
+    raise LabError(f"processes {pids_in(inode)} go on starting others")
+
+
+def remove_name(netns: str) -> None:
+    """Remove a name below /run/netns; the namespace itself goes with its last process."""
+    if (NETNS_DIRECTORY / netns).exists():
+        check_run(["ip", "netns", "delete", netns])
+
+
+def check_run(arguments: Sequence[str]) -> None:
+    """Run a program to its end. LabError with its output if it fails."""
+    result = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise LabError(f"{' '.join(arguments)}: {(result.stdout + result.stderr).strip()}")

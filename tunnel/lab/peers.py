@@ -42,8 +42,8 @@ def generate_preshared_key() -> str:
 class Node:
     """One end of tunnels: `addresses` inside with prefix lengths, `endpoint` its outer address.
 
-    Without an `endpoint` nobody knows where it is until it speaks. `keepalive` is in seconds.
-    `routes` are further networks that it is reachable for.
+    Without an `endpoint` the others learn its address from its first packet. `keepalive` is in
+    seconds. `routes` are further networks that it is reachable for.
     """
 
     host: Host
@@ -175,7 +175,7 @@ def mesh(
 ) -> dict[str, End]:
     """An end for each node, all peers of each other, by the names of their hosts.
 
-    `foreign` maps host names to the WireGuard program that shall run there instead of ours.
+    `foreign` maps host names to the WireGuard program that runs there instead of ours.
     """
     ends: dict[str, End] = {}
     for node in nodes:

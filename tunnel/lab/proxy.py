@@ -1,7 +1,7 @@
 """A UDP proxy that is a bad network: delay, reordering, duplicates, damage and loss, seeded.
 
 It stands in a host of the lab and forwards what comes to its port to one target, and the
-answers back to whoever sent last from each port, as a NAT would:
+answers back to the last sender of each port, as a NAT would:
 
     with UdpProxy(router, ("192.0.2.2", 51820), faults=Faults(delay=0.05, reorder=0.1)) as proxy:
         ...  # peers send to proxy.address
@@ -48,7 +48,7 @@ class Faults:
 class UdpProxy:
     """A proxy in `host` to `target`; runs in a thread from `__enter__` to `__exit__`.
 
-    `faults` may be replaced at any time. `counts` tells what was done: "forwarded" (copies
+    `faults` may be replaced at any time. `counts` says what was done: "forwarded" (copies
     sent), "lost", "duplicated", "corrupted", "reordered", "overflowed" (the queue or the
     number of clients was at its limit), "refused" (the kernel did not take it).
     """

@@ -18,7 +18,7 @@ _CAP_NET_ADMIN, _CAP_SYS_ADMIN = 12, 21
 def is_needed() -> bool:
     """Whether this process can only build a lab inside a user namespace.
 
-    Told by its capabilities: a container's root may have none of those that matter.
+    Judged by its capabilities: a container's root may have none of those that matter.
     """
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("CapEff:"):

@@ -1,4 +1,4 @@
-"""Which labs stand on this machine: one small file for each, so that leftovers can be told.
+"""Which labs stand on this machine: one small file for each, so that leftovers can be found.
 
 Root's are in /run/tunnel-lab. An ordinary user's hosts live in a user namespace whose /run is
 private, so that user's files are below the directory for temporary files, and are read from
@@ -18,8 +18,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tunnel.lab.errors import LabError
-from tunnel.lab.host import NETNS_DIRECTORY, end_host, remove_name
-from tunnel.lab.namespace import netns_inode, outer_uid, pids_in, start_time
+from tunnel.lab.namespace import (
+    NETNS_DIRECTORY,
+    end_host,
+    netns_inode,
+    outer_uid,
+    pids_in,
+    remove_name,
+    start_time,
+)
 from tunnel.linux.files import replace_file
 
 PREFIX = "tl-"
@@ -111,7 +118,7 @@ def _sweep() -> list[str]:
         for path in sorted(NETNS_DIRECTORY.glob(f"{PREFIX}*-*")):
             lab_id = path.name.removeprefix(PREFIX).partition("-")[0]
             inode = netns_inode(str(path))
-            # Without a file nobody can say whose it is: it goes only if nothing runs in it.
+            # Without a file its owner is not known: it is removed only if nothing runs in it.
             if lab_id not in known and inode is not None and not pids_in(inode):
                 remove_name(path.name)
                 removed.append(lab_id)

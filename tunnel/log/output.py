@@ -126,7 +126,7 @@ def goes_to_journal(stream: TextIO, environment: Mapping[str, str] = os.environ)
 def log_to_stream(
     stream: TextIO | None = None, *, verbose: bool = False, as_json: bool = False
 ) -> None:
-    """Log to standard error (or `stream`), in the form that fits whoever reads it."""
+    """Log to standard error (or `stream`), in the form that fits its reader."""
     stream = stream or sys.stderr
     formatter: LineFormatter
     if as_json:
@@ -159,7 +159,7 @@ class _PrivateFileHandler(RotatingFileHandler):
 
 def _opener(path: str, flags: int) -> int:
     descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
-    # It may be there already, from a time when it was for everybody.
+    # It may exist already, with a mode that lets others read it.
     with contextlib.suppress(OSError):
         os.fchmod(descriptor, 0o600)
     return descriptor
@@ -178,7 +178,7 @@ def _install(handler: logging.Handler, formatter: LineFormatter, *, verbose: boo
     # A full disk or a closed terminal costs messages, never the tunnel.
     logging.raiseExceptions = False
     handler.setFormatter(formatter)
-    # Of other libraries we want to hear what is wrong, not what they are doing.
+    # Of other libraries only warnings and errors are logged.
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("tunnel").setLevel(logging.DEBUG if verbose else logging.INFO)
 

@@ -1,7 +1,7 @@
 """Key material is hidden, and texts are made safe to print.
 
-A line of the log may hold the name of a peer, what a hook printed or a line of a file: whoever
-wrote that must neither control the terminal nor the journal, and a key must not get out by mistake.
+A line of the log may hold the name of a peer, what a hook printed or a line of a file. Such text
+must control neither the terminal nor the journal, and no key may get out by mistake.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ GENERATION: Final = 150_000
 """Secrets of one kind that are certainly known, the latest ones; at most twice as many are."""
 
 # The name of a private or preshared key, a separator, and 32 bytes in base64 or hex. A public key
-# looks the same and is no secret: only the name before it tells them apart.
+# looks the same and is no secret: only the name before it makes the difference.
 _NAMED_KEY = re.compile(
     r"((?:private|preshared|pre-shared|psk|secret)[^\n]{0,12}?[\s:='\"]+)"
     r"(?:[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=|[0-9A-Fa-f]{64})",
@@ -82,7 +82,7 @@ def redact(text: str) -> str:
 def redact_keys(text: str, public: Container[bytes]) -> str:
     """`text` with everything hidden that looks like a key, except `public` ones (32 bytes each).
 
-    For what others wrote, such as a shell command: nothing there tells one kind from another.
+    For what others wrote, such as a shell command: nothing there says of which kind a key is.
     """
     return _KEY_WORD.sub(lambda match: match[0] if _key_in(match) in public else HIDDEN, text)
 

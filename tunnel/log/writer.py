@@ -1,7 +1,7 @@
 """Lines of the log on their way to a reader that may be slow, stuck or gone.
 
-A terminal stopped by ^S, a pipe that nobody reads and a journal that hangs make whoever writes to
-them wait. That must never be the event loop, so a thread of its own writes, from a bounded queue.
+A write to a terminal stopped by ^S, to a full pipe or to a journal that hangs blocks. The event
+loop must never block, so a thread of its own writes, from a bounded queue.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ import weakref
 from collections import deque
 
 QUEUE_BYTES = 256 * 1024
-"""What may wait for the reader; lines that come after that are lost, and counted."""
+"""What may wait for the reader; further lines are lost, and counted."""
 
 PATIENCE = 1.0
 """Seconds that the end of the program, or a fork, waits for a reader that takes nothing."""
 
 FLUSH_TIME = 5.0
-"""Seconds that they wait for a reader that is slow; what it has not taken by then is lost."""
+"""Seconds that they wait for a slow reader; what it has not taken after that is lost."""
 
 
 class WriterHandler(logging.Handler):
     """Writes lines to the descriptor `fd`, which stays the caller's. Logging never waits.
 
-    While lines are lost none is taken until the queue is empty; then a warning says how many were.
-    The thread begins with the first line, and ends before a fork: both sides begin anew.
+    Once a line is lost, no line is taken until the queue is empty; a warning then says how
+    many were lost.
+    The thread begins with the first line, and ends before a fork: both sides start a new one.
     """
 
     def __init__(self, fd: int) -> None:
@@ -84,7 +85,7 @@ class WriterHandler(logging.Handler):
                 remaining = give_up_at - time.monotonic()
                 if remaining <= 0:
                     self._lose_all()
-                    # The line that is being written, and the word that others are lost.
+                    # The line that is being written, and the warning that others are lost.
                     self._changed.wait_for(lambda: not self._is_busy(), PATIENCE)
                     return
                 moved = self._changed.wait_for(has_moved, min(PATIENCE, remaining))
@@ -144,7 +145,7 @@ class WriterHandler(logging.Handler):
         self._size = 0
 
     def _loss(self) -> bytes:
-        text = "lines of the log that nobody read in time, and that are lost: %d"
+        text = "the reader of the log was too slow: %d lines are lost"
         return self._line(
             logging.LogRecord("tunnel", logging.WARNING, __file__, 0, text, (self._lost,), None)
         )

@@ -1,4 +1,4 @@
-"""The first bytes of a packet, and what can be told from them: who, to whom, what, how long.
+"""The first bytes of a packet, and what they say: source, destination, kind and size.
 
 The kernel's trace events and the daemon's records carry the same bytes: the IP header, and the
 first `TRANSPORT_ROOM` bytes behind it. So equal bytes mean the same packet, wherever it was seen.
@@ -157,7 +157,7 @@ class Headers:
         return self.version == 4 and bool(int.from_bytes(self.network[6:8], "big") & 0x1FFF)
 
     def flow(self) -> str:
-        """Who speaks to whom: `10.0.0.1:5 → 10.0.0.2:80`."""
+        """Source and destination: `10.0.0.1:5 → 10.0.0.2:80`."""
         ports = self.ports
         source, destination = address_text(self.source), address_text(self.destination)
         if ports is None:

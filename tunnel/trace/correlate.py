@@ -1,4 +1,4 @@
-"""Joins what the kernel told of packets with what the daemon told of them.
+"""Joins what the kernel and what the daemon reported of the same packets.
 
     inner crossing ──(equal headers)── record `out` ──(index, counter)── outer crossing
     outer crossing ──(index, counter)── record `in` ──(equal headers)── inner crossing
@@ -25,19 +25,19 @@ from tunnel.trace.trace_table import INNER_RATE
 from tunnel.trace.trip import Trip
 
 QUIET = 0.25
-"""Seconds without news of a packet after which its journey is told."""
+"""Seconds without news of a packet after which its journey is complete."""
 
 LATE = 1.0
 """Seconds that a part which has to come may be late: a busy daemon reports in its own time."""
 
 PATIENCE = 6.0
-"""Seconds that a packet may wait for a session until it is told that it waits."""
+"""Seconds that a packet may wait for a session until it is reported as waiting."""
 
 HOLE = 3.0
 """Seconds around a loss of reports in which a missing part is no sign of a lost packet."""
 
 MAX_CROSSINGS = 1000
-"""Crossings kept; older ones go, told or not."""
+"""Crossings kept; older ones are dropped, reported or not."""
 
 
 class Joiner:
@@ -93,7 +93,7 @@ class Joiner:
     def take(self, now: float, *, final: bool = False) -> list[Journey]:
         """The journeys that have come to their end by `now`, in order; with `final`, all.
 
-        `is_pending` then tells whether packets are left of which more has to come.
+        `is_pending` then says whether there are packets of which more has to come.
         """
         if now < self._due and not final:
             return []
@@ -109,7 +109,7 @@ class Joiner:
                 continue
             for part in trip.parts():
                 self._forget(part)
-            journey = narrate.tell(trip, self._names)
+            journey = narrate.narrate(trip, self._names)
             if journey is None:
                 continue
             if abs(trip.latest - self._hole) < HOLE and narrate.is_unreported(journey):
@@ -124,7 +124,7 @@ class Joiner:
         return sorted(journeys, key=lambda journey: journey.start)
 
     def _expect(self, moment: float) -> None:
-        """Something was heard at `moment`: whatever it belongs to is not told before this."""
+        """Something was reported at `moment`: no journey of it is complete before QUIET later."""
         self._due = min(self._due, moment + QUIET)
         self.is_pending = True
 
@@ -185,7 +185,7 @@ class Joiner:
 
 
 class _Joining:
-    """One putting together. To be told of the inner crossings first, and of arrivals last."""
+    """One pass of joining. Add the inner crossings first, and arrivals last."""
 
     def __init__(self, records: PacketRecords) -> None:
         self.trips: list[Trip] = []
@@ -203,7 +203,7 @@ class _Joining:
             self._join_sent(trip, self._records.read.get(crossing.exit.key, ()))
 
     def add_staged(self) -> None:
-        """Frames that wait or waited for a session, of which the kernel told nothing."""
+        """Frames that wait or waited for a session, of which the kernel reported nothing."""
         for record in self._records.staged:
             if id(record) not in self._of:
                 assert record.headers is not None
@@ -237,7 +237,7 @@ class _Joining:
             self.trips.append(Trip(arrival=crossing))
 
     def add_dropped(self) -> None:
-        """What the daemon dropped and the kernel told nothing of."""
+        """What the daemon dropped and the kernel did not report."""
         for record in self._records.dropped:
             self._trip_of(record)
 

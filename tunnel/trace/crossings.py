@@ -195,5 +195,5 @@ def _is_new(crossing: Crossing, hook_name: str | None, headers: Headers | None) 
         return last.left
     if _ORDER[hook_name] <= _ORDER[last.name]:
         return True
-    # The same number for a packet of another kind: the first one ended where nobody saw it.
+    # The same number for a packet of another kind: the first one ended unseen.
     return headers is not None and headers.protocol != last.exit.protocol

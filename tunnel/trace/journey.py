@@ -29,7 +29,7 @@ class Step:
     `time` is CLOCK_MONOTONIC in seconds. A step of the daemon is stamped as it happens. One of the
     kernel is stamped when its message was read, and never later than what came after it: the
     latest moment at which it can have happened. `size` is in bytes, of the packet of that layer; 0
-    if not known. `nat` tells what was rewritten here. `decisions` are the rules that matched.
+    if not known. `nat` says what was rewritten here. `decisions` are the rules that matched.
     """
 
     layer: Layer
@@ -59,7 +59,7 @@ class Journey:
     filter itself: handshakes, and datagrams of unknown content.
 
     `outcome`: `passed`; `dropped`, with `death` saying where and by what; `lost`, when it was last
-    seen in the last step and nobody said why, `death` saying what is likely; `waiting` for a
+    seen in the last step for a reason not reported, `death` saying what is likely; `waiting` for a
     session; `unfinished`, when the trace ended before it did.
     """
 

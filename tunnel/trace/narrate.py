@@ -21,10 +21,10 @@ OVERHEAD = 32
 
 _VANISHED = {
     "PREROUTING": "the kernel's routing refused it: rp_filter, no route, or not for this host",
-    "INPUT": "dropped in the stack without a rule's word",
-    "FORWARD": "dropped in the stack without a rule's word",
-    "OUTPUT": "dropped in the stack without a rule's word",
-    "POSTROUTING": "dropped without a rule's word: by iptables-legacy, BPF or a queue's program",
+    "INPUT": "dropped by the kernel, not by an nftables rule",
+    "FORWARD": "dropped by the kernel, not by an nftables rule",
+    "OUTPUT": "dropped by the kernel, not by an nftables rule",
+    "POSTROUTING": "dropped by iptables-legacy, BPF or a queue's program, not by an nftables rule",
 }
 _NOT_READ = "the daemon reported nothing: the TUN's queue was full, or there was too much to report"
 _NOT_SENT = "the kernel took it but reported nothing: too much other traffic to report it all"
@@ -38,7 +38,7 @@ DROPS = {
     "replay": "its counter was seen before, or is too old",
     "authentication": "it was not sealed with this session's key",
 }
-"""Drop reasons of the daemon in words; others are told by their name."""
+"""Drop reasons of the daemon in words; others are shown by their name."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class InterfaceNames:
         return self.interfaces.get(index, f"interface {index}")
 
 
-class _Teller:
-    """Collects steps; after the one in which the packet ended nothing more is told."""
+class _Narrator:
+    """Collects steps, up to the one in which the packet ended."""
 
     def __init__(self, names: InterfaceNames) -> None:
         self.names = names
@@ -89,7 +89,7 @@ class _Teller:
             self.outcome = "dropped"
             self.death = f"{hooks[-1].name} of the {layer} packet: {self.names.named(drop)}"
         elif not crossing.is_complete:
-            why = _VANISHED.get(hooks[-1].name, "nothing more was heard of it")
+            why = _VANISHED.get(hooks[-1].name, "nothing more was reported")
             self.lose(f"after {hooks[-1].name} of the {layer} packet: {why}")
 
     def _hook_step(self, layer: Layer, hook: HookTrace, following: HookTrace | None) -> Step:
@@ -120,32 +120,32 @@ class _Teller:
         )
 
 
-def tell(trip: Trip, names: InterfaceNames) -> Journey | None:
+def narrate(trip: Trip, names: InterfaceNames) -> Journey | None:
     """The journey of a trip; None if it was no packet of the filter."""
     inner, received = trip.inner, trip.received
     if not any((inner, received, trip.staged, trip.sent)):
         return _datagram_alone(trip, names)
     if _is_scrap(trip):
         return None
-    teller = _Teller(names)
+    narrator = _Narrator(names)
     if received is not None:
         if trip.arrival is not None:
-            teller.cross("outer", trip.arrival)
-        _tell_received(teller, received)
+            narrator.cross("outer", trip.arrival)
+        _add_received(narrator, received)
         if inner is None:
-            teller.lose(_NOT_DELIVERED)
+            narrator.lose(_NOT_DELIVERED)
     if inner is not None:
-        teller.cross("inner", inner)
+        narrator.cross("inner", inner)
     if trip.staged is not None:
-        _tell_staged(teller, trip.staged)
+        _add_staged(narrator, trip.staged)
         if trip.sent is None:
-            teller.lose("no handshake has completed yet", "waiting")
+            narrator.lose("no handshake has completed yet", "waiting")
     if trip.sent is not None:
-        _tell_sent(teller, trip)
+        _add_sent(narrator, trip)
     goes = trip.staged is not None or trip.sent is not None
     if inner is not None and inner.oif == names.tun:
         if not goes:
-            teller.lose(_NOT_READ)
+            narrator.lose(_NOT_READ)
         goes = True
     comes = received is not None or (inner is not None and inner.iif == names.tun)
     headers = _headers(trip)
@@ -153,9 +153,9 @@ def tell(trip: Trip, names: InterfaceNames) -> Journey | None:
         direction="through" if comes and goes else "in" if comes else "out",
         packet="sealed packet, content unknown" if headers is None else headers.kind(),
         flow=_flow(trip, headers),
-        outcome=teller.outcome,
-        death=teller.death,
-        steps=journey.in_order(teller.steps),
+        outcome=narrator.outcome,
+        death=narrator.death,
+        steps=journey.in_order(narrator.steps),
         datagrams=tuple(_datagrams(trip)),
         inner_key="" if headers is None else headers.key.hex(),
         counts=headers is not None,
@@ -163,18 +163,18 @@ def tell(trip: Trip, names: InterfaceNames) -> Journey | None:
 
 
 def unfinished(journey: Journey) -> Journey:
-    """A journey that nobody knows the end of, since the trace ended first."""
+    """A journey whose end is not known, since the trace ended first."""
     why = f"after {journey.steps[-1].place}: the trace ended while it was under way"
     return replace(journey, outcome="unfinished", death=why)
 
 
 def is_unreported(journey: Journey) -> bool:
-    """Whether it counts as lost only since a report is missing."""
+    """Whether it counts as lost only because a report is missing."""
     return journey.death in (_NOT_READ, _NOT_SENT, _NOT_DELIVERED)
 
 
 def _is_scrap(trip: Trip) -> bool:
-    """Whether the kernel reported nothing of a packet that fared well: there was too much of it."""
+    """Whether the kernel reported nothing of a packet that got through, for lack of room."""
     if trip.inner is not None or trip.arrival is not None or trip.departures:
         return False
     records = (trip.received, trip.staged, trip.sent)
@@ -182,7 +182,7 @@ def _is_scrap(trip: Trip) -> bool:
 
 
 def _headers(trip: Trip) -> Headers | None:
-    """Those of the inner packet as it came; None if nobody could read it."""
+    """Those of the inner packet as it came; None if it could not be read."""
     if trip.inner is not None:
         return trip.inner.entry
     record = trip.received or trip.staged or trip.sent
@@ -198,21 +198,21 @@ def _flow(trip: Trip, headers: Headers | None) -> str:
 
 
 def _datagram_alone(trip: Trip, names: InterfaceNames) -> Journey | None:
-    """A datagram that the daemon told nothing of: a handshake, or one that never reached it."""
+    """A datagram that the daemon did not report: a handshake, or one that never reached it."""
     crossing = trip.arrival or trip.departures[0]
     kind = (crossing.entry.wireguard or (0, 0, 0))[0]
     died_unread = trip.arrival is not None and not crossing.is_complete
     if kind not in HANDSHAKES and not died_unread:
         return None  # data of a packet that the filter leaves out
-    teller = _Teller(names)
-    teller.cross("outer", crossing)
+    narrator = _Narrator(names)
+    narrator.cross("outer", crossing)
     return Journey(
         direction="out" if trip.departures else "in",
         packet=f"WireGuard {HANDSHAKES.get(kind, 'datagram, content unknown')}",
         flow=crossing.entry.flow(),
-        outcome=teller.outcome,
-        death=teller.death,
-        steps=journey.in_order(teller.steps),
+        outcome=narrator.outcome,
+        death=narrator.death,
+        steps=journey.in_order(narrator.steps),
         datagrams=tuple(_datagrams(trip)),
         counts=False,
     )
@@ -246,10 +246,10 @@ def _peer(details: dict[str, Any]) -> str:
     return f"peer {key[:8]}…" if key else "no peer"
 
 
-def _tell_received(teller: _Teller, record: PacketRecord) -> None:
+def _add_received(narrator: _Narrator, record: PacketRecord) -> None:
     details, drop = record.details, record.details["drop"]
     place = f"receiver index {details['index']:#010x}, counter {details['counter']}"
-    teller.add(
+    narrator.add(
         journey.RECEIVE,
         f"from {details['endpoint']}, {place}",
         details["received_at"],
@@ -257,85 +257,87 @@ def _tell_received(teller: _Teller, record: PacketRecord) -> None:
     )
     opened_at = details["opened_at"]
     if record.headers is None:
-        teller.drop(journey.OPEN, drop or "no packet", opened_at)
+        narrator.drop(journey.OPEN, drop or "no packet", opened_at)
         return
     size = details["size"]
-    teller.add(journey.OPEN, f"authentic, counter not seen before: {size} bytes", opened_at, size)
+    narrator.add(journey.OPEN, f"authentic, counter not seen before: {size} bytes", opened_at, size)
     if drop == "source_not_allowed":
-        teller.drop(journey.SOURCE, drop, opened_at)
+        narrator.drop(journey.SOURCE, drop, opened_at)
         return
     source = record.headers.flow().split(" → ")[0]
     allowed = f"{source} is in {details['allowed_ip']} of {_peer(details)}"
-    teller.add(journey.SOURCE, allowed, opened_at)
+    narrator.add(journey.SOURCE, allowed, opened_at)
     if drop is not None:
-        teller.drop(journey.WRITE, drop, opened_at)
+        narrator.drop(journey.WRITE, drop, opened_at)
         return
-    teller.add(journey.WRITE, f"into {teller.names.interface(teller.names.tun)}", opened_at, size)
+    narrator.add(
+        journey.WRITE, f"into {narrator.names.interface(narrator.names.tun)}", opened_at, size
+    )
 
 
-def _tell_read(teller: _Teller, record: PacketRecord, time: float) -> None:
+def _add_read(narrator: _Narrator, record: PacketRecord, time: float) -> None:
     details = record.details
     assert record.headers is not None
-    what = f"out of {teller.names.interface(teller.names.tun)}"
+    what = f"out of {narrator.names.interface(narrator.names.tun)}"
     if details["segment"]:
         what += f", one frame of segments of {details['segment']} bytes"
-    teller.add(journey.READ, what, time, details["size"])
+    narrator.add(journey.READ, what, time, details["size"])
     if details["drop"] == "no_peer":
-        teller.drop(journey.ALLOWED, "no_peer", time)
+        narrator.drop(journey.ALLOWED, "no_peer", time)
         return
     destination = record.headers.flow().split(" → ")[1]
     what = f"{destination} is in {details['allowed_ip']} of {_peer(details)}"
-    teller.add(journey.ALLOWED, what, time)
+    narrator.add(journey.ALLOWED, what, time)
 
 
-def _tell_staged(teller: _Teller, record: PacketRecord) -> None:
+def _add_staged(narrator: _Narrator, record: PacketRecord) -> None:
     time = record.details["read_at"] or record.arrived
-    _tell_read(teller, record, time)
+    _add_read(narrator, record, time)
     what = "none with this peer: the packet waits, and a handshake begins"
-    teller.add(journey.SESSION, what, time)
+    narrator.add(journey.SESSION, what, time)
 
 
-def _tell_sent(teller: _Teller, trip: Trip) -> None:
+def _add_sent(narrator: _Narrator, trip: Trip) -> None:
     record = trip.sent
     assert record is not None
     details, drop = record.details, record.details["drop"]
     if trip.staged is None:
-        _tell_read(teller, record, details["read_at"] or details.get("sealed_at", record.arrived))
-    if teller.outcome == "dropped":
+        _add_read(narrator, record, details["read_at"] or details.get("sealed_at", record.arrived))
+    if narrator.outcome == "dropped":
         return
     sealed_at = details["sealed_at"]
     batches = details.get("batches")
     if not batches:
-        teller.drop(journey.SEAL, drop or "no session", sealed_at)
+        narrator.drop(journey.SEAL, drop or "no session", sealed_at)
         return
     first, packets = batches[0], sum(batch["packets"] for batch in batches)
     counters = f"counter {first['counter']}"
     if packets > 1:
         counters = f"counters {first['counter']} to {first['counter'] + packets - 1}"
     session = f"receiver index {details['index']:#010x}, {counters}"
-    teller.add(journey.SESSION, session, sealed_at)
+    narrator.add(journey.SESSION, session, sealed_at)
     size = first["size"]
     if packets > 1:
         what = f"{packets} messages of {size} bytes at most"
     else:
         padding = size - OVERHEAD - details["size"]
         what = f"{details['size']} + 16 header + {padding} padding + 16 tag = {size} bytes"
-    teller.add(journey.SEAL, what, sealed_at, size)
+    narrator.add(journey.SEAL, what, sealed_at, size)
     if drop is not None and not trip.departures:
-        teller.drop(journey.SEND, drop, sealed_at)
+        narrator.drop(journey.SEND, drop, sealed_at)
         return
     # What a rule drops in OUTPUT the socket refuses as well: the rule says more.
     refused = "" if drop is None else f", refused by the kernel ({drop})"
-    teller.add(journey.SEND, f"to {details['endpoint']}{refused}", sealed_at, size)
-    _tell_departures(teller, trip.departures)
+    narrator.add(journey.SEND, f"to {details['endpoint']}{refused}", sealed_at, size)
+    _add_departures(narrator, trip.departures)
 
 
-def _tell_departures(teller: _Teller, departures: list[Crossing]) -> None:
+def _add_departures(narrator: _Narrator, departures: list[Crossing]) -> None:
     """The first datagram's crossing, and of the others the first that did not get through."""
     if not departures:
-        teller.lose(_NOT_SENT)
+        narrator.lose(_NOT_SENT)
         return
-    told = [departures[0]]
-    told += [crossing for crossing in departures[1:] if not crossing.is_complete][:1]
-    for crossing in told:
-        teller.cross("outer", crossing)
+    shown = [departures[0]]
+    shown += [crossing for crossing in departures[1:] if not crossing.is_complete][:1]
+    for crossing in shown:
+        narrator.cross("outer", crossing)

@@ -43,7 +43,7 @@ _NFGEN = 4  # nfgenmsg: family, version, res_id
 
 
 class TraceType(IntEnum):
-    """What kind of step an event tells (enum nft_trace_types)."""
+    """What kind of step an event reports (enum nft_trace_types)."""
 
     POLICY = 1
     """The end of a base chain: its policy decided."""

@@ -1,4 +1,4 @@
-"""The daemon's records of a trace, to be found by what the kernel tells of the same packets."""
+"""The daemon's records of a trace, found by what the kernel reports of the same packets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from tunnel.packet.headers import Headers
 
 MAX_RECORDS = 4096
-"""Records kept; older ones go, told or not."""
+"""Records kept; older ones are dropped, reported or not."""
 
 Datagram = tuple[int, int]
 """Receiver index and the low 32 bits of the counter: what the kernel shows of a datagram."""
@@ -27,7 +27,7 @@ class PacketRecord:
 
     @property
     def was_staged(self) -> bool:
-        """Whether it tells what became of a frame that had waited for a session."""
+        """Whether it says what became of a frame that had waited for a session."""
         return self.details.get("read_at") is None and not self.details.get("staged")
 
     def datagrams(self) -> Iterator[Datagram]:
@@ -47,7 +47,7 @@ class PacketRecords:
     """Records in the order of their arrival, and by several names.
 
     `read` (frames from the TUN) and `delivered` (packets into it) are by `Headers.key`, `sealed`
-    and `received` by datagram; `staged` and `dropped` are those that are told by themselves too.
+    and `received` by datagram; `staged` and `dropped` are reported by themselves too.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The temporary nftables table that makes the kernel tell of our packets, and of no others.
+"""The temporary nftables table that makes the kernel report our packets, and no others.
 
 One chain first and one last at each of netfilter's five hooks. The first ones set `meta nftrace 1`
 on packets into and out of the tunnel that the filter lets through, and on our own outer UDP; from
@@ -34,7 +34,8 @@ HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 INNER_RATE, OUTER_RATE, HANDSHAKE_RATE = 50, 200, 10
 """Packets a second that a rule marks at most: each costs two dozen messages to user space.
 
-Datagrams without data have a rate of their own, so that forged handshakes take nobody's place.
+Datagrams without data have a rate of their own, so that forged handshakes do not use up
+that of data.
 """
 
 _PLAIN = frozenset(string.ascii_letters + string.digits + "_.-")

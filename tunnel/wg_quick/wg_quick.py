@@ -78,7 +78,7 @@ async def _set_up(config: TunnelConfig, program: str, echo: Echo) -> None:
             around,
             endpoints.values(),
             moved=lambda now: _set_mark(name, now.mark, echo),
-            apply=partial(host.apply, owner=OWNER, tell=_teller(name, echo)),
+            apply=partial(host.apply, owner=OWNER, report=_step_printer(name, echo)),
         )
         await _run_hooks("PostUp", interface.post_up, config, echo)
         # To stop it after this point is what `down` is for.
@@ -207,7 +207,7 @@ async def _undone_on_failure(name: str, echo: Echo) -> AsyncIterator[None]:
 async def _take_down(name: str, echo: Echo, *, is_there: bool) -> None:
     """Undo what is recorded; delete our interface and wait for its program to be gone."""
     try:
-        await trio.to_thread.run_sync(partial(host.remove, name, tell=_teller(name, echo)))
+        await trio.to_thread.run_sync(partial(host.remove, name, report=_step_printer(name, echo)))
     finally:
         if is_there:
             echo(f"[#] ip link delete dev {name}")
@@ -249,7 +249,7 @@ async def _run_hooks(
         await trio.to_thread.run_sync(run, kind, commands, config.name, tell)
 
 
-def _teller(name: str, echo: Echo) -> Callable[[str, host.Item], None]:
+def _step_printer(name: str, echo: Echo) -> Callable[[str, host.Item], None]:
     """Echoes the steps of the host room as the commands that would take them."""
 
     def tell(verb: str, item: host.Item) -> None:

@@ -21,7 +21,6 @@ from tunnel.host import (
     SlotTakenError,
     apply,
     compute_mtu,
-    connected,
     delete_link,
     desired_state,
     find_default_route_slot,
@@ -29,6 +28,7 @@ from tunnel.host import (
     link_exists,
     reconcile,
     remove,
+    routes,
 )
 from tunnel.host.machine import Machine
 from tunnel.host.record import Record, load_record, record_path, save_record
@@ -324,7 +324,7 @@ def test_connected_routes_that_are_not_due_are_not_missed(
     assert missed() == ["connected route 10.9.0.0/24"]
     # In a VRF the kernel keeps them in another table. Not every kernel has VRFs.
     with monkeypatch.context() as patched:
-        patched.setattr(connected, "is_enslaved", lambda netlink, index: True)
+        patched.setattr(routes, "is_enslaved", lambda netlink, index: True)
         assert missed() == []
     # Without a link they cannot be, and come with it.
     ns.ip("link", "set", "tun0", "down")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tunnel.bench import gateway, trace_overhead
+from tunnel.bench import rounds, trace_overhead
 from tunnel.bench.bench import METRICS
 from tunnel.bench.rounds import steps
 from tunnel.bench.subjects import Bare, Ours, Subject, WireGuardGo
@@ -28,7 +28,7 @@ def test_only_ours_has_a_trace_to_compare() -> None:
 
 
 @pytest.mark.parametrize("subject", [Bare(), Ours("python"), WireGuardGo()], ids=lambda c: c.name)
-def test_a_host_behind_a_gateway_is_heard_through_each_contender(subject: Subject) -> None:
-    (found,) = gateway.measure(subject, seconds=1.0)
+def test_a_host_behind_a_gateway_is_heard_through_each_subject(subject: Subject) -> None:
+    (found,) = rounds.measure_gateway(subject, seconds=1.0)
     assert found.keys() == {"tcp_gateway"}
     assert found["tcp_gateway"] > 0

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from tunnel.lab import Lab, state
-from tunnel.lab.host import NETNS_DIRECTORY
-from tunnel.lab.namespace import netns_inode, start_time
+from tunnel.lab.namespace import NETNS_DIRECTORY, netns_inode, start_time
 
 pytestmark = [pytest.mark.root]
 

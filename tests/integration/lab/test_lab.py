@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.hosts import TwoHosts
 from tunnel.lab import Lab, LabError, LabTimeoutError, namespace, state, wait_for
-from tunnel.lab.host import NETNS_DIRECTORY
+from tunnel.lab.namespace import NETNS_DIRECTORY
 
 pytestmark = pytest.mark.root
 

@@ -59,8 +59,8 @@ def test_what_was_written_down_is_not_told_without_a_conf() -> None:
     unknown = replace(hub(), conf=None)
     (note,) = (note for note in diagnose(unknown).notes if note.code == "peer_not_heard")
     assert (
-        note.what == "the peer is in no conf that was found, and is not there: it may sleep, or "
-        "be away"
+        note.what == "the peer is in no conf that was found, and was not heard from lately: it may "
+        "sleep, or be away"
     )
 
 

@@ -9,8 +9,8 @@ IP, IPV6, UDP = socket.IPPROTO_IP, socket.IPPROTO_IPV6, kernel.SOL_UDP
 PKTINFO = struct.pack("=I4s4s", 7, bytes([192, 0, 2, 1]), bytes([255] * 4))
 
 
-def test_nothing_told() -> None:
-    assert cmsg.parse([]) == cmsg.Told(None, 0, 0)
+def test_no_control_messages() -> None:
+    assert cmsg.parse([]) == cmsg.ReceiveInfo(None, 0, 0)
 
 
 def test_all_messages_are_walked_whatever_their_order() -> None:
@@ -20,7 +20,7 @@ def test_all_messages_are_walked_whatever_their_order() -> None:
         (UDP, kernel.UDP_GRO, struct.pack("=i", 1452)),
         (IP, kernel.IP_PKTINFO, PKTINFO),
     ]
-    expected = cmsg.Told(Source(bytes([192, 0, 2, 1]), 7), 1452, 0b11)
+    expected = cmsg.ReceiveInfo(Source(bytes([192, 0, 2, 1]), 7), 1452, 0b11)
     assert cmsg.parse(messages) == expected
     assert cmsg.parse(reversed(messages)) == expected
 
@@ -31,7 +31,7 @@ def test_ipv6() -> None:
         (IPV6, kernel.IPV6_PKTINFO, ours + struct.pack("=I", 3)),
         (IPV6, kernel.IPV6_TCLASS, struct.pack("=i", 0x89)),
     ]
-    assert cmsg.parse(messages) == cmsg.Told(Source(ours, 3), 0, 1)
+    assert cmsg.parse(messages) == cmsg.ReceiveInfo(Source(ours, 3), 0, 1)
 
 
 def test_multicast_is_no_source() -> None:
@@ -47,7 +47,7 @@ def test_short_messages_are_skipped() -> None:
         (UDP, kernel.UDP_GRO, b"\0"),
         (IP, kernel.IP_TOS, b""),
     ]
-    assert cmsg.parse(messages) == cmsg.Told(None, 0, 0)
+    assert cmsg.parse(messages) == cmsg.ReceiveInfo(None, 0, 0)
 
 
 def test_no_tos_costs_no_message() -> None:

@@ -270,5 +270,5 @@ def test_forged_sources_do_not_fill_the_memory(reporting: Reporting) -> None:
     for n in range(10_000):
         reporting.outcomes = [(10, [], 0, (f"10.1.{n >> 8}.{n & 255}", 9))]
         assert udp.receive(buffer) is not None
-    assert len(udp._told) <= 4096
+    assert len(udp._known) <= 4096
     assert len(udp._endpoints) <= 4096
