@@ -78,7 +78,7 @@ class Bench:
     seconds: float = 3.0
 
     def run(self) -> Iterator[dict[str, float]]:
-        """Set the subject up and measure; gives back figures by metric key as they come."""
+        """Set the subject up and measure; yields figures by metric key as they come."""
         self.subject.prepare(self.a, self.b)
         yield {"first_ping": self._first_ping()}
         yield self._idle_round_trips()
@@ -192,7 +192,7 @@ def medians(figures: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, f
 
 
 def gbits(result: dict[str, Any]) -> float:
-    """What arrived, in Gbit/s, of what `Bench.iperf` gave back."""
+    """What arrived, in Gbit/s, of what `Bench.iperf` returned."""
     return float(result["end"]["sum_received"]["bits_per_second"]) / 1e9
 
 

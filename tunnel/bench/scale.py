@@ -17,7 +17,7 @@ from tunnel.lab.peers import PORT
 from tunnel.lab.topology import Lab
 
 COUNTS = (1, 100, 10_000)
-"""Peers configured on either side, the one that is spoken with included. One is measured here
+"""Peers configured on either side, the one under load included. One is measured here
 once more, so that it was measured as the others are and at the same time."""
 HANDSHAKES = 2_000
 """How many of the peers shake hands, once each."""
@@ -27,7 +27,7 @@ HANDSHAKES = 2_000
 def peers_conf(count: int) -> str:
     """Sections of `count` peers that are configured and not there.
 
-    Their keys are those of tunnel.bench.handshake_load, which speaks in their names.
+    Their keys are those of tunnel.bench.handshake_load, which sends their handshakes.
     """
     return "".join(
         f"\n[Peer]\nPublicKey = {_public_key(number)}\n"

@@ -16,7 +16,7 @@ from tunnel.doctor.facts import (
 )
 
 MAX_PROBES = 32
-"""Peers that are spoken to; the first ones of many."""
+"""Peers that are probed; the first ones of many."""
 
 
 def choose(facts: Facts, status: TunnelStatus) -> tuple[Probe, ...]:
@@ -35,7 +35,7 @@ def choose(facts: Facts, status: TunnelStatus) -> tuple[Probe, ...]:
         return asked, Probe(own, key, guessed=True)
     probes = []
     for peer in status.peers:
-        # One that comes forward by itself and has not done so lately would be woken for nothing.
+        # One that initiates by itself, and has not lately, would be woken for nothing.
         there = has_written_place(facts.conf, peer) or is_fresh(peer, facts.now)
         address = _guess(status, peer) if peer.endpoint and there else None
         if address is not None:

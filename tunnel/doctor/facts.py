@@ -23,7 +23,7 @@ Network = IPv4Network | IPv6Network
 IpAddress = IPv4Address | IPv6Address
 
 DEFAULT_WAIT = 12.0
-"""Seconds: a peer that got data and has none to send says so after 10 (Keepalive-Timeout)."""
+"""Seconds: a peer that got data sends some, or a keepalive, within 10 (Keepalive-Timeout)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,17 +127,17 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """One tunnel and the machine around it. What could not be learnt is empty or None.
+    """One tunnel and the machine around it. What is not known is empty or None.
 
     `before` and `after` are the daemon's status before and after the probes; `killed` says that it
     is gone and could not clean up, `elsewhere` that it is in another network namespace than we:
     then nothing of the machine is known. `unmarked` are the routes to endpoints for packets without
     the tunnel's fwmark, `own_routes` those to probed addresses for packets from our own address in
     the tunnel. `probe_id` is the ICMP identifier of the probes. `spoofed` counts the packets that
-    rp_filter dropped meanwhile, `refusals` are ICMP's words about datagrams by where these went
-    (`address port`). `networks` are those to which table main has routes by the interface, None if
-    that is not known. `missing` are capabilities that we lack, `daemon_missing` those that the
-    daemon lacks.
+    rp_filter dropped meanwhile, `refusals` are ICMP errors by the destination of the
+    datagram (`address port`). `networks` are those to which table main has routes by the interface,
+    None if that is not known. `missing` are capabilities that we lack, `daemon_missing` those that
+    the daemon lacks.
     """
 
     name: str
@@ -189,7 +189,7 @@ class Facts:
         return is_fresh(peer, self.now)
 
     def heard(self, peer: PeerStatus) -> bool:
-        """Whether the peer has shown that it hears us: by a handshake, or by data and keepalives.
+        """Whether the peer has shown that it receives: by a handshake, or by data and keepalives.
 
         Its initiations alone show nothing: they come, too, from a peer that gets none of ours.
         """
@@ -212,16 +212,16 @@ class Facts:
         return peer
 
     def is_expected(self, peer: PeerStatus) -> bool:
-        """Whether the peer's silence is a fault: somebody wrote down where it is, or asked for it.
+        """Whether the peer's silence is a fault: the conf has its Endpoint, or it was asked for.
 
-        One that comes forward by itself may as well sleep.
+        One that initiates by itself may as well sleep.
         """
         asked = any(not probe.guessed and probe.peer == peer.public_key for probe in self.probes)
         return asked or has_written_place(self.conf, peer)
 
     @property
     def silent(self) -> tuple[PeerStatus, ...]:
-        """Peers that should be there, that were spoken to, and from which nothing came."""
+        """Peers that should answer, that we sent to, and from which nothing came."""
         probed = {probe.peer for probe in self.probes if probe.sent}
         return tuple(
             peer
@@ -234,7 +234,7 @@ class Facts:
 
     @property
     def absent(self) -> tuple[PeerStatus, ...]:
-        """Peers that have to come forward by themselves, and are not there."""
+        """Peers that have to initiate, and have no session."""
         return tuple(
             peer for peer in self.peers if not self.is_expected(peer) and not self.is_alive(peer)
         )
@@ -253,7 +253,7 @@ def is_fresh(peer: PeerStatus, now: float) -> bool:
 
 
 def has_written_place(conf: TunnelConfig | None, peer: PeerStatus) -> bool:
-    """Whether somebody wrote down the peer's endpoint; else we know it, if at all, from the peer.
+    """Whether the conf has the peer's endpoint; if not, only the peer's own packets can show it.
 
     Of a peer that is in no conf, an endpoint before any handshake was given by hand, and who sends
     keepalives means to reach it.

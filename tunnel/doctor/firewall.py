@@ -70,7 +70,7 @@ def _shut_chains(facts: Facts, version: str, port: int) -> dict[FirewallChain, s
 
 
 def _must_come(facts: Facts, peer: PeerStatus) -> bool:
-    """Whether we cannot speak first: we do not know where it is, or know it from itself alone."""
+    """Whether only the peer can initiate: its address is unknown, or only its packets showed it."""
     written = facts.conf.peers if facts.conf is not None else ()
     return not peer.endpoint or any(
         each.public_key.to_base64() == peer.public_key and each.endpoint is None for each in written

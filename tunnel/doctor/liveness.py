@@ -53,7 +53,7 @@ def check_silent_peers(facts: Facts) -> Iterator[Finding]:
 
 
 def check_absent(facts: Facts) -> Iterator[Finding]:
-    """A note: peers that must speak first, and have not, or not lately."""
+    """A note: peers that must initiate, and have not, or not lately."""
     absent = facts.absent
     remedy = "on the peer: tunnel doctor; or give it an Endpoint here"
     # Without a conf it is not known what it says.
@@ -145,7 +145,7 @@ def check_mtu(facts: Facts) -> Iterator[Finding]:
 
 
 def check_dropped_earlier(facts: Facts) -> Iterator[Finding]:
-    """A note: what the tunnel had dropped before the doctor looked, be it long ago or often."""
+    """A note: what the tunnel had dropped before the doctor looked, long ago or not."""
     if facts.before is None or not facts.before.drops:
         return
     most = sorted(facts.before.drops.items(), key=lambda item: (-item[1], item[0]))

@@ -74,7 +74,7 @@ def check_route_to_endpoint(facts: Facts) -> Iterator[Finding]:
 
 
 def check_sending(facts: Facts) -> Iterator[Finding]:
-    """Datagrams that the kernel refused for want of a way."""
+    """Datagrams that the kernel refused for lack of a route."""
     routed = [facts.routes.get(endpoint_address(peer) or "") for peer in facts.peers]
     if any(route is not None and route.error for route in routed):
         return  # reported with the route
@@ -92,7 +92,7 @@ def check_sending(facts: Facts) -> Iterator[Finding]:
 def _unreachable(facts: Facts, peer: str | None, address: str, evidence: str) -> Finding:
     return Finding(
         "endpoint_unreachable",
-        "this host has no way to the peer's endpoint",
+        "this host has no route to the peer's endpoint",
         evidence,
         f"ip route get {address}; ip link; then ip route add {address} via GATEWAY",
         peer,
@@ -100,7 +100,7 @@ def _unreachable(facts: Facts, peer: str | None, address: str, evidence: str) ->
 
 
 def check_address(facts: Facts) -> Iterator[Finding]:
-    """The address asked for: missed by all allowed IPs, or ours, or swallowed by another route."""
+    """The address asked for: in no AllowedIPs, or our own, or routed elsewhere."""
     address = facts.options.address
     if address is None or facts.after is None:
         return
@@ -125,7 +125,7 @@ def check_address(facts: Facts) -> Iterator[Finding]:
 
 
 def check_connected(facts: Facts) -> Iterator[Finding]:
-    """The kernel's own routes to the networks of our addresses, that somebody deleted."""
+    """The kernel's own routes to the networks of our addresses, that another program deleted."""
     for network, address in _disconnected(facts).items():
         particulars = f"scope link src {address}" if network.version == 4 else "metric 256"
         yield Finding(
@@ -222,7 +222,7 @@ def check_swallowed_networks(facts: Facts) -> Iterator[Finding]:
                     if here.prefixlen <= network.prefixlen and here.overlaps(network):
                         yield Finding(
                             "allowed_ips_swallow",
-                            f"AllowedIPs {network} take addresses of the network {here}, which "
+                            f"AllowedIPs {network} overlap the network {here}, which "
                             f"this host is on by {link.name}",
                             f"ip address show {link.name} lists {text}",
                             f"take {network} out of AllowedIPs, or narrow it; then tunnel reload "
@@ -246,7 +246,7 @@ def check_source_not_allowed(facts: Facts) -> Iterator[Finding]:
 
 
 def check_rp_filter(facts: Facts) -> Iterator[Finding]:
-    """Strict reverse path filtering, where answers come in by another way than packets go out."""
+    """Strict rp_filter, where answers come in by another interface than packets go out."""
     for device, address, away in _suspects(facts):
         if ip_address(address).version == 4 and _is_strict(facts, device):
             counted = f"; it dropped {facts.spoofed} packets just now" if facts.spoofed else ""

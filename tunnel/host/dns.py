@@ -17,7 +17,7 @@ def choose_backend() -> str:
     """RESOLVCONF or RESOLVED, whichever this machine has. HostError if neither."""
     program = shutil.which("resolvconf")
     # systemd's resolvconf is resolvectl by another name, and wants the bare interface name:
-    # speak to the service itself then.
+    # then use the service itself.
     if program and os.path.basename(os.path.realpath(program)) != "resolvectl":
         return RESOLVCONF
     # Only now, because D-Bus is a big import that most tunnels can do without.

@@ -199,7 +199,7 @@ def _follow(pid: int, reader: FileIO, lines: _Lines) -> bool:
 
 
 def _read_on(reader: FileIO, lines: _Lines) -> None:
-    """Log what is printed in the background, until no process can print; a thread's whole life."""
+    """Log what is printed in the background, until no process can print. Runs in a thread."""
     with reader:
         os.set_blocking(reader.fileno(), True)
         while chunk := reader.read(BACKGROUND_RATE // 4):

@@ -15,7 +15,7 @@ _BUFFER = 65536
 class OwnAddresses:
     """A set of packed addresses, that of the namespace it is made in; use as a context manager.
 
-    Those of all interfaces; not what a `local` route takes in besides. Raises HostError when the
+    Those of all interfaces, not those that only a `local` route adds. Raises HostError when the
     kernel refuses.
     """
 

@@ -161,7 +161,7 @@ class Machine:
 
 
 def current_index(netlink: Any, interface: str, index: int) -> int:
-    """`index` if the interface of that name still has it, else 0: it is another one by now."""
+    """`index` if the interface of that name still has it, else 0: it is a later one."""
     return index if find_ifindex(netlink, interface) == index else 0
 
 

@@ -1,6 +1,6 @@
 """The three calls of systemd-resolved that a VPN needs: org.freedesktop.resolve1(5) over D-Bus.
 
-The bus is spoken to on trio. The steps around it block and have a thread of their own: a thread
+D-Bus is used on trio. The steps around it block and have a thread of their own: a thread
 that trio started hands the call back to its event loop, any other runs one for it. So the caller
 sees a step like all others, in its place among those to be undone.
 """

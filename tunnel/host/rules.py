@@ -11,7 +11,7 @@ _WHOLE_MARK = 0xFFFFFFFF
 
 
 def list_rules(netlink: Any) -> set[Rule]:
-    """All rules that match a whole fwmark; anybody's."""
+    """All rules that match a whole fwmark, of any program."""
     found = set()
     versions: tuple[Literal[4, 6], ...] = (4, 6)
     for version in versions:

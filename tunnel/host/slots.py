@@ -1,8 +1,8 @@
-"""The free place for a full tunnel's default route, and claiming it before anybody else does.
+"""A free slot (mark and rule priority) for a full tunnel's default route, and claiming it.
 
-Choosing comes long before the routes: the UDP socket wants its mark, a PreUp hook may take its
-time. So a place is claimed only by the record that is written just before the machine is changed,
-and who finds it taken then chooses again.
+A slot is chosen long before the routes are set: the UDP socket needs its mark, and a PreUp hook may
+take its time. So a slot is claimed only by the record written just before the machine is changed; a
+tunnel that finds its slot taken at that moment chooses another.
 """
 
 import fcntl
@@ -64,9 +64,9 @@ def find_default_route_slot(
 
 @contextmanager
 def claiming(netlink: Any, state: DesiredState, state_dir: Path) -> Iterator[None]:
-    """Write the record of `state` in the body: it makes the state's place ours.
+    """Write the record of `state` in the body: that claims its slot.
 
-    Raises SlotTakenError when that place has become another tunnel's since it was chosen.
+    Raises SlotTakenError when another tunnel has claimed the slot since it was chosen.
     """
     slot = state.slot
     if slot is None:
@@ -114,7 +114,7 @@ def _rules(netlink: Any) -> list[Any]:
 
 @contextmanager
 def _alone(state_dir: Path) -> Iterator[None]:
-    """No other tunnel claims a place meanwhile. The kernel lets go of it after kill -9, too."""
+    """No other tunnel claims a slot meanwhile. The kernel drops the lock after kill -9, too."""
     try:
         state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         descriptor = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -12,7 +12,7 @@ class IoDrop(StrEnum):
 
     # TUN, on write
     TUN_DOWN = "tun_down"  # EIO: the interface is not up
-    TUN_REFUSED = "tun_refused"  # EINVAL: no IP packet, or a header the kernel dislikes
+    TUN_REFUSED = "tun_refused"  # EINVAL: no IP packet, or an invalid header
     TUN_NO_BUFFERS = "tun_no_buffers"  # ENOBUFS, ENOMEM
     TUN_ERROR = "tun_error"  # any other refusal
 

@@ -175,7 +175,7 @@ class Tun:
                 if error.errno != errno.EINVAL:
                     raise
                 # A GSO packet that has no virtio header of its own kind (an SCTP one, or one that
-                # was forwarded from a device with other offloads). The kernel has let go of it.
+                # was forwarded from a device with other offloads). The kernel has dropped it.
                 self.drops[IoDrop.TUN_READ_REFUSED] += 1
         return 0
 

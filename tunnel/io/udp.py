@@ -152,7 +152,7 @@ class Udp:
     def set_port(self, port: int) -> None:
         """Move both sockets to `port` (0: a random one).
 
-        Raises UdpError when it cannot be had; then everything is as it was.
+        Raises UdpError if the port is not available; then nothing has changed.
         """
         self._check_open()
         if port == self.port:

@@ -112,7 +112,7 @@ def set_mtu(host: Host, interface: str, mtu: int) -> None:
 
 
 def make_mtu_black_hole(router: Host, interface: str, mtu: int) -> None:
-    """Let `router` forward no more than `mtu` bytes out of `interface`, and never say so."""
+    """Let `router` forward no more than `mtu` bytes out of `interface`, and send no ICMP error."""
     set_mtu(router, interface, mtu)
     block(
         router,

@@ -162,7 +162,7 @@ class Host:
         environment: Mapping[str, str] | None = None,
         directory: Path | str | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program in this host to its end and give back status and outputs as text.
+        """Run a program in this host to its end and return status and outputs as text.
 
         Raises LabTimeoutError after `timeout` seconds (the program is killed) and, unless
         `check` is False, LabError with its output when the status is not 0. A program that
@@ -210,7 +210,7 @@ class Host:
         return process
 
     def shell(self) -> int:
-        """An interactive shell in this host, on our terminal; gives back its exit status."""
+        """An interactive shell in this host, on our terminal; returns its exit status."""
         shell = os.environ.get("SHELL") or "/bin/sh"
         return subprocess.call(
             [*self._entered(None), shell],

@@ -36,7 +36,7 @@ umount -l /sys 2>/dev/null || true
 mount -t sysfs sysfs /sys 2>/dev/null || true
 echo ready
 # The pipe ends with the owner of the lab, even when that one was killed by SIGKILL: then
-# nothing may go on running in here. A lab that is kept says so first.
+# nothing may go on running in here. A lab that is kept writes `keep` first.
 if read -r word && [ "$word" = keep ]; then exec sleep infinity; fi
 mine=$(readlink /proc/self/ns/net)
 for process in /proc/[0-9]*; do

@@ -47,7 +47,7 @@ class LabState:
 
     @property
     def alive(self) -> bool:
-        """Whether somebody still wants it: it was kept, or its owner lives."""
+        """Whether it is still in use: it was kept, or its owner runs."""
         return self.kept or start_time(self.owner) == self.owner_start
 
     def write(self) -> None:
@@ -64,7 +64,7 @@ def state_directory() -> Path:
         directory = Path(tempfile.gettempdir()) / f"tunnel-lab-{uid}"
     directory.mkdir(mode=0o700, exist_ok=True)
     status = directory.lstat()
-    # In a temporary directory somebody else might have been there before us.
+    # In a temporary directory another user might have made it before us.
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise LabError(f"{directory} is not a directory of ours; remove it")
     return directory
@@ -99,7 +99,7 @@ def remove(state: LabState) -> None:
 
 
 def sweep() -> list[str]:
-    """Remove what dead labs left behind and give back their IDs; live and kept ones stay."""
+    """Remove what dead labs left behind and return their IDs; live and kept ones stay."""
     # Labs start side by side; each name is to be removed once.
     with (state_directory() / ".sweep").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

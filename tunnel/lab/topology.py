@@ -63,11 +63,11 @@ class Switch(Host):
 
     def make_bridge(self) -> None:
         """Make the bridge; `lab.switch` has done it."""
-        # Without forward_delay 0 a new port is deaf for its first 15 seconds.
+        # Without forward_delay 0 a new port forwards nothing for 15 seconds.
         self.ip(f"link add {self.BRIDGE} type bridge forward_delay 0", f"link set {self.BRIDGE} up")
 
     def attach(self, host: Host, addresses: Iterable[str] = (), *, mtu: int = 1500) -> str:
-        """Plug `host` in and give back the name of its new interface."""
+        """Plug `host` in and return the name of its new interface."""
         link = _join(host, self, addresses, (), mtu)
         self.ip(f"link set {link.b_interface} master {self.BRIDGE}")
         return link.a_interface
@@ -146,7 +146,7 @@ class Lab:
         return _join(a, b, a_addresses, b_addresses, mtu)
 
     def routed(self, a: Host, router: Router, b: Host, *, mtu: int = 1500, index: int = 1) -> Cable:
-        """Put `router` between `a` and `b`, with default routes; gives back the link to `b`.
+        """Put `router` between `a` and `b`, with default routes; returns the cable to `b`.
 
         The near side is 198.51.100.0/24 and 2001:db8:a::/64, the far side 203.0.113.0/24 and
         2001:db8:b::/64; host numbers are `index` for the hosts and 254 for the router, `mtu`
@@ -215,7 +215,7 @@ class Lab:
 
     @staticmethod
     def sweep() -> list[str]:
-        """Remove what dead labs left behind; gives back their IDs."""
+        """Remove what dead labs left behind; returns their IDs."""
         return state.sweep()
 
     @staticmethod

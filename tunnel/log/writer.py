@@ -116,7 +116,7 @@ class WriterHandler(logging.Handler):
         return f"{self.format(record)}\n".encode(errors="backslashreplace")
 
     def _run(self) -> None:
-        """The thread's whole life."""
+        """What the thread runs."""
         while (line := self._next()) is not None:
             self._write(line)
 

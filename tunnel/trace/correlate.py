@@ -115,7 +115,7 @@ class Joiner:
             if abs(trip.latest - self._hole) < HOLE and narrate.is_unreported(journey):
                 continue
             if left > 0 and journey.outcome == "lost":
-                # What is known only in part by now is no packet that was lost.
+                # A packet known only in part so far is not lost.
                 if journey.counts:
                     journeys.append(narrate.unfinished(journey))
             else:

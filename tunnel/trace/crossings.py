@@ -148,7 +148,7 @@ class CrossingBuilder:
         return None
 
     def named(self, decision: Decision) -> Decision:
-        """The decision with the text of its rule, as far as it is known by now."""
+        """The decision with the text of its rule, as far as it is known."""
         if decision.handle is None:
             return decision
         family, _, table = decision.table.partition(" ")

@@ -53,10 +53,10 @@ class Journey:
     """All steps of one packet on `host` (empty: this one).
 
     `direction` is `out` for what goes into the tunnel, `in` for what comes out of it, `through` for
-    both. `packet` says in words what it is, `flow` who speaks to whom. `datagrams` are the receiver
-    index and counter of each datagram that carried it, and `inner_key` names the inner packet: both
-    are the same on the two hosts of a tunnel. `counts` is False for what is not a packet of the
-    filter itself: handshakes, and datagrams of unknown content.
+    both. `packet` says in words what it is, `flow` its source and destination. `datagrams` are the
+    receiver index and counter of each datagram that carried it, and `inner_key` names the inner
+    packet: both are the same on the two hosts of a tunnel. `counts` is False for what is
+    not a packet of the filter itself: handshakes, and datagrams of unknown content.
 
     `outcome`: `passed`; `dropped`, with `death` saying where and by what; `lost`, when it was last
     seen in the last step for a reason not reported, `death` saying what is likely; `waiting` for a

@@ -48,7 +48,7 @@ class TraceType(IntEnum):
     POLICY = 1
     """The end of a base chain: its policy decided."""
     RETURN = 2
-    """A chain ended and gave back to its caller."""
+    """A chain ended and returned to its caller."""
     RULE = 3
     """A rule matched and gave a verdict."""
 

@@ -60,7 +60,7 @@ class PacketRecords:
         self.dropped: dict[PacketRecord, None] = {}
 
     def add(self, record: PacketRecord) -> None:
-        """Keep a record, and let go of the oldest if there are too many."""
+        """Keep a record, and drop the oldest if there are too many."""
         self._all[record] = None
         if record.kind == "out":
             assert record.headers is not None
@@ -79,7 +79,7 @@ class PacketRecords:
             self.forget(next(iter(self._all)))
 
     def forget(self, record: PacketRecord) -> None:
-        """Let go of a record; of one that is not here, nothing."""
+        """Drop a record, if it is here."""
         if record not in self._all:
             return
         del self._all[record]
@@ -95,7 +95,7 @@ class PacketRecords:
                 del self.sealed[datagram]
 
     def expire(self, before: float, keep: set[int]) -> None:
-        """Let go of what arrived before that, but for records whose `id` is in `keep`."""
+        """Drop what arrived before that, except records whose `id` is in `keep`."""
         old = []
         for record in self._all:
             if record.arrived >= before:

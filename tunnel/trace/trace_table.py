@@ -5,8 +5,8 @@ on packets into and out of the tunnel that the filter lets through, and on our o
 there on the kernel reports every rule that a marked packet meets. The last ones have no rule: that
 their policy is reported says that a packet left the hook, with the addresses it left with.
 
-The table belongs to the netlink socket of an `nft -i` that we keep open (`flags owner`): when its
-input ends, be it that we were killed, it goes, and the kernel takes the table with it.
+The table belongs to the netlink socket of an `nft -i` that we keep running (`flags owner`). When
+its input ends, also because we were killed, it exits, and the kernel removes the table.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ async def trace_table(
 ) -> AsyncIterator[TraceTable]:
     """The table for the time of the `async with`. Raises TraceTableError.
 
-    After `seconds` it goes by itself, be it that we were stopped and cannot take it away.
+    After `seconds` it is removed even if we were stopped and cannot do it.
     """
     if shutil.which("nft") is None:
         raise TraceTableError("the program nft is missing: apt-get install nftables")

@@ -26,7 +26,7 @@ class Trip:
 
     @property
     def latest(self) -> float:
-        """When the newest part was heard of."""
+        """When the newest part was reported."""
         return max(
             part.arrived if isinstance(part, PacketRecord) else part.latest for part in self.parts()
         )
