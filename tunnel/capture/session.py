@@ -102,7 +102,7 @@ class Capture:
         self._device_gone = False
         self._closed: list[tuple[int, int]] = []
         with contextlib.ExitStack() as stack:
-            self._own = stack.enter_context(host.OwnAddresses())
+            self._own = stack.enter_context(host.LocalAddresses())
             self._inner = stack.enter_context(PacketSocket(interface))
             self._outer = stack.enter_context(PacketSocket("", tunnel_datagrams(port)))
             self._stack = stack.pop_all()

@@ -16,7 +16,7 @@ from tunnel.host.apply import Applied, apply, missing, reconcile, remove
 from tunnel.host.errors import HostError, SlotTakenError
 from tunnel.host.hooks import check_hook_source, run_hooks
 from tunnel.host.links import delete_link, link_exists
-from tunnel.host.local_addresses import OwnAddresses
+from tunnel.host.local_addresses import LocalAddresses
 from tunnel.host.mtu import compute_mtu
 from tunnel.host.programs import list_ruleset, run_program
 from tunnel.host.record import Record, load_record
@@ -53,7 +53,7 @@ __all__ = [
     "LinkEvent",
     "LinkGone",
     "LinkStatus",
-    "OwnAddresses",
+    "LocalAddresses",
     "Record",
     "Route",
     "Rule",

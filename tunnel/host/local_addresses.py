@@ -12,7 +12,7 @@ _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x10, 0x100
 _BUFFER = 65536
 
 
-class OwnAddresses:
+class LocalAddresses:
     """A set of packed addresses, that of the namespace it is made in; use as a context manager.
 
     Those of all interfaces, not those that only a `local` route adds. Raises HostError when the
