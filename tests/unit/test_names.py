@@ -13,11 +13,8 @@ ROOT = Path(__file__).parents[2]
 
 SHARED = {
     # To be renamed.
-    "Device": {"tunnel.control.uapi", "tunnel.control.uapi_client", "tunnel.device.device"},
     "Handshakes": {"tunnel.daemon.prometheus", "tunnel.protocol.handshakes"},
-    "Saved": {"tunnel.control.client", "tunnel.daemon.save"},
     "TransportHeader": {"crypto.messages", "tunnel.datapath.ip"},
-    "Wanted": {"tunnel.capture.session", "tunnel.trace.session"},
 }
 """Names that several modules may have, and which."""
 

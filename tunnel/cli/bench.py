@@ -71,7 +71,7 @@ def bench_command(
                 subjects,
                 rounds=rounds,
                 seconds=seconds,
-                crowded=peers,
+                many_peers=peers,
                 progress=show_progress,
             )
     except LabError as error:
