@@ -70,8 +70,9 @@ interface_configs = st.builds(
     addresses=st.lists(interfaces, max_size=4, unique=True).map(tuple),
     mtu=st.none() | st.integers(1280, 65455),
     table=st.sampled_from(["auto", "off"]) | st.integers(1, 2**32 - 1),
-    dns=st.lists(interfaces.map(lambda i: i.ip), max_size=3, unique=True).map(tuple),
-    dns_search=st.lists(names, max_size=3, unique=True).map(tuple),
+    dns_entries=st.lists(interfaces.map(lambda i: i.ip) | names, max_size=6, unique=True).map(
+        tuple
+    ),
     pre_up=hook_lists,
     post_up=hook_lists,
     pre_down=hook_lists,
@@ -149,8 +150,8 @@ def test_strip_keeps_all_that_wg_knows(config: TunnelConfig) -> None:
 def meaning(config: TunnelConfig) -> tuple[object, ...]:
     """A conf with its lists as sets, as save understands them."""
     interface = config.interface
-    bare = dataclasses.replace(interface, addresses=(), dns=(), dns_search=())
-    lists = (set(interface.addresses), set(interface.dns), set(interface.dns_search))
+    bare = dataclasses.replace(interface, addresses=(), dns_entries=())
+    lists = (set(interface.addresses), set(interface.dns_entries))
     peers = {
         peer.public_key: (dataclasses.replace(peer, allowed_ips=()), set(peer.networks))
         for peer in config.peers

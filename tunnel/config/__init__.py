@@ -5,21 +5,24 @@
 """
 
 from crypto.keys import KeyFormatError, PresharedKey, PrivateKey, PublicKey
+from tunnel.config.checks import OWN_KEY
+from tunnel.config.files import find
+from tunnel.config.keys import Reload
 from tunnel.config.model import (
-    AllowedIP,
-    EndpointConfig,
     InterfaceConfig,
     PeerConfig,
     TunnelConfig,
     TunnelOptions,
+    changed_keys,
 )
 from tunnel.config.parser import load, parse
-from tunnel.config.paths import find
 from tunnel.config.problems import ConfigErrors, Problem
 from tunnel.config.render import dump, strip
 from tunnel.config.save import LineChange, merge, save
+from tunnel.config.values import AllowedIP, EndpointConfig
 
 __all__ = [
+    "OWN_KEY",
     "AllowedIP",
     "ConfigErrors",
     "EndpointConfig",
@@ -31,8 +34,10 @@ __all__ = [
     "PrivateKey",
     "Problem",
     "PublicKey",
+    "Reload",
     "TunnelConfig",
     "TunnelOptions",
+    "changed_keys",
     "dump",
     "find",
     "load",

@@ -7,11 +7,15 @@ from pathlib import Path
 
 from crypto.keys import PublicKey
 from tunnel.config import files
+from tunnel.config.keys import keys_of
 from tunnel.config.model import InterfaceConfig, PeerConfig
 from tunnel.config.problems import Problems
 from tunnel.config.values import MTU_MIN_IPV6
 
-__all__ = ["check_mtu", "check_peers", "check_permissions", "holds_secrets"]
+__all__ = ["OWN_KEY", "check_mtu", "check_peers", "check_permissions", "holds_secrets"]
+
+OWN_KEY = "PublicKey is this host's own: it must be the public key of the other side"
+"""The fault of a peer that has our public key."""
 
 
 def check_peers(
@@ -19,7 +23,7 @@ def check_peers(
     own_key: PublicKey | None,
     problems: Problems,
 ) -> None:
-    """Find peers that are there twice, that are ourselves, or that take each other's networks.
+    """Find peers that are there twice, that are this host, or that share a network.
 
     `peers` come with the line of their PublicKey.
     """
@@ -31,17 +35,15 @@ def check_peers(
             problems.error(
                 line,
                 "PublicKey",
-                "this host's own public key",
-                "the public key of the other side",
-                "run `tunnel pubkey` on the peer's private key, not on this one",
+                OWN_KEY,
+                "run `tunnel pubkey` with the peer's private key, not with this host's",
             )
         if key in lines:
             problems.error(
                 line,
                 "PublicKey",
-                f"a peer that line {lines[key]} has already",
-                "every peer once",
-                "join the two sections",
+                f"PublicKey is the same as on line {lines[key]}: a peer may have one section only",
+                "merge the two sections",
             )
             continue
         lines[key] = line
@@ -51,9 +53,8 @@ def check_peers(
                 problems.warning(
                     line,
                     "AllowedIPs",
-                    f"{network}, which the peer of line {owner} has too",
-                    "every network at one peer",
-                    "this peer gets it, being the last; remove it from one of them",
+                    f"AllowedIPs has {network}, which the peer of line {owner} has too",
+                    "the last peer, this one, gets it: remove it from one of them",
                 )
                 owners[network] = line
 
@@ -64,22 +65,20 @@ def check_mtu(
     """Find IPv6 on an interface that is too small for it. `line` is MTU's."""
     if interface.mtu is None or interface.mtu >= MTU_MIN_IPV6:
         return
-    found = f'"{interface.mtu}"'
     if any(isinstance(address, IPv6Interface) for address in interface.addresses):
         problems.error(
             line,
             "MTU",
-            f"{found} with an IPv6 address",
-            f"at least {MTU_MIN_IPV6}, which IPv6 needs",
+            f"MTU is {interface.mtu}, but an IPv6 address needs at least {MTU_MIN_IPV6}",
             f"raise MTU to {MTU_MIN_IPV6}, or remove the IPv6 address",
         )
     elif any(isinstance(network, IPv6Network) for peer in peers for network in peer.networks):
         problems.warning(
             line,
             "MTU",
-            f"{found} with IPv6 networks among AllowedIPs",
-            f"at least {MTU_MIN_IPV6}, which IPv6 needs",
-            "no IPv6 packet will pass",
+            f"MTU is {interface.mtu}, but the IPv6 networks in AllowedIPs need at least "
+            f"{MTU_MIN_IPV6}",
+            f"raise MTU to {MTU_MIN_IPV6}, otherwise no IPv6 packet passes",
         )
 
 
@@ -92,25 +91,19 @@ def check_permissions(
 ) -> None:
     """Warn if others may read the secrets of the conf, or write into it."""
     if files.others_may(path, status, 0o002):
-        problems.warning(
-            None,
-            "",
-            "a file that every user may change",
-            "a file that only its owner may change",
-            f"chmod 600 {problems.file}",
-        )
+        fault = "every user may change this file: only its owner should"
     elif files.others_may(path, status) and holds_secrets(interface, peers):
-        problems.warning(
-            None,
-            "",
-            "a file with secrets that every user may open",
-            "a file for its owner only",
-            f"chmod 600 {problems.file}",
-        )
+        fault = "every user may open this file, which holds secrets: only its owner should"
+    else:
+        return
+    problems.warning(None, "", fault, f"run chmod 600 {problems.file}")
 
 
 def holds_secrets(interface: InterfaceConfig, peers: Sequence[PeerConfig]) -> bool:
     """Whether a secret stands in the conf itself."""
-    return interface.private_key_file is None or any(
-        peer.preshared_key is not None and peer.preshared_key_file is None for peer in peers
+    return any(
+        getattr(section, key.field) is not None and getattr(section, key.file) is None
+        for section in (interface, *peers)
+        for key in keys_of(type(section)).values()
+        if key.file
     )

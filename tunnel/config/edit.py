@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Sequence
 
+from tunnel.config.keys import Key
 from tunnel.config.lexer import Kind, Token, tokenize
 from tunnel.config.render import Line, render_line
 
-__all__ = ["Editor", "Section"]
+__all__ = ["EditableSection", "Editor"]
 
 
-class Section:
+class EditableSection:
     """The lines of one section; for [Interface] and [Tunnel] of all of that name.
 
-    `header` is the line of its (last) header, 0 without one; `last` the last line under it
-    that says something, behind which new lines go.
+    `header` is the line of its (last) header, 0 without one; `last` is the last line under it
+    that is neither blank nor a comment, behind which new lines go.
     """
 
     def __init__(self, editor: "Editor", header: int = 0) -> None:
@@ -52,17 +53,18 @@ class Section:
         for value in new[len(tokens) :]:
             self._editor.insert(tokens[-1].line if tokens else self.last, (key, value))
 
-    def set_list(self, key: str, read: Callable[[str], object], new: Sequence[object]) -> None:
+    def set_list(self, key: Key, read: Callable[[str], object], new: Sequence[object]) -> None:
         """Make a list that may be spread over lines hold `new`; items that stay keep their place.
 
         `read` gives what an item on a line means, to be compared with the items of `new`.
         """
-        tokens = [token for token in self._tokens.get(key.lower(), []) if token.value]
+        assert key.split is not None
+        tokens = [token for token in self._tokens.get(key.name.lower(), []) if token.value]
         missing = dict.fromkeys(new)
         kept: list[list[str]] = []
         for token in tokens:
             items = []
-            for item in _items(key, token.value):
+            for item in key.split(token.value):
                 meaning = read(item)
                 if meaning in missing:
                     del missing[meaning]
@@ -71,7 +73,7 @@ class Section:
         added = [str(item) for item in missing]
         if not tokens:
             if added:
-                self._editor.insert(self.last, (key, ", ".join(added)))
+                self._editor.insert(self.last, (key.name, ", ".join(added)))
             return
         # The last line that stays takes what is new, so that it does not look moved.
         home = max((number for number, items in enumerate(kept) if items), default=0)
@@ -79,14 +81,19 @@ class Section:
         for token, items in zip(tokens, kept, strict=True):
             if not items:
                 self._editor.drop(token)
-            elif items != _items(key, token.value):
-                self._editor.replace(token, (key, ", ".join(items)))
+            elif items != key.split(token.value):
+                self._editor.replace(token, (key.name, ", ".join(items)))
 
 
-def _items(key: str, value: str) -> list[str]:
-    if key == "AllowedIPs":
-        return "".join(value.split()).split(",")
-    return value.replace(",", " ").split()
+class _Options(EditableSection):
+    """[Tunnel], whose keys may also stand in lines marked `#! tunnel:`."""
+
+    def set(self, key: str, value: str | None) -> None:
+        """Set a key in the one of the two spellings that the text uses."""
+        if value is None or self.has(key) or self.header:
+            super().set(key, value)
+        else:
+            self._editor.insert_marked((key, value))
 
 
 class Editor:
@@ -103,9 +110,9 @@ class Editor:
         self._behind: dict[int, list[str]] = {}
         self._appended: list[str] = []
         self._marked: set[int] = set()
-        self.interface = Section(self)
-        self.tunnel = Section(self)
-        self.peers: list[Section] = []
+        self.interface = EditableSection(self)
+        self.tunnel = _Options(self)
+        self.peers: list[EditableSection] = []
         self._collect(tokenize("\n".join(line or "" for line in self._lines)))
 
     def _collect(self, tokens: Sequence[Token]) -> None:
@@ -124,7 +131,7 @@ class Editor:
                     case "[tunnel]":
                         section = self.tunnel
                     case _:
-                        section = Section(self)
+                        section = EditableSection(self)
                         self.peers.append(section)
                 section.header = token.line
             else:
@@ -139,21 +146,16 @@ class Editor:
                 lines.append(line)
             lines += self._behind.get(number, [])
         if self._appended:
-            # One blank line parts sections, however many the text ended with.
+            # One blank line separates sections, however many the text ended with.
             while lines and not lines[-1].strip():
                 lines.pop()
             lines += [*self._appended, ""]
         return self._bom + "\n".join(lines)
 
-    def set_option(self, key: str, value: str | None) -> None:
-        """Set a key of [Tunnel] in whichever of its two spellings the text uses."""
-        section = self.tunnel
-        if value is None or section.has(key) or section.header:
-            section.set(key, value)
-        elif self._marked:
-            self.insert(max(self._marked), (key, value), prefix="#! tunnel: ")
-        else:
-            self.insert(self.interface.last, (key, value), prefix="#! tunnel: ")
+    def insert_marked(self, line: Line) -> None:
+        """Add a `#! tunnel:` line, behind the others if there are any."""
+        behind = max(self._marked) if self._marked else self.interface.last
+        self.insert(behind, line, prefix="#! tunnel: ")
 
     def replace(self, token: Token, line: Line) -> None:
         """Put another value where `token`'s stands."""
@@ -182,7 +184,7 @@ class Editor:
                 self._lines[-1] = last + self._ending
         self._behind.setdefault(behind, []).append(rendered)
 
-    def remove_section(self, section: Section) -> None:
+    def remove_section(self, section: EditableSection) -> None:
         """Remove a [Peer]: its lines, the comment right above and the blank lines below."""
         first, last = section.header - 1, section.last
         while first > 0 and (self._lines[first - 1] or "").lstrip().startswith("#"):

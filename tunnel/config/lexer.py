@@ -1,4 +1,4 @@
-"""A conf as a list of lines that mean something: headers, entries, and what is neither.
+"""A conf as lines that mean something, sorted under their sections.
 
 The rules are those of `wg` and wg-quick: a line is `Key = value`, names of sections and keys
 know no case and no white space, `#` starts a comment except in a hook, whose value belongs to
@@ -10,9 +10,22 @@ import re
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
-__all__ = ["HOOKS", "Kind", "Token", "squeeze", "tokenize"]
+from tunnel.config.keys import closest, keys_of, whole_line
+from tunnel.config.model import SECTIONS
+from tunnel.config.problems import Problems, quote
+from tunnel.config.values import squeeze
 
-HOOKS: Final = frozenset({"preup", "postup", "predown", "postdown"})
+__all__ = ["HOOKS", "Entry", "Kind", "Lines", "Sections", "Token", "sort", "tokenize"]
+
+HOOKS: Final = frozenset(
+    name
+    for section in SECTIONS.values()
+    for name, key in keys_of(section).items()
+    if key.split is whole_line
+)
+"""The keys, in lower case, whose value is a shell command."""
+
+_SHOWABLE_KEY: Final = re.compile(r"[A-Za-z_-]{1,32}")
 
 _FRIENDLY: Final = re.compile(r"\s*#\s*friendly_name\s*=", re.IGNORECASE)
 _MARKED: Final = re.compile(r"\s*#!\s*tunnel\b\s*:?", re.IGNORECASE)
@@ -48,11 +61,6 @@ class Token(NamedTuple):
     value: str
     start: int = 0
     end: int = 0
-
-
-def squeeze(text: str) -> str:
-    """Drop all white space, as `wg` does before it looks at a line."""
-    return "".join(text.split())
 
 
 def tokenize(text: str) -> list[Token]:
@@ -103,3 +111,131 @@ def _entry(kind: Kind, number: int, name: str, line: str, start: int, hash_at: i
     else:
         end = start
     return Token(kind, number, name, value, start, end)
+
+
+class Entry(NamedTuple):
+    """A value and the line it stands on."""
+
+    line: int
+    text: str
+
+
+class Lines:
+    """The entries of one section. `line` is that of its header.
+
+    `friendly_name` is what a comment of it says.
+    """
+
+    def __init__(self, title: str, line: int | None = None) -> None:
+        self.title = title
+        self.line = line
+        self.friendly_name = ""
+        self._entries: dict[str, list[Entry]] = {}
+
+    def add(self, name: str, entry: Entry) -> None:
+        """Add an entry of the key `name`, in lower case."""
+        self._entries.setdefault(name, []).append(entry)
+
+    def get(self, name: str) -> list[Entry]:
+        """Return the entries of a key, in any case and in order; none if it is not there."""
+        return self._entries.get(name.lower(), [])
+
+
+class Sections:
+    """A whole conf: repeated [Interface] and [Tunnel] are one, every [Peer] is its own."""
+
+    def __init__(self) -> None:
+        self.interface = Lines("Interface")
+        self.tunnel = Lines("Tunnel")
+        self.peers: list[Lines] = []
+
+
+def sort(tokens: list[Token], problems: Problems) -> Sections:
+    """Put every entry under its section, and report lines that belong nowhere."""
+    sections = Sections()
+    lines: Lines | None = None
+    unknown = False  # the keys of a section that was refused are not refused once more
+    for token in tokens:
+        match token.kind:
+            case Kind.HEADER:
+                lines = _open(token, sections, problems)
+                unknown = lines is None
+            case Kind.FRIENDLY_NAME:
+                if lines is not None:
+                    lines.friendly_name = token.value
+            case Kind.MARKED:
+                _place(token, sections.tunnel, problems)
+            case Kind.ENTRY:
+                if lines is not None:
+                    _place(token, lines, problems)
+                elif not unknown:
+                    shown = _shown(token.name)
+                    problems.error(
+                        token.line,
+                        shown,
+                        f"{shown} stands before the first section",
+                        "put [Interface] or [Peer] on a line of its own above it",
+                    )
+            case Kind.NOISE:
+                problems.error(
+                    token.line,
+                    "",
+                    "this line (not shown) has no '=': it must be Key = value, [Section] "
+                    "or # comment",
+                    "add what is missing, or put # in front",
+                )
+            case Kind.BROKEN_MARK:
+                problems.error(
+                    token.line,
+                    "#! tunnel",
+                    'a line that begins with "#! tunnel" must be "#! tunnel: Key = value"',
+                    "write it so, or remove the '!' to make it a comment",
+                )
+    return sections
+
+
+def _open(token: Token, sections: Sections, problems: Problems) -> Lines | None:
+    match token.name.lower():
+        case "[interface]":
+            sections.interface.line = sections.interface.line or token.line
+            return sections.interface
+        case "[tunnel]":
+            return sections.tunnel
+        case "[peer]":
+            sections.peers.append(Lines("Peer", token.line))
+            return sections.peers[-1]
+    meant = closest(token.name.strip("[]").title(), tuple(SECTIONS))
+    problems.error(
+        token.line,
+        "",
+        f"{quote(token.name)} is not a section: it must be [Interface], [Peer] or [Tunnel]",
+        f"did you mean [{meant}]?" if meant else "check the spelling",
+    )
+    return None
+
+
+def _place(token: Token, lines: Lines, problems: Problems) -> None:
+    name = token.name.lower()
+    known = keys_of(SECTIONS[lines.title])
+    if name in known:
+        lines.add(name, Entry(token.line, token.value))
+        return
+    for title, section in SECTIONS.items():
+        if name in keys_of(section):
+            shown = keys_of(section)[name].name
+            fault = f"{shown} is a key of [{title}], not of [{lines.title}]"
+            remedy = f"move the line under [{title}]"
+            break
+    else:
+        shown = _shown(token.name)
+        fault = f"{shown} is not a key of [{lines.title}]"
+        meant = closest(name, tuple(sorted(known)))
+        remedy = "check the spelling, or put # in front"
+        if meant is not None:
+            remedy = f"did you mean {known[meant].name}?"
+    problems.error(token.line, shown, fault, remedy)
+
+
+def _shown(name: str) -> str:
+    """Name an unknown key in a message; a stray secret ending in '=' must not be its own name."""
+    return name if _SHOWABLE_KEY.fullmatch(name) else "a name of unusual form (not shown)"

@@ -1,10 +1,15 @@
-"""What a conf says, as values that cannot change. Reading is parser.py's, writing render.py's."""
+"""The table of keys: the dataclasses of a conf, whose fields say how each key is handled.
+
+A new key is one field here. Its `key(...)` gives the name as the manual spells it, the functions
+that read and write the value, what a reload does about a change, and a line of documentation. The
+parser, `dump`, `strip`, `save`, the hint at a misspelled key, the notes of a reload and
+docs/conf.md all follow this table.
+"""
 
 import os
 import re
 from dataclasses import dataclass, field
 from ipaddress import (
-    AddressValueError,
     IPv4Address,
     IPv4Interface,
     IPv4Network,
@@ -13,53 +18,50 @@ from ipaddress import (
     IPv6Network,
 )
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Final
 
 from crypto.keys import PresharedKey, PrivateKey, PublicKey
+from tunnel.config import values
+from tunnel.config.keys import Key, Reload, comma_separated, key, keys_of, whole_line, words
 from tunnel.config.problems import Problem
+from tunnel.config.values import AllowedIP, Datapath, EndpointConfig, Metrics, Table
 
-__all__ = ["AllowedIP", "EndpointConfig", "InterfaceConfig", "PeerConfig", "TunnelConfig"]
-__all__ += ["Datapath", "Metrics", "Modifier", "Table", "TunnelOptions"]
-
-Datapath = Literal["auto", "python", "native"]
-Modifier = Literal["", "+", "-"]
-Table = Literal["auto", "off"] | int
-
-
-class AllowedIP(NamedTuple):
-    """One entry of AllowedIPs: the network, host bits cleared, and wg's modifier.
-
-    `+` adds to what the peer has, `-` takes away from it; without one the list replaces.
-    """
-
-    network: IPv4Network | IPv6Network
-    modifier: Modifier = ""
-
-    def __str__(self) -> str:
-        return f"{self.modifier}{self.network}"
+__all__ = [
+    "SECTIONS",
+    "InterfaceConfig",
+    "PeerConfig",
+    "Section",
+    "TunnelConfig",
+    "TunnelOptions",
+    "changed_keys",
+]
 
 
-class EndpointConfig(NamedTuple):
-    """Where a peer is reached: `host` is a name or an address (IPv6 with its %scope, no
-    brackets), `port` 1–65535. Names are not resolved here.
-    """
-
-    host: str
-    port: int
-
-    @property
-    def address(self) -> IPv4Address | IPv6Address | None:
-        """The address, or None if the host is a name."""
-        try:
-            return IPv6Address(self.host) if ":" in self.host else IPv4Address(self.host)
-        except AddressValueError:
-            return None
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+def _base64(secret: PrivateKey | PublicKey | PresharedKey) -> str:
+    return secret.to_base64()
 
 
-Metrics = Literal["unix", "off"] | EndpointConfig
+def _switch(name: str, meaning: str) -> dict[str, Key]:
+    return key(
+        name,
+        values.switch,
+        meaning,
+        reload=Reload.UP,
+        example="off",
+        write=lambda value: "on" if value else "off",
+    )
+
+
+def _hook(name: str, meaning: str, reload: Reload, example: str) -> dict[str, Key]:
+    return key(
+        name,
+        values.hook,
+        meaning,
+        reload=reload,
+        example=example,
+        split=whole_line,
+        empty="warning",
+    )
 
 
 # `ip route`, `ip -6 r`, `route del`; not `ip rule`.
@@ -72,18 +74,58 @@ class TunnelOptions:
 
     An offload is used if neither its own switch nor the one over it (`tun_offload` for the
     two of the TUN, `udp_offload` for the two of the socket) is off, and the kernel has it.
-
-    `metrics` is where they can be scraped: at a unix socket, at an address, or nowhere.
     """
 
-    datapath: Datapath = "auto"
-    tun_offload: bool = True
-    tun_tso: bool = True
-    tun_uso: bool = True
-    udp_offload: bool = True
-    udp_gso: bool = True
-    udp_gro: bool = True
-    metrics: Metrics = "unix"
+    datapath: Datapath = field(
+        default="auto",
+        metadata=key(
+            "Datapath",
+            values.datapath,
+            "which code handles packets: `native` (compiled), `python`, or the best there is",
+            reload=Reload.UP,
+            example="python",
+        ),
+    )
+    tun_offload: bool = field(
+        default=True,
+        metadata=_switch(
+            "TunOffload", "whether the TUN device may pass large unsplit packets, if the kernel can"
+        ),
+    )
+    tun_tso: bool = field(
+        default=True,
+        metadata=_switch("TunTso", "the same for TCP segments only"),
+    )
+    tun_uso: bool = field(
+        default=True,
+        metadata=_switch("TunUso", "the same for UDP datagrams only"),
+    )
+    udp_offload: bool = field(
+        default=True,
+        metadata=_switch(
+            "UdpOffload",
+            "whether the UDP socket may send and receive datagrams in batches, if the kernel can",
+        ),
+    )
+    udp_gso: bool = field(
+        default=True,
+        metadata=_switch("UdpGso", "the same for sending only (UDP_SEGMENT)"),
+    )
+    udp_gro: bool = field(
+        default=True,
+        metadata=_switch("UdpGro", "the same for receiving only (UDP_GRO)"),
+    )
+    metrics: Metrics = field(
+        default="unix",
+        metadata=key(
+            "Metrics",
+            values.metrics,
+            "where Prometheus metrics are served: `unix` (/run/tunnel/NAME.metrics), "
+            "ADDRESS:PORT, or `off`",
+            reload=Reload.UP,
+            example="127.0.0.1:9586",
+        ),
+    )
 
     @property
     def use_tso(self) -> bool:
@@ -115,25 +157,165 @@ class InterfaceConfig:
     none, `mtu` None computed. Hooks are shell commands with `%i` not yet replaced.
     """
 
-    private_key: PrivateKey
-    private_key_file: str | None = None
-    listen_port: int = 0
-    fwmark: int = 0
-    addresses: tuple[IPv4Interface | IPv6Interface, ...] = ()
-    mtu: int | None = None
-    table: Table = "auto"
-    dns: tuple[IPv4Address | IPv6Address, ...] = ()
-    dns_search: tuple[str, ...] = ()
-    pre_up: tuple[str, ...] = ()
-    post_up: tuple[str, ...] = ()
-    pre_down: tuple[str, ...] = ()
-    post_down: tuple[str, ...] = ()
-    save_config: bool = False
+    private_key: PrivateKey = field(
+        metadata=key(
+            "PrivateKey",
+            values.private_key,
+            "this host's private key, as `tunnel genkey` prints it",
+            reload=Reload.LIVE,
+            example="EM4C6YRDMx8FfeZmHxr1f7nLhQSUIEVmN1gkSRqcWUE=",
+            write=_base64,
+            wg=True,
+            file="private_key_file",
+            required="create a key with `tunnel genkey` and add it",
+        )
+    )
+    private_key_file: str | None = field(
+        default=None,
+        metadata=key(
+            "PrivateKeyFile",
+            values.file_name,
+            "a file with the private key, in place of PrivateKey; relative to the conf's folder",
+            reload=Reload.LIVE,
+            example="private.key",
+            is_file=True,
+        ),
+    )
+    listen_port: int = field(
+        default=0,
+        metadata=key(
+            "ListenPort",
+            values.listen_port,
+            "the UDP port to receive on; 0 for any free port",
+            reload=Reload.SOCKET,
+            example="51820",
+            wg=True,
+        ),
+    )
+    fwmark: int = field(
+        default=0,
+        metadata=key(
+            "FwMark",
+            values.fwmark,
+            "the mark of packets sent to peers, decimal or 0x…; 0 or `off` for none, or for one "
+            "chosen by the tunnel if a peer has a default route",
+            reload=Reload.SOCKET,
+            example="0xca6c",
+            write=hex,
+            wg=True,
+        ),
+    )
+    addresses: tuple[IPv4Interface | IPv6Interface, ...] = field(
+        default=(),
+        metadata=key(
+            "Address",
+            values.address,
+            "addresses of the interface, each with its prefix length",
+            reload=Reload.HOST,
+            example="10.0.0.1/24, fd00::1/64",
+            split=words,
+            empty="warning",
+            unique=True,
+        ),
+    )
+    mtu: int | None = field(
+        default=None,
+        metadata=key(
+            "MTU",
+            values.mtu,
+            f"bytes of the largest packet, {values.MTU_MIN} to {values.MTU_MAX}; without the key, "
+            "what the route to the peers allows minus 80",
+            reload=Reload.HOST,
+            example="1420",
+            empty="warning",
+        ),
+    )
+    table: Table = field(
+        default="auto",
+        metadata=key(
+            "Table",
+            values.table,
+            "the routing table for the routes to AllowedIPs: `auto` (main; rules of its own for a "
+            "default route), `off` for no routes, or a number",
+            reload=Reload.HOST,
+            example="off",
+            empty="warning",
+        ),
+    )
+    dns_entries: tuple[IPv4Address | IPv6Address | str, ...] = field(
+        default=(),
+        metadata=key(
+            "DNS",
+            values.dns,
+            "addresses of DNS servers, and search domains, while the tunnel is up",
+            reload=Reload.HOST,
+            example="10.0.0.53, corp.example",
+            split=words,
+            empty="warning",
+        ),
+    )
+    pre_up: tuple[str, ...] = field(
+        default=(),
+        metadata=_hook(
+            "PreUp",
+            "a shell command to run before the interface is set up; `%i` is the interface",
+            Reload.UP,
+            "echo %i starts",
+        ),
+    )
+    post_up: tuple[str, ...] = field(
+        default=(),
+        metadata=_hook(
+            "PostUp",
+            "a shell command to run once packets can flow",
+            Reload.UP,
+            "iptables -A FORWARD -i %i -j ACCEPT",
+        ),
+    )
+    pre_down: tuple[str, ...] = field(
+        default=(),
+        metadata=_hook(
+            "PreDown",
+            "a shell command to run before the tunnel goes down",
+            Reload.DOWN,
+            "echo %i stops",
+        ),
+    )
+    post_down: tuple[str, ...] = field(
+        default=(),
+        metadata=_hook(
+            "PostDown",
+            "a shell command to run after the interface is gone",
+            Reload.DOWN,
+            "iptables -D FORWARD -i %i -j ACCEPT",
+        ),
+    )
+    save_config: bool = field(
+        default=False,
+        metadata=key(
+            "SaveConfig",
+            values.boolean,
+            "whether the running state is written back into the conf when the tunnel goes down",
+            reload=Reload.DOWN,
+            example="true",
+            write=lambda value: "true" if value else "false",
+        ),
+    )
     options: TunnelOptions = TunnelOptions()
 
     @property
+    def dns(self) -> tuple[IPv4Address | IPv6Address, ...]:
+        """The addresses of DNS servers."""
+        return tuple(entry for entry in self.dns_entries if not isinstance(entry, str))
+
+    @property
+    def dns_search(self) -> tuple[str, ...]:
+        """The search domains."""
+        return tuple(entry for entry in self.dns_entries if isinstance(entry, str))
+
+    @property
     def hooks_change_routes(self) -> bool:
-        """Whether PreUp or PostUp speak of routes: what there is and is not may be meant so."""
+        """Whether PreUp or PostUp change routes, which may then differ from AllowedIPs."""
         return any(_ROUTES.search(command) for command in (*self.pre_up, *self.post_up))
 
 
@@ -146,12 +328,79 @@ class PeerConfig:
     as WireGuard exporters read it, for labels only.
     """
 
-    public_key: PublicKey
-    preshared_key: PresharedKey | None = None
-    preshared_key_file: str | None = None
-    allowed_ips: tuple[AllowedIP, ...] = ()
-    endpoint: EndpointConfig | None = None
-    persistent_keepalive: int = 0
+    public_key: PublicKey = field(
+        metadata=key(
+            "PublicKey",
+            values.public_key,
+            "the peer's public key, as `tunnel pubkey` prints it there",
+            reload=Reload.LIVE,
+            example="nu27NTFqyF4vHsb3pXyQy0b1GxppWnieUOy5+xEdzz8=",
+            write=_base64,
+            wg=True,
+            required="add the key that `tunnel pubkey` printed on the peer",
+        )
+    )
+    preshared_key: PresharedKey | None = field(
+        default=None,
+        metadata=key(
+            "PresharedKey",
+            values.preshared_key,
+            "a secret that both sides share on top of their keys, as `tunnel genpsk` prints it",
+            reload=Reload.LIVE,
+            example="/UwcSPg38hW/D9Y3tcS1FOV0K1wuURMbS0sesJEP5ak=",
+            write=_base64,
+            wg=True,
+            file="preshared_key_file",
+        ),
+    )
+    preshared_key_file: str | None = field(
+        default=None,
+        metadata=key(
+            "PresharedKeyFile",
+            values.file_name,
+            "a file with the preshared key, in place of PresharedKey",
+            reload=Reload.LIVE,
+            example="office.psk",
+            is_file=True,
+        ),
+    )
+    allowed_ips: tuple[AllowedIP, ...] = field(
+        default=(),
+        metadata=key(
+            "AllowedIPs",
+            values.allowed_ip,
+            "networks that are sent to the peer and accepted from it; `+` and `-` before one add "
+            "to the list and take away from it",
+            reload=Reload.LIVE,
+            example="10.0.0.2/32, fd00::/64",
+            split=comma_separated,
+            empty="fine",
+            wg=True,
+        ),
+    )
+    endpoint: EndpointConfig | None = field(
+        default=None,
+        metadata=key(
+            "Endpoint",
+            values.endpoint,
+            "the peer's address or host name, and its port; without the key the peer must come "
+            "forward",
+            reload=Reload.LIVE,
+            example="vpn.example.com:51820",
+            wg=True,
+        ),
+    )
+    persistent_keepalive: int = field(
+        default=0,
+        metadata=key(
+            "PersistentKeepalive",
+            values.keepalive,
+            "seconds between empty packets that keep a NAT open, 1 to 65535; 0 or `off` for none",
+            reload=Reload.LIVE,
+            example="25",
+            wg=True,
+        ),
+    )
     friendly_name: str = field(default="", compare=False)
 
     @property
@@ -180,3 +429,26 @@ class TunnelConfig:
     path: Path | None = field(default=None, compare=False)
     status: os.stat_result | None = field(default=None, compare=False, repr=False)
     warnings: tuple[Problem, ...] = field(default=(), compare=False, repr=False)
+
+
+Section = InterfaceConfig | PeerConfig | TunnelOptions
+
+SECTIONS: Final[dict[str, type[Section]]] = {
+    "Interface": InterfaceConfig,
+    "Peer": PeerConfig,
+    "Tunnel": TunnelOptions,
+}
+"""The title of each section and the class of what it says."""
+
+
+def changed_keys(old: TunnelConfig, new: TunnelConfig, reload: Reload) -> list[Key]:
+    """The keys of [Interface] and [Tunnel] with that `reload` whose values differ."""
+    return [
+        each
+        for one, other in (
+            (old.interface, new.interface),
+            (old.interface.options, new.interface.options),
+        )
+        for each in keys_of(type(one)).values()
+        if each.reload is reload and getattr(one, each.field) != getattr(other, each.field)
+    ]

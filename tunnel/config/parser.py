@@ -1,21 +1,25 @@
-"""Text to TunnelConfig. Every mistake of a conf is reported in one go, in ConfigErrors.
+"""Text to TunnelConfig. Every error of a conf is reported in one go, in ConfigErrors.
 
-lexer.py makes tokens of lines, sections.py puts them under their sections, build.py turns the
-values (values.py) into the dataclasses of model.py, and checks.py looks at them together.
+lexer.py sorts the lines under their sections, `_Reader` reads their values as the table of keys
+(model.py) says, and checks.py looks at them together.
 """
 
 import os
+import shlex
+from dataclasses import MISSING
 from pathlib import Path
+from typing import Any
 
-from tunnel.config import checks, files
-from tunnel.config.build import Builder
-from tunnel.config.keys import check_name
-from tunnel.config.lexer import tokenize
-from tunnel.config.model import TunnelConfig
-from tunnel.config.problems import ConfigErrors, Mistake, Problems, quote
-from tunnel.config.sections import sort
+from tunnel.config import checks, files, values
+from tunnel.config.keys import Key, keys_of
+from tunnel.config.lexer import Entry, Lines, sort, tokenize
+from tunnel.config.model import InterfaceConfig, PeerConfig, Section, TunnelConfig, TunnelOptions
+from tunnel.config.problems import Mistake, Problems, escape, quote
 
-__all__ = ["decode", "load", "parse"]
+__all__ = ["load", "parse", "read_text"]
+
+_KEY_LIMIT = 4096
+"""Bytes of the largest key file read; a key and its newline are 45."""
 
 
 def load(path: str | os.PathLike[str]) -> TunnelConfig:
@@ -26,17 +30,12 @@ def load(path: str | os.PathLike[str]) -> TunnelConfig:
     """
     path = Path(path)
     problems = Problems(str(path))
-    try:
-        if path.suffix != ".conf":
-            raise Mistake(
-                "a name ending in .conf", "rename it to INTERFACE.conf", found=quote(path.name)
-            )
-        check_name(path.stem)
-        content = files.read(path, limit=files.CONF_LIMIT, what="a conf")
-    except Mistake as mistake:
-        raise _whole_file(mistake, problems) from None
-    text = decode(content.data, problems)
-    return _read(text, path.stem, path.parent, problems, path=path, status=content.status)
+    if path.suffix != ".conf":
+        problems.error(None, "", "the file's name must end in .conf", "rename it to INTERFACE.conf")
+        raise problems.failure()
+    _check_name(path.stem, problems)
+    text, status = read_text(path, problems)
+    return _read(text, path.stem, path.parent, problems, path=path, status=status)
 
 
 def parse(
@@ -48,31 +47,36 @@ def parse(
     Raises ConfigErrors and nothing else, whatever the text.
     """
     problems = Problems(source)
-    try:
-        check_name(name)
-    except Mistake as mistake:
-        raise _whole_file(mistake, problems) from None
+    _check_name(name, problems)
     return _read(text, name, Path(folder), problems)
 
 
-def decode(data: bytes, problems: Problems) -> str:
-    """Decode the bytes of a conf. Raises ConfigErrors on anything but UTF-8."""
+def read_text(path: Path, problems: Problems) -> tuple[str, os.stat_result]:
+    """The text of the conf at `path` and its status as it was read. Raises ConfigErrors."""
     try:
-        return data.decode("utf-8")
+        data, status = files.read(path, limit=files.CONF_LIMIT)
+    except Mistake as mistake:
+        problems.error(None, "", f"the file {mistake.fault}", mistake.remedy)
+        raise problems.failure() from None
+    try:
+        return data.decode("utf-8"), status
     except UnicodeDecodeError as error:
         problems.error(
             data.count(b"\n", 0, error.start) + 1,
             "",
-            f"a byte 0x{data[error.start]:02x} that is no UTF-8",
-            "text in UTF-8",
-            "save the file as UTF-8 in your editor, or convert it by iconv",
+            f"byte 0x{data[error.start]:02x} of this line is not valid UTF-8",
+            "save the file as UTF-8 in your editor, or convert it with iconv",
         )
-    raise ConfigErrors(problems.errors)
+    raise problems.failure()
 
 
-def _whole_file(mistake: Mistake, problems: Problems) -> ConfigErrors:
-    problems.error(None, "", mistake.found or "nothing", mistake.expected, mistake.remedy)
-    return ConfigErrors(problems.errors)
+def _check_name(name: str, problems: Problems) -> None:
+    try:
+        values.check_name(name)
+    except Mistake as mistake:
+        fault = f"the name of an interface {mistake.fault}"
+        problems.error(None, "", fault, mistake.remedy)
+        raise problems.failure() from None
 
 
 def _read(
@@ -87,28 +91,167 @@ def _read(
     text = text.removeprefix("\ufeff")  # editors of another system put it there
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        problems.error(
-            line, "", "a NUL character", "plain text", "check that this file is a conf at all"
-        )
-        raise ConfigErrors(problems.errors)
+        fault = "this line has a NUL character, which no text has"
+        problems.error(line, "", fault, "check that this file is a conf at all")
+        raise problems.failure()
     sections = sort(tokenize(text), problems)
-    builder = Builder(sections, folder, problems)
-    interface = builder.interface()
+    reader = _Reader(folder, problems)
+    options = reader.section(sections.tunnel, TunnelOptions)
+    found = reader.section(sections.interface, InterfaceConfig)
+    interface = None
+    if found is not None and options is not None:
+        interface = InterfaceConfig(**found, options=TunnelOptions(**options))
     peers = []
-    for group in sections.peers:
-        peer = builder.peer(group)
+    for lines in sections.peers:
+        peer = reader.section(lines, PeerConfig)
         if peer is not None:
-            peers.append((group.get("publickey")[-1].line, peer))
+            line = lines.get("PublicKey")[-1].line
+            peers.append((line, PeerConfig(**peer, friendly_name=lines.friendly_name)))
+    bare_peers = tuple(peer for _, peer in peers)
     own_key = None if interface is None else interface.private_key.public_key()
     checks.check_peers(peers, own_key, problems)
-    bare_peers = tuple(peer for _, peer in peers)
     if interface is not None:
-        mtu = sections.interface.get("mtu")
+        mtu = sections.interface.get("MTU")
         checks.check_mtu(interface, bare_peers, mtu[-1].line if mtu else None, problems)
         if path is not None and status is not None:
             checks.check_permissions(interface, bare_peers, path, status, problems)
     problems.raise_if_any()
     if interface is None:
-        # A missing key was reported above; this states it to the type checker.
-        raise ConfigErrors(problems.errors)
+        raise problems.failure()  # for the type checker: a missing key was reported above
     return TunnelConfig(name, interface, bare_peers, path, status, problems.all_warnings())
+
+
+class _Reader:
+    """Reads sections. Key files are looked for in `folder`."""
+
+    def __init__(self, folder: Path, problems: Problems) -> None:
+        self._folder = folder
+        self._problems = problems
+
+    def section(self, lines: Lines, section: type[Section]) -> dict[str, Any] | None:
+        """The values of all fields with a key, or None (reported) without a required one."""
+        found: dict[str, Any] = {}
+        keys = keys_of(section)
+        for key in keys.values():
+            if key.is_file:
+                continue  # read along with its secret
+            file = keys.get(f"{key.name}File".lower())
+            if key.required and not (lines.get(key.name) or (file and lines.get(file.name))):
+                names = key.name if file is None else f"{key.name} and no {file.name}"
+                fault = f"[{lines.title}] has no {names}"
+                self._problems.error(lines.line, key.name, fault, key.required)
+            if file is not None and lines.get(file.name):
+                found[key.field], found[file.field] = self._from_file(lines, key, file)
+            elif key.split is None:
+                found[key.field] = self._one(lines, key)
+            else:
+                found[key.field] = self._items(lines, key)
+        # A required value that could not be read is MISSING.
+        return None if any(value is MISSING for value in found.values()) else found
+
+    def _fault(self, line: int, key: Key, mistake: Mistake) -> None:
+        self._problems.error(line, key.name, f"{key.name} {mistake.fault}", mistake.remedy)
+
+    def _value(self, line: int, key: Key, text: str) -> Any:
+        """Read one value. Raises Mistake."""
+        value = key.read(text)
+        if isinstance(value, values.Doubtful):
+            self._problems.warning(line, key.name, f"{key.name} {value.fault}", value.remedy)
+            return value.value
+        return value
+
+    def _last(self, lines: Lines, key: Key) -> Entry | None:
+        """Return the entry that counts if a key can only have one: the last, as for `wg`."""
+        entries = lines.get(key.name)
+        if len(entries) > 1:
+            self._problems.warning(
+                entries[-1].line,
+                key.name,
+                f"{key.name} is already set on line {entries[0].line}, and only the last counts",
+                "remove the others",
+            )
+        return entries[-1] if entries else None
+
+    def _is_empty(self, entry: Entry, key: Key) -> None:
+        if key.empty == "warning":
+            self._problems.warning(
+                entry.line, key.name, f"{key.name} is empty", "remove the line, or add a value"
+            )
+
+    def _one(self, lines: Lines, key: Key) -> Any:
+        entry = self._last(lines, key)
+        if entry is None:
+            return key.default
+        if not entry.text and key.empty != "error":
+            self._is_empty(entry, key)  # wg-quick takes it as an absent line
+            return key.default
+        try:
+            return self._value(entry.line, key, entry.text)
+        except Mistake as mistake:
+            self._fault(entry.line, key, mistake)
+            return key.default
+
+    def _items(self, lines: Lines, key: Key) -> tuple[Any, ...]:
+        assert key.split is not None
+        found: list[Any] = []
+        seen: dict[Any, int] = {}
+        for entry in lines.get(key.name):
+            items = key.split(entry.text)
+            if not items:
+                self._is_empty(entry, key)
+            for text in items:
+                try:
+                    value = self._value(entry.line, key, text)
+                except Mistake as mistake:
+                    self._fault(entry.line, key, mistake)
+                    continue
+                if key.unique and value in seen:
+                    self._problems.error(
+                        entry.line,
+                        key.name,
+                        f"{key.name} has {quote(text)} twice, the first time on line {seen[value]}",
+                        "remove one of the two",
+                    )
+                elif key.unique:
+                    seen[value] = entry.line
+                found.append(value)
+        return tuple(found)
+
+    def _from_file(self, lines: Lines, key: Key, file: Key) -> tuple[Any, str | None]:
+        """Read a secret from the file that the conf names: the secret, and the file's name."""
+        inline, entry = self._last(lines, key), self._last(lines, file)
+        assert entry is not None
+        if inline is not None:
+            self._problems.error(
+                max(inline.line, entry.line),
+                file.name,
+                f"{file.name} is set, and so is {key.name} on line {inline.line}: "
+                "only one of them may be",
+                f"remove {key.name} to have the key in the file",
+            )
+            return key.default, None
+        try:
+            name = values.file_name(entry.text)
+        except Mistake as mistake:
+            self._fault(entry.line, file, mistake)
+            return key.default, None
+        path = self._folder / name
+        subject = f"{file.name}: the file {quote(name)}"
+        try:
+            content = files.read(path, limit=_KEY_LIMIT)
+            subject = f"{file.name}: the key in {quote(name)}"
+            # Anything that is not base64 is refused by `read`, so any decoding will do.
+            secret = self._value(entry.line, key, content.data.decode("latin-1").strip())
+        except Mistake as mistake:
+            self._problems.error(
+                entry.line, file.name, f"{subject} {mistake.fault}", mistake.remedy
+            )
+            return key.default, None
+        if files.others_may(path, content.status):
+            self._problems.warning(
+                entry.line,
+                file.name,
+                f"{file.name}: every user may open {quote(name)}, which holds a secret",
+                f"run chmod 600 {escape(shlex.quote(str(path)))}",
+            )
+        return secret, name

@@ -1,7 +1,7 @@
-"""How a mistake in a conf is told: its place, what stands there, what should, and the remedy.
+"""What is wrong with a conf: the place, a sentence that says it, and the remedy.
 
-Nothing secret passes through here: values of key lines are described by their length, and
-whatever else looks like a key is described too, since keys end up in the wrong place.
+No secret passes through here: values of key lines are described by their length, and any other
+text that looks like a key is described too, since keys end up in the wrong place.
 """
 
 import re
@@ -11,10 +11,10 @@ from typing import Final
 
 from tunnel.errors import TunnelError
 
-__all__ = ["ConfigErrors", "Mistake", "Problem", "Problems", "describe_secret", "quote"]
+__all__ = ["ConfigErrors", "Mistake", "Problem", "Problems", "describe_secret", "escape", "quote"]
 
 REPORTED_PROBLEMS: Final = 100
-"""Mistakes kept of one conf; the rest is only counted, for nobody reads on."""
+"""Errors kept of one conf; the others are only counted, since no one reads on."""
 
 _LONGEST_QUOTE: Final = 80
 _KEY_LIKE: Final = re.compile(r"[A-Za-z0-9+/]{40,}|[0-9a-fA-F]{32,}")
@@ -22,23 +22,26 @@ _KEY_LIKE: Final = re.compile(r"[A-Za-z0-9+/]{40,}|[0-9a-fA-F]{32,}")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake (or, among the warnings, one doubt).
+    """One error or warning.
 
-    `line` counts from 1 and is None when no line is to blame, `key` is the key as the manual
-    spells it, or empty when the whole file is meant. `found` never shows a secret.
+    `line` counts from 1 and is None when no line is to blame; `key` is the key as the manual
+    spells it, or empty when none is to blame. `fault` is a sentence that names what was found and
+    what is expected, and never shows a secret; `remedy` says what to do.
     """
 
     file: str
     line: int | None
     key: str
-    found: str
-    expected: str
+    fault: str
     remedy: str
 
+    @property
+    def place(self) -> str:
+        """FILE or FILE:LINE."""
+        return self.file if self.line is None else f"{self.file}:{self.line}"
+
     def __str__(self) -> str:
-        place = self.file if self.line is None else f"{self.file}:{self.line}"
-        what = f"found {self.found}, expected {self.expected}; {self.remedy}"
-        return f"{place}: {self.key}: {what}" if self.key else f"{place}: {what}"
+        return f"{self.place}: {self.fault}; {self.remedy}"
 
 
 class ConfigErrors(TunnelError):  # noqa: N818  # it carries many
@@ -62,46 +65,47 @@ class ConfigErrors(TunnelError):  # noqa: N818  # it carries many
         return "\n".join(lines)
 
 
-class Mistake(TunnelError):  # noqa: N818  # never leaves the package
-    """What a value parser raises: all of a Problem but its place."""
+class Mistake(Exception):  # noqa: N818  # never leaves the package
+    """A fault whose place the raiser does not know; its catcher makes a Problem of it.
 
-    code = "value"
+    `fault` lacks its subject: `must be true or false, not "1"`.
+    """
 
-    def __init__(self, expected: str, remedy: str, *, found: str | None = None) -> None:
-        self.expected = expected
+    def __init__(self, fault: str, remedy: str) -> None:
+        self.fault = fault
         self.remedy = remedy
-        self.found = found
-        super().__init__(expected)
+        super().__init__(fault)
 
 
 class Problems:
-    """Collects mistakes and warnings of one conf while it is read."""
+    """Collects the errors and warnings of one conf while it is read."""
 
     def __init__(self, file: str) -> None:
-        self.file = quote_name(file)
-        self.errors: list[Problem] = []
+        self.file = escape(file)
         self.warnings: list[Problem] = []
-        self._errors = 0
-        self._warnings = 0
+        self._errors: list[Problem] = []
+        self._more = 0
 
-    def error(self, line: int | None, key: str, found: str, expected: str, remedy: str) -> None:
-        """Add a mistake: the conf will be refused."""
-        self._errors += 1
-        if len(self.errors) < REPORTED_PROBLEMS:
-            self.errors.append(Problem(self.file, line, key, found, expected, remedy))
+    def error(self, line: int | None, key: str, fault: str, remedy: str) -> None:
+        """Add an error: the conf will be refused."""
+        if len(self._errors) < REPORTED_PROBLEMS:
+            self._errors.append(Problem(self.file, line, key, fault, remedy))
+        else:
+            self._more += 1
 
-    def warning(self, line: int | None, key: str, found: str, expected: str, remedy: str) -> None:
-        """Add a doubt: the conf is taken all the same."""
-        self._warnings += 1
+    def warning(self, line: int | None, key: str, fault: str, remedy: str) -> None:
+        """Add a warning: the conf is accepted all the same."""
         if len(self.warnings) < REPORTED_PROBLEMS:
-            self.warnings.append(Problem(self.file, line, key, found, expected, remedy))
+            self.warnings.append(Problem(self.file, line, key, fault, remedy))
+
+    def failure(self) -> ConfigErrors:
+        """The errors so far, as the exception to raise."""
+        return ConfigErrors(sorted(self._errors, key=_by_line), more=self._more)
 
     def raise_if_any(self) -> None:
-        """Raise ConfigErrors if there was a mistake."""
-        if self.errors:
-            raise ConfigErrors(
-                sorted(self.errors, key=_by_line), more=self._errors - len(self.errors)
-            )
+        """Raise ConfigErrors if there was an error."""
+        if self._errors:
+            raise self.failure()
 
     def all_warnings(self) -> tuple[Problem, ...]:
         """Return the warnings in the order of their lines."""
@@ -113,7 +117,7 @@ def _by_line(problem: Problem) -> int:
 
 
 def escape(text: str) -> str:
-    """Spell control characters, and whatever else moves a cursor, as escapes."""
+    """Spell control characters, and anything else that moves a cursor, as escapes."""
     if text.isprintable():
         return text
     return "".join(
@@ -124,21 +128,14 @@ def escape(text: str) -> str:
     )
 
 
-def quote_name(text: str) -> str:
-    """Make a file's name fit to be printed in a message."""
-    return escape(text)
-
-
 def quote(text: str) -> str:
     """Quote a value for a message: escaped, shortened, and not at all if it looks like a key."""
     if _KEY_LIKE.search(text):
         return f"{len(text)} characters that look like a key (not shown)"
     short = text if len(text) <= _LONGEST_QUOTE else text[:_LONGEST_QUOTE] + "…"
-    return f'"{escape(short)}"' if text else "nothing"
+    return f'"{escape(short)}"'
 
 
 def describe_secret(text: str) -> str:
     """Describe the value of a key line without showing any of it."""
-    if not text:
-        return "nothing"
     return f"{len(text)} character{'' if len(text) == 1 else 's'} (not shown)"

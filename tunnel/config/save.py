@@ -2,37 +2,42 @@
 
 `merge` changes the lines that no longer hold and no others: a value is replaced where it
 stands, its comment stays; lists lose and gain items; what is new goes behind the last line of
-its section; a peer that is gone leaves with the comment right above it. What could not be read
-back is not written, see keeping.py.
+its section; a peer that is gone leaves with the comment right above it.
+
+What could not be read back is not written: the kernel and `wg` take values that a conf refuses, as
+an MTU of 65535 or the endpoint 192.0.2.1:0. Each of them stays in the file as it was.
 """
 
 import difflib
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
-from tunnel.config import files, render, values
+from tunnel.config import render
 from tunnel.config.checks import check_permissions, holds_secrets
-from tunnel.config.edit import Editor, Section
-from tunnel.config.model import InterfaceConfig, PeerConfig, TunnelConfig
-from tunnel.config.parser import decode, parse
-from tunnel.config.problems import ConfigErrors, Mistake, Problem, Problems
-from tunnel.config.unsavable import Note, keep_readable
+from tunnel.config.edit import EditableSection, Editor
+from tunnel.config.keys import Key, keys_of
+from tunnel.config.lexer import HOOKS
+from tunnel.config.model import InterfaceConfig, PeerConfig, Section, TunnelConfig
+from tunnel.config.parser import parse, read_text
+from tunnel.config.problems import ConfigErrors, Mistake, Problem, Problems, escape, quote
+from tunnel.config.values import AllowedIP, Doubtful
 from tunnel.linux.files import replace_file
 
 __all__ = ["LineChange", "line_changes", "merge", "save", "write"]
 
-_OPTIONS: Final = (
-    *("Datapath", "TunOffload", "TunTso", "TunUso", "UdpOffload", "UdpGso", "UdpGro"),
-    "Metrics",
+_FIRST_SECRETS: Final = (
+    "others could open this file, and now it holds secrets",
+    "its mode is 600 from this save on: open it again if they may have the secrets",
 )
 
-_FIRST_SECRETS: Final = (
-    "its first secrets on their way into a file that others may open",
-    "a file for its owner only",
-    "that it is now",
-)
+Note = Callable[[Problem], None]
+"""Called with each warning of a save."""
+
+_S = TypeVar("_S", InterfaceConfig, PeerConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,31 +74,26 @@ def save(
 ) -> tuple[LineChange, ...]:
     """Make the conf at `path` say what `running` says; the lines that had to change.
 
-    `note` is told of each value that no conf may have (the file keeps its own there) and of secrets
-    that others may read. The file's owner and mode stay, unless others may open a file that held no
-    secret and now will. Raises ConfigErrors, the file being as it was, if it cannot be read, is no
-    conf, or cannot be written.
+    `note` is called for each value that no conf may have (the file keeps its own there) and for
+    secrets that others may read. The file's owner and mode stay, unless others may open a file that
+    held no secret and gets one. Raises ConfigErrors, the file being as it was, if it cannot be
+    read, is no conf, or cannot be written.
     """
     path = Path(path)
     problems = Problems(str(path))
-    try:
-        content = files.read(path, limit=files.CONF_LIMIT, what="a conf")
-    except Mistake as mistake:
-        problems.error(None, "", mistake.found or "", mistake.expected, mistake.remedy)
-        raise ConfigErrors(problems.errors) from None
-    text = decode(content.data, problems)
+    text, status = read_text(path, problems)
     merged = merge(text, running, source=str(path), folder=path.parent, note=note)
     if merged == text:
         return ()
-    # No tunnel may be lost to its own SaveConfig: whatever else no conf may say is refused here.
+    # No tunnel may be lost to its own SaveConfig: what no conf may say otherwise is refused here.
     saved = parse(merged, name=running.name, source=str(path), folder=path.parent)
-    is_opened = content.status.st_mode & 0o077 and holds_secrets(saved.interface, saved.peers)
+    is_opened = status.st_mode & 0o077 and holds_secrets(saved.interface, saved.peers)
     if is_opened and not _holds_secrets(text, running.name, path):
         write(path, merged, keep_mode=False)
         note(Problem(str(path), None, "", *_FIRST_SECRETS))
     else:
         write(path, merged)
-        check_permissions(saved.interface, saved.peers, path, content.status, problems)
+        check_permissions(saved.interface, saved.peers, path, status, problems)
         for warning in problems.warnings:
             note(warning)
     return line_changes(text, merged)
@@ -119,9 +119,8 @@ def write(path: str | os.PathLike[str], text: str, *, keep_mode: bool = True) ->
                     str(path),
                     None,
                     "",
-                    f"an error on writing ({error.strerror or error})",
-                    "a file that can be replaced",
-                    "the old file is as it was; fix the cause and save again",
+                    f"the file could not be replaced ({error.strerror or error}), and is as it was",
+                    "fix the cause and save again",
                 )
             ]
         ) from None
@@ -137,84 +136,104 @@ def merge(
 ) -> str:
     """Return the conf `text` changed to say what `running` says, and as little as that needs.
 
-    Lists count as sets: their order in `text` stays. `note` is told of each value that no conf may
-    have, and that therefore stays as it is in `text`. Raises ConfigErrors if `text` is no conf.
+    Lists count as sets: their order in `text` stays. `note` is called for each value that no conf
+    may have, and that therefore stays as it is in `text`. Raises ConfigErrors if `text` is no conf.
     """
     before = parse(text, name=running.name, source=source, folder=folder)
-    running = keep_readable(before, running, source, note)
-    editor = Editor(text, running.name)
-    _merge_interface(editor.interface, before.interface, running.interface)
-    _merge_options(editor, before.interface, running.interface)
     old = {peer.public_key: peer for peer in before.peers}
-    new = {peer.public_key: peer for peer in running.peers}
+    interface = _readable(before.interface, running.interface, source, note)
+    new = {
+        peer.public_key: _readable(old.get(peer.public_key), peer, source, note)
+        for peer in running.peers
+    }
+    editor = Editor(text, running.name)
+    _merge(editor.interface, before.interface, interface)
+    _merge(editor.tunnel, before.interface.options, interface.options)
     for section, peer in zip(editor.peers, before.peers, strict=True):
         if peer.public_key in new:
-            _merge_peer(section, peer, new[peer.public_key])
+            _merge(section, peer, new[peer.public_key])
         else:
             editor.remove_section(section)
     for key, peer in new.items():
         if key not in old:
-            editor.append_section("Peer", list(render.peer_lines(peer)))
+            editor.append_section("Peer", list(render.lines_of(peer)))
     return editor.text()
 
 
-def _merge_interface(section: Section, old: InterfaceConfig, new: InterfaceConfig) -> None:
-    if old.private_key != new.private_key:
-        section.set("PrivateKeyFile", None)
-        section.set("PrivateKey", new.private_key.to_base64())
-    if old.listen_port != new.listen_port:
-        section.set("ListenPort", str(new.listen_port) if new.listen_port else None)
-    if old.fwmark != new.fwmark:
-        section.set("FwMark", render.render_fwmark(new.fwmark) if new.fwmark else None)
-    if set(old.addresses) != set(new.addresses):
-        section.set_list("Address", values.address, list(new.addresses))
-    if old.mtu != new.mtu:
-        section.set("MTU", None if new.mtu is None else str(new.mtu))
-    if old.table != new.table:
-        section.set("Table", None if new.table == "auto" else str(new.table))
-    old_dns, new_dns = [*old.dns, *old.dns_search], [*new.dns, *new.dns_search]
-    if set(old_dns) != set(new_dns):
-        section.set_list("DNS", _dns, new_dns)
-    for key, before, after in (
-        ("PreUp", old.pre_up, new.pre_up),
-        ("PostUp", old.post_up, new.post_up),
-        ("PreDown", old.pre_down, new.pre_down),
-        ("PostDown", old.post_down, new.post_down),
-    ):
-        if before != after:
-            section.set_lines(key, after)
-    if old.save_config != new.save_config:
-        section.set("SaveConfig", "true" if new.save_config else None)
+def _readable(before: _S | None, running: _S, source: str, note: Note) -> _S:
+    """`running` with the values of `before` (what the file says) where a conf refuses it."""
+    kept: dict[str, Any] = {}
+    known: Any
+    for key in keys_of(type(running)).values():
+        value = getattr(running, key.field)
+        known = key.default if before is None else getattr(before, key.field)
+        if value in (known, key.default):
+            continue
+        if key.split is None:
+            if not _is_read(key, value, source, note):
+                kept[key.field] = known
+        else:
+            before_items = set(known)
+            kept[key.field] = tuple(
+                item for item in value if item in before_items or _is_read(key, item, source, note)
+            )
+    return replace(running, **kept) if kept else running
 
 
-def _merge_options(editor: Editor, old: InterfaceConfig, new: InterfaceConfig) -> None:
-    before = dict(render.option_lines(old.options))
-    after = dict(render.option_lines(new.options))
-    for key in _OPTIONS:
-        if before.get(key) != after.get(key):
-            editor.set_option(key, after.get(key))
+def _is_read(key: Key, value: object, source: str, note: Note) -> bool:
+    text = key.write(value)
+    try:
+        key.read(text)
+    except Mistake as mistake:
+        note(
+            Problem(
+                escape(source),
+                None,
+                key.name,
+                f"the {key.name} in use, {quote(text)}, cannot be saved: it {mistake.fault}",
+                "the conf keeps its own value there",
+            )
+        )
+        return False
+    return True
 
 
-def _merge_peer(section: Section, old: PeerConfig, new: PeerConfig) -> None:
-    if old.preshared_key != new.preshared_key:
-        section.set("PresharedKeyFile", None)
-        key = new.preshared_key
-        section.set("PresharedKey", None if key is None else key.to_base64())
-    networks = new.networks
-    if set(old.networks) != set(networks):
-        section.set_list("AllowedIPs", _network, list(networks))
-    if old.endpoint != new.endpoint:
-        section.set("Endpoint", None if new.endpoint is None else str(new.endpoint))
-    if old.persistent_keepalive != new.persistent_keepalive:
-        keepalive = new.persistent_keepalive
-        section.set("PersistentKeepalive", str(keepalive) if keepalive else None)
+def _merge(section: EditableSection, old: Section, new: Section) -> None:
+    for key in keys_of(type(old)).values():
+        before, after = getattr(old, key.field), getattr(new, key.field)
+        if key.is_file or before == after:
+            continue  # the name of a file goes along with the secret
+        if key.split is None:
+            if key.file:
+                section.set(f"{key.name}File", None)
+            section.set(key.name, render.value_text(key, after))
+        elif key.name.lower() in HOOKS:
+            section.set_lines(key.name, after)
+        else:
+            wanted = _effective(after)
+            if set(_effective(before)) != set(wanted):
+                section.set_list(key, partial(_meaning_of_text, key), wanted)
 
 
-def _dns(item: str) -> object:
-    return values.dns_address(item) or values.search_domain(item)
+def _effective(items: tuple[object, ...]) -> list[object]:
+    """The items of a list once each; of AllowedIPs the networks that its modifiers leave."""
+    found: dict[object, None] = {}
+    for item in items:
+        if isinstance(item, AllowedIP) and item.modifier == "-":
+            found.pop(item.network, None)
+        else:
+            found[_meaning(item)] = None
+    return list(found)
 
 
-def _network(item: str) -> object:
-    allowed, _ = values.allowed_ip(item)
-    # What takes away from the list says nothing about the running state.
-    return None if allowed.modifier == "-" else allowed.network
+def _meaning_of_text(key: Key, text: str) -> object:
+    return _meaning(key.read(text))
+
+
+def _meaning(item: object) -> object:
+    """What an item adds to its list; None if nothing."""
+    if isinstance(item, Doubtful):
+        item = item.value
+    if isinstance(item, AllowedIP):
+        return None if item.modifier == "-" else item.network
+    return item

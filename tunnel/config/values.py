@@ -1,4 +1,7 @@
-"""One parser per kind of value. Each returns the value or raises Mistake, nothing else."""
+"""One reader per kind of value. Each returns the value or raises Mistake, nothing else.
+
+A reader that accepts a text with a reservation returns it as Doubtful.
+"""
 
 import re
 import socket
@@ -12,14 +15,12 @@ from ipaddress import (
     IPv6Interface,
     IPv6Network,
 )
-from typing import Final, Literal
+from typing import Final, Generic, Literal, NamedTuple, TypeVar
 
 from crypto.keys import KeyFormatError, PresharedKey, PrivateKey, PublicKey
-from tunnel.config.lexer import squeeze
-from tunnel.config.model import AllowedIP, Datapath, EndpointConfig, Metrics, Table
 from tunnel.config.problems import Mistake, describe_secret, quote
 
-__all__ = ["MTU_MAX", "MTU_MIN", "MTU_MIN_IPV6"]
+__all__ = ["MTU_MAX", "MTU_MIN", "MTU_MIN_IPV6", "AllowedIP", "Doubtful", "EndpointConfig"]
 
 MTU_MIN: Final = 576
 """The least every IPv4 host must be able to reassemble (RFC 791)."""
@@ -32,23 +33,101 @@ _DECIMAL: Final = re.compile(r"[0-9]{1,10}")
 _NUMBER: Final = re.compile(r"0[xX][0-9a-fA-F]{1,8}|[0-9]{1,10}")
 _PREFIX: Final = re.compile(r"[0-9]{1,3}")
 _HOST_LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
-_SCOPE: Final = re.compile(r"[A-Za-z0-9_=+.-]{1,15}")
+_NAME: Final = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
 _ZERO_KEY: Final = "A" * 43 + "="
 _TABLES: Final = {"main": 254, "local": 255, "default": 253}
 
-_KEY_EXPECTED: Final = "44 characters of base64 ending in '='"
+Datapath = Literal["auto", "python", "native"]
+Modifier = Literal["", "+", "-"]
+Table = Literal["auto", "off"] | int
+
+_T = TypeVar("_T")
+
+
+class Doubtful(NamedTuple, Generic[_T]):
+    """A value that was read, and a warning about its text (as of Mistake, without a subject)."""
+
+    value: _T
+    fault: str
+    remedy: str
+
+
+class AllowedIP(NamedTuple):
+    """One entry of AllowedIPs: the network, host bits cleared, and wg's modifier.
+
+    `+` adds to what the peer has, `-` takes away from it; without one the list replaces.
+    """
+
+    network: IPv4Network | IPv6Network
+    modifier: Modifier = ""
+
+    def __str__(self) -> str:
+        return f"{self.modifier}{self.network}"
+
+
+class EndpointConfig(NamedTuple):
+    """Where a peer is reached: `host` is a name or an address (IPv6 with its %scope, no
+    brackets), `port` 1–65535. Names are not resolved here.
+    """
+
+    host: str
+    port: int
+
+    @property
+    def address(self) -> IPv4Address | IPv6Address | None:
+        """The address, or None if the host is a name."""
+        try:
+            return IPv6Address(self.host) if ":" in self.host else IPv4Address(self.host)
+        except AddressValueError:
+            return None
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+Metrics = Literal["unix", "off"] | EndpointConfig
+
+
+def squeeze(text: str) -> str:
+    """Remove all white space, as `wg` does before it looks at a line."""
+    return "".join(text.split())
+
+
+def _wrong(text: str, expected: str, remedy: str) -> Mistake:
+    if not text:
+        return Mistake(f"is empty: it must be {expected}", remedy)
+    return Mistake(f"must be {expected}, not {quote(text)}", remedy)
+
+
+def _wrong_key(text: str, remedy: str) -> Mistake:
+    # Nothing of it is shown: a truncated private key can end up in the line of any key.
+    if not text:
+        return Mistake("is empty: it must be 44 characters of base64 ending in '='", remedy)
+    found = describe_secret(text)
+    return Mistake(f"must be 44 characters of base64 ending in '=', not {found}", remedy)
+
+
+def check_name(name: str) -> None:
+    """Refuse, by a Mistake, a name that no interface can have."""
+    # The kernel keeps "." and ".." for itself.
+    if _NAME.fullmatch(name) is None or name in (".", ".."):
+        raise _wrong(
+            name,
+            "1 to 15 letters, digits and _ = + . -",
+            "rename the file to INTERFACE.conf, as in office.conf",
+        )
 
 
 def private_key(text: str) -> PrivateKey:
     """Read a private key as `wg genkey` prints it; all zeros are no key."""
-    remedy = "paste the key as `tunnel genkey` printed it"
+    remedy = "paste the key that `tunnel genkey` printed"
     text = squeeze(text)
     if text == _ZERO_KEY:
-        raise Mistake("a private key", remedy, found="the all-zero key, which is no key")
+        raise Mistake("is the all-zero key, which is not a private key", remedy)
     try:
         return PrivateKey.from_base64(text)
     except KeyFormatError:
-        raise Mistake(_KEY_EXPECTED, remedy, found=describe_secret(text)) from None
+        raise _wrong_key(text, remedy) from None
 
 
 def public_key(text: str) -> PublicKey:
@@ -57,12 +136,7 @@ def public_key(text: str) -> PublicKey:
     try:
         return PublicKey.from_base64(text)
     except KeyFormatError:
-        # Not shown either: a cut-off private key ends up here more often than one thinks.
-        raise Mistake(
-            _KEY_EXPECTED,
-            "paste the peer's key as `tunnel pubkey` printed it there",
-            found=describe_secret(text),
-        ) from None
+        raise _wrong_key(text, "paste the key that `tunnel pubkey` printed on the peer") from None
 
 
 def preshared_key(text: str) -> PresharedKey | None:
@@ -71,10 +145,8 @@ def preshared_key(text: str) -> PresharedKey | None:
     try:
         key = PresharedKey.from_base64(text)
     except KeyFormatError:
-        raise Mistake(
-            _KEY_EXPECTED,
-            "paste the key as `tunnel genpsk` printed it, the same on both sides",
-            found=describe_secret(text),
+        raise _wrong_key(
+            text, "paste the key that `tunnel genpsk` printed, the same on both sides"
         ) from None
     return None if key.is_zero else key
 
@@ -82,7 +154,9 @@ def preshared_key(text: str) -> PresharedKey | None:
 def listen_port(text: str) -> int:
     """Read a UDP port, 0 for any."""
     if _DECIMAL.fullmatch(text) is None or int(text) > 65535:
-        raise Mistake("a port from 0 to 65535", "write 51820, or leave the line out for any port")
+        raise _wrong(
+            text, "a port from 0 to 65535", "write 51820, or remove the line for any free port"
+        )
     return int(text)
 
 
@@ -92,9 +166,10 @@ def fwmark(text: str) -> int:
         return 0
     value = _number(text)
     if value is None or value > 0xFFFFFFFF:
-        raise Mistake(
-            "a number from 0 to 4294967295, also as 0x…, or off",
-            "write 0xca6c, or leave the line out for no mark",
+        raise _wrong(
+            text,
+            "a number from 0 to 4294967295, decimal or 0x…, or off",
+            "write 0xca6c, or remove the line for no mark",
         )
     return value
 
@@ -103,9 +178,10 @@ def mtu(text: str) -> int:
     """Read an MTU in bytes."""
     value = int(text) if _DECIMAL.fullmatch(text) else -1
     if not MTU_MIN <= value <= MTU_MAX:
-        raise Mistake(
+        raise _wrong(
+            text,
             f"a number of bytes from {MTU_MIN} to {MTU_MAX}",
-            "leave the line out to have it computed from the route to the peer",
+            "remove the line to have it computed from the route to the peer",
         )
     return value
 
@@ -119,10 +195,11 @@ def table(text: str) -> Table:
         return "off"
     value = _TABLES.get(lower) or _number(text)
     if not value or value > 0xFFFFFFFF:
-        raise Mistake(
+        raise _wrong(
+            text,
             "auto, off, or the number of a routing table from 1 to 4294967295",
-            "leave the line out for auto; names of /etc/iproute2/rt_tables are not read, "
-            "write the number",
+            "remove the line for auto, and write the number of a table that "
+            "/etc/iproute2/rt_tables names",
         )
     return value
 
@@ -132,9 +209,10 @@ def keepalive(text: str) -> int:
     if text.lower() == "off":
         return 0
     if _DECIMAL.fullmatch(text) is None or int(text) > 65535:
-        raise Mistake(
-            "seconds from 1 to 65535, or off",
-            "write 25 if the peer must reach you through NAT, else leave the line out",
+        raise _wrong(
+            text,
+            "a number of seconds from 0 to 65535, or off",
+            "write 25 if the peer must reach this host through NAT, otherwise remove the line",
         )
     return int(text)
 
@@ -143,7 +221,7 @@ def boolean(text: str) -> bool:
     """Read `true` or `false`."""
     lower = text.lower()
     if lower not in ("true", "false"):
-        raise Mistake("true or false", "write one of the two")
+        raise _wrong(text, "true or false", "write true, or remove the line for false")
     return lower == "true"
 
 
@@ -151,7 +229,7 @@ def switch(text: str) -> bool:
     """Read `on` or `off`."""
     lower = text.lower()
     if lower not in ("on", "off"):
-        raise Mistake("on or off", "write one of the two; on is the default")
+        raise _wrong(text, "on or off", "write off, or remove the line for on")
     return lower == "on"
 
 
@@ -160,7 +238,7 @@ def datapath(text: str) -> Datapath:
     choices: dict[str, Datapath] = {"auto": "auto", "python": "python", "native": "native"}
     choice = choices.get(text.lower())
     if choice is None:
-        raise Mistake("auto, python or native", "leave the line out for auto")
+        raise _wrong(text, "auto, python or native", "remove the line for auto")
     return choice
 
 
@@ -170,21 +248,26 @@ def metrics(text: str) -> Metrics:
     word = words.get(text.lower())
     if word is not None:
         return word
-    remedy = "leave the line out for unix; write an address as 127.0.0.1:9586 or [::1]:9586"
     try:
-        found, _ = endpoint(text)
+        found = endpoint(text)
     except Mistake:
-        raise Mistake("unix, off or ADDRESS:PORT", remedy) from None
-    if found.address is None:
-        raise Mistake("unix, off or ADDRESS:PORT, without host names", remedy)
+        found = EndpointConfig("", 0)
+    if isinstance(found, Doubtful) or found.address is None:
+        raise _wrong(
+            text,
+            "unix, off or ADDRESS:PORT, without host names",
+            "remove the line for unix, or write an address as 127.0.0.1:9586 or [::1]:9586",
+        )
     return found
 
 
 def hook(text: str) -> str:
     """Read a shell command; anything goes that can be passed to a shell on one line."""
     if any(character < " " and character != "\t" for character in text):
-        raise Mistake(
-            "a shell command without control characters", "put it into a script and call that"
+        raise _wrong(
+            text,
+            "a shell command without control characters",
+            "put the command into a script and call that",
         )
     return text
 
@@ -192,8 +275,8 @@ def hook(text: str) -> str:
 def file_name(text: str) -> str:
     """Read the name of a key file."""
     if not text or not text.isprintable():
-        raise Mistake(
-            "the name of a file", "write the name of a file, relative to the folder of this one"
+        raise _wrong(
+            text, "the name of a file", "write it relative to the folder of this conf, or in full"
         )
     return text
 
@@ -203,22 +286,24 @@ _INTERFACE_REMEDY: Final = "write it as 10.0.0.1/24 or fd00::1/64"
 
 def address(text: str) -> IPv4Interface | IPv6Interface:
     """Read an address of the interface with its prefix length (whole if there is none)."""
-    host, prefix = _split_prefix(text, "an IPv4 or IPv6 address", _INTERFACE_REMEDY)
+    host, prefix = _split_prefix(text, text, "an IPv4 or IPv6 address", _INTERFACE_REMEDY)
     if host.is_multicast or host.is_unspecified:
-        raise Mistake(
-            "an address that a host can have", _INTERFACE_REMEDY + ", with this host's own address"
+        raise _wrong(
+            text,
+            "an address that a host can have",
+            _INTERFACE_REMEDY + ", with this host's own address",
         )
     if isinstance(host, IPv4Address):
         return IPv4Interface((int(host), prefix))
     return IPv6Interface((int(host), prefix))
 
 
-def allowed_ip(text: str) -> tuple[AllowedIP, bool]:
-    """Read an entry of AllowedIPs; the bool says whether host bits had to be cleared."""
+def allowed_ip(text: str) -> AllowedIP | Doubtful[AllowedIP]:
+    """Read an entry of AllowedIPs. Host bits are cleared, with a warning."""
     # Most entries are plain IPv4 networks; 100,000 of them should load in about a second.
     bare = text[1:] if text[:1] in ("+", "-") else text
     host, prefix = _split_prefix(
-        bare, "an IPv4 or IPv6 network", "write it as 10.0.0.0/24 or fd00::/64, with commas between"
+        bare, text, "IPv4 or IPv6 networks", "write 10.0.0.0/24 or fd00::/64, with commas between"
     )
     number = int(host)
     network: IPv4Network | IPv6Network
@@ -228,95 +313,96 @@ def allowed_ip(text: str) -> tuple[AllowedIP, bool]:
     else:
         masked = number >> (128 - prefix) << (128 - prefix)
         network = IPv6Network((masked, prefix))
-    modifier: Literal["", "+", "-"] = "+" if text[:1] == "+" else "-" if text[:1] == "-" else ""
-    return AllowedIP(network, modifier), masked != number
+    modifier: Modifier = "+" if text[:1] == "+" else "-" if text[:1] == "-" else ""
+    allowed = AllowedIP(network, modifier)
+    if masked == number:
+        return allowed
+    return Doubtful(
+        allowed, f"has host bits set in {quote(text)}", f"it is taken as {network}: write that"
+    )
 
 
-def dns_address(text: str) -> IPv4Address | IPv6Address | None:
-    """Read an address of a DNS server, or return None if the text is no address by its form."""
-    if ":" not in text and re.fullmatch(r"[0-9.]*[0-9][0-9.]*", text) is None:
-        return None
-    found = _address(text)
-    if found is None:
-        raise Mistake(
-            "the address of a DNS server, or a search domain", "write it as 10.0.0.53 or fd00::53"
-        )
-    return found
-
-
-def search_domain(text: str) -> str:
-    """Read a search domain; systemd-resolved's `~domain` and `~.` are domains too."""
-    name = text.removeprefix("~").removesuffix(".")
-    if text in (".", "~."):
+def dns(text: str) -> IPv4Address | IPv6Address | str:
+    """Read the address of a DNS server, or a search domain; `~domain` and `~.` are domains too."""
+    if ":" in text or re.fullmatch(r"[0-9.]*[0-9][0-9.]*", text) is not None:
+        server = _address(text)
+        if server is not None:
+            return server
+    elif text in (".", "~.") or _is_host_name(text.removeprefix("~")):
         return text
-    if len(name) > 253 or not all(_HOST_LABEL.fullmatch(label) for label in name.split(".")):
-        raise Mistake(
-            "the address of a DNS server, or a search domain",
-            "write it as 10.0.0.53, fd00::53 or corp.example; other scripts in their xn-- form",
-        )
-    return text
+    raise _wrong(
+        text,
+        "the address of a DNS server or a search domain",
+        "write it as 10.0.0.53, fd00::53 or corp.example; other scripts in their xn-- form",
+    )
 
 
-_ENDPOINT_EXPECTED: Final = "host:port"
-
-
-def endpoint(text: str) -> tuple[EndpointConfig, bool]:
-    """Read where a peer is reached; the bool says whether an IPv6 address lacked its brackets."""
+def endpoint(text: str) -> EndpointConfig | Doubtful[EndpointConfig]:
+    """Read where a peer is reached. An IPv6 address without brackets is read with a warning."""
     text = squeeze(text)
+
+    def wrong(remedy: str) -> Mistake:
+        return _wrong(text, "host:port", remedy)
+
+    def port(digits: str) -> int:
+        if _DECIMAL.fullmatch(digits) is None or not 1 <= int(digits) <= 65535:
+            raise _wrong(
+                text, "host:port with a port from 1 to 65535", "WireGuard's usual port is 51820"
+            )
+        return int(digits)
+
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         if not bracket or not rest.startswith(":"):
-            raise Mistake(_ENDPOINT_EXPECTED, "write an IPv6 endpoint as [fd00::1]:51820")
-        port = _endpoint_port(rest[1:])
-        if _scoped_address(host) is None:
-            raise Mistake(
-                _ENDPOINT_EXPECTED, "between the brackets stands an IPv6 address, as [fd00::1]"
-            )
-        return EndpointConfig(host, port), False
-    host, colon, port_text = text.rpartition(":")
+            raise wrong("write an IPv6 endpoint as [fd00::1]:51820")
+        number = port(rest[1:])
+        if not _is_scoped_address(host):
+            raise wrong("write an IPv6 address between the brackets, as in [fd00::1]:51820")
+        return EndpointConfig(host, number)
+    host, colon, digits = text.rpartition(":")
     if not colon:
-        raise Mistake(_ENDPOINT_EXPECTED, f"add the port, as in {_example(text)}:51820")
+        raise wrong(f"add the port, as in {_example(text)}:51820")
     if ":" in host:
         # `wg` takes what stands after the last colon as the port, brackets or not.
-        if _scoped_address(host) is None:
-            raise Mistake(_ENDPOINT_EXPECTED, "write an IPv6 endpoint as [fd00::1]:51820")
-        return EndpointConfig(host, _endpoint_port(port_text)), True
-    port = _endpoint_port(port_text)
+        if not _is_scoped_address(host):
+            raise wrong("write an IPv6 endpoint as [fd00::1]:51820")
+        bare = EndpointConfig(host, port(digits))
+        return Doubtful(
+            bare,
+            f"has an IPv6 address without brackets, {quote(text)}",
+            f"it is taken as {bare}: write that",
+        )
+    number = port(digits)
     if re.fullmatch(r"[0-9.]+", host):
         if _address(host) is None:
-            raise Mistake(
-                _ENDPOINT_EXPECTED, "an IPv4 address has four numbers up to 255, as 192.0.2.1:51820"
-            )
-        return EndpointConfig(host, port), False
-    name = host.removesuffix(".")
-    if len(name) > 253 or not all(_HOST_LABEL.fullmatch(label) for label in name.split(".")):
-        raise Mistake(
-            _ENDPOINT_EXPECTED,
-            "a host name has letters, digits, '-' and '.'; write other scripts in their xn-- form",
+            raise wrong("an IPv4 address has four numbers up to 255, as in 192.0.2.1:51820")
+    elif not _is_host_name(host):
+        raise wrong(
+            "a host name has letters, digits, '-' and '.'; write other scripts in their xn-- form"
         )
-    return EndpointConfig(host, port), False
+    return EndpointConfig(host, number)
+
+
+def _is_host_name(text: str) -> bool:
+    name = text.removesuffix(".")
+    return len(name) <= 253 and all(_HOST_LABEL.fullmatch(label) for label in name.split("."))
 
 
 def _example(text: str) -> str:
     """Return the text as the host of an example, if it can be one."""
-    usable = len(text) <= 40 and all(_HOST_LABEL.fullmatch(label) for label in text.split("."))
+    usable = len(text) <= 40 and _is_host_name(text)
     return text if usable and quote(text).startswith('"') else "vpn.example.com"
 
 
-def _endpoint_port(text: str) -> int:
-    if _DECIMAL.fullmatch(text) is None or not 1 <= int(text) <= 65535:
-        raise Mistake("host:port with a port from 1 to 65535", "WireGuard's usual port is 51820")
-    return int(text)
-
-
-def _scoped_address(text: str) -> IPv6Address | None:
+def _is_scoped_address(text: str) -> bool:
     address, percent, scope = text.partition("%")
-    if percent and _SCOPE.fullmatch(scope) is None:
-        return None
+    if percent and _NAME.fullmatch(scope) is None:
+        return False
     try:
-        return IPv6Address(address)
+        IPv6Address(address)
     except AddressValueError:
-        return None
+        return False
+    return True
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
@@ -342,15 +428,22 @@ def _prefix(text: str, most: int) -> int | None:
     return int(text)
 
 
-def _split_prefix(text: str, expected: str, remedy: str) -> tuple[IPv4Address | IPv6Address, int]:
+def _split_prefix(
+    text: str, shown: str, expected: str, remedy: str
+) -> tuple[IPv4Address | IPv6Address, int]:
     host_text, slash, prefix_text = text.partition("/")
     host = _address(host_text)
     if host is None:
-        raise Mistake(expected, remedy)
+        if not shown:
+            raise Mistake("has an empty entry", "remove the extra comma")
+        raise _wrong(shown, expected, remedy)
     most = 32 if isinstance(host, IPv4Address) else 128
     prefix = _prefix(prefix_text, most) if slash else most
     if prefix is None:
-        raise Mistake(f"a prefix length from 0 to {most} after the slash", remedy)
+        raise Mistake(
+            f"must have a prefix length from 0 to {most} after the slash, not {quote(shown)}",
+            remedy,
+        )
     return host, prefix
 
 

@@ -103,7 +103,7 @@ async def plan(
         *_socket_changes(engine, port, surroundings.mark),
         *await trio.to_thread.run_sync(_host_changes, around.applied, surroundings.state),
         *await sync.differences(engine, old, new),
-        *_hook_changes(old, new),
+        *_changes_at_down(old, new),
     ]
     outcome = ReloadResult(tuple(changes), tuple(_not_live(old, new)))
     return Plan(new, surroundings, addresses, port, outcome)
@@ -198,25 +198,16 @@ def _host_changes(applied: host.Applied, state: host.DesiredState) -> list[Chang
     return found
 
 
-def _hook_changes(old: TunnelConfig, new: TunnelConfig) -> Iterator[Change]:
-    one, other = old.interface, new.interface
-    for key, before, after in (
-        ("PreDown", one.pre_down, other.pre_down),
-        ("PostDown", one.post_down, other.post_down),
-    ):
-        if before != after:
-            yield Change("~", key, "other commands run when the tunnel goes down")
-    if one.save_config != other.save_config:
-        yield Change("~", "SaveConfig", f"becomes {str(other.save_config).lower()}")
+def _changes_at_down(old: TunnelConfig, new: TunnelConfig) -> Iterator[Change]:
+    for key in confs.changed_keys(old, new, confs.Reload.DOWN):
+        yield Change("~", key.name, "its new value counts when the tunnel goes down")
 
 
 def _not_live(old: TunnelConfig, new: TunnelConfig) -> Iterator[str]:
-    """What differs and takes a new daemon, in words."""
-    if old.interface.options != new.interface.options:
+    """What differs and has no effect before the tunnel comes up again, in words."""
+    names = [key.name for key in confs.changed_keys(old, new, confs.Reload.UP)]
+    if names:
         yield (
-            "datapath, offloads and the place of metrics are chosen when the tunnel comes up: "
-            f"tunnel down {new.name}, then up, to change them"
+            f"changed, but used only when the tunnel comes up: {', '.join(names)}; "
+            f"run tunnel down {new.name}, then tunnel up with the conf"
         )
-    one, other = old.interface, new.interface
-    if (one.pre_up, one.post_up) != (other.pre_up, other.post_up):
-        yield "PreUp and PostUp run only when the tunnel comes up"

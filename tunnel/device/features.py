@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from tunnel import datapath
-from tunnel.config.model import TunnelOptions
+from tunnel.config import TunnelOptions
 from tunnel.errors import DaemonError
 from tunnel.io.tun import TSO, USO, TunOffload
 

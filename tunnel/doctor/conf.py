@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from ipaddress import ip_interface
 
-from tunnel.config import PrivateKey
+from tunnel.config import OWN_KEY, PrivateKey
 from tunnel.doctor.facts import Facts
 from tunnel.doctor.findings import Finding
 
@@ -46,20 +46,18 @@ def check_clock(facts: Facts) -> Iterator[Finding]:
 def check_conf(facts: Facts) -> Iterator[Finding]:
     """A conf that `tunnel up` would refuse."""
     for problem in facts.problems:
-        if problem.key == "PublicKey" and problem.found == "this host's own public key":
+        if problem.fault == OWN_KEY:
             yield Finding(
                 "own_key_as_peer",
                 "a peer has this host's own public key: the keys of the two sides are mixed up",
-                f"{problem.file}:{problem.line}: PublicKey is that of our PrivateKey",
+                f"{problem.place}: PublicKey is that of our PrivateKey",
                 "on the peer: tunnel pubkey < its private key; write that here",
             )
         else:
-            place = problem.file if problem.line is None else f"{problem.file}:{problem.line}"
-            key = f"{problem.key}: " if problem.key else ""
             yield Finding(
                 "conf_invalid",
                 "the conf cannot be used",
-                f"{place}: {key}found {problem.found}, expected {problem.expected}",
+                f"{problem.place}: {problem.fault}",
                 problem.remedy,
             )
 

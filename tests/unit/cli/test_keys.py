@@ -146,7 +146,11 @@ def test_strip_refuses_a_broken_conf(tmp_path: Path) -> None:
     path.write_text("[Interface]\nMTU = 12\n")
     done = invoke("strip", str(path))
     assert (done.exit_code, done.stdout) == (2, "")
-    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == ["PrivateKey", "MTU"]
+    faults = [line.split(": ")[1] for line in done.stderr.splitlines()]
+    assert [fault.partition("; ")[0] for fault in faults] == [
+        "[Interface] has no PrivateKey and no PrivateKeyFile",
+        'MTU must be a number of bytes from 576 to 65455, not "12"',
+    ]
 
 
 @pytest.mark.parametrize("command", ["genkey", "genpsk", "pubkey", "strip"])

@@ -34,26 +34,29 @@ def test_load_takes_the_name_from_the_file(conf: Path) -> None:
 def test_files_that_are_no_conf(tmp_path: Path) -> None:
     missing = tmp_path / "a.conf"
     assert error_of(missing) == (
-        f"{missing}: found no such file, expected a conf; check the name, or create the file"
+        f"{missing}: the file does not exist; check the name, or create the file"
     )
     folder = tmp_path / "b.conf"
     folder.mkdir()
-    assert error_of(folder) == f"{folder}: found a folder, expected a conf; name a plain file"
+    assert error_of(folder) == (
+        f"{folder}: the file must be a plain file, not a folder; name a plain file"
+    )
     pipe = tmp_path / "c.conf"
     os.mkfifo(pipe)
     assert error_of(pipe) == (
-        f"{pipe}: found a device, pipe or socket, expected a conf; name a plain file"
+        f"{pipe}: the file must be a plain file, not a device, pipe or socket; name a plain file"
     )
     loop = tmp_path / "d.conf"
     loop.symlink_to(loop)
     assert error_of(loop) == (
-        f"{loop}: found a circle of symbolic links, expected a conf; name the file itself"
+        f"{loop}: the file is in a circle of symbolic links; name the file itself"
     )
     assert error_of(tmp_path / "a.txt") == (
-        f'{tmp_path}/a.txt: found "a.txt", expected a name ending in .conf; '
-        "rename it to INTERFACE.conf"
+        f"{tmp_path}/a.txt: the file's name must end in .conf; rename it to INTERFACE.conf"
     )
-    assert "expected an interface name of 1 to 15" in error_of(tmp_path / "far-too-long-name.conf")
+    assert "the name of an interface must be 1 to 15" in error_of(
+        tmp_path / "far-too-long-name.conf"
+    )
 
 
 @contextlib.contextmanager
@@ -73,7 +76,7 @@ def test_files_we_may_not_read_or_see(conf: Path) -> None:
     conf.chmod(0)
     with as_somebody():
         assert error_of(conf) == (
-            f"{conf}: found permission denied, expected a conf; "
+            f"{conf}: the file may not be read; "
             "run the command as root, or as the owner of the file"
         )
     conf.parent.chmod(0)
@@ -83,24 +86,23 @@ def test_files_we_may_not_read_or_see(conf: Path) -> None:
     finally:
         conf.parent.chmod(0o700)
     assert str(caught.value) == (
-        f"office: found no permission to look for {conf}, expected a conf that can be read; "
-        "run the command as root"
+        f"office: no permission to look for {conf}; run the command as root"
     )
 
 
 def test_a_file_that_is_too_large(conf: Path) -> None:
     os.truncate(conf, files.CONF_LIMIT + 1)
     assert error_of(conf) == (
-        f"{conf}: found a larger one, expected a conf of at most 67,108,864 bytes; "
-        "check the name: this is some other file"
+        f"{conf}: the file is larger than 67,108,864 bytes; "
+        "check the name: this must be some other file"
     )
 
 
 def test_bytes_that_are_no_utf8(conf: Path) -> None:
     conf.write_bytes(INTERFACE.encode() + b"# caf\xe9\n")
     assert error_of(conf) == (
-        f"{conf}:3: found a byte 0xe9 that is no UTF-8, expected text in UTF-8; "
-        "save the file as UTF-8 in your editor, or convert it by iconv"
+        f"{conf}:3: byte 0xe9 of this line is not valid UTF-8; "
+        "save the file as UTF-8 in your editor, or convert it with iconv"
     )
 
 
@@ -108,8 +110,8 @@ def test_others_may_read_the_secrets(conf: Path) -> None:
     conf.chmod(0o644)
     conf.parent.chmod(0o755)
     assert [str(warning) for warning in load(conf).warnings] == [
-        f"{conf}: found a file with secrets that every user may open, expected a file for its "
-        f"owner only; chmod 600 {conf}"
+        f"{conf}: every user may open this file, which holds secrets: only its owner should; "
+        f"run chmod 600 {conf}"
     ]
     conf.parent.chmod(0o700)
     assert load(conf).warnings == ()
@@ -131,8 +133,7 @@ def test_others_may_write(conf: Path) -> None:
     conf.chmod(0o606)
     conf.parent.chmod(0o703)
     assert [str(warning) for warning in load(conf).warnings] == [
-        f"{conf}: found a file that every user may change, expected a file that only its owner "
-        f"may change; chmod 600 {conf}"
+        f"{conf}: every user may change this file: only its owner should; run chmod 600 {conf}"
     ]
 
 
@@ -152,11 +153,11 @@ def test_key_files_beside_the_conf(conf: Path) -> None:
     assert psk is not None
     assert psk.to_base64() == PSK
     assert [str(warning) for warning in config.warnings] == [
-        f'{conf}:2: PrivateKeyFile: found "own.key" which every user may open, expected a file for '
-        f"its owner only; chmod 600 {folder}/own.key",
+        f'{conf}:2: PrivateKeyFile: every user may open "own.key", which holds a secret; '
+        f"run chmod 600 {folder}/own.key",
         # A long name is cut, but not where it is part of a command.
-        f"{conf}:5: PresharedKeyFile: found {quote(f'{folder}/peer.psk')} which every user may "
-        f"open, expected a file for its owner only; chmod 600 {folder}/peer.psk",
+        f"{conf}:5: PresharedKeyFile: every user may open {quote(f'{folder}/peer.psk')}, which "
+        f"holds a secret; run chmod 600 {folder}/peer.psk",
     ]
 
 
@@ -164,30 +165,31 @@ def test_key_files_with_something_else_in_them(conf: Path) -> None:
     (conf.parent / "k").write_bytes(b"\xff\0" + PRIVATE.encode())
     conf.write_text("[Interface]\nPrivateKeyFile = k\n")
     assert error_of(conf) == (
-        f'{conf}:2: PrivateKeyFile: found "k", 46 characters (not shown), expected 44 characters '
-        "of base64 ending in '='; paste the key as `tunnel genkey` printed it"
+        f'{conf}:2: PrivateKeyFile: the key in "k" must be 44 characters of base64 ending in '
+        "'=', not 46 characters (not shown); paste the key that `tunnel genkey` printed"
     )
     conf.write_text("[Interface]\nPrivateKeyFile = none\n")
     assert error_of(conf) == (
-        f'{conf}:2: PrivateKeyFile: found "none", no such file, expected a file with a key; '
+        f'{conf}:2: PrivateKeyFile: the file "none" does not exist; '
         "check the name, or create the file"
     )
     conf.write_text("[Interface]\nPrivateKeyFile = /dev/zero\n")
     assert error_of(conf) == (
-        f'{conf}:2: PrivateKeyFile: found "/dev/zero", a device, pipe or socket, '
-        "expected a file with a key; name a plain file"
+        f'{conf}:2: PrivateKeyFile: the file "/dev/zero" must be a plain file, '
+        "not a device, pipe or socket; name a plain file"
     )
     conf.write_text("[Interface]\nPrivateKeyFile =\n")
     assert error_of(conf) == (
-        f"{conf}:2: PrivateKeyFile: found nothing, expected the name of a file; "
-        "write the name of a file, relative to the folder of this one"
+        f"{conf}:2: PrivateKeyFile is empty: it must be the name of a file; "
+        "write it relative to the folder of this conf, or in full"
     )
 
 
 def test_a_key_and_a_key_file(conf: Path) -> None:
     conf.write_text(f"{INTERFACE}PrivateKeyFile = k\n")
     assert error_of(conf) == (
-        f"{conf}:3: PrivateKeyFile: found PrivateKey as well, on line 2, expected one of the two; "
+        f"{conf}:3: PrivateKeyFile is set, and so is PrivateKey on line 2: only one of them may "
+        "be; "
         "remove PrivateKey to have the key in the file"
     )
 
@@ -219,11 +221,11 @@ def test_a_file_here_is_meant_only_by_its_full_name(
     with pytest.raises(ConfigErrors) as caught:
         find("peer", ["/nowhere", "/elsewhere"])
     assert str(caught.value) == (
-        "peer: found no file /nowhere/peer.conf or /elsewhere/peer.conf, expected a conf; "
+        "peer: there is no /nowhere/peer.conf or /elsewhere/peer.conf; "
         "check the spelling, or give the path with a slash, as ./peer.conf"
     )
 
 
 def test_a_name_that_cannot_be_one() -> None:
-    with pytest.raises(ConfigErrors, match='found "a b", expected an interface name'):
+    with pytest.raises(ConfigErrors, match=r'1 to 15 letters.*, not "a b"'):
         find("a b", [])

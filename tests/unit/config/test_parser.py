@@ -120,124 +120,159 @@ def test_secrets_are_not_in_the_repr() -> None:
     assert PSK not in repr(config)
 
 
-KEY = "44 characters of base64 ending in '='"
-NETWORK = "an IPv4 or IPv6 network; write it as 10.0.0.0/24 or fd00::/64, with commas between"
-ADDRESS = "an IPv4 or IPv6 address; write it as 10.0.0.1/24 or fd00::1/64"
+KEY = "must be 44 characters of base64 ending in '='"
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (
-            "PrivatKey = x",
-            "PrivatKey: found a key that does not exist, expected a key of [Interface]; "
-            "did you mean PrivateKey?",
-        ),
-        (
-            "Zzz = x",
-            "Zzz: found a key that does not exist, expected a key of [Interface]; "
-            "check the spelling, or put # in front",
-        ),
+        ("PrivatKey = x", ("PrivatKey is not a key of [Interface]; did you mean PrivateKey?")),
+        ("Zzz = x", ("Zzz is not a key of [Interface]; check the spelling, or put # in front")),
         (
             "Endpoint = a:1",
-            "Endpoint: found a key of [Peer] under [Interface], expected a key of [Interface]; "
-            "move the line under [Peer]",
+            ("Endpoint is a key of [Peer], not of [Interface]; move the line under [Peer]"),
         ),
         (
             "ListenPort = 70000",
-            'ListenPort: found "70000", expected a port from 0 to 65535; '
-            "write 51820, or leave the line out for any port",
+            (
+                'ListenPort must be a port from 0 to 65535, not "70000"; write 51820, or remove '
+                "the line for any free port"
+            ),
         ),
         (
             "ListenPort =",
-            "ListenPort: found nothing, expected a port from 0 to 65535; "
-            "write 51820, or leave the line out for any port",
+            (
+                "ListenPort is empty: it must be a port from 0 to 65535; write 51820, or remove "
+                "the line for any free port"
+            ),
         ),
         (
             "FwMark = 0x100000000",
-            'FwMark: found "0x100000000", expected a number from 0 to 4294967295, also as 0x…, '
-            "or off; write 0xca6c, or leave the line out for no mark",
+            (
+                "FwMark must be a number from 0 to 4294967295, decimal or 0x…, or off, not "
+                '"0x100000000"; write 0xca6c, or remove the line for no mark'
+            ),
         ),
-        ("Address = 10.0.0.300/24", f'Address: found "10.0.0.300/24", expected {ADDRESS}'),
-        ("Address = fe80::1%eth0/64", f'Address: found "fe80::1%eth0/64", expected {ADDRESS}'),
+        (
+            "Address = 10.0.0.300/24",
+            (
+                'Address must be an IPv4 or IPv6 address, not "10.0.0.300/24"; write it as '
+                "10.0.0.1/24 or fd00::1/64"
+            ),
+        ),
+        (
+            "Address = fe80::1%eth0/64",
+            (
+                'Address must be an IPv4 or IPv6 address, not "fe80::1%eth0/64"; write it as '
+                "10.0.0.1/24 or fd00::1/64"
+            ),
+        ),
         (
             "Address = 10.0.0.1/33",
-            'Address: found "10.0.0.1/33", expected a prefix length from 0 to 32 after the slash; '
-            "write it as 10.0.0.1/24 or fd00::1/64",
+            (
+                "Address must have a prefix length from 0 to 32 after the slash, not "
+                '"10.0.0.1/33"; write it as 10.0.0.1/24 or fd00::1/64'
+            ),
         ),
         (
             "Address = 224.0.0.1/32",
-            'Address: found "224.0.0.1/32", expected an address that a host can have; '
-            "write it as 10.0.0.1/24 or fd00::1/64, with this host's own address",
+            (
+                'Address must be an address that a host can have, not "224.0.0.1/32"; write it as'
+                " 10.0.0.1/24 or fd00::1/64, with this host's own address"
+            ),
         ),
         (
             "Address = 10.0.0.1/24, 10.0.0.1/24",
-            'Address: found "10.0.0.1/24" a second time, the first is on line 3, '
-            "expected every address once; remove one of the two",
+            ('Address has "10.0.0.1/24" twice, the first time on line 3; remove one of the two'),
         ),
         (
             "MTU = 575",
-            'MTU: found "575", expected a number of bytes from 576 to 65455; '
-            "leave the line out to have it computed from the route to the peer",
+            (
+                'MTU must be a number of bytes from 576 to 65455, not "575"; remove the line to '
+                "have it computed from the route to the peer"
+            ),
         ),
         (
             "Table = office",
-            'Table: found "office", expected auto, off, or the number of a routing table from 1 '
-            "to 4294967295; leave the line out for auto; names of /etc/iproute2/rt_tables are "
-            "not read, write the number",
+            (
+                "Table must be auto, off, or the number of a routing table from 1 to 4294967295, "
+                'not "office"; remove the line for auto, and write the number of a table that '
+                "/etc/iproute2/rt_tables names"
+            ),
         ),
         (
             "DNS = 10.0.0.300",
-            'DNS: found "10.0.0.300", expected the address of a DNS server, or a search domain; '
-            "write it as 10.0.0.53 or fd00::53",
+            (
+                'DNS must be the address of a DNS server or a search domain, not "10.0.0.300"; '
+                "write it as 10.0.0.53, fd00::53 or corp.example; other scripts in their xn-- "
+                "form"
+            ),
         ),
         (
             "DNS = a$(reboot)",
-            'DNS: found "a$(reboot)", expected the address of a DNS server, or a search domain; '
-            "write it as 10.0.0.53, fd00::53 or corp.example; other scripts in their xn-- form",
+            (
+                'DNS must be the address of a DNS server or a search domain, not "a$(reboot)"; '
+                "write it as 10.0.0.53, fd00::53 or corp.example; other scripts in their xn-- "
+                "form"
+            ),
         ),
-        ("SaveConfig = 1", 'SaveConfig: found "1", expected true or false; write one of the two'),
+        (
+            "SaveConfig = 1",
+            ('SaveConfig must be true or false, not "1"; write true, or remove the line for false'),
+        ),
         (
             "PostUp = a\x1b[2J",
-            r'PostUp: found "a\x1b[2J", expected a shell command without control characters; '
-            "put it into a script and call that",
+            (
+                'PostUp must be a shell command without control characters, not "a\\x1b[2J"; put '
+                "the command into a script and call that"
+            ),
         ),
         (
             "#! tunnel: Datapath = rust",
-            'Datapath: found "rust", expected auto, python or native; leave the line out for auto',
+            ('Datapath must be auto, python or native, not "rust"; remove the line for auto'),
         ),
         (
             "#! tunnel: UdpGso = no",
-            'UdpGso: found "no", expected on or off; write one of the two; on is the default',
+            ('UdpGso must be on or off, not "no"; write off, or remove the line for on'),
         ),
         (
             "#! tunnel Datapath = python",
-            '#! tunnel: found a line of another form, expected "#! tunnel: Key = value"; '
-            "write it so, or as a comment without '!'",
+            (
+                'a line that begins with "#! tunnel" must be "#! tunnel: Key = value"; write it '
+                "so, or remove the '!' to make it a comment"
+            ),
         ),
         (
             PRIVATE[:20],
-            "found a line without '=' (not shown), expected Key = value, [Section] or # comment; "
-            "add what is missing, or put # in front",
+            (
+                "this line (not shown) has no '=': it must be Key = value, [Section] or # "
+                "comment; add what is missing, or put # in front"
+            ),
         ),
         (
             PRIVATE,
-            "(a key of unusual form, not shown): found a key that does not exist, "
-            "expected a key of [Interface]; check the spelling, or put # in front",
+            (
+                "a name of unusual form (not shown) is not a key of [Interface]; check the "
+                "spelling, or put # in front"
+            ),
         ),
         (
             "[Peeer]",
-            'found section "[Peeer]", expected [Interface], [Peer] or [Tunnel]; '
-            "did you mean [Peer]?",
+            (
+                '"[Peeer]" is not a section: it must be [Interface], [Peer] or [Tunnel]; did you '
+                "mean [Peer]?"
+            ),
         ),
         (
             "[x]\nNothing = reported twice",
-            'found section "[x]", expected [Interface], [Peer] or [Tunnel]; check the spelling',
+            (
+                '"[x]" is not a section: it must be [Interface], [Peer] or [Tunnel]; check the '
+                "spelling"
+            ),
         ),
         (
             "[Peer]",
-            "PublicKey: found nothing, expected a PublicKey under this [Peer]; "
-            "add the key that `tunnel pubkey` printed on the peer",
+            ("[Peer] has no PublicKey; add the key that `tunnel pubkey` printed on the peer"),
         ),
     ],
 )
@@ -250,70 +285,94 @@ def test_mistakes_under_interface(line: str, message: str) -> None:
     [
         (
             "Endpoint = vpn.example.com",
-            'Endpoint: found "vpn.example.com", expected host:port; '
-            "add the port, as in vpn.example.com:51820",
+            (
+                'Endpoint must be host:port, not "vpn.example.com"; add the port, as in '
+                "vpn.example.com:51820"
+            ),
         ),
         (
             "Endpoint = vpn.example.com:0",
-            'Endpoint: found "vpn.example.com:0", expected host:port with a port from 1 to 65535; '
-            "WireGuard's usual port is 51820",
+            (
+                'Endpoint must be host:port with a port from 1 to 65535, not "vpn.example.com:0";'
+                " WireGuard's usual port is 51820"
+            ),
         ),
         (
             "Endpoint = 10.0.0:51820",
-            'Endpoint: found "10.0.0:51820", expected host:port; '
-            "an IPv4 address has four numbers up to 255, as 192.0.2.1:51820",
+            (
+                'Endpoint must be host:port, not "10.0.0:51820"; an IPv4 address has four numbers'
+                " up to 255, as in 192.0.2.1:51820"
+            ),
         ),
         (
             "Endpoint = 2001:db8::",
-            'Endpoint: found "2001:db8::", expected host:port; '
-            "write an IPv6 endpoint as [fd00::1]:51820",
+            (
+                'Endpoint must be host:port, not "2001:db8::"; write an IPv6 endpoint as '
+                "[fd00::1]:51820"
+            ),
         ),
         (
             "Endpoint = [vpn.example.com]:51820",
-            'Endpoint: found "[vpn.example.com]:51820", expected host:port; '
-            "between the brackets stands an IPv6 address, as [fd00::1]",
+            (
+                'Endpoint must be host:port, not "[vpn.example.com]:51820"; write an IPv6 address'
+                " between the brackets, as in [fd00::1]:51820"
+            ),
         ),
         (
             "Endpoint = [fd00::1]",
-            'Endpoint: found "[fd00::1]", expected host:port; '
-            "write an IPv6 endpoint as [fd00::1]:51820",
+            (
+                'Endpoint must be host:port, not "[fd00::1]"; write an IPv6 endpoint as '
+                "[fd00::1]:51820"
+            ),
         ),
         (
             "Endpoint = a$b:51820",
-            'Endpoint: found "a$b:51820", expected host:port; '
-            "a host name has letters, digits, '-' and '.'; write other scripts in their xn-- form",
+            (
+                'Endpoint must be host:port, not "a$b:51820"; a host name has letters, digits, '
+                "'-' and '.'; write other scripts in their xn-- form"
+            ),
         ),
-        ("AllowedIPs = 10.0.0.0/8,", f"AllowedIPs: found nothing, expected {NETWORK}"),
+        ("AllowedIPs = 10.0.0.0/8,", ("AllowedIPs has an empty entry; remove the extra comma")),
         (
             "AllowedIPs = 10.0.0.0/255.0.0.0",
-            'AllowedIPs: found "10.0.0.0/255.0.0.0", expected a prefix length from 0 to 32 after '
-            "the slash; write it as 10.0.0.0/24 or fd00::/64, with commas between",
+            (
+                "AllowedIPs must have a prefix length from 0 to 32 after the slash, not "
+                '"10.0.0.0/255.0.0.0"; write 10.0.0.0/24 or fd00::/64, with commas between'
+            ),
         ),
-        ("AllowedIPs = any", f'AllowedIPs: found "any", expected {NETWORK}'),
+        (
+            "AllowedIPs = any",
+            (
+                'AllowedIPs must be IPv4 or IPv6 networks, not "any"; write 10.0.0.0/24 or '
+                "fd00::/64, with commas between"
+            ),
+        ),
         (
             "PersistentKeepalive = 65536",
-            'PersistentKeepalive: found "65536", expected seconds from 1 to 65535, or off; '
-            "write 25 if the peer must reach you through NAT, else leave the line out",
+            (
+                "PersistentKeepalive must be a number of seconds from 0 to 65535, or off, not "
+                '"65536"; write 25 if the peer must reach this host through NAT, otherwise remove'
+                " the line"
+            ),
         ),
         (
             f"PresharedKey = {PSK[:-1]}",
-            f"PresharedKey: found 43 characters (not shown), expected {KEY}; "
-            "paste the key as `tunnel genpsk` printed it, the same on both sides",
+            (
+                "PresharedKey must be 44 characters of base64 ending in '=', not 43 characters "
+                "(not shown); paste the key that `tunnel genpsk` printed, the same on both sides"
+            ),
         ),
         (
             "MTU = 1400",
-            "MTU: found a key of [Interface] under [Peer], expected a key of [Peer]; "
-            "move the line under [Interface]",
+            ("MTU is a key of [Interface], not of [Peer]; move the line under [Interface]"),
         ),
-        (
-            "AllowedIP = ::/0",
-            "AllowedIP: found a key that does not exist, expected a key of [Peer]; "
-            "did you mean AllowedIPs?",
-        ),
+        ("AllowedIP = ::/0", ("AllowedIP is not a key of [Peer]; did you mean AllowedIPs?")),
         (
             f"[Peer]\nPublicKey = {PEER}",
-            "PublicKey: found a peer that line 4 has already, expected every peer once; "
-            "join the two sections",
+            (
+                "PublicKey is the same as on line 4: a peer may have one section only; merge the "
+                "two sections"
+            ),
         ),
     ],
 )
@@ -324,36 +383,35 @@ def test_mistakes_under_peer(line: str, message: str) -> None:
 
 def test_a_conf_without_a_private_key() -> None:
     wanted = (
-        "PrivateKey: found nothing, expected a PrivateKey or a PrivateKeyFile under [Interface]; "
-        "make a key by `tunnel genkey` and add it"
+        "[Interface] has no PrivateKey and no PrivateKeyFile; "
+        "create a key with `tunnel genkey` and add it"
     )
     assert errors_of("") == [f"peer.conf: {wanted}"]
     assert errors_of("\n[Interface]\n") == [f"peer.conf:2: {wanted}"]
 
 
 def test_broken_private_keys_are_not_shown() -> None:
-    paste = "paste the key as `tunnel genkey` printed it"
+    paste = "paste the key that `tunnel genkey` printed"
     assert errors_of(f"[Interface]\nPrivateKey = {PRIVATE[1:]}\n") == [
-        f"peer.conf:2: PrivateKey: found 43 characters (not shown), expected {KEY}; {paste}"
+        f"peer.conf:2: PrivateKey {KEY}, not 43 characters (not shown); {paste}"
     ]
     assert errors_of(f"[Interface]\nPrivateKey = {'A' * 43}=\n") == [
-        "peer.conf:2: PrivateKey: found the all-zero key, which is no key, "
-        f"expected a private key; {paste}"
+        f"peer.conf:2: PrivateKey is the all-zero key, which is not a private key; {paste}"
     ]
 
 
 def test_our_own_key_as_a_peer() -> None:
     own = read(INTERFACE).interface.private_key.public_key().to_base64()
     assert errors_of(f"{INTERFACE}[Peer]\nPublicKey = {own}\n") == [
-        "peer.conf:4: PublicKey: found this host's own public key, expected the public key of the "
-        "other side; run `tunnel pubkey` on the peer's private key, not on this one"
+        "peer.conf:4: PublicKey is this host's own: it must be the public key of the other side; "
+        "run `tunnel pubkey` with the peer's private key, not with this host's"
     ]
 
 
 def test_ipv6_needs_its_mtu() -> None:
     assert errors_of(f"{INTERFACE}Address = fd00::1/64\nMTU = 1279\n") == [
-        'peer.conf:4: MTU: found "1279" with an IPv6 address, expected at least 1280, which IPv6 '
-        "needs; raise MTU to 1280, or remove the IPv6 address"
+        "peer.conf:4: MTU is 1279, but an IPv6 address needs at least 1280; "
+        "raise MTU to 1280, or remove the IPv6 address"
     ]
     read(f"{INTERFACE}Address = fd00::1/64\nMTU = 1280\n")
     read(f"{INTERFACE}Address = 10.0.0.1/24\nMTU = 1279\n")
@@ -361,14 +419,14 @@ def test_ipv6_needs_its_mtu() -> None:
 
 def test_a_key_before_the_first_section() -> None:
     assert errors_of(f"MTU = 1400\n{INTERFACE}") == [
-        "peer.conf:1: MTU: found a key before the first section, expected a section such as "
-        "[Interface] above it; put [Interface] or [Peer] on a line of its own above"
+        "peer.conf:1: MTU stands before the first section; "
+        "put [Interface] or [Peer] on a line of its own above it"
     ]
 
 
 def test_a_nul_character() -> None:
     assert errors_of(f"{INTERFACE}PostUp = a\0b\n") == [
-        "peer.conf:3: found a NUL character, expected plain text; "
+        "peer.conf:3: this line has a NUL character, which no text has; "
         "check that this file is a conf at all"
     ]
 
@@ -381,7 +439,7 @@ def test_every_mistake_is_reported_in_the_order_of_the_lines() -> None:
     assert [line.split(":")[1] for line in lines] == ["2", "3", "4", "5", "6", "9"]
 
 
-def test_of_very_many_mistakes_the_first_hundred_are_told() -> None:
+def test_of_very_many_mistakes_the_first_hundred_are_reported() -> None:
     lines = errors_of(INTERFACE + "Nope = 1\n" * 1000)
     assert len(lines) == 101
     assert lines[-1] == "… and 900 more"
@@ -392,41 +450,42 @@ def test_of_very_many_mistakes_the_first_hundred_are_told() -> None:
     [
         (
             "AllowedIPs = 10.0.0.5/24",
-            '5: AllowedIPs: found "10.0.0.5/24", expected a network without host bits; '
-            "it is taken as 10.0.0.0/24",
+            (
+                '5: AllowedIPs has host bits set in "10.0.0.5/24"; it is taken as 10.0.0.0/24: '
+                "write that"
+            ),
         ),
         (
             "Endpoint = fd00::1:51820",
-            '5: Endpoint: found "fd00::1:51820", expected an IPv6 address in brackets; '
-            "it is taken as [fd00::1]:51820",
+            (
+                '5: Endpoint has an IPv6 address without brackets, "fd00::1:51820"; it is taken '
+                "as [fd00::1]:51820: write that"
+            ),
         ),
         (
             "PersistentKeepalive = 5\nPersistentKeepalive = 6",
-            "6: PersistentKeepalive: found a second value, the first is on line 5, expected one; "
-            "the last one counts; remove the others",
+            (
+                "6: PersistentKeepalive is already set on line 5, and only the last counts; "
+                "remove the others"
+            ),
         ),
         (
             f"AllowedIPs = ::/0\n[Peer]\nPublicKey = {OTHER}\nAllowedIPs = ::/0",
-            "7: AllowedIPs: found ::/0, which the peer of line 4 has too, expected every network "
-            "at one peer; this peer gets it, being the last; remove it from one of them",
+            (
+                "7: AllowedIPs has ::/0, which the peer of line 4 has too; the last peer, this "
+                "one, gets it: remove it from one of them"
+            ),
         ),
         (
             "AllowedIPs = ::/0\n[Interface]\nMTU = 1000",
-            '7: MTU: found "1000" with IPv6 networks among AllowedIPs, expected at least 1280, '
-            "which IPv6 needs; no IPv6 packet will pass",
+            (
+                "7: MTU is 1000, but the IPv6 networks in AllowedIPs need at least 1280; raise "
+                "MTU to 1280, otherwise no IPv6 packet passes"
+            ),
         ),
-        (
-            "[Interface]\nTable =",
-            "6: Table: found nothing, expected a value; remove the line, or fill it in",
-        ),
-        (
-            "[Interface]\nDNS = ,",
-            "6: DNS: found nothing, expected a value; remove the line, or fill it in",
-        ),
-        (
-            "[Interface]\nPostUp =",
-            "6: PostUp: found nothing, expected a command; remove the line, or fill it in",
-        ),
+        ("[Interface]\nTable =", ("6: Table is empty; remove the line, or add a value")),
+        ("[Interface]\nDNS = ,", ("6: DNS is empty; remove the line, or add a value")),
+        ("[Interface]\nPostUp =", ("6: PostUp is empty; remove the line, or add a value")),
     ],
 )
 def test_doubts_are_warnings(line: str, message: str) -> None:
@@ -440,7 +499,9 @@ def test_the_last_of_several_values_counts() -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", "x" * 16, "naïve", "a\n"])
 def test_names_no_interface_can_have(name: str) -> None:
-    with pytest.raises(ConfigErrors, match="expected an interface name of 1 to 15 letters"):
+    with pytest.raises(
+        ConfigErrors, match=r"interface (must be|is empty: it must be) 1 to 15 letters"
+    ):
         parse_conf(INTERFACE, name=name)
 
 
@@ -482,7 +543,7 @@ def test_no_place_for_metrics(text: str) -> None:
         read(f"{INTERFACE}[Tunnel]\nMetrics = {text}\n")
     (problem,) = caught.value.problems
     assert (problem.line, problem.key) == (4, "Metrics")
-    assert "unix, off or ADDRESS:PORT" in problem.expected
+    assert "unix, off or ADDRESS:PORT" in problem.fault
 
 
 def test_friendly_names_are_those_of_comments() -> None:

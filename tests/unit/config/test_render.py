@@ -71,6 +71,6 @@ def test_a_value_with_a_line_break_never_becomes_a_hook() -> None:
         with pytest.raises(ConfigErrors) as caught:
             write(evil)
         assert str(caught.value) == (
-            r'office: Endpoint: found "a\n[Interface]\nPostUp = reboot:1", expected a value that '
-            "fits on one line of a conf; remove control characters, '#' and white space around it"
+            r'office: Endpoint must fit on one line of a conf, and "a\n[Interface]\nPostUp = '
+            "reboot:1\" does not; remove control characters, '#' and white space around it"
         )

@@ -123,7 +123,7 @@ def test_lists_lose_and_gain_items() -> None:
         "+AllowedIPs = 10.9.0.0/16",
     )
     check(
-        change(read(CONF), dns=(ip_address("10.0.0.53"),), dns_search=("corp.example",)),
+        change(read(CONF), dns_entries=(ip_address("10.0.0.53"), "corp.example")),
         "+DNS = 10.0.0.53, corp.example",
     )
 
@@ -176,11 +176,11 @@ def test_what_no_conf_may_say_stays_as_it_was() -> None:
     merged = merge(CONF, running, note=lambda problem: notes.append(str(problem)))
     assert diff(CONF, merged) == ["+ListenPort = 7", f"+PublicKey = {PSK}"]
     assert read(merged).interface.mtu == 1400
-    assert notes[0] == (
-        'conf: MTU: found "65535" in use, expected a number of bytes from 576 to 65455; '
-        "that line is saved as it was"
+    assert notes[1] == (
+        'conf: the MTU in use, "65535", cannot be saved: it must be a number of bytes from 576 to '
+        '65455, not "65535"; the conf keeps its own value there'
     )
-    assert [note.split(": ")[1] for note in notes] == ["MTU", "Address", "Endpoint", "Endpoint"]
+    assert [note.split(" ")[2] for note in notes] == ["Address", "MTU", "Endpoint", "Endpoint"]
 
 
 def test_what_cannot_be_read_back_is_not_written(tmp_path: Path) -> None:
@@ -225,10 +225,10 @@ def test_text_without_a_last_line_break() -> None:
 def test_a_broken_conf_is_not_touched(tmp_path: Path) -> None:
     path = tmp_path / "office.conf"
     path.write_text(CONF + "Nonsense\n")
-    with pytest.raises(ConfigErrors, match="a line without '='"):
+    with pytest.raises(ConfigErrors, match="has no '='"):
         save(path, read(CONF))
     assert path.read_text() == CONF + "Nonsense\n"
-    with pytest.raises(ConfigErrors, match="found no such file"):
+    with pytest.raises(ConfigErrors, match="does not exist"):
         save(tmp_path / "gone.conf", read(CONF))
 
 
@@ -247,8 +247,8 @@ def test_the_file_is_replaced_and_its_mode_stays(tmp_path: Path, mode: int) -> N
     assert real.stat().st_mode & 0o7777 == mode
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["office.conf", "real.conf"]
     warning = (
-        f"{link}: found a file with secrets that every user may open, expected a file for its "
-        f"owner only; chmod 600 {link}"
+        f"{link}: every user may open this file, which holds secrets: only its owner should; "
+        f"run chmod 600 {link}"
     )
     assert [str(note) for note in notes] == ([warning] if mode & 0o007 else [])
 
@@ -274,8 +274,8 @@ def test_no_secret_goes_into_a_file_that_was_open_without_any(tmp_path: Path, mo
     assert save(path, secret, note=notes.append)
     assert path.stat().st_mode & 0o777 == 0o600
     assert [str(note) for note in notes] == [
-        f"{path}: found its first secrets on their way into a file that others may open, "
-        "expected a file for its owner only; that it is now"
+        f"{path}: others could open this file, and now it holds secrets; "
+        "its mode is 600 from this save on: open it again if they may have the secrets"
     ]
 
 
@@ -350,8 +350,8 @@ def test_a_full_disk_leaves_the_old_file_whole(small_disk: Path) -> None:
     with pytest.raises(ConfigErrors) as caught:
         save(path, change(read(CONF), mtu=1300))
     assert str(caught.value) == (
-        f"{path}: found an error on writing (No space left on device), expected a file that can "
-        "be replaced; the old file is as it was; fix the cause and save again"
+        f"{path}: the file could not be replaced (No space left on device), and is as it was; "
+        "fix the cause and save again"
     )
     assert path.read_text() == CONF
     assert sorted(entry.name for entry in small_disk.iterdir()) == ["filler", "office.conf"]

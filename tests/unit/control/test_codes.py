@@ -39,7 +39,6 @@ NEVER_AN_ANSWER = {
     "tun_deleted",  # ends the daemon
     "tun_write_dropped",
     "unknown_datapath",
-    "value",  # one mistake of several, all of which are `conf`
 }
 
 OF_NO_CLASS = {"version", "unknown_method"}

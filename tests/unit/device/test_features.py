@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tunnel.config.model import TunnelOptions
+from tunnel.config import TunnelOptions
 from tunnel.device.features import ENVIRONMENT_VARIABLE, choose
 from tunnel.errors import DaemonError
 from tunnel.io.tun import ALL_OFFLOADS, TSO, USO, TunOffload
