@@ -1,0 +1,34 @@
+"""docs/conf.md is the table of keys, and the table holds what it says."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.confs import INTERFACE, PEER, read
+from tunnel.config import dump
+from tunnel.config.keys import Key, keys_of
+from tunnel.config.model import SECTIONS
+from tunnel.config.reference import page
+
+DOC = Path(__file__).parents[3] / "docs" / "conf.md"
+
+KEYS = [(title, key) for title, section in SECTIONS.items() for key in keys_of(section).values()]
+
+
+def test_the_page_is_made_from_the_table() -> None:
+    assert DOC.read_text() == page(), "run python -m tunnel.config.reference > docs/conf.md"
+
+
+@pytest.mark.parametrize(("title", "key"), KEYS, ids=[f"{title}.{key.name}" for title, key in KEYS])
+def test_examples_are_read_and_written_back(title: str, key: Key) -> None:
+    if key.is_file:
+        return  # tests of key files are in test_files.py
+    line = f"{key.name} = {key.example}\n"
+    sections = {
+        "Interface": f"[Interface]\n{line}" + ("" if "Private" in line else INTERFACE),
+        "Peer": INTERFACE + f"[Peer]\n{line}" + ("" if "Public" in line else f"PublicKey={PEER}\n"),
+        "Tunnel": f"{INTERFACE}[Tunnel]\n{line}",
+    }
+    config = read(sections[title])
+    assert config.warnings == ()
+    assert line in dump(config)
