@@ -60,6 +60,7 @@ tunnel_options = st.builds(
     udp_offload=st.booleans(),
     udp_gso=st.booleans(),
     udp_gro=st.booleans(),
+    log_level=st.sampled_from(["debug", "info", "warning", "error"]),
     metrics=st.sampled_from(["unix", "off", EndpointConfig("::1", 9586)]),
 )
 interface_configs = st.builds(

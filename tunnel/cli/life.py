@@ -59,6 +59,7 @@ def up(
     loaded = load_config(conf)
     if foreground:
         output.log_to_stream(verbose=verbose, as_json=log_json)
+        _set_log_level(loaded, verbose=verbose)
         status = _serve(loaded, background.Readiness(-1), print_failure=not log_json)
         if status:
             raise typer.Exit(status)
@@ -69,6 +70,7 @@ def up(
 
     def serve(readiness: background.Readiness, log_file: Path) -> int:
         output.log_to_file(log_file, verbose=verbose, as_json=log_json)
+        _set_log_level(config, verbose=verbose)
         for warning in config.warnings:
             # Of the root logger: the user has seen them on the terminal.
             logging.getLogger().warning("%s", warning)
@@ -84,6 +86,12 @@ def up(
         )
     except background.StartError as error:
         fail(error)
+
+
+def _set_log_level(config: TunnelConfig, *, verbose: bool) -> None:
+    """Log what LogLevel asks for; --verbose, being of this moment, has precedence."""
+    if not verbose:
+        logging.getLogger("tunnel").setLevel(config.interface.options.log_level.upper())
 
 
 def _serve(config: TunnelConfig, readiness: background.Readiness, *, print_failure: bool) -> int:

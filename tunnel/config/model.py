@@ -24,7 +24,7 @@ from crypto.keys import PresharedKey, PrivateKey, PublicKey
 from tunnel.config import values
 from tunnel.config.keys import Key, Reload, comma_separated, key, keys_of, whole_line, words
 from tunnel.config.problems import Problem
-from tunnel.config.values import AllowedIP, Datapath, EndpointConfig, Metrics, Table
+from tunnel.config.values import AllowedIP, Datapath, EndpointConfig, LogLevel, Metrics, Table
 
 __all__ = [
     "SECTIONS",
@@ -124,6 +124,18 @@ class TunnelOptions:
             "ADDRESS:PORT, or `off`",
             reload=Reload.UP,
             example="127.0.0.1:9586",
+        ),
+    )
+
+    log_level: LogLevel = field(
+        default="info",
+        metadata=key(
+            "LogLevel",
+            values.log_level,
+            "the least level of lines in the log: `debug`, `info`, `warning` or `error`; "
+            "`tunnel up --verbose` means `debug`",
+            reload=Reload.UP,
+            example="debug",
         ),
     )
 

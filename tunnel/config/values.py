@@ -15,7 +15,7 @@ from ipaddress import (
     IPv6Interface,
     IPv6Network,
 )
-from typing import Final, Generic, Literal, NamedTuple, TypeVar
+from typing import Final, Generic, Literal, NamedTuple, TypeVar, cast, get_args
 
 from crypto.keys import KeyFormatError, PresharedKey, PrivateKey, PublicKey
 from tunnel.config.problems import Mistake, describe_secret, quote
@@ -38,6 +38,7 @@ _ZERO_KEY: Final = "A" * 43 + "="
 _TABLES: Final = {"main": 254, "local": 255, "default": 253}
 
 Datapath = Literal["auto", "python", "native"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 Modifier = Literal["", "+", "-"]
 Table = Literal["auto", "off"] | int
 
@@ -240,6 +241,14 @@ def datapath(text: str) -> Datapath:
     if choice is None:
         raise _wrong(text, "auto, python or native", "remove the line for auto")
     return choice
+
+
+def log_level(text: str) -> LogLevel:
+    """Read the least level of lines in the log."""
+    for level in get_args(LogLevel):
+        if text.lower() == level:
+            return cast(LogLevel, level)
+    raise _wrong(text, "debug, info, warning or error", "remove the line for info")
 
 
 def metrics(text: str) -> Metrics:

@@ -63,6 +63,16 @@ def test_hooks_run_in_wg_quicks_order(two_hosts: TwoHosts) -> None:
     ]
 
 
+@pytest.mark.parametrize("level", ["info", "error"])
+def test_log_level_bounds_what_the_log_holds(two_hosts: TwoHosts, level: str) -> None:
+    end = make_end(two_hosts, f"#! tunnel: LogLevel = {level}", "PreDown = false")
+    end.up()
+    end.down()
+    log = two_hosts.a.run(["cat", "/run/tunnel/wg0.log"]).stdout
+    assert ("wg0 is up" in log) is (level == "info")
+    assert "PreDown number 1: exit status 1" in log
+
+
 def test_failing_hook_on_the_way_up_undoes_everything(two_hosts: TwoHosts) -> None:
     key = base64.b64encode(bytes([64] * 32)).decode()
     end = make_end(two_hosts, f"PostUp = echo -e 'sorry\\a\\n{key}'; false")
