@@ -207,7 +207,7 @@ def test_failure_at_any_step_leaves_nothing(
     gone(host, before)
 
 
-def test_told_to_stop_while_it_comes_up(two_hosts: TwoHosts, quick: Quick) -> None:
+def test_stopped_while_starting(two_hosts: TwoHosts, quick: Quick) -> None:
     host = two_hosts.a
     a, b = nodes_of(two_hosts)
     before = remains(host)
