@@ -33,7 +33,7 @@ from tunnel.daemon.watchers import watch_drops, watch_port
 from tunnel.device import features, signals, sync
 from tunnel.device.device import Device
 from tunnel.device.endpoints import resolve_all
-from tunnel.device.uapi import uapi_served
+from tunnel.device.uapi import AwaitedDevice, uapi_served
 from tunnel.errors import DaemonError, TunnelError, unwrapped
 from tunnel.io.endpoint import Endpoint
 
@@ -50,7 +50,11 @@ async def run(
     Returns when the interface or the socket for `wg` is deleted from outside.
     """
     with unwrapped(), hold(daemon.name):
-        async with control_socket(daemon), trio.open_nursery() as nursery:
+        async with (
+            control_socket(daemon),
+            uapi_served(daemon.name, daemon.stop) as wg,
+            trio.open_nursery() as nursery,
+        ):
             if handle_signals:
                 await nursery.start(signals.follow, daemon.stop, daemon.reload_on_signal)
             nursery.start_soon(daemon.notifier.watchdog, partial(_is_alive, daemon, Pulse()))
@@ -58,7 +62,7 @@ async def run(
                 daemon.enter(Stage.STARTING)
             try:
                 with daemon.starting:
-                    await _live(daemon, ready)
+                    await _live(daemon, wg, ready)
             finally:
                 daemon.stop()
                 daemon.feed.publish("down")
@@ -70,7 +74,7 @@ async def run(
             raise DaemonError(f"{daemon.name} was stopped while starting; all changes were undone")
 
 
-async def _live(daemon: Daemon, ready: Callable[[], None]) -> None:
+async def _live(daemon: Daemon, wg: AwaitedDevice, ready: Callable[[], None]) -> None:
     interface = daemon.config.interface
     redaction.hide_secrets(daemon.config)
     reload.check_hooks(daemon.config)
@@ -88,17 +92,18 @@ async def _live(daemon: Daemon, ready: Callable[[], None]) -> None:
             fwmark=around.mark,
             publish=daemon.publish,
         ) as device:
-            async with uapi_served(device, daemon.stop):
-                await _run_hooks(daemon, "PreUp", interface.pre_up)
-                # As with wg-quick, `wg` may be used by PreUp, and the conf has the last word.
-                udp = device.engine.udp
-                udp.set_port(interface.listen_port or udp.port)
-                udp.set_fwmark(around.mark)
-                await device.endpoints.update(daemon.config.peers, found)
-                await sync.apply(device.engine, daemon.config, endpoints)
-                async with _host_state(daemon, device, around, endpoints.values()):
-                    await _carry_packets(daemon, device, ready)
+            # As with wg-quick, `wg` may be used by PreUp, and the conf has the last word.
+            wg.device = device
+            await _run_hooks(daemon, "PreUp", interface.pre_up)
+            udp = device.engine.udp
+            udp.set_port(interface.listen_port or udp.port)
+            udp.set_fwmark(around.mark)
+            await device.endpoints.update(daemon.config.peers, found)
+            await sync.apply(device.engine, daemon.config, endpoints)
+            async with _host_state(daemon, device, around, endpoints.values()):
+                await _carry_packets(daemon, device, ready)
     finally:
+        wg.device = None
         if daemon.stage is Stage.STOPPING:
             await _run_down_hooks(daemon, "PostDown", daemon.config.interface.post_down)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Self
 
@@ -13,6 +15,9 @@ import trio
 
 from tunnel.control import uapi
 from tunnel.control.socket_file import SocketFile
+from tunnel.control.uapi import DeviceState
+from tunnel.control.uapi_changes import DeviceChange
+from tunnel.control.uapi_grammar import UapiError
 from tunnel.control.unix_socket import bind_unix_socket
 from tunnel.device.device import Device
 from tunnel.errors import DaemonError
@@ -64,7 +69,7 @@ class UapiSocket:
             self._file.remove()
         self._listener.close()
 
-    async def serve(self, device: Device, stop: Callable[[], None]) -> None:
+    async def serve(self, device: uapi.UapiDevice, stop: Callable[[], None]) -> None:
         """Answer for `device` until cancelled. `stop` is called once the file has been removed or
         replaced, which asks a userspace WireGuard to leave.
         """
@@ -76,23 +81,44 @@ class UapiSocket:
                 stop()
 
 
+class AwaitedDevice:
+    """A device that is not there yet, or no longer: `wg` is answered ENODEV while it is None."""
+
+    def __init__(self) -> None:
+        self.device: Device | None = None
+
+    def reading(self) -> AbstractAsyncContextManager[DeviceState]:
+        """As `Device.reading`. Raises UapiError while there is none."""
+        return self._there().reading()
+
+    async def apply(self, changes: Sequence[DeviceChange]) -> None:
+        """As `Device.apply`. Raises UapiError while there is none."""
+        await self._there().apply(changes)
+
+    def _there(self) -> Device:
+        if self.device is None:
+            raise UapiError(errno.ENODEV, "the tunnel is still being set up, or is going down")
+        return self.device
+
+
 @contextlib.asynccontextmanager
-async def uapi_served(device: Device, stop: Callable[[], None]) -> AsyncIterator[None]:
-    """Serve `wg` for the time of the `async with`; `stop` as for `UapiSocket.serve`.
+async def uapi_served(name: str, stop: Callable[[], None]) -> AsyncIterator[AwaitedDevice]:
+    """Serve `wg` for the time of the `async with`, for the device that it gives; `stop` as for
+    `UapiSocket.serve`.
 
     A tunnel works without: where the socket cannot be made, the log says so and that is all.
     """
+    awaited = AwaitedDevice()
     try:
-        served = UapiSocket.bind(device.name)
+        served = UapiSocket.bind(name)
     except OSError as error:
-        path = socket_path(device.name)
-        log.warning("wg cannot be used on %s: %s: %s", device.name, path, error.strerror)
-        yield
+        log.warning("wg cannot be used on %s: %s: %s", name, socket_path(name), error.strerror)
+        yield awaited
         return
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(served.serve, device, stop)
-            yield
+            nursery.start_soon(served.serve, awaited, stop)
+            yield awaited
             nursery.cancel_scope.cancel()
     finally:
         served.close()
