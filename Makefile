@@ -10,7 +10,8 @@ PYTEST_ARGS ?=
 DATAPATHS ?= native python
 OFF ?= none tso uso gso gro all
 # Without cargo these do not matter; with it, the compiled datapath is built from them.
-CRATE := $(wildcard tunnel/datapath/native/Cargo.* tunnel/datapath/native/src/*.rs)
+NATIVE := tunnel/datapath/native
+CRATE := $(wildcard $(NATIVE)/Cargo.* $(NATIVE)/src/*.rs)
 
 .PHONY: help lab test coverage matrix setup lint wheel fuzz clean
 
@@ -21,7 +22,7 @@ help:
 	@echo "make matrix everything that carries packets, with both datapaths and each offload off (2 h)"
 	@echo "make setup  the virtual environment in .venv, with the command tunnel"
 	@echo "make lint   style, types and format"
-	@echo "make wheel  an abi3 wheel in dist/, with the compiled datapath if cargo is here"
+	@echo "make wheel  an sdist and a wheel in dist/, with the compiled datapath if cargo is here"
 	@echo "make fuzz   twenty minutes of hostile input for both datapaths"
 	@echo "make clean  remove what the above made"
 
@@ -62,13 +63,14 @@ $(STAMP): pyproject.toml tests/setup/venv.sh $(CRATE)
 	@tests/setup/venv.sh $(VENV)
 	@touch $@
 
+# The wheel is built from the sdist, so nothing that lies about here gets into either of them.
 wheel: $(STAMP)
-	$(PYTHON) -m pip wheel --disable-pip-version-check --no-deps -w dist .
+	CARGO_TARGET_DIR=$(abspath $(NATIVE)/target) $(PYTHON) -m build
 
 fuzz: $(STAMP)
-	cd tunnel/datapath/native && FUZZ_SECONDS=600 cargo run --locked --release --example fuzz
+	cd $(NATIVE) && FUZZ_SECONDS=600 cargo run --locked --release --example fuzz
 	TUNNEL_FUZZ_SECONDS=600 $(PYTHON) -m pytest tests/property/test_datapath_twins.py -k long --timeout 900
 
 clean:
-	rm -rf $(VENV) build dist tunnel/datapath/native/target tunnel/datapath/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-* build dist $(NATIVE)/target tunnel/datapath/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	find crypto tunnel tests examples -name __pycache__ -type d -exec rm -rf {} +

@@ -30,6 +30,8 @@ fi
 
 echo "Making the virtual environment $venv (once, about a minute)" >&2
 "$python" -m venv --clear "$venv"
+# If the compiled datapath cannot be built, an older one must not stay and stand for it.
+rm -f tunnel/datapath/_native.*.so
 log=$(mktemp)
 if ! "$venv/bin/python" -m pip install --disable-pip-version-check -q -e '.[dev]' >"$log" 2>&1; then
     cat "$log" >&2
@@ -37,3 +39,6 @@ if ! "$venv/bin/python" -m pip install --disable-pip-version-check -q -e '.[dev]
     exit 1
 fi
 rm -f "$log"
+if command -v cargo >/dev/null 2>&1 && ! ls tunnel/datapath/_native.*.so >/dev/null 2>&1; then
+    echo "WARNING: the compiled datapath could not be built; why: $venv/bin/pip install -v -e ." >&2
+fi

@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _version() -> str:
     with contextlib.suppress(metadata.PackageNotFoundError):
-        return metadata.version("tunnel")
+        return metadata.version("tunnel-vpn")
     return "(not installed)"
 
 
