@@ -38,9 +38,10 @@ def commit() -> str | None:
         return (ROOT / COMMIT).read_text(encoding="ascii").strip()
     if not (ROOT / ".git").exists():
         return None
-    describe = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+    git = ["git", "--no-optional-locks", "-C", str(ROOT)]
+    describe = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        asked = subprocess.run([*describe, "--exclude=*"], capture_output=True, text=True)
+        asked = subprocess.run([*git, *describe], capture_output=True, text=True)
     except OSError:
         return None
     return asked.stdout.strip() or None

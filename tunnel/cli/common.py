@@ -23,6 +23,9 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 """The command line or the conf is wrong; nothing was touched."""
 
+CONTEXT = {"help_option_names": ["-h", "--help"]}
+"""For the outermost app of a command line; all commands below inherit it."""
+
 Name = Annotated[
     str,
     typer.Argument(

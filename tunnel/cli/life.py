@@ -17,6 +17,7 @@ from rich.console import Console
 
 from tunnel.cli import background
 from tunnel.cli.common import (
+    CONTEXT,
     EXIT_FAILED,
     Json,
     Name,
@@ -37,6 +38,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
+    context_settings=CONTEXT,
 )
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from tunnel.cli import bench, capture, doctor, keys, lab, life, manage, service, trace
+from tunnel.cli.common import CONTEXT
 from tunnel.cli.top import command
 
 app = typer.Typer(
@@ -15,6 +18,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
+    context_settings=CONTEXT,
 )
 app.add_typer(life.app)
 app.add_typer(keys.app)
@@ -26,6 +30,29 @@ app.add_typer(command.app)
 app.add_typer(trace.app)
 app.add_typer(doctor.app)
 app.add_typer(service.app, name="service")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from tunnel.cli.version import version_text
+
+        typer.echo(version_text("tunnel"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print version, commit, datapath and Python, and exit.",
+        ),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 def run() -> None:

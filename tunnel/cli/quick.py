@@ -18,6 +18,7 @@ from tunnel.log import redact
 PROGRAM = "tunnel-wg-quick"
 
 USAGE = f"""Usage: {PROGRAM} [ up | down | save | strip ] [ CONFIG_FILE | INTERFACE ]
+       {PROGRAM} --version
 
   CONFIG_FILE is a configuration file, whose filename is the interface name
   followed by `.conf'. Otherwise, INTERFACE is an interface name, with
@@ -51,6 +52,11 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Do what the command line says; the exit status: 0, or 1 after any failure."""
     if len(arguments) == 1 and arguments[0] in ("-h", "--help", "help"):
         sys.stderr.write(USAGE)
+        return 0
+    if list(arguments) == ["--version"]:
+        from tunnel.cli.version import version_text
+
+        sys.stdout.write(version_text(PROGRAM) + "\n")
         return 0
     if not _is_complete(arguments):
         sys.stderr.write(USAGE)

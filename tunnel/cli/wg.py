@@ -10,13 +10,11 @@ Whoever starts it waits for it, so this file loads no more than it needs.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 
 from tunnel.errors import TunnelError
 from tunnel.log import output
@@ -94,15 +92,30 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-f", "--foreground", action="store_true", help="stay in the foreground until stopped"
     )
-    parser.add_argument("--version", action="version", version=f"tunnel-wg {_version()}")
+    parser.add_argument(
+        "--version",
+        action=_Version,
+        nargs=0,
+        help="print version, commit, datapath and Python, and exit",
+    )
     parser.add_argument("name", metavar="NAME", help="the interface, for example wg0")
     return parser
 
 
-def _version() -> str:
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        return metadata.version("tunnel-vpn")
-    return "(not installed)"
+class _Version(argparse.Action):
+    """Looks for what to print only when it is asked for."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        from tunnel.cli.version import version_text
+
+        sys.stdout.write(version_text(parser.prog) + "\n")
+        parser.exit()
 
 
 def _go_into_background(*, silent: bool) -> None:
