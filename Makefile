@@ -4,7 +4,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 PROGRAMS := iproute2 iputils-ping nftables procps util-linux
-TEST_PROGRAMS := dbus-daemon systemd wireguard-go wireguard-tools iperf3 tcpdump tshark openssh-server
+TEST_PROGRAMS := git dbus-daemon systemd wireguard-go wireguard-tools iperf3 tcpdump tshark openssh-server
 PYTEST_ARGS ?=
 # Parts of the matrix, if not all of it: make matrix DATAPATHS=python OFF="gso all"
 DATAPATHS ?= native python

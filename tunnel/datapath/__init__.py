@@ -93,7 +93,7 @@ def load(name: str | None = None) -> Datapath:
         return Datapath(candidate, cast(SessionFactory, session), note)
     raise UnknownDatapathError(
         f"{place} asks for {name!r}, but {note}; "
-        "unset it, or install with a Rust compiler on the machine"
+        "unset it, or install tunnel from its sources with cargo on the PATH"
     )
 
 

@@ -176,8 +176,9 @@ def check_batches(facts: Facts) -> Iterator[Finding]:
             "datapath_python",
             "the Python datapath is in use, which is slow",
             "tunnel show: datapath python",
-            "unset TUNNEL_DATAPATH where the daemon is started, if that says python; else install "
-            "the compiled one: pip install --force-reinstall . in the project, with cargo there",
+            "unset TUNNEL_DATAPATH where the daemon is started, if it says python; else put cargo "
+            "(Rust 1.85 or newer) on the PATH, install tunnel from its sources again, the way it "
+            "was installed before, and restart it; tunnel --version says which datapath there is",
         )
     off = [name for name, words in status.offloads.items() if words == "off"]
     if off:

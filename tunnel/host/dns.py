@@ -10,7 +10,7 @@ from tunnel.host.state import Dns
 RESOLVCONF = "resolvconf"
 RESOLVED = "resolved"
 
-_INSTALL = "apt-get install openresolv, or systemd-resolved, or take DNS out of the conf"
+_INSTALL = "apt-get install openresolv (or systemd-resolved), or take DNS out of the conf"
 
 
 def choose_backend() -> str:

@@ -174,8 +174,9 @@ def _below(root: Path, program: str) -> Path:
 
 
 _ELSEWHERE = (
-    "install the program where only root can write: "
-    "python3 -m venv /opt/tunnel && /opt/tunnel/bin/pip install tunnel"
+    "install the program where only root can write; in the folder of its sources: "
+    "python3 -m venv /opt/tunnel && /opt/tunnel/bin/pip install . && "
+    "/opt/tunnel/bin/tunnel service install"
 )
 
 _HOME_DROP_IN = f"""{MARK}`.

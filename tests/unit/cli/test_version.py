@@ -43,6 +43,7 @@ def test_version_of_each_program(
     assert platform.python_version() in printed["Python"]
 
 
+@pytest.mark.foreign("git")
 def test_commit_is_that_of_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def git(*arguments: str) -> str:
         identity = ["-c", "user.name=t", "-c", "user.email=t@example.net"]
