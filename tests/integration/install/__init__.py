@@ -1,0 +1,1 @@
+"""The project as a user gets it: built, installed, and run outside the checkout."""
