@@ -6,6 +6,7 @@ STAMP := $(VENV)/.installed
 PROGRAMS := iproute2 iputils-ping nftables procps util-linux
 TEST_PROGRAMS := git dbus-daemon systemd wireguard-go wireguard-tools iperf3 tcpdump tshark openssh-server
 PYTEST_ARGS ?=
+PYTHONS := 3.11 3.12 3.13 3.14
 # Parts of the matrix, if not all of it: make matrix DATAPATHS=python OFF="gso all"
 DATAPATHS ?= native python
 OFF ?= none tso uso gso gro all
@@ -13,11 +14,12 @@ OFF ?= none tso uso gso gro all
 NATIVE := tunnel/datapath/native
 CRATE := $(wildcard $(NATIVE)/Cargo.* $(NATIVE)/src/*.rs)
 
-.PHONY: help lab test coverage matrix setup lint wheel fuzz clean
+.PHONY: help lab test test-pythons coverage matrix setup lint wheel fuzz clean
 
 help:
 	@echo "make lab    two hosts and a real encrypted tunnel on this machine, explained"
 	@echo "make test   the whole suite (as root: everything; else what needs no root)"
+	@echo "make test-pythons  the unit tests on every other Python found ($(PYTHONS))"
 	@echo "make coverage  the suite, and which lines and branches no test reaches"
 	@echo "make matrix everything that carries packets, with both datapaths and each offload off (2 h)"
 	@echo "make setup  the virtual environment in .venv, with the command tunnel"
@@ -33,6 +35,23 @@ lab: $(STAMP)
 test: $(STAMP)
 	@tests/setup/packages.sh $(PROGRAMS) $(TEST_PROGRAMS)
 	@$(PYTHON) -m pytest -n 4 --dist worksteal $(PYTEST_ARGS)
+
+# The unit tests on every other Python that is found. One that is not found is no failure, unless
+# TUNNEL_PYTHONS names it.
+test-pythons: $(STAMP)
+	@failed=; own=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	for version in $${TUNNEL_PYTHONS:-$(PYTHONS)}; do \
+		if [ "$$version" = "$$own" ]; then \
+			echo "== Python $$version: that of $(VENV), where make test runs"; \
+		elif tests/setup/python.sh "$$version" >/dev/null; then \
+			$(MAKE) --silent "$(VENV)-$$version/.installed" && echo "== Python $$version" && \
+				"$(VENV)-$$version/bin/python" -m pytest -q -n 2 $(PYTEST_ARGS) tests/unit \
+				|| failed="$$failed $$version"; \
+		else \
+			echo "== Python $$version: not found here"; \
+			failed="$$failed$${TUNNEL_PYTHONS:+ $$version}"; \
+		fi; \
+	done; test -z "$$failed" || { echo "failed: Python$$failed" >&2; exit 1; }
 
 # Each of them in turn, to the last: what failed is named at the end.
 matrix: $(STAMP)
@@ -59,8 +78,12 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-$(STAMP): pyproject.toml tests/setup/venv.sh $(CRATE)
+$(STAMP): pyproject.toml setup.py tests/setup/venv.sh $(CRATE)
 	@tests/setup/venv.sh $(VENV)
+	@touch $@
+
+$(VENV)-%/.installed: pyproject.toml setup.py tests/setup/venv.sh tests/setup/python.sh $(CRATE)
+	@PYTHON=$$(tests/setup/python.sh $*) tests/setup/venv.sh $(VENV)-$*
 	@touch $@
 
 # The wheel is built from the sdist, so nothing that lies about here gets into either of them.
