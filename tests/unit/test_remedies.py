@@ -47,7 +47,7 @@ def texts() -> Iterator[tuple[str, str]]:
                     ),
                 )
     units = [p for p in (ROOT / "tunnel/systemd").rglob("*") if p.suffix != ".py" and p.is_file()]
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *units]:
+    for path in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *units]:
         yield str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
 
 
