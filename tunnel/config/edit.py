@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from tunnel.config.keys import Key
+from tunnel.config.keys import ConfKey
 from tunnel.config.lexer import Kind, Token, tokenize
 from tunnel.config.render import Line, render_line
 
@@ -53,7 +53,7 @@ class EditableSection:
         for value in new[len(tokens) :]:
             self._editor.insert(tokens[-1].line if tokens else self.last, (key, value))
 
-    def set_list(self, key: Key, read: Callable[[str], object], new: Sequence[object]) -> None:
+    def set_list(self, key: ConfKey, read: Callable[[str], object], new: Sequence[object]) -> None:
         """Make a list that may be spread over lines hold `new`; items that stay keep their place.
 
         `read` gives what an item on a line means, to be compared with the items of `new`.

@@ -1,6 +1,6 @@
 """What there is to say about one key of a conf, and how to find the keys of a section.
 
-The table itself is model.py: the fields of its dataclasses carry a Key each.
+The table itself is model.py: the fields of its dataclasses carry a ConfKey each.
 """
 
 import dataclasses
@@ -13,7 +13,16 @@ from typing import Any, Final, Literal
 
 from tunnel.config.values import squeeze
 
-__all__ = ["Key", "Reload", "closest", "comma_separated", "key", "keys_of", "whole_line", "words"]
+__all__ = [
+    "ConfKey",
+    "Reload",
+    "closest",
+    "comma_separated",
+    "key",
+    "keys_of",
+    "whole_line",
+    "words",
+]
 
 _KEY: Final = "key"
 
@@ -29,7 +38,7 @@ class Reload(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class ConfKey:
     """How the value of a field stands in a conf.
 
     `read` takes a text, and raises Mistake or returns a value that may be Doubtful; `write` is its
@@ -78,9 +87,9 @@ def key(
     file: str = "",
     is_file: bool = False,
     required: str = "",
-) -> dict[str, Key]:
-    """The metadata of a field that stands in a conf as `name`; the parameters are those of Key."""
-    entry = Key(
+) -> dict[str, ConfKey]:
+    """The metadata of a field that stands in a conf as `name`, as ConfKey documents it."""
+    entry = ConfKey(
         name,
         read,
         write,
@@ -98,13 +107,13 @@ def key(
     return {_KEY: entry}
 
 
-def keys_of(section: type) -> dict[str, Key]:
+def keys_of(section: type) -> dict[str, ConfKey]:
     """The keys of a section's dataclass in the order of its fields, by name in lower case."""
     return _keys_of(section)
 
 
 @lru_cache
-def _keys_of(section: type[Any]) -> dict[str, Key]:
+def _keys_of(section: type[Any]) -> dict[str, ConfKey]:
     return {
         each.metadata[_KEY].name.lower(): dataclasses.replace(
             each.metadata[_KEY], field=each.name, default=each.default

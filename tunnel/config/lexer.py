@@ -15,7 +15,7 @@ from tunnel.config.model import SECTIONS
 from tunnel.config.problems import Problems, quote
 from tunnel.config.values import squeeze
 
-__all__ = ["HOOKS", "Entry", "Kind", "Lines", "Sections", "Token", "sort", "tokenize"]
+__all__ = ["HOOKS", "Entry", "Kind", "SectionLines", "Sections", "Token", "sort", "tokenize"]
 
 HOOKS: Final = frozenset(
     name
@@ -120,7 +120,7 @@ class Entry(NamedTuple):
     text: str
 
 
-class Lines:
+class SectionLines:
     """The entries of one section. `line` is that of its header.
 
     `friendly_name` is what a comment of it says.
@@ -145,15 +145,15 @@ class Sections:
     """A whole conf: repeated [Interface] and [Tunnel] are one, every [Peer] is its own."""
 
     def __init__(self) -> None:
-        self.interface = Lines("Interface")
-        self.tunnel = Lines("Tunnel")
-        self.peers: list[Lines] = []
+        self.interface = SectionLines("Interface")
+        self.tunnel = SectionLines("Tunnel")
+        self.peers: list[SectionLines] = []
 
 
 def sort(tokens: list[Token], problems: Problems) -> Sections:
     """Put every entry under its section, and report lines that belong nowhere."""
     sections = Sections()
-    lines: Lines | None = None
+    lines: SectionLines | None = None
     unknown = False  # the keys of a section that was refused are not refused once more
     for token in tokens:
         match token.kind:
@@ -194,7 +194,7 @@ def sort(tokens: list[Token], problems: Problems) -> Sections:
     return sections
 
 
-def _open(token: Token, sections: Sections, problems: Problems) -> Lines | None:
+def _open(token: Token, sections: Sections, problems: Problems) -> SectionLines | None:
     match token.name.lower():
         case "[interface]":
             sections.interface.line = sections.interface.line or token.line
@@ -202,7 +202,7 @@ def _open(token: Token, sections: Sections, problems: Problems) -> Lines | None:
         case "[tunnel]":
             return sections.tunnel
         case "[peer]":
-            sections.peers.append(Lines("Peer", token.line))
+            sections.peers.append(SectionLines("Peer", token.line))
             return sections.peers[-1]
     meant = closest(token.name.strip("[]").title(), tuple(SECTIONS))
     problems.error(
@@ -214,7 +214,7 @@ def _open(token: Token, sections: Sections, problems: Problems) -> Lines | None:
     return None
 
 
-def _place(token: Token, lines: Lines, problems: Problems) -> None:
+def _place(token: Token, lines: SectionLines, problems: Problems) -> None:
     name = token.name.lower()
     known = keys_of(SECTIONS[lines.title])
     if name in known:

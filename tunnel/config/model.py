@@ -22,7 +22,7 @@ from typing import Final
 
 from crypto.keys import PresharedKey, PrivateKey, PublicKey
 from tunnel.config import values
-from tunnel.config.keys import Key, Reload, comma_separated, key, keys_of, whole_line, words
+from tunnel.config.keys import ConfKey, Reload, comma_separated, key, keys_of, whole_line, words
 from tunnel.config.problems import Problem
 from tunnel.config.values import AllowedIP, Datapath, EndpointConfig, LogLevel, Metrics, Table
 
@@ -41,7 +41,7 @@ def _base64(secret: PrivateKey | PublicKey | PresharedKey) -> str:
     return secret.to_base64()
 
 
-def _switch(name: str, meaning: str) -> dict[str, Key]:
+def _switch(name: str, meaning: str) -> dict[str, ConfKey]:
     return key(
         name,
         values.switch,
@@ -52,7 +52,7 @@ def _switch(name: str, meaning: str) -> dict[str, Key]:
     )
 
 
-def _hook(name: str, meaning: str, reload: Reload, example: str) -> dict[str, Key]:
+def _hook(name: str, meaning: str, reload: Reload, example: str) -> dict[str, ConfKey]:
     return key(
         name,
         values.hook,
@@ -453,7 +453,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
 """The title of each section and the class of what it says."""
 
 
-def changed_keys(old: TunnelConfig, new: TunnelConfig, reload: Reload) -> list[Key]:
+def changed_keys(old: TunnelConfig, new: TunnelConfig, reload: Reload) -> list[ConfKey]:
     """The keys of [Interface] and [Tunnel] with that `reload` whose values differ."""
     return [
         each

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tunnel.config import checks, files, values
-from tunnel.config.keys import Key, keys_of
-from tunnel.config.lexer import Entry, Lines, sort, tokenize
+from tunnel.config.keys import ConfKey, keys_of
+from tunnel.config.lexer import Entry, SectionLines, sort, tokenize
 from tunnel.config.model import InterfaceConfig, PeerConfig, Section, TunnelConfig, TunnelOptions
 from tunnel.config.problems import Mistake, Problems, escape, quote
 
@@ -128,7 +128,7 @@ class _Reader:
         self._folder = folder
         self._problems = problems
 
-    def section(self, lines: Lines, section: type[Section]) -> dict[str, Any] | None:
+    def section(self, lines: SectionLines, section: type[Section]) -> dict[str, Any] | None:
         """The values of all fields with a key, or None (reported) without a required one."""
         found: dict[str, Any] = {}
         keys = keys_of(section)
@@ -149,10 +149,10 @@ class _Reader:
         # A required value that could not be read is MISSING.
         return None if any(value is MISSING for value in found.values()) else found
 
-    def _fault(self, line: int, key: Key, mistake: Mistake) -> None:
+    def _fault(self, line: int, key: ConfKey, mistake: Mistake) -> None:
         self._problems.error(line, key.name, f"{key.name} {mistake.fault}", mistake.remedy)
 
-    def _value(self, line: int, key: Key, text: str) -> Any:
+    def _value(self, line: int, key: ConfKey, text: str) -> Any:
         """Read one value. Raises Mistake."""
         value = key.read(text)
         if isinstance(value, values.Doubtful):
@@ -160,7 +160,7 @@ class _Reader:
             return value.value
         return value
 
-    def _last(self, lines: Lines, key: Key) -> Entry | None:
+    def _last(self, lines: SectionLines, key: ConfKey) -> Entry | None:
         """Return the entry that counts if a key can only have one: the last, as for `wg`."""
         entries = lines.get(key.name)
         if len(entries) > 1:
@@ -172,13 +172,13 @@ class _Reader:
             )
         return entries[-1] if entries else None
 
-    def _is_empty(self, entry: Entry, key: Key) -> None:
+    def _is_empty(self, entry: Entry, key: ConfKey) -> None:
         if key.empty == "warning":
             self._problems.warning(
                 entry.line, key.name, f"{key.name} is empty", "remove the line, or add a value"
             )
 
-    def _one(self, lines: Lines, key: Key) -> Any:
+    def _one(self, lines: SectionLines, key: ConfKey) -> Any:
         entry = self._last(lines, key)
         if entry is None:
             return key.default
@@ -191,7 +191,7 @@ class _Reader:
             self._fault(entry.line, key, mistake)
             return key.default
 
-    def _items(self, lines: Lines, key: Key) -> tuple[Any, ...]:
+    def _items(self, lines: SectionLines, key: ConfKey) -> tuple[Any, ...]:
         assert key.split is not None
         found: list[Any] = []
         seen: dict[Any, int] = {}
@@ -217,7 +217,9 @@ class _Reader:
                 found.append(value)
         return tuple(found)
 
-    def _from_file(self, lines: Lines, key: Key, file: Key) -> tuple[Any, str | None]:
+    def _from_file(
+        self, lines: SectionLines, key: ConfKey, file: ConfKey
+    ) -> tuple[Any, str | None]:
         """Read a secret from the file that the conf names: the secret, and the file's name."""
         inline, entry = self._last(lines, key), self._last(lines, file)
         assert entry is not None

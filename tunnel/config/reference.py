@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import MISSING
 
-from tunnel.config.keys import Key, keys_of
+from tunnel.config.keys import ConfKey, keys_of
 from tunnel.config.model import SECTIONS
 
 __all__ = ["page"]
@@ -51,7 +51,7 @@ def _tables() -> Iterator[str]:
         yield ""
 
 
-def _default(key: Key) -> str:
+def _default(key: ConfKey) -> str:
     if key.default is MISSING:
         return "required"
     return "none" if key.default in (None, ()) else f"`{key.write(key.default)}`"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from tunnel.config.keys import Key, keys_of
+from tunnel.config.keys import ConfKey, keys_of
 from tunnel.config.lexer import HOOKS
 from tunnel.config.model import Section, TunnelConfig
 from tunnel.config.problems import ConfigErrors, Problem, quote
@@ -63,7 +63,7 @@ def lines_of(section: Section, *, wg: bool = False) -> Iterator[Line]:
                 yield key.name, ", ".join(map(key.write, value[start : start + per_line]))
 
 
-def value_text(key: Key, value: object) -> str | None:
+def value_text(key: ConfKey, value: object) -> str | None:
     """The value of a key that is no list as it stands in a conf, None for the default."""
     return None if value == key.default else key.write(value)
 

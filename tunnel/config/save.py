@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, TypeVar
 from tunnel.config import render
 from tunnel.config.checks import check_permissions, holds_secrets
 from tunnel.config.edit import EditableSection, Editor
-from tunnel.config.keys import Key, keys_of
+from tunnel.config.keys import ConfKey, keys_of
 from tunnel.config.lexer import HOOKS
 from tunnel.config.model import InterfaceConfig, PeerConfig, Section, TunnelConfig
 from tunnel.config.parser import parse, read_text
@@ -180,7 +180,7 @@ def _readable(before: _S | None, running: _S, source: str, note: Note) -> _S:
     return replace(running, **kept) if kept else running
 
 
-def _is_read(key: Key, value: object, source: str, note: Note) -> bool:
+def _is_read(key: ConfKey, value: object, source: str, note: Note) -> bool:
     text = key.write(value)
     try:
         key.read(text)
@@ -226,7 +226,7 @@ def _effective(items: tuple[object, ...]) -> list[object]:
     return list(found)
 
 
-def _meaning_of_text(key: Key, text: str) -> object:
+def _meaning_of_text(key: ConfKey, text: str) -> object:
     return _meaning(key.read(text))
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.confs import INTERFACE, PEER, read
 from tunnel.config import dump
-from tunnel.config.keys import Key, keys_of
+from tunnel.config.keys import ConfKey, keys_of
 from tunnel.config.model import SECTIONS
 from tunnel.config.reference import page
 
@@ -20,7 +20,7 @@ def test_the_page_is_made_from_the_table() -> None:
 
 
 @pytest.mark.parametrize(("title", "key"), KEYS, ids=[f"{title}.{key.name}" for title, key in KEYS])
-def test_examples_are_read_and_written_back(title: str, key: Key) -> None:
+def test_examples_are_read_and_written_back(title: str, key: ConfKey) -> None:
     if key.is_file:
         return  # tests of key files are in test_files.py
     line = f"{key.name} = {key.example}\n"
