@@ -14,7 +14,7 @@ OFF ?= none tso uso gso gro all
 NATIVE := tunnel/datapath/native
 CRATE := $(wildcard $(NATIVE)/Cargo.* $(NATIVE)/src/*.rs)
 
-.PHONY: help lab test test-pythons coverage matrix setup lint wheel fuzz clean
+.PHONY: help lab test test-pythons coverage matrix setup lint wheel fuzz soak clean
 
 help:
 	@echo "make lab    two hosts and a real encrypted tunnel on this machine, explained"
@@ -26,6 +26,7 @@ help:
 	@echo "make lint   style, types and format"
 	@echo "make wheel  an sdist and a wheel in dist/, with the compiled datapath if cargo is here"
 	@echo "make fuzz   twenty minutes of hostile input for both datapaths"
+	@echo "make soak   memory and pauses under half an hour of traffic and of changes, as tables"
 	@echo "make clean  remove what the above made"
 
 lab: $(STAMP)
@@ -93,6 +94,12 @@ wheel: $(STAMP)
 fuzz: $(STAMP)
 	cd $(NATIVE) && FUZZ_SECONDS=600 cargo run --locked --release --example fuzz
 	TUNNEL_FUZZ_SECONDS=600 $(PYTHON) -m pytest tests/property/test_datapath_twins.py -k long --timeout 900
+
+soak: $(STAMP)
+	@tests/setup/packages.sh $(PROGRAMS) iperf3
+	$(PYTHON) -m tests.soak.traffic --datapath native
+	$(PYTHON) -m tests.soak.traffic --datapath python
+	$(PYTHON) -m tests.soak.changes
 
 clean:
 	rm -rf $(VENV) $(VENV)-* build dist $(NATIVE)/target tunnel/datapath/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -252,7 +252,7 @@ def test_helpers_of_tests_live_in_support() -> None:
     found = []
     for path in sorted((ROOT / "tests").rglob("*.py")):
         place = path.relative_to(ROOT / "tests")
-        if place.parts[0] not in ("support", "setup") and not path.name.startswith(
+        if place.parts[0] not in ("support", "setup", "soak") and not path.name.startswith(
             ("test_", "conftest", "__init")
         ):
             found.append(f"{place} is no test: it belongs into tests/support")

@@ -110,15 +110,12 @@ def _serve(config: TunnelConfig, readiness: background.Readiness, *, print_failu
 
     notifier = Notifier.from_environment()
 
-    def ready() -> None:
-        avoid_pauses()
-        readiness.ready()
-
+    avoid_pauses()
     with readiness:
         try:
             daemon = Daemon(config, notifier=notifier)
             try:
-                trio.run(lambda: run(daemon, ready=ready, handle_signals=True))
+                trio.run(lambda: run(daemon, ready=readiness.ready, handle_signals=True))
             finally:
                 # Before whatever else is said of the end.
                 output.flush()

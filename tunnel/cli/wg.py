@@ -70,8 +70,9 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         # All that can go wrong is behind us, and no thread has been started yet.
         _go_into_background(silent=LEVELS.get(level, 0) in (0, LEVELS["silent"]))
 
+    avoid_pauses()
+
     def ready() -> None:
-        avoid_pauses()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     try:

@@ -1,0 +1,56 @@
+"""Gigabytes through a pair, and the memory of both daemons is what it was.
+
+A leak of 32 bytes with each batch makes 2,000 kB of two gigabytes of TCP. Minutes of traffic, with
+a table: `python -m tests.soak.traffic`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.hosts import TwoHosts
+from tests.support.pairs import status
+from tests.support.processes import resident_kb
+from tunnel.lab.peers import Node, OurEnd, mesh
+
+pytestmark = [pytest.mark.root, pytest.mark.foreign("iperf3"), pytest.mark.slow]
+
+LOADS = {
+    "native": [["-n", "2G"], ["-u", "-l", "400", "-b", "80M", "-n", "40M"]],
+    "python": [["-n", "200M"], ["-u", "-l", "400", "-b", "10M", "-n", "8M"]],
+}
+"""TCP, and UDP of 400 B, which leaves a packet at a time; each as much as takes some seconds."""
+
+GROWTH_KB = 768
+
+
+@pytest.mark.parametrize("datapath", LOADS)
+def test_memory_is_flat_over_gigabytes(two_hosts: TwoHosts, datapath: str) -> None:
+    hosts = two_hosts.a, two_hosts.b
+    nodes = [
+        Node(host, (f"10.77.0.{number}/24",), f"192.0.2.{number}")
+        for number, host in enumerate(hosts, start=1)
+    ]
+    ends = mesh(nodes, environment={"TUNNEL_DATAPATH": datapath}).values()
+    pids = []
+    for end in ends:
+        assert isinstance(end, OurEnd)
+        end.up()
+        (pid,) = end.node.host.pids()
+        pids.append(pid)
+        assert status(end)["datapath"] == datapath
+
+    def transfer(load: list[str]) -> None:
+        server = two_hosts.b.popen(["iperf3", "-s", "-1", "--forceflush"])
+        server.wait_for_output("Server listening")
+        two_hosts.a.run(["iperf3", "-c", nodes[1].address(), *load], timeout=100)
+        assert server.wait(10) == 0, server.log()
+
+    # Buffers and caches get their size.
+    transfer(["-n", "100M"])
+    transfer(["-u", "-l", "400", "-b", "10M", "-n", "1M"])
+    before = [resident_kb(pid) for pid in pids]
+    for load in LOADS[datapath]:
+        transfer(load)
+    grown = [resident_kb(pid) - kb for pid, kb in zip(pids, before, strict=True)]
+    assert max(grown) < GROWTH_KB, grown
