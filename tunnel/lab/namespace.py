@@ -27,6 +27,8 @@ mkdir -p /run/netns /run/lock
 case $resolv in
 /run/*) mkdir -p "$(dirname "$resolv")" && : >"$resolv" ;;
 esac
+# A minimal system has no /etc/hosts to mount over. Laid below /etc, $etc lends it one.
+if [ ! -e /etc/hosts ]; then mount -t overlay -o "lowerdir=/etc:$etc" tunnel-lab /etc || true; fi
 for file in resolv.conf hosts; do
     if [ -e "/etc/$file" ]; then mount --bind "$etc/$file" "/etc/$file"; fi
 done

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -9,9 +10,17 @@ import pytest
 
 from tests.support.host_namespace import Namespace
 from tunnel.host.hooks import run_hooks
-from tunnel.host.netfilter import fingerprint, has_firewall, remove_firewall, set_firewall
+from tunnel.host.netfilter import (
+    fingerprint,
+    has_firewall,
+    remove_firewall,
+    render,
+    set_firewall,
+)
 from tunnel.host.rtnetlink import inside
 from tunnel.host.state import Firewall
+from tunnel.packet.filter import Filter
+from tunnel.trace import trace_table
 
 pytestmark = pytest.mark.root
 
@@ -116,3 +125,25 @@ def test_only_the_calling_thread_moves(ns: Namespace) -> None:
     thread.start()
     thread.join()
     assert seen == [True, False, False]
+
+
+NO_PROTOCOLS = """
+if [ -e /etc/protocols ]; then mount --bind /dev/null /etc/protocols; fi
+exec nft -c -f "$1"
+"""
+
+
+def test_nft_takes_our_rules_without_etc_protocols(ns: Namespace, tmp_path: Path) -> None:
+    """A container may have no package netbase, and nft knows protocols by name only with it."""
+
+    def check(rules: str) -> None:
+        file = tmp_path / "rules"
+        file.write_text(rules)
+        ns.run("unshare", "--mount", "sh", "-ec", NO_PROTOCOLS, "sh", str(file))
+
+    with pytest.raises(AssertionError, match="protocol"):
+        check("add table inet t; add chain inet t c; add rule inet t c meta l4proto ospf drop")
+    check(render("tun0", BOTH))
+    check(render("tun0", replace(BOTH, versions=(6,))))
+    for text in ("", "icmp", "tcp", "udp port 53 and host 10.9.0.1"):
+        check(trace_table.render("t", "tun0", 51820, Filter.parse(text)))
