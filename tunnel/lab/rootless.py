@@ -88,5 +88,7 @@ def enter_user_namespace(command: Sequence[str]) -> NoReturn:
     LabUnavailableError.
     """
     check()
+    # On Debian an ordinary user's PATH lacks the folders of nft and sysctl.
+    os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     script = 'mount -t tmpfs -o mode=755 tunnel-lab /run && mkdir /run/netns && exec "$@"'
     os.execvp("unshare", [*_UNSHARE, "sh", "-c", script, "sh", *command])
