@@ -3,8 +3,6 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-PROGRAMS := iproute2 iputils-ping nftables procps util-linux
-TEST_PROGRAMS := git dbus-daemon systemd wireguard-go wireguard-tools iperf3 tcpdump tshark openssh-server
 PYTEST_ARGS ?=
 PYTHONS := 3.11 3.12 3.13 3.14
 # Parts of the matrix, if not all of it: make matrix DATAPATHS=python OFF="gso all"
@@ -14,11 +12,12 @@ OFF ?= none tso uso gso gro all
 NATIVE := tunnel/datapath/native
 CRATE := $(wildcard $(NATIVE)/Cargo.* $(NATIVE)/src/*.rs)
 
-.PHONY: help lab test test-pythons coverage matrix setup lint wheel fuzz soak clean
+.PHONY: help lab test test-minimal test-pythons coverage matrix setup lint wheel fuzz soak clean
 
 help:
 	@echo "make lab    two hosts and a real encrypted tunnel on this machine, explained"
-	@echo "make test   the whole suite (as root: everything; else what needs no root)"
+	@echo "make test   the whole suite (as root: everything; else what user namespaces allow)"
+	@echo "make test-minimal  make lab and make test in a minimal Debian, bootstrapped for it (as root)"
 	@echo "make test-pythons  the unit tests on every other Python found ($(PYTHONS))"
 	@echo "make coverage  the suite, and which lines and branches no test reaches"
 	@echo "make matrix everything that carries packets, with both datapaths and each offload off (2 h)"
@@ -30,12 +29,16 @@ help:
 	@echo "make clean  remove what the above made"
 
 lab: $(STAMP)
-	@tests/setup/packages.sh $(PROGRAMS)
+	@tests/setup/packages.sh --for base --for lab
 	@$(PYTHON) -m tunnel lab $(LAB_ARGS)
 
 test: $(STAMP)
-	@tests/setup/packages.sh $(PROGRAMS) $(TEST_PROGRAMS)
-	@$(PYTHON) -m pytest -n 4 --dist worksteal $(PYTEST_ARGS)
+	@tests/setup/packages.sh --for base --for lab --for test
+	@$(PYTHON) -m tests.support.as_root -n 4 --dist worksteal $(PYTEST_ARGS)
+
+# A fresh clone of HEAD on a machine that has nothing yet: finds what only this one happens to have.
+test-minimal:
+	@tests/setup/minimal_debian.sh
 
 # The unit tests on every other Python that is found. One that is not found is no failure, unless
 # TUNNEL_PYTHONS names it.
@@ -56,7 +59,7 @@ test-pythons: $(STAMP)
 
 # Each of them in turn, to the last: what failed is named at the end.
 matrix: $(STAMP)
-	@tests/setup/packages.sh $(PROGRAMS) $(TEST_PROGRAMS)
+	@tests/setup/packages.sh --for base --for lab --for test
 	@failed=; for datapath in $(DATAPATHS); do for off in $(OFF); do \
 		echo "== datapath $$datapath, offloads off: $$off"; \
 		TUNNEL_DATAPATH=$$datapath TUNNEL_OFFLOADS_OFF=$${off#none} \
@@ -66,7 +69,7 @@ matrix: $(STAMP)
 
 # Slower by a half: branches are counted, in every program and daemon that a test starts, too.
 coverage: $(STAMP)
-	@tests/setup/packages.sh $(PROGRAMS) $(TEST_PROGRAMS)
+	@tests/setup/packages.sh --for base --for lab --for test
 	@rm -rf .coverage && mkdir .coverage
 	@$(VENV)/bin/coverage run -m pytest -n 4 --dist worksteal --timeout 300 $(PYTEST_ARGS)
 	@$(VENV)/bin/coverage combine -q

@@ -1,8 +1,10 @@
-"""What all tests share: the two markers, the lab fixtures, and the check that nothing leaks.
+"""What all tests share: the markers, the lab fixtures, and the check that nothing leaks.
 
-`root` tests need euid 0, /dev/net/tun and network namespaces; `foreign("program", …)` tests
-need programs that are not ours. On a machine that lacks them they are skipped with the reason;
-with CI=true they fail instead, so that nothing goes untested unseen.
+`root` tests need euid 0, /dev/net/tun and network namespaces, `real_root` tests also what the root
+of a user namespace has not: other users, cgroups, devices. `foreign("program", …)` tests
+need programs that are not ours, and may call no others (tests/support/programs.py). On a machine
+that lacks them they are skipped with the reason; with CI=true they fail instead, so that nothing
+goes untested unseen.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -22,13 +25,26 @@ import pytest
 
 from tests.support.hosts import TwoHosts
 from tests.support.pairs import Pair, make_pair
+from tests.support.programs import Programs
 from tunnel.lab import Lab, state
-from tunnel.lab.namespace import NETNS_DIRECTORY
+from tunnel.lab.namespace import NETNS_DIRECTORY, outer_uid
 
 MARK = "TUNNEL_TEST_SESSION"
 
 
-def pytest_configure() -> None:
+PROGRAMS = pytest.StashKey[Programs]()
+PROGRAMS_FOLDER = "TUNNEL_TEST_PROGRAMS"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # One for the session, removed by the process that made it: xdist may kill its workers.
+    if PROGRAMS_FOLDER not in os.environ:
+        os.environ[PROGRAMS_FOLDER] = made = tempfile.mkdtemp(prefix="tunnel-test-programs-")
+        # Daemons of tests may run as other users.
+        os.chmod(made, 0o755)
+        config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(PROGRAMS_FOLDER)))
+    folder = Path(tempfile.mkdtemp(dir=os.environ[PROGRAMS_FOLDER]))
+    config.stash[PROGRAMS] = Programs(folder, os.environ["PATH"])
     # A shell starts what it puts into the background with SIGINT ignored, and that is inherited;
     # tests that end something as ^C does must find it as it is in a foreground.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -48,14 +64,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @cache
-def missing_for_root() -> str | None:
+def missing_for_root(programs: Programs) -> str | None:
     """Why this process cannot run `root` tests, or None."""
     if os.geteuid() != 0:
         return "needs root"
     if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
         return "needs /dev/net/tun"
-    for program in ("ip", "nsenter", "unshare", "nft", "ping"):
-        if shutil.which(program) is None:
+    for program in programs.table.groups["lab"]:
+        if programs.which(program) is None:
             return f"needs the program {program!r}"
     made = subprocess.run(
         ["unshare", "--net", "--mount", "true"], capture_output=True, text=True, check=False
@@ -65,27 +81,48 @@ def missing_for_root() -> str | None:
     return None
 
 
+def needs_root(item: pytest.Item) -> bool:
+    return item.get_closest_marker("root") is not None
+
+
+def foreign_programs(item: pytest.Item) -> list[str]:
+    return [program for marker in item.iter_markers("foreign") for program in marker.args]
+
+
 def missing_for(item: pytest.Item) -> str | None:
     """Why this machine cannot run the test `item`, or None."""
-    if item.get_closest_marker("root") is not None:
-        reason = missing_for_root()
+    programs = item.config.stash[PROGRAMS]
+    if needs_root(item):
+        reason = missing_for_root(programs)
         if reason is not None:
             return reason
-    for marker in item.iter_markers("foreign"):
-        for program in marker.args:
-            if shutil.which(program) is None:
-                return f"needs the program {program!r}"
+    if item.get_closest_marker("real_root") is not None and outer_uid() != 0:
+        return "needs the root of the machine, not of a user namespace"
+    for program in foreign_programs(item):
+        if programs.which(program) is None:
+            return f"needs the program {program!r}"
     return None
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    programs = item.config.stash[PROGRAMS]
+    declared = programs.table.declared(root=needs_root(item), foreign=foreign_programs(item))
+    os.environ["PATH"] = programs.path_with(declared)
     reason = missing_for(item)
     if reason is None:
         return
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(f"{reason} (CI=true: a test may not be skipped for that)", pytrace=False)
     pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def only_declared_programs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that called a program which no marker of it declares."""
+    yield
+    called = request.config.stash[PROGRAMS].take_called()
+    assert not called, f"called, but not declared by @pytest.mark.foreign: {', '.join(called)}"
 
 
 @dataclass(frozen=True)
@@ -99,20 +136,22 @@ class MachineState:
     tables: str
 
     @classmethod
-    def read(cls) -> MachineState:
+    def read(cls, programs: Programs) -> MachineState:
+        def output(program: str, *arguments: str) -> str:
+            path = programs.which(program)
+            if path is None:
+                return ""
+            return subprocess.run(
+                [path, *arguments], capture_output=True, text=True, check=False
+            ).stdout
+
         return cls(
             namespaces=frozenset(_lab_namespaces()),
             interfaces=frozenset(os.listdir("/sys/class/net")),
-            rules=_output("ip", "rule") + _output("ip", "-6", "rule"),
-            routes=_output("ip", "route", "show", "table", "all", "type", "unicast"),
-            tables=_output("nft", "list", "tables") if os.geteuid() == 0 else "",
+            rules=output("ip", "rule") + output("ip", "-6", "rule"),
+            routes=output("ip", "route", "show", "table", "all", "type", "unicast"),
+            tables=output("nft", "list", "tables") if os.geteuid() == 0 else "",
         )
-
-
-def _output(*arguments: str) -> str:
-    if shutil.which(arguments[0]) is None:
-        return ""
-    return subprocess.run(arguments, capture_output=True, text=True, check=False).stdout
 
 
 def _lab_namespaces() -> Iterator[str]:
@@ -134,18 +173,21 @@ def _processes_with(mark: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_leaks() -> Iterator[None]:
+def nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail the session if it leaves namespaces, interfaces, rules, tables or processes."""
     # Every process a test starts inherits this, daemons too.
     mark = f"tests-{os.getpid()}-{secrets.token_hex(4)}"
     os.environ[MARK] = mark
+    programs = request.config.stash[PROGRAMS]
     # What a killed run left behind is swept away by the first lab of this one; not a leak of ours.
-    state.sweep()
-    before = MachineState.read()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", programs.path_with(programs.table.declared(root=True, foreign=())))
+        state.sweep()
+    before = MachineState.read(programs)
     yield
     left = sorted(_processes_with(f"{MARK}={mark}"))
     assert not left, f"processes left behind: {left}"
-    assert MachineState.read() == before, "the tests changed the machine they ran on"
+    assert MachineState.read(programs) == before, "the tests changed the machine they ran on"
     del os.environ[MARK]
 
 

@@ -1,12 +1,26 @@
 #!/bin/sh
-# packages.sh PACKAGE…: install the Debian packages that are missing. As an ordinary user, or where
-# there is no apt-get, say what is missing and go on: what cannot run will say so itself.
+# packages.sh [--for GROUP]… [PACKAGE…]: install the Debian packages that are missing; --for names
+# those of a group in the file `programs` beside this. As an ordinary user, or where there is no
+# apt-get, say what is missing and go on: what cannot run will say so itself.
 set -eu
 
 command -v dpkg-query >/dev/null 2>&1 || exit 0
 
+wanted=
+while [ $# -gt 0 ]; do
+    if [ "$1" = --for ]; then
+        shift
+        packages=$(sed -n "s/^$1 [^ ]* //p" "$(dirname "$0")/programs" | sort -u)
+        [ -n "$packages" ] || { echo "packages.sh: no program is for '$1'" >&2; exit 2; }
+        wanted="$wanted $packages"
+    else
+        wanted="$wanted $1"
+    fi
+    shift
+done
+
 missing=
-for package in "$@"; do
+for package in $wanted; do
     status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
     [ "$status" = installed ] || missing="$missing $package"
 done

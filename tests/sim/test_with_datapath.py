@@ -1,16 +1,12 @@
 """The same hours with the product's own sessions: protocol and datapath fit together."""
 
 import struct
-from typing import Any
-
-import pytest
 
 from tests.support.simulation.network import Network, Weather
 from tests.support.simulation.node import Cipher
 from tests.support.simulation.scenarios import TERRIBLE, answers, check_all, talk
+from tunnel.datapath import reference
 from tunnel.protocol.constants import REKEY_AFTER_MESSAGES
-
-reference: Any = pytest.importorskip("tunnel.datapath.reference")
 
 _IPV4 = struct.Struct(">BBHHHBBH4s4s")
 _FRAME_HEAD = bytes(10)  # struct virtio_net_hdr of a packet that is whole

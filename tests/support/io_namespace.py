@@ -27,13 +27,15 @@ class Namespace:
         return ip("-n", self.name, *arguments)
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        done = subprocess.run(
             ["ip", "netns", "exec", self.name, *command],
             capture_output=True,
             text=True,
             check=False,
             timeout=20,
         )
+        assert done.returncode != 255, f"{command} was not started: {done.stderr}"
+        return done
 
     def popen(self, *command: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -56,4 +58,4 @@ def namespace() -> Iterator[Namespace]:
         made.ip("link", "set", "lo", "up")
         yield made
     finally:
-        subprocess.run(["ip", "netns", "delete", made.name], capture_output=True, check=False)
+        ip("netns", "delete", made.name)

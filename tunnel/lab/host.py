@@ -165,8 +165,9 @@ class Host:
         """Run a program in this host to its end and return status and outputs as text.
 
         Raises LabTimeoutError after `timeout` seconds (the program is killed) and, unless
-        `check` is False, LabError with its output when the status is not 0. A program that
-        leaves a daemon behind must not leave it the outputs, or this waits for the daemon.
+        `check` is False, LabError with its output when the status is not 0; that the program
+        cannot be started is an error in any case. A program that leaves a daemon behind must not
+        leave it the outputs, or this waits for the daemon.
         """
         title = f"{self.name}: {' '.join(arguments)}"
         try:
@@ -184,7 +185,9 @@ class Host:
         except subprocess.TimeoutExpired as error:
             printed = _text(error.stdout) + _text(error.stderr)
             raise LabTimeoutError(f"{title}: not done in {timeout:g} s; {printed}") from None
-        if check and result.returncode != 0:
+        # So env(1), by which every program is started here, says that there is no such program.
+        not_started = result.returncode in (126, 127) and result.stderr.startswith("env: ")
+        if (check or not_started) and result.returncode != 0:
             printed = (result.stdout + result.stderr).strip()
             raise LabError(f"{title}: status {result.returncode}: {printed}")
         return result

@@ -1,6 +1,8 @@
 """Name servers by a resolvconf and a systemd-resolved that note what they are told."""
 
 import logging
+import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -66,16 +68,26 @@ def no_resolvconf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 Calls = list[tuple[str, Any]]
 
 
+on_a_bus = pytest.mark.foreign("dbus-daemon")
+"""Of every test with the fixture `resolved`."""
+
+
+@pytest.fixture
+def path() -> str:
+    """The PATH as it was before other fixtures changed it, if it is named before them."""
+    return os.environ["PATH"]
+
+
 @pytest.fixture
 def resolved(
-    tmp_path: Path, no_resolvconf: None, monkeypatch: pytest.MonkeyPatch
+    path: str, tmp_path: Path, no_resolvconf: None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Calls]:
     """A systemd-resolved on a bus of its own; the calls that it got."""
     socket, config = tmp_path / "bus", tmp_path / "bus.conf"
     config.write_text(CONFIG.format(socket=socket))
-    argv = ["/usr/bin/dbus-daemon", f"--config-file={config}", "--nofork", "--print-address"]
-    if not Path(argv[0]).exists():
-        pytest.skip("needs dbus-daemon")
+    program = shutil.which("dbus-daemon", path=path)
+    assert program is not None, "not declared by the test"
+    argv = [program, f"--config-file={config}", "--nofork", "--print-address"]
     address = f"unix:path={socket}"
     calls: Calls = []
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as daemon:
@@ -127,6 +139,7 @@ def test_resolvconf(resolvconf: Path) -> None:
     ]
 
 
+@on_a_bus
 def test_resolved(resolved: Calls) -> None:
     assert choose_backend() == RESOLVED
     set_dns("tun0", 7, DNS, RESOLVED)
@@ -139,6 +152,7 @@ def test_resolved(resolved: Calls) -> None:
     ]
 
 
+@on_a_bus
 def test_routing_domains(resolved: Calls) -> None:
     search = ("~corp.example", "lan", "~lan", ".", "~.", "Example.org.")
     set_dns("tun0", 7, Dns(DNS.servers, search), RESOLVED)
@@ -147,12 +161,14 @@ def test_routing_domains(resolved: Calls) -> None:
     assert domains == (7, wanted)
 
 
+@on_a_bus
 def test_resolved_refuses(resolved: Calls) -> None:
     with pytest.raises(HostError, match="NoSuchLink"):
         set_dns("tun0", 404, DNS, RESOLVED)
     unset_dns("tun0", 404, RESOLVED)  # a link that is gone took its servers along
 
 
+@on_a_bus
 def test_the_bus_is_spoken_to_on_trio(resolved: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[int] = []
     scope = trio.CancelScope()
@@ -180,18 +196,21 @@ def test_the_bus_is_spoken_to_on_trio(resolved: Calls, monkeypatch: pytest.Monke
     ]
 
 
+@on_a_bus
 def test_resolved_that_does_not_answer(resolved: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolved_module, "_TIMEOUT", 0.5)
     with pytest.raises(HostError, match=r"no answer from the system bus within 0.5 s"):
         set_dns("tun0", 7, Dns(DNS.servers, (SILENCE,)), RESOLVED)
 
 
+@on_a_bus
 @pytest.mark.root
 @pytest.mark.parametrize("domain", [REFUSED, SILENCE])
 @pytest.mark.parametrize("on_trio", [True, False], ids=["on-trio", "alone"])
 def test_failing_resolved_undoes_all(
     ns: Namespace,
     tmp_path: Path,
+    path: str,
     resolved: Calls,
     monkeypatch: pytest.MonkeyPatch,
     domain: str,
@@ -199,7 +218,7 @@ def test_failing_resolved_undoes_all(
 ) -> None:
     monkeypatch.setattr(resolved_module, "_TIMEOUT", 0.5)
     monkeypatch.setattr(import_module("tunnel.host.apply"), "choose_backend", lambda: RESOLVED)
-    monkeypatch.setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+    monkeypatch.setenv("PATH", path)
     place = tmp_path / "state"
     wanted = replace(state(), dns=Dns(DNS.servers, (domain,)))
     before = ns.snapshot()
@@ -213,6 +232,7 @@ def test_failing_resolved_undoes_all(
     assert resolved[-1][0] == "RevertLink"
 
 
+@on_a_bus
 def test_systemds_resolvconf_is_resolved(
     resolved: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,12 @@ def test_failure_and_timeout_say_what_was_printed(two_hosts: TwoHosts) -> None:
         two_hosts.a.run(["sh", "-c", "echo so far; exec sleep 60"], timeout=0.1)
 
 
+def test_a_program_that_is_not_there_is_an_error_in_any_case(two_hosts: TwoHosts) -> None:
+    with pytest.raises(LabError, match=r"a: no-such-program: status 127: env: .no-such-program"):
+        two_hosts.a.run(["no-such-program"], check=False)
+    assert two_hosts.a.run(["sh", "-c", "exit 127"], check=False).returncode == 127
+
+
 def test_started_programs_are_tracked_by_their_own_pid(two_hosts: TwoHosts) -> None:
     process = two_hosts.a.popen(["sh", "-c", "echo up; exec sleep 60"])
     process.wait_for_output("up")

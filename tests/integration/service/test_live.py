@@ -15,7 +15,7 @@ from tests.support.machine.machine import Machine, boot
 from tunnel.lab.peers import Node, OurEnd, render_conf
 from tunnel.lab.process import wait_for
 
-pytestmark = [pytest.mark.root, pytest.mark.foreign("systemctl", "systemd-analyze")]
+pytestmark = [pytest.mark.root, pytest.mark.foreign("journalctl", "systemctl", "systemd-analyze")]
 
 UNIT = "tunnel@wg0"
 
@@ -166,6 +166,7 @@ def test_what_the_strict_unit_forbids_names_the_remedy(make: Callable[..., Servi
     assert "wg0" not in service.links()
 
 
+@pytest.mark.foreign("wg")
 def test_drop_ins_give_what_they_say(make: Callable[..., Service]) -> None:
     hooks = (
         "PostUp = sysctl -qw net.ipv4.ip_forward=1; chown 1:1 /run/tunnel/wg0.note",

@@ -32,6 +32,7 @@ def make_ends(two: TwoHosts, psk: str, *hooks: str) -> tuple[OurEnd, OurEnd]:
     return OurEnd(a, render_conf(a, [b], psk, extra=hooks)), other
 
 
+@pytest.mark.foreign("wg")
 @pytest.mark.parametrize("as_json", [False, True])
 def test_no_key_and_no_control_character_gets_into_the_log(
     two_hosts: TwoHosts, as_json: bool

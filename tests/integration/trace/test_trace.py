@@ -87,7 +87,7 @@ def test_ipv6_and_udp(net: Net) -> None:
     assert request["packet"].startswith("ICMPv6 echo request")
     process = start(net.a, "wg0", "udp", "port", "7777", "--json", "--count", "1")
     net.a.ping(B)
-    net.a.run(["sh", "-c", f"echo hi | nc -u -w1 {B} 7777"], check=False)
+    net.a.run(["bash", "-c", f"echo hi > /dev/udp/{B}/7777"])
     process.wait(10)
     (packet,) = report(process.log())
     assert packet["packet"] == "UDP"

@@ -109,7 +109,7 @@ def test_program_that_others_can_change_is_refused(root: Path) -> None:
         units.install(root, [PROGRAM])
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a file away")
+@pytest.mark.real_root
 def test_program_of_another_user_is_refused(root: Path) -> None:
     os.chown(root / "opt/tunnel", 12345, 12345)
     with pytest.raises(ServiceError, match=r"opt/tunnel can be changed by others"):
