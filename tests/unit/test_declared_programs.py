@@ -133,7 +133,7 @@ def test_pytest_fails_what_calls_an_undeclared_program(tmp_path: Path, ci: bool)
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=110,
     )
     assert done.returncode == 1, done.stdout + done.stderr
     outcomes = {

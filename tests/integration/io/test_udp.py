@@ -205,6 +205,7 @@ def test_marks_route_and_change_under_way(pair: Pair) -> None:
         assert marked.send(b"x", 1, endpoint) is SENT
 
 
+@pytest.mark.real_root
 def test_buffers_are_as_large_as_asked(pair: Pair) -> None:
     for sock in pair.a._sockets.values():
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):

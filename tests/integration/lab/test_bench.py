@@ -12,6 +12,7 @@ from tunnel.bench.subjects import Bare, Ours, Subject, WireGuardGo
 pytestmark = pytest.mark.root
 
 
+@pytest.mark.foreign("iperf3")
 def test_a_tunnel_that_was_traced_is_compared_with_one_that_never_was() -> None:
     figures = [
         figure
@@ -27,7 +28,16 @@ def test_only_ours_has_a_trace_to_compare() -> None:
     assert steps([Ours("python")], many_peers=False) == steps([WireGuardGo()], many_peers=False) + 2
 
 
-@pytest.mark.parametrize("subject", [Bare(), Ours("python"), WireGuardGo()], ids=lambda c: c.name)
+@pytest.mark.foreign("iperf3")
+@pytest.mark.parametrize(
+    "subject",
+    [
+        Bare(),
+        Ours("python"),
+        pytest.param(WireGuardGo(), marks=pytest.mark.foreign("wireguard-go", "wg")),
+    ],
+    ids=lambda subject: subject.name,
+)
 def test_a_host_behind_a_gateway_is_heard_through_each_subject(subject: Subject) -> None:
     (found,) = rounds.measure_gateway(subject, seconds=1.0)
     assert found.keys() == {"tcp_gateway"}

@@ -214,6 +214,7 @@ def user() -> Iterator[OrdinaryUser]:
     shutil.rmtree(directory)
 
 
+@pytest.mark.real_root
 def test_an_ordinary_user_has_a_lab(user: OrdinaryUser) -> None:
     result = user.run("--json", prepare=OPEN_TUN.format(mode=666))
     assert result.returncode == 0, result.stderr
@@ -222,6 +223,7 @@ def test_an_ordinary_user_has_a_lab(user: OrdinaryUser) -> None:
     assert user.labs() == []
 
 
+@pytest.mark.real_root
 def test_an_ordinary_users_lab_can_be_kept(user: OrdinaryUser) -> None:
     result = user.run("--keep", prepare=OPEN_TUN.format(mode=666))
     assert result.returncode == 0, result.stderr
@@ -245,6 +247,7 @@ def test_an_ordinary_users_lab_can_be_kept(user: OrdinaryUser) -> None:
     assert all(start_time(pid) is None for pid, _ in holders.values())
 
 
+@pytest.mark.real_root
 def test_a_closed_tun_is_named_with_the_remedy(user: OrdinaryUser) -> None:
     result = user.run(prepare=OPEN_TUN.format(mode=600))
     assert result.returncode == 1
@@ -252,6 +255,7 @@ def test_a_closed_tun_is_named_with_the_remedy(user: OrdinaryUser) -> None:
     assert "remedy: run it as root" in result.stderr
 
 
+@pytest.mark.real_root
 def test_forbidden_user_namespaces_are_named_with_the_remedy(user: OrdinaryUser) -> None:
     # A file with the setting in question stands over the kernel's; unshare fails as it would.
     prepare = OPEN_TUN.format(mode=666) + (

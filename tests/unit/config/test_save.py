@@ -279,7 +279,7 @@ def test_no_secret_goes_into_a_file_that_was_open_without_any(tmp_path: Path, mo
     ]
 
 
-@pytest.mark.root
+@pytest.mark.real_root
 def test_owner_and_group_stay(tmp_path: Path) -> None:
     path = tmp_path / "office.conf"
     path.write_text(CONF)
@@ -293,6 +293,7 @@ def test_owner_and_group_stay(tmp_path: Path) -> None:
 ACL = "system.posix_acl_access"
 
 
+@pytest.mark.real_root
 def test_an_access_list_stays_and_opens_the_file_to_no_one_else(tmp_path: Path) -> None:
     path = tmp_path / "office.conf"
     path.write_text(CONF)
@@ -308,6 +309,7 @@ def test_an_access_list_stays_and_opens_the_file_to_no_one_else(tmp_path: Path) 
     assert os.getxattr(path, ACL) == acl
 
 
+@pytest.mark.real_root
 @pytest.mark.parametrize("keep_mode", [True, False])
 def test_the_folders_default_list_opens_the_file_to_no_one(tmp_path: Path, keep_mode: bool) -> None:
     path = tmp_path / "office.conf"
