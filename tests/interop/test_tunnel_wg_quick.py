@@ -84,6 +84,7 @@ def gone(host: Host, before: list[str]) -> None:
     host.wait_for(lambda: remains(host) == before, 10, "everything to be gone")
 
 
+@pytest.mark.foreign("wg")
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("outer", [4, 6])
 def test_up_and_down_leave_no_trace(
@@ -143,6 +144,7 @@ def test_nothing_leaks(lab: Lab, make_quick: MakeQuick, program: str, outer: int
     gone(a, before)
 
 
+@pytest.mark.foreign("wg")
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_saveconfig_keeps_comments(
     two_hosts: TwoHosts, make_quick: MakeQuick, program: str
@@ -226,6 +228,7 @@ def test_stopped_while_starting(two_hosts: TwoHosts, quick: Quick) -> None:
     gone(host, before)
 
 
+@pytest.mark.foreign("wg")
 def test_what_is_left_when_the_interface_has_gone(two_hosts: TwoHosts, quick: Quick) -> None:
     host = two_hosts.a
     a, b = nodes_of(two_hosts)

@@ -163,6 +163,7 @@ def test_a_picture_that_cannot_be_written_is_said_before_the_trace(net: Net) -> 
     assert "tracing wg0" not in refused.stderr
 
 
+@pytest.mark.foreign("wg")
 def test_another_port_is_followed(net: Net) -> None:
     process = start(net.a, "wg0", *PINGS, "--json")
     try:
