@@ -117,6 +117,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     pytest.skip(reason)
 
 
+@pytest.fixture(scope="session")
+def machine_path(pytestconfig: pytest.Config) -> str:
+    """This machine's own PATH, for a build that calls whatever compiler and linker are here."""
+    return pytestconfig.stash[PROGRAMS].path
+
+
 @pytest.fixture(autouse=True)
 def only_declared_programs(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that called a program which no marker of it declares."""

@@ -44,7 +44,7 @@ trio.run(main, *sys.argv[1:])
 
 
 def run(
-    arguments: Sequence[str | Path], folder: Path, path: Path | None = None, **more: str
+    arguments: Sequence[str | Path], folder: Path, path: Path | str | None = None, **more: str
 ) -> str:
     """Run a command in `folder`, with `path` for PATH if given; all that it printed."""
     environment = {k: v for k, v in os.environ.items() if k not in NOT_INHERITED} | more
@@ -112,7 +112,7 @@ def empty(tmp_path: Path) -> Path:
     return folder
 
 
-def build_wheel(sources: Path, to: Path, path: Path | None = None, **more: str) -> tuple[Path, str]:
+def build_wheel(sources: Path, to: Path, path: Path | str, **more: str) -> tuple[Path, str]:
     """The wheel that is made of `sources`, and what was printed meanwhile."""
     build: list[str | Path] = [sys.executable, "-m", "build", "--wheel", "--outdir", to, "."]
     printed = run(build, sources, path, **more)
@@ -178,10 +178,18 @@ def test_wheel_after_a_failed_compile_says_so(sources: Path, tmp_path: Path, emp
 @pytest.mark.root
 @pytest.mark.skipif("native" not in datapath.available(), reason="the compiled datapath is not")
 def test_wheel_with_the_compiled_datapath_carries_packets(
-    checkout: Path, sources: Path, commit: str, tmp_path: Path, empty: Path, two_hosts: TwoHosts
+    checkout: Path,
+    sources: Path,
+    commit: str,
+    tmp_path: Path,
+    empty: Path,
+    two_hosts: TwoHosts,
+    machine_path: str,
 ) -> None:
     target = ROOT / "tunnel/datapath/native/target"
-    wheel, printed = build_wheel(sources, tmp_path / "made", CARGO_TARGET_DIR=str(target))
+    wheel, printed = build_wheel(
+        sources, tmp_path / "made", machine_path, CARGO_TARGET_DIR=str(target)
+    )
     assert re.search(r"-cp311-abi3-linux_\w+\.whl$", wheel.name), printed
     extension = "tunnel/datapath/_native.abi3.so"
     assert set(files_of(wheel)) == product(checkout) | {extension, "tunnel/cli/commit.txt"}
