@@ -99,7 +99,7 @@ fuzz: $(STAMP)
 	TUNNEL_FUZZ_SECONDS=600 $(PYTHON) -m pytest tests/property/test_datapath_twins.py -k long --timeout 900
 
 soak: $(STAMP)
-	@tests/setup/packages.sh $(PROGRAMS) iperf3
+	@tests/setup/packages.sh --for base --for lab --for test
 	$(PYTHON) -m tests.soak.traffic --datapath native
 	$(PYTHON) -m tests.soak.traffic --datapath python
 	$(PYTHON) -m tests.soak.changes
