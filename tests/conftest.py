@@ -119,7 +119,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def machine_path(pytestconfig: pytest.Config) -> str:
-    """This machine's own PATH, for a build that calls whatever compiler and linker are here."""
+    """This machine's own PATH: for a look at what is here, and for a build that calls compilers."""
     return pytestconfig.stash[PROGRAMS].path
 
 

@@ -34,7 +34,7 @@ PAINT = 0x5A
 
 
 @pytest.fixture(scope="module")
-def native() -> SessionFactory:
+def native(machine_path: str) -> SessionFactory:
     """The compiled datapath; the tests skip where it was not built, and fail there in CI.
 
     Not where there is no cargo to build it with.
@@ -42,7 +42,7 @@ def native() -> SessionFactory:
     try:
         return datapath.load("native").session
     except datapath.UnknownDatapathError as error:
-        if os.environ.get("CI") == "true" and shutil.which("cargo") is not None:
+        if os.environ.get("CI") == "true" and shutil.which("cargo", path=machine_path):
             raise
         pytest.skip(str(error))
 

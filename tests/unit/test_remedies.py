@@ -112,9 +112,9 @@ def test_packages_of_the_lab_hold_its_programs() -> None:
 
 
 @pytest.mark.foreign("dpkg-query")
-def test_packages_hold_the_programs_they_are_named_for() -> None:
+def test_packages_hold_the_programs_they_are_named_for(machine_path: str) -> None:
     for package, program in PACKAGES.items():
-        if shutil.which(program) is None:
+        if shutil.which(program, path=machine_path) is None:
             continue
         # The same file has two paths where /bin is a link to /usr/bin, and dpkg knows one of them.
         paths = [f"{top}/{folder}/{program}" for top in ("", "/usr") for folder in ("bin", "sbin")]
