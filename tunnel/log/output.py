@@ -145,9 +145,11 @@ def log_to_file(path: Path, *, verbose: bool = False, as_json: bool = False) -> 
 
 
 def flush() -> None:
-    """Wait until all that was logged is written, unless its reader is stuck."""
+    """Wait until all that was logged is written, unless its reader is stuck or its disk full."""
     for handler in logging.getLogger().handlers:
-        handler.flush()
+        # What a full disk did not take is in the file's buffer still, and fails again.
+        with contextlib.suppress(OSError):
+            handler.flush()
 
 
 class _PrivateFileHandler(RotatingFileHandler):

@@ -182,13 +182,16 @@ def test_too_few_descriptors_are_told_and_nothing_stays(two_hosts: TwoHosts) -> 
     assert 1 in seen
 
 
-def test_full_run_folder_is_told_and_nothing_stays(two_hosts: TwoHosts) -> None:
+@pytest.mark.parametrize("warned", [False, True])
+def test_full_run_folder_is_told_and_nothing_stays(two_hosts: TwoHosts, warned: bool) -> None:
     a = two_hosts.a
     end = make_end(two_hosts)
+    # A secret that others may read is a warning: a line of the log, for which there is no room.
+    end.conf.chmod(0o644 if warned else 0o600)
     a.run(["mkdir", "-p", "/run/tunnel"])
     a.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", "/run/tunnel"])
     a.run(["sh", "-c", "cat /dev/zero > /run/tunnel/filling.log"], check=False)
-    with pytest.raises(LabError, match=r"status 1: .*No space left on device.*make room"):
+    with pytest.raises(LabError, match=r"(?s)status 1: .*No space left on device.*make room"):
         end.up()
     a.run(["rm", "/run/tunnel/filling.log"])
     assert remains(a) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -185,3 +186,16 @@ def test_the_file_is_for_its_owner_only(tmp_path: Path, monkeypatch: pytest.Monk
         os.umask(before)
     assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_full_disk_costs_lines_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    full = open("/dev/full", "w", encoding="utf-8")  # noqa: SIM115
+    logging.getLogger().addHandler(logging.StreamHandler(full))
+    logging.getLogger("tunnel").warning("not written")
+    with pytest.raises(OSError, match="No space left"):
+        full.flush()
+    output.flush()
+    logging.getLogger().handlers.clear()
+    with contextlib.suppress(OSError):
+        full.close()
