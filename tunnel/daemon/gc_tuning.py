@@ -16,7 +16,7 @@ it, so what such cycles can take is a small part of what the configuration takes
 that live long are in no cycle; tests/integration/daemon/test_garbage.py holds that.
 
 Worker threads share the main heap of the C library: with one of their own, each thread leaves it in
-pieces, and the resident memory grows for hours although nothing is kept.
+pieces, and the resident memory creeps up although nothing is kept.
 
 Python 3.14 collects in increments, and never all at once: only the first freeze matters there.
 """
