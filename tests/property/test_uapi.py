@@ -97,8 +97,8 @@ def test_what_is_rendered_is_what_was_parsed(found: list[IPv4Network | IPv6Netwo
 
 keys32 = st.binary(min_size=32, max_size=32).filter(any)
 endpoints = st.builds(
-    Endpoint, st.binary(min_size=4, max_size=4), st.integers(0, 65535)
-) | st.builds(Endpoint, st.binary(min_size=16, max_size=16), st.integers(0, 65535))
+    Endpoint, st.binary(min_size=4, max_size=4), st.integers(1, 65535)
+) | st.builds(Endpoint, st.binary(min_size=16, max_size=16), st.integers(1, 65535))
 peer_changes = st.builds(
     PeerChange,
     keys32.map(lambda key: PublicKey.from_hex(key.hex())),

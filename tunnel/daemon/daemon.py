@@ -46,11 +46,13 @@ class Stage(Enum):
     """Where a daemon is in its life, which goes one way:
 
         NEW ──▶ STARTING ──▶ UP ──▶ STOPPING ──▶ DOWN
-         │         │                              ▲
+         │         │         ▲                    ▲
          └─────────┴──▶ ABORTING ─────────────────┘
 
     It is STARTING until PostUp has run. A failure or `stop` before that makes it ABORTING: then the
-    Down hooks do not run, as with wg-quick. UP ends in STOPPING, whatever the reason.
+    Down hooks do not run, as with wg-quick. But a hook is not interrupted: if PostUp runs to its
+    end all the same, the tunnel is UP, and goes down in order at once. UP ends in STOPPING,
+    whatever the reason.
     """
 
     NEW = auto()
@@ -66,7 +68,7 @@ _NEXT = {
     Stage.STARTING: {Stage.UP, Stage.ABORTING},
     Stage.UP: {Stage.STOPPING},
     Stage.STOPPING: {Stage.DOWN},
-    Stage.ABORTING: {Stage.DOWN},
+    Stage.ABORTING: {Stage.UP, Stage.DOWN},
     Stage.DOWN: set[Stage](),
 }
 
