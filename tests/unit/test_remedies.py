@@ -46,7 +46,8 @@ def texts() -> Iterator[tuple[str, str]]:
                         for part in node.values
                     ),
                 )
-    units = [p for p in (ROOT / "tunnel/systemd").rglob("*") if p.suffix != ".py" and p.is_file()]
+    files = [path for path in (ROOT / "tunnel/systemd").rglob("*") if path.is_file()]
+    units = [path for path in files if path.suffix not in (".py", ".pyc")]
     for path in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *units]:
         yield str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
 

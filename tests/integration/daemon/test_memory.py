@@ -11,6 +11,7 @@ import pytest
 from tests.support.hosts import TwoHosts
 from tests.support.pairs import status
 from tests.support.processes import resident_kb
+from tunnel import datapath
 from tunnel.lab.peers import Node, OurEnd, mesh
 
 pytestmark = [pytest.mark.root, pytest.mark.foreign("iperf3"), pytest.mark.slow]
@@ -24,21 +25,21 @@ LOADS = {
 GROWTH_KB = 768
 
 
-@pytest.mark.parametrize("datapath", LOADS)
-def test_memory_is_flat_over_gigabytes(two_hosts: TwoHosts, datapath: str) -> None:
+@pytest.mark.parametrize("name", datapath.available())
+def test_memory_is_flat_over_gigabytes(two_hosts: TwoHosts, name: str) -> None:
     hosts = two_hosts.a, two_hosts.b
     nodes = [
         Node(host, (f"10.77.0.{number}/24",), f"192.0.2.{number}")
         for number, host in enumerate(hosts, start=1)
     ]
-    ends = mesh(nodes, environment={"TUNNEL_DATAPATH": datapath}).values()
+    ends = mesh(nodes, environment={"TUNNEL_DATAPATH": name}).values()
     pids = []
     for end in ends:
         assert isinstance(end, OurEnd)
         end.up()
         (pid,) = end.node.host.pids()
         pids.append(pid)
-        assert status(end)["datapath"] == datapath
+        assert status(end)["datapath"] == name
 
     def transfer(load: list[str]) -> None:
         server = two_hosts.b.popen(["iperf3", "-s", "-1", "--forceflush"])
@@ -50,7 +51,7 @@ def test_memory_is_flat_over_gigabytes(two_hosts: TwoHosts, datapath: str) -> No
     transfer(["-n", "100M"])
     transfer(["-u", "-l", "400", "-b", "10M", "-n", "1M"])
     before = [resident_kb(pid) for pid in pids]
-    for load in LOADS[datapath]:
+    for load in LOADS[name]:
         transfer(load)
     grown = [resident_kb(pid) - kb for pid, kb in zip(pids, before, strict=True)]
     assert max(grown) < GROWTH_KB, grown

@@ -99,7 +99,9 @@ def sources(sdist: Path) -> Path:
     """The archive, unpacked: pip would remember what it built from one with a version."""
     folder = sdist.parent.parent.parent / "sources"
     with tarfile.open(sdist) as archive:
-        archive.extractall(folder, filter="data")
+        # Python 3.11.2, as Debian has it, knows no filters.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(folder)
     (unpacked,) = folder.iterdir()
     return unpacked.rename(folder / "unpacked")
 
