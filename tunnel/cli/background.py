@@ -54,14 +54,18 @@ class Readiness:
         """Report to the parent that packets can flow, and leave the folder of the caller."""
         if self._fd >= 0:
             os.chdir("/")
-            os.write(self._fd, READY)
-            self._close()
+            self._send(READY)
 
     def failed(self, reason: str) -> None:
         """Report to the parent that it will not come up."""
         if self._fd >= 0:
-            os.write(self._fd, reason.encode(errors="replace")[:MAX_REASON])
-            self._close()
+            self._send(reason.encode(errors="replace")[:MAX_REASON])
+
+    def _send(self, data: bytes) -> None:
+        # The parent may have been ended by ^C: the tunnel does not depend on it.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._fd, data)
+        self._close()
 
     def _close(self) -> None:
         if self._notes is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -56,3 +56,14 @@ def test_parent_that_is_gone_stops_nothing() -> None:
     os.close(reading)
     with Readiness(writing):
         log.warning("nobody hears this")
+
+
+@pytest.mark.parametrize("report", [Readiness.ready, lambda readiness: readiness.failed("why")])
+def test_a_parent_that_is_gone_ends_no_daemon(
+    report: Callable[[Readiness], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "chdir", lambda path: None)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with Readiness(writing) as readiness:
+        report(readiness)
