@@ -1,10 +1,10 @@
 """What all tests share: the markers, the lab fixtures, and the check that nothing leaks.
 
 `root` tests need euid 0, /dev/net/tun and network namespaces, `real_root` tests also what the root
-of a user namespace has not: other users, cgroups, devices. `foreign("program", …)` tests
-need programs that are not ours, and may call no others (tests/support/programs.py). On a machine
-that lacks them they are skipped with the reason; with CI=true they fail instead, so that nothing
-goes untested unseen.
+of a user namespace has not: other users, cgroups, large buffers, a network. `foreign("program", …)`
+tests need programs that are not ours, and may call no others (tests/support/programs.py). On a
+machine that lacks them they are skipped with the reason; with CI=true they fail instead, so that
+nothing goes untested unseen.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from tunnel.lab import Lab
 pytestmark = [pytest.mark.root, pytest.mark.foreign("wg", "wg-quick"), pytest.mark.timeout(300)]
 
 
+@pytest.mark.real_root
 @pytest.mark.parametrize("outer", [4, 6])
 def test_nothing_leaks(lab: Lab, script: str, outer: int) -> None:
     world = make_world(lab, outer=outer)

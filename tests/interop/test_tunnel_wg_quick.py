@@ -130,6 +130,7 @@ def test_needs_no_wireguard_tools(two_hosts: TwoHosts, quick: Quick) -> None:
     gone(two_hosts.a, before)
 
 
+@pytest.mark.real_root
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("outer", [4, 6])
 def test_nothing_leaks(lab: Lab, make_quick: MakeQuick, program: str, outer: int) -> None:

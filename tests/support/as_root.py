@@ -22,7 +22,10 @@ def main() -> NoReturn:
         # pytest calls its folder by this name; the one of "root" may belong to the machine's root.
         os.environ["LOGNAME"] = getpass.getuser()
         try:
-            rootless.enter_user_namespace(command)
+            # Only root of the namespace can set its loopback up, and tests use it.
+            rootless.enter_user_namespace(
+                ["sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command]
+            )
         except LabUnavailableError as error:
             print(f"tests that need root are skipped: {error}", file=sys.stderr)
     os.execv(sys.executable, command)

@@ -22,6 +22,7 @@ from tunnel.lab.peers import OurEnd
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
 
+@pytest.mark.real_root
 @pytest.mark.parametrize("outer", [4, 6])
 def test_nothing_leaks(lab: Lab, outer: int) -> None:
     world = make_world(lab, outer=outer)
@@ -67,6 +68,7 @@ def carrier(world: World, address: str) -> list[str]:
     return grown
 
 
+@pytest.mark.real_root
 @pytest.mark.parametrize("first", [0, 1], ids=["older-first", "newer-first"])
 def test_two_side_by_side_and_either_taken_down_first(lab: Lab, first: int) -> None:
     world = make_world(lab, tunnels=2)
@@ -86,6 +88,7 @@ def test_two_side_by_side_and_either_taken_down_first(lab: Lab, first: int) -> N
     reaches_router(a)
 
 
+@pytest.mark.real_root
 def test_two_that_come_up_at_the_same_time(lab: Lab) -> None:
     world = make_world(lab, tunnels=2)
     a = world.a

@@ -19,7 +19,12 @@ from tunnel import datapath
 from tunnel.lab import Host
 from tunnel.lab.peers import Node, render_conf
 
-pytestmark = [pytest.mark.foreign("git"), pytest.mark.timeout(600)]
+pytestmark = [
+    # pip asks the registry of packages, which is not reached from a namespace without network.
+    pytest.mark.real_root,
+    pytest.mark.foreign("git"),
+    pytest.mark.timeout(600),
+]
 
 ROOT = Path(__file__).parents[3]
 LEFT_OVER = "tunnel/datapath/_native.cpython-399-x86_64-linux-gnu.so"

@@ -191,6 +191,7 @@ def _moved(number: str, device: str) -> list[str]:
     ]
 
 
+@pytest.mark.real_root
 @pytest.mark.parametrize("stack", [_on_bridge, _on_vlan, _on_bond])
 @pytest.mark.foreign("iperf3")
 def test_a_datagram_that_crosses_several_devices_is_there_once(

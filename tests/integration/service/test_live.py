@@ -15,7 +15,11 @@ from tests.support.machine.machine import Machine, boot
 from tunnel.lab.peers import Node, OurEnd, render_conf
 from tunnel.lab.process import wait_for
 
-pytestmark = [pytest.mark.root, pytest.mark.foreign("journalctl", "systemctl", "systemd-analyze")]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.real_root,
+    pytest.mark.foreign("journalctl", "systemctl", "systemd-analyze"),
+]
 
 UNIT = "tunnel@wg0"
 

@@ -89,6 +89,7 @@ def test_a_packet_that_goes_on_unseen_after_the_last_hook_is_told(net: Net) -> N
     assert request["outcome"] in ("lost", "unfinished")
 
 
+@pytest.mark.real_root
 def test_only_a_thread_that_reads_is_in_a_hurry(net: Net) -> None:
     process = start(net.a, "wg0", *PINGS)
     tasks = Path(f"/proc/{process.pid}/task")

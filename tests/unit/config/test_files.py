@@ -72,6 +72,7 @@ def as_somebody() -> Iterator[None]:
         os.seteuid(0)
 
 
+@pytest.mark.real_root
 def test_files_we_may_not_read_or_see(conf: Path) -> None:
     conf.chmod(0)
     with as_somebody():

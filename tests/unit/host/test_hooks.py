@@ -211,6 +211,7 @@ def test_the_folder_of_every_link_counts(conf: Path, tmp_path: Path) -> None:
         folder.chmod(0o755)
 
 
+@pytest.mark.real_root
 @pytest.mark.root
 def test_what_belongs_to_others_does_not_count_as_ours(conf: Path, tmp_path: Path) -> None:
     open_to_all = tmp_path / "tmp"
