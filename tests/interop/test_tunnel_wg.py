@@ -98,6 +98,7 @@ input()
         (["far-too-long-name"], {}, "1 to 15 bytes"),
         (["wg/0"], {}, "refused as a name"),
         (["wg0"], {"WG_TUN_FD": "x"}, "WG_TUN_FD is the number of an open descriptor"),
+        (["wg0"], {"WG_TUN_FD": "9" * 5000}, "WG_TUN_FD is the number of an open descriptor"),
         (["wg0"], {"WG_TUN_FD": "0"}, "TUNSETIFF"),
         (["wg0"], {"WG_TUN_FD": "99"}, "descriptor 99"),
         (["wg0"], {"WG_UAPI_FD": "99"}, "descriptor 99 is no socket"),

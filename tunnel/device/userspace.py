@@ -59,7 +59,7 @@ def _descriptor(environment: Mapping[str, str], variable: str) -> int | None:
     text = environment.get(variable, "")
     if not text:
         return None
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
         raise DaemonError(f"{variable} is the number of an open descriptor, not {text!r}")
     return int(text)
 

@@ -15,7 +15,7 @@ _ADDR_GEN_MODE_NONE = 1
 
 def link_exists(interface: str, *, netns: Path | str | None = None) -> bool:
     """Whether there is an interface of that name."""
-    with inside(netns), rtnetlink() as netlink:
+    with inside(netns), rtnetlink() as netlink, step("look for", interface):
         return find_ifindex(netlink, interface) is not None
 
 

@@ -102,6 +102,6 @@ def _primitive(words: list[str], place: int) -> tuple[_Primitive, int]:
     if word == "icmp" or rest[:1] != ["port"]:
         return _Primitive(_PROTOCOLS[word]), place + 1
     number = rest[1] if len(rest) > 1 else ""
-    if not (number.isascii() and number.isdigit() and 0 < int(number) < 65536):
+    if not (number.isascii() and number.isdigit() and len(number) <= 5 and 0 < int(number) < 65536):
         raise FilterError(f"a port is 1 to 65535, not {number!r}, as in: {word} port 443")
     return _Primitive(_PROTOCOLS[word], port=int(number)), place + 3
