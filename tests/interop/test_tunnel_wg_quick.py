@@ -340,3 +340,31 @@ def test_command_line(quick: Quick, tmp_path: Path) -> None:
     conf.write_text(f"[Interface]\nPrivateKey = {key}\nAddress = 10.0.0.1/24\nListenPort = 7\n")
     done = run("strip", str(conf))
     assert done.stdout == f"[Interface]\nPrivateKey = {key}\nListenPort = 7\n"
+
+
+@pytest.mark.foreign("wg")
+@pytest.mark.parametrize("kind", ["PreUp", "PostUp"])
+def test_private_key_by_a_hook(two_hosts: TwoHosts, quick: Quick, kind: str) -> None:
+    host = two_hosts.a
+    a, b = nodes_of(two_hosts)
+    before = remains(host)
+    key = host.directory / "key"
+    key.write_text(a.private_key)
+    text = render_conf(a, [b]).replace(
+        f"PrivateKey = {a.private_key}", f"{kind} = wg set %i private-key <(cat {key})"
+    )
+    conf = write(host, text)
+    quick(host, "up", conf)
+    assert wg(host, "show", "wg0", "private-key").strip() == a.private_key
+    quick(host, "down", conf)
+    gone(host, before)
+
+
+@pytest.mark.parametrize("hook", ["no-such-program; true", "cat /nonexistent | wc -l"])
+def test_hook_that_fails_half_way_refuses_up(two_hosts: TwoHosts, quick: Quick, hook: str) -> None:
+    a, b = nodes_of(two_hosts)
+    before = remains(two_hosts.a)
+    conf = write(two_hosts.a, render_conf(a, [b], extra=[f"PostUp = {hook}"]))
+    said = quick(two_hosts.a, "up", conf, check=False)
+    assert "PostUp number 1: exit status" in said
+    gone(two_hosts.a, before)

@@ -1,4 +1,8 @@
-"""PreUp, PostUp, PreDown and PostDown: commands of the conf, run in a shell as wg-quick(8) does."""
+"""PreUp, PostUp, PreDown and PostDown: commands of the conf, run in a shell as wg-quick(8) does.
+
+wg-quick is a bash script that begins with `set -e -o pipefail`, `shopt -s extglob` and
+`LC_ALL=C`, and its hooks inherit all of that: a hook ends at the first of its commands that fails.
+"""
 
 from __future__ import annotations
 
@@ -113,13 +117,23 @@ def _refuse_writable(conf: Path, place: Path, status: os.stat_result) -> None:
 
 
 def _in_shell(command: str) -> list[str]:
-    return [shutil.which("bash") or "/bin/sh", "-c", command]
+    bash = shutil.which("bash")
+    if bash:
+        return [bash, "-e", "-o", "pipefail", "-O", "extglob", "-c", command]
+    # Not every sh knows pipefail, and those that do not would end here.
+    strict = "if (set -o pipefail) 2>/dev/null; then set -o pipefail; fi"
+    return ["/bin/sh", "-e", "-c", f"{strict}\n{command}"]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "LC_ALL": "C"}
 
 
 def _run_into(command: str, output: int) -> int:
     return subprocess.run(
         _in_shell(command),
         check=False,
+        env=_environment(),
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
@@ -134,6 +148,7 @@ def _run(command: str, lines: _Lines) -> int:
         try:
             process = subprocess.Popen(
                 _in_shell(command),
+                env=_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=theirs,
                 stderr=subprocess.STDOUT,

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,6 +47,35 @@ def test_failure_names_the_hook_and_stops(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(HostError, match="killed by signal 9"):
         run("kill -9 $$")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "no-such-program -A FORWARD; touch {}",
+        "false; touch {}",
+        "cat /nonexistent | wc -l",
+        "x=$(false); touch {}",
+        "true && (false; touch {})",
+    ],
+)
+@pytest.mark.parametrize("shell", ["bash", "sh"])
+def test_hook_ends_at_the_first_command_that_fails(
+    command: str, shell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shell == "sh":
+        if "|" in command and subprocess.run(["sh", "-c", "set -o pipefail"]).returncode:
+            pytest.skip("this sh has no pipefail")
+        monkeypatch.setattr(shutil, "which", lambda program: None)
+    with pytest.raises(HostError, match="exit status"):
+        run(command.format(tmp_path / "never"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_may_fail_in_wg_quicks_shell_may_fail_here() -> None:
+    assert run("false || true; if false; then :; fi; ! true; echo on")[1:] == ["on"]
+    # What wg-quick sets besides: extglob and the locale C, also where another one is set.
+    assert run("case wg12 in wg+([0-9])) echo $LC_ALL;; esac")[1:] == ["C"]
 
 
 def notes_of(command: str, hide: Callable[[str], str] = str) -> list[str]:
