@@ -152,3 +152,31 @@ def test_hook_may_ask_its_own_daemon(two_hosts: TwoHosts) -> None:
     pair.a.up()
     pair.a.down()
     assert "listening port: 51820" in (a.directory / "shown").read_text()
+
+
+@pytest.mark.parametrize("kind", ["PreUp", "PostUp"])
+def test_private_key_by_a_hook_is_used_and_never_saved(end: OurEnd, kind: str) -> None:
+    host = end.node.host
+    key_file = host.directory / "key"
+    key_file.write_text(end.node.private_key)
+    rewrite(
+        end,
+        f"PrivateKey = {end.node.private_key}",
+        f"SaveConfig = true\n{kind} = wg set %i private-key <(cat {key_file})",
+    )
+    end.up()
+    assert wg(host, "show", "wg0", "private-key").strip() == end.node.private_key
+    assert end.tunnel("diff", "wg0") == "reload would change nothing\n"
+    end.tunnel("reload", "wg0")
+    assert wg(host, "show", "wg0", "private-key").strip() == end.node.private_key
+    wg(host, "set", "wg0", "peer", SOME_KEY)
+    end.down()
+    assert SOME_KEY in end.conf.read_text()
+    assert end.node.private_key not in end.conf.read_text()
+
+
+def test_tunnel_that_no_hook_gave_a_key_says_so(end: OurEnd) -> None:
+    rewrite(end, f"PrivateKey = {end.node.private_key}", "PostUp = true")
+    said = end.node.host.run([sys.executable, "-m", "tunnel", "up", str(end.conf)]).stderr
+    assert "has no private key, so no peer can be reached" in said
+    end.down()

@@ -66,6 +66,8 @@ class ConfKey:
     """Whether the value is the name of such a file."""
     required: str = ""
     """The remedy if the key is missing; empty for an optional key."""
+    unless: tuple[str, ...] = ()
+    """Keys of the section of which any makes this one optional."""
     field: str = ""
     """The name of the field that carries this key."""
     default: object = None
@@ -87,6 +89,7 @@ def key(
     file: str = "",
     is_file: bool = False,
     required: str = "",
+    unless: tuple[str, ...] = (),
 ) -> dict[str, ConfKey]:
     """The metadata of a field that stands in a conf as `name`, as ConfKey documents it."""
     entry = ConfKey(
@@ -103,6 +106,7 @@ def key(
         file,
         is_file,
         required,
+        unless,
     )
     return {_KEY: entry}
 

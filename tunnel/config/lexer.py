@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from tunnel.config.keys import closest, keys_of, whole_line
 from tunnel.config.model import SECTIONS
 from tunnel.config.problems import Problems, quote
-from tunnel.config.values import squeeze
+from tunnel.config.values import is_continued, squeeze
 
 __all__ = ["HOOKS", "Entry", "Kind", "SectionLines", "Sections", "Token", "sort", "tokenize"]
 
@@ -64,11 +64,17 @@ class Token(NamedTuple):
 
 
 def tokenize(text: str) -> list[Token]:
-    """Split `text` into tokens. Never fails; mistakes are tokens too."""
+    """Split `text` into tokens. Never fails; mistakes are tokens too.
+
+    What follows a hook that ends in a backslash belongs to that hook, whose value is the mistake.
+    """
     tokens = []
+    continued = False
     for number, line in enumerate(text.split("\n"), 1):
-        token = _tokenize_line(number, line)
+        was_continued, continued = continued, continued and is_continued(line.rstrip())
+        token = None if was_continued else _tokenize_line(number, line)
         if token is not None:
+            continued = token.name.lower() in HOOKS and is_continued(token.value)
             tokens.append(token)
     return tokens
 

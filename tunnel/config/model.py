@@ -165,22 +165,26 @@ class InterfaceConfig:
     """Section [Interface].
 
     `private_key_file` is the value of PrivateKeyFile as written, None if the key stands in the
-    conf itself; `private_key` holds the key either way. `listen_port` 0 means any, `fwmark` 0
-    none, `mtu` None computed. Hooks are shell commands with `%i` not yet replaced.
+    conf itself; `private_key` holds the key either way, None if it is left to a hook. `listen_port`
+    0 means any, `fwmark` 0 none, `mtu` None computed. Hooks are shell commands with `%i` not yet
+    replaced.
     """
 
-    private_key: PrivateKey = field(
+    private_key: PrivateKey | None = field(
+        default=None,
         metadata=key(
             "PrivateKey",
             values.private_key,
-            "this host's private key, as `tunnel genkey` prints it",
+            "this host's private key, as `tunnel genkey` prints it; optional where PreUp or PostUp "
+            "may set it (`wg set %i private-key FILE`)",
             reload=Reload.LIVE,
             example="EM4C6YRDMx8FfeZmHxr1f7nLhQSUIEVmN1gkSRqcWUE=",
             write=_base64,
             wg=True,
             file="private_key_file",
             required="create a key with `tunnel genkey` and add it",
-        )
+            unless=("PreUp", "PostUp"),
+        ),
     )
     private_key_file: str | None = field(
         default=None,

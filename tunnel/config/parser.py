@@ -108,7 +108,8 @@ def _read(
             line = lines.get("PublicKey")[-1].line
             peers.append((line, PeerConfig(**peer, friendly_name=lines.friendly_name)))
     bare_peers = tuple(peer for _, peer in peers)
-    own_key = None if interface is None else interface.private_key.public_key()
+    private_key = interface.private_key if interface is not None else None
+    own_key = private_key.public_key() if private_key is not None else None
     checks.check_peers(peers, own_key, problems)
     if interface is not None:
         mtu = sections.interface.get("MTU")
@@ -119,6 +120,13 @@ def _read(
     if interface is None:
         raise problems.failure()  # for the type checker: a missing key was reported above
     return TunnelConfig(name, interface, bare_peers, path, status, problems.all_warnings())
+
+
+def _is_satisfied(lines: SectionLines, key: ConfKey, file: ConfKey | None) -> bool:
+    """Whether the key is there, the `file` for its value, or another that makes it optional."""
+    if lines.get(key.name) or (file is not None and lines.get(file.name)):
+        return True
+    return any(entry.text for name in key.unless for entry in lines.get(name))
 
 
 class _Reader:
@@ -136,7 +144,7 @@ class _Reader:
             if key.is_file:
                 continue  # read along with its secret
             file = keys.get(f"{key.name}File".lower())
-            if key.required and not (lines.get(key.name) or (file and lines.get(file.name))):
+            if key.required and not _is_satisfied(lines, key, file):
                 names = key.name if file is None else f"{key.name} and no {file.name}"
                 fault = f"[{lines.title}] has no {names}"
                 self._problems.error(lines.line, key.name, fault, key.required)

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import MISSING
 
 from tunnel.config.keys import ConfKey, keys_of
 from tunnel.config.model import SECTIONS
@@ -52,7 +51,7 @@ def _tables() -> Iterator[str]:
 
 
 def _default(key: ConfKey) -> str:
-    if key.default is MISSING:
+    if key.required:
         return "required"
     return "none" if key.default in (None, ()) else f"`{key.write(key.default)}`"
 

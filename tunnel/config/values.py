@@ -278,7 +278,18 @@ def hook(text: str) -> str:
             "a shell command without control characters",
             "put the command into a script and call that",
         )
+    if is_continued(text):
+        # wg-quick would run the first line alone, and give the rest to wg.
+        raise Mistake(
+            "ends in a backslash, but a line of a conf cannot be continued on the next one",
+            "write the whole command on one line, or put it into a script and call that",
+        )
     return text
+
+
+def is_continued(command: str) -> bool:
+    """Whether a shell would go on reading on the next line: a backslash that is not escaped."""
+    return (len(command) - len(command.rstrip("\\"))) % 2 == 1
 
 
 def file_name(text: str) -> str:

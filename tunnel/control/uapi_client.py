@@ -68,8 +68,9 @@ def set_config(
         )
         for peer in config.peers
     ]
-    key, mark = SetPrivateKey(interface.private_key), SetFwmark(fwmark)
-    _set(path, [key, *port, mark, ReplacePeers(), *peers])
+    # Without one, the key that PreUp has set stays.
+    key = [SetPrivateKey(interface.private_key)] if interface.private_key is not None else []
+    _set(path, [*key, *port, SetFwmark(fwmark), ReplacePeers(), *peers])
 
 
 def set_fwmark(path: Path, fwmark: int) -> None:

@@ -10,7 +10,8 @@ from tunnel.log import redact
 
 def hide_secrets(config: TunnelConfig) -> None:
     """Keep the keys of the conf out of every log from now on."""
-    redact.hide([bytes(config.interface.private_key)], private=True)
+    private_key = config.interface.private_key
+    redact.hide([bytes(private_key)] if private_key is not None else [], private=True)
     redact.hide(
         bytes(peer.preshared_key) for peer in config.peers if peer.preshared_key is not None
     )
@@ -23,5 +24,7 @@ def hook_hider(config: TunnelConfig) -> Callable[[str], str]:
     it.
     """
     public = {bytes(peer.public_key) for peer in config.peers}
-    public.add(bytes(config.interface.private_key.public_key()))
+    private_key = config.interface.private_key
+    if private_key is not None:
+        public.add(bytes(private_key.public_key()))
     return lambda line: redact.printable(redact.redact_keys(line, public))

@@ -119,6 +119,13 @@ async def _carry_packets(daemon: Daemon, device: Device, ready: Callable[[], Non
         daemon.device = device
         try:
             await _run_hooks(daemon, "PostUp", daemon.config.interface.post_up)
+            if device.engine.interface.private_key is None:
+                log.warning(
+                    "%s has no private key, so no peer can be reached: the conf has none, and no "
+                    "hook has set one (wg set %s private-key FILE)",
+                    daemon.name,
+                    daemon.name,
+                )
             daemon.enter(Stage.UP)
             log.info("%s is up, UDP port %d", daemon.name, device.engine.udp.port)
             daemon.feed.publish("up")

@@ -87,9 +87,11 @@ def merge_running(
     mark that was chosen and not configured. `names` has the endpoints that stay names.
     """
     interface = config.interface
+    # A key that the conf leaves to a hook is kept elsewhere for a reason.
+    private_key = interface.private_key and (running.private_key or interface.private_key)
     interface = replace(
         interface,
-        private_key=running.private_key or interface.private_key,
+        private_key=private_key,
         listen_port=running.listen_port,
         fwmark=interface.fwmark if running.fwmark == auto_mark else running.fwmark,
     )

@@ -31,10 +31,12 @@ _SHOWN = 4
 """Networks that a summary names; the rest are counted."""
 
 
-async def wanted_networks(config: TunnelConfig, pace: Pace) -> dict[PublicKey, Networks]:
+async def wanted_networks(
+    config: TunnelConfig, own: PublicKey | None, pace: Pace
+) -> dict[PublicKey, Networks]:
     """The networks each peer of the conf ends up with: the last that lists one has it.
 
-    A peer that has our own key is left out, after it took what is its own, as in WireGuard.
+    A peer that has our `own` key is left out, after it took what is its own, as in WireGuard.
     """
     owners: dict[int, PublicKey] = {}
     for peer in config.peers:
@@ -49,7 +51,6 @@ async def wanted_networks(config: TunnelConfig, pace: Pace) -> dict[PublicKey, N
         for packed in listed:
             owners[packed] = peer.public_key
             await pace.step()
-    own = config.interface.private_key.public_key()
     found: dict[PublicKey, Networks] = {}
     for peer in config.peers:
         if peer.public_key != own:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import trio
 
-from tunnel.config import PeerConfig, PresharedKey, PublicKey, TunnelConfig
+from tunnel.config import PeerConfig, PresharedKey, PrivateKey, PublicKey, TunnelConfig
 from tunnel.control.messages.changes import Change
 from tunnel.control.timeslice import Pace
 from tunnel.device import allowed_ips
@@ -22,10 +22,14 @@ from tunnel.io.endpoint import Endpoint
 log = logging.getLogger("tunnel")
 
 
-def wanted_peers(config: TunnelConfig) -> dict[PublicKey, PeerConfig]:
-    """The peers of the conf by key, without one that has our own key: WireGuard ignores it."""
-    own = config.interface.private_key.public_key()
+def wanted_peers(config: TunnelConfig, own: PublicKey | None) -> dict[PublicKey, PeerConfig]:
+    """The peers of the conf by key, without one that has our `own` key: WireGuard ignores it."""
     return {peer.public_key: peer for peer in config.peers if peer.public_key != own}
+
+
+def _wanted_key(engine: Engine, config: TunnelConfig) -> PrivateKey | None:
+    """Our private key as the conf wants it: one that it leaves to a hook stays as it was set."""
+    return config.interface.private_key or engine.interface.private_key
 
 
 async def differences(engine: Engine, old: TunnelConfig, new: TunnelConfig) -> list[Change]:
@@ -36,12 +40,13 @@ async def differences(engine: Engine, old: TunnelConfig, new: TunnelConfig) -> l
     pace = Pace()
     protocol = engine.interface
     found: list[Change] = []
-    if protocol.private_key != new.interface.private_key:
-        public = new.interface.private_key.public_key().to_base64()
-        found.append(Change("~", "private key", f"the public key becomes {public}"))
-    wanted = wanted_peers(new)
+    private_key = _wanted_key(engine, new)
+    own = private_key.public_key() if private_key is not None else None
+    if own != protocol.public_key and own is not None:
+        found.append(Change("~", "private key", f"the public key becomes {own.to_base64()}"))
+    wanted = wanted_peers(new, own)
     await pace.step()
-    nets = await allowed_ips.wanted_networks(new, pace)
+    nets = await allowed_ips.wanted_networks(new, own, pace)
     before = {peer.public_key: peer for peer in old.peers}
     for key, running in list(protocol.peers.items()):
         if key not in wanted:
@@ -104,10 +109,12 @@ async def apply(engine: Engine, new: TunnelConfig, endpoints: Mapping[PublicKey,
     pace = Pace()
     protocol = engine.interface
     with trio.CancelScope(shield=True):
-        nets = await allowed_ips.wanted_networks(new, pace)
-        if protocol.private_key != new.interface.private_key:
-            await allowed_ips.set_private_key(engine, new.interface.private_key, pace)
-        wanted = wanted_peers(new)
+        private_key = _wanted_key(engine, new)
+        if protocol.private_key != private_key:
+            await allowed_ips.set_private_key(engine, private_key, pace)
+        own = protocol.public_key
+        nets = await allowed_ips.wanted_networks(new, own, pace)
+        wanted = wanted_peers(new, own)
         for ignored in {peer.public_key for peer in new.peers} - wanted.keys():
             log.warning(
                 "peer %s ignored: the key is our own; write the other side's public key there",

@@ -67,6 +67,8 @@ def check_private_key_as_peer(facts: Facts) -> Iterator[Finding]:
     if facts.conf is None:
         return
     own = facts.conf.interface.private_key
+    if own is None:
+        return
     for peer in facts.conf.peers:
         # Private keys are clamped when they are read, so compare like with like.
         if PrivateKey.from_bytes(bytes(peer.public_key)) == own:

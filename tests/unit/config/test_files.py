@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.confs import INTERFACE, PRIVATE, PSK, WITH_PEER
-from tunnel.config import ConfigErrors, files, find, load
+from tunnel.config import ConfigErrors, PrivateKey, files, find, load
 from tunnel.config.problems import quote
 
 
@@ -126,7 +126,7 @@ def test_a_conf_whose_secrets_are_elsewhere_may_be_shared(conf: Path) -> None:
     conf.parent.chmod(0o755)
     config = load(conf)
     assert config.warnings == ()
-    assert config.interface.private_key.to_base64() == PRIVATE
+    assert config.interface.private_key == PrivateKey.from_base64(PRIVATE)
     assert config.interface.private_key_file == "key"
 
 
@@ -149,7 +149,7 @@ def test_key_files_beside_the_conf(conf: Path) -> None:
         + f"PresharedKeyFile = {folder}/peer.psk\n"
     )
     config = load(conf)
-    assert config.interface.private_key.to_base64() == PRIVATE
+    assert config.interface.private_key == PrivateKey.from_base64(PRIVATE)
     psk = config.peers[0].preshared_key
     assert psk is not None
     assert psk.to_base64() == PSK

@@ -6,7 +6,14 @@ import pytest
 
 from tests.support.confs import INTERFACE, OTHER, PEER, PRIVATE, PSK, WITH_PEER, read
 from tests.support.operations import operations
-from tunnel.config import AllowedIP, ConfigErrors, EndpointConfig, TunnelConfig, TunnelOptions
+from tunnel.config import (
+    AllowedIP,
+    ConfigErrors,
+    EndpointConfig,
+    PrivateKey,
+    TunnelConfig,
+    TunnelOptions,
+)
 from tunnel.config import parse as parse_conf
 
 
@@ -24,6 +31,7 @@ def test_the_least_conf_has_every_default() -> None:
     config = read(INTERFACE)
     interface = config.interface
     assert (config.name, config.path, config.peers, config.warnings) == ("office", None, (), ())
+    assert interface.private_key is not None
     assert interface.private_key.to_base64() == PRIVATE
     assert (interface.listen_port, interface.fwmark, interface.mtu) == (0, 0, None)
     assert (interface.addresses, interface.dns, interface.dns_search) == ((), (), ())
@@ -401,7 +409,7 @@ def test_broken_private_keys_are_not_shown() -> None:
 
 
 def test_our_own_key_as_a_peer() -> None:
-    own = read(INTERFACE).interface.private_key.public_key().to_base64()
+    own = PrivateKey.from_base64(PRIVATE).public_key().to_base64()
     assert errors_of(f"{INTERFACE}[Peer]\nPublicKey = {own}\n") == [
         "peer.conf:4: PublicKey is this host's own: it must be the public key of the other side; "
         "run `tunnel pubkey` with the peer's private key, not with this host's"
@@ -564,3 +572,36 @@ def test_friendly_names_are_those_of_comments() -> None:
 )
 def test_hooks_that_see_to_routes_are_known(hook: str, meant: bool) -> None:
     assert read(f"{INTERFACE}{hook}\n").interface.hooks_change_routes is meant
+
+
+@pytest.mark.parametrize("hook", ["PreUp", "PostUp"])
+def test_private_key_may_be_left_to_a_hook(hook: str) -> None:
+    config = read(f"[Interface]\n{hook} = wg set %i private-key <(pass %i)\n")
+    assert config.interface.private_key is None
+    assert config.warnings == ()
+
+
+@pytest.mark.parametrize("line", ["", "PostUp =", "PreDown = wg set %i private-key key"])
+def test_private_key_is_required_where_no_hook_can_set_it(line: str) -> None:
+    (error,) = errors_of(f"[Interface]\n{line}\n")
+    assert "[Interface] has no PrivateKey and no PrivateKeyFile" in error
+
+
+def test_continued_hook_is_one_error_that_names_continuation() -> None:
+    text = (
+        "PostUp = iptables -I OUTPUT ! -o %i \\\n"
+        "         -m mark ! --mark $(wg show %i fwmark) \\ \r\n"
+        "         --dst-type=LOCAL -j REJECT\n"
+        "Adress = 10.0.0.1/24\n"
+    )
+    continued, other = errors_of(f"{INTERFACE}{text}")
+    assert continued == (
+        "peer.conf:3: PostUp ends in a backslash, but a line of a conf cannot be continued on the "
+        "next one; write the whole command on one line, or put it into a script and call that"
+    )
+    assert "Adress is not a key" in other
+
+
+def test_escaped_backslash_at_the_end_of_a_hook_continues_nothing() -> None:
+    interface = read(f"{INTERFACE}PostUp = echo \\\\\nMTU = 1400\n").interface
+    assert (interface.post_up, interface.mtu) == (("echo \\\\",), 1400)

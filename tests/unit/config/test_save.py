@@ -20,6 +20,7 @@ from tunnel.config import (
     EndpointConfig,
     PeerConfig,
     PresharedKey,
+    PrivateKey,
     Problem,
     PublicKey,
     TunnelConfig,
@@ -210,7 +211,7 @@ def test_a_new_private_key_replaces_the_file_of_the_old(tmp_path: Path) -> None:
     path.write_text("[Interface]\nPrivateKeyFile = k\n")
     running = load(path)
     assert save(path, running) == ()
-    key = read(f"[Interface]\nPrivateKey = {PSK}\n").interface.private_key
+    key = PrivateKey.from_base64(PSK)
     assert save(path, change(running, private_key=key))
     assert path.read_text() == f"[Interface]\nPrivateKey = {key.to_base64()}\n"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.confs import OTHER, PEER, PRIVATE, PSK
-from tunnel.config import PublicKey, parse
+from tunnel.config import PrivateKey, PublicKey, parse
 from tunnel.config.values import network_text
 from tunnel.control.uapi_client import UapiClientError, get, set_config, set_fwmark
 from tunnel.io.endpoint import Endpoint
@@ -70,7 +70,7 @@ def test_what_is_set(answering: Answering) -> None:
     set_config(path, config, {config.peers[0].public_key: endpoint}, fwmark=7)
     assert asked[0].splitlines() == [
         "set=1",
-        f"private_key={config.interface.private_key.to_hex()}",
+        f"private_key={PrivateKey.from_base64(PRIVATE).to_hex()}",
         "listen_port=51820",
         "fwmark=7",
         "replace_peers=true",
@@ -91,7 +91,7 @@ def test_what_is_set(answering: Answering) -> None:
 def test_what_is_got(answering: Answering) -> None:
     config = parse(CONF, name="wg0")
     path, asked = answering(
-        f"private_key={config.interface.private_key.to_hex()}\nlisten_port=5\n"
+        f"private_key={PrivateKey.from_base64(PRIVATE).to_hex()}\nlisten_port=5\n"
         f"public_key={hexadecimal(PEER)}\npreshared_key={hexadecimal(PSK)}\nprotocol_version=1\n"
         "endpoint=[fe80::1%3]:6\nrx_bytes=1\npersistent_keepalive_interval=25\n"
         "allowed_ip=10.0.0.2/32\nallowed_ip=fd00::/64\n"

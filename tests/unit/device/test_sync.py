@@ -3,7 +3,7 @@ from __future__ import annotations
 import trio
 
 from tests.support.engines import make_side
-from tunnel.config import TunnelConfig, parse
+from tunnel.config import PrivateKey, TunnelConfig, parse
 from tunnel.device import sync
 from tunnel.engine import Engine
 from tunnel.io.endpoint import Endpoint
@@ -63,7 +63,7 @@ def test_every_kind_of_change_is_told_without_secrets_and_then_done() -> None:
         f"~ peer {ONE} persistent keepalive: 0 s becomes 25 s",
         f"- peer {TWO}",
     ]
-    (key,) = sync.wanted_peers(new)
+    (key,) = sync.wanted_peers(new, None)
     trio.run(sync.apply, engine, new, {key: Endpoint(bytes([192, 0, 2, 1]), 5)})
     assert changes(engine, new, new) == []
     assert engine.interface.peers[key].persistent_keepalive == 25
@@ -136,3 +136,17 @@ def test_many_networks_are_summed_up() -> None:
     old, new = conf(), conf(peer(ONE, ", ".join(f"10.{n}.0.0/16" for n in range(9))))
     (told,) = changes(running(old), old, new)
     assert told.endswith("10.0.0.0/16, 10.1.0.0/16, 10.2.0.0/16, 10.3.0.0/16, and 5 more")
+
+
+def test_key_that_the_conf_leaves_to_a_hook_stays() -> None:
+    own = PrivateKey.from_base64(OWN)
+    peers = [peer(ONE, "10.0.0.0/8"), peer(own.public_key().to_base64(), "10.1.0.0/16")]
+    text = "[Interface]\nPreUp = true\n" + "".join(f"[Peer]\n{each}\n" for each in peers)
+    config = parse(text, name="wg0", source="test")
+    engine = make_side(1).engine
+    engine.interface.set_private_key(own, 0)
+    trio.run(sync.apply, engine, config, {})
+    assert engine.interface.private_key == own
+    # As in WireGuard, the one that is ourselves is no peer, wherever our key comes from.
+    assert [key.to_base64() for key in engine.interface.peers] == [ONE]
+    assert changes(engine, config, config) == []
