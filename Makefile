@@ -67,13 +67,13 @@ matrix: $(STAMP)
 			|| failed="$$failed $$datapath/$$off"; \
 	done; done; test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
-# Slower by a half: branches are counted, in every program and daemon that a test starts, too.
+# Slower by a half: branches are counted, in every program and daemon that a test starts, too, also
+# of an ordinary user. A test that fails does not keep the figures back.
 coverage: $(STAMP)
 	@tests/setup/packages.sh --for base --for lab --for test
-	@rm -rf .coverage && mkdir .coverage
-	@$(VENV)/bin/coverage run -m pytest -n 4 --dist worksteal --timeout 300 $(PYTEST_ARGS)
-	@$(VENV)/bin/coverage combine -q
-	@$(VENV)/bin/coverage report
+	@rm -rf .coverage && mkdir -m 1777 .coverage
+	@$(VENV)/bin/coverage run -m pytest -n 4 --dist worksteal --timeout 300 $(PYTEST_ARGS); \
+	failed=$$?; $(VENV)/bin/coverage combine -q && $(VENV)/bin/coverage report && exit $$failed
 
 setup: $(STAMP)
 
