@@ -32,6 +32,11 @@ class AlreadyRunningError(DaemonError):
     code = "already_running"
 
 
+def with_notes(error: Exception) -> str:
+    """The text of an error and its notes, for one who may read both."""
+    return "\n".join([str(error), *getattr(error, "__notes__", ())])
+
+
 @contextlib.contextmanager
 def unwrapped(*kinds: type[Exception]) -> Iterator[None]:
     """Let the first exception of `kinds` out of the group that a nursery wraps it in.

@@ -30,7 +30,7 @@ from tunnel.cli.common import (
 from tunnel.config import TunnelConfig
 from tunnel.control import json_client, json_socket, run_folder
 from tunnel.control.client import TunnelClient
-from tunnel.errors import TunnelError
+from tunnel.errors import TunnelError, with_notes
 from tunnel.log import output
 
 app = typer.Typer(
@@ -122,7 +122,7 @@ def _serve(config: TunnelConfig, readiness: background.Readiness, *, print_failu
         except TunnelError as error:
             notifier.status(str(error))
             # On a terminal nothing else shows what a hook printed; not every user may see that.
-            readiness.failed("\n".join([str(error), *getattr(error, "__notes__", ())]))
+            readiness.failed(with_notes(error))
             if print_failure:
                 complain(f"tunnel: {error}")
             else:
@@ -150,13 +150,17 @@ def down(
 
     name = interface_name(conf)
     try:
-        if leftovers:
-            if teardown.clean_up(name):
-                typer.echo(f"removed what was left of {name}")
-        elif not teardown.take_down(name):
-            fail(f"no tunnel named {name} is up, and nothing is left of one")
+        done = teardown.clean_up(name) if leftovers else teardown.take_down(name)
     except TunnelError as error:
         fail(error)
+    if leftovers and done.found:
+        typer.echo(f"removed what was left of {name}")
+    elif not leftovers and not done.found:
+        fail(f"no tunnel named {name} is up, and nothing is left of one")
+    for failure in done.failures:
+        complain(f"tunnel: {failure}")
+    if done.failures:
+        raise typer.Exit(EXIT_FAILED)
 
 
 @app.command()

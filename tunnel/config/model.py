@@ -139,6 +139,18 @@ class TunnelOptions:
         ),
     )
 
+    hook_timeout: int = field(
+        default=90,
+        metadata=key(
+            "HookTimeout",
+            values.time_limit,
+            "seconds after which a hook is ended and counts as failed; `off` for no limit",
+            reload=Reload.DOWN,
+            example="300",
+            write=lambda value: str(value) if value else "off",
+        ),
+    )
+
     @property
     def use_tso(self) -> bool:
         """Whether TCP segments may be left unsplit by the kernel (TSO4, TSO6)."""

@@ -218,6 +218,17 @@ def keepalive(text: str) -> int:
     return int(text)
 
 
+def time_limit(text: str) -> int:
+    """Read the seconds of a time limit; `off` is 0, for none."""
+    if text.lower() == "off":
+        return 0
+    if _DECIMAL.fullmatch(text) is None or not 1 <= int(text) <= 86_400:
+        raise _wrong(
+            text, "a number of seconds from 1 to 86400, or off", "write 90, or remove the line"
+        )
+    return int(text)
+
+
 def boolean(text: str) -> bool:
     """Read `true` or `false`."""
     lower = text.lower()

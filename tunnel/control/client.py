@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Self
 
-from tunnel.control.json_client import Dialogue, closed_error, connect_error
+from tunnel.control.json_client import Dialogue, NotRunningError, closed_error, connect_error
 from tunnel.control.json_socket import ControlError
 from tunnel.control.messages.changes import ReloadResult, SaveResult
 from tunnel.control.messages.events import TunnelEvent
@@ -97,14 +97,24 @@ class TunnelClient:
         """Write the running state into the conf; what had to change in the file."""
         return SaveResult.from_json(self.call("save", timeout=RELOAD_TIMEOUT))
 
-    def down(self) -> None:
-        """Ask the daemon to take everything down. It has just begun when this returns."""
-        try:
-            self.call("down")
-        except ControlError as error:
-            # It may be gone before its answer is out.
-            if error.code != "closed":
-                raise
+    def down(self) -> tuple[str, ...]:
+        """Ask the daemon to take everything down, and wait for its end; what went wrong, in words.
+
+        Takes as long as its hooks do.
+        """
+        with contextlib.suppress(NotRunningError), TunnelClient(self.name) as watcher:
+            watcher.subscribe()
+            try:
+                self.call("down")
+            except ControlError as error:
+                # It may be gone before its answer is out.
+                if error.code != "closed":
+                    raise
+            while events := watcher.read_events():
+                for event in events:
+                    if event.type == "down":
+                        return tuple(event.details.get("failures", ()))
+        return ()
 
     def subscribe(self) -> None:
         """Turn this connection into the stream of events: from now on only `read_events` works."""

@@ -72,7 +72,7 @@ def methods(daemon: Daemon) -> dict[str, json_socket.Method]:
         return await daemon.status(secrets=secrets, paths=paths)
 
     async def down(params: dict[str, Any]) -> bool:
-        daemon.stop()
+        daemon.stop_by_request()
         return True
 
     async def reload(params: dict[str, Any]) -> ReloadResult:

@@ -50,8 +50,8 @@ class Stage(Enum):
          └─────────┴──▶ ABORTING ─────────────────┘
 
     It is STARTING until PostUp has run. A failure or `stop` before that makes it ABORTING: then the
-    Down hooks do not run, as with wg-quick. But a hook is not interrupted: if PostUp runs to its
-    end all the same, the tunnel is UP, and goes down in order at once. UP ends in STOPPING,
+    Down hooks do not run, as with wg-quick. But a hook is not interrupted at once: if PostUp runs
+    to its end all the same, the tunnel is UP, and goes down in order at once. UP ends in STOPPING,
     whatever the reason.
     """
 
@@ -79,7 +79,8 @@ class Daemon:
     `config` is the conf applied last, `stage` where it is in its life, `feed` where events are to
     be had. `device` is there while packets are carried, `host` while the machine is changed for it.
     `stopping` is set once it has been asked to stop; `starting` is the scope of what is cancelled
-    if that is before it is up.
+    if that is before it is up. `failures` are what went wrong on the way down, in words, and
+    `hook_stopper` is for the hook that runs.
     """
 
     def __init__(self, config: TunnelConfig, *, notifier: Notifier | None = None) -> None:
@@ -91,6 +92,8 @@ class Daemon:
         self.device: Device | None = None
         self.host: HostState | None = None
         self.stopping = trio.Event()
+        self.failures: list[str] = []
+        self.hook_stopper = host.HookStopper()
         self.starting = trio.CancelScope()
         self._reloading = trio.Lock()
         self._reading = trio.CancelScope()
@@ -115,6 +118,11 @@ class Daemon:
             self.starting.cancel()
         self._reading.cancel()
         self.stopping.set()
+
+    def stop_by_request(self) -> None:
+        """`stop`; a hook that is in the way is ended, after a while, and at once the next time."""
+        self.hook_stopper.stop()
+        self.stop()
 
     def is_ending(self) -> bool:
         """Whether it is on its way down, or there."""
@@ -222,6 +230,7 @@ class Daemon:
                 self.host = await reload.carry_out(plan, device, self.host)
                 parts = reload.parts(self.config)
                 self.config = plan.config
+                await self.keep_hooks()
                 await let_go(parts)
                 return plan.outcome
         raise DaemonError(f"{self.name} is going down")
@@ -235,10 +244,49 @@ class Daemon:
         async with device.changing:
             return await self.save_locked(device)
 
+    async def save_at_end(self, device: Device) -> None:
+        """SaveConfig: `save_locked`, or else a copy. A failure is among `failures`."""
+        try:
+            await self.save_locked(device)
+        except TunnelError as error:
+            self.fail(f"SaveConfig: {error}; {await self._keep_copy(device)}")
+
+    async def _keep_copy(self, device: Device) -> str:
+        """Keep what cannot be saved; what became of it, in words."""
+        mark = 0 if self.host is None else self.host.surroundings.mark
+        try:
+            path = await save.keep_copy(device, self.config, auto_mark=mark)
+        except (OSError, TunnelError) as error:
+            return f"what was set while it was up is lost: {error}"
+        if path is None:
+            return "nothing is lost, as the conf says what was running"
+        return f"what was running is in {path} until the machine is restarted"
+
+    def fail(self, failure: object) -> None:
+        """Note what went wrong on the way down, which goes on. The notes of an exception are for
+        those that ask, not for the log.
+        """
+        log.error("%s; going down all the same", failure)
+        notes = getattr(failure, "__notes__", ())
+        self.failures.append("\n".join([str(failure), *notes]))
+
     async def save_locked(self, device: Device) -> Saved:
         """`save` for a caller that holds the lock of `device`."""
         mark = 0 if self.host is None else self.host.surroundings.mark
         return await save.save(device, self.config, auto_mark=mark)
+
+    def down_hooks(self) -> host.DownHooks:
+        """What is to be run when the tunnel goes down."""
+        interface = self.config.interface
+        timeout = interface.options.hook_timeout
+        return host.DownHooks(interface.pre_down, interface.post_down, timeout)
+
+    async def keep_hooks(self) -> None:
+        """Have the Down hooks on record, so that `tunnel down` runs them if we are killed."""
+        try:
+            await trio.to_thread.run_sync(host.keep_hooks, self.name, self.down_hooks())
+        except host.HostError as error:
+            log.warning("the Down hooks will not be run if this daemon is killed: %s", error)
 
     async def restore(self) -> None:
         """Put back the routes and addresses that the kernel took when the interface went down."""

@@ -17,12 +17,14 @@ def hide_secrets(config: TunnelConfig) -> None:
     )
 
 
-def hook_hider(config: TunnelConfig) -> Callable[[str], str]:
+def hook_hider(config: TunnelConfig | None) -> Callable[[str], str]:
     """A function that makes a line of a hook, its command or its output, fit for the log.
 
-    It removes control characters and all keys but the public ones we know. Any thread may call
-    it.
+    It removes control characters and all keys but the public ones we know, which are none without
+    a conf. Any thread may call it.
     """
+    if config is None:
+        return lambda line: redact.printable(redact.redact_keys(line, frozenset()))
     public = {bytes(peer.public_key) for peer in config.peers}
     private_key = config.interface.private_key
     if private_key is not None:

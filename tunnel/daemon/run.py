@@ -18,6 +18,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
+from typing import Literal
 
 import trio
 
@@ -29,12 +30,13 @@ from tunnel.daemon.host_state import Surroundings
 from tunnel.daemon.lock import hold
 from tunnel.daemon.metrics import serve_metrics
 from tunnel.daemon.sd_notify import Pulse
+from tunnel.daemon.teardown import undo_leftovers
 from tunnel.daemon.watchers import watch_drops, watch_port
 from tunnel.device import features, signals, sync
 from tunnel.device.device import Device
 from tunnel.device.endpoints import resolve_all
 from tunnel.device.uapi import AwaitedDevice, uapi_served
-from tunnel.errors import DaemonError, TunnelError, unwrapped
+from tunnel.errors import DaemonError, unwrapped
 from tunnel.io.endpoint import Endpoint
 
 log = logging.getLogger("tunnel")
@@ -56,7 +58,7 @@ async def run(
             trio.open_nursery() as nursery,
         ):
             if handle_signals:
-                await nursery.start(signals.follow, daemon.stop, daemon.reload_on_signal)
+                await nursery.start(signals.follow, daemon.stop_by_request, daemon.reload_on_signal)
             nursery.start_soon(daemon.notifier.watchdog, partial(_is_alive, daemon, Pulse()))
             if daemon.stage is Stage.NEW:
                 daemon.enter(Stage.STARTING)
@@ -65,7 +67,7 @@ async def run(
                     await _live(daemon, wg, ready)
             finally:
                 daemon.stop()
-                daemon.feed.publish("down")
+                daemon.feed.publish("down", failures=daemon.failures)
                 daemon.feed.end()
             nursery.cancel_scope.cancel()
         was_up = daemon.stage is Stage.STOPPING
@@ -78,6 +80,7 @@ async def _live(daemon: Daemon, wg: AwaitedDevice, ready: Callable[[], None]) ->
     interface = daemon.config.interface
     redaction.hide_secrets(daemon.config)
     reload.check_hooks(daemon.config)
+    await _clean_up_before(daemon.name)
     await _refuse_existing(daemon.name)
     found = await resolve_all(daemon.config.peers)
     endpoints = {key: addresses[0] for key, addresses in found.items()}
@@ -105,7 +108,7 @@ async def _live(daemon: Daemon, wg: AwaitedDevice, ready: Callable[[], None]) ->
     finally:
         wg.device = None
         if daemon.stage is Stage.STOPPING:
-            await _run_down_hooks(daemon, "PostDown", daemon.config.interface.post_down)
+            await _run_down_hooks(daemon, "PostDown")
 
 
 async def _carry_packets(daemon: Daemon, device: Device, ready: Callable[[], None]) -> None:
@@ -127,6 +130,8 @@ async def _carry_packets(daemon: Daemon, device: Device, ready: Callable[[], Non
                     daemon.name,
                 )
             daemon.enter(Stage.UP)
+            with trio.CancelScope(shield=True):
+                await daemon.keep_hooks()
             log.info("%s is up, UDP port %d", daemon.name, device.engine.udp.port)
             daemon.feed.publish("up")
             try:
@@ -139,6 +144,17 @@ async def _carry_packets(daemon: Daemon, device: Device, ready: Callable[[], Non
         finally:
             daemon.device = None
         nursery.cancel_scope.cancel()
+
+
+async def _clean_up_before(name: str) -> None:
+    """Undo what a killed daemon of this name left behind, its Down hooks included."""
+    undo = partial(undo_leftovers, name, partial(log.info, "%s"))
+    with trio.CancelScope(shield=True):
+        left = await trio.to_thread.run_sync(undo)
+    if left.found:
+        log.warning("the daemon of %s before was killed; what it left behind is removed", name)
+    for failure in left.failures:
+        log.warning("while removing what it left: %s", failure)
 
 
 async def _refuse_existing(name: str) -> None:
@@ -182,7 +198,7 @@ async def _host_state(
                 await trio.to_thread.run_sync(host.remove, daemon.name)
             except host.HostError as error:
                 # The record stays, so that `tunnel down` can be tried again.
-                log.error("not everything could be undone: %s", error)
+                daemon.fail(f"not everything could be undone: {error}")
 
 
 async def _prepare_down(daemon: Daemon, device: Device) -> None:
@@ -191,28 +207,35 @@ async def _prepare_down(daemon: Daemon, device: Device) -> None:
     daemon.notifier.stopping("going down")
     with trio.CancelScope(shield=True):
         # Not under the lock: a hook may ask us to save.
-        await _run_down_hooks(daemon, "PreDown", daemon.config.interface.pre_down)
+        await _run_down_hooks(daemon, "PreDown")
         async with device.changing:
             if daemon.config.interface.save_config and not device.is_deleted:
-                try:
-                    await daemon.save_locked(device)
-                except TunnelError as error:
-                    log.error("SaveConfig: %s", error)
+                await daemon.save_at_end(device)
 
 
-async def _run_hooks(daemon: Daemon, kind: str, commands: tuple[str, ...], first: int = 1) -> None:
+async def _run_hooks(daemon: Daemon, kind: str, commands: tuple[str, ...]) -> None:
     if commands:
-        call = partial(host.run_hooks, hide=redaction.hook_hider(daemon.config), first=first)
+        seconds = daemon.config.interface.options.hook_timeout
+        call = partial(
+            host.run_hooks,
+            hide=redaction.hook_hider(daemon.config),
+            limits=host.HookLimits(seconds, daemon.hook_stopper),
+        )
         await trio.to_thread.run_sync(call, kind, commands, daemon.name, partial(log.info, "%s"))
 
 
-async def _run_down_hooks(daemon: Daemon, kind: str, commands: tuple[str, ...]) -> None:
+async def _run_down_hooks(daemon: Daemon, kind: Literal["PreDown", "PostDown"]) -> None:
+    call = partial(
+        host.run_down_hooks,
+        hide=redaction.hook_hider(daemon.config),
+        stopper=daemon.hook_stopper,
+    )
     with trio.CancelScope(shield=True):
-        for number, command in enumerate(commands, 1):
-            try:
-                await _run_hooks(daemon, kind, (command,), number)
-            except host.HostError as error:
-                log.error("%s; going down all the same", error)
+        failures = await trio.to_thread.run_sync(
+            call, kind, daemon.down_hooks(), daemon.name, partial(log.info, "%s")
+        )
+    for failure in failures:
+        daemon.fail(failure)
 
 
 def _is_alive(daemon: Daemon, pulse: Pulse) -> bool:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_address
+from pathlib import Path
 
 import trio
 
@@ -28,6 +29,7 @@ from tunnel.device.device import Device
 from tunnel.device.status import take_snapshot
 from tunnel.errors import DaemonError
 from tunnel.io.endpoint import Endpoint
+from tunnel.linux.files import RUN_FOLDER, replace_file
 from tunnel.protocol import unpack
 
 log = logging.getLogger("tunnel")
@@ -47,16 +49,37 @@ async def save(device: Device, config: TunnelConfig, *, auto_mark: int) -> Saved
     `auto_mark` is the mark that was chosen and not configured. Raises ConfigErrors, with the file
     as it was, HostError, DaemonError.
     """
-    link = await trio.to_thread.run_sync(host.interface_status, config.name)
-    snapshot = await take_snapshot(device.engine)
-    names = device.endpoints.names()
     # A conf of thousands of peers takes seconds: nothing of it is done in the event loop.
-    saved = await trio.to_thread.run_sync(
-        lambda: _write(merge_running(config, link, snapshot, auto_mark=auto_mark, names=names))
-    )
+    saved = await trio.to_thread.run_sync(_write, await _running(device, config, auto_mark))
     for note in saved.notes:
         log.warning("%s", note)
     return saved
+
+
+async def keep_copy(device: Device, config: TunnelConfig, *, auto_mark: int) -> Path | None:
+    """Write the running state, which cannot be saved, beside our sockets; where.
+
+    None if it is what the conf says anyway. Raises OSError, ConfigErrors, HostError.
+    """
+    running = await _running(device, config, auto_mark)
+    if running == config:
+        return None
+    return await trio.to_thread.run_sync(_write_copy, running)
+
+
+def _write_copy(running: TunnelConfig) -> Path:
+    path = RUN_FOLDER / f"{running.name}.unsaved.conf"
+    replace_file(path, confs.dump(running))
+    return path
+
+
+async def _running(device: Device, config: TunnelConfig, auto_mark: int) -> TunnelConfig:
+    link = await trio.to_thread.run_sync(host.interface_status, config.name)
+    snapshot = await take_snapshot(device.engine)
+    names = device.endpoints.names()
+    return await trio.to_thread.run_sync(
+        lambda: merge_running(config, link, snapshot, auto_mark=auto_mark, names=names)
+    )
 
 
 async def write(running: TunnelConfig) -> Saved:

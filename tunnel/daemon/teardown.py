@@ -4,30 +4,42 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from tunnel import host
 from tunnel.control import json_client, run_folder, unix_socket
 from tunnel.control.client import TunnelClient
+from tunnel.daemon import redaction
 from tunnel.daemon.lock import hold
 from tunnel.device import uapi
-from tunnel.errors import AlreadyRunningError, DaemonError
+from tunnel.errors import AlreadyRunningError, DaemonError, with_notes
+from tunnel.linux.netns import namespace_id
 
 ANSWER_TIME = 5.0
 """Seconds for a daemon that holds its lock to answer on its control socket."""
 
-DOWN_TIME = 120.0
-"""Seconds for a daemon to go down, hooks included."""
+END_TIME = 10.0
+"""Seconds for a daemon that has undone everything to end."""
 
 
-def clean_up(name: str, *, patience: float = 0.0) -> bool:
-    """Remove what a killed daemon of interface `name` left behind; whether there was anything.
+@dataclass(frozen=True, slots=True)
+class Teardown:
+    """Whether there was anything to take down, and what went wrong on the way, in words."""
+
+    found: bool
+    failures: tuple[str, ...] = ()
+
+
+def clean_up(name: str, *, patience: float = 0.0) -> Teardown:
+    """Remove what a killed daemon of interface `name` left behind.
 
     Waits `patience` seconds for one that is going down. Raises AlreadyRunningError if it is still
     running then, DaemonError and HostError. Blocks.
     """
     with hold(name, patience=patience):
-        _refuse_others(name)
-        found = host.remove(name)
+        left = undo_leftovers(name)
+        found = left.found
         for path in (run_folder.socket_path(name), run_folder.metrics_path(name)):
             if path.exists():
                 path.unlink(missing_ok=True)
@@ -36,19 +48,31 @@ def clean_up(name: str, *, patience: float = 0.0) -> bool:
             # A socket that another program listens on stays.
             with contextlib.suppress(OSError):
                 unix_socket.remove_stale_socket(uapi.socket_path(name))
-        return found
+        return Teardown(found, left.failures)
 
 
-def _refuse_others(name: str) -> None:
+def undo_leftovers(name: str, log: Callable[[str], None] = lambda line: None) -> Teardown:
+    """Undo what a killed daemon did to the machine, for a caller that holds the lock.
+
+    Its Down hooks are run, once; `log` gets what they print. Raises DaemonError and HostError.
+    """
     record = host.load_record(name)
     if record is not None and record.owner and host.is_standing(record):
         raise DaemonError(
             f"{name} was set up by {record.owner}; take it down by {record.owner} down {name}"
         )
+    hooks = host.DownHooks()
+    if record is not None and record.netns == namespace_id():
+        hooks = record.hooks
+    hide = redaction.hook_hider(None)
+    failures = host.run_down_hooks("PreDown", hooks, name, log, hide=hide)
+    found = host.remove(name)
+    failures += host.run_down_hooks("PostDown", hooks, name, log, hide=hide)
+    return Teardown(found, tuple(map(with_notes, failures)))
 
 
-def take_down(name: str) -> bool:
-    """Take down the tunnel `name` and wait until everything is undone; False if there was nothing.
+def take_down(name: str) -> Teardown:
+    """Take down the tunnel `name` and wait until everything is undone.
 
     One that is starting goes down too; what a killed one left behind is removed. Raises
     ControlError, AlreadyRunningError, DaemonError and HostError. Blocks.
@@ -57,7 +81,7 @@ def take_down(name: str) -> bool:
     while True:
         try:
             with TunnelClient(name) as client:
-                client.down()
+                failures = client.down()
         except json_client.NotRunningError:
             try:
                 return clean_up(name)
@@ -67,6 +91,6 @@ def take_down(name: str) -> bool:
                     raise
                 time.sleep(0.05)
         else:
-            # It holds its lock until the end, and hooks may take their time.
-            clean_up(name, patience=DOWN_TIME)
-            return True
+            # It holds its lock until its very end.
+            left = clean_up(name, patience=END_TIME)
+            return Teardown(found=True, failures=(*failures, *left.failures))

@@ -13,13 +13,15 @@ are HostError. Only `watch_link` is for the event loop (trio) itself.
 """
 
 from tunnel.host.apply import Applied, apply, missing, reconcile, remove
+from tunnel.host.down_hooks import run_down_hooks
 from tunnel.host.errors import HostError, SlotTakenError
+from tunnel.host.hook_watch import HookLimits, HookStopper
 from tunnel.host.hooks import check_hook_source, run_hooks
 from tunnel.host.links import delete_link, link_exists
 from tunnel.host.local_addresses import LocalAddresses
 from tunnel.host.mtu import compute_mtu
 from tunnel.host.programs import list_ruleset, run_program
-from tunnel.host.record import Record, load_record
+from tunnel.host.record import DownHooks, Record, keep_hooks, load_record
 from tunnel.host.slots import find_default_route_slot
 from tunnel.host.state import (
     MAIN_TABLE,
@@ -46,6 +48,9 @@ __all__ = [
     "DefaultRouteSlot",
     "DesiredState",
     "Dns",
+    "DownHooks",
+    "HookLimits",
+    "HookStopper",
     "HostError",
     "InterfaceStatus",
     "Item",
@@ -69,12 +74,14 @@ __all__ = [
     "has_default_route",
     "interface_status",
     "is_standing",
+    "keep_hooks",
     "link_exists",
     "list_ruleset",
     "load_record",
     "missing",
     "reconcile",
     "remove",
+    "run_down_hooks",
     "run_hooks",
     "run_program",
     "watch_link",

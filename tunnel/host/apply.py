@@ -18,8 +18,10 @@ from tunnel.host.links import require_ifindex
 from tunnel.host.machine import Machine, Report, Undo, current_index, ignore_steps, replaces
 from tunnel.host.record import (
     STATE_DIR,
+    DownHooks,
     Record,
     delete_record,
+    keep_rest,
     load_record,
     other_records,
     record_path,
@@ -72,6 +74,7 @@ def apply(
         stale = load_record(state.interface, state_dir)
         if stale is not None and stale.netns == namespace_id():
             _remove(stale, state_dir, report)
+            delete_record(state.interface, state_dir)
         _change(state, state_dir, owner, report)
     return Applied(state, netns, state_dir)
 
@@ -157,7 +160,7 @@ def _remove(record: Record, state_dir: Path, report: Report) -> None:
         )
     if failures:
         raise failures[0]
-    delete_record(record.interface, state_dir)
+    keep_rest(replace(record, items=()), state_dir)
 
 
 def _change(
@@ -183,6 +186,7 @@ def _change(
             dns=_dns_backend(new, record),
             firewall=record.firewall if record else "",
             owner=owner,
+            hooks=record.hooks if record else DownHooks(),
         )
         machine = Machine(
             netlink,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import selectors
 import shutil
 import stat
 import subprocess
@@ -22,6 +21,7 @@ from io import FileIO
 from pathlib import Path
 
 from tunnel.host.errors import HostError
+from tunnel.host.hook_watch import HookLimits, HookWatch
 from tunnel.host.rtnetlink import inside
 
 BACKGROUND_RATE = 16384
@@ -48,6 +48,7 @@ def run_hooks(
     hide: Callable[[str], str] = str,
     first: int = 1,
     output: int | None = None,
+    limits: HookLimits | None = None,
     netns: Path | str | None = None,
 ) -> None:
     """Run the commands one after the other, `%i` in them replaced by the interface's name.
@@ -55,9 +56,10 @@ def run_hooks(
     `kind` is the key in the conf ("PostUp"); every command, and every line they print, is given to
     `log` as `hide` makes it; any thread may call these two. A caller that ends soon gives a
     descriptor `output`, to which the commands, and what they leave in the background, print
-    directly. Raises HostError at the first that fails; those after it are not run. The error has
-    the command's number, counted from `first`, and not its text, which may hold a key. The last
-    lines that it printed are a note of the error and not in its text, which every user may read.
+    directly. `limits` hold for each command, but not with `output`. Raises HostError at the first
+    that fails; those after it are not run. The error has the command's number, counted from
+    `first`, and not its text, which may hold a key. The last lines that it printed are a note of
+    the error and not in its text, which every user may read.
     """
     with inside(netns):
         for number, command in enumerate(commands, first):
@@ -66,14 +68,14 @@ def run_hooks(
             lines = _Lines(log, hide)
             lines.log(f"{kind}: {text}")
             try:
-                code = _run(text, lines) if output is None else _run_into(text, output)
+                how, remedy = (
+                    _run(text, lines, limits) if output is None else _run_into(text, output)
+                )
             except OSError as error:
                 raise HostError.from_errno("run", subject, error.errno or 0) from error
-            if code != 0:
-                how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
-                failure = HostError(
-                    "run", subject, how, f"run it by hand, or fix {kind} in the conf"
-                )
+            if how:
+                remedy = remedy or f"run it by hand, or fix {kind} in the conf"
+                failure = HostError("run", subject, how, remedy)
                 if lines.last:
                     failure.add_note("\n  ".join(["it printed last:", *lines.last]))
                 raise failure
@@ -129,19 +131,30 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "LC_ALL": "C"}
 
 
-def _run_into(command: str, output: int) -> int:
-    return subprocess.run(
+def _run_into(command: str, output: int) -> tuple[str, str]:
+    done = subprocess.run(
         _in_shell(command),
         check=False,
         env=_environment(),
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
-    ).returncode
+    )
+    return _in_words(done.returncode), ""
 
 
-def _run(command: str, lines: _Lines) -> int:
-    """The exit status of the command's shell. What it leaves in the background is read on."""
+def _in_words(code: int) -> str:
+    """How a process failed; empty if it did not."""
+    if code == 0:
+        return ""
+    return f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+
+
+def _run(command: str, lines: _Lines, limits: HookLimits | None) -> tuple[str, str]:
+    """How the command failed (empty: it did not), and the remedy if there is a special one.
+
+    What it leaves in the background is read on.
+    """
     with ExitStack() as stack:
         reader, theirs = _pipe()
         stack.enter_context(reader)
@@ -152,11 +165,12 @@ def _run(command: str, lines: _Lines) -> int:
                 stdin=subprocess.DEVNULL,
                 stdout=theirs,
                 stderr=subprocess.STDOUT,
+                start_new_session=limits is not None,
             )
         finally:
             os.close(theirs)
-        with process:
-            was_all = _follow(process.pid, reader, lines)
+        with process, HookWatch(process.pid, limits) as watch:
+            was_all = _follow(watch, reader, lines)
         lines.end()
         lines.keep_last()
         if not was_all:
@@ -165,7 +179,7 @@ def _run(command: str, lines: _Lines) -> int:
             )
             reading.start()
             stack.pop_all()
-        return process.returncode
+        return watch.why or _in_words(process.returncode), watch.remedy
 
 
 def _pipe() -> tuple[FileIO, int]:
@@ -183,25 +197,21 @@ def _pipe() -> tuple[FileIO, int]:
         os.close(writing)
 
 
-def _follow(pid: int, reader: FileIO, lines: _Lines) -> bool:
+def _follow(watch: HookWatch, reader: FileIO, lines: _Lines) -> bool:
     """Log what is printed until the process has ended; whether no process can print more.
 
     Not until the end of file: what a hook leaves running in the background keeps it open.
     """
     os.set_blocking(reader.fileno(), False)
-    ended = os.pidfd_open(pid)
-    try:
-        with selectors.DefaultSelector() as selector:
-            selector.register(reader, selectors.EVENT_READ)
-            selector.register(ended, selectors.EVENT_READ)
-            while ended not in {key.fd for key, _ in selector.select()}:
-                chunk = reader.read(_CHUNK)
-                if chunk:
-                    lines.feed(chunk)
-                elif chunk == b"":
-                    selector.unregister(reader)  # it closed its output, and may run on
-    finally:
-        os.close(ended)
+    watch.watch_output(reader.fileno())
+    is_open = True
+    while not watch.wait():
+        chunk = reader.read(_CHUNK) if is_open else None
+        if chunk:
+            lines.feed(chunk)
+        elif chunk == b"":
+            watch.forget_output(reader.fileno())  # it closed its output, and may run on
+            is_open = False
     # What it printed itself is in the pipe now; what others add meanwhile is not waited for.
     left = fcntl.fcntl(reader, fcntl.F_GETPIPE_SZ)
     while left > 0:

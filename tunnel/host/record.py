@@ -8,7 +8,7 @@ the old one as it was.
 import contextlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,29 @@ _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
 @dataclass(frozen=True, slots=True)
+class DownHooks:
+    """What is to be run when a tunnel goes down, or was killed: each command once.
+
+    `seconds` is the time limit of each, 0 for none.
+    """
+
+    pre_down: tuple[str, ...] = ()
+    post_down: tuple[str, ...] = ()
+    seconds: float = 0
+
+    def are_left(self) -> bool:
+        """Whether there is any."""
+        return bool(self.pre_down or self.post_down)
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """What may have been done for `interface`.
 
     `ifindex` and `netns` (inode of the namespace) distinguish our device from a later one of the
     same name; `sysctls` holds the values found before, `dns` how name servers were set, and
-    `firewall` is the fingerprint of our table as it was when we set it.
+    `firewall` is the fingerprint of our table as it was when we set it. `hooks` are there while the
+    tunnel is up, and until they have run.
     """
 
     interface: str
@@ -48,6 +65,7 @@ class Record:
     dns: str = ""
     owner: str = ""
     firewall: str = ""
+    hooks: DownHooks = DownHooks()
 
 
 def record_path(interface: str, state_dir: Path = STATE_DIR) -> Path:
@@ -85,6 +103,25 @@ def load_record(interface: str, state_dir: Path = STATE_DIR) -> Record | None:
         ) from error
 
 
+def keep_hooks(interface: str, hooks: DownHooks, state_dir: Path = STATE_DIR) -> None:
+    """Have `hooks`, and no others, in the record of that tunnel, if it has one.
+
+    A record of nothing is deleted. Raises HostError.
+    """
+    record = load_record(interface, state_dir)
+    if record is None or record.hooks == hooks:
+        return
+    keep_rest(replace(record, hooks=hooks), state_dir)
+
+
+def keep_rest(record: Record, state_dir: Path = STATE_DIR) -> None:
+    """Write a record of which something is done; delete one of which nothing is left."""
+    if record.items or record.hooks.are_left():
+        save_record(record, state_dir)
+    else:
+        delete_record(record.interface, state_dir)
+
+
 def delete_record(interface: str, state_dir: Path = STATE_DIR) -> None:
     """Forget that tunnel."""
     path = record_path(interface, state_dir)
@@ -116,6 +153,7 @@ def render(record: Record) -> str:
         "dns": record.dns,
         "owner": record.owner,
         "firewall": record.firewall,
+        "hooks": asdict(record.hooks),
     }
     return json.dumps(document, indent=1) + "\n"
 
@@ -134,6 +172,15 @@ def parse(text: str) -> Record:
         dns=str(document["dns"]),
         owner=str(document.get("owner", "")),
         firewall=str(document.get("firewall", "")),
+        hooks=_hooks_from_json(document.get("hooks", {})),
+    )
+
+
+def _hooks_from_json(document: dict[str, Any]) -> DownHooks:
+    return DownHooks(
+        pre_down=tuple(map(str, document.get("pre_down", ()))),
+        post_down=tuple(map(str, document.get("post_down", ()))),
+        seconds=float(document.get("seconds", 0)),
     )
 
 

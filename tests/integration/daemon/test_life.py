@@ -6,6 +6,7 @@ import base64
 import os
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_hooks_run_in_wg_quicks_order(two_hosts: TwoHosts) -> None:
 def test_log_level_bounds_what_the_log_holds(two_hosts: TwoHosts, level: str) -> None:
     end = make_end(two_hosts, f"#! tunnel: LogLevel = {level}", "PreDown = false")
     end.up()
-    end.down()
+    end.tunnel("down", "wg0", check=False)
     log = two_hosts.a.run(["cat", "/run/tunnel/wg0.log"]).stdout
     assert ("wg0 is up" in log) is (level == "info")
     assert "PreDown number 1: exit status 1" in log
@@ -87,12 +88,119 @@ def test_failing_hook_on_the_way_up_undoes_everything(two_hosts: TwoHosts) -> No
 def test_failing_hook_on_the_way_down_stops_nothing(two_hosts: TwoHosts) -> None:
     trace = two_hosts.a.directory / "trace"
     end = make_end(
-        two_hosts, "PreDown = false", f"PreDown = echo second >> {trace}", "PostDown = false"
+        two_hosts,
+        "PreDown = echo bye; false",
+        f"PreDown = echo second >> {trace}",
+        "PostDown = no-such-program",
     )
     end.up()
-    end.down()
+    with pytest.raises(LabError) as caught:
+        end.down()
+    said = str(caught.value)
+    assert "status 1: tunnel: run PreDown number 1: exit status 1" in said
+    assert "it printed last:\n  bye" in said
+    assert "tunnel: run PostDown number 1: exit status 127" in said
     assert remains(two_hosts.a) == []
     assert trace.read_text() == "second\n"
+
+
+def test_saveconfig_that_fails_is_reported_and_a_copy_is_kept(two_hosts: TwoHosts) -> None:
+    a = two_hosts.a
+    end = make_end(two_hosts, "SaveConfig = true")
+    end.up()
+    a.ip("address add 10.88.0.1/24 dev wg0")
+    broken = end.conf.read_text() + "Adress = 10.0.0.1/24\n"
+    end.conf.write_text(broken)
+    with pytest.raises(LabError) as caught:
+        end.down()
+    assert "status 1: tunnel: SaveConfig: " in str(caught.value)
+    assert "what was running is in /run/tunnel/wg0.unsaved.conf" in str(caught.value)
+    copy = a.run(["cat", "/run/tunnel/wg0.unsaved.conf"]).stdout
+    assert "10.88.0.1/24" in copy
+    assert "PrivateKey" in copy
+    assert a.run(["stat", "-c", "%a", "/run/tunnel/wg0.unsaved.conf"]).stdout == "600\n"
+    assert end.conf.read_text() == broken
+    assert remains(a) == ["wg0.unsaved.conf"]
+
+
+def wait_until_it_runs(two: TwoHosts, mark: Path) -> None:
+    two.a.wait_for(mark.exists, 30, "the hook to start")
+
+
+def hanging(mark: Path) -> str:
+    """A hook that hangs, with a process of its own that would outlive it."""
+    return f"touch {mark}; sleep 300 & sleep 300"
+
+
+def test_hook_that_hangs_on_the_way_up_is_ended_by_down(two_hosts: TwoHosts) -> None:
+    mark = two_hosts.a.directory / "mark"
+    end = make_end(two_hosts, f"PostUp = {hanging(mark)}")
+    up = two_hosts.a.popen([sys.executable, "-m", "tunnel", "up", str(end.conf)])
+    wait_until_it_runs(two_hosts, mark)
+    end.down()
+    assert up.wait(30) == 1
+    assert "PostUp number 1: ended, as the tunnel was asked to stop" in up.log()
+    assert remains(two_hosts.a) == []
+
+
+@pytest.mark.parametrize("kind", ["PreDown", "PostDown"])
+def test_hook_that_hangs_on_the_way_down_has_a_time_limit(two_hosts: TwoHosts, kind: str) -> None:
+    mark = two_hosts.a.directory / "mark"
+    end = make_end(two_hosts, "#! tunnel: HookTimeout = 1", f"{kind} = {hanging(mark)}")
+    end.up()
+    with pytest.raises(LabError, match=rf"{kind} number 1: ended, as it ran for more than 1 s"):
+        end.down()
+    assert remains(two_hosts.a) == []
+
+
+def test_hook_that_hangs_on_the_way_down_is_ended_by_another_down(two_hosts: TwoHosts) -> None:
+    mark = two_hosts.a.directory / "mark"
+    end = make_end(two_hosts, f"PreDown = {hanging(mark)}")
+    end.up()
+    first = two_hosts.a.popen([sys.executable, "-m", "tunnel", "down", str(end.conf)])
+    wait_until_it_runs(two_hosts, mark)
+    end.tunnel("down", "wg0", check=False)
+    assert first.wait(30) == 1
+    assert "PreDown number 1: ended, as the tunnel was asked to stop" in first.log()
+    assert remains(two_hosts.a) == []
+
+
+@pytest.mark.parametrize("way", ["down", "up"])
+def test_down_hooks_of_a_killed_daemon_run_once(two_hosts: TwoHosts, way: str) -> None:
+    a = two_hosts.a
+    trace = a.directory / "trace"
+    hooks = [f"{kind} = echo {kind} %i >> {trace}" for kind in ("PreDown", "PostDown")]
+    end = make_end(two_hosts, *hooks, routes=FULL)
+    end.up()
+    a.run(["kill", "-9", str(status(end)["pid"])])
+    a.wait_for(lambda: not a.pids(), 5, "it to die")
+    if way == "down":
+        # By the record alone: nothing of the conf is there any more.
+        end.conf.unlink()
+        end.down()
+        assert remains(a) == []
+    else:
+        end.up()
+    assert trace.read_text().splitlines() == ["PreDown wg0", "PostDown wg0"]
+    if way == "up":
+        end.down()
+        assert trace.read_text().splitlines() == ["PreDown wg0", "PostDown wg0"] * 2
+        assert remains(a) == []
+    with pytest.raises(LabError, match="nothing is left of one"):
+        end.down()
+
+
+def test_down_hook_that_was_begun_is_not_begun_again_after_a_crash(two_hosts: TwoHosts) -> None:
+    a = two_hosts.a
+    trace = a.directory / "trace"
+    kill = f"echo first >> {trace}; kill -9 $PPID"
+    end = make_end(two_hosts, f"PostDown = {kill}", f"PostDown = echo second >> {trace}")
+    end.up()
+    end.tunnel("down", "wg0", check=False)
+    a.wait_for(lambda: not a.pids(), 5, "it to die")
+    end.tunnel("down", "wg0", check=False)
+    assert trace.read_text().split() == ["first", "second"]
+    assert remains(a) == []
 
 
 def test_down_while_it_comes_up(two_hosts: TwoHosts) -> None:

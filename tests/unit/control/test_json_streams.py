@@ -117,7 +117,7 @@ def test_refused_stream_leaves_the_connection_usable(folder: Path) -> None:
                 with pytest.raises(ControlError, match="go away") as refused:
                     client.subscribe()
                 assert refused.value.code == "too_many"
-                client.down()
+                client.call("down")
 
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
@@ -150,7 +150,7 @@ def test_lack_of_descriptors_does_not_end_the_server(
 
         def talk() -> None:
             with TunnelClient("wg0") as client:
-                client.down()
+                client.call("down")
 
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:

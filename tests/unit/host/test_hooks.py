@@ -14,8 +14,9 @@ import pytest
 
 from tunnel.config import load
 from tunnel.daemon.reload import check_hooks
-from tunnel.host import hooks
+from tunnel.host import hook_watch, hooks
 from tunnel.host.errors import HostError
+from tunnel.host.hook_watch import HookLimits, HookStopper
 from tunnel.host.hooks import run_hooks
 from tunnel.lab.process import wait_for
 
@@ -100,6 +101,64 @@ def test_last_lines_are_bounded_and_hidden_as_in_the_log() -> None:
     assert notes_of("echo key; false", lambda line: line.replace("key", "(hidden)")) == [
         "it printed last:\n  (hidden)"
     ]
+
+
+def ended(command: str, limits: HookLimits) -> str:
+    with pytest.raises(HostError) as caught:
+        run_hooks("PostUp", [command], "tun0", lambda line: None, limits=limits)
+    return str(caught.value)
+
+
+def test_hook_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    hang = f"sleep 300 & echo $! > {pids}; sleep 300"
+    assert "ran for more than 0.5 s" in ended(hang, HookLimits(0.5))
+    wait_for(lambda: not is_running(int(pids.read_text())), 10, "its background process to end")
+
+
+def test_hook_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hook_watch, "ENDING", 0.2)
+    assert "ran for more than 0.5 s" in ended("trap '' TERM; sleep 300", HookLimits(0.5))
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_hook_is_ended_when_the_tunnel_is_asked_to_stop(
+    times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first call leaves it some time, the second none.
+    monkeypatch.setattr(hook_watch, "GRACE", 0.2 if times == 1 else 300.0)
+    limits = HookLimits(stopper=HookStopper())
+    lines: list[str] = []
+
+    def stop_when_it_runs(line: str) -> None:
+        lines.append(line)
+        if line == "runs":
+            for _ in range(times):
+                limits.stopper.stop()
+
+    limits.stopper.stop()  # before there is a hook: of no meaning for the next one
+    with pytest.raises(HostError, match="ended, as the tunnel was asked to stop"):
+        run_hooks("PostUp", ["echo runs; sleep 300"], "tun0", stop_when_it_runs, limits=limits)
+
+
+def test_hook_that_ends_by_itself_in_time_has_not_failed() -> None:
+    limits = HookLimits(30, HookStopper())
+    lines: list[str] = []
+
+    def stop_when_it_runs(line: str) -> None:
+        lines.append(line)
+        if line == "runs":
+            limits.stopper.stop()
+
+    run_hooks("PostUp", ["echo runs; sleep 0.1; echo done"], "t", stop_when_it_runs, limits=limits)
+    assert lines[1:] == ["runs", "done"]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_a_lot_of_output() -> None:
