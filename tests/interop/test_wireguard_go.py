@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from base64 import b64decode
 
 import pytest
 
@@ -11,6 +13,7 @@ from tests.support.pairs import OUTER
 from tests.support.transfer import check_transfer
 from tunnel.lab import Host
 from tunnel.lab.peers import Node, OurEnd, generate_preshared_key, mesh
+from tunnel.lab.proxy import Faults, UdpProxy
 
 pytestmark = [pytest.mark.root, pytest.mark.foreign("wireguard-go", "wg")]
 
@@ -80,6 +83,35 @@ def test_restart_of_wireguard_go_is_survived(two_hosts: TwoHosts) -> None:
     again.up()
     # Nothing tells us that the session is gone: 15 s of silence do.
     a.ping(theirs.address(), timeout=30)
+
+
+@pytest.mark.parametrize("greater", [False, True], ids=["smaller", "greater"])
+def test_initiations_that_cross_give_a_session_at_once(two_hosts: TwoHosts, greater: bool) -> None:
+    """Both ends start while the other's initiation is on its way, 300 ms each way.
+
+    wireguard-go forgets its own initiation when it answers ours; ours must stay open, whose public
+    key is the greater one or not.
+    """
+    a, b = two_hosts.a, two_hosts.b
+    ours, theirs = Node(a, ("10.77.0.1/24",)), Node(b, ("10.77.0.2/24",))
+    while (b64decode(ours.public_key) > b64decode(theirs.public_key)) is not greater:
+        ours = Node(a, ours.addresses)
+    for end in mesh([ours, theirs], foreign={"b": "wireguard-go"}).values():
+        end.up()
+    slow = Faults(delay=0.3)
+    pairs = ((ours, OUTER[4][0], theirs), (theirs, OUTER[4][1], ours))
+    with contextlib.ExitStack() as stack:
+        for node, address, peer in pairs:
+            proxy = stack.enter_context(UdpProxy(node.host, (address, node.port), faults=slow))
+            endpoint = f"{address}:{proxy.port}"
+            peer.host.run(["wg", "set", "wg0", "peer", node.public_key, "endpoint", endpoint])
+        pings = [
+            node.host.popen(["ping", "-n", "-c", "1", "-W", "4", peer.address()])
+            for node, _, peer in pairs
+        ]
+        # Before any of the two would repeat its initiation, which is after 5 s.
+        for ping in pings:
+            assert ping.wait(6) == 0, ping.log()
 
 
 @pytest.mark.slow

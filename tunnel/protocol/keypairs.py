@@ -3,7 +3,8 @@
 - *current* is the one to send with.
 - *next* is one that we answered to and that the peer has not used yet. Until its first message
   comes, the peer has not proved that it holds the keys, so it only receives. One that we initiated
-  may overtake it; from then on it only receives, until it expires.
+  may overtake it; from then on it only receives, until it expires, unless the two crossed and it
+  is to prevail (see *Crossing* in `peer.py`).
 - *previous* only receives: what the peer sent before it knew of the current one.
 
 A keypair is what one handshake gives: a key to send with and a key to receive with.
@@ -97,9 +98,13 @@ class Keypairs(Generic[P, T]):
         """When the first of them expires; NEVER if there is none."""
         return min((keypair.expires_at for keypair in self.all()), default=NEVER)
 
-    def install_initiated(self, keypair: Keypair[P, T]) -> None:
-        """Our initiation was answered: the response proves that the peer holds the keys."""
-        if self.next is not None:
+    def install_initiated(self, keypair: Keypair[P, T], *, keep_next: bool) -> None:
+        """Our initiation was answered: the response proves that the peer holds the keys.
+
+        `keep_next`: the peer's first message under *next*, if there is one, still makes that the
+        current keypair.
+        """
+        if self.next is not None and not keep_next:
             # The peer initiated one as well and may send with it until it hears from us. If it
             # took over then, the two keypairs would only change places.
             self.next.is_superseded = True
@@ -117,7 +122,14 @@ class Keypairs(Generic[P, T]):
 
     def confirm(self) -> None:
         """The first message under `next` came: it is current from now on."""
-        self._fill(self.current, self.next, None)
+        current, waiting = self.current, self.next
+        if current is not None and waiting is not None and current.created > waiting.created:
+            # We initiated the current one while `next` waited: the two crossed, and the peer keeps
+            # to this one. What it sent before may still come under *previous*.
+            current.is_superseded = True
+            self._fill(self.previous, waiting, current)
+        else:
+            self._fill(current, waiting, None)
 
     def expire(self, now: float) -> list[Keypair[P, T]]:
         """Drop and return those that are too old."""

@@ -18,9 +18,15 @@ a flood.
 
 *Answering.* A valid initiation, newer than every one before it, is answered at once. The keypair
 waits as *next*; it only receives until the peer's first message under it arrives and makes it
-*current*. Until then the old current one stays in use. Both sides may start at the same moment:
-each answers the other, and the one with the greater public key drops its own initiation. If both
-went on, each side could end up sending under a keypair that the other is about to drop.
+*current*. Until then the old current one stays in use.
+
+*Crossing.* Both sides may start at the same moment, and each answer the other. An own initiation
+stays open nevertheless: Linux and wireguard-go forget theirs when they answer ours, so ours may be
+the only one that comes to an end. Between two of us both do. Then each side sends under the keypair
+that it initiated, and the handshake of the smaller public key prevails: its owner keeps to it, and
+the other side moves there with the first message under it. Nothing is weakened by two that are
+alive: they come of different ephemeral keys on both sides, so they share no key and no nonce, and
+each counts its messages for itself.
 
 *Completing.* A response is accepted once, for the initiation still open, and makes the keypair
 current at once. What was staged is sent under it, or an empty message if nothing was, because the
@@ -249,10 +255,8 @@ class Peer(Timed, Generic[E, T]):
         keypair = self._keypair(keys, local_index, remote_index, now, is_initiator=False)
         self.keypairs.install_answered(keypair)
         self._handle_installed(now)
-        own = self._context.public_key
-        if own is not None and bytes(own) > bytes(self.public_key):
-            # If both sides started at once, the handshake of the smaller public key goes on.
-            self._handshakes.forget()
+        # An own initiation stays open: the peer's answer to it may be under way already, and the
+        # peer may have forgotten the initiation that was just answered.
 
     def accept_response_untrusted(
         self,
@@ -270,7 +274,7 @@ class Peer(Timed, Generic[E, T]):
         self._note_authentic(endpoint, now, wire_bytes)
         local_index = pending.local_index
         keypair = self._keypair(keys, local_index, message.sender, now, is_initiator=True)
-        self.keypairs.install_initiated(keypair)
+        self.keypairs.install_initiated(keypair, keep_next=self._yields(pending))
         self._handle_installed(now)
         self._complete(keypair, now, now - pending.sent_at)
         self._context.outputs.append(Seal(self, keypair.transport, self._staged.take()))
@@ -453,6 +457,16 @@ class Peer(Timed, Generic[E, T]):
                 round_trip,
             )
         )
+
+    def _yields(self, pending: PendingInitiation["Peer[E, T]"]) -> bool:
+        """Whether the keypair that waits as *next* prevails over the one `pending` leads to.
+
+        It does if the initiations crossed and the peer's public key is the smaller one. An older
+        one never does: the peer had our answer before it answered us.
+        """
+        own, waiting = self._context.public_key, self.keypairs.next
+        crossed = waiting is not None and waiting.created >= pending.sent_at
+        return crossed and own is not None and bytes(own) > bytes(self.public_key)
 
     def _arm_expiry(self) -> None:
         self._arm(Timer.EXPIRE_KEYPAIRS, self.keypairs.next_expiry())

@@ -9,10 +9,14 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from .node import Address, Cipher, Node
+from .reference import ReferenceNode
 
 START_UNIX_NS = 1_750_000_000 * 10**9
+
+Station: TypeAlias = Node | ReferenceNode
 
 
 @dataclass
@@ -36,7 +40,9 @@ class Network:
         self.nodes: list[Node] = []
         self.counts: Counter[str] = Counter()
         self.taps: list[Callable[[Address, Address, bytes], None]] = []
-        self._at: dict[Address, Node] = {}
+        self.lose: set[int] = set()
+        """Datagrams that are lost whatever the weather, counted from 0."""
+        self._at: dict[Address, Station] = {}
         self._asleep: dict[str, float] = {}
         self._armed: dict[str, float] = {}
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
@@ -61,6 +67,22 @@ class Network:
         self._at[node.address] = node
         return node
 
+    def add_reference_node(self, other: Node) -> ReferenceNode:
+        """A node that answers as wireguard-go does; it and `other` are peers of each other."""
+        number = 100 + len(self.nodes)
+        node = ReferenceNode(
+            "reference",
+            seed=self.random.getrandbits(64),
+            address=Address(bytes([192, 0, 2, number])),
+            inner=bytes([10, 0, 0, number]),
+            transmit=self.transmit,
+            unix_time_ns=lambda: self.unix_time_ns("reference"),
+        )
+        self._at[node.address] = node
+        node.set_peer(other.public_key, other.address)
+        other.add_peer(node)
+        return node
+
     def join(self, a: Node, b: Node) -> None:
         """Make two nodes peers of each other, with endpoints."""
         a.add_peer(b)
@@ -68,6 +90,11 @@ class Network:
 
     def unix_time_ns(self, name: str) -> int:
         return START_UNIX_NS + int(self.now * 1e9) + self.wall_offset_ns.get(name, 0)
+
+    @property
+    def stations(self) -> list[Station]:
+        """All that are there, in the order in which they were added."""
+        return list(self._at.values())
 
     # --- What befalls nodes ----------------------------------------------------------------------
 
@@ -105,7 +132,7 @@ class Network:
             what()
         self.now = until
 
-    def send(self, source: Node, destination: Node) -> int:
+    def send(self, source: Station, destination: Station) -> int:
         """An application on `source` sends a packet; its serial number."""
         self._packets += 1
         serial = self._packets
@@ -116,8 +143,9 @@ class Network:
         for tap in self.taps:
             tap(source, destination, datagram)
         weather, draw = self.weather, self.random.random
+        number = self.counts["sent"]
         self.counts["sent"] += 1
-        if draw() < weather.loss:
+        if number in self.lose or draw() < weather.loss:
             self.counts["lost"] += 1
             return
         copies = 1
@@ -144,18 +172,18 @@ class Network:
 
         return deliver
 
-    def _act(self, node: Node, what: Callable[[], None]) -> None:
+    def _act(self, node: Station, what: Callable[[], None]) -> None:
         """Let a node do something now, then see to its timer."""
         if self._asleep.get(node.name, 0.0) > self.now:
             return
         node.now = self.now
         what()
-        deadline = node.interface.next_deadline()
+        deadline = node.next_deadline()
         if deadline is not None and deadline < self._armed.get(node.name, float("inf")):
             self._armed[node.name] = deadline
             self.at(max(deadline, self.now), lambda: self._alarm(node, deadline))
 
-    def _alarm(self, node: Node, deadline: float) -> None:
+    def _alarm(self, node: Station, deadline: float) -> None:
         if self._armed.get(node.name) == deadline:
             del self._armed[node.name]
         self._act(node, node.wake)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_network
+from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -20,7 +21,7 @@ from tunnel.protocol.constants import REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME
 
 _HEADER = struct.Struct("<IIQ")
 _NONCE = struct.Struct("<4xQ")
-_INNER = struct.Struct(">4s4sQ")
+INNER = struct.Struct(">4s4sQ")
 REPLAY_WINDOW = 8192
 
 
@@ -76,6 +77,16 @@ class Cipher:
         return packet
 
 
+class Remote(Protocol):
+    """What a node must know of another to have it as a peer."""
+
+    address: Address
+    inner: bytes
+
+    @property
+    def public_key(self) -> PublicKey: ...
+
+
 @dataclass
 class Node:
     """A host at `address`, whose inner address is `inner` and whose inner net is `inner`/32.
@@ -124,7 +135,7 @@ class Node:
         self.counts["keypairs"] += 1
         return cipher
 
-    def add_peer(self, other: "Node", *, endpoint: bool = True) -> Peer[Address, Cipher]:
+    def add_peer(self, other: Remote, *, endpoint: bool = True) -> Peer[Address, Cipher]:
         """Make `other` a peer that owns its inner address, by default with its endpoint."""
         peer = self.interface.add_peer(other.public_key)
         self.interface.allowed_ips.insert(ip_network((other.inner, 32)), peer)
@@ -132,14 +143,14 @@ class Node:
             peer.set_endpoint(other.address)
         return peer
 
-    def peer(self, other: "Node") -> Peer[Address, Cipher]:
+    def peer(self, other: Remote) -> Peer[Address, Cipher]:
         return self.interface.peers[other.public_key]
 
     # --- What a driver does ----------------------------------------------------------------------
 
     def send(self, destination: bytes, serial: int) -> None:
         """An application sends packet number `serial` to an inner address."""
-        packet = _INNER.pack(destination, self.inner, serial)
+        packet = INNER.pack(destination, self.inner, serial)
         peer = self.interface.peer_for_destination(destination)
         if peer is None:
             self.interface.count_drop(ProtocolDrop.NO_PEER)
@@ -150,6 +161,9 @@ class Node:
         else:
             self._seal(peer, cipher, packet)
         self.drain()
+
+    def next_deadline(self) -> float | None:
+        return self.interface.next_deadline()
 
     def receive(self, datagram: bytes, source: Address) -> None:
         """A datagram arrives."""
@@ -210,7 +224,7 @@ class Node:
         if not packet:
             self.counts["keepalives received"] += 1
             return
-        _, inner, serial = _INNER.unpack(packet)
+        _, inner, serial = INNER.unpack(packet)
         if not self.interface.source_allowed(peer, inner):
             peer.count(ProtocolDrop.SOURCE_NOT_ALLOWED)
             return
