@@ -98,10 +98,12 @@ def test_conf_that_cannot_be_saved_stops_no_going_down(end: OurEnd) -> None:
     end.conf.write_text(before := end.conf.read_text().replace("[Peer]", "[Pear]"))
     with pytest.raises(LabError, match="Pear"):
         end.tunnel("save", "wg0")
-    end.down()
+    with pytest.raises(LabError, match="status 1: tunnel: SaveConfig: "):
+        end.down()
     assert end.conf.read_text() == before
     assert "SaveConfig: " in host.run(["cat", "/run/tunnel/wg0.log"]).stdout
-    assert remains(host) == []
+    assert "ListenPort = 6000" in host.run(["cat", "/run/tunnel/wg0.unsaved.conf"]).stdout
+    assert remains(host) == ["wg0.unsaved.conf"]
 
 
 def test_strip_is_what_wg_takes(end: OurEnd, two_hosts: TwoHosts, script: str) -> None:

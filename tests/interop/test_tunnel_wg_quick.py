@@ -368,3 +368,29 @@ def test_hook_that_fails_half_way_refuses_up(two_hosts: TwoHosts, quick: Quick, 
     said = quick(two_hosts.a, "up", conf, check=False)
     assert "PostUp number 1: exit status" in said
     gone(two_hosts.a, before)
+
+
+@pytest.mark.parametrize("damage", ["typo", "deleted", "others can write"])
+def test_down_works_by_the_record_whatever_became_of_the_conf(
+    two_hosts: TwoHosts, quick: Quick, damage: str
+) -> None:
+    host = two_hosts.a
+    a, b = nodes_of(two_hosts)
+    before = remains(host)
+    trace = host.directory / "trace"
+    extra = [f"PreDown = echo PreDown %i >> {trace}", f"PostDown = echo PostDown %i >> {trace}"]
+    conf = write(host, render_conf(a, [b], extra=[*extra, "SaveConfig = true"]))
+    quick(host, "up", conf)
+    host.ip("address add 10.88.0.1/24 dev wg0")
+    if damage == "typo":
+        conf.write_text(conf.read_text() + "Adress = 1.2.3.4\n")
+    elif damage == "deleted":
+        conf.unlink()
+    else:
+        conf.chmod(0o666)
+    # SaveConfig is what fails: nothing that was running is lost in silence.
+    said = quick(host, "down", conf, check=False)
+    assert "what was running is in /run/tunnel/wg0.unsaved.conf" in said
+    assert "10.88.0.1/24" in host.run(["cat", "/run/tunnel/wg0.unsaved.conf"]).stdout
+    assert trace.read_text().splitlines() == ["PreDown wg0", "PostDown wg0"]
+    gone(host, [*before, "wg0.unsaved.conf"])

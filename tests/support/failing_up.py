@@ -21,7 +21,7 @@ from tunnel.io.tun import Tun
 from tunnel.io.udp import Udp
 
 STEPS: dict[str, tuple[Any, str]] = {
-    "find link": (host, "link_exists"),
+    "find link": (host, "describe_link"),
     "resolve": (run, "resolve_all"),
     "compute": (host_state, "compute"),
     "udp": (Udp, "open"),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 from tunnel import config
 from tunnel.errors import TunnelError
@@ -68,28 +67,36 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         loaded = config.load(path.absolute())
     except config.ConfigErrors as errors:
         complain(errors)
-        return 1
+        if command != "down":
+            return 1
+        # What is up goes down without its conf, by what is on record.
+        return _act(command, os.path.basename(name).removesuffix(".conf"), None, environment)
     for warning in loaded.warnings:
         echo(f"Warning: {warning}")
     if command == "strip":
         sys.stdout.write(config.strip(loaded))
         return 0
-    return _act(command, loaded, environment)
+    return _act(command, loaded.name, loaded, environment)
 
 
-def _act(command: str, loaded: config.TunnelConfig, environment: Mapping[str, str]) -> int:
+def _act(
+    command: str,
+    name: str,
+    loaded: config.TunnelConfig | None,
+    environment: Mapping[str, str],
+) -> int:
     import trio
 
     from tunnel.wg_quick import wg_quick
 
     program = environment.get("WG_QUICK_USERSPACE_IMPLEMENTATION") or "tunnel-wg"
-    actions = {
-        "up": partial(wg_quick.up, loaded, program, echo),
-        "down": partial(wg_quick.down, loaded, echo),
-        "save": partial(wg_quick.save, loaded, echo),
-    }
     try:
-        trio.run(actions[command])
+        if command == "down" or loaded is None:
+            trio.run(wg_quick.down, name, loaded, echo)
+        elif command == "up":
+            trio.run(wg_quick.up, loaded, program, echo)
+        else:
+            trio.run(wg_quick.save, loaded, echo)
     except TunnelError as error:
         complain(error)
         for note in getattr(error, "__notes__", ()):

@@ -294,7 +294,7 @@ class Daemon:
         if device is None:
             return
         async with device.changing:
-            if self.host is None:
+            if self.host is None or await reload.whereabouts(device.engine, self.name):
                 return
             applied = self.host.applied
             # The MTU may have been changed by hand, too.

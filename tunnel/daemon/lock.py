@@ -10,8 +10,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tunnel import host
 from tunnel.errors import AlreadyRunningError, DaemonError
 from tunnel.linux.files import RUN_FOLDER
+from tunnel.linux.netns import namespace_id
 
 _POLL = 0.02
 """Seconds between two attempts to take a lock that another process holds; flock has no timeout."""
@@ -35,9 +37,7 @@ def hold(name: str, *, patience: float = 0.0) -> Iterator[None]:
     deadline = time.monotonic() + patience
     while (descriptor := _try(path)) is None:
         if time.monotonic() >= deadline:
-            raise AlreadyRunningError(
-                f"a tunnel named {name} is running already; see tunnel show {name}"
-            )
+            raise AlreadyRunningError(f"a tunnel named {name} is running already{_where(name)}")
         time.sleep(_POLL)
     try:
         yield
@@ -45,6 +45,17 @@ def hold(name: str, *, patience: float = 0.0) -> Iterator[None]:
         # Before the lock is released: a process that has opened the file sees that it is gone.
         path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def _where(name: str) -> str:
+    with contextlib.suppress(host.HostError):
+        record = host.load_record(name)
+        if record is not None and record.netns != namespace_id():
+            return (
+                ", in another network namespace; give this conf another name, or this namespace a "
+                "/run of its own"
+            )
+    return f"; see tunnel show {name}"
 
 
 def _try(path: Path) -> int | None:

@@ -37,13 +37,17 @@ TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a reload would do. `addresses` are those of endpoints that are new or changed."""
+    """What a reload would do. `addresses` are those of endpoints that are new or changed.
+
+    With `away`, the interface is where it cannot be changed, and the machine around stays as it is.
+    """
 
     config: TunnelConfig
     surroundings: Surroundings
     addresses: Mapping[PublicKey, Sequence[Endpoint]]
     listen_port: int
     outcome: ReloadResult
+    away: bool = False
 
 
 async def read(path: Path | None, name: str) -> TunnelConfig:
@@ -99,14 +103,30 @@ async def plan(
     port = new.interface.listen_port
     if not port and not old.interface.listen_port:
         port = engine.udp.port  # any will do, so the one in use
+    away = await whereabouts(engine, new.name)
+    if away:
+        surroundings, on_host = around.surroundings, []
+    else:
+        on_host = await trio.to_thread.run_sync(_host_changes, around.applied, surroundings.state)
     changes = [
         *_socket_changes(engine, port, surroundings.mark),
-        *await trio.to_thread.run_sync(_host_changes, around.applied, surroundings.state),
+        *on_host,
         *await sync.differences(engine, old, new),
         *_changes_at_down(old, new),
     ]
-    outcome = ReloadResult(tuple(changes), tuple(_not_live(old, new)))
-    return Plan(new, surroundings, addresses, port, outcome)
+    notes = [*_not_live(old, new)]
+    if away:
+        notes.append(f"{away}, so its addresses, MTU, routes, rules and DNS stay as they are")
+    outcome = ReloadResult(tuple(changes), tuple(notes))
+    return Plan(new, surroundings, addresses, port, outcome, bool(away))
+
+
+async def whereabouts(engine: Engine, name: str) -> str:
+    """Where the interface is, in words; empty if it is in our namespace and has its name."""
+    link = await trio.to_thread.run_sync(engine.tun.link)
+    if not link.here:
+        return f"{name} was moved to another network namespace"
+    return "" if link.name == name else f"{name} was renamed to {link.name}"
 
 
 def parts(config: TunnelConfig) -> list[Any]:
@@ -131,11 +151,11 @@ async def carry_out(plan: Plan, device: Device, around: HostState) -> HostState:
             if plan.surroundings.mark != mark:
                 udp.set_fwmark(plan.surroundings.mark)
                 undo.callback(_best_effort, udp.set_fwmark, mark)
-            applied = await trio.to_thread.run_sync(
-                around.applied.reconcile, plan.surroundings.state
-            )
+            applied = around.applied
+            if not plan.away:
+                applied = await trio.to_thread.run_sync(applied.reconcile, plan.surroundings.state)
+                engine.mtu = plan.surroundings.state.mtu
             undo.pop_all()
-        engine.mtu = plan.surroundings.state.mtu
         await device.endpoints.update(plan.config.peers, plan.addresses)
         endpoints = {key: found[0] for key, found in plan.addresses.items()}
         await sync.apply(engine, plan.config, endpoints)

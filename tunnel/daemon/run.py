@@ -30,7 +30,7 @@ from tunnel.daemon.host_state import Surroundings
 from tunnel.daemon.lock import hold
 from tunnel.daemon.metrics import serve_metrics
 from tunnel.daemon.sd_notify import Pulse
-from tunnel.daemon.teardown import undo_leftovers
+from tunnel.daemon.teardown import refuse_taken, undo_leftovers
 from tunnel.daemon.watchers import watch_drops, watch_port
 from tunnel.device import features, signals, sync
 from tunnel.device.device import Device
@@ -52,6 +52,9 @@ async def run(
     Returns when the interface or the socket for `wg` is deleted from outside.
     """
     with unwrapped(), hold(daemon.name):
+        await _clean_up_before(daemon.name)
+        # Before there is a socket for `wg` by that name: another's says whose the interface is.
+        await trio.to_thread.run_sync(refuse_taken, daemon.name)
         async with (
             control_socket(daemon),
             uapi_served(daemon.name, daemon.stop) as wg,
@@ -80,8 +83,6 @@ async def _live(daemon: Daemon, wg: AwaitedDevice, ready: Callable[[], None]) ->
     interface = daemon.config.interface
     redaction.hide_secrets(daemon.config)
     reload.check_hooks(daemon.config)
-    await _clean_up_before(daemon.name)
-    await _refuse_existing(daemon.name)
     found = await resolve_all(daemon.config.peers)
     endpoints = {key: addresses[0] for key, addresses in found.items()}
     around = await host_state.compute(daemon.config, endpoints.values())
@@ -155,14 +156,6 @@ async def _clean_up_before(name: str) -> None:
         log.warning("the daemon of %s before was killed; what it left behind is removed", name)
     for failure in left.failures:
         log.warning("while removing what it left: %s", failure)
-
-
-async def _refuse_existing(name: str) -> None:
-    if await trio.to_thread.run_sync(host.link_exists, name):
-        raise DaemonError(
-            f"an interface named {name} exists already; "
-            f"take it down first (tunnel down {name}, or ip link delete {name})"
-        )
 
 
 async def _run_device(

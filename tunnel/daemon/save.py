@@ -64,10 +64,11 @@ async def keep_copy(device: Device, config: TunnelConfig, *, auto_mark: int) -> 
     running = await _running(device, config, auto_mark)
     if running == config:
         return None
-    return await trio.to_thread.run_sync(_write_copy, running)
+    return await trio.to_thread.run_sync(write_copy, running)
 
 
-def _write_copy(running: TunnelConfig) -> Path:
+def write_copy(running: TunnelConfig) -> Path:
+    """Write it beside our sockets; where. Raises OSError and ConfigErrors."""
     path = RUN_FOLDER / f"{running.name}.unsaved.conf"
     replace_file(path, confs.dump(running))
     return path

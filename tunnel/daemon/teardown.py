@@ -71,6 +71,27 @@ def undo_leftovers(name: str, log: Callable[[str], None] = lambda line: None) ->
     return Teardown(found, tuple(map(with_notes, failures)))
 
 
+def refuse_taken(name: str) -> None:
+    """Raise DaemonError if an interface has that name; the text says whose it is and what helps.
+
+    No remedy deletes an interface that may be in use. Blocks.
+    """
+    kind = host.describe_link(name)
+    if kind is None:
+        return
+    other_name = "or give this conf another name, as the interface is named after it"
+    if kind == "wireguard" or (kind == "tun" and uapi.socket_path(name).exists()):
+        what = "a WireGuard interface of another program"
+        remedy = f"take it down with that (wg-quick down {name} if that set it up), {other_name}"
+    elif kind == "tun":
+        what = "a TUN or TAP device of another program"
+        remedy = f"end that, {other_name}"
+    else:
+        what = f"of another kind ({kind})" if kind else "a network card, or another device"
+        remedy = "give this conf another name, as the interface is named after it"
+    raise DaemonError(f"an interface named {name} exists already, {what}: {remedy}")
+
+
 def take_down(name: str) -> Teardown:
     """Take down the tunnel `name` and wait until everything is undone.
 

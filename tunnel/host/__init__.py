@@ -17,7 +17,7 @@ from tunnel.host.down_hooks import run_down_hooks
 from tunnel.host.errors import HostError, SlotTakenError
 from tunnel.host.hook_watch import HookLimits, HookStopper
 from tunnel.host.hooks import check_hook_source, run_hooks
-from tunnel.host.links import delete_link, link_exists
+from tunnel.host.links import delete_link, describe_link
 from tunnel.host.local_addresses import LocalAddresses
 from tunnel.host.mtu import compute_mtu
 from tunnel.host.programs import list_ruleset, run_program
@@ -68,6 +68,7 @@ __all__ = [
     "compute_mtu",
     "delete_link",
     "describe",
+    "describe_link",
     "desired_state",
     "difference",
     "find_default_route_slot",
@@ -75,7 +76,6 @@ __all__ = [
     "interface_status",
     "is_standing",
     "keep_hooks",
-    "link_exists",
     "list_ruleset",
     "load_record",
     "missing",

@@ -35,11 +35,15 @@ class HostError(TunnelError):
         self.subject = subject
         self.reason = reason
         self.remedy = remedy
+        self.errno = 0
+        """The kernel's number for the reason; 0 if it came from elsewhere."""
 
     @classmethod
     def from_errno(cls, step: str, subject: str, code: int, remedy: str = "") -> "HostError":
         """The error for a kernel's errno, with the usual remedy unless one is given."""
-        return cls(step, subject, os.strerror(abs(code)), remedy or _REMEDIES.get(abs(code), ""))
+        error = cls(step, subject, os.strerror(abs(code)), remedy or _REMEDIES.get(abs(code), ""))
+        error.errno = abs(code)
+        return error
 
 
 class SlotTakenError(HostError):

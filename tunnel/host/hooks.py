@@ -15,10 +15,11 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from io import FileIO
 from pathlib import Path
+from shlex import quote
 
 from tunnel.host.errors import HostError
 from tunnel.host.hook_watch import HookLimits, HookWatch
@@ -37,6 +38,12 @@ _LAST_WIDTH = 300
 
 _MAX_LINKS = 40
 """Symbolic links in a row, as many as the kernel follows."""
+
+
+TRUSTED_USERS = "TUNNEL_TRUSTED_USERS"
+"""The environment variable with the numbers of users whose confs may have hooks, for a container
+whose files belong to a user of the machine. Whoever can set it can run commands as us anyway.
+"""
 
 
 def run_hooks(
@@ -87,15 +94,16 @@ def check_hook_source(path: Path, status: os.stat_result | None = None) -> None:
     Otherwise any user who can write it can run commands as us. `status` is that of the file as it
     was read, since another file may have its name now; None looks at the one that is there. The
     folder of the file counts too, and that of every link on the way to it. A sticky one such as
-    /tmp is no danger to a file or link that is ours.
+    /tmp is no danger to a file or link that is ours. Users named in TRUSTED_USERS count as ours.
     """
     try:
-        _refuse_writable(path, path, path.stat() if status is None else status)
+        # Folders first: where one is another user's, the owner of the file does not matter.
         place = path.absolute()
         for _ in range(_MAX_LINKS):
             _refuse_writable(path, place.parent, place.parent.stat())
             found = place.lstat()
             if not stat.S_ISLNK(found.st_mode):
+                _refuse_writable(path, path, found if status is None else status)
                 return
             _refuse_writable(path, place, found)
             place = place.parent / place.readlink()
@@ -109,13 +117,20 @@ def _refuse_writable(conf: Path, place: Path, status: os.stat_result) -> None:
     open_to_others = mode & (stat.S_IWGRP | stat.S_IWOTH)
     is_link = stat.S_ISLNK(mode)  # and then its mode is of no meaning
     harmless = is_link or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX)
-    if status.st_uid not in (0, os.geteuid()) or (open_to_others and not harmless):
-        raise HostError(
-            "run hooks of",
-            str(conf),
-            f"others can write {place}",
-            f"chown -h root {place}" if is_link else f"chmod go-w {place}; chown root {place}",
-        )
+    owners = {0, os.geteuid(), *_trusted_users()}
+    if status.st_uid not in owners or (open_to_others and not harmless):
+        # A folder may be a user's home, which must stay theirs.
+        remedy = f"install -D -b -m 600 {quote(str(conf))} /etc/tunnel/{quote(conf.name)}"
+        remedy += f", then use tunnel up {conf.stem}"
+        if not is_link and not stat.S_ISDIR(mode):
+            remedy = f"chmod go-w {quote(str(place))}; chown root {quote(str(place))}"
+        raise HostError("run hooks of", str(conf), f"others can write {place}", remedy)
+
+
+def _trusted_users() -> Iterator[int]:
+    for text in os.environ.get(TRUSTED_USERS, "").replace(",", " ").split():
+        with suppress(ValueError):
+            yield int(text)
 
 
 def _in_shell(command: str) -> list[str]:

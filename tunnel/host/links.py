@@ -13,10 +13,18 @@ _IFF_UP = 1
 _ADDR_GEN_MODE_NONE = 1
 
 
-def link_exists(interface: str, *, netns: Path | str | None = None) -> bool:
-    """Whether there is an interface of that name."""
+def describe_link(interface: str, *, netns: Path | str | None = None) -> str | None:
+    """What kind of interface has that name, as `ip -d link` calls it: "wireguard", "tun", "veth".
+
+    Empty for one of no kind, such as a network card; None if there is no such interface.
+    """
     with inside(netns), rtnetlink() as netlink, step("look for", interface):
-        return find_ifindex(netlink, interface) is not None
+        index = find_ifindex(netlink, interface)
+        if index is None:
+            return None
+        information = netlink.get_links(index)[0].get_attr("IFLA_LINKINFO")
+        kind = information.get_attr("IFLA_INFO_KIND") if information is not None else None
+        return str(kind or "")
 
 
 def delete_link(interface: str, *, netns: Path | str | None = None) -> bool:

@@ -35,15 +35,16 @@ _NAMES = {kind: name for name, kind in _KINDS.items()}
 class DownHooks:
     """What is to be run when a tunnel goes down, or was killed: each command once.
 
-    `seconds` is the time limit of each, 0 for none.
+    `seconds` is the time limit of each, 0 for none. `save_config` is the key SaveConfig.
     """
 
     pre_down: tuple[str, ...] = ()
     post_down: tuple[str, ...] = ()
     seconds: float = 0
+    save_config: bool = False
 
     def are_left(self) -> bool:
-        """Whether there is any."""
+        """Whether there is any command."""
         return bool(self.pre_down or self.post_down)
 
 
@@ -181,6 +182,7 @@ def _hooks_from_json(document: dict[str, Any]) -> DownHooks:
         pre_down=tuple(map(str, document.get("pre_down", ()))),
         post_down=tuple(map(str, document.get("post_down", ()))),
         seconds=float(document.get("seconds", 0)),
+        save_config=bool(document.get("save_config", False)),
     )
 
 

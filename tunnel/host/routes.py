@@ -5,10 +5,12 @@ program deleted one alone: with the attributes that the kernel would have set, s
 them as its own.
 """
 
+import errno
 from collections.abc import Iterable
-from ipaddress import ip_interface, ip_network
-from typing import Any
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import Any, Literal
 
+from tunnel.host.errors import HostError
 from tunnel.host.links import is_enslaved
 from tunnel.host.rtnetlink import absent_is_fine, family, step
 from tunnel.host.state import MAIN_TABLE, Connected, Route
@@ -37,8 +39,42 @@ def list_routes(netlink: Any, index: int) -> set[Route]:
 
 def add_route(netlink: Any, index: int, route: Route) -> None:
     """Add one that is not there yet; one to the same network by another device is an error."""
-    with step("add", route):
-        netlink.route("add", **_route_fields(index, route))
+    try:
+        with step("add", route):
+            netlink.route("add", **_route_fields(index, route))
+    except HostError as error:
+        if error.errno == errno.EEXIST:
+            raise _taken(netlink, route) from error
+        raise
+
+
+def _taken(netlink: Any, route: Route) -> HostError:
+    """The error for a route that is there already: who holds it, and what that means."""
+    subject, network = str(route), route.destination
+    version: Literal[4, 6] = 4 if network.version == 4 else 6
+    # The whole table, which may be long: the kernel cannot be asked for one network of it.
+    for message in netlink.get_routes(family=family(version), table=route.table):
+        prefix = message.get_attr("RTA_DST") or ("0.0.0.0" if version == 4 else "::")
+        if message["dst_len"] != network.prefixlen or ip_address(prefix) != network.network_address:
+            continue
+        index = message.get_attr("RTA_OIF")
+        device = netlink.get_links(index)[0].get_attr("IFLA_IFNAME") if index else "no device"
+        if message["proto"] == _PROTO_KERNEL:
+            return HostError(
+                "add",
+                subject,
+                f"File exists: {device} has an address in {network}, so this is a network that the "
+                "host itself is in",
+                f"take {network} out of AllowedIPs; to reach the network of the same numbers on "
+                "the other side, one of the two must get others",
+            )
+        return HostError(
+            "add",
+            subject,
+            f"File exists: {device} has this route already",
+            f"take down what set it (ip route show {network}), or take {network} out of AllowedIPs",
+        )
+    return HostError.from_errno("add", subject, errno.EEXIST)
 
 
 def remove_route(netlink: Any, index: int, route: Route) -> None:

@@ -13,16 +13,18 @@ import contextlib
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Literal
 
 import trio
 
 from tunnel import host
-from tunnel.config import EndpointConfig, PublicKey, TunnelConfig
+from tunnel.config import EndpointConfig, InterfaceConfig, PublicKey, TunnelConfig
 from tunnel.control import uapi_client
 from tunnel.control.snapshot import DeviceSnapshot
 from tunnel.daemon import host_state, redaction, reload
 from tunnel.daemon.lock import hold
-from tunnel.daemon.save import merge_running, write
+from tunnel.daemon.save import merge_running, write, write_copy
+from tunnel.daemon.teardown import refuse_taken
 from tunnel.device import signals
 from tunnel.device.endpoints import resolve_all
 from tunnel.device.resolve import ResolveError, resolve
@@ -53,8 +55,7 @@ async def up(config: TunnelConfig, program: str, echo: Echo) -> None:
     redaction.hide_secrets(config)
     reload.check_hooks(config)
     with hold(name):
-        if await trio.to_thread.run_sync(host.link_exists, name):
-            raise DaemonError(f"`{name}' already exists")
+        await trio.to_thread.run_sync(_refuse_taken, name)
         with unwrapped():
             async with trio.open_nursery() as nursery:
                 await nursery.start(signals.follow, nursery.cancel_scope.cancel, _no_reload)
@@ -62,6 +63,13 @@ async def up(config: TunnelConfig, program: str, echo: Echo) -> None:
                 nursery.cancel_scope.cancel()
                 return
         raise DaemonError(f"{name} was stopped while starting; all changes were undone")
+
+
+def _refuse_taken(name: str) -> None:
+    record = host.load_record(name)
+    if record is not None and record.owner == OWNER and host.is_standing(record):
+        raise DaemonError(f"`{name}' already exists: {OWNER} down {name} takes it down")
+    refuse_taken(name)
 
 
 async def _set_up(config: TunnelConfig, program: str, echo: Echo) -> None:
@@ -81,6 +89,7 @@ async def _set_up(config: TunnelConfig, program: str, echo: Echo) -> None:
             apply=partial(host.apply, owner=OWNER, report=_step_printer(name, echo)),
         )
         await _run_hooks("PostUp", interface.post_up, config, echo)
+        await trio.to_thread.run_sync(host.keep_hooks, name, _down_hooks(config))
         # To stop it after this point is what `down` is for.
         await trio.lowlevel.checkpoint_if_cancelled()
 
@@ -90,15 +99,27 @@ async def _set_mark(name: str, mark: int, echo: Echo) -> None:
     await trio.to_thread.run_sync(uapi_client.set_fwmark, socket_path(name), mark)
 
 
-async def down(config: TunnelConfig, echo: Echo) -> None:
+def _down_hooks(config: TunnelConfig) -> host.DownHooks:
+    interface = config.interface
+    return host.DownHooks(
+        interface.pre_down, interface.post_down, save_config=interface.save_config
+    )
+
+
+async def down(name: str, config: TunnelConfig | None, echo: Echo) -> None:
     """Take down what `up` set up, also where its program or interface has gone meanwhile.
 
-    Goes on after a failure, and raises the first one at the end, a TunnelError.
+    Without `config`, as when there is none any more, and where others can write it, by the hooks
+    on record. Goes on after a failure, and raises the first one at the end, a TunnelError.
     """
-    name, interface = config.name, config.interface
-    redaction.hide_secrets(config)
-    reload.check_hooks(config)
     failures: list[Exception] = []
+    if config is not None:
+        redaction.hide_secrets(config)
+        try:
+            reload.check_hooks(config)
+        except host.HostError as error:
+            echo(f"Warning: {error}; the hooks of the time of up are run")
+            config = None
 
     @contextlib.contextmanager
     def going_on() -> Iterator[None]:
@@ -108,20 +129,17 @@ async def down(config: TunnelConfig, echo: Echo) -> None:
             failures.append(error)
 
     with _alone(name):
-        is_there = await trio.to_thread.run_sync(_is_there, name)
+        record, is_there = await trio.to_thread.run_sync(_is_there, name)
+        hooks = record.hooks if config is None else _down_hooks(config)
         if is_there:
-            for number, command in enumerate(interface.pre_down, 1):
+            failures += await _run_down_hooks("PreDown", hooks, name, config, echo)
+            if hooks.save_config:
                 with going_on():
-                    await _run_hooks("PreDown", (command,), config, echo, number)
-            if interface.save_config:
-                with going_on():
-                    await _save(config, echo)
+                    await _save_at_end(name, config, echo)
         # What is not there may be in another namespace: nothing of it is ours to touch then.
         with going_on() if is_there else contextlib.nullcontext():
             await _take_down(name, echo, is_there=is_there)
-        for number, command in enumerate(interface.post_down, 1):
-            with going_on():
-                await _run_hooks("PostDown", (command,), config, echo, number)
+        failures += await _run_down_hooks("PostDown", hooks, name, config, echo)
     if failures:
         for other in failures[1:]:
             echo(f"{OWNER}: {other}")
@@ -131,26 +149,46 @@ async def down(config: TunnelConfig, echo: Echo) -> None:
 async def save(config: TunnelConfig, echo: Echo) -> None:
     """Write what runs into the conf, comments kept. Raises TunnelError."""
     redaction.hide_secrets(config)
-    if not await trio.to_thread.run_sync(_is_there, config.name):
+    _, is_there = await trio.to_thread.run_sync(_is_there, config.name)
+    if not is_there:
         raise DaemonError(f"`{config.name}' is gone; tunnel-wg-quick down {config.name}")
     await _save(config, echo)
 
 
+async def _save_at_end(name: str, config: TunnelConfig | None, echo: Echo) -> None:
+    """SaveConfig; where the conf cannot be written, a copy is kept, and DaemonError raised."""
+    why: TunnelError = DaemonError(f"{name}.conf cannot be used")
+    if config is not None:
+        try:
+            return await _save(config, echo)
+        except TunnelError as error:
+            why = error
+    running = await _running(config or TunnelConfig(name, InterfaceConfig()))
+    kept = await trio.to_thread.run_sync(write_copy, running)
+    raise DaemonError(
+        f"SaveConfig: {why}; what was running is in {kept} until the machine is restarted"
+    )
+
+
 async def _save(config: TunnelConfig, echo: Echo) -> None:
+    echo(f"[#] save {config.path}")
+    for note in (await write(await _running(config))).notes:
+        echo(f"Warning: {note}")
+
+
+async def _running(config: TunnelConfig) -> TunnelConfig:
+    """The conf that would set up what runs."""
     device = await trio.to_thread.run_sync(uapi_client.get, socket_path(config.name))
     link = await trio.to_thread.run_sync(host.interface_status, config.name)
     record = await trio.to_thread.run_sync(host.load_record, config.name)
     rules = [item for item in record.items if isinstance(item, host.Rule)] if record else []
-    running = merge_running(
+    return merge_running(
         config,
         link,
         device,
         auto_mark=rules[0].mark if rules else 0,
         names=await _names_that_stay(config, device),
     )
-    echo(f"[#] save {config.path}")
-    for note in (await write(running)).notes:
-        echo(f"Warning: {note}")
 
 
 async def _names_that_stay(
@@ -217,14 +255,14 @@ async def _take_down(name: str, echo: Echo, *, is_there: bool) -> None:
                     await trio.sleep(0.02)
 
 
-def _is_there(name: str) -> bool:
-    """Whether the interface that we set up is there still. Raises DaemonError when we set up none
-    of that name, or `tunnel up` did.
+def _is_there(name: str) -> tuple[host.Record, bool]:
+    """The record, and whether the interface that we set up is there still. Raises DaemonError when
+    we set up none of that name, or `tunnel up` did.
     """
     record = host.load_record(name)
     if record is None or record.owner != OWNER:
         raise DaemonError(f"`{name}' is not an interface of {OWNER}")
-    return host.is_standing(record)
+    return record, host.is_standing(record)
 
 
 @contextlib.contextmanager
@@ -236,17 +274,32 @@ def _alone(name: str) -> Iterator[None]:
         raise DaemonError(f"`{name}' is not an interface of {OWNER}; tunnel down {name}") from None
 
 
-async def _run_hooks(
-    kind: str, commands: Sequence[str], config: TunnelConfig, echo: Echo, first: int = 1
-) -> None:
+async def _run_hooks(kind: str, commands: Sequence[str], config: TunnelConfig, echo: Echo) -> None:
+    if commands:
+        run = partial(host.run_hooks, hide=redaction.hook_hider(config), output=STDERR)
+        call = partial(run, kind, commands, config.name, _hook_printer(kind, echo))
+        await trio.to_thread.run_sync(call)
+
+
+async def _run_down_hooks(
+    kind: Literal["PreDown", "PostDown"],
+    hooks: host.DownHooks,
+    name: str,
+    config: TunnelConfig | None,
+    echo: Echo,
+) -> list[host.HostError]:
+    run = partial(host.run_down_hooks, hide=redaction.hook_hider(config), output=STDERR)
+    return await trio.to_thread.run_sync(run, kind, hooks, name, _hook_printer(kind, echo))
+
+
+def _hook_printer(kind: str, echo: Echo) -> Echo:
+    """Echoes the command of a hook as a step."""
+    start = f"{kind}: "
+
     def tell(line: str) -> None:
-        start = f"{kind}: "
         echo(f"[#] {line.removeprefix(start)}" if line.startswith(start) else line)
 
-    if commands:
-        hide = redaction.hook_hider(config)
-        run = partial(host.run_hooks, hide=hide, first=first, output=STDERR)
-        await trio.to_thread.run_sync(run, kind, commands, config.name, tell)
+    return tell
 
 
 def _step_printer(name: str, echo: Echo) -> Callable[[str, host.Item], None]:

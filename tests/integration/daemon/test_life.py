@@ -339,3 +339,43 @@ def test_table_is_wg_quicks(two_hosts: TwoHosts, table: str) -> None:
     assert a.run(["nft", "list", "tables"]).stdout == ""
     end.down()
     assert remains(a) == []
+
+
+@pytest.mark.parametrize(
+    ("link", "words"),
+    [
+        ("link add wg0 type veth peer name other", "of another kind (veth): give this conf"),
+        ("link add wg0 type bridge", "of another kind (bridge): give this conf another name"),
+        ("tuntap add wg0 mode tun", "a TUN or TAP device of another program: end that, or"),
+    ],
+)
+def test_interface_of_that_name_is_never_to_be_deleted(
+    two_hosts: TwoHosts, link: str, words: str
+) -> None:
+    end = make_end(two_hosts)
+    two_hosts.a.ip(link)
+    with pytest.raises(LabError) as caught:
+        end.up()
+    assert words in str(caught.value)
+    assert "delete" not in str(caught.value)
+
+
+def test_same_name_in_another_namespace_has_a_way_out(two_hosts: TwoHosts) -> None:
+    a = two_hosts.a
+    end = make_end(two_hosts)
+    end.up()
+    a.run(["ip", "netns", "add", "inner"])
+    try:
+        inside = ["ip", "netns", "exec", "inner"]
+        command = [sys.executable, "-m", "tunnel"]
+        refused = a.run([*inside, *command, "up", str(end.conf)], check=False)
+        assert refused.returncode == 1
+        assert "running already, in another network namespace" in refused.stderr
+        program = " ".join(command)
+        both = f"mount -t tmpfs tmpfs /run && {program} up {end.conf} && {program} down wg0"
+        a.run([*inside, "unshare", "--mount", "sh", "-c", both])
+    finally:
+        a.run(["ip", "netns", "del", "inner"])
+    assert status(end)["pid"] in a.pids()
+    end.down()
+    assert remains(a) == []

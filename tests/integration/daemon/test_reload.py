@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from tests.support.daemons import remains, rewrite, status
+from tests.support.hosts import TwoHosts
 from tests.support.pairs import Pair
 from tunnel.lab import Host, LabError
-from tunnel.lab.peers import OurEnd, generate_preshared_key
+from tunnel.lab.peers import Node, OurEnd, generate_preshared_key, render_conf
 
 pytestmark = pytest.mark.root
 
@@ -231,3 +232,31 @@ def test_reload_under_iperf3_loses_no_packet(pair: Pair) -> None:
         for way in ("rx", "tx"):
             assert (link["stats64"][way]["dropped"], link["stats64"][way]["errors"]) == (0, 0)
     assert handshake(pair.a) == before
+
+
+@pytest.mark.parametrize(
+    ("move", "where"),
+    [
+        (
+            "ip netns add %i-away; ip link set %i netns %i-away",
+            "moved to another network namespace",
+        ),
+        ("ip link set %i down; ip link set %i name wg7; ip link set wg7 up", "renamed to wg7"),
+    ],
+)
+def test_interface_that_a_hook_moved_or_renamed(two_hosts: TwoHosts, move: str, where: str) -> None:
+    a = Node(two_hosts.a, ("10.77.0.1/24",), "192.0.2.1")
+    b = Node(two_hosts.b, ("10.77.0.2/24",), "192.0.2.2")
+    hooks = [f"PostUp = {move}", "PostDown = ip netns del %i-away || true"]
+    end = OurEnd(a, render_conf(a, [b], extra=hooks))
+    end.up()
+    note = f"wg0 was {where}, so its addresses, MTU, routes, rules and DNS stay as they are"
+    assert end.tunnel("diff", "wg0") == f"note: {note}\nreload would change nothing\n"
+    # What does not need the interface is changed all the same.
+    end.conf.write_text(end.conf.read_text() + OTHER.format(key=SOME_KEY))
+    said = end.tunnel("reload", "wg0")
+    assert f"+ peer {SOME_KEY}" in said
+    assert note in said
+    assert len(status(end)["peers"]) == 2
+    end.down()
+    assert remains(two_hosts.a) == []

@@ -22,10 +22,10 @@ from tunnel.host import (
     apply,
     compute_mtu,
     delete_link,
+    describe_link,
     desired_state,
     find_default_route_slot,
     interface_status,
-    link_exists,
     reconcile,
     remove,
     routes,
@@ -404,7 +404,7 @@ def test_down_after_kill(ns: Namespace, tmp_path: Path) -> None:
     assert remove("tun0", netns=ns.path, state_dir=tmp_path) is True
     assert "10.9.0.1/24" in ns.ip("address", "show", "tun0"), "that one is not ours"
     assert delete_link("tun0", netns=ns.path)
-    assert not link_exists("tun0", netns=ns.path)
+    assert describe_link("tun0", netns=ns.path) is None
     assert delete_link("tun0", netns=ns.path) is False
     assert ns.snapshot() == before
     assert list(tmp_path.iterdir()) == []
@@ -522,6 +522,32 @@ def test_ipv6_switched_off(ns: Namespace, tmp_path: Path) -> None:
         apply(state(), netns=ns.path, state_dir=tmp_path)
     assert "disable_ipv6=0" in caught.value.remedy
     assert ns.snapshot() == before
+
+
+@pytest.mark.parametrize(
+    ("before", "reason"),
+    [
+        ("address add 10.20.0.7/16 dev out0", "out0 has an address in 10.20.0.0/16"),
+        ("route add 10.20.0.0/16 via 192.0.2.9", "out0 has this route already"),
+        ("route add blackhole 10.20.0.0/16", "no device has this route already"),
+    ],
+)
+def test_route_that_is_taken_names_its_holder(
+    ns: Namespace, tmp_path: Path, before: str, reason: str
+) -> None:
+    ns.ip(*before.split())
+    with pytest.raises(HostError) as caught:
+        apply(state(allowed=("10.20.0.0/16",)), netns=ns.path, state_dir=tmp_path)
+    assert caught.value.subject == "route 10.20.0.0/16"
+    assert f"File exists: {reason}" in caught.value.reason
+    assert "take 10.20.0.0/16 out of AllowedIPs" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("tun0", "tun"), ("out0", "veth"), ("lo", ""), ("none0", None)]
+)
+def test_kind_of_an_interface(ns: Namespace, name: str, kind: str | None) -> None:
+    assert describe_link(name, netns=ns.path) == kind
 
 
 def test_two_full_tunnels_of_one_mark(ns: Namespace, tmp_path: Path) -> None:

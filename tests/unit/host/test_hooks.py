@@ -266,7 +266,12 @@ def test_only_confs_that_others_cannot_write(
         return
     with pytest.raises(HostError, match="others can write") as caught:
         check(conf)
-    assert "chmod go-w" in caught.value.remedy
+    if folder_mode in (0o775, 0o777):
+        assert caught.value.remedy == (
+            f"install -D -b -m 600 {conf} /etc/tunnel/tun0.conf, then use tunnel up tun0"
+        )
+    else:
+        assert caught.value.remedy == f"chmod go-w {conf}; chown root {conf}"
 
 
 def test_the_file_that_was_read_counts(conf: Path) -> None:
@@ -312,7 +317,7 @@ def test_what_belongs_to_others_does_not_count_as_ours(conf: Path, tmp_path: Pat
     os.chown(link, 1234, 1234, follow_symlinks=False)
     with pytest.raises(HostError, match=f"others can write {link}") as caught:
         check(link)
-    assert caught.value.remedy == f"chown -h root {link}"
+    assert caught.value.remedy.startswith(f"install -D -b -m 600 {link} /etc/tunnel/tun0.conf")
     os.chown(conf, 1234, 1234)
     with pytest.raises(HostError, match="others can write"):
         check(conf)
@@ -323,6 +328,29 @@ def test_a_conf_that_is_gone(conf: Path) -> None:
     conf.unlink()
     with pytest.raises(HostError, match="No such file"):
         check_hooks(read)
+
+
+@pytest.mark.real_root
+@pytest.mark.root
+def test_conf_in_a_home_folder(conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = conf.parent
+    home.chmod(0o755)
+    for place in (home, conf):
+        os.chown(place, 1234, 1234)
+    with pytest.raises(HostError) as caught:
+        check(conf)
+    # Nothing that would take a folder away from its owner.
+    assert "chown" not in caught.value.remedy
+    assert f"install -D -b -m 600 {conf} /etc/tunnel/tun0.conf" in caught.value.remedy
+    monkeypatch.setenv("TUNNEL_TRUSTED_USERS", "root, 4321")
+    with pytest.raises(HostError, match="others can write"):
+        check(conf)
+    monkeypatch.setenv("TUNNEL_TRUSTED_USERS", "4321, 1234")
+    check(conf)
+    # Trust in an owner is none in everybody.
+    home.chmod(0o777)
+    with pytest.raises(HostError, match="others can write"):
+        check(conf)
 
 
 def test_what_is_left_behind_prints_where_its_starter_did(tmp_path: Path) -> None:
