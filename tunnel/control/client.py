@@ -146,15 +146,12 @@ class TunnelClient:
         """Wait for events of a subscription, and take all that have come; none at its end.
 
         To wait for something else too, `select` on the client first. Raises ControlError if the
-        stream has failed.
+        stream has failed, once the events before that were taken.
         """
         self._socket.settimeout(None)
-        events: list[TunnelEvent] = []
         with contextlib.suppress(ConnectionResetError):
             self._receive_line()
-        while self._dialogue.has_line():
-            events.append(self._dialogue.take_event())
-        return events
+        return self._dialogue.take_events()
 
     def events(self) -> Iterator[TunnelEvent]:
         """Events from now on, until the daemon ends."""

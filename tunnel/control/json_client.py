@@ -46,6 +46,7 @@ class Dialogue:
         self._last_id = 0
         self._buffer = bytearray()
         self._searched = 0
+        self._failure: ControlError | None = None
 
     def request(self, method: str, params: dict[str, Any]) -> bytes:
         """A request, to be sent."""
@@ -74,6 +75,22 @@ class Dialogue:
         Raises ControlError if the stream has failed.
         """
         return TunnelEvent.from_json(self._take("event"))
+
+    def take_events(self) -> list[TunnelEvent]:
+        """The events of a stream whose lines have come.
+
+        Raises ControlError if the stream has failed; events that came before that are returned
+        first, and the next call raises.
+        """
+        events: list[TunnelEvent] = []
+        while self._failure is None and self.has_line():
+            try:
+                events.append(self.take_event())
+            except ControlError as error:
+                self._failure = error
+        if self._failure is not None and not events:
+            raise self._failure
+        return events
 
     def _take(self, kind: str) -> Any:
         end = self._buffer.index(b"\n", self._searched)

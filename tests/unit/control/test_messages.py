@@ -65,3 +65,15 @@ def test_stream_that_fails_raises_after_its_events() -> None:
     with pytest.raises(ControlError, match="keys failed") as raised:
         dialogue.take_event()
     assert raised.value.code == "internal"
+
+
+def test_events_before_a_failure_are_taken_before_it_is_raised() -> None:
+    dialogue = Dialogue()
+    dialogue.feed(
+        b'{"event": {"type": "up", "time": 1.0}}\n{"event": {"type": "port", "time": 2.0}}\n'
+    )
+    dialogue.feed(b'{"error": {"code": "internal", "message": "keys failed"}}\n')
+    assert [event.type for event in dialogue.take_events()] == ["up", "port"]
+    for _ in range(2):
+        with pytest.raises(ControlError, match="keys failed"):
+            dialogue.take_events()
