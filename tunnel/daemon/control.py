@@ -68,7 +68,7 @@ def methods(daemon: Daemon) -> dict[str, json_socket.Method]:
     """The requests that have one answer."""
 
     async def status(params: dict[str, Any]) -> TunnelStatus:
-        secrets, paths = (params.get(key) is True for key in ("secrets", "paths"))
+        secrets, paths = _flag(params, "secrets"), _flag(params, "paths")
         return await daemon.status(secrets=secrets, paths=paths)
 
     async def down(params: dict[str, Any]) -> bool:
@@ -123,6 +123,14 @@ def streams(daemon: Daemon) -> dict[str, json_socket.Stream]:
         return observers(daemon.running().engine).captures.subscribe(_filter(params))
 
     return {stream.__name__: stream for stream in (events, keys, trace, carriers)}
+
+
+def _flag(params: dict[str, Any], name: str) -> bool:
+    """A parameter that is false unless it is given. Raises ControlError."""
+    value = params.get(name, False)
+    if not isinstance(value, bool):
+        raise ControlError("syntax", f"{name} is true or false")
+    return value
 
 
 def _limit(params: dict[str, Any], name: str) -> float:
