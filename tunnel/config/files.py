@@ -20,8 +20,6 @@ FOLDERS: Final = (Path("/etc/tunnel"), Path("/etc/wireguard"))
 
 CONF_LIMIT: Final = 64 * 1024 * 1024
 """Bytes of the largest conf read: two million networks. Beyond it the name is wrong."""
-KEY_LIMIT: Final = 4096
-"""Bytes of the largest key file read; a key and its newline are 45."""
 
 _REFUSALS: Final = {
     errno.ENOENT: ("does not exist", "check the name, or create the file"),
@@ -131,7 +129,8 @@ def find(
             f"no permission to look for {_listing(hidden)}",
             "run the command as root",
         )
-    raise _error(text, f"there is no {_listing(candidates)}")
+    remedy = "check the path" if "/" in text else _REMEDY
+    raise _error(text, f"there is no {_listing(candidates)}", remedy)
 
 
 _REMEDY: Final = "check the spelling, or give the path with a slash, as ./peer.conf"

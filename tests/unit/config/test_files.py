@@ -227,6 +227,14 @@ def test_a_file_here_is_meant_only_by_its_full_name(
     )
 
 
+def test_a_path_that_is_not_there_needs_no_slash() -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        find("/nowhere/peer.conf", [])
+    assert str(caught.value) == (
+        "/nowhere/peer.conf: there is no /nowhere/peer.conf; check the path"
+    )
+
+
 def test_a_name_that_cannot_be_one() -> None:
     with pytest.raises(ConfigErrors, match=r'1 to 15 letters.*, not "a b"'):
         find("a b", [])
