@@ -23,6 +23,7 @@ from typing import Literal
 import trio
 
 from tunnel import host
+from tunnel.control.broadcast import Events
 from tunnel.daemon import host_state, redaction, reload
 from tunnel.daemon.control import control_socket
 from tunnel.daemon.daemon import Daemon, Stage
@@ -31,15 +32,18 @@ from tunnel.daemon.lock import hold
 from tunnel.daemon.metrics import serve_metrics
 from tunnel.daemon.sd_notify import Pulse
 from tunnel.daemon.teardown import refuse_taken, undo_leftovers
-from tunnel.daemon.watchers import watch_drops, watch_port
 from tunnel.device import features, signals, sync
 from tunnel.device.device import Device
 from tunnel.device.endpoints import resolve_all
 from tunnel.device.uapi import AwaitedDevice, uapi_served
 from tunnel.errors import DaemonError, unwrapped
 from tunnel.io.endpoint import Endpoint
+from tunnel.io.udp import Udp
 
 log = logging.getLogger("tunnel")
+
+DROPS_PERIOD = 1.0
+"""Seconds between two `drops` events."""
 
 
 async def run(
@@ -229,6 +233,30 @@ async def _run_down_hooks(daemon: Daemon, kind: Literal["PreDown", "PostDown"]) 
         )
     for failure in failures:
         daemon.fail(failure)
+
+
+async def watch_drops(feed: Events, count: Callable[[], dict[str, int]]) -> None:
+    """Report to subscribers which packets were dropped. `count()` gives them by reason so far.
+
+    Costs nothing while there are no subscribers.
+    """
+    while True:
+        await feed.wait_wanted()
+        before = count()
+        await trio.sleep(DROPS_PERIOD)
+        now = count()
+        new = {reason: packets - before.get(reason, 0) for reason, packets in now.items()}
+        new = {reason: packets for reason, packets in new.items() if packets > 0}
+        if new:
+            feed.publish("drops", new=new, total=now)
+
+
+async def watch_port(feed: Events, udp: Udp) -> None:
+    """Report every change of the UDP port to subscribers."""
+    new = udp.port
+    while True:
+        old, new = new, await udp.wait_moved(new)
+        feed.publish("port", old=old, new=new)
 
 
 def _is_alive(daemon: Daemon, pulse: Pulse) -> bool:

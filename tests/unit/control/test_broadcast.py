@@ -12,8 +12,6 @@ from tunnel.control.broadcast import (
     TooManySubscribersError,
 )
 from tunnel.control.messages.events import TunnelEvent
-from tunnel.daemon.watchers import watch_port
-from tunnel.io.udp import Udp
 
 
 def test_events_arrive_in_order_and_end_with_the_tunnel() -> None:
@@ -112,21 +110,3 @@ def test_subscribers_are_bounded_and_make_room_when_they_go() -> None:
 def test_event_survives_json() -> None:
     event = TunnelEvent("drops", 12.5, {"new": {"no_peer": 1}})
     assert TunnelEvent.from_json(event.to_json()) == event
-
-
-def test_a_change_of_the_port_is_told_whoever_asked_for_it() -> None:
-    async def main() -> None:
-        feed = Events("event streams")
-        with Udp.open() as udp, feed.subscribe(EventQueue()) as events:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(watch_port, feed, udp)
-                await trio.testing.wait_all_tasks_blocked()
-                before = udp.port
-                udp.set_fwmark(0)
-                udp.set_port(0)
-                event = await anext(events)
-                assert (event.type, event.details) == ("port", {"old": before, "new": udp.port})
-                assert before != udp.port
-                nursery.cancel_scope.cancel()
-
-    trio.run(main)
