@@ -165,7 +165,8 @@ def test_bytes_of_no_address_belong_to_nobody() -> None:
 
 def test_moving_a_prefix_leaves_the_first_peer_the_rest() -> None:
     allowed: AllowedIPs[str] = AllowedIPs()
-    allowed.insert_all([ip_network("10.0.0.0/8"), ip_network("10.1.0.0/16")], "a")
+    allowed.insert(ip_network("10.0.0.0/8"), "a")
+    allowed.insert(ip_network("10.1.0.0/16"), "a")
     allowed.insert(ip_network("10.1.0.0/16"), "b")
     assert allowed.of("a") == [ip_network("10.0.0.0/8")]
     assert allowed.of("b") == [ip_network("10.1.0.0/16")]

@@ -50,11 +50,10 @@ class LookUp:
 class RouteFacts:
     """Where the kernel sends packets to one destination; `error` if nowhere.
 
-    `local` says that the destination is this host itself, `gateway` is None if it is a neighbour.
+    `local` says that the destination is this host itself.
     """
 
     device: str = ""
-    gateway: str | None = None
     local: bool = False
     error: str = ""
 

@@ -73,7 +73,7 @@ def read_route(address: str, mark: int = 0, source: str | None = None) -> RouteF
     kind = entry.get("type", "unicast")
     if kind in ("unreachable", "blackhole", "prohibit"):
         return RouteFacts(error=f"a route of type {kind}")
-    return RouteFacts(entry.get("dev", ""), entry.get("gateway"), kind == "local")
+    return RouteFacts(entry.get("dev", ""), kind == "local")
 
 
 def read_sysctls(interfaces: Iterable[str]) -> dict[str, str]:

@@ -42,10 +42,6 @@ class Cable:
     a_interface: str
     b_interface: str
 
-    def set_up(self, up: bool) -> None:
-        """Set the end in `a` up or down; `b` sees its carrier come and go."""
-        self.a.ip(f"link set {self.a_interface} {'up' if up else 'down'}")
-
 
 class Router(Host):
     """A host that forwards packets, IPv4 and IPv6."""

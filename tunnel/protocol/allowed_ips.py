@@ -5,7 +5,7 @@ asks the tables in use, longest first, and caches the answer: traffic repeats it
 cache is bounded and cleared at every change.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network
 from itertools import chain
 from typing import Final, Generic, TypeVar
@@ -170,11 +170,6 @@ class AllowedIPs(Generic[P]):
         family, shift, prefix = self._place(network)
         family.insert(shift, prefix, peer)
         self._cache.clear()
-
-    def insert_all(self, networks: Iterable[Network], peer: P) -> None:
-        """Insert each of `networks`, in order."""
-        for network in networks:
-            self.insert(network, peer)
 
     def remove(self, network: Network, peer: P) -> bool:
         """Take exactly this prefix from `peer`; False if it was not the peer's."""

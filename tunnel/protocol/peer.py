@@ -105,7 +105,6 @@ class Peer(Timed, Generic[E, T]):
         "endpoint",
         "keypairs",
         "keys",
-        "last_handshake",
         "last_handshake_unix_ns",
         "persistent_keepalive",
         "public_key",
@@ -119,7 +118,6 @@ class Peer(Timed, Generic[E, T]):
         self.public_key = public_key
         self.endpoint: E | None = None
         self.persistent_keepalive = 0  # seconds, 0 is off
-        self.last_handshake: float | None = None
         self.last_handshake_unix_ns = 0  # 0 is never
         self.tx_bytes = 0
         self.rx_bytes = 0
@@ -445,7 +443,6 @@ class Peer(Timed, Generic[E, T]):
         context = self._context
         self._handshakes.stop()
         self.deadlines[Timer.RETRANSMIT_HANDSHAKE] = NEVER
-        self.last_handshake = now
         self.last_handshake_unix_ns = context.clock.unix_ns()
         context.outputs.append(
             HandshakeCompleted(
@@ -505,7 +502,7 @@ class Peer(Timed, Generic[E, T]):
         return dropped
 
     def _arm(self, timer: int, deadline: float) -> None:
-        """`TimerTable.arm`, cheap when the deadline only moves later."""
+        """Set or move a timer to `deadline`."""
         self.deadlines[timer] = deadline
         if deadline < self.wake:
             self._context.timers.push(self, deadline)

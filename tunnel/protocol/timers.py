@@ -87,14 +87,12 @@ class TimerTable(Generic[P]):
         """Entries in the heap, outdated ones included."""
         return len(self._heap)
 
-    def arm(self, owner: P, timer: int, deadline: float) -> None:
-        """Set or move a timer to `deadline`."""
-        owner.deadlines[timer] = deadline
-        if deadline < owner.wake:
-            self.push(owner, deadline)
-
     def push(self, owner: P, wake: float) -> None:
-        """Look at `owner` at `wake`, which is earlier than before. Hot paths call this directly."""
+        """Look at `owner` at `wake`, which is earlier than its `wake` before.
+
+        A timer is armed by writing its deadline, and by a push where that is before the owner's
+        `wake`: so one that only moves later costs no call.
+        """
         self._owners.pop(owner.serial, None)
         owner.wake, owner.serial = wake, 0
         if wake == NEVER:

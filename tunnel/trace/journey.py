@@ -2,7 +2,7 @@
 
 Layers: the *inner* packet is what applications send and get, the *outer* one the UDP datagram that
 carries it, and between the two is the *tunnel*, our own daemon. Places of the kernel have
-netfilter's names in capitals; those of the daemon are in `PLACES`.
+netfilter's names in capitals; those of the daemon are five on the way out, four on the way in.
 """
 
 from __future__ import annotations
@@ -17,9 +17,6 @@ Outcome = Literal["passed", "dropped", "lost", "waiting", "unfinished"]
 
 READ, ALLOWED, SESSION, SEAL, SEND = "TUN read", "allowed IPs", "session", "seal", "UDP send"
 RECEIVE, OPEN, SOURCE, WRITE = "UDP receive", "open", "source check", "TUN write"
-
-PLACES = (READ, ALLOWED, SESSION, SEAL, SEND, RECEIVE, OPEN, SOURCE, WRITE)
-"""Places in the daemon: five on the way out, four on the way in."""
 
 
 @dataclass(frozen=True, slots=True)

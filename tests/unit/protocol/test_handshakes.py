@@ -6,7 +6,15 @@ import pytest
 
 from crypto.cookies import mac1
 from crypto.keys import PresharedKey, PublicKey
-from tests.support.protocol_pair import DATA, INITIATION, KEEPALIVE, RESPONSE, Pair, remaining
+from tests.support.protocol_pair import (
+    DATA,
+    INITIATION,
+    KEEPALIVE,
+    RESPONSE,
+    START_UNIX_NS,
+    Pair,
+    remaining,
+)
 from tests.support.simulation.node import Address
 from tunnel.protocol import (
     HandshakeCompleted,
@@ -44,7 +52,7 @@ def test_initiator_with_nothing_staged_confirms_by_an_empty_message() -> None:
     pair.advance(0)
     pair.flow()
     assert pair.kinds() == "IRK"
-    assert pair.ba.last_handshake == pair.now
+    assert pair.ba.last_handshake_unix_ns == START_UNIX_NS + int(pair.now * 10**9)
 
 
 def test_responder_sends_no_data_before_confirmation() -> None:
@@ -63,7 +71,7 @@ def test_responder_sends_no_data_before_confirmation() -> None:
     pair.flow()
     assert serial in pair.a.received
     assert remaining(pair.ba) == (False, True, False)
-    assert pair.ba.last_handshake == pair.now
+    assert pair.ba.last_handshake_unix_ns == START_UNIX_NS + int(pair.now * 10**9)
     pair.advance(8.0)
     assert pair.times(INITIATION) == [0.0]
 
