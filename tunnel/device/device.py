@@ -17,6 +17,7 @@ from typing import Self
 
 import trio
 
+from tunnel.control.timeslice import Pace
 from tunnel.control.uapi import DeviceState
 from tunnel.control.uapi_changes import DeviceChange
 from tunnel.control.uapi_grammar import UapiError
@@ -26,6 +27,7 @@ from tunnel.device.endpoints import Endpoints
 from tunnel.device.event_log import EventLog, Publish, publish_nothing
 from tunnel.device.features import Offloads
 from tunnel.device.link_monitor import Restore, follow_link
+from tunnel.device.route_monitor import RouteMonitor
 from tunnel.engine import Clock, Engine, boot_time
 from tunnel.io.errors import TunDeleted
 from tunnel.io.tun import Tun
@@ -68,6 +70,7 @@ class Device:
             on_event=self._handle_event,
             retry_endpoint=self.endpoints.retry,
         )
+        self._routes = RouteMonitor(self.engine)
         # Not `changing`: a get waits for no reload.
         self._applying = trio.Lock()
 
@@ -134,6 +137,8 @@ class Device:
                 await nursery.start(self.engine.run)
                 nursery.start_soon(follow_link, self.engine, self.engine.tun, restore)
                 nursery.start_soon(self.endpoints.run, self.engine)
+                nursery.start_soon(self._routes.run)
+                nursery.start_soon(self._announce_port)
                 nursery.start_soon(self._event_log.run)
                 self.engine.settle()
                 task_status.started()
@@ -162,6 +167,22 @@ class Device:
         finally:
             self.changing.release()
 
+    async def _announce_port(self) -> None:
+        """When the UDP port changes, let peers hear from the new one before we have data for them.
+
+        Otherwise they send to the old one until then.
+        """
+        engine = self.engine
+        port = engine.udp.port
+        while True:
+            port = await engine.udp.wait_moved(port)
+            pace = Pace()
+            for peer in list(engine.interface.peers.values()):
+                peer.announce(engine.clock())
+                engine.settle()
+                await pace.step()
+
     def _handle_event(self, event: Event) -> None:
         self._event_log.log(event)
         self.endpoints.handle_event(event)
+        self._routes.handle_event(event)

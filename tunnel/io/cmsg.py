@@ -38,13 +38,15 @@ def parse(messages: Iterable[ControlMessage]) -> ReceiveInfo:
     for level, kind, data in messages:
         match level, kind:
             case socket.IPPROTO_IP, kernel.IP_PKTINFO if len(data) >= IN_PKTINFO.size:
-                # spec_dst, not the header's destination: that may be a broadcast address.
-                ifindex, address, _ = IN_PKTINFO.unpack_from(data)
-                source = Source(address, ifindex)
+                # spec_dst, not the header's destination: that may be a broadcast address. With the
+                # interface Linux would take a destination without a route there for a neighbour.
+                _, address, _ = IN_PKTINFO.unpack_from(data)
+                source = Source(address, 0)
             case socket.IPPROTO_IPV6, kernel.IPV6_PKTINFO if len(data) >= IN6_PKTINFO.size:
                 address, ifindex = IN6_PKTINFO.unpack_from(data)
                 # Nothing can be sent from a multicast address.
-                source = None if address[0] == 0xFF else Source(address, ifindex)
+                if address[0] != 0xFF:
+                    source = Source(address, ifindex if is_link_local(address) else 0)
             case kernel.SOL_UDP, kernel.UDP_GRO if len(data) >= 2:
                 # The kernel sends an int; two bytes are what the API once promised.
                 stride = _number(data)
@@ -57,6 +59,11 @@ def parse(messages: Iterable[ControlMessage]) -> ReceiveInfo:
             case _:
                 pass
     return ReceiveInfo(source, stride, tos & 0b11)
+
+
+def is_link_local(address: bytes) -> bool:
+    """Whether the packed IPv6 address is in fe80::/10."""
+    return address[0] == 0xFE and address[1] & 0xC0 == 0x80
 
 
 def _number(data: bytes) -> int:

@@ -19,10 +19,11 @@ _V4_MAPPED = bytes(10) + b"\xff\xff"
 
 
 class Source(NamedTuple):
-    """One of our addresses (4 or 16 bytes) and the interface it was reached through.
+    """One of our addresses (4 or 16 bytes), which a reply must carry for the peer to know it.
 
-    Both are pinned on send: a reply must leave by the network whose address it carries, even
-    where the routing table now prefers another. `ifindex` 0 leaves the interface to routing.
+    `ifindex` is 0: by which interface it leaves is for the routing table to say. A host with two
+    uplinks may be reached by one and answer by the other. Only an IPv6 link-local address means
+    nothing without its interface.
     """
 
     address: bytes

@@ -48,6 +48,7 @@ class Udp:
         self._write_locks = {family: trio.Lock() for family in FAMILIES}
         self._replaced = trio.Event()
         self._closed = False
+        self._moved: frozenset[tuple[bytes, bytes]] = frozenset()
         self.fwmark = 0
         self.port = 0
 
@@ -176,6 +177,15 @@ class Udp:
             raise
         self.fwmark = fwmark
 
+    def leave_source_open(self, pairs: frozenset[tuple[bytes, bytes]]) -> None:
+        """From now on learn no source from datagrams of these (remote, our address) pairs.
+
+        See `UdpSocket.leave_source_open`; addresses are packed.
+        """
+        self._moved = pairs
+        for sock in self._sockets.values():
+            sock.leave_source_open(pairs)
+
     @property
     def families(self) -> tuple[socket.AddressFamily, ...]:
         """The address families that have a socket."""
@@ -236,6 +246,8 @@ class Udp:
             sock.family: UdpSocket(sock, self._drops, **self._offloads)
             for sock in _open_sockets(self._wanted, port, fwmark)
         }
+        for sock in new.values():
+            sock.leave_source_open(self._moved)
         old = self._sockets
         self._sockets = new
         self.port = next(iter(new.values())).port

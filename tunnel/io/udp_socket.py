@@ -126,6 +126,7 @@ class UdpSocket:
         self._segment: dict[int, ControlMessage] = {}
         self._known: dict[tuple[object, ...], tuple[Endpoint, int, int]] = {}
         self._endpoints: dict[tuple[object, ...], Endpoint] = {}
+        self._moved: frozenset[tuple[bytes, bytes]] = frozenset()
         self._gso_pause: dict[SockAddr, tuple[int, int]] = {}
         self._gso_logged: set[SockAddr] = set()
         # What is the same for most of the packets is looked up once.
@@ -182,6 +183,8 @@ class UdpSocket:
                 endpoint = Endpoint.from_sockaddr(sockaddr, source)
             except ValueError:
                 return None
+            if source is not None and (endpoint.address, source.address) in self._moved:
+                endpoint = endpoint.without_source()
             if len(self._endpoints) >= _CACHE_LIMIT:
                 self._endpoints.clear()
             self._endpoints[remote] = endpoint
@@ -189,6 +192,16 @@ class UdpSocket:
             self._known.clear()
         known = self._known[key] = (endpoint, stride, ecn)
         return known
+
+    def leave_source_open(self, pairs: frozenset[tuple[bytes, bytes]]) -> None:
+        """Learn no source from datagrams of these remote addresses to these addresses of ours.
+
+        They were on their way when the route to the peer moved. All that was learnt before is
+        forgotten.
+        """
+        self._moved = pairs
+        self._known.clear()
+        self._endpoints.clear()
 
     def queue_drops(self) -> int:
         """Return how many datagrams the kernel's receive queue of this socket had no room for."""

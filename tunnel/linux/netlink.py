@@ -35,6 +35,11 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
         start += (length + 3) & ~3
 
 
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute, padded."""
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
+
+
 def message(kind: int, flags: int, body: bytes) -> bytes:
     """One message to the kernel, without sequence number."""
     return _HEADER.pack(_HEADER.size + len(body), kind, flags, 0, 0) + body

@@ -179,6 +179,12 @@ class Peer(Timed, Generic[E, T]):
         elif seconds != before:
             self._arm(_PERSISTENT_KEEPALIVE, now + seconds if before else now)
 
+    def announce(self, now: float) -> None:
+        """Let the peer see at once where we send from: an empty message, if there is a session."""
+        transport = self.keypairs.transport_for_sending(now)
+        if transport is not None and self.endpoint is not None and not self.removed:
+            self._context.outputs.append(Seal(self, transport, ()))
+
     # --- Packets out -----------------------------------------------------------------------------
 
     def stage(self, frame: bytes, now: float) -> None:

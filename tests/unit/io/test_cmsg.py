@@ -20,7 +20,7 @@ def test_all_messages_are_walked_whatever_their_order() -> None:
         (UDP, kernel.UDP_GRO, struct.pack("=i", 1452)),
         (IP, kernel.IP_PKTINFO, PKTINFO),
     ]
-    expected = cmsg.ReceiveInfo(Source(bytes([192, 0, 2, 1]), 7), 1452, 0b11)
+    expected = cmsg.ReceiveInfo(Source(bytes([192, 0, 2, 1]), 0), 1452, 0b11)
     assert cmsg.parse(messages) == expected
     assert cmsg.parse(reversed(messages)) == expected
 
@@ -31,7 +31,15 @@ def test_ipv6() -> None:
         (IPV6, kernel.IPV6_PKTINFO, ours + struct.pack("=I", 3)),
         (IPV6, kernel.IPV6_TCLASS, struct.pack("=i", 0x89)),
     ]
-    assert cmsg.parse(messages) == cmsg.ReceiveInfo(Source(ours, 3), 0, 1)
+    assert cmsg.parse(messages) == cmsg.ReceiveInfo(Source(ours, 0), 0, 1)
+
+
+def test_only_a_link_local_source_keeps_its_interface() -> None:
+    """The route decides by which interface a reply leaves; fe80::1 means nothing without one."""
+    for text, ifindex in (("fe80::1", 3), ("febf::1", 3), ("fec0::1", 0), ("fd00::1", 0)):
+        ours = socket.inet_pton(socket.AF_INET6, text)
+        messages = [(IPV6, kernel.IPV6_PKTINFO, ours + struct.pack("=I", 3))]
+        assert cmsg.parse(messages).source == Source(ours, ifindex)
 
 
 def test_multicast_is_no_source() -> None:

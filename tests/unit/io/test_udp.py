@@ -116,10 +116,29 @@ def test_a_reply_leaves_from_the_address_that_was_reached(
     a, b = open_udp(ipv6=False), open_udp(ipv6=False)
     a.send(b"hello", 5, endpoint_of("127.0.0.3", b))
     received, _ = receive(b, socket.AF_INET)
-    assert received.endpoint.source == Source(bytes([127, 0, 0, 3]), 1)
+    assert received.endpoint.source == Source(bytes([127, 0, 0, 3]), 0)
     assert b.send(b"reply", 5, received.endpoint) is SENT
     reply, _ = receive(a, socket.AF_INET)
     assert str(reply.endpoint) == f"127.0.0.3:{b.port}"
+
+
+def test_no_source_is_learnt_while_it_is_left_open(open_udp: OpenUdp, receive: Receive) -> None:
+    a, b = open_udp(ipv6=False), open_udp(ipv6=False)
+    there = endpoint_of("127.0.0.3", b)
+
+    def source_of(target: Endpoint) -> Source | None:
+        a.send(b"x", 1, target)
+        return receive(b, socket.AF_INET)[0].endpoint.source
+
+    assert source_of(there) is not None
+    b.leave_source_open(frozenset({(bytes([127, 0, 0, 1]), bytes([127, 0, 0, 3]))}))
+    assert source_of(there) is None
+    assert source_of(endpoint_of("127.0.0.4", b)) == Source(bytes([127, 0, 0, 4]), 0)
+    # New sockets go on with it.
+    b.set_port(0)
+    assert source_of(endpoint_of("127.0.0.3", b)) is None
+    b.leave_source_open(frozenset())
+    assert source_of(endpoint_of("127.0.0.3", b)) == Source(bytes([127, 0, 0, 3]), 0)
 
 
 @both_families

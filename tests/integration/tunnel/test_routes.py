@@ -1,0 +1,179 @@
+"""The route to the peer is not the way it came, or moves: the very next packet goes through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from tests.support.pairs import drops, status
+from tunnel.lab import Host, Lab
+from tunnel.lab.peers import Node, OurEnd, mesh
+
+pytestmark = pytest.mark.root
+
+# The peer, an unrelated network, and two uplinks, each with our own address and the gateway's.
+PEER = {4: "203.0.113.1", 6: "2001:db8:3::1"}
+UNRELATED = {4: "198.51.100.0/24", 6: "2001:db8:99::/64"}
+UPLINK = {4: ("10.1.0.{}", "10.1.1.{}"), 6: ("2001:db8:a::{}", "2001:db8:b::{}")}
+BITS = {4: 24, 6: 64}
+LOST = """table inet lost {{
+    chain lost {{
+        type filter hook forward priority 0;
+        {} daddr {} drop
+    }}
+}}"""
+
+
+@dataclass(frozen=True)
+class TwoUplinks:
+    """Host a has eth0 and eth1 to the router, behind which b is. `outer` is the IP version."""
+
+    a: Host
+    router: Host
+    b: Host
+    outer: int
+
+    def own(self, link: int, number: int = 1) -> str:
+        return UPLINK[self.outer][link].format(number)
+
+    def gateway(self, link: int) -> str:
+        return self.own(link, 2)
+
+    def route(self, words: str) -> None:
+        self.a.run(["ip", f"-{self.outer}", "route", *words.split()])
+
+
+@pytest.fixture
+def net(lab: Lab, request: pytest.FixtureRequest) -> TwoUplinks:
+    a, router, b = lab.host("a"), lab.router("r"), lab.host("b")
+
+    def addresses(forms: dict[int, str], number: int) -> list[str]:
+        return [f"{form.format(number)}/{BITS[version]}" for version, form in forms.items()]
+
+    for link in (0, 1):
+        forms = {version: UPLINK[version][link] for version in UPLINK}
+        lab.link(a, router, addresses(forms, 1), addresses(forms, 2))
+    forms = {4: "203.0.113.{}", 6: "2001:db8:3::{}"}
+    lab.link(router, b, addresses(forms, 2), addresses(forms, 1))
+    for name in ("all", "eth0", "eth1"):
+        a.set_sysctl(f"net.ipv4.conf.{name}.rp_filter", "2")
+    b.run(["ip", "route", "add", "default", "via", forms[4].format(2)])
+    b.run(["ip", "-6", "route", "add", "default", "via", forms[6].format(2)])
+    return TwoUplinks(a, router, b, request.param)
+
+
+both = pytest.mark.parametrize("net", [4, 6], indirect=True)
+
+
+def bring_up(net: TwoUplinks, place: str | None) -> tuple[OurEnd, OurEnd]:
+    """Ends on a and b; `place` is where b finds a, if it does."""
+    here = Node(net.a, ("10.77.0.1/24",), place)
+    there = Node(net.b, ("10.77.0.2/24",), PEER[net.outer])
+    ends = mesh([here, there])
+    a, b = ends["a"], ends["b"]
+    assert isinstance(a, OurEnd)
+    assert isinstance(b, OurEnd)
+    a.up()
+    b.up()
+    return a, b
+
+
+def one_packet(host: Host, address: str) -> None:
+    """A single ping, and its answer well within the 15 s after which a session is given up."""
+    host.run(["ping", "-n", "-c", "1", "-W", "4", address], timeout=30)
+
+
+def endpoint(end: OurEnd) -> str:
+    return str(status(end)["peers"][0]["endpoint"])
+
+
+@both
+def test_a_server_answers_from_the_address_it_was_asked_at(net: TwoUplinks) -> None:
+    """It is reached by eth0, and its route back is by eth1."""
+    net.route(f"add default via {net.gateway(1)}")
+    _, b = bring_up(net, net.own(0))
+    one_packet(net.b, "10.77.0.1")
+    assert net.own(0) in endpoint(b)
+    assert drops(b) == {}
+
+
+MOVES = {
+    "replaced": ["replace default via {new} metric 1024"],
+    "better-metric": ["add default via {new} metric 10"],
+    "more-specific": ["add {peer} via {new}"],
+    "taken-away": ["add default via {new} metric 2000", "del default via {old} metric 1024"],
+}
+
+
+@pytest.mark.parametrize(
+    ("net", "how"),
+    [*((4, how) for how in (*MOVES, "link-down", "rule")), (6, "better-metric"), (6, "link-down")],
+    indirect=["net"],
+)
+def test_the_next_packet_follows_the_route(net: TwoUplinks, how: str) -> None:
+    """What comes for the old address is lost, as with a modem without a line."""
+    net.route(f"add default via {net.gateway(0)} metric 1024")
+    a, b = bring_up(net, None)
+    one_packet(net.a, "10.77.0.2")
+    assert net.own(0) in endpoint(b)
+    handshake = status(a)["peers"][0]["latest_handshake"]
+    net.router.nft(LOST.format({4: "ip", 6: "ip6"}[net.outer], net.own(0)))
+    if how == "link-down":
+        net.route(f"add default via {net.gateway(1)} metric 2000")
+        net.a.ip("link set eth0 down")
+    elif how == "rule":
+        net.route(f"add default via {net.gateway(1)} table 99")
+        net.a.run(["ip", f"-{net.outer}", "rule", "add", "to", PEER[net.outer], "lookup", "99"])
+    else:
+        words = {"new": net.gateway(1), "old": net.gateway(0), "peer": PEER[net.outer]}
+        for line in MOVES[how]:
+            net.route(line.format(**words))
+    # The peer need not wait until we have something to send.
+    net.b.wait_for(lambda: net.own(1) in endpoint(b), 4, "the keepalive from the new address")
+    one_packet(net.b, "10.77.0.1")
+    one_packet(net.a, "10.77.0.2")
+    assert net.own(1) in endpoint(b)
+    assert status(a)["peers"][0]["latest_handshake"] == handshake
+
+
+@both
+def test_an_address_that_moves_to_another_machine_is_let_go(net: TwoUplinks) -> None:
+    """As VRRP does it, with ip_nonlocal_bind: the kernel refuses nothing."""
+    net.a.set_sysctl(f"net.ipv{net.outer}.ip_nonlocal_bind", "1")
+    virtual = net.own(0, 77)
+    net.a.add_addresses("eth0", [f"{virtual}/{BITS[net.outer]}"])
+    net.route(f"add default via {net.gateway(0)}")
+    _, b = bring_up(net, virtual)
+    one_packet(net.b, "10.77.0.1")
+    assert virtual in endpoint(b)
+    net.a.run(["ip", "address", "delete", f"{virtual}/{BITS[net.outer]}", "dev", "eth0"])
+    own = {4: f"{net.own(0)}:", 6: f"[{net.own(0)}]:"}[net.outer]
+    net.b.wait_for(lambda: own in endpoint(b), 4, "the keepalive from the address that stayed")
+    one_packet(net.a, "10.77.0.2")
+
+
+@pytest.mark.parametrize("net", [4], indirect=True)
+def test_a_route_to_elsewhere_changes_nothing(net: TwoUplinks) -> None:
+    net.route(f"add default via {net.gateway(1)}")
+    _, b = bring_up(net, net.own(0))
+    one_packet(net.b, "10.77.0.1")
+    net.route(f"add {UNRELATED[net.outer]} via {net.gateway(0)}")
+    for _ in range(3):
+        one_packet(net.a, "10.77.0.2")
+        one_packet(net.b, "10.77.0.1")
+    assert net.own(0) in endpoint(b)
+
+
+@pytest.mark.parametrize("net", [4], indirect=True)
+def test_peers_hear_from_a_new_port_at_once(net: TwoUplinks) -> None:
+    net.route(f"add default via {net.gateway(0)}")
+    a, b = bring_up(net, None)
+    one_packet(net.a, "10.77.0.2")
+    port = status(a)["listen_port"]
+    text = a.conf.read_text()
+    assert f"ListenPort = {port}\n" in text
+    a.conf.write_text(text.replace(f"ListenPort = {port}\n", "ListenPort = 40404\n"))
+    a.tunnel("reload", "wg0")
+    net.b.wait_for(lambda: endpoint(b).endswith(":40404"), 4, "the keepalive from the new port")
+    one_packet(net.b, "10.77.0.1")

@@ -1,0 +1,159 @@
+"""Follow the routes to the peers: where one moves, our address that went with it is let go.
+
+A reply carries the address that the peer has reached (see `tunnel.io.endpoint.Source`). When a
+cable is plugged in, a better route appears or an address moves to another machine, that address may
+lead nowhere any more: the kernel then chooses one that fits the new route, the peer sees from where
+we send, and answers there. Datagrams that were on their way meanwhile would pin the old address
+again, and the two sides could follow each other for ever; so none is learnt from them for a while.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import trio
+
+from tunnel.control.timeslice import Pace
+from tunnel.engine import Engine, Peer
+from tunnel.host.errors import HostError
+from tunnel.host.route_watch import NextHop, RouteWatch
+from tunnel.io.endpoint import Endpoint
+from tunnel.protocol import Event, HandshakeCompleted, PeerRoamed
+
+log = logging.getLogger("tunnel")
+
+SETTLE = 0.05
+"""Seconds from the first change to the look at the routes: changes come in groups."""
+
+SHARE = 20
+"""A look takes at most one part in so many of the time while changes go on."""
+
+LEFT_OPEN = 5.0
+"""Seconds for which no source is learnt from datagrams to an address that was let go. A peer that
+hears us has moved along by then. One that does not, begins a handshake (Rekey-Timeout), and gets
+its answer from the address it asked."""
+
+_Way = tuple[bytes, bytes, int]
+"""Address of the peer, our own, and the interface of a link-local one."""
+
+
+class RouteMonitor:
+    """What is known of the routes to the peers of `engine`; `run` follows them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._routes: dict[_Way, NextHop] = {}
+        self._left_open: dict[tuple[bytes, bytes], float] = {}
+        self._new: set[Peer] = set()
+        self._wake = trio.Event()
+
+    def handle_event(self, event: Event) -> None:
+        """Take note of where a peer is. Never blocks and never raises."""
+        if isinstance(event, HandshakeCompleted | PeerRoamed):
+            peer = self._engine.interface.peers.get(event.public_key)
+            if peer is not None:
+                self._new.add(peer)
+                self._wake.set()
+
+    async def run(self) -> None:
+        """Follow the routes until cancelled."""
+        try:
+            with RouteWatch() as watch:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._learn, watch)
+                    nursery.start_soon(self._forget)
+                    await self._follow(watch)
+        except* HostError as errors:
+            log.warning("changes of routes are not followed: %s", errors.exceptions[0])
+
+    async def _learn(self, watch: RouteWatch) -> None:
+        """Know the route to each peer from when it was heard on."""
+        pace = Pace()
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            while self._new:
+                endpoint = self._new.pop().endpoint
+                way = _way(endpoint)
+                if endpoint is not None and way is not None and way not in self._routes:
+                    self._routes[way] = self._look_up(watch, endpoint)
+                await pace.step()
+
+    async def _follow(self, watch: RouteWatch) -> None:
+        while True:
+            await watch.changed()
+            await trio.sleep(SETTLE)
+            watch.drain()
+            begin = trio.current_time()
+            await self._compare(watch)
+            await trio.sleep(SHARE * (trio.current_time() - begin))
+
+    async def _compare(self, watch: RouteWatch) -> None:
+        pace = Pace()
+        routes: dict[_Way, NextHop] = {}
+        ours: dict[bytes, bool] = {}
+        moved: list[Peer] = []
+        for peer in list(self._engine.interface.peers.values()):
+            endpoint = peer.endpoint
+            way = _way(endpoint)
+            if endpoint is None or way is None or endpoint.source is None:
+                continue
+            source = endpoint.source.address
+            if source not in ours:
+                ours[source] = watch.look_up(source, ifindex=endpoint.source.ifindex).is_local
+            route = routes.get(way) or self._look_up(watch, endpoint)
+            if ours[source] and route == self._routes.get(way, route):
+                routes[way] = route
+            else:
+                moved.append(peer)
+            await pace.step()
+        self._routes = routes
+        await self._let_go(moved, pace)
+
+    async def _let_go(self, moved: Iterable[Peer], pace: Pace) -> None:
+        now = self._engine.clock()
+        peers = []
+        for peer in moved:
+            endpoint = peer.endpoint
+            if endpoint is None or endpoint.source is None:
+                continue
+            self._left_open[endpoint.address, endpoint.source.address] = now + LEFT_OPEN
+            log.info("the route to %s has moved", endpoint)
+            peers.append(peer)
+        if not peers:
+            return
+        # Before anything is sent: the answer may come within the call.
+        self._publish()
+        for peer in peers:
+            if peer.endpoint is not None:
+                peer.set_endpoint(peer.endpoint.without_source())
+                peer.announce(now)
+                self._engine.settle()
+            await pace.step()
+
+    async def _forget(self) -> None:
+        """Learn sources again where the time is over."""
+        while True:
+            await trio.sleep(LEFT_OPEN / 2)
+            now = self._engine.clock()
+            over = [pair for pair, until in self._left_open.items() if until <= now]
+            for pair in over:
+                del self._left_open[pair]
+            if over:
+                self._publish()
+
+    def _publish(self) -> None:
+        self._engine.udp.leave_source_open(frozenset(self._left_open))
+
+    def _look_up(self, watch: RouteWatch, endpoint: Endpoint) -> NextHop:
+        source = None if endpoint.source is None else endpoint.source.address
+        mark = self._engine.udp.fwmark
+        scope = endpoint.scope_id
+        return watch.look_up(endpoint.address, source=source, mark=mark, ifindex=scope)
+
+
+def _way(endpoint: Endpoint | None) -> _Way | None:
+    if endpoint is None or endpoint.source is None:
+        return None
+    return endpoint.address, endpoint.source.address, endpoint.scope_id
