@@ -394,3 +394,31 @@ def test_down_works_by_the_record_whatever_became_of_the_conf(
     assert "10.88.0.1/24" in host.run(["cat", "/run/tunnel/wg0.unsaved.conf"]).stdout
     assert trace.read_text().splitlines() == ["PreDown wg0", "PostDown wg0"]
     gone(host, [*before, "wg0.unsaved.conf"])
+
+
+@pytest.mark.parametrize(
+    ("retries", "words"),
+    [
+        ("0", "Endpoint = peer.example:51820"),
+        ("many", "WG_ENDPOINT_RESOLUTION_RETRIES is 'many': it must be a number, or infinity"),
+    ],
+)
+def test_number_of_attempts_for_a_name(
+    two_hosts: TwoHosts, quick: Quick, retries: str, words: str
+) -> None:
+    a, b = nodes_of(two_hosts)
+    before = remains(two_hosts.a)
+    text = render_conf(a, [b]).replace("192.0.2.2:", "peer.example:")
+    conf = write(two_hosts.a, text)
+    # A name server that is out of reach is a reason to ask again, unless that is not wanted.
+    resolv = write(two_hosts.a, "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n", "resolv")
+    two_hosts.a.run(["mount", "--bind", str(resolv), "/etc/resolv.conf"])
+    limited = Quick(f"WG_ENDPOINT_RESOLUTION_RETRIES={retries} exec {quick.script}", quick.program)
+    done = two_hosts.a.run(
+        ["timeout", "10", "sh", "-c", f"{limited.script} up {conf}"],
+        environment={"WG_QUICK_USERSPACE_IMPLEMENTATION": limited.program},
+        check=False,
+    )
+    assert done.returncode == 1
+    assert words in done.stderr
+    gone(two_hosts.a, before)

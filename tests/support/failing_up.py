@@ -22,7 +22,7 @@ from tunnel.io.udp import Udp
 
 STEPS: dict[str, tuple[Any, str]] = {
     "find link": (host, "describe_link"),
-    "resolve": (run, "resolve_all"),
+    "resolve": (run, "resolve_some"),
     "compute": (host_state, "compute"),
     "udp": (Udp, "open"),
     "tun": (Tun, "open"),

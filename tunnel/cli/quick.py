@@ -25,7 +25,8 @@ USAGE = f"""Usage: {PROGRAM} [ up | down | save | strip ] [ CONFIG_FILE | INTERF
   /etc/wireguard/INTERFACE.conf. The format is that of wg-quick(8).
 
   WG_QUICK_USERSPACE_IMPLEMENTATION names the program that carries the packets
-  (default: tunnel-wg).
+  (default: tunnel-wg). WG_ENDPOINT_RESOLUTION_RETRIES is the number of further attempts to
+  look up the name of an endpoint, or infinity.
 """
 
 COMMANDS = frozenset({"up", "down", "save", "strip"})
@@ -94,7 +95,8 @@ def _act(
         if command == "down" or loaded is None:
             trio.run(wg_quick.down, name, loaded, echo)
         elif command == "up":
-            trio.run(wg_quick.up, loaded, program, echo)
+            retries = environment.get("WG_ENDPOINT_RESOLUTION_RETRIES", "")
+            trio.run(wg_quick.up, loaded, program, echo, retries)
         else:
             trio.run(wg_quick.save, loaded, echo)
     except TunnelError as error:

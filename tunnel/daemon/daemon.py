@@ -26,7 +26,7 @@ from tunnel.daemon.reload import Plan
 from tunnel.daemon.save import Saved
 from tunnel.daemon.sd_notify import Notifier
 from tunnel.device.device import Device
-from tunnel.device.endpoints import resolve_all
+from tunnel.device.look_up import resolve_all
 from tunnel.device.status import take_status
 from tunnel.errors import DaemonError, TunnelError
 from tunnel.io.endpoint import Endpoint

@@ -34,7 +34,7 @@ from tunnel.daemon.sd_notify import Pulse
 from tunnel.daemon.teardown import refuse_taken, undo_leftovers
 from tunnel.device import features, signals, sync
 from tunnel.device.device import Device
-from tunnel.device.endpoints import resolve_all
+from tunnel.device.look_up import resolve_some
 from tunnel.device.uapi import AwaitedDevice, uapi_served
 from tunnel.errors import DaemonError, unwrapped
 from tunnel.io.endpoint import Endpoint
@@ -87,8 +87,8 @@ async def _live(daemon: Daemon, wg: AwaitedDevice, ready: Callable[[], None]) ->
     interface = daemon.config.interface
     redaction.hide_secrets(daemon.config)
     reload.check_hooks(daemon.config)
-    found = await resolve_all(daemon.config.peers)
-    endpoints = {key: addresses[0] for key, addresses in found.items()}
+    found = await resolve_some(daemon.config.peers)
+    endpoints = {key: addresses[0] for key, addresses in found.items() if addresses}
     around = await host_state.compute(daemon.config, endpoints.values())
     try:
         with Device.open(

@@ -4,7 +4,8 @@ A name's addresses form a ring. The protocol asks, through `retry`, where to sen
 of a handshake that went unanswered: to the next address of the ring. An address that has worked
 gets one more attempt before, and stays in use as long as it answers. Meanwhile the name is looked
 up again, at most every `FIRST_PAUSE` seconds and ever less often, without anything waiting for it.
-Endpoints that the conf gives as addresses are left as they are, and so is one that was set by hand:
+A name that had no address when the tunnel came up is looked up until it has one. Endpoints that the
+conf gives as addresses are left as they are, and so is one that was set by hand:
 a peer that `wg set` sent to another address has no name from then on, until a reload brings another
 one.
 """
@@ -18,9 +19,9 @@ import trio
 
 from tunnel.config import EndpointConfig, PeerConfig, PublicKey
 from tunnel.control.timeslice import Pace
-from tunnel.device.resolve import TRIES, ResolveError, resolve
+from tunnel.device.look_up import MAX_LOOKUPS
+from tunnel.device.resolve import ResolveError, resolve
 from tunnel.engine import Clock, Engine, Peer, boot_time
-from tunnel.errors import unwrapped
 from tunnel.io.endpoint import Endpoint
 from tunnel.protocol import Event, HandshakeCompleted, HandshakeFailed, HandshakeUnanswered
 
@@ -29,12 +30,6 @@ log = logging.getLogger("tunnel")
 FIRST_PAUSE = 5.0
 LONGEST_PAUSE = 120.0
 """Seconds between two look-ups of a name that goes on without an answer; they double each time."""
-
-SLOW = 2.0
-"""Seconds after which the log says which name is waited for."""
-
-MAX_LOOKUPS = 8
-"""Names looked up at the same time; each takes a thread."""
 
 LookUp = Callable[[EndpointConfig], Awaitable[Sequence[Endpoint]]]
 
@@ -73,7 +68,10 @@ class Endpoints:
     async def update(
         self, peers: Iterable[PeerConfig], found: Mapping[PublicKey, Sequence[Endpoint]]
     ) -> None:
-        """Know the names of these peers and no others. `found` holds those just looked up."""
+        """Know the names of these peers and no others. `found` holds those just looked up.
+
+        One that has no address is looked up again by `run`, until it has.
+        """
         names: dict[PublicKey, _Name] = {}
         pace = Pace()
         for peer in peers:
@@ -86,6 +84,10 @@ class Endpoints:
                 names[peer.public_key] = _Name(wanted, found[peer.public_key])
             elif known is not None and known.wanted == wanted:
                 names[peer.public_key] = known
+            else:
+                continue
+            if not names[peer.public_key].addresses:
+                self._look_up_soon(peer.public_key)
         self._names = names
         self._rings = None
 
@@ -129,12 +131,20 @@ class Endpoints:
             name = self._names.get(key)
             if name is not None:
                 name.unanswered = True
-                now = self._clock()
-                if now >= name.next_look:
-                    name.next_look = now + name.pause
-                    name.pause = min(name.pause * 2, LONGEST_PAUSE)
-                    self._due.add(key)
-                    self._wake.set()
+                if self._clock() >= name.next_look:
+                    self._pause(name)
+                    self._look_up_soon(key)
+
+    def _pause(self, name: _Name) -> float:
+        """Let `name` rest after this look-up; for how many seconds."""
+        pause = name.pause
+        name.next_look = self._clock() + pause
+        name.pause = min(pause * 2, LONGEST_PAUSE)
+        return pause
+
+    def _look_up_soon(self, key: PublicKey) -> None:
+        self._due.add(key)
+        self._wake.set()
 
     async def run(self, engine: Engine) -> None:
         """Look names up again as they fall due, until cancelled."""
@@ -145,9 +155,11 @@ class Endpoints:
                 self._wake = trio.Event()
                 while self._due:
                     await limit.acquire()
-                    nursery.start_soon(self._renew, engine, self._due.pop(), limit)
+                    nursery.start_soon(self._renew, engine, self._due.pop(), limit, nursery)
 
-    async def _renew(self, engine: Engine, key: PublicKey, limit: trio.Semaphore) -> None:
+    async def _renew(
+        self, engine: Engine, key: PublicKey, limit: trio.Semaphore, nursery: trio.Nursery
+    ) -> None:
         name = self._names.get(key)
         try:
             if name is None:
@@ -155,6 +167,9 @@ class Endpoints:
             found = await self._look_up(name.wanted)
         except ResolveError as error:
             log.warning("%s", error)
+            if name is not None and not name.addresses:
+                # No handshake that goes unanswered will ask for it: there is nowhere to send one.
+                nursery.start_soon(self._look_up_later, key, self._pause(name))
             return
         finally:
             limit.release()
@@ -162,10 +177,15 @@ class Endpoints:
         # It may have been removed, renamed or answered while we asked.
         if peer is None or self._names.get(key) is not name:
             return
+        is_first = not name.addresses
         self._take_addresses(name, found)
-        if name.unanswered:
+        if name.unanswered or (is_first and peer.endpoint is None):
             self._lead_back(name, peer)
             engine.settle()
+
+    async def _look_up_later(self, key: PublicKey, pause: float) -> None:
+        await trio.sleep(pause)
+        self._look_up_soon(key)
 
     def _take_addresses(self, name: _Name, found: Sequence[Endpoint]) -> None:
         if not _same_set(found, name.addresses):
@@ -188,50 +208,6 @@ class Endpoints:
                 for address in name.addresses
             }
         return self._rings.get((endpoint.address, endpoint.port))
-
-
-async def resolve_all(
-    peers: Iterable[PeerConfig], *, tries: int = TRIES
-) -> dict[PublicKey, list[Endpoint]]:
-    """All addresses of each peer that has an endpoint, many names at a time.
-
-    Raises ResolveError for the first name that has none, after `tries`. When it takes long,
-    the log says what is waited for.
-    """
-    found: dict[PublicKey, list[Endpoint]] = {}
-    wanted = {peer.public_key: peer.endpoint for peer in peers if peer.endpoint is not None}
-    left = iter(wanted.items())
-
-    async def one_by_one() -> None:
-        for key, endpoint in left:
-            found[key] = await resolve(endpoint, tries=tries)
-
-    async def all_of_them() -> None:
-        async with trio.open_nursery() as nursery:
-            for _ in range(min(MAX_LOOKUPS, len(wanted))):
-                nursery.start_soon(one_by_one)
-
-    async def tell_if_slow() -> None:
-        await trio.sleep(SLOW)
-        waiting = {endpoint.host for key, endpoint in wanted.items() if key not in found}
-        log.warning(
-            "still looking up %s: no name server has answered yet; this is tried for "
-            "%s before it fails",
-            _some(sorted(waiting)),
-            "about a minute" if tries == TRIES else "a few seconds",
-        )
-
-    with unwrapped(ResolveError):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(tell_if_slow)
-            await all_of_them()
-            nursery.cancel_scope.cancel()
-    return found
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
 
 
 def _same(one: Endpoint, other: Endpoint) -> bool:

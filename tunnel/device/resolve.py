@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from typing import cast
+from collections.abc import Callable
+from typing import Final, cast
 
 import trio
 
@@ -16,8 +17,23 @@ FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 20.0
 """Seconds; the pause grows by a fifth each time, as in wg."""
 
-# gai_strerror's permanent ones: asking again gives the same answer.
-_PERMANENT = frozenset({socket.EAI_NONAME, socket.EAI_FAIL, socket.EAI_FAMILY})
+NO_ANSWER: Final = "no name server has answered yet"
+
+_TEMPORARY: Final = "no name server can be reached, or it has no answer for the moment (SERVFAIL)"
+
+# The permanent ones, where asking again gives the same answer: wg's, and an address of another
+# family only. Not every system has all of them.
+_PERMANENT: Final = {
+    getattr(socket, name): cause
+    for name, cause in (
+        ("EAI_NONAME", "there is no such name (check the spelling)"),
+        ("EAI_NODATA", "the name is known, but has no address: neither an A nor an AAAA record"),
+        ("EAI_ADDRFAMILY", "the name has no address of a family that this host has"),
+        ("EAI_FAIL", "the name server has refused or failed for good"),
+        ("EAI_FAMILY", "this host has no network of that kind"),
+    )
+    if hasattr(socket, name)
+}
 
 
 class ResolveError(TunnelError):
@@ -25,29 +41,48 @@ class ResolveError(TunnelError):
 
     code = "name"
 
+    def __init__(self, endpoint: EndpointConfig, cause: str) -> None:
+        super().__init__(
+            f"Endpoint = {endpoint}: {cause}; correct the name or the name server, or write an "
+            "address"
+        )
 
-async def resolve(endpoint: EndpointConfig, *, tries: int = TRIES) -> list[Endpoint]:
+
+def cause_of(error: OSError) -> str:
+    """Why a look-up failed, in words."""
+    if isinstance(error, socket.gaierror):
+        return _PERMANENT.get(error.errno, _TEMPORARY)
+    return error.strerror or str(error)
+
+
+async def resolve(
+    endpoint: EndpointConfig,
+    *,
+    tries: int | None = TRIES,
+    note: Callable[[str], None] = lambda cause: None,
+) -> list[Endpoint]:
     """All addresses of `endpoint`, in the order the system prefers; never empty.
 
-    Temporary failures are tried again `tries` times in all. Raises ResolveError.
+    Temporary failures are tried again, `tries` times in all (None: for ever); `note` gets the cause
+    of each. Raises ResolveError.
     """
     pause = FIRST_PAUSE
-    for attempt in range(1, tries + 1):
+    attempt = 0
+    while True:
+        attempt += 1
         try:
             found = await trio.socket.getaddrinfo(
                 endpoint.host, endpoint.port, type=socket.SOCK_DGRAM, proto=socket.IPPROTO_UDP
             )
         except OSError as error:
+            cause = cause_of(error)
+            note(cause)
             final = isinstance(error, socket.gaierror) and error.errno in _PERMANENT
             if final or attempt == tries:
-                raise ResolveError(
-                    f"Endpoint = {endpoint}: {error.strerror}; "
-                    "check the spelling and the name server, or write an address"
-                ) from error
+                raise ResolveError(endpoint, cause) from error
             await trio.sleep(pause)
             pause = min(pause * 1.2, LONGEST_PAUSE)
         else:
             # The third kind of address is that of a Python built without IPv6.
             endpoints = [Endpoint.from_sockaddr(cast(SockAddr, address)) for *_, address in found]
             return list(dict.fromkeys(endpoints))
-    raise AssertionError("unreachable")

@@ -10,6 +10,7 @@ the way down stops nothing, and other tunnels keep their rules.
 from __future__ import annotations
 
 import contextlib
+import math
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -26,7 +27,7 @@ from tunnel.daemon.lock import hold
 from tunnel.daemon.save import merge_running, write, write_copy
 from tunnel.daemon.teardown import refuse_taken
 from tunnel.device import signals
-from tunnel.device.endpoints import resolve_all
+from tunnel.device.look_up import resolve_all
 from tunnel.device.resolve import ResolveError, resolve
 from tunnel.device.uapi import socket_path
 from tunnel.errors import AlreadyRunningError, DaemonError, TunnelError, unwrapped
@@ -45,11 +46,12 @@ Echo = Callable[[str], None]
 """Prints a line: the steps begin with [#], as wg-quick's do."""
 
 
-async def up(config: TunnelConfig, program: str, echo: Echo) -> None:
+async def up(config: TunnelConfig, program: str, echo: Echo, retries: str = "") -> None:
     """Set up the tunnel of `config`, its packets carried by `program`, a command that is given the
     interface's name and returns once that is there.
 
-    Raises TunnelError, also when asked to stop; then nothing is left.
+    `retries` is the value of WG_ENDPOINT_RESOLUTION_RETRIES, which `wg` knows: a number,
+    "infinity", or nothing. Raises TunnelError, also when asked to stop; then nothing is left.
     """
     name = config.name
     redaction.hide_secrets(config)
@@ -59,7 +61,7 @@ async def up(config: TunnelConfig, program: str, echo: Echo) -> None:
         with unwrapped():
             async with trio.open_nursery() as nursery:
                 await nursery.start(signals.follow, nursery.cancel_scope.cancel, _no_reload)
-                await _set_up(config, program, echo)
+                await _set_up(config, program, echo, retries)
                 nursery.cancel_scope.cancel()
                 return
         raise DaemonError(f"{name} was stopped while starting; all changes were undone")
@@ -72,9 +74,21 @@ def _refuse_taken(name: str) -> None:
     refuse_taken(name)
 
 
-async def _set_up(config: TunnelConfig, program: str, echo: Echo) -> None:
+async def _resolve(config: TunnelConfig, retries: str) -> Mapping[PublicKey, Sequence[Endpoint]]:
+    if not retries:
+        return await resolve_all(config.peers)
+    if retries == "infinity":
+        return await resolve_all(config.peers, tries=None, bound=math.inf)
+    if not retries.isascii() or not retries.isdecimal():
+        raise DaemonError(
+            f"WG_ENDPOINT_RESOLUTION_RETRIES is {retries!r}: it must be a number, or infinity"
+        )
+    return await resolve_all(config.peers, tries=1 + int(retries[:9]), bound=math.inf)
+
+
+async def _set_up(config: TunnelConfig, program: str, echo: Echo, retries: str) -> None:
     name, interface = config.name, config.interface
-    found = await resolve_all(config.peers)
+    found = await _resolve(config, retries)
     endpoints = {key: addresses[0] for key, addresses in found.items()}
     around = await host_state.compute(config, endpoints.values())
     await trio.to_thread.run_sync(_start, program, name, echo)

@@ -125,10 +125,29 @@ def test_up_says_that_it_waits_for_a_name(two_hosts: TwoHosts, hosts: Hosts) -> 
     # Unlike a file that has no such name, a name server that is silent may yet answer.
     hosts.ask_name_server()
     up = two_hosts.a.popen([sys.executable, "-m", "tunnel", "up", str(a.conf)])
-    up.wait_for_output("still looking up peer.lab.example: no name server has answered yet", 30)
+    up.wait_for_output("still looking up peer.lab.example: no name server can be reached", 30)
     assert up.running
     two_hosts.a.run([sys.executable, "-m", "tunnel", "down", str(a.conf)])
     assert up.wait(10) == 1
+    assert remains(two_hosts.a) == []
+
+
+def test_one_dead_name_refuses_nothing_and_is_used_once_it_is_known(
+    two_hosts: TwoHosts, hosts: Hosts
+) -> None:
+    hosts.set()
+    a, b = make_ends(two_hosts)
+    other = Node(two_hosts.b, (), "192.0.2.77")
+    text = render_conf(a.node, [other], quick=False)
+    a.conf.write_text(a.conf.read_text() + text[text.index("[Peer]") :])
+    b.up()
+    said = two_hosts.a.run([sys.executable, "-m", "tunnel", "up", str(a.conf)]).stderr
+    assert f"Endpoint = {NAME}:51820: there is no such name" in said
+    assert "goes on trying" in said
+    hosts.set("192.0.2.2")
+    two_hosts.a.ping("10.77.0.2", timeout=25)
+    assert f"Endpoint = {NAME}:51820" in a.conf.read_text()
+    a.down()
     assert remains(two_hosts.a) == []
 
 

@@ -24,7 +24,8 @@ from tunnel.daemon.prometheus import Meter
 from tunnel.daemon.reload import parts, plan, to_resolve
 from tunnel.device import sync
 from tunnel.device.device import Device
-from tunnel.device.endpoints import Endpoints, resolve_all
+from tunnel.device.endpoints import Endpoints
+from tunnel.device.look_up import resolve_all
 from tunnel.device.status import take_status
 from tunnel.host.state import DesiredState
 from tunnel.io.endpoint import Endpoint

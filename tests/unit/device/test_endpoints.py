@@ -11,8 +11,7 @@ from tests.support.uapi_device import make_engine
 from tunnel.config import EndpointConfig, PeerConfig, PrivateKey
 from tunnel.control.uapi_changes import PeerChange
 from tunnel.device import configure
-from tunnel.device import endpoints as names_module
-from tunnel.device.endpoints import FIRST_PAUSE, Endpoints, resolve_all
+from tunnel.device.endpoints import FIRST_PAUSE, Endpoints
 from tunnel.device.resolve import ResolveError
 from tunnel.engine import Clock, Engine, Peer
 from tunnel.io.endpoint import Endpoint, Source
@@ -37,7 +36,7 @@ class Book:
     async def look_up(self, wanted: EndpointConfig) -> Sequence[Endpoint]:
         self.asked += 1
         if not self.addresses:
-            raise ResolveError(f"Endpoint = {wanted}: unknown")
+            raise ResolveError(wanted, "unknown")
         return self.addresses
 
 
@@ -188,28 +187,47 @@ def test_answer_for_a_peer_that_is_gone_is_ignored() -> None:
     assert peer.endpoint == at(1)
 
 
-def test_who_waits_for_a_name_is_told(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def resolve_slowly(wanted: EndpointConfig, *, tries: int) -> list[Endpoint]:
-        await trio.sleep(30 if wanted == NAME else 0.1)
-        return [at(1)]
+def test_name_without_an_address_is_looked_up_until_it_has_one() -> None:
+    book = Book()
+    engine, _ = make_engine()
+    peer = engine.interface.add_peer(KEY)
 
-    monkeypatch.setattr(names_module, "resolve", resolve_slowly)
-    quick = PeerConfig(
-        PrivateKey.from_bytes(bytes([8] * 32)).public_key(),
-        endpoint=EndpointConfig("quick.example", 1),
-    )
+    async def main() -> None:
+        names = Endpoints(book.look_up, trio.current_time)
+        await names.update([PEER], {KEY: []})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(names.run, engine)
+            await trio.sleep(FIRST_PAUSE * 2)
+            assert book.asked == 2
+            assert peer.endpoint is None
+            book.addresses = [at(3)]
+            await trio.sleep(FIRST_PAUSE * 2)
+            assert peer.endpoint == at(3)
+            asked = book.asked
+            # It stays the name's, and has no need of further look-ups.
+            await trio.sleep(1000)
+            assert book.asked == asked
+            assert names.names() == {KEY: NAME}
+            nursery.cancel_scope.cancel()
 
-    async def main(*peers: PeerConfig) -> None:
-        assert len(await resolve_all(peers)) == len(peers)
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
-    def run(*peers: PeerConfig) -> None:
-        trio.run(main, *peers, clock=trio.testing.MockClock(autojump_threshold=0))
 
-    run(quick)
-    run()
-    assert caplog.messages == []
-    run(quick, PEER)
-    (message,) = caplog.messages
-    assert message.startswith("still looking up peer.example: no name server has answered yet")
+def test_reload_looks_a_name_without_an_address_up_at_once() -> None:
+    book = Book()
+    engine, _ = make_engine()
+    peer = engine.interface.add_peer(KEY)
+
+    async def main() -> None:
+        names = Endpoints(book.look_up, trio.current_time)
+        await names.update([PEER], {KEY: []})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(names.run, engine)
+            await trio.testing.wait_all_tasks_blocked()
+            book.addresses = [at(3)]
+            await names.update([PEER], {})
+            await trio.testing.wait_all_tasks_blocked()
+            assert peer.endpoint == at(3)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
