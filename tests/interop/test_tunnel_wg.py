@@ -101,8 +101,8 @@ input()
         (["wg0"], {"WG_TUN_FD": "9" * 5000}, "WG_TUN_FD is the number of an open descriptor"),
         (["wg0"], {"WG_TUN_FD": "0"}, "TUNSETIFF"),
         (["wg0"], {"WG_TUN_FD": "99"}, "descriptor 99"),
-        (["wg0"], {"WG_UAPI_FD": "99"}, "descriptor 99 is no socket"),
-        (["wg0"], {"WG_UAPI_FD": "0"}, "descriptor 0 is no socket"),
+        (["wg0"], {"WG_UAPI_FD": "99"}, "descriptor 99 is not a socket"),
+        (["wg0"], {"WG_UAPI_FD": "0"}, "descriptor 0 is not a socket"),
     ],
 )
 def test_what_cannot_start_says_why(

@@ -256,7 +256,7 @@ def test_the_daemon_of_tunnel_up_is_none_of_ours(two_hosts: TwoHosts, quick: Qui
     host.run([sys.executable, "-m", "tunnel", "up", str(conf)])
     assert "tunnel down wg0" in quick(host, "down", conf, check=False)
     assert "is not an interface of" in quick(host, "save", conf, check=False)
-    assert "running already" in quick(host, "up", conf, check=False)
+    assert "already running" in quick(host, "up", conf, check=False)
     host.run([sys.executable, "-m", "tunnel", "down", "wg0"])
 
 

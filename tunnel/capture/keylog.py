@@ -39,7 +39,7 @@ class KeyLog:
 
     def _end(self) -> None:
         self._protocol.set_on_ephemeral(None)
-        log.info("no capture reads the keys of handshakes any more")
+        log.info("no capture reads the keys of handshakes any longer")
 
     def _publish(self, peer: PublicKey, ephemeral: PrivateKey, preshared: PresharedKey) -> None:
         """An ephemeral key with the three others that a reader of its session needs."""

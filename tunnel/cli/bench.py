@@ -91,13 +91,13 @@ def bench_command(
 def _subjects(peers: list[Path], only: list[str], errors: Console) -> list[Subject]:
     for path in peers:
         if shutil.which(path) is None:
-            fail(f"--peer: {path} is no program that can be run", EXIT_USAGE)
+            fail(f"--peer: {path} is not an executable program", EXIT_USAGE)
     wanted: list[Subject] = [Ours(name) for name in datapath.available()]
     wanted += [WireGuardGo(), *(WireGuardGo(str(path)) for path in peers), OpenVpn(), Bare()]
     named = [each for each in wanted if not only or any(word in each.name for word in only)]
     if not named:
         names = ", ".join(each.name for each in wanted)
-        fail(f"--only {' '.join(only)}: there is none of that name, only {names}", EXIT_USAGE)
+        fail(f"--only {' '.join(only)}: unknown name; choose from {names}", EXIT_USAGE)
     chosen = []
     for subject in named:
         missing = subject.missing()

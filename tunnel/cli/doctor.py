@@ -51,7 +51,7 @@ def doctor(
         try:
             address = str(ip_address(address))
         except ValueError:
-            fail(f"--address {address}: expected an IPv4 or IPv6 address, no name", EXIT_USAGE)
+            fail(f"--address {address}: expected an IPv4 or IPv6 address, not a name", EXIT_USAGE)
     options = Options(address=address, forward=forward, wait=wait)
     reports = []
     for each, conf in _meant(name):

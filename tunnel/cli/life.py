@@ -138,7 +138,8 @@ def down(
     leftovers: Annotated[
         bool,
         typer.Option(
-            "--leftovers", help="Only clean up after a killed daemon; nothing to do is no failure."
+            "--leftovers",
+            help="Only clean up after a killed daemon; succeed if there is nothing to do.",
         ),
     ] = False,
 ) -> None:

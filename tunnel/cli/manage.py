@@ -53,7 +53,7 @@ def save(name: Name) -> None:
     for note in saved.notes:
         complain(f"warning: {note}", logging.WARNING)
     if not saved.changed:
-        typer.echo(f"{saved.path} says so already")
+        typer.echo(f"{saved.path} is up to date")
         return
     typer.echo(f"saved {saved.path}")
     console = Console(highlight=False)

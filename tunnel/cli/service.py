@@ -86,7 +86,7 @@ def uninstall(root: Root = Path("/")) -> None:
     for path in removed:
         typer.echo(f"removed {path}")
     if not removed:
-        typer.echo("nothing of ours is installed")
+        typer.echo("none of our units is installed")
         return
     typer.echo("next:")
     typer.echo("  systemctl daemon-reload")

@@ -116,7 +116,7 @@ def trace(
     if as_json:
         typer.echo(json.dumps(_report(name, wanted, journeys, result), indent=2))
     if result.holes:
-        complain("tunnel: more happened than could be read: steps are missing")
+        complain("tunnel: events were lost because too many came at once: steps are missing")
     if result.left_out:
         complain(f"tunnel: {result.left_out} handshakes and unread datagrams more were left out")
     if svg is not None and journeys:
@@ -160,7 +160,10 @@ def _read(words: list[str]) -> tuple[str, Filter]:
         name, rest = running[0], words
     else:
         known = ", ".join(running)
-        fail(f"which one? running are {known}" if running else "no tunnel is running", EXIT_USAGE)
+        fail(
+            f"which one? These tunnels are running: {known}" if running else "no tunnel is running",
+            EXIT_USAGE,
+        )
     try:
         return name, Filter.parse(" ".join(rest))
     except FilterError as error:

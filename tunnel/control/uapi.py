@@ -156,7 +156,7 @@ async def _read_changes_untrusted(lines: Lines) -> Sequence[DeviceChange]:
 
 def _refused(error: TunnelError) -> bytes:
     if not isinstance(error, InternalError):
-        log.warning("a set by wg was refused, everything stays as it was: %s", error)
+        log.warning("a set by wg was refused, nothing was changed: %s", error)
     # wg expects the number with this sign here, and with the other one in the answer to a get.
     return _errno(-_number(error))
 

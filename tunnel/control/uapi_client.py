@@ -97,7 +97,9 @@ def _ask(path: Path, request: str) -> list[str]:
             while not answer.endswith(b"\n\n"):
                 chunk = connection.recv(_CHUNK)
                 if not chunk:
-                    raise UapiClientError(f"{path}: the daemon hung up before its answer was whole")
+                    raise UapiClientError(
+                        f"{path}: the daemon closed the connection before its answer was complete"
+                    )
                 answer += chunk
     except OSError as error:
         raise UapiClientError(f"{path}: {error.strerror or error}") from error
@@ -120,7 +122,8 @@ def _parse(lines: list[str]) -> DeviceSnapshot:
         except UapiError as error:
             key, _, value = line.partition("=")
             raise UapiClientError(
-                f"an answer that makes no sense: {key[:32]} = {len(value)} characters ({error})"
+                f"an answer that cannot be understood: "
+                f"{key[:32]} = {len(value)} characters ({error})"
             ) from error
     private_key: PrivateKey | None = None
     listen_port = fwmark = 0

@@ -125,7 +125,7 @@ def _endpoint(text: str) -> Endpoint:
             )
         return Endpoint(ipaddress.IPv4Address(host).packed, number)
     except (ValueError, OSError):
-        raise UapiError(errno.EINVAL, "no endpoint, address:port") from None
+        raise UapiError(errno.EINVAL, "not an endpoint (address:port)") from None
 
 
 def _scope_id(scope: str) -> int:
@@ -144,7 +144,7 @@ def _network(text: str) -> tuple[int, bool]:
     except (OSError, ValueError):
         slash = ""
     if not slash:
-        raise UapiError(errno.EINVAL, "no allowed_ip, address/length")
+        raise UapiError(errno.EINVAL, "not an allowed IP (address/length)")
     return pack(version, int.from_bytes(packed, "big"), _length[version](bits)), add
 
 
@@ -262,7 +262,7 @@ class Parser:
         if not equals:
             raise UapiError(errno.EPROTO, "a line without '='")
         if len(line) > MAX_LINE:
-            raise UapiError(errno.EINVAL, f"a line of more than {MAX_LINE} characters")
+            raise UapiError(errno.EINVAL, f"a line longer than {MAX_LINE} characters")
         if self._peer is not None and key in _PEER_KEYS:
             _PEER_KEYS[key](self._peer, value)
         elif key in _DEVICE_KEYS and (self._peer is None or key == PUBLIC_KEY.name):
@@ -273,7 +273,7 @@ class Parser:
         elif not self._of_answer or key in _DEVICE_KEYS or key in _PEER_KEYS:
             section = "device" if self._peer is None else "peer"
             name = f": {key!r}" if _NAME.fullmatch(key) else ""
-            raise UapiError(errno.EINVAL, f"no key of a {section}{name}")
+            raise UapiError(errno.EINVAL, f"not a key of a {section}{name}")
 
 
 def render_changes(changes: Iterable[DeviceChange]) -> Iterator[str]:

@@ -192,7 +192,7 @@ class Daemon:
             try:
                 outcome = await self._reload(new)
             except TunnelError as error:
-                log.error("not reloaded, everything stays as it was: %s", error)
+                log.error("not reloaded, nothing was changed: %s", error)
                 self.feed.publish("reload", error=str(error), changes=[], notes=[])
                 raise
             finally:
@@ -266,7 +266,7 @@ class Daemon:
         """Note what went wrong on the way down, which goes on. The notes of an exception are for
         those that ask, not for the log.
         """
-        log.error("%s; going down all the same", failure)
+        log.error("%s; going down anyway", failure)
         notes = getattr(failure, "__notes__", ())
         self.failures.append("\n".join([str(failure), *notes]))
 

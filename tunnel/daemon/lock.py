@@ -37,7 +37,7 @@ def hold(name: str, *, patience: float = 0.0) -> Iterator[None]:
     deadline = time.monotonic() + patience
     while (descriptor := _try(path)) is None:
         if time.monotonic() >= deadline:
-            raise AlreadyRunningError(f"a tunnel named {name} is running already{_where(name)}")
+            raise AlreadyRunningError(f"a tunnel named {name} is already running{_where(name)}")
         time.sleep(_POLL)
     try:
         yield

@@ -157,7 +157,7 @@ async def _clean_up_before(name: str) -> None:
     with trio.CancelScope(shield=True):
         left = await trio.to_thread.run_sync(undo)
     if left.found:
-        log.warning("the daemon of %s before was killed; what it left behind is removed", name)
+        log.warning("the previous daemon of %s was killed; removing what it left behind", name)
     for failure in left.failures:
         log.warning("while removing what it left: %s", failure)
 

@@ -88,7 +88,7 @@ class Notifier:
                 self._send("WATCHDOG=1")
                 well = True
             elif well:
-                log.error("packets have stopped flowing: the watchdog is no longer fed")
+                log.error("packets have stopped flowing: the watchdog is no longer notified")
                 well = False
             await trio.sleep(self.watchdog_seconds / 2)
 

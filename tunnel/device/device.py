@@ -160,7 +160,7 @@ class Device:
             with trio.fail_after(PATIENCE):
                 await self.changing.acquire()
         except trio.TooSlowError:
-            raise UapiError(errno.EBUSY, "something else is changing the tunnel") from None
+            raise UapiError(errno.EBUSY, "another change of the tunnel is in progress") from None
         try:
             async with self._applying:
                 await configure.apply(self.engine, changes, self.endpoints)

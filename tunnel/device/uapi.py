@@ -53,10 +53,12 @@ class UapiSocket:
             listener = socket.socket(fileno=descriptor)
             listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         except OSError as error:
-            raise DaemonError(f"descriptor {descriptor} is no socket: {error.strerror}") from error
+            raise DaemonError(
+                f"descriptor {descriptor} is not a socket: {error.strerror}"
+            ) from error
         if listener.family != socket.AF_UNIX or not listening:
             listener.detach()
-            raise DaemonError(f"descriptor {descriptor} is no listening unix socket")
+            raise DaemonError(f"descriptor {descriptor} is not a listening Unix socket")
         listener.setblocking(False)
         listener.set_inheritable(False)
         bound = listener.getsockname()

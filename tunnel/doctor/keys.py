@@ -121,7 +121,7 @@ def check_low_order(facts: Facts) -> Iterator[Finding]:
         if PublicKey.from_base64(peer.public_key).is_low_order:
             yield Finding(
                 "low_order_key",
-                "a peer's PublicKey is no usable key",
+                "a peer's PublicKey is not a usable key",
                 f"it is of low order: the secret shared with it is known to all; "
                 f"{facts.grown('low_order_peer')} packets dropped as low_order_peer just now",
                 "on the peer: tunnel genkey, tunnel pubkey; write the new key here",

@@ -61,7 +61,7 @@ def check_absent(facts: Facts) -> Iterator[Finding]:
     if len(absent) > MANY:
         yield Finding(
             "peer_not_heard",
-            f"each of {len(absent)} peers {has_none}, and was not heard from lately: they may "
+            f"each of {len(absent)} peers {has_none}, and has sent nothing lately: they may "
             "sleep, or be away",
             "no recent handshake with " + ", ".join(peer.public_key for peer in absent),
             remedy,
@@ -71,7 +71,7 @@ def check_absent(facts: Facts) -> Iterator[Finding]:
         ago = facts.now - peer.latest_handshake
         yield Finding(
             "peer_not_heard",
-            f"the peer {has_none}, and was not heard from lately: it may sleep, or be away"
+            f"the peer {has_none}, and has sent nothing lately: it may sleep, or be away"
             if peer.latest_handshake
             else "the peer has no Endpoint here and has not connected yet",
             f"its latest handshake was {ago:.0f} s ago"
@@ -158,7 +158,7 @@ def check_dropped_earlier(facts: Facts) -> Iterator[Finding]:
     yield Finding(
         "dropped_earlier",
         f"the tunnel has dropped {sum(facts.before.drops.values())} packets before the doctor "
-        "looked: this alone is no fault, as it may be long ago",
+        "looked: this alone is not a fault, as it may be long ago",
         f"tunnel show: drops {', '.join(counted)}",
         f"tunnel show {facts.name} --watch shows whether they grow; tunnel trace {facts.name} "
         "shows such a packet",

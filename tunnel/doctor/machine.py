@@ -30,7 +30,7 @@ def _ip(*arguments: str) -> list[dict[str, Any]]:
     try:
         found: list[dict[str, Any]] = json.loads(text or "[]")
     except ValueError:
-        raise HostError("run", " ".join(argv), "its answer is no JSON") from None
+        raise HostError("run", " ".join(argv), "its answer is not JSON") from None
     return [entry for entry in found if entry]
 
 

@@ -124,7 +124,7 @@ def _refuse_writable(conf: Path, place: Path, status: os.stat_result) -> None:
         remedy += f", then use tunnel up {conf.stem}"
         if not is_link and not stat.S_ISDIR(mode):
             remedy = f"chmod go-w {quote(str(place))}; chown root {quote(str(place))}"
-        raise HostError("run hooks of", str(conf), f"others can write {place}", remedy)
+        raise HostError("run hooks of", str(conf), f"other users can write {place}", remedy)
 
 
 def _trusted_users() -> Iterator[int]:

@@ -110,7 +110,7 @@ class Tun:
         interface of that name exists.
         """
         if not name or len(os.fsencode(name)) >= kernel.IFNAMSIZ:
-            raise TunError(f"{name!r} is no interface name: it takes 1 to 15 bytes")
+            raise TunError(f"{name!r} is not an interface name: one has 1 to 15 bytes")
         kind = kernel.IFF_TAP if tap else kernel.IFF_TUN
         # Without IFF_TUN_EXCL an existing persistent device would be joined silently.
         flags = kind | kernel.IFF_NO_PI | kernel.IFF_VNET_HDR | kernel.IFF_TUN_EXCL
@@ -140,8 +140,8 @@ class Tun:
             os.set_inheritable(fd, False)
         except TunDeleted as error:
             raise TunError(
-                f"descriptor {fd} is a TUN device of no interface: do TUNSETIFF before you hand "
-                "it over, and keep the interface"
+                f"descriptor {fd} is a TUN device without an interface: do TUNSETIFF before "
+                "you hand it over, and keep the interface"
             ) from error
         except OSError as error:
             raise TunError(f"cannot use descriptor {fd} as a TUN device: {error}") from error

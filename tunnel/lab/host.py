@@ -184,7 +184,9 @@ class Host:
             )
         except subprocess.TimeoutExpired as error:
             printed = _text(error.stdout) + _text(error.stderr)
-            raise LabTimeoutError(f"{title}: not done in {timeout:g} s; {printed}") from None
+            raise LabTimeoutError(
+                f"{title}: not finished within {timeout:g} s; {printed}"
+            ) from None
         # So env(1), by which every program is started here, says that there is no such program.
         not_started = result.returncode in (126, 127) and result.stderr.startswith("env: ")
         if (check or not_started) and result.returncode != 0:

@@ -115,7 +115,7 @@ def end_processes(pids: Iterable[int], *, grace: float = 2.0) -> None:
             _wait_gone(descriptors, bound)
             if not descriptors:
                 return
-        raise LabError(f"processes {sorted(descriptors)} did not end even by SIGKILL")
+        raise LabError(f"processes {sorted(descriptors)} did not end after SIGKILL")
     finally:
         for descriptor in descriptors.values():
             os.close(descriptor)
@@ -155,7 +155,7 @@ def _batches(inode: int, holder: int | None) -> Iterator[list[int]]:
         if not pids:
             return
         yield pids
-    raise LabError(f"processes {pids_in(inode)} go on starting others")
+    raise LabError(f"processes {pids_in(inode)} keep starting others")
 
 
 def remove_name(netns: str) -> None:

@@ -205,7 +205,9 @@ class Lab:
                     failures.append(f"{host.name}: {error}")
             shutil.rmtree(self.directory, ignore_errors=True)
             if failures:
-                raise LabError(f"lab {self.id} was not taken down whole: {'; '.join(failures)}")
+                raise LabError(
+                    f"lab {self.id} was not taken down completely: {'; '.join(failures)}"
+                )
             (state.state_directory() / f"{self.id}.json").unlink(missing_ok=True)
             atexit.unregister(self.close)
 

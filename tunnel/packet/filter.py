@@ -96,7 +96,7 @@ def _primitive(words: list[str], place: int) -> tuple[_Primitive, int]:
         try:
             return _Primitive(address=ip_address(rest[0]).packed), place + 2
         except ValueError:
-            raise FilterError(f"{rest[0]!r} is no IP address, as in: host 10.0.0.1") from None
+            raise FilterError(f"{rest[0]!r} is not an IP address, as in: host 10.0.0.1") from None
     if word not in _PROTOCOLS:
         raise FilterError(f"expected icmp, tcp, udp or host, not {word!r}, as in: {EXAMPLES}")
     if word == "icmp" or rest[:1] != ["port"]:

@@ -130,7 +130,7 @@ def check_program(program: str, root: Path = Path("/")) -> bool:
     """
     path = _below(root, program)
     if not os.path.isabs(program) or not os.access(path, os.X_OK):
-        raise ServiceError(f"{program} is not the path of a program that can be run")
+        raise ServiceError(f"{program} is not the path of an executable program")
     pieces = [program, *_interpreter(path)]
     if root == Path("/"):
         pieces.append(str(Path(__file__).parents[1]))
@@ -154,7 +154,7 @@ def _check_way(place: Path, root: Path, owners: tuple[int, ...]) -> None:
         shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
         if status.st_uid not in owners or (shared and not status.st_mode & stat.S_ISVTX):
             raise ServiceError(
-                f"{place} can be changed by others than root, who would run it; {_ELSEWHERE}"
+                f"{place} can be changed by users other than root, who would run it; {_ELSEWHERE}"
             )
         if place == root:
             return

@@ -99,7 +99,7 @@ def test_save_keeps_comments_and_writes_what_was_done_by_hand(two_hosts: TwoHost
     a.ping(pair.b.node.address())
     rewrite(pair.a, "Address", "# where we live\nAddress")
     rewrite(pair.a, "ListenPort = 51820", "ListenPort = 51820  # as ever")
-    assert pair.a.tunnel("save", "wg0") == f"{pair.a.conf} says so already\n"
+    assert pair.a.tunnel("save", "wg0") == f"{pair.a.conf} is up to date\n"
     a.ip("address add 10.78.0.1/24 dev wg0")
     assert pair.a.tunnel("save", "wg0").splitlines() == [
         f"saved {pair.a.conf}",

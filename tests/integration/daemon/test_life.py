@@ -225,7 +225,7 @@ def test_of_two_ups_at_once_one_is_refused(two_hosts: TwoHosts) -> None:
     command = [sys.executable, "-m", "tunnel", "up", str(end.conf)]
     ups = [two_hosts.a.popen(command) for _ in range(2)]
     assert sorted(up.wait(30) for up in ups) == [0, 1]
-    assert any("wg0 is running already" in up.log() for up in ups)
+    assert any("wg0 is already running" in up.log() for up in ups)
     end.down()
     assert remains(two_hosts.a) == []
 
@@ -370,7 +370,7 @@ def test_same_name_in_another_namespace_has_a_way_out(two_hosts: TwoHosts) -> No
         command = [sys.executable, "-m", "tunnel"]
         refused = a.run([*inside, *command, "up", str(end.conf)], check=False)
         assert refused.returncode == 1
-        assert "running already, in another network namespace" in refused.stderr
+        assert "already running, in another network namespace" in refused.stderr
         program = " ".join(command)
         both = f"mount -t tmpfs tmpfs /run && {program} up {end.conf} && {program} down wg0"
         a.run([*inside, "unshare", "--mount", "sh", "-c", both])

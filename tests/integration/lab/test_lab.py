@@ -52,7 +52,7 @@ def test_a_program_runs_in_our_folder(two_hosts: TwoHosts) -> None:
 def test_failure_and_timeout_say_what_was_printed(two_hosts: TwoHosts) -> None:
     with pytest.raises(LabError, match=r"a: sh -c .*: status 3: too bad"):
         two_hosts.a.run(["sh", "-c", "echo too bad >&2; exit 3"])
-    with pytest.raises(LabTimeoutError, match=r"not done in 0\.1 s; so far"):
+    with pytest.raises(LabTimeoutError, match=r"not finished within 0\.1 s; so far"):
         two_hosts.a.run(["sh", "-c", "echo so far; exec sleep 60"], timeout=0.1)
 
 

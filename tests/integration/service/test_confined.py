@@ -82,7 +82,7 @@ def test_leftovers_of_a_killed_daemon(two_hosts: TwoHosts, confined: list[str]) 
     two_hosts.a.wait_for(lambda: "is up" in process.log(), 20, "the daemon to be up")
     running = two_hosts.a.run([*tunnel, "down", "--leftovers", "wg0"], check=False)
     assert running.returncode == 1
-    assert "is running already" in running.stderr
+    assert "is already running" in running.stderr
     two_hosts.a.run(["kill", "-KILL", str(process.pid)])
     process.wait(5)
     cleaned = two_hosts.a.run([*tunnel, "down", "--leftovers", "wg0"])

@@ -246,7 +246,7 @@ def test_two_traces_at_once(net: Net) -> None:
     [
         (["wg9"], 1, "no tunnel named wg9 is running"),
         (["wg0", "ip"], 2, "expected icmp, tcp, udp or host, not 'ip'"),
-        (["host", "nowhere"], 2, "'nowhere' is no IP address"),
+        (["host", "nowhere"], 2, "'nowhere' is not an IP address"),
     ],
 )
 def test_mistakes_are_named(net: Net, words: list[str], status: int, problem: str) -> None:

@@ -131,7 +131,7 @@ def test_down_leaves_no_trace(two_hosts: TwoHosts) -> None:
 
 
 def test_second_up_and_second_down_are_refused_with_the_reason(pair: Pair) -> None:
-    with pytest.raises(LabError, match=r"status 1: .*wg0 is running already"):
+    with pytest.raises(LabError, match=r"status 1: .*wg0 is already running"):
         pair.a.up()
     pair.hosts[0].ping(pair.b.node.address())
     pair.a.down()

@@ -13,10 +13,10 @@ from tunnel.cli.bench import app
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--only", "zzz"], "--only zzz: there is none of that name, only tunnel ("),
+        (["--only", "zzz"], "--only zzz: unknown name; choose from tunnel ("),
         (["--only", "zzz", "--json"], "bare veth"),
-        (["--peer", "/nonexistent/wg"], "--peer: /nonexistent/wg is no program"),
-        (["--peer", "/etc/passwd"], "--peer: /etc/passwd is no program"),
+        (["--peer", "/nonexistent/wg"], "--peer: /nonexistent/wg is not an executable"),
+        (["--peer", "/etc/passwd"], "--peer: /etc/passwd is not an executable"),
         (
             ["--only", "veth", "--plot", "/nonexistent/x.svg"],
             "cannot write /nonexistent/x.svg: No such",

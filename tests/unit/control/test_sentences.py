@@ -77,7 +77,7 @@ CHANGE = {"sign": "+", "subject": "route 10.0.0.0/8", "detail": ""}
         (
             "reload",
             {"error": "wg0.conf:2: Adress", "changes": [], "notes": []},
-            "not reloaded, everything stays as it was: wg0.conf:2: Adress",
+            "not reloaded, nothing was changed: wg0.conf:2: Adress",
         ),
         ("lost", {"count": 3}, "3 events were lost here: they came faster than they were read"),
         ("down", {}, "the tunnel is going down"),

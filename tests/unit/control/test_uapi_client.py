@@ -127,10 +127,10 @@ def test_what_is_got(answering: Answering) -> None:
         ("listen_port=5\n\n", "refused: Protocol error"),
         ("errno=what\n\n", "refused: what"),
         ("\n\n", "refused: Protocol error"),
-        ("listen_port=5\n", "hung up before its answer was whole"),
-        ("listen_port=x\nerrno=0\n\n", "makes no sense: listen_port = 1 characters"),
-        ("allowed_ip=10.0.0.0/8\nerrno=0\n\n", "makes no sense: allowed_ip"),
-        ("private_key=secret\nerrno=0\n\n", "makes no sense: private_key = 6 characters"),
+        ("listen_port=5\n", "closed the connection before"),
+        ("listen_port=x\nerrno=0\n\n", "cannot be understood: listen_port = 1 characters"),
+        ("allowed_ip=10.0.0.0/8\nerrno=0\n\n", "cannot be understood: allowed_ip"),
+        ("private_key=secret\nerrno=0\n\n", "cannot be understood: private_key = 6 characters"),
     ],
 )
 def test_bad_answers(answering: Answering, answer: str, reason: str) -> None:

@@ -119,9 +119,9 @@ def test_programs_that_answer_otherwise_than_they_should(monkeypatch: pytest.Mon
         monkeypatch.setattr(machine, "run_program", lambda *arguments, install: text)
 
     answer("nonsense")
-    with pytest.raises(HostError, match="no JSON"):
+    with pytest.raises(HostError, match="not JSON"):
         machine.read_links()
-    assert machine.read_route("192.0.2.1").error == "its answer is no JSON"
+    assert machine.read_route("192.0.2.1").error == "its answer is not JSON"
     answer("[]")
     assert machine.read_route("192.0.2.1").error == "no route"
     assert machine.read_links() == {}

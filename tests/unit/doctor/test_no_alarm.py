@@ -59,7 +59,7 @@ def test_what_was_written_down_is_not_told_without_a_conf() -> None:
     unknown = replace(hub(), conf=None)
     (note,) = (note for note in diagnose(unknown).notes if note.code == "peer_not_heard")
     assert (
-        note.what == "the peer is in no conf that was found, and was not heard from lately: it may "
+        note.what == "the peer is in no conf that was found, and has sent nothing lately: it may "
         "sleep, or be away"
     )
 

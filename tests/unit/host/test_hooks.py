@@ -264,7 +264,7 @@ def test_only_confs_that_others_cannot_write(
     if accepted:
         check(conf)
         return
-    with pytest.raises(HostError, match="others can write") as caught:
+    with pytest.raises(HostError, match="other users can write") as caught:
         check(conf)
     if folder_mode in (0o775, 0o777):
         assert caught.value.remedy == (
@@ -284,7 +284,7 @@ def test_the_file_that_was_read_counts(conf: Path) -> None:
     assert read.interface.post_up == ("echo evil",)
     link.unlink()
     link.symlink_to(conf)
-    with pytest.raises(HostError, match="others can write"):
+    with pytest.raises(HostError, match="other users can write"):
         check_hooks(read)
     check(link)
 
@@ -300,7 +300,7 @@ def test_the_folder_of_every_link_counts(conf: Path, tmp_path: Path) -> None:
     check(before)
     for folder in folders:
         folder.chmod(0o777)
-        with pytest.raises(HostError, match=f"others can write .*{folder.name}"):
+        with pytest.raises(HostError, match=f"other users can write .*{folder.name}"):
             check(before)
         folder.chmod(0o755)
 
@@ -315,11 +315,11 @@ def test_what_belongs_to_others_does_not_count_as_ours(conf: Path, tmp_path: Pat
     link.symlink_to(conf)
     check(link)
     os.chown(link, 1234, 1234, follow_symlinks=False)
-    with pytest.raises(HostError, match=f"others can write {link}") as caught:
+    with pytest.raises(HostError, match=f"other users can write {link}") as caught:
         check(link)
     assert caught.value.remedy.startswith(f"install -D -b -m 600 {link} /etc/tunnel/tun0.conf")
     os.chown(conf, 1234, 1234)
-    with pytest.raises(HostError, match="others can write"):
+    with pytest.raises(HostError, match="other users can write"):
         check(conf)
 
 
@@ -343,13 +343,13 @@ def test_conf_in_a_home_folder(conf: Path, tmp_path: Path, monkeypatch: pytest.M
     assert "chown" not in caught.value.remedy
     assert f"install -D -b -m 600 {conf} /etc/tunnel/tun0.conf" in caught.value.remedy
     monkeypatch.setenv("TUNNEL_TRUSTED_USERS", "root, 4321")
-    with pytest.raises(HostError, match="others can write"):
+    with pytest.raises(HostError, match="other users can write"):
         check(conf)
     monkeypatch.setenv("TUNNEL_TRUSTED_USERS", "4321, 1234")
     check(conf)
     # Trust in an owner is none in everybody.
     home.chmod(0o777)
-    with pytest.raises(HostError, match="others can write"):
+    with pytest.raises(HostError, match="other users can write"):
         check(conf)
 
 

@@ -78,13 +78,13 @@ def test_the_same_for_nftables(text: str, rules: list[str]) -> None:
         ("icmp tcp", "expected 'and' before 'tcp'"),
         ("icmp and", "something has to follow 'and'"),
         ("host", "an address has to follow 'host'"),
-        ("host example.net", "'example.net' is no IP address"),
+        ("host example.net", "'example.net' is not an IP address"),
         ("tcp port", "a port is 1 to 65535, not ''"),
         ("tcp port 65536", "a port is 1 to 65535, not '65536'"),
         ("udp port ²", "a port is 1 to 65535"),
         # Python refuses to read a number of so many digits.
         (f"udp port {'9' * 5000}", "a port is 1 to 65535"),
-        ("host 10.0.0.1; drop", "no IP address"),
+        ("host 10.0.0.1; drop", "not an IP address"),
     ],
 )
 def test_mistakes_are_named(text: str, problem: str) -> None:

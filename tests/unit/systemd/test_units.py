@@ -93,26 +93,26 @@ def test_program_in_a_folder_for_temporary_files_is_refused(root: Path, path: st
 
 @pytest.mark.parametrize("path", ["/nowhere", "relative/tunnel", "/etc"])
 def test_what_is_no_program_is_refused(root: Path, path: str) -> None:
-    with pytest.raises(ServiceError, match="not the path of a program"):
+    with pytest.raises(ServiceError, match="not the path of an executable program"):
         units.install(root, [path])
 
 
 def test_program_that_others_can_change_is_refused(root: Path) -> None:
     folder = root / "opt/tunnel/bin"
     folder.chmod(0o777)
-    with pytest.raises(ServiceError, match=r"opt/tunnel/bin can be changed by others"):
+    with pytest.raises(ServiceError, match=r"opt/tunnel/bin can be changed by users other than root"):
         units.install(root, [PROGRAM])
     folder.chmod(0o1777)  # sticky: what is there belongs to its owner
     units.install(root, [PROGRAM])
     (folder / "tunnel").chmod(0o775)
-    with pytest.raises(ServiceError, match=r"bin/tunnel can be changed by others"):
+    with pytest.raises(ServiceError, match=r"bin/tunnel can be changed by users other than root"):
         units.install(root, [PROGRAM])
 
 
 @pytest.mark.real_root
 def test_program_of_another_user_is_refused(root: Path) -> None:
     os.chown(root / "opt/tunnel", 12345, 12345)
-    with pytest.raises(ServiceError, match=r"opt/tunnel can be changed by others"):
+    with pytest.raises(ServiceError, match=r"opt/tunnel can be changed by users other"):
         units.install(root, [PROGRAM])
 
 
@@ -167,7 +167,7 @@ def test_command_says_what_it_did_and_what_is_next(root: Path) -> None:
     done = run(app, ["service", "uninstall", *base])
     assert done.exit_code == 0
     assert "removed" in done.output
-    assert run(app, ["service", "uninstall", *base]).output == "nothing of ours is installed\n"
+    assert run(app, ["service", "uninstall", *base]).output == "none of our units is installed\n"
 
 
 def test_command_shows_the_unit_and_each_drop_in() -> None:

@@ -85,7 +85,7 @@ def _handshake(of: Mapping[str, Any]) -> str | None:
 
 def _reload(of: Mapping[str, Any]) -> str:
     if of["error"]:
-        return f"not reloaded, everything stays as it was: {of['error']}"
+        return f"not reloaded, nothing was changed: {of['error']}"
     changes = [str(Change.from_json(change)) for change in of["changes"]]
     more = len(changes) + int(of.get("more_changes", 0)) - MAX_CHANGES
     parts = [*changes[:MAX_CHANGES], *([f"and {more} more"] if more > 0 else []), *of["notes"]]
