@@ -64,7 +64,7 @@ def test_hangup_does_not_end_it(host: Host) -> None:
 def test_second_one_is_refused_and_a_killed_one_is_replaced(host: Host, script: str) -> None:
     refused = host.run([script, "wg0"], check=False)
     assert refused.returncode == 1
-    assert "an interface named wg0 exists already" in refused.stderr
+    assert "an interface named wg0 already exists" in refused.stderr
     os.kill(daemon_of(host), signal.SIGKILL)
     host.wait_for(lambda: "wg0" not in host.interfaces(), 5, "the interface to go")
     assert host.run(["test", "-e", SOCKET], check=False).returncode == 0

@@ -89,7 +89,7 @@ def refuse_taken(name: str) -> None:
     else:
         what = f"of another kind ({kind})" if kind else "a network card, or another device"
         remedy = "give this conf another name, as the interface is named after it"
-    raise DaemonError(f"an interface named {name} exists already, {what}: {remedy}")
+    raise DaemonError(f"an interface named {name} already exists, {what}: {remedy}")
 
 
 def take_down(name: str) -> Teardown:

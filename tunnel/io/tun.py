@@ -308,7 +308,7 @@ def _has_protocol_information(name: str) -> bool:
 def _why_not_opened(name: str, error: OSError) -> str:
     match error.errno:
         case errno.EBUSY:
-            return f"an interface named {name} exists already; remove it or choose another name"
+            return f"an interface named {name} already exists; remove it or choose another name"
         case errno.EINVAL:
             return (
                 f"{name!r} is refused as a name for a TUN device: it takes 1 to 15 bytes without "

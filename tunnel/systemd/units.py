@@ -211,7 +211,7 @@ def _is_ours(path: Path) -> bool:
 
 def _check_ours(path: Path) -> None:
     if path.exists() and not _is_ours(path):
-        raise ServiceError(f"{path} exists already and is not ours; move it away, or keep it")
+        raise ServiceError(f"{path} already exists and is not ours; move it away, or keep it")
 
 
 def _write(path: Path, text: str) -> bool:

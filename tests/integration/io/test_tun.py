@@ -235,9 +235,9 @@ def test_deletion_wakes_the_reader_and_is_said_by_everything(
 
 def test_a_name_that_is_taken_is_a_clear_error(open_tun: OpenTun) -> None:
     open_tun("tio0", up=False)
-    with pytest.raises(TunError, match="tio0 exists already"):
+    with pytest.raises(TunError, match="tio0 already exists"):
         open_tun("tio0", up=False)
-    with pytest.raises(TunError, match="lo exists already"):
+    with pytest.raises(TunError, match="lo already exists"):
         open_tun("lo", up=False)
 
 
