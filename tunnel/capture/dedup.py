@@ -1,4 +1,4 @@
-"""Tells one datagram that is seen on several stacked devices from several datagrams.
+"""Distinguishes one datagram that is seen on several stacked devices from several datagrams.
 
 A bridge and its port, a bond and its link, a VLAN and the device below it: each shows the same
 datagram. The one that counts is closest to the socket: the first on the way out, and the last on

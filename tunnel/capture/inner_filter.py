@@ -2,7 +2,7 @@
 
 While there is a subscriber the engine has an `InnerFilter`; without one it has none. Frames are
 sealed together as far as the filters treat them alike, so that their counters are known. Datagrams
-that arrive are opened together as usual, and their packets told apart by their sizes. Where that
+that arrive are opened together as usual, and their packets distinguished by size. Where that
 fails, several flows of equal packets being mixed, all that may be the wanted ones are reported, and
 for the next `APART` seconds datagrams are opened one at a time, which is slow and exact. Events
 have ranges of counters, gathered over `PACE` seconds.
@@ -41,7 +41,7 @@ STALL = 5.0
 """Seconds without room for ranges after which a reader is taken for stopped, and dropped."""
 
 APART = 1.0
-"""Seconds for which datagrams are opened one at a time once they could not be told apart."""
+"""Seconds for which datagrams are opened one at a time once sizes could not distinguish them."""
 
 _PADDING = 16
 """Bytes to whose multiple a packet is padded (WireGuard whitepaper, section 5.4.6)."""
@@ -156,7 +156,7 @@ class InnerFilter:
 
     @property
     def opens_apart(self) -> bool:
-        """Only if those opened together lately could not be told apart."""
+        """Only if sizes could not distinguish those opened together lately."""
         return self._clock() < self._apart_until
 
     def datagrams_received(

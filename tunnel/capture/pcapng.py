@@ -87,7 +87,7 @@ def secrets(key_log: str) -> bytes:
 
 
 def statistics(number: int, time_ns: int, *, received: int, dropped: int) -> bytes:
-    """What interface `number` had seen at `time_ns`, and what of it there was no room for."""
+    """What interface `number` had received at `time_ns`, and how much of that was dropped."""
     head = struct.pack("<III", number, time_ns >> 32, time_ns & 0xFFFF_FFFF)
     options = [
         (_ISB_IFRECV, struct.pack("<Q", received)),

@@ -4,7 +4,7 @@
 
     tunnel-wg wg0 && wg setconf wg0 wg0.conf && ip address add … && ip link set wg0 up
 
-Whoever starts it waits for it, so this file loads no more than it needs.
+The program that starts it waits for it, so this file loads no more than it needs.
 """
 
 from __future__ import annotations

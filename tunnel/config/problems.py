@@ -94,7 +94,7 @@ class Problems:
             self._more += 1
 
     def warning(self, line: int | None, key: str, fault: str, remedy: str) -> None:
-        """Add a warning: the conf is accepted all the same."""
+        """Add a warning: the conf is accepted anyway."""
         if len(self.warnings) < REPORTED_PROBLEMS:
             self.warnings.append(Problem(self.file, line, key, fault, remedy))
 

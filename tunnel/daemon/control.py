@@ -96,7 +96,7 @@ def methods(daemon: Daemon) -> dict[str, json_socket.Method]:
 
 
 class _Observers:
-    """What may look into one engine."""
+    """What can watch the packets of one engine."""
 
     def __init__(self, engine: Engine) -> None:
         self.keys = KeyLog(engine)
@@ -105,7 +105,7 @@ class _Observers:
 
 
 def streams(daemon: Daemon) -> dict[str, json_socket.Stream]:
-    """The requests whose answer goes on."""
+    """The requests that are answered by a stream."""
     observers = lru_cache(maxsize=1)(_Observers)
 
     def events(params: dict[str, Any]) -> Subscribed:

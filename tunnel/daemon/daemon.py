@@ -282,7 +282,7 @@ class Daemon:
         return host.DownHooks(interface.pre_down, interface.post_down, timeout)
 
     async def keep_hooks(self) -> None:
-        """Have the Down hooks on record, so that `tunnel down` runs them if we are killed."""
+        """Record the Down hooks, so that `tunnel down` runs them if we are killed."""
         try:
             await trio.to_thread.run_sync(host.keep_hooks, self.name, self.down_hooks())
         except host.HostError as error:

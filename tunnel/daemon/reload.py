@@ -142,7 +142,7 @@ async def carry_out(plan: Plan, device: Device, around: HostState) -> HostState:
     engine = device.engine
     udp = engine.udp
     port, mark = udp.port, udp.fwmark
-    # Whoever cancels us gets a tunnel that is either the old one or the new one.
+    # After a cancellation the tunnel is either the old one or the new one.
     with trio.CancelScope(shield=True):
         with ExitStack() as undo:
             if plan.listen_port != port:
@@ -167,7 +167,7 @@ def _best_effort(restore: Callable[[int], None], value: int) -> None:
     try:
         restore(value)
     except Exception as error:  # the error that brought us here is the one to raise
-        log.error("while undoing a reload: %s", error)
+        log.error("could not undo everything of a failed reload: %s", error)
 
 
 def check_hooks(config: TunnelConfig) -> None:

@@ -169,7 +169,7 @@ async def _run_device(
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     await device.run(daemon.restore, task_status=task_status)
-    log.warning("%s was deleted from outside: leaving", daemon.name)
+    log.warning("%s was deleted by another program: stopping", daemon.name)
     daemon.stop()
 
 

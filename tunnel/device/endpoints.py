@@ -92,7 +92,7 @@ class Endpoints:
         self._rings = None
 
     def set_by_hand(self, key: PublicKey, endpoint: Endpoint) -> None:
-        """Somebody sent that peer to `endpoint`: unless that is of its name, it has none now."""
+        """That peer's endpoint was set; its name is dropped unless it has that address."""
         name = self._names.get(key)
         if name is not None and not any(_same(endpoint, other) for other in name.addresses):
             self.forget(key)

@@ -121,7 +121,7 @@ class _Narrator:
 
 
 def narrate(trip: Trip, names: InterfaceNames) -> Journey | None:
-    """The journey of a trip; None if it was no packet of the filter."""
+    """The journey of a trip; None if the packet does not match the filter."""
     inner, received = trip.inner, trip.received
     if not any((inner, received, trip.staged, trip.sent)):
         return _datagram_alone(trip, names)

@@ -176,7 +176,7 @@ class TraceSocket:
 
 
 def _hurry() -> None:
-    """Have this thread woken before others."""
+    """Let the scheduler wake this thread before others."""
     with contextlib.suppress(OSError):
         policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK
         os.sched_setscheduler(0, policy, os.sched_param(os.sched_get_priority_min(os.SCHED_RR)))

@@ -171,7 +171,7 @@ class TraceSession:
         self._hand_out(joiner, final=True)
 
     async def _follow(self, joiner: Joiner, events: TraceSocket, ruleset: Ruleset) -> None:
-        """Until enough was seen; after an end, until nothing is under way any more."""
+        """Until enough was seen; after an end, until no packet is in flight."""
         ended = float("inf")
         while self.result.packets < self._wanted.count:
             await trio.sleep(TICK)

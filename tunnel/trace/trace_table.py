@@ -115,7 +115,7 @@ class TraceTable:
         await self._command(render_rules(self.name, self._interface, port, self._wanted))
 
     async def make(self, port: int) -> None:
-        """Have nft make it. Raises TraceTableError."""
+        """Let nft create it. Raises TraceTableError."""
         await self._command(render(self.name, self._interface, port, self._wanted))
 
     async def _command(self, commands: str) -> None:
