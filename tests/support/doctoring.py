@@ -101,7 +101,9 @@ def remedy_of(report: dict[str, Any], code: str) -> str:
 
 def carry_out(end: OurEnd, remedy: str) -> None:
     """Do what the doctor printed, as it stands there."""
-    end.node.host.run(["sh", "-ec", remedy])
+    # Our command is on no PATH here.
+    program = f'tunnel() {{ "{sys.executable}" -m tunnel "$@"; }}\n'
+    end.node.host.run(["sh", "-ec", program + remedy])
 
 
 @contextlib.contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from typing import Annotated
 
@@ -55,7 +56,8 @@ def doctor(
     options = Options(address=address, forward=forward, wait=wait)
     reports = []
     for each, conf in _meant(name):
-        facts: Facts = trio.run(gather, each, conf, options)
+        with _shown_progress(each) as progress:
+            facts: Facts = trio.run(gather, each, conf, options, progress)
         reports.append(diagnose(facts))
     if as_json:
         typer.echo(json.dumps([report.to_json() for report in reports], indent=2))
@@ -66,6 +68,17 @@ def doctor(
                 console.print(line)
     if not all(report.healthy for report in reports):
         raise typer.Exit(EXIT_FAILED)
+
+
+@contextlib.contextmanager
+def _shown_progress(name: str) -> Iterator[Callable[[str], None]]:
+    """Print what the doctor is at on a terminal's standard error, and take it away at the end."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield lambda words: None
+        return
+    with console.status(_plain(f"{name}: …")) as status:
+        yield lambda words: status.update(_plain(f"{name}: {words} …"))
 
 
 def _meant(name: str | None) -> Iterator[tuple[str, str | None]]:
@@ -91,6 +104,8 @@ def lines(report: Report) -> Iterator[Text]:
     name = _plain(report.interface, "bold")
     if count:
         yield name + Text(f": {count} thing{'' if count == 1 else 's'} wrong", "bold red")
+    elif report.skipped:
+        yield name + Text(": nothing wrong in what was looked at", "bold green")
     else:
         yield name + Text(": nothing wrong", "bold green")
     for finding in report.findings:

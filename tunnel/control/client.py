@@ -85,9 +85,9 @@ class TunnelClient:
         """The tunnel now. With `secrets`, all keys too; with `paths`, path MTUs too."""
         return TunnelStatus.from_json(self.call("status", secrets=secrets, paths=paths))
 
-    def diff(self) -> ReloadResult:
+    def diff(self, *, timeout: float = RELOAD_TIMEOUT) -> ReloadResult:
         """What `reload` would do. Changes nothing."""
-        return ReloadResult.from_json(self.call("diff", timeout=RELOAD_TIMEOUT))
+        return ReloadResult.from_json(self.call("diff", timeout=timeout))
 
     def reload(self) -> ReloadResult:
         """Make the tunnel equal to its conf; a refusal has left everything as it was."""

@@ -20,7 +20,7 @@ import trio
 from tunnel import config as confs
 from tunnel import host
 from tunnel.config import PeerConfig, PublicKey, TunnelConfig
-from tunnel.control.messages.changes import Change, ReloadResult
+from tunnel.control.messages.changes import TAKEN, Change, ReloadResult
 from tunnel.control.timeslice import Pace
 from tunnel.daemon.host_state import HostState, Surroundings, compute
 from tunnel.device import sync
@@ -210,11 +210,7 @@ def _host_changes(applied: host.Applied, state: host.DesiredState) -> list[Chang
         for line in host.difference(applied.state, state)
     ]
     wanted = {*state.items(), *state.connected}
-    found += (
-        Change("+", str(item), "was taken away or changed from outside")
-        for item in applied.missing()
-        if item in wanted
-    )
+    found += (Change("+", str(item), TAKEN) for item in applied.missing() if item in wanted)
     return found
 
 

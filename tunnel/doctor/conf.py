@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ipaddress import ip_interface
 
 from tunnel.config import OWN_KEY, PrivateKey
+from tunnel.doctor.around import put_back
 from tunnel.doctor.facts import Facts
 from tunnel.doctor.findings import Finding
 
@@ -60,6 +61,19 @@ def check_conf(facts: Facts) -> Iterator[Finding]:
                 f"{problem.place}: {problem.fault}",
                 problem.remedy,
             )
+
+
+def check_conf_gone(facts: Facts) -> Iterator[Finding]:
+    """A tunnel that runs, and could not come up again."""
+    if facts.conf_gone and facts.after is not None:
+        path = shlex.quote(facts.after.conf)
+        yield Finding(
+            "conf_gone",
+            "the conf that the tunnel was set up from is gone: what runs cannot be compared with "
+            "it, and the tunnel does not come up again",
+            f"there is no {path}",
+            f"put {path} back; tunnel show {facts.name} lists what runs",
+        )
 
 
 def check_private_key_as_peer(facts: Facts) -> Iterator[Finding]:
@@ -130,7 +144,7 @@ def check_interface(facts: Facts) -> Iterator[Finding]:
             "interface_down",
             f"the interface {facts.name} is down",
             "ip link shows it without UP",
-            f"ip link set {facts.name} up",
+            put_back(facts, f"ip link set {facts.name} up"),
         )
         return  # IPv6 addresses go with it
     have = {ip_interface(text).ip for text in link.networks}
@@ -140,7 +154,7 @@ def check_interface(facts: Facts) -> Iterator[Finding]:
                 "address_missing",
                 f"the interface lacks its address {text}",
                 f"ip address show {facts.name} does not list it",
-                f"ip address add {text} dev {facts.name}",
+                put_back(facts, f"ip address add {text} dev {facts.name}"),
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tunnel.doctor import conf, firewall, forwarding, keys, liveness, routing
+from tunnel.doctor import around, conf, firewall, forwarding, keys, liveness, routing
 from tunnel.doctor.facts import Facts
 from tunnel.doctor.findings import Finding, Report
 
@@ -14,9 +14,12 @@ CAUSES: tuple[Check, ...] = (
     conf.check_privileges,
     conf.check_clock,
     conf.check_conf,
+    conf.check_conf_gone,
     conf.check_private_key_as_peer,
     conf.check_running,
     conf.check_interface,
+    around.check_taken_away,
+    around.check_leaks,
     keys.check_own_key,
     keys.check_wrong_key_of_us,
     keys.check_unknown_peer,
@@ -61,6 +64,7 @@ EXPLAINS_NOTHING = frozenset(
     {
         "privileges",
         "daemon_privileges",
+        "conf_gone",
         "allowed_ips_swallow",
         "forwarding_off",
         "forward_closed",

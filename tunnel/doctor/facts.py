@@ -16,11 +16,17 @@ from ipaddress import (
 )
 
 from tunnel.config import Problem, TunnelConfig
+from tunnel.control.messages.changes import Change
 from tunnel.control.messages.status import PeerStatus, TunnelStatus
 from tunnel.trace.journey import Journey
 
 Network = IPv4Network | IPv6Network
 IpAddress = IPv4Address | IPv6Address
+
+WIDE = 8
+"""The prefix length up to which a network says nothing of who is in it: the Internet, its halves,
+and what is left of it without one's own LAN.
+"""
 
 DEFAULT_WAIT = 12.0
 """Seconds: a peer that got data sends some, or a keepalive, within 10 (Keepalive-Timeout)."""
@@ -50,12 +56,16 @@ class LookUp:
 class RouteFacts:
     """Where the kernel sends packets to one destination; `error` if nowhere.
 
-    `local` says that the destination is this host itself.
+    `local` says that the destination is this host itself. Of a sample, `network` is that of the
+    route, with its type if it leads nowhere, and `rule` the one that leads to it, in the words of
+    `ip rule`, if it is another program's and asked before the tunnel's.
     """
 
     device: str = ""
     local: bool = False
     error: str = ""
+    network: str = ""
+    rule: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +139,13 @@ class Facts:
     """One tunnel and the machine around it. What is not known is empty or None.
 
     `before` and `after` are the daemon's status before and after the probes; `killed` says that it
-    is gone and could not clean up, `elsewhere` that it is in another network namespace than we:
-    then nothing of the machine is known. `unmarked` are the routes to endpoints for packets without
-    the tunnel's fwmark, `own_routes` those to probed addresses for packets from our own address in
-    the tunnel. `probe_id` is the ICMP identifier of the probes. `spoofed` counts the packets that
-    rp_filter dropped meanwhile, `refusals` are ICMP errors by the destination of the
+    is gone and could not clean up, `conf_gone` that its conf is gone, `elsewhere` that it is in
+    another network namespace than we: then nothing of the machine is known. `differences` are what
+    `tunnel diff` says, None if it was not asked or failed. `samples` are the routes to addresses
+    anywhere in the default routes of the allowed IPs. `unmarked` are the routes to endpoints for
+    packets without the tunnel's fwmark, `own_routes` those to probed addresses for packets from our
+    own address in the tunnel. `probe_id` is the ICMP identifier of the probes. `spoofed` counts the
+    packets that rp_filter dropped meanwhile, `refusals` are ICMP errors by the destination of the
     datagram (`address port`). `networks` are those to which table main has routes by the interface,
     None if that is not known. `missing` are capabilities that we lack, `daemon_missing` those that
     the daemon lacks.
@@ -148,12 +160,15 @@ class Facts:
     after: TunnelStatus | None = None
     daemon_error: str = ""
     killed: bool = False
+    conf_gone: bool = False
     elsewhere: bool = False
     look_ups: tuple[LookUp, ...] = ()
     links: dict[str, LinkFacts] = field(default_factory=dict)
     routes: dict[str, RouteFacts] = field(default_factory=dict)
     unmarked: dict[str, RouteFacts] = field(default_factory=dict)
     own_routes: dict[str, RouteFacts] = field(default_factory=dict)
+    samples: dict[str, RouteFacts] = field(default_factory=dict)
+    differences: tuple[Change, ...] | None = None
     networks: tuple[str, ...] | None = None
     sysctls: dict[str, str] = field(default_factory=dict)
     firewall: FirewallRules = FirewallRules()
@@ -226,9 +241,26 @@ class Facts:
             peer
             for peer in self.peers
             if peer.endpoint
-            and peer.public_key in probed
+            and (peer.public_key in probed or self.is_unanswered(peer))
             and self.is_expected(peer)
             and not self.is_alive(peer)
+        )
+
+    def is_unanswered(self, peer: PeerStatus) -> bool:
+        """Whether handshakes must have gone to the peer without an answer, also without a probe.
+
+        So it is if there was never one, or none although keepalives alone call for one.
+        """
+        if not peer.latest_handshake:
+            return peer.tx_bytes >= INITIATION
+        return peer.persistent_keepalive > 0 and not is_fresh(peer, self.now)
+
+    def taken_away(self, *kinds: str) -> tuple[Change, ...]:
+        """What was taken away, as `tunnel diff` says; of these kinds, by the first word."""
+        return tuple(
+            change
+            for change in self.differences or ()
+            if change.was_taken and (not kinds or change.subject.split()[0] in kinds)
         )
 
     @property

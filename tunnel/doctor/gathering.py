@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
@@ -14,10 +16,21 @@ from tunnel import config
 from tunnel.control.client import TunnelClient
 from tunnel.control.json_client import NotRunningError
 from tunnel.control.json_socket import ControlError
-from tunnel.doctor import machine
+from tunnel.control.messages.changes import Change
+from tunnel.control.messages.status import TunnelStatus
+from tunnel.doctor import around, machine
 from tunnel.doctor.choosing import MAX_PROBES, choose, own_address
-from tunnel.doctor.facts import Facts, LookUp, Options, Probe, RouteFacts, endpoint_address
+from tunnel.doctor.facts import (
+    Facts,
+    LookUp,
+    Options,
+    Probe,
+    RouteFacts,
+    endpoint_address,
+    is_fresh,
+)
 from tunnel.doctor.probing import Pinger
+from tunnel.doctor.routing import UNREACHABLE
 from tunnel.errors import unwrapped
 from tunnel.host import HostError
 from tunnel.packet.filter import Filter
@@ -31,37 +44,89 @@ TICK = 0.2
 GRACE = 1.5
 """Seconds that an address gets to answer once its peer has."""
 LOOK_UP_SECONDS = 10.0
+DIFF_SECONDS = 10.0
+TWO_INITIATIONS = 7.0
+"""Seconds in which a peer without a session is sent two handshake initiations, and has answered
+one (whitepaper, section 6.1: Rekey-Timeout is 5 seconds, and there is jitter).
+"""
+FEW = 3
+"""Peers that are named; more are counted."""
+REASON_SECONDS = 3.0
+"""Seconds that the others get once a reason was seen for which a peer may be silent."""
+REASONS = (
+    *("handshake_invalid", "bad_mac1", "unknown_peer", "old_timestamp", "low_order_peer"),
+    *("send_firewall", *UNREACHABLE),
+)
+"""Drops that explain silence."""
 
 
 @dataclass
 class _Notes:
-    """What is learnt on the way."""
+    """What is learnt on the way, and what is said of it meanwhile."""
 
+    progress: Callable[[str], None] = lambda words: None
     skipped: list[str] = field(default_factory=list)
     journeys: list[Journey] = field(default_factory=list)
 
 
-async def gather(name: str, conf: str | None, options: Options) -> Facts:
+async def gather(
+    name: str,
+    conf: str | None,
+    options: Options,
+    progress: Callable[[str], None] = lambda words: None,
+) -> Facts:
     """All facts of the tunnel `name`, its conf being `conf` (None if there is none).
 
-    Changes nothing. Takes as long as answers need to come, and `options.wait` seconds if none do.
+    Changes nothing. Takes as long as answers need to come, and `options.wait` seconds at most if
+    none do. What it is at is said to `progress`, in words.
     """
+    notes = _Notes(progress)
     facts = Facts(name, time.time(), options, missing=machine.missing_capabilities())
+    progress("reading the conf, looking up names")
     facts = await _read_conf(facts, conf)
-    facts = await trio.to_thread.run_sync(_ask_daemon, facts)
-    notes = _Notes()
+    progress("asking the daemon")
+    facts = await trio.to_thread.run_sync(_ask_daemon, facts, notes)
     if facts.before is not None:
         facts = replace(facts, probes=choose(facts, facts.before))
     if facts.elsewhere:
         notes.skipped.append("links, routes, rules and probes (another network namespace)")
     else:
+        progress("looking at links, routes and rules")
         facts = await trio.to_thread.run_sync(_look, facts, notes)
     if _can_probe(facts):
         before = machine.count_spoofed()
         facts = await _probe(facts, notes)
         facts = await trio.to_thread.run_sync(_look_again, facts)
         facts = replace(facts, spoofed=machine.count_spoofed() - before)
-    return replace(facts, journeys=tuple(notes.journeys), skipped=tuple(notes.skipped))
+    skipped = (*notes.skipped, *_unseen(facts))
+    return replace(facts, journeys=tuple(notes.journeys), skipped=skipped)
+
+
+def _unseen(facts: Facts) -> Iterator[str]:
+    """Of a tunnel that was looked at, the peers that say nothing of, and why."""
+    status = facts.after
+    if status is None or facts.elsewhere:
+        return
+    probed = {probe.peer for probe in facts.probes if probe.sent}
+    measured = {probe.peer for probe in facts.probes if probe.tried}
+    unasked, unmeasured = [], []
+    for peer in status.peers:
+        if peer.public_key not in probed:
+            unasked.append(peer.public_key)
+        elif peer.public_key not in measured and facts.is_alive(peer):
+            unmeasured.append(peer.public_key)
+    if unasked:
+        yield "whether packets pass, for peers that were not probed: " + _few(unasked)
+    if unmeasured:
+        yield (
+            "the size of packets that pass, for peers where nothing answers pings (give "
+            "--address): " + _few(unmeasured)
+        )
+
+
+def _few(keys: list[str]) -> str:
+    more = len(keys) - FEW
+    return ", ".join(keys[:FEW]) + (f" and {more} more" if more > 0 else "")
 
 
 def _can_probe(facts: Facts) -> bool:
@@ -104,7 +169,7 @@ async def _look_up(host: str, found: list[LookUp]) -> None:
         found.append(LookUp(host, error=f"no answer in {LOOK_UP_SECONDS:g} s"))
 
 
-def _ask_daemon(facts: Facts) -> Facts:
+def _ask_daemon(facts: Facts, notes: _Notes) -> Facts:
     try:
         with TunnelClient(facts.name) as client:
             status, pid = client.status(), client.peer_pid()
@@ -113,8 +178,29 @@ def _ask_daemon(facts: Facts) -> Facts:
     except (ControlError, OSError) as error:
         return replace(facts, daemon_error=str(error))
     lacks = tuple(c for c in machine.missing_capabilities(pid) if c == "CAP_NET_ADMIN")
-    elsewhere = not machine.in_our_namespace(pid)
-    return replace(facts, before=status, after=status, daemon_missing=lacks, elsewhere=elsewhere)
+    return replace(
+        facts,
+        before=status,
+        after=status,
+        daemon_missing=lacks,
+        elsewhere=not machine.in_our_namespace(pid),
+        conf_gone=bool(status.conf) and not os.path.exists(status.conf),
+        differences=_ask_differences(facts, status, notes),
+    )
+
+
+def _ask_differences(
+    facts: Facts, status: TunnelStatus, notes: _Notes
+) -> tuple[Change, ...] | None:
+    """What `tunnel diff` says; None where it cannot say anything."""
+    if facts.problems or not status.here or not status.conf or not os.path.exists(status.conf):
+        return None
+    try:
+        with TunnelClient(facts.name) as client:
+            return client.diff(timeout=DIFF_SECONDS).changes
+    except (ControlError, OSError) as error:
+        notes.skipped.append(f"what should be around the tunnel, by tunnel diff ({error})")
+        return None
 
 
 def _look_again(facts: Facts) -> Facts:
@@ -163,7 +249,15 @@ def _look_at_routes(facts: Facts) -> Facts:
         if source is not None:
             own_routes[probe.address] = machine.read_route(probe.address, source=source)
     known = machine.read_networks(facts.name) if facts.name in facts.links else None
-    return replace(facts, routes=routes, unmarked=unmarked, own_routes=own_routes, networks=known)
+    wide = around.samples_in(around.wide_networks(facts))
+    return replace(
+        facts,
+        routes=routes,
+        unmarked=unmarked,
+        own_routes=own_routes,
+        networks=known,
+        samples=machine.read_samples(wide, status.fwmark),
+    )
 
 
 async def _probe(facts: Facts, notes: _Notes) -> Facts:
@@ -186,12 +280,13 @@ async def _probe(facts: Facts, notes: _Notes) -> Facts:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trace)
+        notes.progress("beginning a trace")
         with trio.move_on_after(TRACE_START):
             await ready.wait()
         try:
             with unwrapped(OSError):
                 async with Pinger.opened(facts.name) as pinger:
-                    probes = await _ping(facts, pinger)
+                    probes = await _ping(facts, pinger, notes)
                     refusals = dict(pinger.refusals)
                 facts = replace(facts, probes=probes, refusals=refusals, probe_id=pinger.identifier)
         except OSError as error:
@@ -200,45 +295,72 @@ async def _probe(facts: Facts, notes: _Notes) -> Facts:
     return facts
 
 
-async def _ping(facts: Facts, pinger: Pinger) -> tuple[Probe, ...]:
+async def _ping(facts: Facts, pinger: Pinger, notes: _Notes) -> tuple[Probe, ...]:
     """Wait for answers, then find how large they may be."""
-    await _wait_for_answers(facts, pinger)
+    await _wait_for_answers(facts, pinger, notes)
     mtu = facts.links[facts.name].mtu
     found: list[Probe] = []
 
     async def measure(probe: Probe) -> None:
-        error = pinger.errors.get(probe.address, "")
-        if not pinger.has_answered(probe.address):
-            found.append(replace(probe, sent=True, error=error))
-            return
         passed = await pinger.find_size(probe.address, mtu)
         found.append(replace(probe, sent=True, answered=True, tried=mtu, passed=passed))
 
+    notes.progress("measuring the largest packet that passes")
     async with trio.open_nursery() as nursery:
         for probe in facts.probes:
-            nursery.start_soon(measure, probe)
+            if pinger.has_answered(probe.address):
+                nursery.start_soon(measure, probe)
+    answering = {probe.peer for probe in found}
+    for probe in facts.probes:
+        # Of several guesses one was right.
+        if not pinger.has_answered(probe.address) and not (
+            probe.guessed and probe.peer in answering
+        ):
+            found.append(replace(probe, sent=True, error=pinger.errors.get(probe.address, "")))
     return tuple(found)
 
 
-async def _wait_for_answers(facts: Facts, pinger: Pinger) -> None:
-    """Ping once a second until all have answered, or their peers have and GRACE is over."""
+async def _wait_for_answers(facts: Facts, pinger: Pinger, notes: _Notes) -> None:
+    """Ping once a second until all have answered, or their peers have and GRACE is over, or it is
+    known why not.
+    """
     give_up: dict[str, float] = {}
     begin = trio.current_time()
+    end = begin + facts.options.wait
     next_ping = begin
     waiting = [probe for probe in facts.probes if probe.peer is not None]
-    while waiting and trio.current_time() < begin + facts.options.wait:
+    sleeping = {
+        peer.public_key: begin + TWO_INITIATIONS
+        for peer in facts.peers
+        if not is_fresh(peer, facts.now)
+    }
+    while waiting and trio.current_time() < end:
         if trio.current_time() >= next_ping:
             next_ping += 1.0
+            notes.progress(f"waiting for {_count(waiting)}, {end - trio.current_time():.0f} s")
             for probe in waiting:
                 await pinger.send(probe.address)
         await trio.sleep(TICK)
         now = await trio.to_thread.run_sync(_look_again, facts)
+        if any(now.grown(reason) for reason in REASONS):
+            end = min(end, trio.current_time() + REASON_SECONDS)
+        refused = {f"{place.replace(' ', ':')}" for place in pinger.refusals}
         for peer in now.peers:
             if now.heard(peer):
                 give_up.setdefault(peer.public_key, trio.current_time() + GRACE)
+            elif peer.endpoint and peer.endpoint.replace("[", "").replace("]", "") in refused:
+                give_up.setdefault(peer.public_key, trio.current_time())
+        answered = {probe.peer for probe in waiting if pinger.has_answered(probe.address)}
         waiting = [
             probe
             for probe in waiting
             if not pinger.has_answered(probe.address)
-            and trio.current_time() < give_up.get(probe.peer or "", float("inf"))
+            and not (probe.guessed and probe.peer in answered)
+            and trio.current_time()
+            < give_up.get(probe.peer or "", sleeping.get(probe.peer or "", float("inf")))
         ]
+
+
+def _count(waiting: list[Probe]) -> str:
+    peers = len({probe.peer for probe in waiting})
+    return "an answer of a peer" if peers == 1 else f"answers of {peers} peers"

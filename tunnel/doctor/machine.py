@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,45 @@ def read_route(address: str, mark: int = 0, source: str | None = None) -> RouteF
     if kind in ("unreachable", "blackhole", "prohibit"):
         return RouteFacts(error=f"a route of type {kind}")
     return RouteFacts(entry.get("dev", ""), kind == "local")
+
+
+def read_samples(addresses: Iterable[str], mark: int) -> dict[str, RouteFacts]:
+    """The routes to these addresses, and which route and rule of another program they come from.
+
+    `mark` is that of the tunnel's own packets, 0 if they have none. Raises HostError.
+    """
+    found = {}
+    before: dict[str, str] = {}
+    for address in addresses:
+        version = "-6" if ":" in address else "-4"
+        if version not in before:
+            before[version] = _rule_before(_ip(version, "rule", "show"), mark)
+        route = read_route(address)
+        if route.error:
+            network = _refusing_route(version, address)
+        else:
+            network = _ip("route", "get", "fibmatch", address)[0]["dst"]
+        found[address] = replace(route, network=network, rule=before[version])
+    return found
+
+
+def _refusing_route(version: str, address: str) -> str:
+    """The type and network of the route in table main that leads nowhere on purpose, if any."""
+    for entry in reversed(_ip(version, "route", "show", "table", "main", "match", address)):
+        if "type" in entry:
+            return f"{entry['type']} {entry['dst']}"
+    return ""
+
+
+def _rule_before(rules: list[dict[str, Any]], mark: int) -> str:
+    """The first rule for all packets that is asked before those of the tunnel; "" if none is."""
+    for rule in rules:
+        if str(rule.get("fwmark", "")) == hex(mark):
+            return ""
+        known = {"priority", "src", "table", "protocol"}
+        if rule["priority"] and rule.get("src") == "all" and not rule.keys() - known:
+            return f"pref {rule['priority']} lookup {rule['table']}"
+    return ""
 
 
 def read_sysctls(interfaces: Iterable[str]) -> dict[str, str]:

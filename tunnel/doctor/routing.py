@@ -6,7 +6,9 @@ import shlex
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface
 
+from tunnel.doctor.around import put_back, taken_networks
 from tunnel.doctor.facts import (
+    WIDE,
     Facts,
     IpAddress,
     Network,
@@ -60,7 +62,7 @@ def check_route_to_endpoint(facts: Facts) -> Iterator[Finding]:
                 "AllowedIPs",
                 peer.public_key,
             )
-        elif route.local:
+        elif route.local and not ip_address(address).is_loopback:
             yield Finding(
                 "endpoint_is_self",
                 "the peer's endpoint is an address of this host",
@@ -133,7 +135,9 @@ def check_connected(facts: Facts) -> Iterator[Finding]:
             f"the kernel's own route to {network}, the network of the address {address}, was "
             "deleted: packets to it do not enter the tunnel",
             f"ip route show dev {facts.name} does not list {network}",
-            f"ip route append {network} dev {facts.name} proto kernel {particulars}",
+            put_back(
+                facts, f"ip route append {network} dev {facts.name} proto kernel {particulars}"
+            ),
         )
 
 
@@ -160,7 +164,7 @@ def check_routes_of_allowed_ips(facts: Facts) -> Iterator[Finding]:
     """Allowed IPs for which the kernel does not choose the tunnel."""
     table = facts.conf.interface.table if facts.conf is not None else None
     in_table = f" table {table}" if isinstance(table, int) else ""
-    reported = _disconnected(facts)
+    reported = [*_disconnected(facts), *taken_networks(facts)]
     for probe in facts.probes:
         route = _away(facts, probe)
         if route is None or (probe.guessed and _is_meant(facts, probe)):
@@ -199,6 +203,9 @@ def _away(facts: Facts, probe: Probe) -> RouteFacts | None:
         return None
     if ip_address(probe.address).is_link_local:
         return None  # a sender has to name the interface
+    found = covering(facts.peers, probe.address)
+    if probe.guessed and found is not None and found[1].prefixlen <= WIDE:
+        return None  # as the LAN, which keeps its routes; what leaves a default route is a leak
     if facts.name in (route.device, own.device if own is not None else ""):
         return None
     return route

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from tests.support.doctor_facts import (
     silent,
     with_peer,
 )
+from tunnel.control.messages.changes import TAKEN, Change
 from tunnel.doctor import Facts, Options, Report, diagnose
 from tunnel.doctor.facts import (
     FirewallChain,
@@ -134,6 +136,62 @@ def test_initiations_alone_do_not_show_that_the_peer_hears_us() -> None:
     one_way = replace(with_peer(rx_bytes=1000 + 2 * 148), probes=unanswered)
     assert codes(one_way) == ["nothing_comes"]
     assert codes(replace(with_peer(rx_bytes=1000 + 32), probes=unanswered)) == []
+
+
+def test_handshakes_that_were_never_answered_count_without_a_probe() -> None:
+    never = with_peer(rx_bytes=0, tx_bytes=148, latest_handshake=0.0)
+    assert codes(replace(never, probes=())) == ["nothing_comes"]
+    idle = with_peer(rx_bytes=1000, latest_handshake=NOW - 999)
+    assert codes(replace(idle, probes=())) == []
+    kept = with_peer(rx_bytes=1000, latest_handshake=NOW - 999, persistent_keepalive=25)
+    assert codes(replace(kept, probes=())) == ["nothing_comes"]
+    phone = replace(kept, probes=(), conf=conf(endpoint=""))
+    assert codes(phone) == []
+
+
+def lost(*subjects: str, **changes: Any) -> Facts:
+    """Healthy, but these were taken away."""
+    return replace(
+        HEALTHY, differences=tuple(Change("+", each, TAKEN) for each in subjects), **changes
+    )
+
+
+def test_what_was_taken_away_is_one_finding_and_its_cause() -> None:
+    for subject in ("rule ipv4 99: lookup 5", "firewall ipv4", "route 10.9.0.0/16", "dns 9.9.9.9"):
+        (finding,) = diagnose(lost(subject)).findings
+        assert finding.code == "taken_away"
+        assert subject in finding.evidence
+    few = {**HEALTHY.links, "wg0": replace(HEALTHY.links["wg0"], networks=("fd77::1/64",))}
+    taken = lost("address 10.77.0.1/24", "route 10.9.0.0/16", links=few)
+    assert codes(taken) == ["address_missing"]
+    down = {**HEALTHY.links, "wg0": replace(HEALTHY.links["wg0"], up=False)}
+    assert codes(lost("link up mtu 1420", "route 10.9.0.0/16", links=down)) == ["interface_down"]
+    assert codes(away(lost("route 10.77.0.2/32"))) == ["taken_away"]
+    # A conf that was edited is no one's fault.
+    edited = replace(HEALTHY, differences=(Change("+", "route 10.9.0.0/16"),))
+    assert codes(edited) == []
+
+
+def test_packets_of_a_full_tunnel_that_leave_it() -> None:
+    wide = with_peer(allowed_ips=("0.0.0.0/0",))
+    half = {"57.11.83.29": RouteFacts("eth0", network="0.0.0.0/1")}
+    rest = {"147.92.31.5": RouteFacts("wg0", network="default")}
+    (finding,) = diagnose(replace(wide, samples=half | rest)).findings
+    assert finding.code == "traffic_leaks"
+    assert finding.remedy.startswith("ip -4 route del 0.0.0.0/1 dev eth0")
+    ruled = {"57.11.83.29": RouteFacts("eth0", network="default", rule="pref 9 lookup main")}
+    (finding,) = diagnose(replace(wide, samples=ruled)).findings
+    assert finding.remedy.startswith("ip -4 rule del pref 9 lookup main")
+    unknown = {"57.11.83.29": RouteFacts("eth0", network="default")}
+    (finding,) = diagnose(replace(wide, samples=unknown)).findings
+    assert finding.remedy.startswith("ip -4 rule; ")
+    assert codes(replace(wide, samples=half, conf=conf("Table = off"))) == []
+    assert codes(replace(wide, samples=rest)) == []
+
+
+def test_a_relay_on_this_host_is_a_place_like_any_other() -> None:
+    relayed = with_peer(endpoint="127.0.0.1:8911")
+    assert codes(replace(relayed, routes={"127.0.0.1": RouteFacts("lo", local=True)})) == []
 
 
 def test_an_address_asked_for_that_is_silent_while_its_peer_is_there() -> None:

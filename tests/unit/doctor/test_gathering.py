@@ -32,7 +32,9 @@ class SilentPinger:
         yield cls()
 
 
-async def no_pings(facts: Facts, pinger: SilentPinger) -> tuple[Probe, ...]:
+async def no_pings(
+    facts: Facts, pinger: SilentPinger, notes: gathering._Notes
+) -> tuple[Probe, ...]:
     return facts.probes
 
 
@@ -86,7 +88,7 @@ def test_what_a_killed_daemon_left_goes_first(monkeypatch: pytest.MonkeyPatch) -
         raise error
 
     monkeypatch.setattr(gathering, "TunnelClient", connect)
-    down = gathering._ask_daemon(replace(HEALTHY, before=None, after=None))
+    down = gathering._ask_daemon(replace(HEALTHY, before=None, after=None), gathering._Notes())
     (finding,) = diagnose(replace(down, conf=None)).findings
     assert finding.evidence == "its daemon was killed and has left things behind"
     assert finding.remedy == "tunnel down wg0; tunnel up CONF"
@@ -112,6 +114,26 @@ def test_who_is_spoken_to() -> None:
     assert choosing.own_address(status, "10.77.0.9") == "10.77.0.1"
     assert choosing.own_address(status, "fe80::9") == "fe80::1"
     assert choosing.own_address(replace(own, addresses=()), "fe80::9") is None
+
+
+@pytest.mark.parametrize(
+    ("allowed_ips", "address", "probes"),
+    [
+        (("0.0.0.0/0",), "10.64.1.2/32", ["10.64.0.9", "10.64.1.1"]),
+        (("0.0.0.0/1", "128.0.0.0/1"), "10.64.1.1/24", ["10.64.0.9", "10.64.1.2"]),
+        (("::/0",), "fc00:bb::5/128", ["fc00:bb::1", "fc00:bb::2"]),
+        (("8.0.0.0/7",), "10.64.1.2/32", ["8.0.0.1"]),
+        (("10.64.0.0/16",), "10.64.1.2/32", ["10.64.0.1"]),
+        # What another peer gets says nothing of this one.
+        ((), "10.64.1.2/32", []),
+    ],
+)
+def test_an_address_of_a_peer_that_has_but_default_routes(
+    allowed_ips: tuple[str, ...], address: str, probes: list[str]
+) -> None:
+    facts = replace(HEALTHY, conf=conf("DNS = 10.64.0.9"))
+    status = replace(STATUS, addresses=(address,), peers=(replace(PEER, allowed_ips=allowed_ips),))
+    assert [probe.address for probe in choosing.choose(facts, status)] == probes
 
 
 def test_programs_that_answer_otherwise_than_they_should(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,9 @@ from typing import Literal
 
 from tunnel.control.messages import Message
 
+TAKEN = "was taken away or changed from outside"
+"""The detail of what a reload puts back, although the conf did not change."""
+
 
 @dataclass(frozen=True, slots=True)
 class Change(Message):
@@ -20,6 +23,11 @@ class Change(Message):
     sign: Literal["+", "-", "~"]
     subject: str
     detail: str = ""
+
+    @property
+    def was_taken(self) -> bool:
+        """Whether it is no difference of the confs, but was there, and another program's doing."""
+        return self.detail == TAKEN
 
     def __str__(self) -> str:
         return f"{self.sign} {self.subject}" + (f": {self.detail}" if self.detail else "")
