@@ -9,6 +9,7 @@ again, and the two sides could follow each other for ever; so none is learnt fro
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterable
 
@@ -17,7 +18,8 @@ import trio
 from tunnel.control.timeslice import Pace
 from tunnel.engine import Engine, Peer
 from tunnel.host.errors import HostError
-from tunnel.host.route_watch import NextHop, RouteWatch
+from tunnel.host.route_messages import LOCAL, look_up
+from tunnel.host.route_watch import RouteWatch
 from tunnel.io.endpoint import Endpoint
 from tunnel.protocol import Event, HandshakeCompleted, PeerRoamed
 
@@ -37,13 +39,16 @@ its answer from the address it asked."""
 _Way = tuple[bytes, bytes, int]
 """Address of the peer, our own, and the interface of a link-local one."""
 
+_Route = tuple[int, tuple[int, ...], bytes]
+"""Its type, the interfaces and the gateway; an errno and nothing else where there is none."""
+
 
 class RouteMonitor:
     """What is known of the routes to the peers of `engine`; `run` follows them."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._routes: dict[_Way, NextHop] = {}
+        self._routes: dict[_Way, _Route] = {}
         self._left_open: dict[tuple[bytes, bytes], float] = {}
         self._new: set[Peer] = set()
         self._wake = trio.Event()
@@ -61,13 +66,13 @@ class RouteMonitor:
         try:
             with RouteWatch() as watch:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._learn, watch)
+                    nursery.start_soon(self._learn)
                     nursery.start_soon(self._forget)
                     await self._follow(watch)
         except* HostError as errors:
             log.warning("changes of routes are not followed: %s", errors.exceptions[0])
 
-    async def _learn(self, watch: RouteWatch) -> None:
+    async def _learn(self) -> None:
         """Know the route to each peer from when it was heard on."""
         pace = Pace()
         while True:
@@ -77,7 +82,7 @@ class RouteMonitor:
                 endpoint = self._new.pop().endpoint
                 way = _way(endpoint)
                 if endpoint is not None and way is not None and way not in self._routes:
-                    self._routes[way] = self._look_up(watch, endpoint)
+                    self._routes[way] = self._look_up(endpoint)
                 await pace.step()
 
     async def _follow(self, watch: RouteWatch) -> None:
@@ -86,12 +91,12 @@ class RouteMonitor:
             await trio.sleep(SETTLE)
             watch.drain()
             begin = trio.current_time()
-            await self._compare(watch)
+            await self._compare()
             await trio.sleep(SHARE * (trio.current_time() - begin))
 
-    async def _compare(self, watch: RouteWatch) -> None:
+    async def _compare(self) -> None:
         pace = Pace()
-        routes: dict[_Way, NextHop] = {}
+        routes: dict[_Way, _Route] = {}
         ours: dict[bytes, bool] = {}
         moved: list[Peer] = []
         for peer in list(self._engine.interface.peers.values()):
@@ -101,8 +106,8 @@ class RouteMonitor:
                 continue
             source = endpoint.source.address
             if source not in ours:
-                ours[source] = watch.look_up(source, ifindex=endpoint.source.ifindex).is_local
-            route = routes.get(way) or self._look_up(watch, endpoint)
+                ours[source] = _find(source, device=endpoint.source.ifindex)[0] == LOCAL
+            route = routes.get(way) or self._look_up(endpoint)
             if ours[source] and route == self._routes.get(way, route):
                 routes[way] = route
             else:
@@ -146,11 +151,18 @@ class RouteMonitor:
     def _publish(self) -> None:
         self._engine.udp.leave_source_open(frozenset(self._left_open))
 
-    def _look_up(self, watch: RouteWatch, endpoint: Endpoint) -> NextHop:
-        source = None if endpoint.source is None else endpoint.source.address
+    def _look_up(self, endpoint: Endpoint) -> _Route:
+        source = b"" if endpoint.source is None else endpoint.source.address
         mark = self._engine.udp.fwmark
-        scope = endpoint.scope_id
-        return watch.look_up(endpoint.address, source=source, mark=mark, ifindex=scope)
+        return _find(endpoint.address, source=source, mark=mark, device=endpoint.scope_id)
+
+
+def _find(destination: bytes, *, source: bytes = b"", mark: int = 0, device: int = 0) -> _Route:
+    try:
+        found = look_up(destination, source=source, mark=mark, device=device)
+    except OSError as error:
+        return -(error.errno or errno.EIO), (), b""
+    return found.type, found.devices, found.gateway
 
 
 def _way(endpoint: Endpoint | None) -> _Way | None:

@@ -57,7 +57,7 @@ class Machine:
         seen: set[Item] = set(rules.list_rules(self._netlink))
         if self._index:
             seen |= links.list_addresses(self._netlink, self._index)
-            seen |= routes.list_routes(self._netlink, self._index)
+            seen |= routes.list_routes(self._index)
             mtu, up = links.read_link(self._netlink, self._index)
             if up:
                 seen.add(Link(mtu))
@@ -128,9 +128,9 @@ class Machine:
                 if up:
                     links.restore_link(self._netlink, self._index, mtu, up=False)
             case Route() if self._index:
-                routes.remove_route(self._netlink, self._index, item)
+                routes.remove_route(self._index, item)
             case Connected() if self._index:
-                routes.remove_connected(self._netlink, self._index, item)
+                routes.remove_connected(self._index, item)
             case Rule():
                 rules.remove_rule(self._netlink, item)
             case Sysctl():

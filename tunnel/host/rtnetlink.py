@@ -76,6 +76,9 @@ def absent_is_fine(codes: frozenset[int] = _ABSENT) -> Iterator[None]:
     except _netlink_error() as error:
         if abs(error.code) not in codes:
             raise
+    except OSError as error:
+        if error.errno not in codes:
+            raise
 
 
 def family(version: Literal[4, 6]) -> int:

@@ -48,7 +48,7 @@ def find_default_route_slot(
         taken = {int(rule.get_attr("FRA_TABLE") or 0) for rule in rules}
         taken |= {rule.table for rule in claimed}
         mark = FIRST_MARK
-        while mark < _LAST_MARK and (mark in taken or has_routes(netlink, mark)):
+        while mark < _LAST_MARK and (mark in taken or has_routes(mark)):
             mark += 1
         used = [
             int(rule.get_attr("FRA_PRIORITY") or 0)
@@ -79,7 +79,7 @@ def claiming(netlink: Any, state: DesiredState, state_dir: Path) -> Iterator[Non
         taken = _tables(others)
         if not held:
             taken |= {int(rule.get_attr("FRA_TABLE") or 0) for rule in _rules(netlink)}
-            if has_routes(netlink, slot.mark):
+            if has_routes(slot.mark):
                 taken.add(slot.mark)
         # The last priority is shared, when there are that many.
         crossed = slot.priority > _LAST_PRIORITY and slot.priority in {r.priority for r in others}

@@ -35,7 +35,7 @@ def interface_status(interface: str, *, netns: Path | str | None = None) -> Inte
             mtu,
             up,
             tuple(sorted((a for a in addresses if not a.is_link_local), key=_order)),
-            tuple(sorted(list_routes(netlink, index), key=str)),
+            tuple(sorted(list_routes(index), key=str)),
         )
 
 

@@ -28,6 +28,7 @@ from tunnel.host import (
     interface_status,
     reconcile,
     remove,
+    route_messages,
     routes,
 )
 from tunnel.host.machine import Machine
@@ -571,6 +572,38 @@ def test_many_routes_are_compared_in_one_pass(ns: Namespace, tmp_path: Path) -> 
     assert len(ns.ip("route", "show", "dev", "tun0").splitlines()) == 990
     applied.undo()
     assert ns.ip("route", "show", "dev", "tun0") == ""
+
+
+def test_only_our_own_routes_are_read_beside_many_others(
+    ns: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = "".join(
+        f"route add 60.0.{n >> 8}.{n & 255} via 192.0.2.2 table {254 if n % 2 else 1234}\n"
+        f"-6 route add fd60::{n:x} via 2001:db8::2 table {254 if n % 2 else 1234}\n"
+        for n in range(500)
+    )
+    lines = [line.removeprefix("-6 ") for line in others.splitlines()]
+    batch = tmp_path / "batch"
+    for family, wanted in (("-4", lines[::2]), ("-6", lines[1::2])):
+        batch.write_text("\n".join(wanted) + "\n")
+        ns.ip(family, "-batch", str(batch))
+    read: list[route_messages.RouteEntry] = []
+    parse = route_messages._parse
+
+    def count(family: int, body: bytes) -> route_messages.RouteEntry:
+        read.append(parse(family, body))
+        return read[-1]
+
+    monkeypatch.setattr(route_messages, "_parse", count)
+    folder = tmp_path / "state"
+    slot = find_default_route_slot(netns=ns.path, state_dir=folder)
+    applied = apply(state(allowed=EVERYTHING, slot=slot), netns=ns.path, state_dir=folder)
+    compute_mtu([ip_address("192.0.2.2")], netns=ns.path)
+    applied = applied.reconcile(state(slot=slot))
+    assert interface_status("tun0", netns=ns.path) is not None
+    applied.undo()
+    assert read
+    assert not [entry for entry in read if entry.destination.startswith((b"\x3c\0", b"\xfd\x60"))]
 
 
 def test_mtu_from_the_machine(ns: Namespace, tmp_path: Path) -> None:

@@ -18,4 +18,4 @@ from tunnel.host.mtu import choose_mtu
     ],
 )
 def test_choice(endpoints: list[int | None], default_route: int | None, expected: int) -> None:
-    assert choose_mtu(endpoints, default_route) == expected
+    assert choose_mtu(endpoints, lambda: default_route) == expected
