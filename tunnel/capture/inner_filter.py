@@ -202,7 +202,7 @@ class InnerFilter:
         # None that fits: the peer pads differently.
         return set(chain(*(found or sizes)))
 
-    def frame_read(self, view: memoryview, start: int, end: int, peer: Peer | None) -> None:
+    def frame_read(self, view: memoryview, start: int, end: int, drop: str | None) -> None:
         """Nothing has carried it yet."""
 
     def frames_staged(self, peer: Peer, view: memoryview, spans: list[tuple[int, int]]) -> None:

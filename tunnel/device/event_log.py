@@ -23,6 +23,7 @@ from tunnel.protocol import (
     KeysErased,
     PeerRemoved,
     PeerRoamed,
+    RoutingLoop,
     UdpAddress,
 )
 
@@ -38,6 +39,7 @@ _LEVELS: Mapping[type[Event], int] = {
     HandshakeCompleted: logging.INFO,
     HandshakeUnanswered: logging.INFO,
     HandshakeFailed: logging.WARNING,
+    RoutingLoop: logging.ERROR,
     ClockImplausible: logging.ERROR,
 }
 """How events are logged; all others are for debugging."""
@@ -171,6 +173,8 @@ def _record(event: Event) -> tuple[str, dict[str, Any]] | None:
             return "session_expired", {"peer": key.to_base64()}
         case KeysErased(public_key=key):
             return "keys_erased", {"peer": key.to_base64()}
+        case RoutingLoop(public_key=key, endpoint=endpoint):
+            return "routing_loop", _peer(key, endpoint)
         case ClockImplausible(refused=refused, problem=problem):
             return "clock", {"refused": refused, "problem": problem}
         case _:

@@ -19,8 +19,8 @@ from .common import Peer, Span
 class Tracer(Protocol):
     """Called at every step. Must neither block nor raise, nor keep the buffers."""
 
-    def frame_read(self, view: memoryview, start: int, end: int, peer: Peer | None) -> None:
-        """The TUN gave the frame ``view[start:end]`` for `peer`; without one it was dropped."""
+    def frame_read(self, view: memoryview, start: int, end: int, drop: str | None) -> None:
+        """The TUN gave the frame ``view[start:end]``; with `drop`, it was dropped."""
 
     def together(self, frames: memoryview, spans: list[Span]) -> int:
         """How many of the first `spans` to seal in one go; asked just before that is done."""
@@ -74,10 +74,10 @@ class TracerGroup:
     def __init__(self, tracers: Sequence[Tracer]) -> None:
         self._tracers = tracers
 
-    def frame_read(self, view: memoryview, start: int, end: int, peer: Peer | None) -> None:
+    def frame_read(self, view: memoryview, start: int, end: int, drop: str | None) -> None:
         """Call all."""
         for tracer in self._tracers:
-            tracer.frame_read(view, start, end, peer)
+            tracer.frame_read(view, start, end, drop)
 
     def together(self, frames: memoryview, spans: list[Span]) -> int:
         """As many as all allow."""

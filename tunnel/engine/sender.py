@@ -14,6 +14,7 @@ from tunnel.io.udp_socket import SENT
 from tunnel.protocol import Datagram, ProtocolDrop, Seal
 
 from .common import DRAIN_BYTES, LONE_AFTER, LONE_ROW, READ_COST, EngineDrop, Peer, Span
+from .no_way import NoWay
 from .shared import Shared
 
 Unsent: TypeAlias = tuple[memoryview, int, int]
@@ -46,6 +47,10 @@ class Sender:
         # Whether a task waits for the socket with frames in hand: no other may overtake it.
         self._held_up = False
         self._going_on = trio.lowlevel.ParkingLot()
+        self._no_way = NoWay(shared)
+        # What is the same for every frame is looked up once.
+        self._peer_for_destination = shared.interface.peer_for_destination
+        self._peers_at = shared.interface.peers_at
 
     async def pump(self) -> None:
         """Send what the TUN gives, until cancelled."""
@@ -134,11 +139,15 @@ class Sender:
         else:
             self._shared.counters.drop(EngineDrop.NOT_IP)
             return None
-        peer = self._shared.interface.peer_for_destination(destination)
+        peer = self._peer_for_destination(destination)
+        drop: ProtocolDrop | None = None
         if peer is None:
-            self._shared.interface.count_drop(ProtocolDrop.NO_PEER)
+            self._no_way.handle_no_peer(view[start:end])
+            drop = ProtocolDrop.NO_PEER
+        elif destination in self._peers_at and self._no_way.is_loop(view[start:end]):
+            peer, drop = None, ProtocolDrop.ROUTING_LOOP
         if self._shared.tracer is not None:
-            self._shared.tracer.frame_read(view, start, end, peer)
+            self._shared.tracer.frame_read(view, start, end, drop)
         return peer
 
     def _send_frames(

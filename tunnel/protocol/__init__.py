@@ -35,6 +35,7 @@ from .events import (
     KeysErased,
     PeerRemoved,
     PeerRoamed,
+    RoutingLoop,
 )
 from .interface import Interface, PeerError
 from .outputs import Datagram, DatagramKind, Seal
@@ -58,6 +59,7 @@ __all__ = [
     "PeerRemoved",
     "PeerRoamed",
     "ProtocolDrop",
+    "RoutingLoop",
     "Seal",
     "Transport",
     "UdpAddress",

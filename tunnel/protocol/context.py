@@ -62,6 +62,21 @@ class Context(InterfaceState, Generic[P, E, T]):
     index_table: IndexTable[P, T]
     timers: TimerTable[P] = field(default_factory=TimerTable)
     outputs: deque[Output[P, E, T]] = field(default_factory=deque)
+    peers_at: dict[bytes, set[P]] = field(default_factory=dict)
+    """The peers by the address of their endpoint."""
+
+    def move(self, peer: P, old: E | None, new: E | None) -> None:
+        """Note that `peer` was at `old` and is at `new`."""
+        before = None if old is None else old.address
+        after = None if new is None else new.address
+        if before == after:
+            return
+        if before is not None:
+            self.peers_at[before].remove(peer)
+            if not self.peers_at[before]:
+                del self.peers_at[before]
+        if after is not None:
+            self.peers_at.setdefault(after, set()).add(peer)
 
     def stamp(self, last_ns: int, now: float) -> int | None:
         """A timestamp that the peer takes for later than `last_ns`; None if the clock is refused.

@@ -42,6 +42,8 @@ class ProtocolDrop(StrEnum):
     # Packets to send.
     NO_PEER = "no_peer"
     """No allowed IP covers the destination."""
+    ROUTING_LOOP = "routing_loop"
+    """One of our own datagrams: the route to a peer's endpoint leads into the tunnel."""
     LOW_ORDER_PEER = "low_order_peer"
     """The peer's public key is a low-order point; nothing sent to it could be secret."""
     STAGED_OVERFLOW = "staged_overflow"

@@ -68,6 +68,17 @@ class PeerRoamed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RoutingLoop(Event):
+    """A datagram to `endpoint` came back as a packet to carry: the route leads into the tunnel.
+
+    Once for each endpoint of a peer, until a handshake with it completes.
+    """
+
+    public_key: PublicKey
+    endpoint: UdpAddress
+
+
+@dataclass(frozen=True, slots=True)
 class KeypairExpired(Event):
     """A keypair turned 180 s old and its keys are erased."""
 

@@ -4,7 +4,7 @@ It never reads a clock, a socket or a random source: the driver brings datagrams
 carries out what comes back. See `Interface` for the order of calls, `peer.py` for the rules.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import MappingProxyType
 from typing import Generic
 
@@ -88,6 +88,10 @@ class Interface(Generic[E, T]):
         self.allowed_ips: AllowedIPs[Peer[E, T]] = AllowedIPs()
         self.peer_for_destination: Callable[[bytes], Peer[E, T] | None] = self.allowed_ips.lookup
         """The peer a packet to this address (4 or 16 bytes) goes to, or None."""
+        self.peers_at: Mapping[bytes, Collection[Peer[E, T]]] = MappingProxyType(
+            self._context.peers_at
+        )
+        """The peers whose endpoint has this address (4 or 16 bytes)."""
         self.next_deadline: Callable[[], float | None] = self._context.timers.next_deadline
         """When to call `handle_deadline` next, or None. Early calls do no harm."""
 

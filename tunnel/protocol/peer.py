@@ -49,7 +49,7 @@ from typing import Generic
 
 from crypto.handshake import Responder, TransportKeys
 from crypto.keys import PresharedKey, PublicKey
-from crypto.messages import HandshakeResponse
+from crypto.messages import HandshakeInitiation, HandshakeResponse, TransportHeader
 
 from .constants import (
     ERASE_AFTER_TIME,
@@ -67,6 +67,7 @@ from .events import (
     KeypairExpired,
     KeysErased,
     PeerRoamed,
+    RoutingLoop,
 )
 from .handshakes import GiveUp, Handshakes, HandshakeStep, Initiate, RetryAt
 from .index_table import PendingInitiation
@@ -100,6 +101,7 @@ class Peer(Timed, Generic[E, T]):
         "_handshakes",
         "_jitter",
         "_key_changes",
+        "_looped_at",
         "_staged",
         "drops",
         "endpoint",
@@ -132,6 +134,7 @@ class Peer(Timed, Generic[E, T]):
         )
         self._staged = Staged(context)
         self._key_changes = context.key_changes
+        self._looped_at: tuple[bytes, int] | None = None  # the address and port last reported
         # Drawn once a keypair: drawing for every packet that arms a timer would cost too much.
         self._jitter = 0.0
 
@@ -155,7 +158,7 @@ class Peer(Timed, Generic[E, T]):
 
         With `now`, a handshake that waited for an endpoint starts at once and not up to 5 s later.
         """
-        self.endpoint = endpoint
+        self._move(endpoint)
         if now is not None and endpoint is not None:
             self._carry_out(self._handshakes.handle_endpoint(now), now)
 
@@ -221,6 +224,28 @@ class Peer(Timed, Generic[E, T]):
             or keypair.transport.send_counter >= REKEY_AFTER_MESSAGES
         ):
             self._want_handshake(now, fresh=data)
+
+    def has_sent(self, kind: int, index: int) -> bool:
+        """Whether a message of type `kind` that begins with `index` is one of ours to this peer.
+
+        Data begins with the peer's index, an initiation and a response with ours.
+        """
+        if kind == TransportHeader.TYPE:
+            return any(keypair.remote_index == index for keypair in self.keypairs.all())
+        pending = self._handshakes.pending
+        if kind == HandshakeInitiation.TYPE:
+            return pending is not None and pending.local_index == index
+        return kind == HandshakeResponse.TYPE and any(
+            keypair.local_index == index for keypair in self.keypairs.all()
+        )
+
+    def handle_loop(self, endpoint: E, packets: int) -> None:
+        """What was sent to `endpoint` came back out of the tunnel's own interface."""
+        self.count(ProtocolDrop.ROUTING_LOOP, packets)
+        place = endpoint.address, endpoint.port
+        if self._looped_at != place:
+            self._looped_at = place
+            self._context.outputs.append(RoutingLoop(self.public_key, endpoint))
 
     # --- Packets in ------------------------------------------------------------------------------
 
@@ -352,6 +377,7 @@ class Peer(Timed, Generic[E, T]):
 
     def handle_removal(self) -> None:
         """The interface drops this peer."""
+        self._context.move(self, self.endpoint, None)
         self.removed = True
         self._handshakes.stop()
         self.keypairs.clear()
@@ -449,6 +475,7 @@ class Peer(Timed, Generic[E, T]):
         context = self._context
         self._handshakes.stop()
         self.deadlines[Timer.RETRANSMIT_HANDSHAKE] = NEVER
+        self._looped_at = None
         self.last_handshake_unix_ns = context.clock.unix_ns()
         context.outputs.append(
             HandshakeCompleted(
@@ -480,7 +507,7 @@ class Peer(Timed, Generic[E, T]):
         """Something authentic came from `endpoint`."""
         old = self.endpoint
         if endpoint is not old:
-            self.endpoint = endpoint
+            self._move(endpoint)
             # Another local address of ours alone is no roaming.
             if old is None or old.port != endpoint.port or old.address != endpoint.address:
                 self._context.outputs.append(PeerRoamed(self.public_key, old, endpoint))
@@ -492,7 +519,12 @@ class Peer(Timed, Generic[E, T]):
     def _renew_endpoint(self) -> None:
         """The peer did not answer: try it another way, if the driver knows one."""
         if self.endpoint is not None:
-            self.endpoint = self._context.retry_endpoint(self.endpoint)
+            self._move(self._context.retry_endpoint(self.endpoint))
+
+    def _move(self, endpoint: E | None) -> None:
+        if not self.removed:
+            self._context.move(self, self.endpoint, endpoint)
+            self.endpoint = endpoint
 
     def _send_keepalive(self, now: float) -> None:
         transport = self.keypairs.transport_for_sending(now)

@@ -32,6 +32,7 @@ _NOT_DELIVERED = "the kernel reported nothing of it: the interface is down, or t
 
 DROPS = {
     "no_peer": "no peer's AllowedIPs cover the destination",
+    "routing_loop": "it is a datagram of this tunnel, whose endpoint is routed into the tunnel",
     "no_endpoint": "the peer's address is not known",
     "no_session": "no live session has this receiver index",
     "source_not_allowed": "the source is not in the peer's AllowedIPs",
@@ -282,8 +283,8 @@ def _add_read(narrator: _Narrator, record: PacketRecord, time: float) -> None:
     if details["segment"]:
         what += f", one frame of segments of {details['segment']} bytes"
     narrator.add(journey.READ, what, time, details["size"])
-    if details["drop"] == "no_peer":
-        narrator.drop(journey.ALLOWED, "no_peer", time)
+    if details["drop"] in ("no_peer", "routing_loop"):
+        narrator.drop(journey.ALLOWED, details["drop"], time)
         return
     destination = record.headers.flow().split(" → ")[1]
     what = f"{destination} is in {details['allowed_ip']} of {_peer(details)}"

@@ -120,15 +120,15 @@ class Recorder:
 
     # --- Way out ---------------------------------------------------------------------------------
 
-    def frame_read(self, view: memoryview, start: int, end: int, peer: Peer | None) -> None:
+    def frame_read(self, view: memoryview, start: int, end: int, drop: str | None) -> None:
         """A frame came out of the TUN."""
-        if peer is not None:
+        if drop is None:
             self._read_times[start] = time.monotonic()
             return
         frame = view[start:end]
         headers = _headers(frame[datapath.VIRTIO_NET_HDR_LEN :])
         if headers is not None:
-            record = self._outgoing(headers, frame, None) | {"drop": "no_peer"}
+            record = self._outgoing(headers, frame, None) | {"drop": drop}
             record["read_at"] = time.monotonic()
             self._publish("out", headers, record)
 

@@ -177,3 +177,43 @@ def test_peers_hear_from_a_new_port_at_once(net: TwoUplinks) -> None:
     a.tunnel("reload", "wg0")
     net.b.wait_for(lambda: endpoint(b).endswith(":40404"), 4, "the keepalive from the new port")
     one_packet(net.b, "10.77.0.1")
+
+
+@pytest.mark.parametrize(("net", "datapath"), [(4, "python"), (6, "native")], indirect=["net"])
+def test_an_endpoint_that_is_routed_into_its_own_tunnel_makes_no_loop(
+    net: TwoUplinks, datapath: str
+) -> None:
+    """In a session and from the start: what comes back is dropped, and reported once."""
+    net.route(f"add default via {net.gateway(0)}")
+    here = Node(net.a, ("10.77.0.1/24",), None)
+    peer = PEER[net.outer]
+    there = Node(net.b, ("10.77.0.2/24",), peer, routes=(peer,))
+    ends = mesh([here, there], environment={"TUNNEL_DATAPATH": datapath})
+    a, b = ends["a"], ends["b"]
+    assert isinstance(a, OurEnd)
+    a.up()
+    b.up()
+
+    def sent() -> int:
+        return int(net.a.run(["cat", "/sys/class/net/wg0/statistics/tx_packets"]).stdout)
+
+    def reports() -> int:
+        log = net.a.run(["cat", "/run/tunnel/wg0.log"]).stdout
+        return log.count("leads into the tunnel itself")
+
+    length = {4: 32, 6: 128}[net.outer]
+    net.route(f"del {peer}/{length} dev wg0")
+    one_packet(net.a, "10.77.0.2")
+    before = sent()
+    net.route(f"add {peer}/{length} dev wg0")
+    # Their datagrams exceed the MTU of the tunnel, so each comes back in two fragments.
+    many = ["ping", "-n", "-c", "20", "-i", "0.01", "-W", "1", "-s", "1392", "10.77.0.2"]
+    net.a.run(many, check=False)
+    assert drops(a)["routing_loop"] >= 20
+    assert sent() - before < 20 * 8
+    assert reports() == 1
+    a.down()
+    a.up()
+    net.a.run(["ping", "-n", "-c", "1", "-W", "1", "10.77.0.2"], check=False)
+    assert drops(a) == {"routing_loop": 1}
+    assert reports() == 2

@@ -50,6 +50,11 @@ def _words(kind: str, of: Mapping[str, Any]) -> str | None:
         case "peer_removed":
             reason = ": its key is now our own" if of.get("own_key", True) else ""
             return f"peer {of['peer']} removed{reason}"
+        case "routing_loop":
+            return (
+                f"the route to {of['endpoint']} leads into the tunnel itself: what is sent to peer "
+                f"{of['peer']} is dropped until another route to it is set"
+            )
         case "clock":
             effect = "; no handshake is sent until it is right" if of["refused"] else ""
             return f"the clock cannot be right: {of['problem']}{effect}"
