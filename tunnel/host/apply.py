@@ -100,8 +100,10 @@ def missing(
     with inside(netns), rtnetlink() as netlink, step("look at", state.interface):
         record = load_record(state.interface, state_dir)
         index = require_ifindex(netlink, state.interface)
-        dns, firewall = (record.dns, record.firewall) if record else ("", "")
-        machine = Machine(netlink, state.interface, index, {}, dns, firewall)
+        known = record or Record(state.interface, index, namespace_id())
+        machine = Machine(
+            netlink, state.interface, index, {}, known.dns, known.firewall, known.servers
+        )
         items = (*state.items(), *state.connected)
         there = machine.present(items, items)
         return tuple(item for item in items if item not in there)
@@ -153,6 +155,7 @@ def _remove(record: Record, state_dir: Path, report: Report) -> None:
             dict(record.sysctls),
             record.dns,
             record.firewall,
+            record.servers,
             report,
         )
         failures = _run_all(
@@ -187,6 +190,7 @@ def _change(
             firewall=record.firewall if record else "",
             owner=owner,
             hooks=record.hooks if record else DownHooks(),
+            servers=record.servers if record else "",
         )
         machine = Machine(
             netlink,
@@ -195,6 +199,7 @@ def _change(
             dict(planned.sysctls),
             planned.dns,
             planned.firewall,
+            planned.servers,
             report,
         )
         with claiming(netlink, state, state_dir):
@@ -204,7 +209,7 @@ def _change(
             _step_by_step(machine, old, new, undos)
             if old:
                 _settle(machine, (*new, *state.connected), undos)
-            done = replace(planned, items=new, firewall=machine.firewall)
+            done = replace(planned, items=new, firewall=machine.firewall, servers=machine.servers)
             if done != planned:
                 save_record(done, state_dir)
         except BaseException as error:

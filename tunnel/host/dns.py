@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 from tunnel.host.errors import HostError
 from tunnel.host.programs import run_program
@@ -9,6 +10,7 @@ from tunnel.host.state import Dns
 
 RESOLVCONF = "resolvconf"
 RESOLVED = "resolved"
+RESOLV_CONF = Path("/etc/resolv.conf")
 
 _INSTALL = "apt-get install openresolv (or systemd-resolved), or take DNS out of the conf"
 
@@ -36,8 +38,35 @@ def render(dns: Dns) -> str:
     return "\n".join([*lines, ""])
 
 
-def set_dns(interface: str, index: int, dns: Dns, backend: str) -> None:
-    """Make these the name servers, before all others; replaces what was set for the interface."""
+def read_servers() -> tuple[str, ...]:
+    """The name servers of resolv.conf(5) as they stand there now, in order."""
+    try:
+        lines = RESOLV_CONF.read_text(errors="replace").splitlines()
+    except OSError:
+        return ()
+    found = (line.split() for line in lines if line.startswith("nameserver"))
+    return tuple(words[1] for words in found if len(words) > 1)
+
+
+def still_stands(dns: Dns, set_then: str) -> bool:
+    """Whether resolv.conf still is as resolvconf made it for `dns`; `set_then` are the servers that
+    it had then, separated by blanks.
+
+    Where resolvconf gave it a local resolver, ours do not stand in it, and any change counts.
+    Others may come and go, but none of them before ours.
+    """
+    before, now = tuple(set_then.split()), read_servers()
+    ours = {str(server) for server in dns.servers}
+    if not before or now == before:
+        return True
+    return ours <= set(before) and ours <= set(now) and now[0] in {*ours, *before}
+
+
+def set_dns(interface: str, index: int, dns: Dns, backend: str, *, again: bool = False) -> None:
+    """Make these the name servers, before all others; replaces what was set for the interface.
+
+    `again` is for a resolv.conf that another program has changed since.
+    """
     if backend == RESOLVED:
         from tunnel.host import resolved
 
@@ -45,7 +74,11 @@ def set_dns(interface: str, index: int, dns: Dns, backend: str) -> None:
         return
     # -m 0 puts it first, -x makes it exclusive.
     argv = ["resolvconf", "-a", _record(interface), "-m", "0", "-x"]
-    run_program("set", str(dns), argv, render(dns), install=_INSTALL)
+    # Where it refuses, its second line is what to do about it.
+    run_program("set", str(dns), argv, render(dns), install=_INSTALL, said=2)
+    if again:
+        # What is on record with resolvconf did not change, so it would leave the file alone.
+        run_program("set", str(dns), ["resolvconf", "-u"], install=_INSTALL)
 
 
 def unset_dns(interface: str, index: int, backend: str) -> None:

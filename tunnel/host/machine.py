@@ -26,7 +26,8 @@ class Machine:
 
     `index` is the interface's number, 0 if it is gone: its addresses and routes went with it.
     `dns_backend` says how name servers are set, `sysctls` holds the values found before, `firewall`
-    is the fingerprint of the table that we set last.
+    is the fingerprint of the table that we set last, and `servers` are those of resolv.conf after
+    we set ours.
     """
 
     def __init__(
@@ -37,9 +38,11 @@ class Machine:
         sysctls: dict[str, str],
         dns_backend: str,
         firewall: str,
+        servers: str = "",
         report: Report = ignore_steps,
     ) -> None:
         self.firewall = firewall
+        self.servers = servers
         self._netlink = netlink
         self._interface = interface
         self._index = index
@@ -50,8 +53,8 @@ class Machine:
     def present(self, wanted: Iterable[Item], known: Iterable[Item]) -> set[Item]:
         """Those of `wanted` that are there.
 
-        DNS, which cannot be read back from the machine, counts as there when it is among the
-        `known`, which is what we did before.
+        DNS counts as there when it is among the `known`, which is what we did before, and nothing
+        shows that another program has changed it since.
         """
         wanted = tuple(wanted)
         seen: set[Item] = set(rules.list_rules(self._netlink))
@@ -79,6 +82,8 @@ class Machine:
             case Sysctl():
                 return sysctl.read_sysctl(item.name) == item.value
             case Dns():
+                if self._dns_backend == dns.RESOLVCONF and not dns.still_stands(item, self.servers):
+                    return False
                 return item in before
             case _:
                 return False
@@ -110,7 +115,10 @@ class Machine:
                 netfilter.set_firewall(self._interface, item)
                 self.firewall = netfilter.fingerprint(self._interface)
             case Dns():
-                dns.set_dns(self._interface, self._index, item, self._dns_backend)
+                again = not dns.still_stands(item, self.servers)
+                dns.set_dns(self._interface, self._index, item, self._dns_backend, again=again)
+                if self._dns_backend == dns.RESOLVCONF:
+                    self.servers = " ".join(dns.read_servers())
 
     def remove(self, item: Item) -> None:
         """Take one away; no error if it is gone."""

@@ -11,11 +11,19 @@ INSTALL_NFT = "apt-get install nftables"
 
 
 def run_program(
-    step: str, subject: str, argv: Sequence[str], text: str = "", *, install: str, remedy: str = ""
+    step: str,
+    subject: str,
+    argv: Sequence[str],
+    text: str = "",
+    *,
+    install: str,
+    remedy: str = "",
+    said: int = 1,
 ) -> str:
     """What `argv` printed, given `text` on its standard input.
 
-    `install` is the remedy when the program is missing, `remedy` when it fails.
+    `install` is the remedy when the program is missing, `remedy` when it fails. Of what it
+    then says, `said` lines are shown.
     """
     try:
         done = subprocess.run(
@@ -34,8 +42,9 @@ def run_program(
     except OSError as error:
         raise HostError(step, subject, str(error), remedy) from error
     if done.returncode != 0:
-        reason = done.stderr.strip().splitlines() or [f"{argv[0]} ended with {done.returncode}"]
-        raise HostError(step, subject, reason[0], remedy)
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        reason = "; ".join(lines[:said]) or f"{argv[0]} ended with {done.returncode}"
+        raise HostError(step, subject, reason, remedy)
     return done.stdout
 
 

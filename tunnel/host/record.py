@@ -55,7 +55,7 @@ class Record:
     `ifindex` and `netns` (inode of the namespace) distinguish our device from a later one of the
     same name; `sysctls` holds the values found before, `dns` how name servers were set, and
     `firewall` is the fingerprint of our table as it was when we set it. `hooks` are there while the
-    tunnel is up, and until they have run.
+    tunnel is up, and until they have run; `servers` are those of resolv.conf once ours were set.
     """
 
     interface: str
@@ -67,6 +67,7 @@ class Record:
     owner: str = ""
     firewall: str = ""
     hooks: DownHooks = DownHooks()
+    servers: str = ""
 
 
 def record_path(interface: str, state_dir: Path = STATE_DIR) -> Path:
@@ -155,6 +156,7 @@ def render(record: Record) -> str:
         "owner": record.owner,
         "firewall": record.firewall,
         "hooks": asdict(record.hooks),
+        "servers": record.servers,
     }
     return json.dumps(document, indent=1) + "\n"
 
@@ -174,6 +176,7 @@ def parse(text: str) -> Record:
         owner=str(document.get("owner", "")),
         firewall=str(document.get("firewall", "")),
         hooks=_hooks_from_json(document.get("hooks", {})),
+        servers=str(document.get("servers", "")),
     )
 
 

@@ -29,6 +29,7 @@ from jeepney.io.trio import (  # type: ignore[import-untyped]
 
 from tests.support.host_namespace import Namespace
 from tunnel.host import HostError, apply, desired_state, reconcile, remove
+from tunnel.host import dns as dns_module
 from tunnel.host import resolved as resolved_module
 from tunnel.host.dns import RESOLVCONF, RESOLVED, choose_backend, set_dns, unset_dns
 from tunnel.host.state import DesiredState, Dns
@@ -311,3 +312,84 @@ def test_no_dns_service_touches_nothing(
         with pytest.raises(HostError, match="set DNS"):
             apply(state(), netns=ns.path, state_dir=tmp_path / "state")
     assert ns.snapshot() == before
+
+
+@pytest.fixture
+def openresolv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A resolv.conf, and a resolvconf that writes it as openresolv does: not again for what it
+    knows, unless it is called with -u.
+    """
+    programs, conf, known = tmp_path / "bin", tmp_path / "resolv.conf", tmp_path / "known"
+    programs.mkdir()
+    conf.write_text("nameserver 192.0.2.53\n")
+    script = programs / "resolvconf"
+    script.write_text(
+        f"""#!/bin/sh
+case $1 in
+-a) new=$(cat); [ "$new" = "$(cat {known} 2>/dev/null)" ] && exit 0; echo "$new" > {known} ;;
+-d) echo "nameserver 192.0.2.53" > {conf}; rm {known}; exit 0 ;;
+esac
+cat {known} > {conf}
+"""
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    monkeypatch.setattr(dns_module, "RESOLV_CONF", conf)
+    return conf
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("now", "stands"),
+    [
+        ("nameserver 9.9.9.9\n", False),
+        ("", False),
+        ("nameserver 9.9.9.9\nnameserver 10.9.0.53\nnameserver fd00::53\n", False),
+        ("search x\nnameserver 10.9.0.53\nnameserver fd00::53\nnameserver 9.9.9.9\n", True),
+        ("# by hand\nnameserver fd00::53\nnameserver 10.9.0.53\n", True),
+    ],
+)
+def test_resolv_conf_that_another_program_has_written_is_put_back(
+    ns: Namespace, openresolv: Path, tmp_path: Path, now: str, stands: bool
+) -> None:
+    wanted = desired_state("tun0", [ip_interface("10.9.0.1/24")], [], mtu=1400, dns=DNS.servers)
+    where: Any = {"netns": ns.path, "state_dir": tmp_path}
+    applied = apply(wanted, **where)
+    ours = openresolv.read_text()
+    assert applied.missing() == ()
+    openresolv.write_text(now)
+    assert [str(item) for item in applied.missing()] == (
+        [] if stands else ["dns 10.9.0.53 fd00::53"]
+    )
+    applied = applied.reconcile(wanted)
+    assert applied.missing() == ()
+    assert openresolv.read_text() == (now if stands else ours)
+    applied.undo()
+    assert openresolv.read_text() == "nameserver 192.0.2.53\n"
+
+
+@pytest.mark.root
+def test_local_resolver_in_front_of_ours_is_no_change(
+    ns: Namespace, openresolv: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "bin" / "resolvconf"
+    script.write_text(f"#!/bin/sh\necho nameserver 127.0.0.53 > {openresolv}\n")
+    wanted = desired_state("tun0", [ip_interface("10.9.0.1/24")], [], mtu=1400, dns=DNS.servers)
+    applied = apply(wanted, netns=ns.path, state_dir=tmp_path)
+    assert applied.missing() == ()
+    openresolv.write_text("nameserver 9.9.9.9\n")
+    assert len(applied.missing()) == 1
+
+
+def test_both_lines_of_a_refusal_are_shown(resolvconf: Path) -> None:
+    script = resolvconf.parent / "bin" / "resolvconf"
+    script.write_text(
+        "#!/bin/sh\necho resolvconf: signature mismatch: /etc/resolv.conf >&2\n"
+        'echo "resolvconf: run \\`resolvconf -u\\` to update" >&2\nexit 1\n'
+    )
+    with pytest.raises(HostError) as caught:
+        set_dns("tun0", 1, DNS, RESOLVCONF)
+    assert caught.value.reason == (
+        "resolvconf: signature mismatch: /etc/resolv.conf; "
+        "resolvconf: run `resolvconf -u` to update"
+    )
