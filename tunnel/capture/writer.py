@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import heapq
 import os
 import stat
@@ -111,8 +112,19 @@ class Recording:
 
 
 def _private_file(path: Path) -> BinaryIO:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+    owners = (0, os.geteuid())
+    # In a folder that others write into, such as /tmp, a link leads to a file of their choice, and
+    # a file of theirs is read by them.
+    link = path.lstat() if path.is_symlink() else None
+    if link is not None and link.st_uid not in owners:
+        raise PermissionError(errno.EPERM, "it is a symbolic link of another user", str(path))
+    follow = 0 if link is not None else os.O_NOFOLLOW
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | follow, 0o600)
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode):
+        if status.st_uid not in owners:
+            os.close(descriptor)
+            raise PermissionError(errno.EPERM, "it is a file of another user", str(path))
         os.fchmod(descriptor, 0o600)  # it may have been there, and readable by others
         os.ftruncate(descriptor, 0)
     return os.fdopen(descriptor, "wb")

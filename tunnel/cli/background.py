@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -17,7 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, NoReturn, Self
 
-from tunnel.daemon.lock import unwritable
 from tunnel.errors import TunnelError
 from tunnel.linux.files import RUN_FOLDER
 from tunnel.log import output, redact
@@ -56,16 +56,19 @@ class Readiness:
             os.chdir("/")
             self._send(READY)
 
-    def failed(self, reason: str) -> None:
-        """Report to the parent that it will not come up."""
-        if self._fd >= 0:
-            self._send(reason.encode(errors="replace")[:MAX_REASON])
+    def failed(self, reason: str) -> bool:
+        """Report to the parent that it will not come up; whether there was one to hear it."""
+        return self._fd >= 0 and self._send(reason.encode(errors="replace")[:MAX_REASON])
 
-    def _send(self, data: bytes) -> None:
-        # The parent may have been ended by ^C: the tunnel does not depend on it.
-        with contextlib.suppress(BrokenPipeError):
+    def _send(self, data: bytes) -> bool:
+        # The parent may have been ended: the tunnel does not depend on it.
+        try:
             os.write(self._fd, data)
-        self._close()
+        except BrokenPipeError:
+            return False
+        finally:
+            self._close()
+        return True
 
     def _close(self) -> None:
         if self._notes is not None:
@@ -116,11 +119,6 @@ def start(
     thread. Raises StartError.
     """
     log_path = RUN_FOLDER / f"{name}.log"
-    try:
-        RUN_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
-        log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StartError(str(unwritable(log_path, error))) from error
     reading, writing = os.pipe()
     # What is still in their buffers must not be written twice.
     sys.stdout.flush()
@@ -132,17 +130,29 @@ def start(
         raise StartError(f"cannot start the daemon: {error.strerror}") from error
     else:
         if not child:
-            _be_daemon(log, writing, log_path, serve)
+            _be_daemon(writing, log_path, serve)
     finally:
-        os.close(log)
         os.close(writing)
     with open(reading, "rb") as pipe:
-        said = _read(pipe, note)
+        said = _read_and_stop(child, pipe, note)
     if said == READY:
         return child
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     reason = said.decode(errors="replace").strip()
+    if not reason and status == -signal.SIGTERM:
+        reason = f"{name} was stopped while starting"
     raise StartError(reason or f"the daemon ended with status {status}; see {log_path}")
+
+
+def _read_and_stop(child: int, pipe: IO[bytes], note: Callable[[str], None]) -> bytes:
+    """`_read`, and on ^C ask the daemon to undo what it has done so far; a second ^C is raised."""
+    try:
+        return _read(pipe, note)
+    except KeyboardInterrupt:
+        note("stopping; what was set up so far is undone")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGTERM)
+        return _read(pipe, note)
 
 
 def _read(pipe: IO[bytes], note: Callable[[str], None]) -> bytes:
@@ -156,18 +166,17 @@ def _read(pipe: IO[bytes], note: Callable[[str], None]) -> bytes:
     return outcome
 
 
-def _be_daemon(
-    log: int, writing: int, log_path: Path, serve: Callable[[Readiness, Path], int]
-) -> NoReturn:
-    """The child's whole life: own session, no terminal, none of the caller's descriptors."""
+def _be_daemon(writing: int, log_path: Path, serve: Callable[[Readiness, Path], int]) -> NoReturn:
+    """The child's whole life: own session, no terminal, none of the caller's descriptors.
+
+    But standard error, which becomes the log once that is opened.
+    """
     status = 1
     try:
         os.setsid()
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
         os.dup2(null, 1)
-        # For what Python itself has to say, such as a traceback.
-        os.dup2(log, 2)
         os.closerange(3, writing)
         os.closerange(writing + 1, os.sysconf("SC_OPEN_MAX"))
         status = serve(Readiness(writing), log_path)

@@ -9,6 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +33,7 @@ from tunnel.cli.common import (
 from tunnel.config import TunnelConfig
 from tunnel.control import json_client, json_socket, run_folder
 from tunnel.control.client import TunnelClient
+from tunnel.daemon.lock import unwritable
 from tunnel.errors import TunnelError, with_notes
 from tunnel.log import output
 
@@ -62,7 +66,7 @@ def up(
     if foreground:
         output.log_to_stream(verbose=verbose, as_json=log_json)
         _set_log_level(loaded, verbose=verbose)
-        status = _serve(loaded, background.Readiness(-1), print_failure=not log_json)
+        status = _serve(loaded, background.Readiness(-1), as_json=log_json)
         if status:
             raise typer.Exit(status)
         return
@@ -70,13 +74,18 @@ def up(
     # The daemon leaves the folder that the path may be relative to.
     config = dataclasses.replace(loaded, path=loaded.path.absolute())
 
-    def serve(readiness: background.Readiness, log_file: Path) -> int:
-        output.log_to_file(log_file, verbose=verbose, as_json=log_json)
+    def log_to(path: Path) -> None:
+        try:
+            output.log_to_file(path, verbose=verbose, as_json=log_json, with_stderr=True)
+        except OSError as error:
+            raise unwritable(path, error) from error
         _set_log_level(config, verbose=verbose)
         for warning in config.warnings:
             # Of the root logger: the user has seen them on the terminal.
             logging.getLogger().warning("%s", warning)
-        return _serve(config, readiness, print_failure=False)
+
+    def serve(readiness: background.Readiness, log_file: Path) -> int:
+        return _serve(config, readiness, start_log=partial(log_to, log_file), log_file=log_file)
 
     # Before the fork: what is loaded now need not be loaded by both.
 
@@ -96,38 +105,59 @@ def _set_log_level(config: TunnelConfig, *, verbose: bool) -> None:
         logging.getLogger("tunnel").setLevel(config.interface.options.log_level.upper())
 
 
-def _serve(config: TunnelConfig, readiness: background.Readiness, *, print_failure: bool) -> int:
+def _serve(
+    config: TunnelConfig,
+    readiness: background.Readiness,
+    *,
+    as_json: bool = False,
+    start_log: Callable[[], None] = lambda: None,
+    log_file: Path | None = None,
+) -> int:
     """Be the daemon until the tunnel is down; the exit status.
 
-    A failure goes to the parent, by `readiness`, and to the terminal or else to the log.
+    A failure goes to the parent, by `readiness`, and to the terminal, or else to the log, `as_json`
+    or in `log_file`. `start_log` is called once the name is ours: until then the log may be that of
+    another daemon. A log of nothing but a failure to start, which the parent reports, is removed.
     """
     import trio
 
     from tunnel.daemon.daemon import Daemon
     from tunnel.daemon.gc_tuning import avoid_pauses
+    from tunnel.daemon.lock import hold
     from tunnel.daemon.run import run
     from tunnel.daemon.sd_notify import Notifier
 
     notifier = Notifier.from_environment()
 
     avoid_pauses()
+    is_new = log_file is not None and not os.path.lexists(log_file)
+    has_log = log_file is None
     with readiness:
         try:
-            daemon = Daemon(config, notifier=notifier)
-            try:
-                trio.run(lambda: run(daemon, ready=readiness.ready, handle_signals=True))
-            finally:
-                # Before whatever else is said of the end.
-                output.flush()
+            with hold(config.name):
+                start_log()
+                has_log = True
+                daemon = Daemon(config, notifier=notifier)
+                try:
+                    trio.run(
+                        partial(
+                            run, daemon, ready=readiness.ready, is_held=True, handle_signals=True
+                        )
+                    )
+                finally:
+                    # Before whatever else is said of the end.
+                    output.flush()
         except TunnelError as error:
             notifier.status(str(error))
             # On a terminal nothing else shows what a hook printed; not every user may see that.
-            readiness.failed(with_notes(error))
-            if print_failure:
+            was_heard = readiness.failed(with_notes(error))
+            if log_file is None and not as_json:
                 complain(f"tunnel: {error}")
-            else:
+            elif has_log:
                 # Readers of the log expect its own format there.
                 logging.getLogger("tunnel").error("%s", error)
+            if was_heard and has_log and is_new and log_file is not None:
+                log_file.unlink(missing_ok=True)
             return EXIT_FAILED
     return 0
 

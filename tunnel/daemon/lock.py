@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tunnel import host
 from tunnel.errors import AlreadyRunningError, DaemonError
-from tunnel.linux.files import RUN_FOLDER
+from tunnel.linux.files import RUN_FOLDER, open_plain
 from tunnel.linux.netns import namespace_id
 
 _POLL = 0.02
@@ -21,6 +21,10 @@ _POLL = 0.02
 _REMEDIES = {
     errno.ENOSPC: f"make room below {RUN_FOLDER}",
     errno.EROFS: f"mount {RUN_FOLDER} writable",
+    **dict.fromkeys(
+        (errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ENOTDIR),
+        "move away what has that name: it must be a plain file",
+    ),
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "raise the machine's limit of open files (sysctl fs.file-max)",
 }
@@ -81,7 +85,7 @@ def _try(path: Path) -> int | None:
 def _open(path: Path) -> int:
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        return open_plain(path, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise unwritable(path, error) from error
 

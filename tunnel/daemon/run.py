@@ -47,15 +47,21 @@ DROPS_PERIOD = 1.0
 
 
 async def run(
-    daemon: Daemon, *, ready: Callable[[], None] = lambda: None, handle_signals: bool = False
+    daemon: Daemon,
+    *,
+    ready: Callable[[], None] = lambda: None,
+    handle_signals: bool = False,
+    is_held: bool = False,
 ) -> None:
     """Set up, call `ready`, carry packets until `daemon.stop`, undo everything. May be called once.
 
-    With `handle_signals`, SIGTERM and SIGINT stop it and SIGHUP reloads the conf. Raises
+    With `handle_signals`, SIGTERM and SIGINT stop it and SIGHUP reloads the conf. `is_held` says
+    that the caller holds the lock of the name. Raises
     TunnelError when it cannot be set up, or is stopped before it is; then all changes are undone.
     Returns when the interface or the socket for `wg` is deleted from outside.
     """
-    with unwrapped(), hold(daemon.name):
+    lock = contextlib.nullcontext() if is_held else hold(daemon.name)
+    with unwrapped(), lock:
         await _clean_up_before(daemon.name)
         # Before there is a socket for `wg` by that name: another's says whose the interface is.
         await trio.to_thread.run_sync(refuse_taken, daemon.name)

@@ -6,6 +6,7 @@ the old one as it was.
 """
 
 import contextlib
+import errno
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
@@ -15,10 +16,11 @@ from typing import Any
 
 from tunnel.host.errors import HostError
 from tunnel.host.state import Address, Dns, Firewall, Item, Link, Route, Rule, Sysctl
-from tunnel.linux.files import RUN_FOLDER, replace_file
+from tunnel.linux.files import RUN_FOLDER, read_plain, replace_file
 
 STATE_DIR = RUN_FOLDER
 _VERSION = 1
+_MOVE_AWAY = "move away what has that name"
 _KINDS: dict[str, type[Item]] = {
     "address": Address,
     "link": Link,
@@ -85,18 +87,22 @@ def save_record(record: Record, state_dir: Path = STATE_DIR) -> None:
         state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         replace_file(path, render(record))
     except OSError as error:
-        raise HostError.from_errno("write state file", str(path), error.errno or 0) from error
+        remedy = _MOVE_AWAY if error.errno == errno.EISDIR else ""
+        raise HostError.from_errno(
+            "write state file", str(path), error.errno or 0, remedy
+        ) from error
 
 
 def load_record(interface: str, state_dir: Path = STATE_DIR) -> Record | None:
     """The record of that tunnel, None if there is none. Raises HostError if it is not valid."""
     path = record_path(interface, state_dir)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_plain(path)
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise HostError("read state file", str(path), str(error)) from error
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise HostError("read state file", str(path), reason, _MOVE_AWAY) from error
     try:
         return parse(text)
     except (ValueError, TypeError, KeyError, AttributeError) as error:

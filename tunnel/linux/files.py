@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Final, Literal
@@ -40,6 +41,25 @@ def replace_file(path: Path, text: str, *, mode: int = 0o600, keep: Keep = "noth
             os.unlink(temporary)
         raise
     _sync_folder(path.parent)
+
+
+def open_plain(path: Path | str, flags: int, mode: int = 0o600) -> int:
+    """A descriptor of a plain file. Raises OSError, also for a symbolic link, a pipe, or a device.
+
+    Waits for nothing, as for the other end of a pipe.
+    """
+    flags |= os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+    descriptor = os.open(path, flags, mode)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    return descriptor
+
+
+def read_plain(path: Path) -> str:
+    """The text of a plain file. Raises OSError as `open_plain` does, and UnicodeDecodeError."""
+    with open(open_plain(path, os.O_RDONLY), encoding="utf-8") as file:
+        return file.read()
 
 
 def _set_access(path: Path, descriptor: int, mode: int, keep: Keep) -> None:

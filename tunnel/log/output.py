@@ -19,6 +19,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TextIO
 
+from tunnel.linux.files import open_plain
 from tunnel.log.redact import printable, redact
 from tunnel.log.writer import WriterHandler
 
@@ -138,9 +139,16 @@ def log_to_stream(
     _install(_stream_handler(stream), formatter, verbose=verbose)
 
 
-def log_to_file(path: Path, *, verbose: bool = False, as_json: bool = False) -> None:
-    """Log to `path`, kept below LOG_BYTES, with one older file beside it; for the owner only."""
-    handler = _PrivateFileHandler(path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
+def log_to_file(
+    path: Path, *, verbose: bool = False, as_json: bool = False, with_stderr: bool = False
+) -> None:
+    """Log to `path`, kept below LOG_BYTES, with one older file beside it; for the owner only.
+
+    `with_stderr` is for a daemon: descriptor 2 is that file too, whichever it is at the time, for
+    what Python itself has to say, such as a traceback. Raises OSError, also if `path` is no plain
+    file or a symbolic link.
+    """
+    handler = _PrivateFileHandler(path, with_stderr=with_stderr)
     _install(handler, JsonFormatter() if as_json else HumanFormatter(), verbose=verbose)
 
 
@@ -155,16 +163,21 @@ def flush() -> None:
 class _PrivateFileHandler(RotatingFileHandler):
     """Whatever the umask: a log has endpoints, commands and what they print."""
 
+    def __init__(self, path: Path, *, with_stderr: bool) -> None:
+        self._with_stderr = with_stderr
+        super().__init__(path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
+
     def _open(self) -> TextIOWrapper:
-        return open(self.baseFilename, "a", encoding=self.encoding, opener=_opener)
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=self._opener)
 
-
-def _opener(path: str, flags: int) -> int:
-    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
-    # It may exist already, with a mode that lets others read it.
-    with contextlib.suppress(OSError):
-        os.fchmod(descriptor, 0o600)
-    return descriptor
+    def _opener(self, path: str, flags: int) -> int:
+        descriptor = open_plain(path, flags)
+        # It may exist already, with a mode that lets others read it.
+        with contextlib.suppress(OSError):
+            os.fchmod(descriptor, 0o600)
+        if self._with_stderr:
+            os.dup2(descriptor, 2)
+        return descriptor
 
 
 def _stream_handler(stream: TextIO) -> logging.Handler:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -378,4 +379,56 @@ def test_same_name_in_another_namespace_has_a_way_out(two_hosts: TwoHosts) -> No
         a.run(["ip", "netns", "del", "inner"])
     assert status(end)["pid"] in a.pids()
     end.down()
+    assert remains(a) == []
+
+
+def test_second_up_writes_nothing_into_the_log_of_the_first(two_hosts: TwoHosts) -> None:
+    end = make_end(two_hosts)
+    end.up()
+    before = two_hosts.a.run(["cat", "/run/tunnel/wg0.log"]).stdout
+    end.conf.chmod(0o644)  # a warning, too
+    with pytest.raises(LabError, match="wg0 is running already"):
+        end.up()
+    assert two_hosts.a.run(["cat", "/run/tunnel/wg0.log"]).stdout == before
+    end.down()
+
+
+def test_failed_up_leaves_no_log_and_one_of_before_stays(two_hosts: TwoHosts) -> None:
+    a = two_hosts.a
+    end = make_end(two_hosts, "PostUp = false")
+    for _ in range(2):
+        with pytest.raises(LabError, match="PostUp number 1"):
+            end.up()
+        assert a.run(["ls", "/run/tunnel"]).stdout == ""
+    a.run(["sh", "-c", "echo before > /run/tunnel/wg0.log"])
+    with pytest.raises(LabError, match="PostUp number 1"):
+        end.up()
+    log = a.run(["cat", "/run/tunnel/wg0.log"]).stdout
+    assert log.startswith("before\n")
+    assert "PostUp number 1: exit status 1" in log
+
+
+def test_interrupted_up_takes_its_daemon_along(two_hosts: TwoHosts) -> None:
+    mark = two_hosts.a.directory / "mark"
+    end = make_end(two_hosts, f"PreUp = {hanging(mark)}")
+    up = two_hosts.a.popen([sys.executable, "-m", "tunnel", "up", str(end.conf)])
+    wait_until_it_runs(two_hosts, mark)
+    up.signal(signal.SIGINT)
+    assert up.wait(30) == 1
+    assert "stopping; what was set up so far is undone" in up.log()
+    assert remains(two_hosts.a) == []
+
+
+@pytest.mark.parametrize("name", ["wg0.log", "wg0.lock", "wg0.state"])
+@pytest.mark.parametrize("make", ["mkfifo", "mkdir"])
+def test_name_of_ours_that_is_taken_by_no_plain_file(
+    two_hosts: TwoHosts, name: str, make: str
+) -> None:
+    a = two_hosts.a
+    end = make_end(two_hosts)
+    a.run(["mkdir", "-p", "/run/tunnel"])
+    a.run([make, f"/run/tunnel/{name}"])
+    with pytest.raises(LabError, match=rf"status 1: tunnel: .*{name}.*move away"):
+        end.up()
+    a.run(["rm", "-r", f"/run/tunnel/{name}"])
     assert remains(a) == []

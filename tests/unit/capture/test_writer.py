@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,23 @@ def test_a_stream_is_flushed_each_time() -> None:
     with Recording(stream, preamble=b"<") as recording:
         recording.write_until(0)
         assert (stream.getvalue(), stream.flushes) == (b"<", 1)
+
+
+@pytest.mark.root
+@pytest.mark.real_root
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_what_another_user_has_put_there_is_not_written(tmp_path: Path, kind: str) -> None:
+    path, target = tmp_path / "x.pcapng", tmp_path / "target"
+    target.write_text("precious")
+    if kind == "link":
+        path.symlink_to(target)
+    else:
+        path.write_text("precious")
+    with Recording(path, preamble=b"ours") as ours:
+        ours.finish(b"")
+    assert target.read_text() == ("ours" if kind == "link" else "precious")
+    path.write_text("precious")
+    os.chown(path, 1234, 1234, follow_symlinks=False)
+    with pytest.raises(PermissionError, match="of another user"):
+        Recording(path, preamble=b"")
+    assert path.read_text() == "precious"

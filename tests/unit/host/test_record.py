@@ -2,6 +2,7 @@
 
 import errno
 import os
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import pytest
 
 from tunnel.host.errors import HostError
 from tunnel.host.record import (
+    DownHooks,
     Record,
     delete_record,
+    keep_hooks,
+    keep_rest,
     load_record,
     other_records,
     parse,
@@ -86,3 +90,35 @@ def test_plain_values_in_the_file() -> None:
     text = render(Record("tun0", 1, 2, items))
     assert '"destination": "fd00::/16"' in text
     assert parse(text).items == items
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_what_has_the_name_of_the_record_is_named_and_not_waited_for(
+    tmp_path: Path, kind: str
+) -> None:
+    path = record_path("tun0", tmp_path)
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    with pytest.raises(HostError, match=r"read state file .*tun0.state.*\(move away"):
+        load_record("tun0", tmp_path)
+    if kind == "folder":
+        with pytest.raises(HostError, match=r"write state file .*tun0.state.*\(move away"):
+            save_record(full(), tmp_path)
+
+
+def test_hooks_stay_on_record_until_they_are_struck(tmp_path: Path) -> None:
+    hooks = DownHooks(("one",), ("two", "three"), 90, save_config=True)
+    record = replace(full(), hooks=hooks, servers="192.0.2.1")
+    assert parse(render(record)) == record
+    save_record(record, tmp_path)
+    keep_hooks("tun0", replace(hooks, pre_down=()), tmp_path)
+    keep_rest(replace(record, items=(), hooks=replace(hooks, pre_down=())), tmp_path)
+    found = load_record("tun0", tmp_path)
+    assert found is not None
+    assert (found.items, found.hooks.post_down) == ((), ("two", "three"))
+    keep_hooks("tun0", DownHooks(save_config=True), tmp_path)
+    assert load_record("tun0", tmp_path) is None
+    keep_hooks("tun0", hooks, tmp_path)  # what there is no record of has none
+    assert load_record("tun0", tmp_path) is None

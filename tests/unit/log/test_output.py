@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -186,6 +187,37 @@ def test_the_file_is_for_its_owner_only(tmp_path: Path, monkeypatch: pytest.Monk
         os.umask(before)
     assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_stderr_follows_the_file(tmp_path: Path) -> None:
+    """A traceback of Python's own is in the log also after it was replaced twice."""
+    path = tmp_path / "wg0.log"
+    program = (
+        "import logging, pathlib, sys; from tunnel.log import output; output.LOG_BYTES = 500\n"
+        "output.log_to_file(pathlib.Path(sys.argv[1]), with_stderr=True)\n"
+        "for n in range(100): logging.getLogger('tunnel').info('line %d', n)\n"
+        "raise RuntimeError('a defect')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "RuntimeError: a defect" in path.read_text()
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_what_is_no_plain_file_is_refused_and_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path, other = tmp_path / "wg0.log", tmp_path / "other"
+    other.touch()
+    if kind == "link":
+        path.symlink_to(other)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    with pytest.raises(OSError, match=r"levels of symbolic|No such device|s a directory"):
+        output.log_to_file(path)
+    assert other.read_text() == ""
 
 
 def test_a_full_disk_costs_lines_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
