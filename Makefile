@@ -12,7 +12,7 @@ OFF ?= none tso uso gso gro all
 NATIVE := tunnel/datapath/native
 CRATE := $(wildcard $(NATIVE)/Cargo.* $(NATIVE)/src/*.rs)
 
-.PHONY: help lab test test-minimal test-pythons coverage matrix setup lint wheel fuzz soak clean
+.PHONY: help lab test test-minimal test-pythons coverage matrix setup lint wheel fuzz soak floods clean
 
 help:
 	@echo "make lab    two hosts and a real encrypted tunnel on this machine, explained"
@@ -26,6 +26,7 @@ help:
 	@echo "make wheel  an sdist and a wheel in dist/, with the compiled datapath if cargo is here"
 	@echo "make fuzz   twenty minutes of hostile input for both datapaths"
 	@echo "make soak   memory and pauses under half an hour of traffic and of changes, as tables"
+	@echo "make floods a new handshake, TCP and pings under floods, beside wireguard-go, as a table (8 min)"
 	@echo "make clean  remove what the above made"
 
 lab: $(STAMP)
@@ -103,6 +104,11 @@ soak: $(STAMP)
 	$(PYTHON) -m tests.soak.traffic --datapath native
 	$(PYTHON) -m tests.soak.traffic --datapath python
 	$(PYTHON) -m tests.soak.changes
+
+floods: $(STAMP)
+	@tests/setup/packages.sh --for base --for lab --for test
+	$(PYTHON) -m tests.soak.floods --how batches
+	$(PYTHON) -m tests.soak.floods --how single
 
 clean:
 	rm -rf $(VENV) $(VENV)-* build dist $(NATIVE)/target tunnel/datapath/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -69,13 +69,13 @@ class MacChecker:
 
     `random` returns that many random bytes; `now` is in seconds of a monotonic clock;
     `source` is what `source_bytes` returns. `data` is a whole handshake message, of either
-    type: the two MACs are its last 32 bytes.
+    type: the two MACs are its last 32 bytes. `mac1_key` is for those who check mac1 in batches.
     """
 
-    __slots__ = ("_cookie_key", "_mac1_key", "_random", "_secret", "_secret_since")
+    __slots__ = ("_cookie_key", "_random", "_secret", "_secret_since", "mac1_key")
 
     def __init__(self, public_key: PublicKey, *, random: Callable[[int], bytes]) -> None:
-        self._mac1_key = mac1_key(public_key)
+        self.mac1_key = mac1_key(public_key)
         self._cookie_key = _cookie_key(public_key)
         self._random = random
         self._secret: bytes | None = None
@@ -85,7 +85,7 @@ class MacChecker:
         """Raise MacError unless mac1 is right. Takes hostile bytes; raises nothing else."""
         if len(data) < _SHORTEST:
             raise MacError(MacFault.MAC1, "too short to carry MACs")
-        expected = _mac(self._mac1_key, memoryview(data)[:-_MACS_LENGTH])
+        expected = _mac(self.mac1_key, memoryview(data)[:-_MACS_LENGTH])
         if not hmac.compare_digest(expected, memoryview(data)[-_MACS_LENGTH:-MAC_LENGTH]):
             raise MacError(MacFault.MAC1, "mac1 is not of our public key")
 

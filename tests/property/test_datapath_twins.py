@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crypto.cookies import MacChecker, MacError, mac1, mac1_key
+from crypto.keys import PrivateKey
 from tests.support.packets import Flow, draw_frame, mangled
 from tunnel import datapath
 from tunnel.datapath import reference
@@ -187,6 +189,50 @@ def test_open_arbitrary_bytes(
         out = bytearray(len(junk))
         results.append((session.open(junk, 0, len(junk), stride, out), out))
     assert results[0] == results[1]
+
+
+@given(st.integers(0, 2**64))
+@settings(deadline=None)
+def test_check_mac1(native: SessionFactory, seed: int) -> None:
+    """Batches of right, wrong and cut messages, against the protocol's own check."""
+    random = Random(seed)
+    public_key = PrivateKey.from_random(random.randbytes(32)).public_key()
+    stride = random.choice((1, 39, 40, 41, 92, 148, 200))
+    messages = []
+    for _ in range(random.randrange(8)):
+        body = random.randbytes(max(0, stride - 32))
+        mac = mac1(public_key, body) if random.random() < 0.6 else random.randbytes(16)
+        messages.append((body + mac + random.randbytes(16))[:stride])
+    if messages and random.random() < 0.3:
+        messages[-1] = messages[-1][: random.randrange(1, stride + 1)]
+    before = random.randbytes(random.randrange(20))
+    batch = b"".join((before, *messages))
+    checker = MacChecker(public_key, random=random.randbytes)
+
+    def is_right(message: bytes) -> bool:
+        try:
+            checker.check_mac1(message)
+        except MacError:
+            return False
+        return True
+
+    expected = bytes(map(is_right, messages))
+    for check in (reference.check_mac1, datapath.load("native").check_mac1):
+        for buffer in (batch, bytearray(batch), memoryview(batch)):
+            found = check(mac1_key(public_key), buffer, len(before), len(batch), stride)
+            assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "start", "end", "stride"),
+    [(KEY[:31], 0, 8, 8), (KEY, 0, 9, 8), (KEY, 5, 4, 8), (KEY, -1, 4, 8), (KEY, 0, 8, 0)],
+)
+def test_check_mac1_refuses_what_is_no_batch(
+    native: SessionFactory, key: bytes, start: int, end: int, stride: int
+) -> None:
+    for check in (reference.check_mac1, datapath.load("native").check_mac1):
+        with pytest.raises(ValueError, match=r"32 bytes|outside its buffer|at least 1"):
+            check(key, bytes(8), start, end, stride)
 
 
 @pytest.mark.skipif(not FUZZ_SECONDS, reason="TUNNEL_FUZZ_SECONDS is not set")

@@ -14,13 +14,14 @@ import trio.testing
 from tunnel import datapath
 from tunnel.config import PrivateKey
 from tunnel.engine import Engine
+from tunnel.engine.common import Clock
 from tunnel.io.drops import IoDrop
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import TunDeleted, TunWriteDropped
 from tunnel.io.link import TunLink
 from tunnel.io.tun import ALL_OFFLOADS, Tun, TunOffload
 from tunnel.io.udp import Udp
-from tunnel.io.udp_socket import SENT, Received, Sent
+from tunnel.io.udp_socket import SENT, Origin, Received, Sent
 from tunnel.protocol import Event
 
 V4 = socket.AF_INET
@@ -112,7 +113,7 @@ class FakeUdp:
             return None
         data, stride, source = self.incoming.popleft()
         buffer[: len(data)] = data
-        return Received(len(data), stride, source, 0)
+        return Received(len(data), stride, Origin(source.sockaddr, source.source), 0)
 
     def send(
         self, batch: bytes | memoryview, stride: int, endpoint: Endpoint, tos: int = 0
@@ -137,7 +138,7 @@ class Side:
 Sides: TypeAlias = tuple[Side, Side]
 
 
-def make_side(number: int) -> Side:
+def make_side(number: int, clock: Clock = trio.current_time) -> Side:
     tun = FakeTun()
     udp = FakeUdp(Endpoint(bytes([192, 0, 2, number]), 51820))
     events: list[Event] = []
@@ -146,7 +147,7 @@ def make_side(number: int) -> Side:
         udp=cast(Udp, udp),
         mtu=1420,
         path=datapath.load("python"),
-        clock=trio.current_time,
+        clock=clock,
         on_event=events.append,
     )
     key = PrivateKey.from_random(bytes([number]) * 32)

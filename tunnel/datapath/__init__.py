@@ -4,8 +4,8 @@ Two implementations of one interface (`interface.Session`): the Python reference
 twin that is there if the installation found a Rust compiler. `load` chooses.
 """
 
+import importlib
 import os
-import pkgutil
 from collections.abc import Mapping
 from typing import Final, NamedTuple, cast
 
@@ -15,6 +15,7 @@ from tunnel.datapath.interface import (
     OPEN_OUT_SIZE,
     SEAL_OUT_SIZE,
     Batch,
+    Mac1Check,
     Offload,
     Opened,
     Sealed,
@@ -33,6 +34,7 @@ __all__ = [
     "Datapath",
     "DatapathDrop",
     "DatapathError",
+    "Mac1Check",
     "Offload",
     "Opened",
     "Sealed",
@@ -46,22 +48,24 @@ __all__ = [
 
 ENVIRONMENT_VARIABLE: Final = "TUNNEL_DATAPATH"
 DATAPATHS: Final[Mapping[str, str]] = {
-    "native": "tunnel.datapath._native:Session",
-    "python": "tunnel.datapath.reference:ReferenceSession",
+    "native": "tunnel.datapath._native",
+    "python": "tunnel.datapath.reference",
 }
-"""The session class of each datapath by its name, the preferred one first."""
+"""The module of each datapath by its name, the preferred one first."""
 
 
 class Datapath(NamedTuple):
     """A datapath that can be used.
 
-    name     "native" or "python".
-    session  makes a session.
-    note     why it is not the preferred one; empty if it is, or if it was asked for by name.
+    name        "native" or "python".
+    session     makes a session.
+    check_mac1  tells handshake messages from forgeries by those who do not know our key.
+    note        why it is not the preferred one; empty if it is, or if it was asked for by name.
     """
 
     name: str
     session: SessionFactory
+    check_mac1: Mac1Check
     note: str
 
 
@@ -82,15 +86,15 @@ def load(name: str | None = None) -> Datapath:
             f"{place}: found {name!r}, expected one of {', '.join(DATAPATHS)}; or leave it unset"
         )
     note = ""
-    for candidate, place_of_class in DATAPATHS.items():
+    for candidate, module_name in DATAPATHS.items():
         if name not in (None, candidate):
             continue
         try:
-            session = pkgutil.resolve_name(place_of_class)
+            session, check_mac1 = _parts(module_name)
         except ImportError as error:
             note = f"the {candidate} datapath is not installed ({error})"
             continue
-        return Datapath(candidate, cast(SessionFactory, session), note)
+        return Datapath(candidate, session, check_mac1, note)
     raise UnknownDatapathError(
         f"{place} asks for {name!r}, but {note}; "
         "unset it, or install tunnel from its sources with cargo on the PATH"
@@ -100,10 +104,19 @@ def load(name: str | None = None) -> Datapath:
 def available() -> list[str]:
     """The names of the datapaths that can be imported here, the preferred one first."""
     found = []
-    for name, place_of_class in DATAPATHS.items():
+    for name, module_name in DATAPATHS.items():
         try:
-            pkgutil.resolve_name(place_of_class)
+            _parts(module_name)
         except ImportError:
             continue
         found.append(name)
     return found
+
+
+def _parts(module_name: str) -> tuple[SessionFactory, Mac1Check]:
+    """What a datapath offers; ImportError if it is not there, or was built from other sources."""
+    module = importlib.import_module(module_name)
+    try:
+        return cast(SessionFactory, module.Session), cast(Mac1Check, module.check_mac1)
+    except AttributeError as error:
+        raise ImportError(f"{error}; it was built from other sources: build it again") from None

@@ -44,3 +44,8 @@ class Session:
         coalesce: Offload = ...,
         outer_ecn: int = 0,
     ) -> Opened: ...
+
+def check_mac1(
+    key: bytes, datagrams: ReadableBuffer, start: int, end: int, stride: int, /
+) -> bytes:
+    """Tell which datagrams of a batch have a right mac1; see `interface.Mac1Check`."""

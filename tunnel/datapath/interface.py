@@ -273,6 +273,22 @@ class Session(Protocol):
         """
 
 
+class Mac1Check(Protocol):
+    """The function that a datapath offers under the name ``check_mac1``."""
+
+    def __call__(
+        self, key: bytes, datagrams: ReadableBuffer, start: int, end: int, stride: int, /
+    ) -> bytes:
+        """One byte for each datagram of a batch: 1 if it ends with a right mac1 and a mac2, else 0.
+
+        mac1 is keyed BLAKE2s of 16 bytes over all before the two MACs (whitepaper, section 5.4.4),
+        under `key`, 32 bytes. Where the batch is, and that its bytes are hostile, is as in `open`.
+
+        Raises nothing whatever the bytes are; ValueError for a key of another length, offsets
+        outside the buffer, or a stride below 1.
+        """
+
+
 class SessionFactory(Protocol):
     """The constructor that a datapath offers under the name ``Session``."""
 

@@ -4,7 +4,9 @@ One session of a pair of transport keys: seal frames into datagrams, open datagr
 `interface.Session` says exactly what each function does.
 """
 
+import hmac
 from collections.abc import Sequence
+from hashlib import blake2s
 from struct import Struct
 from typing import Final
 
@@ -33,6 +35,10 @@ _KEY_LEN: Final = 32
 _HEADER_LEN: Final = 16
 _TRANSPORT: Final = 4
 """Message type and three reserved zero bytes, read as one little-endian number."""
+
+_MAC_LEN: Final = 16
+_SHORTEST_MESSAGE: Final = 8 + 2 * _MAC_LEN
+"""Type, sender and the two MACs: no handshake message is shorter."""
 
 _HEADER: Final = Struct("<IIQ")
 """Type, receiver index, counter (whitepaper, section 5.4.6)."""
@@ -247,3 +253,29 @@ class ReferenceSession:
                 add(plain)
         frames = coalescer.finish(out)
         return Opened(frames, at, packets, keepalives, wire_bytes, payload_bytes, drops)
+
+
+Session = ReferenceSession
+"""Under this name a datapath offers it."""
+
+
+def check_mac1(
+    key: bytes, datagrams: ReadableBuffer, start: int, end: int, stride: int, /
+) -> bytes:
+    """Tell which datagrams of a batch have a right mac1; see `interface.Mac1Check`."""
+    view = memoryview(datagrams)
+    if len(key) != _KEY_LEN:
+        raise ValueError("the key of mac1 has 32 bytes")
+    if not 0 <= start <= end <= len(view):
+        raise ValueError("the batch lies outside its buffer")
+    if stride < 1:
+        raise ValueError("the stride of a batch is at least 1")
+    right = bytearray()
+    for at in range(start, end, stride):
+        macs = min(at + stride, end) - 2 * _MAC_LEN
+        if macs - at < _SHORTEST_MESSAGE - 2 * _MAC_LEN:
+            right.append(0)
+            continue
+        expected = blake2s(view[at:macs], digest_size=_MAC_LEN, key=key).digest()
+        right.append(hmac.compare_digest(expected, view[macs : macs + _MAC_LEN]))
+    return bytes(right)

@@ -25,6 +25,8 @@ DRAIN_BYTES = 1 << 19
 than a millisecond."""
 READ_COST = 1 << 14
 """What any read takes off `DRAIN_BYTES` besides its bytes: as much time as these."""
+LOOK_COST = 1 << 12
+"""The same for a receive of which nothing was written to the TUN."""
 
 LONE_AFTER = 0.0002
 """Seconds since the last wake-up after which a packet is taken to come alone, and no other is
@@ -32,6 +34,12 @@ looked for: it does not wait for that look."""
 LONE_ROW = 4
 """Wake-ups in a row that may do without a look. Then one looks, or a slow machine, for which every
 wake-up is long after the last one, would take a flood packet by packet."""
+
+SAMPLE_BITS = 3
+"""While the queue of handshake messages is full, one in two to the power of this is looked at."""
+HANDSHAKE_SLICE = 0.0003
+"""Seconds of work on handshake messages before the other tasks get their turn: a message or two of
+peers, or half a dozen of a flood that are answered by a cookie."""
 
 
 class EngineDrop(StrEnum):
@@ -42,7 +50,7 @@ class EngineDrop(StrEnum):
     NO_ENDPOINT = "no_endpoint"
     """The peer's address is not known (yet)."""
     HANDSHAKE_QUEUE_FULL = "handshake_queue_full"
-    """More handshake messages than can be answered."""
+    """More handshake messages, with a right mac1, than can be looked at: one at random."""
     SEND_QUEUE_FULL = "send_queue_full"
     """The UDP socket was full, and what was to be sent cannot wait."""
     MESSAGE_LIMIT = "message_limit"

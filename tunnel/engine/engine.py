@@ -6,7 +6,7 @@ Its tasks share the state machine; none of them awaits while it holds a half-don
 - `Receiver.pump`    datagrams in, opened frames out to the TUN (one task per address family), and
                      what the kernel has answered by then to a packet that came alone;
 - `Receiver.answer_handshakes`
-                     one handshake message at a time; data has a turn after each;
+                     handshake messages, a time slice in a turn;
 - `_timers`          the one deadline that `Interface.next_deadline` names.
 
 Bounds: `DRAIN_BYTES` per wake-up, `HANDSHAKE_QUEUE` handshake messages waiting, and the staged
@@ -88,7 +88,9 @@ class Engine:
             drain=self._drain_outputs,
         )
         self._sender = Sender(self._shared)
-        self._receiver = Receiver(self._shared, self._sender)
+        self._receiver = Receiver(
+            self._shared, self._sender, check_mac1=self.datapath.check_mac1, random=random
+        )
 
     @property
     def mtu(self) -> int:

@@ -1,40 +1,71 @@
-"""The way in: datagrams opened and written to the TUN, and handshake messages one by one."""
+"""The way in: datagrams opened and written to the TUN, and handshake messages answered.
+
+A flood of handshake messages must cost others little. So each is screened where it arrives, by what
+costs a microsecond; what passes waits in a bounded queue, of which at most a time slice is taken
+between two looks at the sockets; and of its source nothing is remembered.
+"""
 
 from __future__ import annotations
 
 import socket
 from collections import deque
+from collections.abc import Callable
+from random import Random
+from typing import TypeAlias
 
 import trio
 
 from tunnel import datapath
-from tunnel.datapath import Offload, Opened, Session
+from tunnel.datapath import Mac1Check, Offload, Opened, Session
 from tunnel.datapath.interface import MESSAGE_OVERHEAD
-from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import TunWriteDropped
 from tunnel.io.tun import TunOffload
-from tunnel.io.udp_socket import RECEIVE_SIZE, Received
+from tunnel.io.udp_socket import RECEIVE_SIZE, Origin, Received
 from tunnel.protocol import ProtocolDrop
 from tunnel.protocol.constants import HANDSHAKE_QUEUE, UNDER_LOAD_QUEUE
 
-from .common import DRAIN_BYTES, LONE_AFTER, LONE_ROW, READ_COST, EngineDrop, Peer
+from .common import (
+    DRAIN_BYTES,
+    HANDSHAKE_SLICE,
+    LONE_AFTER,
+    LONE_ROW,
+    LOOK_COST,
+    READ_COST,
+    SAMPLE_BITS,
+    EngineDrop,
+    Peer,
+)
 from .sender import Sender
 from .shared import Shared
+
+Waiting: TypeAlias = tuple[bytes, Origin]
+"""A handshake message that was not looked into yet, and where it came from."""
 
 TYPE_TRANSPORT = 4
 """First byte of a transport data message."""
 
-HANDSHAKE_LENGTHS = frozenset({148, 92, 64})
-"""Bytes of an initiation, a response and a cookie reply: the only ones worth queueing."""
-
 
 class Receiver:
-    """Opens and delivers. Each family has a `pump`, and all handshakes one `answer_handshakes`."""
+    """Opens and delivers. Each family has a `pump`, and all handshakes one `answer_handshakes`.
 
-    def __init__(self, shared: Shared, sender: Sender) -> None:
+    `check_mac1` is the datapath's; `random` chooses which handshake messages a flood displaces.
+    """
+
+    def __init__(
+        self,
+        shared: Shared,
+        sender: Sender,
+        *,
+        check_mac1: Mac1Check,
+        random: Callable[[int], bytes],
+    ) -> None:
         self._shared = shared
         self._sender = sender
-        self._handshake_queue: deque[tuple[bytes, Endpoint]] = deque()
+        self._check_mac1 = check_mac1
+        # A generator of its own: what is drawn for every datagram must cost next to nothing.
+        self._draw = Random(random(16)).getrandbits
+        self._handshake_queue: deque[Waiting] = deque()
+        self._is_behind = False
         self._handshake_ready = trio.Event()
         self._coalesce = _coalescible(shared.tun.offloads)
 
@@ -69,7 +100,9 @@ class Receiver:
                     if unseen > 1:
                         break
                     lone = False  # this one looks for others
-                budget -= received.length + READ_COST
+                budget -= received.length + (READ_COST if written else LOOK_COST)
+            # More is waiting. Data may be among it, which must not be lost for handshakes.
+            self._is_behind = budget <= 0
             unseen = unseen - 1 if lone and unseen > 1 else LONE_ROW if batches < 2 else 0
             self._shared.drain(now)
 
@@ -80,12 +113,13 @@ class Receiver:
 
         How many frames were written to the TUN.
         """
-        length, stride, endpoint, ecn = received
+        length, stride, origin, ecn = received
         if not self._shared.link_up:
             self._shared.interface.count_drop(ProtocolDrop.INTERFACE_DOWN, -(-length // stride))
             return 0
         written = 0
         tracer = self._shared.tracer
+        mac1: bytes | None = None
         start = 0
         while start < length:
             if buffer[start] == TYPE_TRANSPORT and length - start >= MESSAGE_OVERHEAD:
@@ -95,7 +129,7 @@ class Receiver:
                 if tracer is not None:
                     if tracer.opens_apart:
                         end = min(start + stride, length)
-                    tracer.datagrams_received(endpoint, buffer, start, end, stride)
+                    tracer.datagrams_received(origin.endpoint, buffer, start, end, stride)
                 if found is None:
                     if tracer is not None:
                         tracer.datagrams_opened(None, None, out)
@@ -108,20 +142,33 @@ class Receiver:
                 if opened.consumed:
                     if tracer is not None:
                         tracer.datagrams_opened(peer, opened, out)
-                    written += self._deliver(peer, transport, endpoint, opened, out, now)
+                    written += self._deliver(peer, transport, origin, opened, out, now)
                     start += opened.consumed
                     continue
-            self._queue_handshake_untrusted(
-                bytes(buffer[start : min(start + stride, length)]), endpoint, now
-            )
+            if len(self._handshake_queue) >= HANDSHAKE_QUEUE and self._draw(SAMPLE_BITS):
+                self._shared.counters.drop(EngineDrop.HANDSHAKE_QUEUE_FULL)
+            else:
+                if mac1 is None:
+                    mac1 = self._mac1_of(buffer, length, stride)
+                datagram = bytes(buffer[start : min(start + stride, length)])
+                right = mac1[start // stride] == 1
+                if self._shared.interface.screen_untrusted(datagram, mac1_is_right=right):
+                    self._queue_handshake_untrusted(datagram, origin, now)
             start += stride
         return written
+
+    def _mac1_of(self, buffer: bytearray, length: int, stride: int) -> bytes:
+        """A 1 for each datagram of a batch with a right mac1."""
+        key = self._shared.interface.mac1_key
+        if key is None:
+            return bytes(-(-length // stride))
+        return self._check_mac1(key, buffer, 0, length, stride)
 
     def _deliver(
         self,
         peer: Peer,
         transport: Session,
-        endpoint: Endpoint,
+        origin: Origin,
         opened: Opened,
         out: bytearray,
         now: float,
@@ -159,40 +206,46 @@ class Receiver:
             if self._shared.tracer is not None:
                 self._shared.tracer.packet_delivered(drop)
         data = opened.packets > opened.keepalives
-        peer.handle_received(transport, endpoint, now, opened.wire_bytes, data=data)
+        peer.handle_received(transport, origin.learn(), now, opened.wire_bytes, data=data)
         self._shared.load.opened.add(opened.packets)
         return written
 
-    def _queue_handshake_untrusted(self, datagram: bytes, endpoint: Endpoint, now: float) -> None:
-        if len(datagram) not in HANDSHAKE_LENGTHS:
-            # No handshake message: counted at once, so that junk cannot put us under load.
-            self._shared.interface.handle_message_untrusted(datagram, endpoint, now)
-            return
+    def _queue_handshake_untrusted(self, datagram: bytes, origin: Origin, now: float) -> None:
         queue = self._handshake_queue
         if len(queue) >= HANDSHAKE_QUEUE:
+            # At random: to refuse the newest would leave to the flood whatever room there is.
             self._shared.counters.drop(EngineDrop.HANDSHAKE_QUEUE_FULL)
+            queue[self._draw(32) % HANDSHAKE_QUEUE] = (datagram, origin)
             return
-        queue.append((datagram, endpoint))
+        queue.append((datagram, origin))
         if len(queue) >= UNDER_LOAD_QUEUE:
             self._shared.interface.set_under_load(now)
         self._handshake_ready.set()
 
     async def answer_handshakes(self) -> None:
-        """Hand the protocol one handshake message at a time, until cancelled."""
-        queue = self._handshake_queue
+        """Hand handshake messages to the protocol, a time slice of them in a turn."""
+        clock, queue = self._shared.clock, self._handshake_queue
         while True:
             await self._handshake_ready.wait()
             self._handshake_ready = trio.Event()
             while queue:
-                datagram, endpoint = queue.popleft()
-                if not self._shared.link_up:
-                    self._shared.interface.count_drop(ProtocolDrop.INTERFACE_DOWN)
-                    continue
-                now = self._shared.clock()
-                self._shared.interface.handle_message_untrusted(datagram, endpoint, now)
-                self._shared.drain(now)
-                # A handshake costs as much as sealing 64 KiB: data gets a turn after each.
+                now = began = clock()
+                # One message is enough while datagrams wait.
+                ends = began if self._is_behind else began + HANDSHAKE_SLICE
+                while True:
+                    datagram, origin = queue.popleft()
+                    if self._shared.link_up:
+                        self._answer_untrusted(datagram, origin, now)
+                    else:
+                        self._shared.interface.count_drop(ProtocolDrop.INTERFACE_DOWN)
+                    now = clock()
+                    if not queue or now >= ends:
+                        break
                 await trio.lowlevel.checkpoint()
+
+    def _answer_untrusted(self, datagram: bytes, origin: Origin, now: float) -> None:
+        self._shared.interface.handle_message_untrusted(datagram, origin.endpoint, now)
+        self._shared.drain(now)
 
 
 def _coalescible(offloads: TunOffload) -> Offload:

@@ -5,15 +5,17 @@ what the kernel takes by UDP_SEGMENT (GSO) and gives by UDP_GRO in a single call
 Sources: udp(7), ip(7), ipv6(7); linux/udp.h for the limits.
 """
 
+from __future__ import annotations
+
 import errno
 import logging
 import socket
 from collections import Counter
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias, cast
 
 from tunnel.io import cmsg
 from tunnel.io.drops import SEND_REASONS, IoDrop
-from tunnel.io.endpoint import ControlMessage, Endpoint, SockAddr
+from tunnel.io.endpoint import ControlMessage, Endpoint, SockAddr, Source
 from tunnel.linux import kernel
 
 logger = logging.getLogger("tunnel.io")
@@ -33,7 +35,7 @@ _CONTROL_TRUNCATED: Final = int(socket.MSG_CTRUNC)
 _CONTROL_SIZE: Final = cmsg.RECEIVE_SIZE
 _UNUSABLE: Final = _TRUNCATED | _CONTROL_TRUNCATED
 
-_CACHE_LIMIT = 4096  # a flood of forged sources must not fill the memory
+_CACHE_LIMIT = 4096
 _RECEIVE_TRIES = 16
 _GSO_PAUSE = 256  # batches to one address that are sent one by one before GSO is tried again
 
@@ -70,16 +72,56 @@ _RECEIVE_ERRORS = frozenset(
 )
 
 
-class Received(NamedTuple):
-    """A batch: `length` bytes in datagrams of `stride` each, from `endpoint`.
+class Origin:
+    """Where a batch came from and which of our addresses it reached.
 
-    `endpoint` is the identical object while a peer sends from and to the same addresses.
+    Nothing is made or kept for a source until something of it proves to be worth it, so that a
+    flood from forged addresses is cheap: `endpoint` is made when it is asked for, and `learn` keeps
+    it. From then on it is the identical object while the source sends from and to the same
+    addresses.
+    """
+
+    __slots__ = ("_endpoint", "_key", "_owner", "sockaddr", "source")
+
+    def __init__(
+        self,
+        sockaddr: SockAddr,
+        source: Source | None,
+        owner: UdpSocket | None = None,
+        key: tuple[object, ...] = (),
+    ) -> None:
+        self.sockaddr = sockaddr
+        self.source = source
+        self._owner = owner
+        self._key = key
+        self._endpoint: Endpoint | None = None
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where to answer."""
+        if self._endpoint is None:
+            endpoint = Endpoint.from_sockaddr(self.sockaddr, self.source)
+            left_open = self._owner is not None and self._owner.leaves_open(endpoint)
+            self._endpoint = endpoint.without_source() if left_open else endpoint
+        return self._endpoint
+
+    def learn(self) -> Endpoint:
+        """Remember the source, whose batch was authentic; its endpoint."""
+        if self._owner is not None:
+            self._endpoint = self._owner.learn(self, self._key)
+            self._owner = None
+        return self.endpoint
+
+
+class Received(NamedTuple):
+    """A batch: `length` bytes in datagrams of `stride` each, from `origin`.
+
     `ecn` are the two ECN bits (RFC 3168) of the outer header.
     """
 
     length: int
     stride: int
-    endpoint: Endpoint
+    origin: Origin
     ecn: int
 
 
@@ -124,9 +166,10 @@ class UdpSocket:
         self._drops = drops
         self._tos = cmsg.tos_messages(self.family)
         self._segment: dict[int, ControlMessage] = {}
-        self._known: dict[tuple[object, ...], tuple[Endpoint, int, int]] = {}
+        self._known: dict[tuple[object, ...], tuple[Origin, int, int]] = {}
         self._endpoints: dict[tuple[object, ...], Endpoint] = {}
         self._moved: frozenset[tuple[bytes, bytes]] = frozenset()
+        self._infos: dict[tuple[object, ...], cmsg.ReceiveInfo] = {}
         self._gso_pause: dict[SockAddr, tuple[int, int]] = {}
         self._gso_logged: set[SockAddr] = set()
         # What is the same for most of the packets is looked up once.
@@ -163,35 +206,35 @@ class UdpSocket:
             # The raw control messages are the key: parsing happens once per peer and batch size.
             key = (sockaddr, *messages)
             known = self._known.get(key)
-            if known is None:
-                known = self._learn(key, sockaddr, messages)
-                if known is None:
-                    self._drops[IoDrop.RECEIVE_NO_PORT] += 1
-                    continue
-            endpoint, stride, ecn = known
-            return Received(length, stride or length, endpoint, ecn)
+            if known is not None:
+                origin, stride, ecn = known
+            elif sockaddr[1]:
+                source, stride, ecn = self._info(key[1:])
+                origin = Origin(sockaddr, source, self, key)
+            else:
+                self._drops[IoDrop.RECEIVE_NO_PORT] += 1
+                continue
+            return Received(length, stride or length, origin, ecn)
         return None
 
-    def _learn(
-        self, key: tuple[object, ...], sockaddr: SockAddr, messages: list[ControlMessage]
-    ) -> tuple[Endpoint, int, int] | None:
-        source, stride, ecn = cmsg.parse(messages)
-        remote = (sockaddr, source)
-        endpoint = self._endpoints.get(remote)
-        if endpoint is None:
-            try:
-                endpoint = Endpoint.from_sockaddr(sockaddr, source)
-            except ValueError:
-                return None
-            if source is not None and (endpoint.address, source.address) in self._moved:
-                endpoint = endpoint.without_source()
-            if len(self._endpoints) >= _CACHE_LIMIT:
-                self._endpoints.clear()
-            self._endpoints[remote] = endpoint
+    def learn(self, origin: Origin, key: tuple[object, ...]) -> Endpoint:
+        """Keep what was made for `origin`, whose batches come with that key; its endpoint."""
+        if len(self._endpoints) >= _CACHE_LIMIT:
+            self._endpoints.clear()
         if len(self._known) >= _CACHE_LIMIT:
             self._known.clear()
-        known = self._known[key] = (endpoint, stride, ecn)
-        return known
+        _, stride, ecn = self._info(key[1:])
+        self._known[key] = (origin, stride, ecn)
+        return self._endpoints.setdefault((origin.sockaddr, origin.source), origin.endpoint)
+
+    def _info(self, messages: tuple[object, ...]) -> cmsg.ReceiveInfo:
+        """What control messages say. They are the same for all sources, so this is looked up."""
+        info = self._infos.get(messages)
+        if info is None:
+            if len(self._infos) >= _CACHE_LIMIT:
+                self._infos.clear()
+            info = self._infos[messages] = cmsg.parse(cast(tuple[ControlMessage, ...], messages))
+        return info
 
     def leave_source_open(self, pairs: frozenset[tuple[bytes, bytes]]) -> None:
         """Learn no source from datagrams of these remote addresses to these addresses of ours.
@@ -202,6 +245,11 @@ class UdpSocket:
         self._moved = pairs
         self._known.clear()
         self._endpoints.clear()
+
+    def leaves_open(self, endpoint: Endpoint) -> bool:
+        """Whether the source of `endpoint` is one that is not to be learnt."""
+        source = endpoint.source
+        return source is not None and (endpoint.address, source.address) in self._moved
 
     def queue_drops(self) -> int:
         """Return how many datagrams the kernel's receive queue of this socket had no room for."""

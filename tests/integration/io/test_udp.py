@@ -63,7 +63,7 @@ def at(host: str, udp: Udp) -> Endpoint:
 def greet(pair: Pair, reached: str) -> Endpoint:
     """Let b reach a at one of its addresses; return where a then sends its replies."""
     pair.b.send(b"hello", 5, at(reached, pair.a))
-    return receive(pair.a, at(reached, pair.a).family).endpoint
+    return receive(pair.a, at(reached, pair.a).family).origin.endpoint
 
 
 @both_families
@@ -74,7 +74,7 @@ def test_replies_leave_from_the_second_address(
     endpoint = greet(pair, second)
     assert pair.a.send(bytes(5000), 1200, endpoint, 1) is SENT
     reply = receive(pair.b, endpoint.family)
-    assert reply.endpoint.same_remote(at(second, pair.a))
+    assert reply.origin.endpoint.same_remote(at(second, pair.a))
     assert reply.ecn == 1
 
 
@@ -90,7 +90,7 @@ def test_the_very_next_packet_goes_through_when_that_address_is_removed(
     assert sent.endpoint == endpoint.without_source()
     assert sent.drop is None
     reply = receive(pair.b, endpoint.family)
-    assert reply.endpoint.same_remote(at(first, pair.a))
+    assert reply.origin.endpoint.same_remote(at(first, pair.a))
     assert not pair.a.drops
 
 
@@ -156,9 +156,9 @@ def test_link_local_addresses_keep_their_scope(pair: Pair) -> None:
         select.select([], [], [], 0.1)
     assert pair.a.send(b"over the link", 13, endpoint) is SENT
     received = receive(pair.b, socket.AF_INET6)
-    assert received.endpoint.scope_id
-    assert pair.b.send(b"and back", 8, received.endpoint) is SENT
-    assert receive(pair.a, socket.AF_INET6).endpoint.same_remote(endpoint)
+    assert received.origin.endpoint.scope_id
+    assert pair.b.send(b"and back", 8, received.origin.endpoint) is SENT
+    assert receive(pair.a, socket.AF_INET6).origin.endpoint.same_remote(endpoint)
 
 
 def test_handshakes_carry_their_dscp_on_the_wire(pair: Pair) -> None:

@@ -85,15 +85,21 @@ def test_version_names_what_is_wrong_with_the_datapath(monkeypatch: pytest.Monke
     assert "datapath: none, TUNNEL_DATAPATH: found 'fortran'" in version.version_text("tunnel")
 
 
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [("no_such_module", "No module"), ("tunnel.datapath.drops", "module 'tunnel.datapath.drops'")],
+    ids=["missing", "of other sources"],
+)
 def test_version_says_why_the_compiled_datapath_is_missing(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, module: str, reason: str
 ) -> None:
     monkeypatch.delenv(datapath.ENVIRONMENT_VARIABLE, raising=False)
     monkeypatch.setattr(
-        datapath, "DATAPATHS", {"native": "no_such_module", "python": "tunnel.datapath.reference"}
+        datapath, "DATAPATHS", {"native": module, "python": "tunnel.datapath.reference"}
     )
     text = version.version_text("tunnel")
-    assert "datapath: python; the native datapath is not installed (No module" in text
+    assert f"datapath: python; the native datapath is not installed ({reason}" in text
+    assert datapath.available() == ["python"]
 
 
 def commands(command: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

@@ -221,25 +221,6 @@ def test_junk_is_counted_and_never_queued(sides: Sides) -> None:
     run(sides, scenario)
 
 
-def test_flood_of_initiations_fills_no_more_than_the_queue(
-    sides: Sides,
-) -> None:
-    async def scenario(a: Side, b: Side) -> None:
-        a.tun.feed(packet(1, 2))
-        await until(lambda: b.tun.written)
-        stranger = Endpoint(bytes([203, 0, 113, 5]), 9)
-        flood = bytes([1, 0, 0, 0]) + bytes(144)
-        for _ in range(20):
-            a.udp.feed(flood * 400, 148, stranger)
-        a.tun.feed(packet(1, 2))
-        await until(lambda: len(b.tun.written) == 2)
-        await until(lambda: sum(a.engine.drops().values()) == 8000)
-        assert a.engine.drops()["bad_mac1"] >= 4096
-        assert set(a.engine.drops()) <= {"bad_mac1", EngineDrop.HANDSHAKE_QUEUE_FULL}
-
-    run(sides, scenario)
-
-
 def test_deleted_device_ends_the_engine(sides: Sides) -> None:
     a, _ = sides
 

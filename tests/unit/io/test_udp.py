@@ -12,7 +12,7 @@ from tunnel.io.drops import IoDrop
 from tunnel.io.endpoint import Endpoint, Source
 from tunnel.io.errors import UdpError
 from tunnel.io.udp import Udp
-from tunnel.io.udp_socket import MAX_BATCH, SENT
+from tunnel.io.udp_socket import MAX_BATCH, SENT, Origin
 from tunnel.linux import kernel
 
 
@@ -55,9 +55,9 @@ def test_a_batch_crosses(host: str, open_udp: OpenUdp, receive: Receive) -> None
         assert received.stride == min(1000, received.length)
         arrived += data
     assert arrived == batch
-    assert received.endpoint.same_remote(endpoint_of(host, a))
-    assert received.endpoint.source is not None
-    assert received.endpoint.source.address == to_b.address
+    assert received.origin.endpoint.same_remote(endpoint_of(host, a))
+    assert received.origin.endpoint.source is not None
+    assert received.origin.endpoint.source.address == to_b.address
 
 
 @both_families
@@ -106,8 +106,27 @@ def test_one_peer_is_one_endpoint_object(host: str, open_udp: OpenUdp, receive: 
     seen = set()
     for batch in (b"1", b"22", bytes(3000), bytes(3000)):
         a.send(batch, 1000, to_b, len(batch) & 3)
-        seen.add(id(receive(b, to_b.family)[0].endpoint))
+        seen.add(id(receive(b, to_b.family)[0].origin.learn()))
     assert len(seen) == 1
+
+
+def test_a_source_leaves_nothing_behind_unless_it_is_learned(
+    open_udp: OpenUdp, receive: Receive
+) -> None:
+    """A flood from forged addresses must not cost an endpoint and a place in a cache for each."""
+    a, b = open_udp(ipv6=False), open_udp(ipv6=False)
+    to_b = endpoint_of("127.0.0.1", b)
+
+    def origin() -> Origin:
+        a.send(b"x", 1, to_b)
+        return receive(b, socket.AF_INET)[0].origin
+
+    first, second = origin(), origin()
+    assert first.endpoint == second.endpoint
+    assert first.endpoint is not second.endpoint
+    kept = first.learn()
+    assert origin().endpoint is kept
+    assert second.learn() is kept
 
 
 def test_a_reply_leaves_from_the_address_that_was_reached(
@@ -116,10 +135,10 @@ def test_a_reply_leaves_from_the_address_that_was_reached(
     a, b = open_udp(ipv6=False), open_udp(ipv6=False)
     a.send(b"hello", 5, endpoint_of("127.0.0.3", b))
     received, _ = receive(b, socket.AF_INET)
-    assert received.endpoint.source == Source(bytes([127, 0, 0, 3]), 0)
-    assert b.send(b"reply", 5, received.endpoint) is SENT
+    assert received.origin.endpoint.source == Source(bytes([127, 0, 0, 3]), 0)
+    assert b.send(b"reply", 5, received.origin.endpoint) is SENT
     reply, _ = receive(a, socket.AF_INET)
-    assert str(reply.endpoint) == f"127.0.0.3:{b.port}"
+    assert str(reply.origin.endpoint) == f"127.0.0.3:{b.port}"
 
 
 def test_no_source_is_learnt_while_it_is_left_open(open_udp: OpenUdp, receive: Receive) -> None:
@@ -128,7 +147,7 @@ def test_no_source_is_learnt_while_it_is_left_open(open_udp: OpenUdp, receive: R
 
     def source_of(target: Endpoint) -> Source | None:
         a.send(b"x", 1, target)
-        return receive(b, socket.AF_INET)[0].endpoint.source
+        return receive(b, socket.AF_INET)[0].origin.learn().source
 
     assert source_of(there) is not None
     b.leave_source_open(frozenset({(bytes([127, 0, 0, 1]), bytes([127, 0, 0, 3]))}))

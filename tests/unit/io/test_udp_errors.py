@@ -238,7 +238,7 @@ def test_unusable_datagrams_are_counted_and_skipped(reporting: Reporting) -> Non
     ]
     received = udp.receive(bytearray(65_536))
     assert received is not None
-    assert received.endpoint == Endpoint(HERE, 9)
+    assert received.origin.endpoint == Endpoint(HERE, 9)
     assert (received.length, received.stride) == (100, 100)
     assert drops == {
         IoDrop.RECEIVE_ERROR: 1,

@@ -10,6 +10,7 @@ pub mod coalesce;
 pub mod drops;
 pub mod ip;
 pub mod limits;
+pub mod macs;
 #[cfg(feature = "python")]
 mod python;
 pub mod replay;

@@ -1,4 +1,4 @@
-//! The extension module `tunnel.datapath._native`: class `Session` of `interface.Session`.
+//! The extension module `tunnel.datapath._native`: `Session` and `check_mac1` of `interface.py`.
 //!
 //! Bytes are copied from the caller's buffers into scratch memory of this thread and back, with the
 //! interpreter locked; that is cheap beside the cipher, and the only way to let go of the lock in
@@ -16,6 +16,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PySlice, P
 use crate::coalesce::{Coalescer, Offload};
 use crate::drops::Drops;
 use crate::limits::REJECT_AFTER_MESSAGES;
+use crate::macs;
 use crate::session::{self, Exhausted};
 
 /// With fewer bytes to work on than this, letting other threads run would cost more than it gives.
@@ -326,16 +327,7 @@ impl Session {
     ) -> PyResult<Bound<'py, PyAny>> {
         let types = Types::get(py)?;
         let (datagrams, out) = (PyMemoryView::from(datagrams)?, PyMemoryView::from(out)?);
-        let limit = datagrams.len()?;
-        let (start, end) = usize::try_from(start)
-            .ok()
-            .zip(usize::try_from(end).ok())
-            .filter(|&(start, end)| start <= end && end <= limit)
-            .ok_or_else(|| PyValueError::new_err("the batch lies outside its buffer"))?;
-        let stride = usize::try_from(stride)
-            .ok()
-            .filter(|&stride| stride > 0)
-            .ok_or_else(|| PyValueError::new_err("the stride of a batch is at least 1"))?;
+        let (start, end, stride) = batch_place(start, end, stride, datagrams.len()?)?;
         let length = end - start;
         if out.len()? < length {
             return Err(PyValueError::new_err(
@@ -379,9 +371,52 @@ impl Session {
     }
 }
 
+/// Where a batch lies in a buffer of `limit` bytes, and how long its datagrams are.
+fn batch_place(
+    start: isize,
+    end: isize,
+    stride: isize,
+    limit: usize,
+) -> PyResult<(usize, usize, usize)> {
+    let (start, end) = usize::try_from(start)
+        .ok()
+        .zip(usize::try_from(end).ok())
+        .filter(|&(start, end)| start <= end && end <= limit)
+        .ok_or_else(|| PyValueError::new_err("the batch lies outside its buffer"))?;
+    let stride = usize::try_from(stride)
+        .ok()
+        .filter(|&stride| stride > 0)
+        .ok_or_else(|| PyValueError::new_err("the stride of a batch is at least 1"))?;
+    Ok((start, end, stride))
+}
+
+#[pyfunction]
+#[pyo3(signature = (key, datagrams, start, end, stride, /))]
+fn check_mac1<'py>(
+    py: Python<'py>,
+    key: &[u8],
+    datagrams: &Bound<'py, PyAny>,
+    start: isize,
+    end: isize,
+    stride: isize,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let datagrams = PyMemoryView::from(datagrams)?;
+    let (start, end, stride) = batch_place(start, end, stride, datagrams.len()?)?;
+    with_scratch(|scratch| {
+        read(&datagrams, start, end, &mut scratch.input, 0)?;
+        let batch = &scratch.input[..end - start];
+        let right = run(py, batch.len(), || macs::check_mac1(key, batch, stride))
+            .ok_or_else(|| PyValueError::new_err("the key of mac1 has 32 bytes"))?;
+        let flags: Vec<u8> = right.into_iter().map(u8::from).collect();
+        Ok(PyBytes::new(py, &flags))
+    })
+}
+
 /// The compiled datapath; `tunnel/datapath/interface.py` documents it.
 #[pymodule(gil_used = true)]
 mod _native {
     #[pymodule_export]
     use super::Session;
+    #[pymodule_export]
+    use super::check_mac1;
 }

@@ -1,0 +1,157 @@
+"""Floods of handshake messages: what they may cost those who do not take part."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import trio
+
+from crypto.cookies import mac1
+from tests.support.engines import Side, Sides, make_side, packet, run, until
+from tunnel.engine.common import HANDSHAKE_SLICE, EngineDrop
+from tunnel.io.endpoint import Endpoint
+from tunnel.protocol import HandshakeCompleted
+from tunnel.protocol.constants import HANDSHAKE_QUEUE
+
+STRANGER = Endpoint(bytes([203, 0, 113, 5]), 9)
+
+
+def initiation(side: Side, *, right: bool) -> bytes:
+    """148 bytes that only whoever knows the key of `side` can make, or that anyone can."""
+    body = bytes([1, 0, 0, 0]) + os.urandom(112)
+    key = side.engine.interface.public_key
+    assert key is not None
+    return body + (mac1(key, body) if right else bytes(16)) + bytes(16)
+
+
+def forged(number: int) -> Endpoint:
+    return Endpoint(bytes([198, 18, *divmod(number, 256)]), 9)
+
+
+def completed(side: Side) -> bool:
+    return any(isinstance(event, HandshakeCompleted) for event in side.events)
+
+
+@pytest.mark.parametrize("batch", [1, 64])
+def test_messages_with_a_wrong_mac1_do_not_wait_and_put_no_one_under_load(
+    sides: Sides, batch: int
+) -> None:
+    flood = initiation(sides[0], right=False) * batch
+
+    async def scenario(a: Side, b: Side) -> None:
+        for _ in range(3 * HANDSHAKE_QUEUE // batch):
+            a.udp.feed(flood, 148, STRANGER)
+        b.tun.feed(packet(2, 1))
+        for _ in range(3 * HANDSHAKE_QUEUE // batch):
+            a.udp.feed(flood, 148, STRANGER)
+            assert a.engine.handshakes_waiting <= 1
+        await until(lambda: completed(b) and a.tun.written)
+        await until(lambda: not a.udp.incoming)
+        dropped = 6 * HANDSHAKE_QUEUE // batch * batch
+        assert a.engine.drops() == {"bad_mac1": dropped}
+
+    run(sides, scenario)
+
+
+def test_responses_and_cookies_that_answer_nothing_do_not_wait(sides: Sides) -> None:
+    a, _ = sides
+    body = bytes([2, 0, 0, 0]) + bytes(56)
+    key = a.engine.interface.public_key
+    assert key is not None
+    response = body + mac1(key, body) + bytes(16)
+
+    async def scenario(a: Side, b: Side) -> None:
+        for datagram in (response, bytes([3, 0, 0, 0]) + bytes(60)):
+            a.udp.feed(datagram * 600, len(datagram), STRANGER)
+        await until(lambda: a.engine.drops() == {"unknown_handshake": 1200})
+        b.tun.feed(packet(2, 1))
+        await until(lambda: a.tun.written)
+        assert a.udp.sent, "answered"
+        assert not any(data[0] == 3 for data, *_ in a.udp.sent), "not put under load"
+
+    run(sides, scenario)
+
+
+def test_a_full_queue_drops_at_random_and_stays_full(sides: Sides) -> None:
+    """Of a flood from many sources that comes at once, late messages have their chance, too."""
+    a, _ = sides
+    flood = [initiation(a, right=True) for _ in range(64)]
+    total = 5 * HANDSHAKE_QUEUE
+
+    async def scenario(a: Side, b: Side) -> None:
+        # The tasks get no turn meanwhile: what waits is what was chosen.
+        receiver = a.engine._receiver
+        buffer, out = bytearray(148), bytearray(1 << 16)
+        for number in range(total):
+            buffer[:] = flood[number % 64]
+            a.udp.feed(bytes(buffer), 148, forged(number))
+            received = a.udp.receive(a.udp.own.family, buffer)
+            assert received is not None
+            receiver._handle_datagrams_untrusted(buffer, received, out, trio.current_time())
+        waiting = [origin.endpoint for _, origin in receiver._handshake_queue]
+        assert len(waiting) == HANDSHAKE_QUEUE
+        assert a.engine.drops() == {EngineDrop.HANDSHAKE_QUEUE_FULL: total - HANDSHAKE_QUEUE}
+        numbers = [int.from_bytes(endpoint.address[2:]) for endpoint in waiting]
+        late = sum(number >= HANDSHAKE_QUEUE for number in numbers)
+        # One in eight of the later ones is looked at, and some of those displace each other.
+        assert 0.2 * HANDSHAKE_QUEUE < late < 0.6 * HANDSHAKE_QUEUE
+        assert len({endpoint.address for endpoint in waiting}) == HANDSHAKE_QUEUE
+
+    run(sides, scenario)
+
+
+def test_handshake_messages_take_a_slice_of_time_and_no_more() -> None:
+    """Each message takes a fifth of a slice here, and tasks have a turn after every five."""
+    spent = 0.0
+
+    def clock() -> float:
+        return trio.current_time() + spent
+
+    a, b = make_side(1, clock), make_side(2)
+    turns: list[int] = []
+
+    async def scenario(a: Side, b: Side) -> None:
+        nonlocal spent
+        handle = a.engine.interface.handle_message_untrusted
+
+        def slow(datagram: bytes, endpoint: Endpoint, now: float) -> None:
+            nonlocal spent
+            spent += HANDSHAKE_SLICE / 4.5
+            turns[-1] += 1
+            handle(datagram, endpoint, now)
+
+        a.engine.interface.handle_message_untrusted = slow  # type: ignore[method-assign,assignment]
+        a.udp.feed(b"".join(initiation(a, right=True) for _ in range(30)), 148, STRANGER)
+        while sum(turns) < 30:
+            turns.append(0)
+            await trio.lowlevel.checkpoint()
+
+    run((a, b), scenario)
+    # Tasks run in any order: between two turns of this one there may be two of the other.
+    assert set(turns) <= {0, 5, 10}
+    assert 3 <= len([turn for turn in turns if turn]) <= 6
+
+
+def test_while_datagrams_wait_a_turn_takes_one_handshake_message(sides: Sides) -> None:
+    turns: list[int] = []
+
+    async def scenario(a: Side, b: Side) -> None:
+        handle = a.engine.interface.handle_message_untrusted
+
+        def counted(datagram: bytes, endpoint: Endpoint, now: float) -> None:
+            turns[-1] += 1
+            handle(datagram, endpoint, now)
+
+        a.engine.interface.handle_message_untrusted = counted  # type: ignore[method-assign,assignment]
+        for number in range(2000):
+            a.udp.feed(initiation(a, right=True), 148, forged(number))
+        while a.udp.incoming:
+            turns.append(0)
+            await trio.lowlevel.checkpoint()
+
+    run(sides, scenario)
+    # In the last one nothing waits any more. Tasks run in any order: between two turns of this one
+    # there may be two of the other.
+    assert 2 <= sum(turns[:-1]) < 200
+    assert max(turns[:-1]) <= 2
