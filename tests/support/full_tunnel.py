@@ -69,10 +69,20 @@ def make_world(lab: Lab, *, outer: int = 4, tunnels: int = 1) -> World:
         )
         end = OurEnd(far_node, render_conf(far_node, [near_node]))
         end.up()
+        if tunnels > 1:
+            pass_on(host)
         far.append(end)
         nodes.append(near_node)
         confs.append(render_conf(near_node, [far_node]))
     return World(lab, a, tuple(far), tuple(confs), tuple(nodes))
+
+
+def pass_on(host: Host) -> None:
+    """Let `host` carry what comes from its tunnel on to elsewhere, as a provider does."""
+    host.set_sysctl("net.ipv4.ip_forward", "1")
+    host.set_sysctl("net.ipv6.conf.all.forwarding", "1")
+    chain = "type nat hook postrouting priority srcnat;"
+    host.nft(f"table inet provider {{\n chain out {{\n {chain}\n oifname eth0 masquerade\n }}\n}}")
 
 
 def use_it(a: Host, far: Host) -> None:

@@ -53,6 +53,8 @@ def status_lines(status: TunnelStatus, *, now: float) -> Iterator[Text]:
         yield _line("fwmark", hex(status.fwmark))
     yield _line("addresses", ", ".join(status.addresses) or "(none)")
     yield _line("mtu", str(status.mtu))
+    if status.nested_in:
+        yield _line("nested in", ", ".join(status.nested_in))
     yield _line("datapath", status.datapath)
     if status.offloads:
         words = ", ".join(f"{name} {value}" for name, value in status.offloads.items())

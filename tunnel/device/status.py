@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import time
 
 from tunnel.config import TunnelConfig
@@ -11,12 +13,16 @@ from tunnel.control.snapshot import DeviceSnapshot, PeerSnapshot
 from tunnel.control.timeslice import Pace, let_go
 from tunnel.device import allowed_ips
 from tunnel.engine import Engine
+from tunnel.host.links import is_tunnel
+from tunnel.host.route_messages import look_up
 from tunnel.io.endpoint import path_mtu
 from tunnel.io.errors import TunError
 from tunnel.io.link import TunLink
 from tunnel.io.tun import TunOffload
 
 MAX_PATHS = 64
+MAX_OUTER = 8
+"""Peers whose route is looked up for `nested_in`: those of a nested tunnel share it, mostly."""
 
 
 async def take_snapshot(engine: Engine, *, max_networks: int | None = None) -> DeviceSnapshot:
@@ -109,7 +115,23 @@ async def describe(
         device="" if link is None else link.name,
         here=link is None or link.here,
         conf="" if config.path is None else str(config.path.absolute()),
+        nested_in=_outer_tunnels(snapshot, "" if link is None else link.name),
     )
+
+
+def _outer_tunnels(snapshot: DeviceSnapshot, own: str) -> tuple[str, ...]:
+    """The tunnels but our `own` through which the kernel sends what goes to the peers."""
+    addresses = dict.fromkeys(
+        (peer.endpoint.address, peer.endpoint.scope_id)
+        for peer in snapshot.peers[:MAX_OUTER]
+        if peer.endpoint is not None
+    )
+    found = set()
+    for address, scope in addresses:
+        with contextlib.suppress(OSError):
+            route = look_up(address, mark=snapshot.fwmark, device=scope)
+            found |= {socket.if_indextoname(index) for index in route.devices}
+    return tuple(sorted(name for name in found - {own} if is_tunnel(name)))
 
 
 def _link(engine: Engine) -> TunLink | None:

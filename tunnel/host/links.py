@@ -27,6 +27,17 @@ def describe_link(interface: str, *, netns: Path | str | None = None) -> str | N
         return str(kind or "")
 
 
+def is_tunnel(interface: str) -> bool:
+    """Whether the interface is a TUN device, or one of the kernel's WireGuard."""
+    folder = Path("/sys/class/net", interface)
+    try:
+        return (folder / "tun_flags").exists() or "DEVTYPE=wireguard" in (
+            folder / "uevent"
+        ).read_text()
+    except OSError:
+        return False
+
+
 def delete_link(interface: str, *, netns: Path | str | None = None) -> bool:
     """Delete the interface; False if there was none."""
     with inside(netns), rtnetlink() as netlink, step("delete link", interface):

@@ -6,6 +6,7 @@ from tunnel.host.rtnetlink import absent_is_fine, family, step
 from tunnel.host.state import Rule
 
 _FIB_RULE_INVERT = 2
+_FR_ACT_GOTO = 2  # linux/fib_rules.h
 _NO_SUPPRESSION = 0xFFFFFFFF
 _WHOLE_MARK = 0xFFFFFFFF
 
@@ -26,6 +27,7 @@ def list_rules(netlink: Any) -> set[Rule]:
                 int(message.get_attr("FRA_TABLE") or message["table"]),
                 invert=bool(message["flags"] & _FIB_RULE_INVERT),
                 suppress_default=message.get_attr("FRA_SUPPRESS_PREFIXLEN") == 0,
+                goto=int(message.get_attr("FRA_GOTO") or 0),
             )
             found.add(rule)
     return found
@@ -52,8 +54,11 @@ def _fields(rule: Rule) -> dict[str, Any]:
         # Without a priority pyroute2 gives each rule the same one, and their order turns round.
         "priority": rule.priority,
         "fwmark": rule.mark,
-        "table": rule.table,
     }
+    if rule.goto:
+        fields |= {"action": _FR_ACT_GOTO, "FRA_GOTO": rule.goto}
+    else:
+        fields["table"] = rule.table
     if rule.invert:
         fields["flags"] = _FIB_RULE_INVERT
     if rule.suppress_default:

@@ -5,7 +5,9 @@ machine equal to it. The rules are those of wg-quick(8) with two differences, bo
 full tunnels can stand side by side and be taken down in any order:
 
 - the suppress rule carries our mark too, so that it is ours alone and can be deleted alone;
-- our own UDP (fwmark M) asks table main before any other tunnel's rule can catch it.
+- our own UDP (fwmark M) skips the rules of the tunnels that came later, by a rule with goto, and
+  begins at our own. So it takes the way that it had before they came: by table main, or through a
+  full tunnel that was there already. Tunnels nest, newest innermost, and none catches its own.
 """
 
 from collections.abc import Iterable, Sequence
@@ -83,7 +85,8 @@ class Connected:
 class Rule:
     """A policy routing rule for packets that carry `mark`, or with `invert` that do not.
 
-    With `suppress_default` the routes of prefix length 0 in `table` are passed over.
+    They look into `table`, where with `suppress_default` routes of prefix length 0 are passed over;
+    or go on at the rule of the priority `goto`, and `table` is 0.
     """
 
     version: Literal[4, 6]
@@ -92,11 +95,13 @@ class Rule:
     table: int
     invert: bool = False
     suppress_default: bool = False
+    goto: int = 0
 
     def __str__(self) -> str:
+        table = "main" if self.table == MAIN_TABLE else self.table
         return (
             f"rule ipv{self.version} {self.priority}: {'not ' if self.invert else ''}"
-            f"fwmark {self.mark:#x} lookup {'main' if self.table == MAIN_TABLE else self.table}"
+            f"fwmark {self.mark:#x} {f'goto {self.goto}' if self.goto else f'lookup {table}'}"
             + (" suppress_prefixlength 0" if self.suppress_default else "")
         )
 
@@ -308,7 +313,7 @@ def _version(value: Network | InterfaceAddress) -> Literal[4, 6]:
 
 def _rules(version: Literal[4, 6], mark: int, priority: int) -> tuple[Rule, Rule, Rule]:
     return (
-        Rule(version, BYPASS_PRIORITY, mark, MAIN_TABLE),
+        Rule(version, BYPASS_PRIORITY, mark, 0, goto=priority - 1),
         Rule(version, priority - 1, mark, MAIN_TABLE, invert=True, suppress_default=True),
         Rule(version, priority, mark, mark, invert=True),
     )

@@ -9,6 +9,7 @@ import pytest
 from tests.support.daemons import remains, status
 from tests.support.full_tunnel import (
     ELSEWHERE,
+    FULL,
     ROUTER,
     World,
     check_that_nothing_leaks,
@@ -17,7 +18,7 @@ from tests.support.full_tunnel import (
 )
 from tests.support.outgoing import Outgoing
 from tunnel.lab import Host, Lab
-from tunnel.lab.peers import OurEnd
+from tunnel.lab.peers import Node, OurEnd, render_conf
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
@@ -51,7 +52,7 @@ def received(end: OurEnd) -> int:
 
 
 def carrier(world: World, address: str) -> list[str]:
-    """The far ends that get what host a sends to `address`, all of it in tunnels."""
+    """The far ends that what host a sends to `address` comes through, all of it in tunnels."""
     before = [received(end) for end in world.far]
     with Outgoing(world.a) as seen:
         ping = ["ping", "-n", "-i", "0.05", "-c", "20", "-w", "20", "-s", "1000", address]
@@ -59,25 +60,30 @@ def carrier(world: World, address: str) -> list[str]:
         seen.read(*world.endpoints)
         assert seen.strangers == []
     after = [received(end) for end in world.far]
-    grown = [
+    return [
         end.node.host.name
         for end, old, new in zip(world.far, before, after, strict=True)
         if new - old >= 20 * 1000
     ]
-    assert len(grown) == 1
-    return grown
 
 
 @pytest.mark.real_root
 @pytest.mark.parametrize("first", [0, 1], ids=["older-first", "newer-first"])
-def test_two_side_by_side_and_either_taken_down_first(lab: Lab, first: int) -> None:
+def test_the_newer_one_is_nested_and_either_taken_down_first(lab: Lab, first: int) -> None:
+    """The peer of the second sees the address of the first one's, never ours."""
     world = make_world(lab, tunnels=2)
     a = world.a
     ends = [OurEnd(node, conf) for node, conf in zip(world.nodes, world.confs, strict=True)]
     for end in ends:
         end.up()
+    assert [status(end)["nested_in"] for end in ends] == [[], ["wg0"]]
+    assert "  nested in: wg0\n" in ends[1].tunnel("show", "wg1")
+    # Its packets, once sealed, are packets of the first one.
+    assert [status(end)["mtu"] for end in ends] == [1420, 1340]
     for address in ELSEWHERE:
-        carrier(world, address)
+        assert carrier(world, address) == ["b", "c"]
+    seen = status(world.far[1])["peers"][0]["endpoint"]
+    assert seen.startswith("203.0.113.1:")
     ends[first].down()
     left = ends[1 - first]
     for address in ELSEWHERE:
@@ -103,8 +109,29 @@ def test_two_that_come_up_at_the_same_time(lab: Lab) -> None:
     assert [up.wait(60) for up in ups] == [0, 0], [up.log() for up in ups]
     assert sorted(status(end)["fwmark"] for end in ends) == [51820, 51821]
     for address in ELSEWHERE:
-        carrier(world, address)
+        assert carrier(world, address) == ["b", "c"]
     for end in ends:
+        end.down()
+    assert remains(a) == []
+
+
+@pytest.mark.real_root
+def test_an_endpoint_that_only_the_first_tunnel_leads_to(lab: Lab) -> None:
+    world = make_world(lab)
+    a, b = world.a, world.far[0].node.host
+    first = OurEnd(world.nodes[0], world.confs[0])
+    first.up()
+    here = Node(a, ("10.79.0.1/24",), port=51830, interface="wg1")
+    there = Node(b, ("10.79.0.2/24",), "10.77.0.2", 51831, interface="wg1", routes=FULL)
+    far = OurEnd(there, render_conf(there, [here]))
+    far.up()
+    second = OurEnd(here, render_conf(here, [there]))
+    second.up()
+    a.ping("10.79.0.2")
+    a.ping(ELSEWHERE[0])
+    assert status(second)["nested_in"] == ["wg0"]
+    assert status(far)["peers"][0]["endpoint"] == "10.77.0.1:51830"
+    for end in (second, first, far):
         end.down()
     assert remains(a) == []
 

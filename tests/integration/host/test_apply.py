@@ -94,7 +94,7 @@ def test_everything_by_the_tunnel(ns: Namespace, tmp_path: Path) -> None:
     for version, far in (("-4", "198.51.100.1"), ("-6", "2001:db8:ffff::1")):
         rules = ns.ip(version, "rule").splitlines()
         assert [line for line in rules if "0xca6c" in line] == [
-            "32500:\tfrom all fwmark 0xca6c lookup main",
+            "32500:\tfrom all fwmark 0xca6c goto 32764",
             "32764:\tnot from all fwmark 0xca6c lookup main suppress_prefixlength 0",
             "32765:\tnot from all fwmark 0xca6c lookup 51820",
         ]
@@ -118,10 +118,10 @@ def test_two_full_tunnels(ns: Namespace, tmp_path: Path, first_down: str) -> Non
         wanted = state(name, (address, "fd00:9::1/64"), ("0.0.0.0/0", "::/0"), slot=slot)
         apply(wanted, netns=ns.path, state_dir=tmp_path)
         assert f"dev {name}" in ns.ip("route", "get", "198.51.100.1"), "the newest carries it all"
-    for mark in ("51820", "51821"):
-        for version, far in (("-4", "198.51.100.1"), ("-6", "2001:db8:ffff::1")):
-            outer = ns.ip(version, "route", "get", far, "mark", mark)
-            assert "dev out0" in outer, "neither's UDP runs into the other tunnel"
+    for version, far in (("-4", "198.51.100.1"), ("-6", "2001:db8:ffff::1")):
+        outer = [ns.ip(version, "route", "get", far, "mark", mark) for mark in ("51820", "51821")]
+        assert "dev out0" in outer[0], "the first one's UDP stays out of the second"
+        assert "dev tun0" in outer[1], "the second one's goes through the first"
 
     assert remove(first_down, netns=ns.path, state_dir=tmp_path)
     last = "tun1" if first_down == "tun0" else "tun0"
@@ -131,6 +131,35 @@ def test_two_full_tunnels(ns: Namespace, tmp_path: Path, first_down: str) -> Non
     assert "= 1" in ns.run("sysctl", "net.ipv4.conf.all.src_valid_mark")
 
     assert remove(last, netns=ns.path, state_dir=tmp_path)
+    assert ns.snapshot() == before
+
+
+def test_nested_tunnels_never_form_a_circle(ns: Namespace, tmp_path: Path) -> None:
+    """Each goes through those that were up before it, in whatever order they come and go."""
+    before = ns.snapshot()
+    names = ["tun0", "tun1", "tun2"]
+    for name in names[1:]:
+        ns.add_tun(name)
+    marks: dict[str, int] = {}
+    for name in ("tun0", "tun1", "tun2", "tun0", "tun0", "tun2", "tun2", "tun1", "tun0", "tun2"):
+        if name in marks:
+            assert remove(name, netns=ns.path, state_dir=tmp_path)
+            del marks[name]
+        else:
+            slot = find_default_route_slot(netns=ns.path, state_dir=tmp_path)
+            address = f"10.{names.index(name)}.0.1/24"
+            wanted = state(name, (address,), ("0.0.0.0/0",), slot=slot)
+            apply(wanted, netns=ns.path, state_dir=tmp_path)
+            marks[name] = slot.mark
+        order = list(marks)
+        for place, inner in enumerate(order):
+            route = ns.ip("route", "get", "198.51.100.1", "mark", str(marks[inner]))
+            assert f"dev {order[place - 1] if place else 'out0'} " in route, order
+        newest = order[-1] if order else "out0"
+        assert f"dev {newest} " in ns.ip("route", "get", "198.51.100.1")
+    assert not marks
+    for name in names[1:]:
+        ns.ip("link", "del", name)
     assert ns.snapshot() == before
 
 

@@ -81,10 +81,10 @@ def test_default_route_of_both_families() -> None:
           route 10.20.0.0/16
           route 0.0.0.0/0 table 51820
           route ::/0 table 51820
-          rule ipv4 32500: fwmark 0xca6c lookup main
+          rule ipv4 32500: fwmark 0xca6c goto 32764
           rule ipv4 32764: not fwmark 0xca6c lookup main suppress_prefixlength 0
           rule ipv4 32765: not fwmark 0xca6c lookup 51820
-          rule ipv6 32500: fwmark 0xca6c lookup main
+          rule ipv6 32500: fwmark 0xca6c goto 32764
           rule ipv6 32764: not fwmark 0xca6c lookup main suppress_prefixlength 0
           rule ipv6 32765: not fwmark 0xca6c lookup 51820
         """
@@ -101,7 +101,7 @@ def test_default_route_of_one_family_leaves_the_other_alone() -> None:
           link up mtu 1420
           firewall ipv6 mark 0xca6f guarding fd00::1
           route ::/0 table 51823
-          rule ipv6 32500: fwmark 0xca6f lookup main
+          rule ipv6 32500: fwmark 0xca6f goto 32699
           rule ipv6 32699: not fwmark 0xca6f lookup main suppress_prefixlength 0
           rule ipv6 32700: not fwmark 0xca6f lookup 51823
         """

@@ -36,7 +36,8 @@ class TunnelStatus(Message):
 
     `cpu_seconds` is the time that the daemon has computed so far. `device` is what the interface is
     called now, empty if not known, and `here` whether it is in the daemon's network namespace.
-    `conf` is the path of the file it was set up from, empty if there is none.
+    `conf` is the path of the file it was set up from, empty if there is none. `nested_in` names the
+    other tunnels through which datagrams to the first few peers leave this host.
     """
 
     name: str
@@ -55,3 +56,4 @@ class TunnelStatus(Message):
     device: str = ""
     here: bool = True
     conf: str = ""
+    nested_in: tuple[str, ...] = ()
