@@ -11,6 +11,8 @@ from rich.text import Text
 from tunnel.control.messages.status import PeerStatus, TunnelStatus
 
 _AGES = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+MAX_MISSING = 5
+"""Things that another program removed which are named; the rest is counted."""
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -59,6 +61,10 @@ def status_lines(status: TunnelStatus, *, now: float) -> Iterator[Text]:
     if status.offloads:
         words = ", ".join(f"{name} {value}" for name, value in status.offloads.items())
         yield _line("offloads", words)
+    if status.missing:
+        more = len(status.missing) - MAX_MISSING
+        shown = [*status.missing[:MAX_MISSING], *([f"and {more} more"] if more > 0 else [])]
+        yield Text("  missing", "bold red") + Text(f": {', '.join(shown)}")
     for peer in status.peers:
         yield Text()
         yield from _peer_lines(peer, now)

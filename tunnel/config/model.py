@@ -151,6 +151,19 @@ class TunnelOptions:
         ),
     )
 
+    repair: bool = field(
+        default=False,
+        metadata=key(
+            "Repair",
+            values.switch,
+            "whether routes, rules, addresses and firewall that another program removes are put "
+            "back at once; if not, that is reported only, and `tunnel reload` puts them back",
+            reload=Reload.LIVE,
+            example="on",
+            write=lambda value: "on" if value else "off",
+        ),
+    )
+
     @property
     def use_tso(self) -> bool:
         """Whether TCP segments may be left unsplit by the kernel (TSO4, TSO6)."""

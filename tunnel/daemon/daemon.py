@@ -79,8 +79,8 @@ class Daemon:
     `config` is the conf applied last, `stage` where it is in its life, `feed` where events are to
     be had. `device` is there while packets are carried, `host` while the machine is changed for it.
     `stopping` is set once it has been asked to stop; `starting` is the scope of what is cancelled
-    if that is before it is up. `failures` are what went wrong on the way down, in words, and
-    `hook_stopper` is for the hook that runs.
+    if that is before it is up. `failures` are what went wrong on the way down, in words,
+    `hook_stopper` is for the hook that runs, and `missing` is what another program has removed.
     """
 
     def __init__(self, config: TunnelConfig, *, notifier: Notifier | None = None) -> None:
@@ -93,6 +93,7 @@ class Daemon:
         self.host: HostState | None = None
         self.stopping = trio.Event()
         self.failures: list[str] = []
+        self.missing: frozenset[host.Item] = frozenset()
         self.hook_stopper = host.HookStopper()
         self.starting = trio.CancelScope()
         self._reloading = trio.Lock()
@@ -153,7 +154,8 @@ class Daemon:
         Raises DaemonError while it is being set up or taken down.
         """
         engine = self.running().engine
-        return await take_status(engine, self.config, secrets=secrets, paths=paths)
+        found = await take_status(engine, self.config, secrets=secrets, paths=paths)
+        return dataclasses.replace(found, missing=tuple(sorted(map(str, self.missing))))
 
     async def plan_reload(self, new: TunnelConfig | None = None) -> ReloadResult:
         """What `reload` would do. Raises TunnelError when it would fail."""

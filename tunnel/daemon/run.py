@@ -24,7 +24,7 @@ import trio
 
 from tunnel import host
 from tunnel.control.broadcast import Events
-from tunnel.daemon import host_state, redaction, reload
+from tunnel.daemon import guard, host_state, redaction, reload
 from tunnel.daemon.control import control_socket
 from tunnel.daemon.daemon import Daemon, Stage
 from tunnel.daemon.host_state import Surroundings
@@ -145,6 +145,7 @@ async def _carry_packets(daemon: Daemon, device: Device, ready: Callable[[], Non
                 await daemon.keep_hooks()
             log.info("%s is up, UDP port %d", daemon.name, device.engine.udp.port)
             daemon.feed.publish("up")
+            nursery.start_soon(guard.watch, daemon)
             try:
                 ready()
                 daemon.notifier.ready(daemon.summary())

@@ -64,6 +64,8 @@ def _words(kind: str, of: Mapping[str, Any]) -> str | None:
             return f"dropped: {reasons} ({total} packets since the start)"
         case "reload":
             return _reload(of)
+        case "missing":
+            return _missing(of)
         case "port":
             return f"the UDP port is {of['new']} now, was {of['old']}"
         case "lost":
@@ -86,6 +88,14 @@ def _handshake(of: Mapping[str, Any]) -> str | None:
                 f"{of['dropped']} waiting packets dropped"
             )
     return None
+
+
+def _missing(of: Mapping[str, Any]) -> str:
+    if not of["items"]:
+        return "all that another program had removed is there again"
+    more = len(of["items"]) + int(of["more_items"]) - MAX_CHANGES
+    parts = [*of["items"][:MAX_CHANGES], *([f"and {more} more"] if more > 0 else [])]
+    return f"another program has removed: {'; '.join(parts)}"
 
 
 def _reload(of: Mapping[str, Any]) -> str:

@@ -37,7 +37,8 @@ class TunnelStatus(Message):
     `cpu_seconds` is the time that the daemon has computed so far. `device` is what the interface is
     called now, empty if not known, and `here` whether it is in the daemon's network namespace.
     `conf` is the path of the file it was set up from, empty if there is none. `nested_in` names the
-    other tunnels through which datagrams to the first few peers leave this host.
+    other tunnels through which datagrams to the first few peers leave this host. `missing` are
+    routes, rules and the like that another program removed.
     """
 
     name: str
@@ -57,3 +58,4 @@ class TunnelStatus(Message):
     here: bool = True
     conf: str = ""
     nested_in: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()

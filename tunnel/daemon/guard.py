@@ -1,0 +1,92 @@
+"""Notice when another program takes away what was set up around the tunnel.
+
+A full tunnel without its rules sends in clear, and nothing else would say so. The kernel reports
+each change of routes, rules, addresses and nftables; then what should be there is compared with
+what is. It is reported, and put back if the conf says `Repair = on`.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from tunnel import host
+from tunnel.control.messages.sentences import sentence
+from tunnel.daemon.daemon import Daemon
+from tunnel.errors import unwrapped
+from tunnel.host.route_watch import RouteWatch
+from tunnel.io.errors import TunError
+
+log = logging.getLogger("tunnel")
+
+SETTLE = 0.3
+"""Seconds from the first change to the look: changes come in groups, ours too."""
+
+SHARE = 100
+"""A look takes at most one part in so many of the time while changes go on."""
+
+PATIENCE = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+"""Seconds between two repairs, the more of them there were: somebody else means it."""
+
+MAX_ITEMS = 100
+"""Things that an event names."""
+
+
+async def watch(daemon: Daemon) -> None:
+    """Report what goes missing on this host, until cancelled."""
+    try:
+        with unwrapped(host.HostError), RouteWatch(firewall=True) as changes:
+            # What a hook of the conf took away is meant to be away.
+            accepted = await _missing(daemon)
+            repairs = 0
+            while True:
+                await changes.changed()
+                await trio.sleep(SETTLE)
+                changes.drain()
+                begin = trio.current_time()
+                missing = await _missing(daemon)
+                accepted &= missing
+                _report(daemon, missing - accepted)
+                if not daemon.missing:
+                    await trio.sleep(SHARE * (trio.current_time() - begin))
+                elif daemon.config.interface.options.repair:
+                    await daemon.restore()
+                    _report(daemon, await _missing(daemon) - accepted)
+                    await trio.sleep(PATIENCE[min(repairs, len(PATIENCE) - 1)])
+                    repairs += 1
+    except host.HostError as error:
+        log.warning("what other programs remove is not noticed: %s", error)
+
+
+async def _missing(daemon: Daemon) -> frozenset[host.Item]:
+    """What should be there and is not, unless it cannot be: the interface is down, or elsewhere."""
+    device = daemon.device
+    if device is None:
+        return frozenset()
+    async with device.changing:
+        if daemon.host is None:
+            return frozenset()
+        try:
+            link = await trio.to_thread.run_sync(device.engine.tun.link)
+            if not (link.up and link.here):
+                return daemon.missing
+            return frozenset(await trio.to_thread.run_sync(daemon.host.applied.missing))
+        except (TunError, host.HostError) as error:
+            log.debug("cannot see what is around the tunnel: %s", error)
+            return daemon.missing
+
+
+def _report(daemon: Daemon, missing: frozenset[host.Item]) -> None:
+    if missing == daemon.missing:
+        return
+    daemon.missing = missing
+    names = sorted(map(str, missing))
+    details = {"items": names[:MAX_ITEMS], "more_items": max(0, len(names) - MAX_ITEMS)}
+    remedy = ""
+    if names and not daemon.config.interface.options.repair:
+        remedy = f"; to put it back: tunnel reload {daemon.name}"
+    log.log(
+        logging.WARNING if names else logging.INFO, "%s%s", sentence("missing", details), remedy
+    )
+    daemon.feed.publish("missing", **details)
