@@ -21,6 +21,9 @@ FOLDERS: Final = (Path("/etc/tunnel"), Path("/etc/wireguard"))
 CONF_LIMIT: Final = 64 * 1024 * 1024
 """Bytes of the largest conf read: two million networks. Beyond it the name is wrong."""
 
+_PIECE: Final = 1 << 20
+"""Bytes that are read at a time."""
+
 _REFUSALS: Final = {
     errno.ENOENT: ("does not exist", "check the name, or create the file"),
     errno.ENOTDIR: ("does not exist", "check the name: a part of it is not a folder"),
@@ -55,8 +58,12 @@ def read(path: str | os.PathLike[str], *, limit: int) -> FileContent:
         if not stat.S_ISREG(status.st_mode):
             kind = "folder" if stat.S_ISDIR(status.st_mode) else "device, pipe or socket"
             raise Mistake(f"must be a plain file, not a {kind}", "name a plain file")
-        with open(descriptor, "rb", closefd=False) as file:
-            data = file.read(limit + 1)
+        # Not in one read, for which the memory of the largest file would be taken.
+        pieces, room = [], limit + 1
+        while room > 0 and (piece := os.read(descriptor, min(room, _PIECE))):
+            pieces.append(piece)
+            room -= len(piece)
+        data = b"".join(pieces)
     except OSError as error:
         raise _refusal(error) from None
     finally:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -27,6 +28,9 @@ from tunnel.control.run_folder import socket_path
 
 RELOAD_TIMEOUT = 120.0
 """Seconds: names may have to be looked up, and hosts be slow."""
+
+_CONNECT_AGAIN = 0.02
+"""Seconds between two attempts to connect."""
 
 
 class TunnelClient:
@@ -43,7 +47,7 @@ class TunnelClient:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._socket.settimeout(timeout)
-            self._socket.connect(str(socket_path(name)))
+            _connect(self._socket, str(socket_path(name)), timeout)
         except OSError as error:
             self._socket.close()
             raise connect_error(name, error) from None
@@ -103,18 +107,34 @@ class TunnelClient:
         Takes as long as its hooks do.
         """
         with contextlib.suppress(NotRunningError), TunnelClient(self.name) as watcher:
-            watcher.subscribe()
+            is_watching = True
+            try:
+                watcher.subscribe()
+            except ControlError as error:
+                if error.code != "busy":
+                    raise
+                is_watching = False
             try:
                 self.call("down")
             except ControlError as error:
                 # It may be gone before its answer is out.
                 if error.code != "closed":
                     raise
+            if not is_watching:
+                self._wait_ended()
+                return ("too many streams were open to follow it: see the log for what failed",)
             while events := watcher.read_events():
                 for event in events:
                     if event.type == "down":
                         return tuple(event.details.get("failures", ()))
         return ()
+
+    def _wait_ended(self) -> None:
+        """Wait until no daemon answers any more."""
+        with contextlib.suppress(NotRunningError):
+            while True:
+                time.sleep(0.1)
+                TunnelClient(self.name).close()
 
     def subscribe(self) -> None:
         """Turn this connection into the stream of events: from now on only `read_events` works."""
@@ -167,3 +187,18 @@ class TunnelClient:
         """The daemon's process id, as the kernel knows it (SO_PEERCRED)."""
         credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         return int.from_bytes(credentials[:4], sys.byteorder)
+
+
+def _connect(sock: socket.socket, path: str, timeout: float) -> None:
+    """Connect within `timeout` seconds. Raises OSError; BlockingIOError when they are over.
+
+    While the kernel holds as many connections as it may, it refuses further ones at once.
+    """
+    ends = time.monotonic() + timeout
+    while True:
+        try:
+            return sock.connect(path)
+        except BlockingIOError:
+            if time.monotonic() >= ends:
+                raise
+        time.sleep(_CONNECT_AGAIN)

@@ -15,11 +15,10 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import trio
 
+from tunnel.control.clients import Client, Places
 from tunnel.errors import TunnelError
 
 log = logging.getLogger("tunnel")
-
-MAX_CONNECTIONS = 32
 
 LOG_PERIOD = 60.0
 """Seconds for which further failures of the same request and kind are counted, not logged."""
@@ -133,34 +132,38 @@ def _in_words(error: BaseException) -> str:
 
 
 async def serve_connections(
-    listener: socket.socket,
-    handler: Callable[[trio.SocketStream], Awaitable[None]],
-    failures: Failures,
+    listener: socket.socket, handler: Callable[[Client], Awaitable[None]], failures: Failures
 ) -> None:
     """Give each connection to `handler`, at most `MAX_CONNECTIONS` at a time, until cancelled.
 
-    A client that goes away at any time, or a handler that fails, ends that connection alone.
+    A client that goes away at any time, or a handler that fails, ends that connection alone. The
+    one that has been silent longest is ended when its place is needed.
     """
-    limit = trio.Semaphore(MAX_CONNECTIONS)
+    places = Places()
 
-    async def handle(stream: trio.SocketStream) -> None:
+    async def handle(client: Client) -> None:
         try:
             with failures.contained("a connection"):
-                async with stream:
-                    await handler(stream)
+                async with client:
+                    with client.scope:
+                        await handler(client)
         except (InternalError, *GONE):
             pass  # logged, or nothing to report
         except TunnelError as error:
             failures.log("a connection", error)
         finally:
-            limit.release()
+            places.leave(client)
 
     acceptor = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
     async with acceptor, trio.open_nursery() as nursery:
         while True:
-            # Before accepting: those that wait do so in the kernel's queue, which is bounded.
-            await limit.acquire()
-            nursery.start_soon(handle, await _accept(acceptor, failures))
+            stream = await _accept(acceptor, failures)
+            try:
+                client = await places.take(stream)
+            except trio.Cancelled:
+                stream.socket.close()
+                raise
+            nursery.start_soon(handle, client)
 
 
 async def _accept(acceptor: trio.SocketListener, failures: Failures) -> trio.SocketStream:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import trio
 
+from tunnel.control.clients import Client
 from tunnel.control.connections import (
     Failures,
     Lines,
@@ -40,7 +41,7 @@ async def serve(listener: socket.socket, pages: Mapping[str, tuple[str, Page]]) 
     """Answer GET and HEAD for `pages` (path to content type and body) until cancelled."""
     failures = Failures("metrics")
 
-    async def answer(stream: trio.SocketStream) -> None:
+    async def answer(stream: Client) -> None:
         with trio.move_on_after(PATIENCE):
             method, content_type = "GET", "text/plain; charset=utf-8"
             try:
@@ -68,7 +69,7 @@ async def serve(listener: socket.socket, pages: Mapping[str, tuple[str, Page]]) 
     await serve_connections(listener, answer, failures)
 
 
-async def _read_head_untrusted(stream: trio.SocketStream) -> bytes:
+async def _read_head_untrusted(stream: Client) -> bytes:
     """All up to the empty line. Raises HttpError, and trio's errors of a broken stream."""
     lines = Lines(stream, MAX_REQUEST)
     head = b""

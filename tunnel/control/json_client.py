@@ -28,6 +28,8 @@ def connect_error(name: str, error: OSError) -> Exception:
     """What to raise for a failure to connect to the daemon of interface `name`."""
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
         return NotRunningError(name)
+    if isinstance(error, BlockingIOError | TimeoutError):
+        return ControlError("timeout", f"the daemon of {name} does not accept connections")
     if isinstance(error, PermissionError):
         message = f"the control socket {socket_path(name)} is for root only: use sudo"
         return ControlError("permission", message)

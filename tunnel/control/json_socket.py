@@ -9,8 +9,9 @@ A connection may carry any number of requests, answered in order, until one asks
 Stream      {"v": 1, "id": 7, "result": {"streaming": true}}
             {"v": 1, "id": 7, "event": {…}}
 
-From then on it carries nothing but that stream; one that fails ends with an `error`. Protocol
-version 1; a request of another version is refused with the code `version`. A request is at most
+From then on it carries nothing but that stream; one that fails ends with an `error`. A request
+whose client has closed the connection before its turn came is not carried out. Protocol version 1;
+a request of another version is refused with the code `version`. A request is at most
 1 MiB, an answer as long as it has to be. docs/control.md describes the methods.
 """
 
@@ -25,6 +26,7 @@ from typing import Any
 
 import trio
 
+from tunnel.control.clients import MAX_KEPT, Client
 from tunnel.control.connections import Failures, Lines, LineTooLongError, serve_connections
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.timeslice import Pace
@@ -71,7 +73,7 @@ class _Server:
         self._streams = streams
         self.failures = Failures("control socket")
 
-    async def serve_connection(self, stream: trio.SocketStream) -> None:
+    async def serve_connection(self, stream: Client) -> None:
         lines = Lines(stream, MAX_LINE)
         while True:
             replies = _Replies(stream)
@@ -93,7 +95,14 @@ class _Server:
         with self.failures.contained("a request"):
             request = _read_request_untrusted(line, replies)
         with self.failures.contained(request.method):
+            if replies.stream.has_left():
+                # It gave up waiting, and has reported so: what it wanted must not happen later.
+                raise trio.BrokenResourceError
             if request.method in self._streams:
+                if not replies.stream.keep_place():
+                    raise ControlError(
+                        "busy", f"{MAX_KEPT} streams are open already; end one of those programs"
+                    )
                 with self._streams[request.method](request.params) as events:
                     await _send_events(replies, events)
             elif request.method in self._methods:
@@ -156,7 +165,7 @@ def _refuse_constant(name: str) -> None:
 class _Replies:
     """Lines to one client that answer one request. `id` is the request's, as JSON text."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: Client) -> None:
         self.stream = stream
         self.id = "null"
         self.is_streaming = False

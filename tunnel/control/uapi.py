@@ -32,6 +32,7 @@ from typing import Protocol
 
 import trio
 
+from tunnel.control.clients import Client
 from tunnel.control.connections import (
     Failures,
     InternalError,
@@ -84,7 +85,7 @@ class _Server:
         self._device = device
         self.failures = Failures("socket for wg")
 
-    async def serve_connection(self, stream: trio.SocketStream) -> None:
+    async def serve_connection(self, stream: Client) -> None:
         lines = Lines(stream, MAX_LINE)
         while True:
             match await _read_untrusted(lines):

@@ -7,7 +7,7 @@ import os
 import socket
 from pathlib import Path
 
-from tunnel.control.connections import MAX_CONNECTIONS
+from tunnel.control.clients import BACKLOG
 
 
 def remove_stale_socket(path: Path) -> bool:
@@ -39,7 +39,7 @@ def bind_unix_socket(path: Path, *, folder_mode: int = 0o755) -> socket.socket:
     previous = os.umask(0o177)
     try:
         listener.bind(str(path))
-        listener.listen(MAX_CONNECTIONS)
+        listener.listen(BACKLOG)
     except BaseException:
         listener.close()
         raise

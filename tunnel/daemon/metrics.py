@@ -12,7 +12,7 @@ import trio
 from tunnel import datapath, engine, protocol
 from tunnel.config import TunnelConfig
 from tunnel.control import http
-from tunnel.control.connections import MAX_CONNECTIONS
+from tunnel.control.clients import BACKLOG
 from tunnel.control.run_folder import metrics_path
 from tunnel.control.socket_file import SocketFile
 from tunnel.control.unix_socket import bind_unix_socket
@@ -135,7 +135,7 @@ def _bind(host: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(address)
-        listener.listen(MAX_CONNECTIONS)
+        listener.listen(BACKLOG)
     except BaseException:
         listener.close()
         raise

@@ -92,11 +92,11 @@ class Receiver:
                     break
                 written = self._handle_datagrams_untrusted(buffer, received, out, now)
                 batches += 1
-                lone = lone and received.length <= received.stride
+                # Of handshake messages the newest counts, so others are looked for.
+                lone = lone and written > 0 and received.length <= received.stride
                 if lone:
-                    if written:
-                        self._shared.drain(now)
-                        self._sender.send_answer(now)
+                    self._shared.drain(now)
+                    self._sender.send_answer(now)
                     if unseen > 1:
                         break
                     lone = False  # this one looks for others
@@ -233,7 +233,9 @@ class Receiver:
                 # One message is enough while datagrams wait.
                 ends = began if self._is_behind else began + HANDSHAKE_SLICE
                 while True:
-                    datagram, origin = queue.popleft()
+                    # The newest first: those that wait longest, as after a suspend, may have been
+                    # followed by others of the same peer, which are the ones that it expects.
+                    datagram, origin = queue.pop()
                     if self._shared.link_up:
                         self._answer_untrusted(datagram, origin, now)
                     else:

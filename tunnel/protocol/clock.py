@@ -1,5 +1,6 @@
 """The wall clock of our own initiations: always forward, and never from an implausible year."""
 
+from math import inf
 from typing import NamedTuple
 
 from .constants import (
@@ -31,7 +32,8 @@ class HandshakeClock:
         self._unix_time_ns = unix_time_ns
         self._offset: float | None = None
         """Wall clock less monotonic clock in seconds, when last looked at and plausible."""
-        self._warned_at: float | None = None
+        self._warned_at: dict[str, float] = {}
+        """When each kind of problem was last warned of: none hides another."""
 
     def read(self, now: float) -> Reading:
         """The time in unix nanoseconds, and whether an initiation must not carry it.
@@ -47,30 +49,34 @@ class HandshakeClock:
         # After an impossible time a jump means only that the clock was set at last.
         self._offset = None if refused or never_set else offset
         if refused:
+            kind = "refused"
             problem = (
                 "the clock stands after the year 2100: handshakes are not sent, because every "
                 "peer would refuse this key once the clock is right again; set the clock"
             )
         elif never_set:
+            kind = "never set"
             problem = (
                 "the clock stands before the year 2020: peers that have seen a later time from "
                 "this key will not answer; set the clock"
             )
         elif jump > CLOCK_JUMP:
+            kind = "ahead"
             problem = (
                 f"the clock jumped {jump / 86_400:.0f} days ahead: if it is wrong now, peers will "
                 "not answer this key after it has been set right, until they are restarted"
             )
         elif jump < -CLOCK_JUMP:
+            kind = "back"
             problem = (
                 f"the clock jumped {-jump / 86_400:.0f} days back: handshakes go on, but after a "
                 "restart peers will not answer this key before the clock has caught up; set it"
             )
         else:
             return Reading(unix_ns, refused, "")
-        if self._warned_at is not None and now - self._warned_at < CLOCK_WARNING_INTERVAL:
+        if now - self._warned_at.get(kind, -inf) < CLOCK_WARNING_INTERVAL:
             return Reading(unix_ns, refused, "")
-        self._warned_at = now
+        self._warned_at[kind] = now
         return Reading(unix_ns, refused, problem)
 
     def unix_ns(self) -> int:

@@ -95,4 +95,4 @@ CLOCK_JUMP: Final = 86_400.0
 """A wall clock that gains or loses more than this on the monotonic one was set."""
 
 CLOCK_WARNING_INTERVAL: Final = 60.0
-"""The shortest time between two warnings about the clock."""
+"""The shortest time between two warnings of one kind about the clock."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -238,3 +239,17 @@ def test_a_path_that_is_not_there_needs_no_slash() -> None:
 def test_a_name_that_cannot_be_one() -> None:
     with pytest.raises(ConfigErrors, match=r'1 to 15 letters.*, not "a b"'):
         find("a b", [])
+
+
+def test_reading_a_small_file_takes_little_memory(tmp_path: Path) -> None:
+    conf = tmp_path / "wg0.conf"
+    conf.write_bytes(b"x" * 100)
+    tracemalloc.start()
+    try:
+        data, _ = files.read(conf, limit=files.CONF_LIMIT)
+        assert tracemalloc.get_traced_memory()[1] < files.CONF_LIMIT / 16
+    finally:
+        tracemalloc.stop()
+    assert data == b"x" * 100
+    conf.write_bytes(b"y" * 5_000_000)
+    assert files.read(conf, limit=5_000_000).data == b"y" * 5_000_000

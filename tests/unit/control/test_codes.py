@@ -41,7 +41,7 @@ NEVER_AN_ANSWER = {
     "unknown_datapath",
 }
 
-OF_NO_CLASS = {"version", "unknown_method"}
+OF_NO_CLASS = {"version", "unknown_method", "busy"}
 """Given by the control socket itself."""
 
 OF_THE_CLIENT = {"not_running", "permission", "closed", "timeout"}

@@ -20,6 +20,7 @@ import trio.testing
 
 from tests.support.uapi_device import make_engine
 from tunnel.control import connections, http, json_socket, uapi
+from tunnel.control.clients import MAX_CONNECTIONS, Client
 from tunnel.control.connections import (
     Failures,
     InternalError,
@@ -464,7 +465,7 @@ def test_connection_waits_while_there_are_no_descriptors(
 def test_handler_that_fails_ends_its_connection_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, make: Callable[[], BaseException]
 ) -> None:
-    async def handle(stream: trio.SocketStream) -> None:
+    async def handle(stream: Client) -> None:
         if await stream.receive_some() == b"fail":
             raise make()
         await stream.send_all(b"fine")
@@ -472,7 +473,7 @@ def test_handler_that_fails_ends_its_connection_alone(
     async def main() -> None:
         async with serving(tmp_path, serve_connections, handle, Failures("test")) as ask:
             # More often than there is room for at a time: each gives its place back.
-            for _ in range(connections.MAX_CONNECTIONS + 1):
+            for _ in range(MAX_CONNECTIONS + 1):
                 assert await ask(b"fail") == b""
             assert await ask(b"ask") == b"fine"
 

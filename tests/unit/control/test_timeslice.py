@@ -17,7 +17,7 @@ from tests.support.operations import longest_turn
 from tests.support.uapi_device import make_device
 from tunnel.config import PrivateKey, PublicKey, TunnelConfig, parse
 from tunnel.control import json_socket, run_folder, unix_socket
-from tunnel.control.timeslice import let_go
+from tunnel.control.timeslice import Pace, let_go
 from tunnel.daemon import metrics, save
 from tunnel.daemon.host_state import HostState, Surroundings
 from tunnel.daemon.prometheus import Meter
@@ -224,3 +224,32 @@ def test_save(
     text = path.read_text()
     assert text.count("[Peer]") == len(engine.interface.peers)
     assert text.count("/") >= len(engine.interface.allowed_ips)
+
+
+def test_thirty_clients_that_ask_at_once_take_turns() -> None:
+    """Between two turns of packets the work of one client is done, not of each."""
+    paced: list[int] = []
+
+    async def work(client: int) -> None:
+        pace = Pace()
+        for _ in range(5):
+            pace._until = 0.0  # the slice is over
+            await pace.step()
+            paced.append(client)
+
+    async def main() -> list[int]:
+        turns = []
+        async with trio.open_nursery() as nursery:
+            for client in range(30):
+                nursery.start_soon(work, client)
+            while len(paced) < 150:
+                before = len(paced)
+                await trio.lowlevel.checkpoint()
+                turns.append(len(paced) - before)
+        return turns
+
+    turns = trio.run(main)
+    # Tasks run in any order: between two turns of packets there may be two of the others.
+    assert max(turns) <= 2
+    assert len(turns) <= 310, "and no turn is wasted"
+    assert all(len(set(paced[at : at + 30])) == 30 for at in range(0, 150, 30)), "all in a row"

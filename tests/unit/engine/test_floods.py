@@ -155,3 +155,24 @@ def test_while_datagrams_wait_a_turn_takes_one_handshake_message(sides: Sides) -
     # there may be two of the other.
     assert 2 <= sum(turns[:-1]) < 200
     assert max(turns[:-1]) <= 2
+
+
+def test_of_initiations_that_waited_the_newest_is_answered(sides: Sides) -> None:
+    """A peer repeats its initiation while we are stopped, and takes an answer to the last alone."""
+
+    async def scenario(a: Side, b: Side) -> None:
+        # None of b's arrives in time.
+        b.udp.other = None
+        b.tun.feed(packet(2, 1))
+        await until(lambda: len([1 for data, *_ in b.udp.sent if data[0] == 1]) == 1)
+        await trio.sleep(20.0)
+        waiting = [data for data, *_ in b.udp.sent if data[0] == 1]
+        assert len(waiting) >= 4
+        b.udp.other = a.udp
+        for data in waiting:
+            a.udp.feed(data, len(data), b.udp.own)
+        await until(lambda: completed(b) and a.tun.written)
+        assert a.engine.drops() == {"old_timestamp": len(waiting) - 1}
+        assert len([1 for data, *_ in b.udp.sent if data[0] == 1]) == len(waiting)
+
+    run(sides, scenario)

@@ -406,6 +406,21 @@ def test_clock_that_jumps_ahead_warns_once() -> None:
     assert ["3650 days ahead" in e.problem for e in warnings] == [True]
 
 
+def test_a_warning_about_the_clock_hides_no_other() -> None:
+    """A clock that jumps ahead and then past 2100: that handshakes stop is said at once."""
+    pair = Pair()
+    pair.connect()
+    pair.wall_offset_ns = 30 * DAY_NS
+    pair.live_to(pair.now + 200.0)
+    pair.send(pair.a)
+    pair.wall_offset_ns = 80 * YEAR_NS
+    pair.live_to(pair.now + 25.0)
+    warnings = [e.problem for e in pair.a.events if isinstance(e, ClockImplausible)]
+    assert len(warnings) == 2, "each once in a minute"
+    assert "jumped 30 days ahead" in warnings[0]
+    assert "handshakes are not sent" in warnings[1]
+
+
 def test_clock_that_jumps_back_warns_once() -> None:
     pair = Pair()
     pair.connect()
