@@ -121,8 +121,9 @@ def start(
     log_path = RUN_FOLDER / f"{name}.log"
     reading, writing = os.pipe()
     # What is still in their buffers must not be written twice.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
     try:
         child = os.fork()
     except OSError as error:

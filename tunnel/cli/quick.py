@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from tunnel import config
+from tunnel.cli.startup import prepared
 from tunnel.errors import TunnelError
 from tunnel.log import redact
 
@@ -34,6 +35,11 @@ COMMANDS = frozenset({"up", "down", "save", "strip"})
 
 def run() -> None:
     """The console script's entry point."""
+    with prepared():
+        _run()
+
+
+def _run() -> None:
     arguments = sys.argv[1:]
     # As wg-quick does it: what is installed beside this program is found.
     beside = os.path.dirname(os.path.realpath(sys.argv[0]))

@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 
+from tunnel.cli.startup import prepared
 from tunnel.errors import TunnelError
 from tunnel.log import output
 
@@ -41,7 +42,8 @@ ENVIRONMENT = """environment:
 
 def run() -> None:
     """The console script's entry point."""
-    sys.exit(main(sys.argv[1:], os.environ))
+    with prepared():
+        sys.exit(main(sys.argv[1:], os.environ))
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:

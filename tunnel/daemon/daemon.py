@@ -304,12 +304,15 @@ class Daemon:
             try:
                 applied = await trio.to_thread.run_sync(applied.reconcile, state)
                 self.host = dataclasses.replace(self.host, applied=applied)
-            except host.HostError as error:
-                log.warning(
+            except Exception as error:  # whatever it is, packets of other routes flow on
+                level = logging.WARNING if isinstance(error, TunnelError) else logging.ERROR
+                log.log(
+                    level,
                     "routes and addresses could not be restored: %s; fix that, then run "
                     "tunnel reload %s",
                     error,
                     self.name,
+                    exc_info=None if isinstance(error, TunnelError) else error,
                 )
 
     async def reload_on_signal(self) -> None:

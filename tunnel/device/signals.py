@@ -8,6 +8,20 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+STOPPING = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGQUIT,
+    signal.SIGABRT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+    signal.SIGXCPU,
+)
+"""Signals that end a process: the tunnel is taken down in order before they do."""
+
 
 async def follow(
     stop: Callable[[], None],
@@ -15,12 +29,12 @@ async def follow(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Stop on SIGTERM and SIGINT, reload on SIGHUP, until cancelled.
+    """Stop on SIGTERM, SIGINT and the like, reload on SIGHUP, until cancelled.
 
     On a terminal SIGHUP means that it was closed, and stops too. A stop does not wait for a reload
     that is under way.
     """
-    stopping = {signal.SIGINT, signal.SIGTERM}
+    stopping = set(STOPPING)
     if os.isatty(0):
         stopping.add(signal.SIGHUP)
     with trio.open_signal_receiver(*stopping, signal.SIGHUP) as signals:

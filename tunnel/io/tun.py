@@ -43,6 +43,7 @@ _READ_TRIES = 16
 # Without the look into the module, for each frame.
 _readv, _writev = os.readv, os.writev
 
+_DEVICE = "/dev/net/tun"
 _NO_OFFLOAD_HEADER = bytes(VNET_HDR_LEN)
 
 
@@ -305,6 +306,17 @@ def _has_protocol_information(name: str) -> bool:
     return not flags & kernel.IFF_NO_PI
 
 
+def _why_not_permitted() -> str:
+    """What is in the way: the device file, by its mode or by a container's rules, or our rights."""
+    try:
+        os.close(os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno == errno.EACCES:
+            return f"{_DEVICE} may not be opened by this user: chmod 666 {_DEVICE}, its usual mode"
+        return f"the container may not use {_DEVICE}: pass it on (docker run --device {_DEVICE})"
+    return "be root or have CAP_NET_ADMIN"
+
+
 def _why_not_opened(name: str, error: OSError) -> str:
     match error.errno:
         case errno.EBUSY:
@@ -315,7 +327,7 @@ def _why_not_opened(name: str, error: OSError) -> str:
                 "space, slash or colon, and no interface of another kind may have it"
             )
         case errno.EPERM | errno.EACCES:
-            return f"no permission to create the TUN device {name}: be root or have CAP_NET_ADMIN"
+            return f"no permission to create the TUN device {name}: {_why_not_permitted()}"
         case errno.ENOENT | errno.ENODEV | errno.ENXIO:
             return (
                 f"cannot create the TUN device {name}: the kernel offers no /dev/net/tun; "

@@ -387,7 +387,7 @@ def test_second_up_writes_nothing_into_the_log_of_the_first(two_hosts: TwoHosts)
     end.up()
     before = two_hosts.a.run(["cat", "/run/tunnel/wg0.log"]).stdout
     end.conf.chmod(0o644)  # a warning, too
-    with pytest.raises(LabError, match="wg0 is running already"):
+    with pytest.raises(LabError, match="wg0 is already running"):
         end.up()
     assert two_hosts.a.run(["cat", "/run/tunnel/wg0.log"]).stdout == before
     end.down()
@@ -432,3 +432,45 @@ def test_name_of_ours_that_is_taken_by_no_plain_file(
         end.up()
     a.run(["rm", "-r", f"/run/tunnel/{name}"])
     assert remains(a) == []
+
+
+@pytest.mark.parametrize("number", ["USR1", "USR2", "QUIT", "ABRT", "XCPU", "ALRM"])
+def test_signal_that_ends_a_process_leaves_nothing_behind(two_hosts: TwoHosts, number: str) -> None:
+    end = make_end(two_hosts, routes=FULL)
+    end.up()
+    two_hosts.a.run(["kill", f"-{number}", str(status(end)["pid"])])
+    assert remains(two_hosts.a) == []
+
+
+def test_orphans_of_hooks_are_waited_for_by_the_first_process(two_hosts: TwoHosts) -> None:
+    a = two_hosts.a
+    # A grandchild that outlives the hook, and ends then.
+    end = make_end(two_hosts, "PostUp = (sleep 0.1 &) ; true")
+    command = f"exec {sys.executable} -m tunnel up -f {end.conf}"
+    unshare = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", command]
+    up = a.popen(unshare)
+    up.wait_for_output("wg0 is up", 30)
+
+    def no_zombie() -> bool:
+        states = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2] for pid in a.pids()]
+        return not any(state.split()[0] == "Z" for state in states)
+
+    a.wait_for(no_zombie, 10, "the orphan to be gone")
+    end.down()
+    assert up.wait(10) == 0
+    assert remains(a) == []
+
+
+def test_device_that_may_not_be_opened_has_the_right_remedy(two_hosts: TwoHosts) -> None:
+    a = two_hosts.a
+    end = make_end(two_hosts)
+    conf, device = Path("/run/wg0.conf"), a.directory / "tun"
+    a.run(["sh", "-c", f"cat {end.conf} >{conf} && chmod 644 {conf}"])
+    a.run(["mknod", "-m", "600", str(device), "c", "10", "200"])
+    a.run(["mount", "--bind", str(device), "/dev/net/tun"])
+    a.run(["mkdir", "-p", "-m", "777", "/run/tunnel", "/run/wireguard"])
+    rights = ["--inh-caps", "+net_admin", "--ambient-caps", "+net_admin"]
+    user = ["setpriv", "--reuid", "1234", "--clear-groups", *rights]
+    done = a.run([*user, sys.executable, "-m", "tunnel", "up", str(conf)], check=False)
+    assert done.returncode == 1
+    assert "/dev/net/tun may not be opened by this user: chmod 666" in done.stderr

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import trio
 
 from tests.support.confs import INTERFACE, read
 from tunnel.daemon.daemon import Daemon, Stage
+from tunnel.daemon.host_state import HostState
+from tunnel.device.device import Device
+from tunnel.host.errors import HostError
+from tunnel.host.state import DesiredState
 
 NEW, STARTING, UP = Stage.NEW, Stage.STARTING, Stage.UP
 STOPPING, ABORTING, DOWN = Stage.STOPPING, Stage.ABORTING, Stage.DOWN
@@ -57,3 +63,26 @@ def test_stop_ends_it_wherever_it_is(before: Stage, after: Stage) -> None:
         assert daemon.starting.cancel_called is (after is ABORTING)
 
     trio.run(main)
+
+
+@pytest.mark.parametrize("error", [HostError("add", "route", "refused"), ValueError("a defect")])
+def test_routes_that_cannot_be_restored_end_no_tunnel(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    def reconcile(state: object) -> None:
+        raise error
+
+    async def main() -> None:
+        daemon = at(UP)
+        tun = SimpleNamespace(link=lambda: SimpleNamespace(here=True, name=daemon.name))
+        device = SimpleNamespace(changing=trio.Lock(), engine=SimpleNamespace(mtu=1420, tun=tun))
+        applied = SimpleNamespace(state=DesiredState(daemon.name), reconcile=reconcile)
+        daemon.device = cast(Device, device)
+        daemon.host = cast(HostState, SimpleNamespace(applied=applied))
+        await daemon.restore()
+
+    trio.run(main)
+    (record,) = caplog.records
+    assert str(error) in record.getMessage()
+    # A defect is to be seen whole.
+    assert (record.exc_info is not None) is isinstance(error, ValueError)

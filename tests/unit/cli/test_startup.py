@@ -1,0 +1,67 @@
+"""Commands in processes that lack something: streams, folders of the PATH, a reader."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tunnel.cli.startup import with_admin_folders
+
+TUNNEL = f"{sys.executable} -m tunnel"
+
+
+def shell(command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/usr/bin:/bin", "/usr/bin:/bin:/usr/sbin:/sbin"),
+        ("/opt/x:/usr/bin", "/opt/x:/usr/bin:/usr/sbin"),
+        ("/usr/sbin:/usr/bin", "/usr/sbin:/usr/bin"),
+        ("/opt/robin", "/opt/robin"),
+    ],
+)
+def test_folders_of_administrators_are_searched_too(path: str, found: str) -> None:
+    assert with_admin_folders(path) == found
+
+
+@pytest.mark.parametrize("streams", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_closed_streams(streams: str) -> None:
+    done = shell(f"{TUNNEL} show {streams}")
+    assert "Traceback" not in done.stdout + done.stderr
+    assert done.returncode == 0
+
+
+def test_reader_that_has_gone() -> None:
+    # More than a pipe holds, so that it is noticed before the end.
+    done = shell(f"for n in 1 2 3; do {TUNNEL} --help | head -c 1; {TUNNEL} --help | true; done")
+    assert done.stderr == ""
+
+
+INIT = """
+import os, signal, subprocess, sys, time
+from unittest import mock
+from tunnel.cli import startup
+with mock.patch("os.getpid", return_value=1), startup.prepared():
+    if sys.argv[1] == "exit":
+        sys.exit(7)
+    if sys.argv[1] == "kill":
+        os.kill(os.getppid(), signal.SIGTERM)
+        time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("way", "status"), [("exit", 7), ("kill", 128 + 15)])
+def test_first_process_of_a_container_passes_status_and_signals_on(way: str, status: int) -> None:
+    done = subprocess.run([sys.executable, "-c", INIT, way], check=False, timeout=60)
+    assert done.returncode == status

@@ -1,0 +1,95 @@
+"""What every command needs of its process, whatever started it: cron, a container, a shell."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+
+_FORWARDED = (
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+
+
+@contextlib.contextmanager
+def prepared() -> Iterator[None]:
+    """Make up for what the process lacks, and let a reader that has gone be no defect."""
+    _open_standard_streams()
+    os.environ["PATH"] = with_admin_folders(os.environ.get("PATH", os.defpath))
+    if os.getpid() == 1:
+        _become_init()
+    try:
+        yield
+    except BrokenPipeError:
+        _discard_output()
+        sys.exit(1)
+    finally:
+        try:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except OSError as error:
+            if error.errno != errno.EPIPE:
+                raise
+            _discard_output()
+
+
+def with_admin_folders(path: str) -> str:
+    """A PATH with the `sbin` beside each `bin` of it: cron leaves out where nft and ip may be."""
+    folders = path.split(os.pathsep)
+    beside = [folder.removesuffix("bin") + "sbin" for folder in folders if folder.endswith("/bin")]
+    return os.pathsep.join(dict.fromkeys([*folders, *beside]))
+
+
+def _open_standard_streams() -> None:
+    """Without them, the next file that is opened would be standard output."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest number that is free: this one.
+            os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(descriptor, True)
+    # sys.stdout stays None: a command whose result is lost has to say so.
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _discard_output() -> None:
+    """What is still to be written has no reader; Python would complain of it at the end."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+def _become_init() -> None:
+    """As PID 1 of a container: go on in a child, while this process waits for orphans.
+
+    Else what hooks leave behind would be zombies, and the kernel gives PID 1 no default actions of
+    signals. Returns in the child.
+    """
+    child = os.fork()
+    if child == 0:
+        return
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    for number in _FORWARDED:
+        signal.signal(number, forward)
+    # A terminal sends ^C to the child as well.
+    signal.signal(signal.SIGINT, signal.SIG_IGN if os.isatty(0) else forward)
+    while True:
+        pid, status = os.waitpid(-1, 0)
+        if pid == child:
+            code = os.waitstatus_to_exitcode(status)
+            # As a shell reports a signal.
+            os._exit(128 - code if code < 0 else code)
