@@ -182,3 +182,45 @@ def test_tunnel_that_no_hook_gave_a_key_says_so(end: OurEnd) -> None:
     said = end.node.host.run([sys.executable, "-m", "tunnel", "up", str(end.conf)]).stderr
     assert "has no private key, so no peer can be reached" in said
     end.down()
+
+
+def test_what_hooks_change_is_part_of_the_conf(end: OurEnd, two_hosts: TwoHosts) -> None:
+    host, peer = end.node.host, Node(two_hosts.b, ()).public_key
+    psk = host.directory / "psk"
+    psk.write_text(generate_preshared_key())
+    conf_peer = end.conf.read_text().partition("PublicKey = ")[2].split()[0]
+    rewrite(end, "AllowedIPs = ", "AllowedIPs = 10.66.0.0/16, ")
+    add_hooks(
+        end,
+        "PostUp = ip link set dev %i mtu 1380",
+        "PostUp = ip route del 10.66.0.0/16 dev %i",
+        f"PostUp = wg set %i peer {conf_peer} preshared-key {psk}",
+        f"PostUp = wg set %i peer {peer} allowed-ips 10.67.0.0/16 endpoint 192.0.2.7:7",
+    )
+    end.up()
+
+    def state() -> list[str]:
+        link = host.ip_json(["link", "show", "dev", "wg0"])[0]["mtu"]
+        routes = [route["dst"] for route in host.ip_json(["route", "show", "dev", "wg0"])]
+        return [str(link), *routes, wg(host, "showconf", "wg0")]
+
+    before = state()
+    assert before[0] == "1380"
+    assert "10.66.0.0/16" not in before
+    assert peer in before[-1]
+    assert psk.read_text().strip() in before[-1]
+    assert end.tunnel("diff", "wg0") == "reload would change nothing\n"
+    assert end.tunnel("reload", "wg0") == "nothing to change\n"
+    assert state() == before
+    # With the interface set down and up, too.
+    host.ip("link set wg0 down", "link set wg0 up")
+    assert end.tunnel("diff", "wg0") == "reload would change nothing\n"
+    # Damage is damage still, and what the conf says by itself counts.
+    wg(host, "set", "wg0", "peer", conf_peer, "allowed-ips", "")
+    rewrite(end, "PostUp = ip link", "MTU = 1390\nPostUp = ip link")
+    said = end.tunnel("reload", "wg0")
+    assert f"+ peer {conf_peer} allowed IPs" in said
+    assert host.ip_json(["link", "show", "dev", "wg0"])[0]["mtu"] == 1390
+    assert peer in wg(host, "show", "wg0", "peers")
+    end.down()
+    assert remains(host) == []

@@ -19,7 +19,8 @@ from tunnel.control.broadcast import Events
 from tunnel.control.messages.changes import ReloadResult
 from tunnel.control.messages.status import TunnelStatus
 from tunnel.control.timeslice import let_go
-from tunnel.daemon import redaction, reload, save
+from tunnel.daemon import hook_effects, redaction, reload, save
+from tunnel.daemon.hook_effects import HookEffects
 from tunnel.daemon.host_state import HostState
 from tunnel.daemon.prometheus import Meter
 from tunnel.daemon.reload import Plan
@@ -94,6 +95,7 @@ class Daemon:
         self.stopping = trio.Event()
         self.failures: list[str] = []
         self.missing: frozenset[host.Item] = frozenset()
+        self.effects = HookEffects(config.interface)
         self.hook_stopper = host.HookStopper()
         self.starting = trio.CancelScope()
         self._reloading = trio.Lock()
@@ -181,7 +183,7 @@ class Daemon:
         if self.host is None:
             raise DaemonError(f"{self.name} is going down")
         engine = self.running().engine
-        return await reload.plan(engine, self.config, wanted, self.host, addresses)
+        return await reload.plan(engine, self.config, wanted, self.host, addresses, self.effects)
 
     async def reload(self, new: TunnelConfig | None = None) -> ReloadResult:
         """Make the running tunnel equal to `new`, by default the conf as it is on disk now.
@@ -282,6 +284,16 @@ class Daemon:
         interface = self.config.interface
         timeout = interface.options.hook_timeout
         return host.DownHooks(interface.pre_down, interface.post_down, timeout)
+
+    async def observe_hooks(self, device: Device) -> None:
+        """Take what the hooks have changed by now for a part of the conf."""
+        async with device.changing:
+            if self.host is None:
+                return
+            self.effects = await hook_effects.observe(device, self.config, self.host)
+            surroundings = self.effects.on_host(self.config, self.host.surroundings)
+            applied = dataclasses.replace(self.host.applied, state=surroundings.state)
+            self.host = HostState(applied, surroundings)
 
     async def keep_hooks(self) -> None:
         """Record the Down hooks, so that `tunnel down` runs them if we are killed."""

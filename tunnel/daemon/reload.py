@@ -22,6 +22,7 @@ from tunnel import host
 from tunnel.config import PeerConfig, PublicKey, TunnelConfig
 from tunnel.control.messages.changes import TAKEN, Change, ReloadResult
 from tunnel.control.timeslice import Pace
+from tunnel.daemon.hook_effects import HookEffects
 from tunnel.daemon.host_state import HostState, Surroundings, compute
 from tunnel.device import sync
 from tunnel.device.device import Device
@@ -37,12 +38,14 @@ TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a reload would do. `addresses` are those of endpoints that are new or changed.
+    """What a reload would do. `wanted` is `config` with what hooks have changed beside it;
+    `addresses` are those of endpoints that are new or changed.
 
     With `away`, the interface is where it cannot be changed, and the machine around stays as it is.
     """
 
     config: TunnelConfig
+    wanted: TunnelConfig
     surroundings: Surroundings
     addresses: Mapping[PublicKey, Sequence[Endpoint]]
     listen_port: int
@@ -86,9 +89,10 @@ async def plan(
     new: TunnelConfig,
     around: HostState,
     addresses: Mapping[PublicKey, Sequence[Endpoint]],
+    effects: HookEffects,
 ) -> Plan:
     """Compare the running tunnel with `new`; `old` is the conf applied last, `addresses` are those
-    of what `to_resolve` gave.
+    of what `to_resolve` gave, and `effects` what hooks have changed.
 
     Raises DaemonError, HostError.
     """
@@ -100,7 +104,9 @@ async def plan(
     check_hooks(new)
     endpoints = await _endpoints(engine, new, addresses)
     surroundings = await compute(new, endpoints, slot=around.surroundings.slot)
-    port = new.interface.listen_port
+    surroundings = effects.on_host(new, surroundings)
+    wanted = await trio.to_thread.run_sync(effects.on_conf, new)
+    port = wanted.interface.listen_port
     if not port and not old.interface.listen_port:
         port = engine.udp.port  # any will do, so the one in use
     away = await whereabouts(engine, new.name)
@@ -111,14 +117,14 @@ async def plan(
     changes = [
         *_socket_changes(engine, port, surroundings.mark),
         *on_host,
-        *await sync.differences(engine, old, new),
+        *await sync.differences(engine, old, wanted),
         *_changes_at_down(old, new),
     ]
     notes = [*_not_live(old, new)]
     if away:
         notes.append(f"{away}, so its addresses, MTU, routes, rules and DNS stay as they are")
     outcome = ReloadResult(tuple(changes), tuple(notes))
-    return Plan(new, surroundings, addresses, port, outcome, bool(away))
+    return Plan(new, wanted, surroundings, addresses, port, outcome, bool(away))
 
 
 async def whereabouts(engine: Engine, name: str) -> str:
@@ -158,7 +164,7 @@ async def carry_out(plan: Plan, device: Device, around: HostState) -> HostState:
             undo.pop_all()
         await device.endpoints.update(plan.config.peers, plan.addresses)
         endpoints = {key: found[0] for key, found in plan.addresses.items()}
-        await sync.apply(engine, plan.config, endpoints)
+        await sync.apply(engine, plan.wanted, endpoints)
         engine.settle()
     return HostState(applied, plan.surroundings)
 

@@ -140,6 +140,8 @@ async def _carry_packets(daemon: Daemon, device: Device, ready: Callable[[], Non
                     daemon.name,
                     daemon.name,
                 )
+            with trio.CancelScope(shield=True):
+                await daemon.observe_hooks(device)
             daemon.enter(Stage.UP)
             with trio.CancelScope(shield=True):
                 await daemon.keep_hooks()

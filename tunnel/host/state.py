@@ -10,8 +10,8 @@ full tunnels can stand side by side and be taken down in any order:
   full tunnel that was there already. Tunnels nest, newest innermost, and none catches its own.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -198,6 +198,19 @@ class DesiredState:
             *((self.firewall,) if self.firewall else ()),
             *self.routes,
             *self.rules,
+        )
+
+    def without(self, gone: Container[Item]) -> "DesiredState":
+        """The state without those of its objects that are `gone`; the link stays."""
+        return replace(
+            self,
+            addresses=tuple(a for a in self.addresses if Address(a) not in gone),
+            routes=tuple(route for route in self.routes if route not in gone),
+            rules=tuple(rule for rule in self.rules if rule not in gone),
+            sysctls=tuple(sysctl for sysctl in self.sysctls if sysctl not in gone),
+            firewall=None if self.firewall in gone else self.firewall,
+            dns=None if self.dns in gone else self.dns,
+            connected=tuple(route for route in self.connected if route not in gone),
         )
 
 

@@ -19,6 +19,7 @@ from tunnel.config import PrivateKey, PublicKey, TunnelConfig, parse
 from tunnel.control import json_socket, run_folder, unix_socket
 from tunnel.control.timeslice import Pace, let_go
 from tunnel.daemon import metrics, save
+from tunnel.daemon.hook_effects import HookEffects
 from tunnel.daemon.host_state import HostState, Surroundings
 from tunnel.daemon.prometheus import Meter
 from tunnel.daemon.reload import parts, plan, to_resolve
@@ -168,7 +169,7 @@ def test_what_a_reload_would_change(run: Run, config: TunnelConfig) -> None:
 
     async def main() -> Any:
         assert await to_resolve(engine, config, config, {}) == []
-        return await plan(engine, config, config, around, {})
+        return await plan(engine, config, config, around, {}, HookEffects(config.interface))
 
     assert run(main).outcome.changes == ()
     assert len(run(lambda: sync.differences(engine, config, conf()))) == len(config.peers)
