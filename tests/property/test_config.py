@@ -23,6 +23,7 @@ from tunnel.config import (
     parse,
     strip,
 )
+from tunnel.config.values import is_continued
 
 keys32 = st.binary(min_size=32, max_size=32)
 ipv4_interfaces = st.builds(
@@ -48,7 +49,11 @@ labels = st.text(string.ascii_letters + string.digits + "_", min_size=1, max_siz
 names = st.lists(labels, min_size=1, max_size=3).map(lambda parts: "x" + ".".join(parts))
 hosts = interfaces.map(lambda interface: str(interface.ip)) | names
 printable = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=20)
-hooks = st.lists(printable, min_size=1, max_size=3).map(" ".join)
+hooks = (
+    st.lists(printable, min_size=1, max_size=3)
+    .map(" ".join)
+    .filter(lambda command: not is_continued(command))
+)
 hook_lists = st.lists(hooks, max_size=3).map(tuple)
 
 tunnel_options = st.builds(
@@ -113,7 +118,7 @@ FRAGMENTS = (
     "PublicKey PresharedKey Endpoint AllowedIPs MTU Address DNS Table PostUp FwMark ListenPort "
     f"PersistentKeepalive off 10.0.0.1/24 fd00::1 {KEY}"
 ).split()
-fragments = st.sampled_from([*FRAGMENTS, "\n", "\r", "\0", " "])
+fragments = st.sampled_from([*FRAGMENTS, "\n", "\r", "\0", " ", "\udcfc", ";", "//", "<x>"])
 
 
 def errors_of(text: str) -> str:

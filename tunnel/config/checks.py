@@ -62,23 +62,31 @@ def check_peers(
 def check_mtu(
     interface: InterfaceConfig, peers: Sequence[PeerConfig], line: int | None, problems: Problems
 ) -> None:
-    """Find IPv6 on an interface that is too small for it. `line` is MTU's."""
+    """Find IPv6 on an interface that is too small for it. `line` is MTU's.
+
+    As with wg-quick, addresses alone are left out by the kernel, and the rest works. But where
+    IPv6 should be sent into the tunnel, no route to it can be had.
+    """
     if interface.mtu is None or interface.mtu >= MTU_MIN_IPV6:
         return
-    if any(isinstance(address, IPv6Interface) for address in interface.addresses):
+    remedy = f"raise MTU to {MTU_MIN_IPV6}, or take IPv6 out of Address and AllowedIPs"
+    own = [a.network for a in interface.addresses if isinstance(a, IPv6Interface)]
+    networks = [n for peer in peers for n in peer.networks if isinstance(n, IPv6Network)]
+    routed = [n for n in networks if not any(n.subnet_of(each) for each in own)]
+    if routed and interface.table != "off":
         problems.error(
             line,
             "MTU",
-            f"MTU is {interface.mtu}, but an IPv6 address needs at least {MTU_MIN_IPV6}",
-            f"raise MTU to {MTU_MIN_IPV6}, or remove the IPv6 address",
+            f"MTU is {interface.mtu}, but a route to {routed[0]} needs at least {MTU_MIN_IPV6}",
+            remedy,
         )
-    elif any(isinstance(network, IPv6Network) for peer in peers for network in peer.networks):
+    elif own or networks:
         problems.warning(
             line,
             "MTU",
-            f"MTU is {interface.mtu}, but the IPv6 networks in AllowedIPs need at least "
-            f"{MTU_MIN_IPV6}",
-            f"raise MTU to {MTU_MIN_IPV6}, otherwise no IPv6 packet passes",
+            f"MTU is {interface.mtu}, and IPv6 needs at least {MTU_MIN_IPV6}: the tunnel has IPv4 "
+            "alone",
+            remedy,
         )
 
 

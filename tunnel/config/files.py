@@ -115,12 +115,17 @@ def find(
     text = os.fspath(name_or_path)
     if "/" in text or (text.endswith(".conf") and _exists(Path(text)) is True):
         candidates = [Path(text)]
+    elif not text:
+        raise _error('""', "no conf is named", "name one, as office or ./office.conf")
     else:
         name = text.removesuffix(".conf")
         try:
             check_name(name)
         except Mistake as mistake:
-            raise _error(text, f"the name of an interface {mistake.fault}") from None
+            fault = f"the name of an interface {mistake.fault}"
+            if os.path.isdir(text):
+                fault = "this is a folder, and no conf"
+            raise _error(text, fault) from None
         places = folders() if search is None else tuple(Path(folder) for folder in search)
         candidates = [folder / f"{name}.conf" for folder in places]
     hidden = []
@@ -137,6 +142,8 @@ def find(
             "run the command as root",
         )
     remedy = "check the path" if "/" in text else _REMEDY
+    if "/" in text and _exists(Path(f"{text}.conf")):
+        remedy = f"did you mean {escape(text)}.conf?"
     raise _error(text, f"there is no {_listing(candidates)}", remedy)
 
 

@@ -11,6 +11,7 @@ from enum import Enum, auto
 from typing import Final, NamedTuple
 
 from tunnel.config.keys import closest, keys_of, whole_line
+from tunnel.config.lookalikes import COMMENT, foreign_key
 from tunnel.config.model import SECTIONS
 from tunnel.config.problems import Problems, quote
 from tunnel.config.values import is_continued, squeeze
@@ -25,7 +26,7 @@ HOOKS: Final = frozenset(
 )
 """The keys, in lower case, whose value is a shell command."""
 
-_SHOWABLE_KEY: Final = re.compile(r"[A-Za-z_-]{1,32}")
+_SHOWABLE_KEY: Final = re.compile(r"[A-Za-z_-]{1,32}|[A-Za-z]{1,5}[0-9]")
 
 _FRIENDLY: Final = re.compile(r"\s*#\s*friendly_name\s*=", re.IGNORECASE)
 _MARKED: Final = re.compile(r"\s*#!\s*tunnel\b\s*:?", re.IGNORECASE)
@@ -162,13 +163,24 @@ def sort(tokens: list[Token], problems: Problems) -> Sections:
     lines: SectionLines | None = None
     unknown = False  # the keys of a section that was refused are not refused once more
     for token in tokens:
+        sign = COMMENT.match(token.name)
+        if sign is not None:
+            problems.error(
+                token.line,
+                "",
+                f'"{sign[1]}" begins no comment in a conf: only # does',
+                f"write # in place of {sign[1]}",
+            )
+            continue
         match token.kind:
             case Kind.HEADER:
                 lines = _open(token, sections, problems)
                 unknown = lines is None
             case Kind.FRIENDLY_NAME:
                 if lines is not None:
-                    lines.friendly_name = token.value
+                    # Programs that read it take UTF-8 alone.
+                    value = token.value.encode("utf-8", "surrogateescape")
+                    lines.friendly_name = value.decode("utf-8", "replace")
             case Kind.MARKED:
                 _place(token, sections.tunnel, problems)
             case Kind.ENTRY:
@@ -210,6 +222,15 @@ def _open(token: Token, sections: Sections, problems: Problems) -> SectionLines 
         case "[peer]":
             sections.peers.append(SectionLines("Peer", token.line))
             return sections.peers[-1]
+    header, _, rest = token.name.partition("]")
+    if rest:
+        problems.error(
+            token.line,
+            "",
+            f"behind {quote(header + ']')} stands something else",
+            "put it on a line of its own, or # in front of it if it is a comment",
+        )
+        return None
     meant = closest(token.name.strip("[]").title(), tuple(SECTIONS))
     problems.error(
         token.line,
@@ -237,7 +258,10 @@ def _place(token: Token, lines: SectionLines, problems: Problems) -> None:
         fault = f"{shown} is not a key of [{lines.title}]"
         meant = closest(name, tuple(sorted(known)))
         remedy = "check the spelling, or put # in front"
-        if meant is not None:
+        foreign = foreign_key(name)
+        if foreign is not None:
+            fault, remedy = f"{shown} {foreign.fault}", foreign.remedy
+        elif meant is not None:
             remedy = f"did you mean {known[meant].name}?"
     problems.error(token.line, shown, fault, remedy)
 

@@ -60,7 +60,7 @@ def _hook(name: str, meaning: str, reload: Reload, example: str) -> dict[str, Co
         reload=reload,
         example=example,
         split=whole_line,
-        empty="warning",
+        empty="fine",  # programs that generate confs write all four, used or not
     )
 
 
@@ -277,7 +277,7 @@ class InterfaceConfig:
             "Table",
             values.table,
             "the routing table for the routes to AllowedIPs: `auto` (main; rules of its own for a "
-            "default route), `off` for no routes, or a number",
+            "default route), `off` for no routes, a number, or a name of iproute2's `rt_tables`",
             reload=Reload.HOST,
             example="off",
             empty="warning",

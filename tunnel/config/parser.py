@@ -5,6 +5,7 @@ lexer.py sorts the lines under their sections, `_Reader` reads their values as t
 """
 
 import os
+import re
 import shlex
 from dataclasses import MISSING
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 
 from tunnel.config import checks, files, values
 from tunnel.config.keys import ConfKey, keys_of
-from tunnel.config.lexer import Entry, SectionLines, sort, tokenize
+from tunnel.config.lexer import HOOKS, Entry, Kind, SectionLines, Token, sort, tokenize
+from tunnel.config.lookalikes import explain, foreign_bytes, foreign_text
 from tunnel.config.model import InterfaceConfig, PeerConfig, Section, TunnelConfig, TunnelOptions
 from tunnel.config.problems import Mistake, Problems, escape, quote
 
@@ -20,6 +22,9 @@ __all__ = ["load", "parse", "read_text"]
 
 _KEY_LIMIT = 4096
 """Bytes of the largest key file read; a key and its newline are 45."""
+
+_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
+"""What "surrogateescape" makes of a byte that is not valid UTF-8."""
 
 
 def load(path: str | os.PathLike[str]) -> TunnelConfig:
@@ -31,7 +36,7 @@ def load(path: str | os.PathLike[str]) -> TunnelConfig:
     path = Path(path)
     problems = Problems(str(path))
     if path.suffix != ".conf":
-        problems.error(None, "", "the file's name must end in .conf", "rename it to INTERFACE.conf")
+        problems.error(None, "", *_other_file(path))
         raise problems.failure()
     _check_name(path.stem, problems)
     text, status = read_text(path, problems)
@@ -58,16 +63,42 @@ def read_text(path: Path, problems: Problems) -> tuple[str, os.stat_result]:
     except Mistake as mistake:
         problems.error(None, "", f"the file {mistake.fault}", mistake.remedy)
         raise problems.failure() from None
+    foreign = foreign_bytes(data)
+    if foreign is not None:
+        problems.error(None, "", f"the file {foreign.fault}", foreign.remedy)
+        raise problems.failure()
+    # Comments may be in any encoding, as for wg-quick: `_check_encoding` sees to the rest.
+    return data.decode("utf-8", "surrogateescape"), status
+
+
+def _check_encoding(tokens: list[Token], problems: Problems) -> None:
+    """Refuse bytes that are no UTF-8 where they are more than a comment or a shell's own."""
+    for token in tokens:
+        is_free = token.kind is Kind.FRIENDLY_NAME or token.name.lower() in HOOKS
+        found = None if is_free else _ESCAPED_BYTE.search(token.name + token.value)
+        if found is not None:
+            problems.error(
+                token.line,
+                "",
+                f"byte 0x{ord(found[0]) & 0xFF:02x} of this line is not valid UTF-8",
+                "save the file as UTF-8 in your editor, or convert it with iconv",
+            )
+    problems.raise_if_any()
+
+
+def _other_file(path: Path) -> tuple[str, str]:
+    """Fault and remedy of a path that is not named as a conf is."""
     try:
-        return data.decode("utf-8"), status
-    except UnicodeDecodeError as error:
-        problems.error(
-            data.count(b"\n", 0, error.start) + 1,
-            "",
-            f"byte 0x{data[error.start]:02x} of this line is not valid UTF-8",
-            "save the file as UTF-8 in your editor, or convert it with iconv",
-        )
-    raise problems.failure()
+        data = files.read(path, limit=_KEY_LIMIT).data
+    except Mistake as mistake:
+        if path.is_dir() or not path.exists():
+            remedy = "name a conf in it" if path.is_dir() else mistake.remedy
+            return f"the file {mistake.fault}", remedy
+        data = b""
+    foreign = foreign_text(data.decode("latin-1"))
+    if foreign is not None:
+        return f"the file {foreign[1].fault}", foreign[1].remedy
+    return "the file's name must end in .conf", "if it is a conf, copy it to INTERFACE.conf"
 
 
 def _check_name(name: str, problems: Problems) -> None:
@@ -94,7 +125,17 @@ def _read(
         fault = "this line has a NUL character, which no text has"
         problems.error(line, "", fault, "check that this file is a conf at all")
         raise problems.failure()
-    sections = sort(tokenize(text), problems)
+    foreign = foreign_text(text)
+    if foreign is not None:
+        line, mistake = foreign
+        problems.error(line, "", f"this {mistake.fault}", mistake.remedy)
+        raise problems.failure()
+    if not text.strip():
+        problems.error(None, "", "the conf is empty", "begin it with [Interface] and PrivateKey")
+        raise problems.failure()
+    tokens = tokenize(text)
+    _check_encoding(tokens, problems)
+    sections = sort(tokens, problems)
     reader = _Reader(folder, problems)
     options = reader.section(sections.tunnel, TunnelOptions)
     found = reader.section(sections.interface, InterfaceConfig)
@@ -196,7 +237,7 @@ class _Reader:
         try:
             return self._value(entry.line, key, entry.text)
         except Mistake as mistake:
-            self._fault(entry.line, key, mistake)
+            self._fault(entry.line, key, explain(entry.text, key.read) or mistake)
             return key.default
 
     def _items(self, lines: SectionLines, key: ConfKey) -> tuple[Any, ...]:
@@ -211,7 +252,10 @@ class _Reader:
                 try:
                     value = self._value(entry.line, key, text)
                 except Mistake as mistake:
-                    self._fault(entry.line, key, mistake)
+                    explained = explain(entry.text, key.read, listed=True)
+                    self._fault(entry.line, key, explained or mistake)
+                    if explained is not None:
+                        break  # it is about the whole line
                     continue
                 if key.unique and value in seen:
                     self._problems.error(

@@ -19,6 +19,7 @@ from typing import Final, Generic, Literal, NamedTuple, TypeVar, cast, get_args
 
 from crypto.keys import KeyFormatError, PresharedKey, PrivateKey, PublicKey
 from tunnel.config.problems import Mistake, describe_secret, quote
+from tunnel.config.tables import number_of
 
 __all__ = ["MTU_MAX", "MTU_MIN", "MTU_MIN_IPV6", "AllowedIP", "Doubtful", "EndpointConfig"]
 
@@ -33,9 +34,14 @@ _DECIMAL: Final = re.compile(r"[0-9]{1,10}")
 _NUMBER: Final = re.compile(r"0[xX][0-9a-fA-F]{1,8}|[0-9]{1,10}")
 _PREFIX: Final = re.compile(r"[0-9]{1,3}")
 _HOST_LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+_LONGEST_NAME: Final = 15
 _NAME: Final = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
+_SPACE_FOR_COLON: Final = re.compile(r"[^\s:]+[\s,;]+[0-9]{1,5}")
+_URL: Final = re.compile(
+    r"(?:(?:[A-Za-z][A-Za-z0-9+.-]*:)?//)?(?:[^@/]*@)?"
+    r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^/:]+)(?:/[0-9]+(?=:))?(?P<ports>(?::[0-9]{1,5})*)(?:/.*)?"
+)
 _ZERO_KEY: Final = "A" * 43 + "="
-_TABLES: Final = {"main": 254, "local": 255, "default": 253}
 
 Datapath = Literal["auto", "python", "native"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -110,6 +116,11 @@ def _wrong_key(text: str, remedy: str) -> Mistake:
 
 def check_name(name: str) -> None:
     """Refuse, by a Mistake, a name that no interface can have."""
+    if len(name) > _LONGEST_NAME and _NAME.fullmatch(name[:_LONGEST_NAME]):
+        raise Mistake(
+            f"has at most {_LONGEST_NAME} characters, and {quote(name)} has {len(name)}",
+            "give the conf a shorter name, as in office.conf",
+        )
     # The kernel keeps "." and ".." for itself.
     if _NAME.fullmatch(name) is None or name in (".", ".."):
         raise _wrong(
@@ -188,19 +199,18 @@ def mtu(text: str) -> int:
 
 
 def table(text: str) -> Table:
-    """Read a routing table: auto, off, a number, or one of the kernel's three names."""
+    """Read a routing table: auto, off, a number, or a name that iproute2 knows."""
     lower = text.lower()
     if lower == "auto":
         return "auto"
     if lower == "off":
         return "off"
-    value = _TABLES.get(lower) or _number(text)
+    value = _number(text) or number_of(text)
     if not value or value > 0xFFFFFFFF:
         raise _wrong(
             text,
-            "auto, off, or the number of a routing table from 1 to 4294967295",
-            "remove the line for auto, and write the number of a table that "
-            "/etc/iproute2/rt_tables names",
+            "auto, off, the number of a routing table from 1 to 4294967295, or its name",
+            "remove the line for auto, write a number, or add the name to /etc/iproute2/rt_tables",
         )
     return value
 
@@ -317,7 +327,9 @@ _INTERFACE_REMEDY: Final = "write it as 10.0.0.1/24 or fd00::1/64"
 
 def address(text: str) -> IPv4Interface | IPv6Interface:
     """Read an address of the interface with its prefix length (whole if there is none)."""
-    host, prefix = _split_prefix(text, text, "an IPv4 or IPv6 address", _INTERFACE_REMEDY)
+    host, prefix = _split_prefix(
+        _with_length(text), text, "an IPv4 or IPv6 address", _INTERFACE_REMEDY
+    )
     if host.is_multicast or host.is_unspecified:
         raise _wrong(
             text,
@@ -329,13 +341,27 @@ def address(text: str) -> IPv4Interface | IPv6Interface:
     return IPv6Interface((int(host), prefix))
 
 
+def _with_length(text: str) -> str:
+    """An address with a dotted netmask, as `ip` takes it, with a prefix length in its place."""
+    host, slash, mask = text.partition("/")
+    try:
+        inverted = 0xFFFFFFFF ^ int(IPv4Address(mask))
+    except AddressValueError:
+        return text
+    # Ones, then zeros: its inverse is a power of two minus one.
+    if ":" in host or inverted & (inverted + 1):
+        return text
+    return f"{host}{slash}{32 - inverted.bit_length()}"
+
+
 def allowed_ip(text: str) -> AllowedIP | Doubtful[AllowedIP]:
     """Read an entry of AllowedIPs. Host bits are cleared, with a warning."""
     # Most entries are plain IPv4 networks; 100,000 of them should load in about a second.
     bare = text[1:] if text[:1] in ("+", "-") else text
-    host, prefix = _split_prefix(
-        bare, text, "IPv4 or IPv6 networks", "write 10.0.0.0/24 or fd00::/64, with commas between"
-    )
+    remedy = "write 10.0.0.0/24 or fd00::/64, with commas between"
+    if bare.count(".") > 3 and _with_length(bare) != bare:
+        remedy = f"wg takes no netmask here: write {_with_length(bare)}"
+    host, prefix = _split_prefix(bare, text, "IPv4 or IPv6 networks", remedy)
     number = int(host)
     network: IPv4Network | IPv6Network
     if isinstance(host, IPv4Address):
@@ -370,6 +396,12 @@ def dns(text: str) -> IPv4Address | IPv6Address | str:
 
 def endpoint(text: str) -> EndpointConfig | Doubtful[EndpointConfig]:
     """Read where a peer is reached. An IPv6 address without brackets is read with a warning."""
+    if "/" in text:
+        raise _not_a_url(text)
+    separated = _SPACE_FOR_COLON.fullmatch(text)
+    if separated is not None:
+        remedy = "put a colon between host and port, and nothing else"
+        raise _wrong(text, "host:port", remedy)
     text = squeeze(text)
 
     def wrong(remedy: str) -> Mistake:
@@ -412,6 +444,22 @@ def endpoint(text: str) -> EndpointConfig | Doubtful[EndpointConfig]:
             "a host name has letters, digits, '-' and '.'; write other scripts in their xn-- form"
         )
     return EndpointConfig(host, number)
+
+
+def _not_a_url(text: str) -> Mistake:
+    """The mistake of an endpoint with a scheme, a path, a protocol or a prefix length."""
+    found = _URL.fullmatch(squeeze(text))
+    host = found["host"] if found else ""
+    usable = _address(host.strip("[]")) is not None or _example(host) == host
+    place = host if usable else "vpn.example.com"
+    ports = found["ports"].split(":")[1:] if found else []
+    if len(ports) == 1:
+        remedy = f"write {place}:{ports[0]}"
+    elif ports:
+        remedy = f"write host and UDP port alone: {place}: and the one port of the WireGuard server"
+    else:
+        remedy = f"write host and UDP port alone, as {place}:51820"
+    return _wrong(text, "host:port and no URL, protocol or prefix length", remedy)
 
 
 def _is_host_name(text: str) -> bool:

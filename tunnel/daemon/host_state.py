@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
@@ -11,6 +12,8 @@ import trio
 from tunnel import host
 from tunnel.config import TunnelConfig
 from tunnel.io.endpoint import Endpoint
+
+log = logging.getLogger("tunnel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,14 @@ def _compute(
     if mtu is None:
         addresses = [ip_address(endpoint.address) for endpoint in endpoints]
         mtu = host.compute_mtu(addresses, interface=config.name, mark=mark)
+        if mtu < host.MTU_MIN_IPV6 and any(a.version == 6 for a in interface.addresses):
+            log.warning(
+                "the way to the peers leaves an MTU of %d, and IPv6 needs at least %d: the tunnel "
+                "has IPv4 alone (set MTU = %d to have IPv6, in fragments)",
+                mtu,
+                host.MTU_MIN_IPV6,
+                host.MTU_MIN_IPV6,
+            )
     state = host.desired_state(
         config.name,
         interface.addresses,

@@ -217,7 +217,9 @@ def _change(
             if old:
                 steps_back.append(lambda: _settle(machine, old, []))
             for failure in _run_all(steps_back):
-                error.add_note(f"while undoing: {failure}")
+                # Where nft is missing, for one, there is nothing of its to be undone.
+                if not (isinstance(error, HostError) and error.reason == failure.reason):
+                    error.add_note(f"while undoing: {failure}")
             _restore_record(found, state.interface, state_dir)
             raise
 

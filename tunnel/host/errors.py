@@ -8,7 +8,10 @@ from tunnel.errors import TunnelError
 # Remedies for errors of the kernel, by errno. Only those that a person can act upon.
 _REMEDIES = {
     errno.EPERM: "run as root, or give the program CAP_NET_ADMIN",
-    errno.EACCES: "check that IPv6 is on: sysctl net.ipv6.conf.all.disable_ipv6=0",
+    errno.EACCES: "if IPv6 is off here, turn it on (sysctl -w net.ipv6.conf.all.disable_ipv6=0), "
+    "or take its addresses and networks out of Address and AllowedIPs",
+    errno.EAFNOSUPPORT: "the kernel was started without IPv6 (ipv6.disable=1): start it with, or "
+    "take IPv6 addresses and networks out of Address and AllowedIPs",
     errno.EEXIST: "remove the other one first, or take this one out of the conf",
     errno.ENODEV: "the interface is gone: bring the tunnel up again",
     errno.ENETDOWN: "set the interface up first",

@@ -13,6 +13,13 @@ from tunnel.host.errors import HostError
 from tunnel.host.programs import INSTALL_NFT, run_program
 from tunnel.host.state import Firewall
 
+_WITHOUT = (
+    "tunnels without a /0 in AllowedIPs work without it, and so does Table = off with routes, "
+    "rules and a firewall of your own"
+)
+_LACKS = ("Protocol not supported", "Operation not supported", "Could not process rule: No such")
+"""What nft says where the kernel lacks nf_tables, or the part of it that a rule needs."""
+
 
 def table_name(interface: str) -> str:
     """The name of our table; characters that nft refuses in names are escaped as /XX."""
@@ -89,11 +96,18 @@ def fingerprint(interface: str) -> str:
 
 
 def _nft(step: str, subject: str, commands: str, *options: str) -> str:
-    return run_program(
-        step,
-        subject,
-        ["nft", *options, "-f", "-"],
-        commands,
-        install=INSTALL_NFT,
-        remedy="nft list ruleset shows what is there",
-    )
+    try:
+        return run_program(
+            step,
+            subject,
+            ["nft", *options, "-f", "-"],
+            commands,
+            install=f"{INSTALL_NFT}; iptables does not replace it; {_WITHOUT}",
+            remedy="nft list ruleset shows what is there",
+        )
+    except HostError as error:
+        if not any(text in error.reason for text in _LACKS):
+            raise
+        reason = f"the kernel lacks nf_tables, or a part of it: {error.reason}"
+        remedy = f"modprobe -a nf_tables nft_fib_inet nft_ct, outside of a container; {_WITHOUT}"
+        raise HostError(step, subject, reason, remedy) from error

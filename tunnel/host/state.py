@@ -29,6 +29,8 @@ Table = Literal["auto", "off"] | int
 
 MAIN_TABLE = 254
 DEFAULT_MTU = 1420
+MTU_MIN_IPV6 = 1280
+"""The least an IPv6 link may have (RFC 8200, section 5). Below, the kernel takes IPv6 off it."""
 FIRST_MARK = 51820
 """wg-quick's first choice for mark and table of a full tunnel."""
 
@@ -236,9 +238,14 @@ def desired_state(
 
     `table` "off" adds no routes; a number puts all of them into that table, without rules; "auto"
     adds what the addresses do not cover already and sends a /0 the default-route way. A `fwmark`
-    that is not 0 decides mark and table of the default route; else `slot` does.
+    that is not 0 decides mark and table of the default route; else `slot` does. With an `mtu` too
+    small for IPv6 its addresses are left out, and the networks that they cover.
     """
     own = tuple(dict.fromkeys(addresses))
+    if mtu < MTU_MIN_IPV6:
+        covers = [address.network for address in own if address.version == 6]
+        allowed_ips = [net for net in allowed_ips if not _covered(net, covers)]
+        own = tuple(address for address in own if address.version == 4)
     # As in wg-quick, search domains without a server change nothing.
     names = Dns(tuple(dict.fromkeys(dns)), tuple(dict.fromkeys(dns_search))) if dns else None
     if table == "off":

@@ -24,14 +24,14 @@ def replace_file(path: Path, text: str, *, mode: int = 0o600, keep: Keep = "noth
 
     The new file has `mode`. With `keep` it gets the owner and group of the file it replaces, or
     its whole access: owner, group, mode and access list. Where those cannot be given, the file is
-    for our user only. A symbolic link at `path` is replaced, not followed. Raises OSError, and
-    then the old file is there as it was, and no other; only a failure to write the folder itself
-    to disk (EIO) leaves the new one.
+    for our user only. Bytes read by "surrogateescape" are written as they were. A symbolic link at
+    `path` is replaced, not followed. Raises OSError, and then the old file is there as it was, and
+    no other; only a failure to write the folder itself to disk (EIO) leaves the new one.
     """
     descriptor, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
     try:
         with open(descriptor, "wb") as file:
-            file.write(text.encode("utf-8"))
+            file.write(text.encode("utf-8", "surrogateescape"))
             file.flush()
             _set_access(path, descriptor, mode, keep)
             os.fsync(descriptor)

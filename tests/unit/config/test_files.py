@@ -4,12 +4,13 @@ import contextlib
 import os
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.support.confs import INTERFACE, PRIVATE, PSK, WITH_PEER
-from tunnel.config import ConfigErrors, PrivateKey, files, find, load
+from tests.support.confs import INTERFACE, PEER, PRIVATE, PSK, WITH_PEER
+from tunnel.config import ConfigErrors, PrivateKey, files, find, load, save
 from tunnel.config.problems import quote
 
 
@@ -52,12 +53,50 @@ def test_files_that_are_no_conf(tmp_path: Path) -> None:
     assert error_of(loop) == (
         f"{loop}: the file is in a circle of symbolic links; name the file itself"
     )
-    assert error_of(tmp_path / "a.txt") == (
-        f"{tmp_path}/a.txt: the file's name must end in .conf; rename it to INTERFACE.conf"
+    long = tmp_path / "far-too-long-name.conf"
+    assert error_of(long) == (
+        f'{long}: the name of an interface has at most 15 characters, and "far-too-long-name" has '
+        "17; give the conf a shorter name, as in office.conf"
     )
-    assert "the name of an interface must be 1 to 15" in error_of(
-        tmp_path / "far-too-long-name.conf"
+
+
+def test_files_that_have_no_name_of_a_conf(tmp_path: Path) -> None:
+    """What is advised does no harm to a file that is none."""
+    path = tmp_path / "private.key"
+    assert error_of(path) == (
+        f"{path}: the file does not exist; check the name, or create the file"
     )
+    path.write_text(f"{PRIVATE}\n")
+    assert error_of(path) == (
+        f"{path}: the file looks like a bare key, and is no conf for WireGuard; "
+        "name the conf that the key is for"
+    )
+    path.write_text(INTERFACE)
+    assert error_of(path) == (
+        f"{path}: the file's name must end in .conf; if it is a conf, copy it to INTERFACE.conf"
+    )
+    assert error_of(tmp_path) == (
+        f"{tmp_path}: the file must be a plain file, not a folder; name a conf in it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", '"": no conf is named; name one, as office or ./office.conf'),
+        (".", ".: this is a folder, and no conf; "),
+        ("far-too-long-name", "the name of an interface has at most 15 characters"),
+    ],
+)
+def test_names_that_are_none(name: str, message: str) -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        find(name, ["/nowhere"])
+    assert message in str(caught.value)
+
+
+def test_path_without_its_ending(conf: Path) -> None:
+    with pytest.raises(ConfigErrors, match=r"did you mean .*/office\.conf\?"):
+        find(conf.with_suffix(""), [])
 
 
 @contextlib.contextmanager
@@ -101,11 +140,40 @@ def test_a_file_that_is_too_large(conf: Path) -> None:
 
 
 def test_bytes_that_are_no_utf8(conf: Path) -> None:
-    conf.write_bytes(INTERFACE.encode() + b"# caf\xe9\n")
+    conf.write_bytes(INTERFACE.encode() + b"MTU = 14\xe90\n")
     assert error_of(conf) == (
         f"{conf}:3: byte 0xe9 of this line is not valid UTF-8; "
         "save the file as UTF-8 in your editor, or convert it with iconv"
     )
+
+
+def test_comments_and_hooks_may_be_in_any_encoding(conf: Path) -> None:
+    """As for wg-quick. A save leaves their bytes as they are."""
+    data = INTERFACE.encode() + (
+        b"MTU = 1400 # caf\xe9\nPostUp = echo caf\xe9\n"
+        b"[Peer]\n# friendly_name = B\xfcro\nPublicKey = " + PEER.encode() + b"\n# B\xfcro"
+    )
+    conf.write_bytes(data)
+    config = load(conf)
+    assert config.warnings == ()
+    assert [os.fsencode(hook) for hook in config.interface.post_up] == [b"echo caf\xe9"]
+    assert config.peers[0].friendly_name == "B\N{REPLACEMENT CHARACTER}ro"
+    save(conf, replace(config, interface=replace(config.interface, mtu=1300)))
+    assert conf.read_bytes() == data.replace(b"1400", b"1300")
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("[Interface]\n".encode("utf-16"), "UTF-16 text"),
+        (b"PK\x03\x04\x14", "a ZIP archive"),
+        (b"\x89PNG\r\n", "a picture"),
+        (b"\x1f\x8b\x08", "compressed by gzip"),
+    ],
+)
+def test_files_that_hold_no_text(conf: Path, data: bytes, name: str) -> None:
+    conf.write_bytes(data)
+    assert f"{conf}: the file is {name}, not a conf; " in error_of(conf)
 
 
 def test_others_may_read_the_secrets(conf: Path) -> None:

@@ -187,8 +187,11 @@ def test_what_no_conf_may_say_stays_as_it_was() -> None:
 def test_what_cannot_be_read_back_is_not_written(tmp_path: Path) -> None:
     path = tmp_path / "office.conf"
     path.write_text(CONF)
-    with pytest.raises(ConfigErrors, match="at least 1280"):
-        save(path, change(read(CONF), mtu=1000))
+    config = read(CONF)
+    assert config.interface.private_key is not None
+    ourselves = PeerConfig(config.interface.private_key.public_key())
+    with pytest.raises(ConfigErrors, match="PublicKey is this host's own"):
+        save(path, dataclasses.replace(config, peers=(ourselves,)))
     assert path.read_text() == CONF
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from ipaddress import ip_address
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
@@ -52,5 +53,26 @@ def test_missing_nft_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shutil.which("nft") is None
     with pytest.raises(HostError, match="nft is not installed") as caught:
         netfilter.set_firewall("tun0", BOTH)
-    assert caught.value.remedy == "apt-get install nftables"
+    assert caught.value.remedy.startswith("apt-get install nftables; ")
+    assert "tunnels without a /0 in AllowedIPs work without it" in caught.value.remedy
     assert netfilter.has_firewall("tun0") is False
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "netlink.c:62: Unable to initialize Netlink socket: Protocol not supported",
+        "netlink: Error: cache initialization failed: Operation not supported",
+        "/dev/stdin:6:5-9: Error: Could not process rule: No such file or directory",
+    ],
+)
+def test_kernel_without_nf_tables_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str
+) -> None:
+    nft = tmp_path / "nft"
+    nft.write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
+    nft.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(HostError, match="the kernel lacks nf_tables, or a part of it") as caught:
+        netfilter.set_firewall("tun0", BOTH)
+    assert "Table = off" in caught.value.remedy

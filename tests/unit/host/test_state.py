@@ -168,3 +168,12 @@ def test_difference_says_what_a_reload_would_do() -> None:
         "+ dns 10.9.0.53",
     ]
     assert difference(new, new) == []
+
+
+def test_mtu_too_small_for_ipv6_leaves_ipv4() -> None:
+    """The kernel would take the address off the interface, and its route with it."""
+    addresses = (ip_interface("10.0.0.1/24"), ip_interface("fd00::1/64"))
+    networks = [ip_network("10.1.0.0/16"), ip_network("fd00::2/128")]
+    small = desired_state("wg0", addresses, networks, mtu=1279)
+    assert small == desired_state("wg0", addresses[:1], networks[:1], mtu=1279)
+    assert desired_state("wg0", addresses, networks, mtu=1280).addresses == addresses

@@ -87,7 +87,7 @@ def test_failure_leaves_the_old_file_and_no_other(
 
 def test_text_that_cannot_be_encoded_leaves_no_temporary_file(tmp_path: Path) -> None:
     with pytest.raises(UnicodeEncodeError):
-        replace_file(tmp_path / "a", "\udc80")
+        replace_file(tmp_path / "a", "\ud800")
     assert os.listdir(tmp_path) == []
 
 

@@ -1,0 +1,180 @@
+"""What looks like a part of a conf and is another program's: formats, keys, comments, notations.
+
+To say what it is helps more than to say what it is not. Nothing here decides whether a text is
+accepted: it is asked about what was refused. Nothing of a value is shown but entries of lists.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from tunnel.config.problems import Mistake, quote
+
+__all__ = ["COMMENT", "explain", "foreign_bytes", "foreign_key", "foreign_text"]
+
+COMMENT: Final = re.compile(r"\s*(;|//|/\*|\*/|--|<!--)")
+"""How a comment of another kind of file begins."""
+
+_TRAILING: Final = re.compile(r"\s(?:;|//|/\*|--|<!--).*|;\s.*", re.DOTALL)
+_QUOTED: Final = re.compile(r"(?:\"(.*)\"|'(.*)'|“(.*)”|‘(.*)’)", re.DOTALL)
+_PLACEHOLDER: Final = re.compile(r"<[^<>]*>|\{\{.*\}\}|\$\{?[A-Za-z_]\w*\}?")
+_BETWEEN: Final = re.compile(r"[\s,;|]+")
+_INTERFACE: Final = re.compile(r"^\s*\[\s*interface\s*\]", re.IGNORECASE | re.MULTILINE)
+
+
+class _Format(NamedTuple):
+    sign: re.Pattern[str]
+    name: str
+    remedy: str
+
+
+_BY_HAND: Final = "write its values under [Interface] and [Peer], as docs/conf.md lists them"
+_NEEDED: Final = "ask for the conf of a WireGuard tunnel"
+
+
+def _format(sign: str, name: str, remedy: str) -> _Format:
+    return _Format(re.compile(sign, re.IGNORECASE | re.MULTILINE), name, remedy)
+
+
+_FORMATS: Final = (
+    _format(r"\A\s*[{\[]\s*[\"{]", "JSON", _BY_HAND),
+    _format(r"\A\s*<(\?xml|!doctype|html)", "a web page or XML", "download the conf itself"),
+    _format(r"\A-----BEGIN ", "a key or certificate in PEM", _NEEDED),
+    _format(r"\A#!\s*/", "a script", "name the conf, and run the script by itself"),
+    _format(r"\A\s*[A-Za-z0-9+/]{43}=\s*\Z", "a bare key", "name the conf that the key is for"),
+    _format(
+        r"\A\s*[a-z][a-z0-9+.-]*://\S+\s*\Z",
+        "a link for an app",
+        "have the program that made it export a .conf file",
+    ),
+    _format(
+        r"^\s*\[(connection|wireguard-peer\.[^\]]*)\]",
+        "a keyfile of NetworkManager, which brings it up itself (nmcli connection up)",
+        _BY_HAND,
+    ),
+    _format(
+        r"^\s*\[(NetDev|WireGuard|WireGuardPeer)\]",
+        "a file of systemd-networkd, which brings it up itself",
+        _BY_HAND,
+    ),
+    _format(r"^\s*\[Unit\]", "a unit of systemd", "name the conf that it starts"),
+    _format(r"^\s*config\s+(interface|wireguard_\w+)\b", "a file of OpenWrt's uci", _BY_HAND),
+    _format(r"^interface: \S+$", "the output of `wg show`", "use that of `wg showconf INTERFACE`"),
+    _format(r"^(network|proxies|endpoints|outbounds):\s*$", "YAML", _BY_HAND),
+    _format(
+        r"^\s*(client|dev\s+tun\d*|remote\s+\S+(\s+\d+)?|<ca>|proto\s+(udp|tcp)\S*)\s*$",
+        "a conf of OpenVPN",
+        f"use it with openvpn, or {_NEEDED}",
+    ),
+    _format(r"^conn\s+\S+\s*$", "a conf of IPsec", f"use it with ipsec, or {_NEEDED}"),
+)
+
+_MAGIC: Final = (
+    (b"\xff\xfe", "UTF-16 text", "save it as UTF-8: iconv -f UTF-16 -t UTF-8 OLD > NEW"),
+    (b"\xfe\xff", "UTF-16 text", "save it as UTF-8: iconv -f UTF-16 -t UTF-8 OLD > NEW"),
+    (b"PK\x03\x04", "a ZIP archive", "unpack it: the confs are inside"),
+    (b"\x1f\x8b", "compressed by gzip", "unpack it: the conf is inside"),
+    (b"\x89PNG", "a picture", "scan the QR code, and save its text as the conf"),
+    (b"\xff\xd8\xff", "a picture", "scan the QR code, and save its text as the conf"),
+    (b"%PDF", "a PDF", "save the text of the conf in it as a file"),
+    (b"\x7fELF", "a program", "name the conf"),
+)
+
+
+def foreign_bytes(data: bytes) -> Mistake | None:
+    """What a file is that is no text, by its first bytes; None if not known."""
+    for magic, name, remedy in _MAGIC:
+        if data.startswith(magic):
+            return Mistake(f"is {name}, not a conf", remedy)
+    return None
+
+
+def foreign_text(text: str) -> tuple[int, Mistake] | None:
+    """What a text without [Interface] is, and the line that shows it; None if not known."""
+    if _INTERFACE.search(text):
+        return None
+    for sign, name, remedy in _FORMATS:
+        found = sign.search(text)
+        if found is not None:
+            line = text.count("\n", 0, found.end() - len(found[0].lstrip())) + 1
+            return line, Mistake(f"looks like {name}, and is no conf for WireGuard", remedy)
+    return None
+
+
+_AMNEZIA: Final = (
+    "a key of AmneziaWG, which disguises its packets: such a peer does not understand ours",
+    "use AmneziaWG with this conf, or ask for a conf of plain WireGuard",
+)
+_APP: Final = (
+    "a key of an app that chooses which programs use the tunnel: here all of them do",
+    "put # in front",
+)
+_WARP: Final = (
+    "a key of clients for Cloudflare WARP, which mark their packets with it: ours stay unmarked",
+    "put # in front: mostly it works without",
+)
+_LABEL: Final = ("only a label", "put # in front")
+_FOREIGN: Final = {
+    **dict.fromkeys(("jc", "jmin", "jmax", "itime"), _AMNEZIA),
+    **dict.fromkeys((f"{a}{n}" for a in "shij" for n in range(1, 6)), _AMNEZIA),
+    **dict.fromkeys(("includedapplications", "excludedapplications"), _APP),
+    **dict.fromkeys(("allowedapps", "disallowedapps"), _APP),
+    **dict.fromkeys(["reserved", "clientid"], _WARP),
+    **dict.fromkeys(["name", "description", "id"], _LABEL),
+    "disallowedips": (
+        "a key of WireSock, for networks that stay outside",
+        "leave them out of AllowedIPs, and put # in front",
+    ),
+    "firewallmark": ("systemd-networkd's name of a key", "write it as FwMark"),
+    "routetable": ("systemd-networkd's name of a key", "write it under [Interface], as Table"),
+}
+
+
+def foreign_key(name: str) -> Mistake | None:
+    """What a key (in lower case, without white space) is that none of our sections has."""
+    found = _FOREIGN.get(name)
+    return None if found is None else Mistake(f"is {found[0]}", found[1])
+
+
+def explain(text: str, read: Callable[[str], object], *, listed: bool = False) -> Mistake | None:
+    """What is wrong with a value that `read` refuses, if another notation explains it.
+
+    `listed` is whether several entries, with commas between them, are allowed.
+    """
+
+    def is_read(part: str) -> bool:
+        try:
+            read(part)
+        except Mistake:
+            return False
+        return True
+
+    if text.lower() in ("(none)", "(hidden)"):
+        return Mistake(f'is "{text}", as `wg show` prints it', "remove the line, or add the value")
+    if _PLACEHOLDER.fullmatch(text):
+        return Mistake("has the placeholder of a template for its value", "add the value itself")
+    quoted = _QUOTED.fullmatch(text)
+    if quoted and is_read(next(part for part in quoted.groups() if part is not None)):
+        return Mistake("has its value in quotation marks", "remove them")
+    bare = _TRAILING.sub("", text).strip()
+    parts = [part for part in _BETWEEN.split(text) if part]
+    if listed:
+        # A word of a comment is a search domain, too.
+        are_read = all(is_read(part) and ("." in part or ":" in part) for part in parts)
+    else:
+        are_read = all(map(is_read, parts))
+    if len(parts) > 1 and are_read:
+        if not listed:
+            return Mistake(
+                f"takes one value, and here are {len(parts)}",
+                "keep one of them",
+            )
+        wanted = quote(", ".join(parts))
+        return Mistake("has entries without a comma between them", f"write {wanted}")
+    items = [item.strip() for item in bare.split(",")] if listed else [bare]
+    if bare != text and all(map(is_read, items)):
+        return Mistake(
+            "has a comment behind its value as other programs write one",
+            "begin the comment with #",
+        )
+    return None
