@@ -17,7 +17,16 @@ from rich.text import Text
 from tunnel import config
 from tunnel.cli.common import EXIT_FAILED, EXIT_USAGE, Json, conf_of_running, fail, interface_name
 from tunnel.control import run_folder
-from tunnel.doctor import DEFAULT_WAIT, Facts, Finding, Options, Report, diagnose, gather
+from tunnel.doctor import (
+    DEFAULT_WAIT,
+    Facts,
+    Finding,
+    Options,
+    Report,
+    diagnose,
+    examine_elsewhere,
+    gather,
+)
 from tunnel.log.redact import printable
 
 app = typer.Typer()
@@ -56,9 +65,12 @@ def doctor(
     options = Options(address=address, forward=forward, wait=wait)
     reports = []
     for each, conf in _meant(name):
-        with _shown_progress(each) as progress:
-            facts: Facts = trio.run(gather, each, conf, options, progress)
-        reports.append(diagnose(facts))
+        report = examine_elsewhere(each, conf, options)
+        if report is None:
+            with _shown_progress(each) as progress:
+                facts: Facts = trio.run(gather, each, conf, options, progress)
+            report = diagnose(facts)
+        reports.append(report)
     if as_json:
         typer.echo(json.dumps([report.to_json() for report in reports], indent=2))
     else:

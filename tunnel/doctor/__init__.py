@@ -9,8 +9,18 @@ wrote: netfilter's rules and a conf's commands. A remedy is one line of shell, o
 """
 
 from tunnel.doctor.diagnosis import diagnose
+from tunnel.doctor.elsewhere import examine_elsewhere
 from tunnel.doctor.facts import DEFAULT_WAIT, Facts, Options
 from tunnel.doctor.findings import Finding, Report
 from tunnel.doctor.gathering import gather
 
-__all__ = ["DEFAULT_WAIT", "Facts", "Finding", "Options", "Report", "diagnose", "gather"]
+__all__ = [
+    "DEFAULT_WAIT",
+    "Facts",
+    "Finding",
+    "Options",
+    "Report",
+    "diagnose",
+    "examine_elsewhere",
+    "gather",
+]

@@ -27,10 +27,13 @@ NEIGHBOURS = {4: 24, 6: 64}
 
 
 def choose(facts: Facts, status: TunnelStatus) -> tuple[Probe, ...]:
-    """Where to send probes: the address asked for, or some of each peer that should be there."""
+    """Where to send probes: the address asked for, or some of each peer that should be there.
+
+    An address that this host forwards to is not reached by a peer.
+    """
     wanted = facts.options.address
-    if wanted is not None:
-        found = covering(status.peers, wanted)
+    found = covering(status.peers, wanted) if wanted is not None else None
+    if wanted is not None and (found is not None or not facts.options.forward):
         if found is None:
             return (Probe(wanted, None, guessed=False),)
         peer = found[0]

@@ -9,7 +9,7 @@ from ipaddress import ip_interface
 
 from tunnel.config import OWN_KEY, PrivateKey
 from tunnel.doctor.around import put_back
-from tunnel.doctor.facts import Facts
+from tunnel.doctor.facts import Facts, Network
 from tunnel.doctor.findings import Finding
 
 EARLIEST, LATEST = 1_577_836_800, 4_102_444_800
@@ -76,6 +76,27 @@ def check_conf_gone(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def check_allowed_ips_twice(facts: Facts) -> Iterator[Finding]:
+    """A network that two peers of the conf claim: the later one gets all of it."""
+    if facts.conf is None:
+        return
+    holders: dict[Network, str] = {}
+    for peer in facts.conf.peers:
+        key = peer.public_key.to_base64()
+        for network in peer.networks:
+            first = holders.setdefault(network, key)
+            if first != key:
+                yield Finding(
+                    "allowed_ips_twice",
+                    f"two peers have {network} in AllowedIPs: the later one gets all packets to "
+                    "it, the other none",
+                    f"the conf gives it to {first}, and then to {key}",
+                    f"take it out of one of the two; then tunnel reload {facts.name}",
+                    first,
+                )
+                holders[network] = key
+
+
 def check_private_key_as_peer(facts: Facts) -> Iterator[Finding]:
     """A peer whose public key is our private key's text: the wrong one was copied."""
     if facts.conf is None:
@@ -99,9 +120,25 @@ def check_private_key_as_peer(facts: Facts) -> Iterator[Finding]:
 
 def check_running(facts: Facts) -> Iterator[Finding]:
     """No daemon, or one that does not answer."""
+    if facts.hangs:
+        yield Finding(
+            "daemon_hangs",
+            f"the daemon of {facts.name} is there, and does not answer",
+            f"process {facts.hangs}: {facts.daemon_error}",
+            f"kill -CONT {facts.hangs}; sleep 1; tunnel show {facts.name} >/dev/null || "
+            f"{{ kill -KILL {facts.hangs}; sleep 1; tunnel down {facts.name}; {_up(facts)}; }}",
+        )
+        return
+    if facts.busy:
+        yield Finding(
+            "not_ready",
+            f"the tunnel {facts.name} is on its way up or down: a hook or a look-up takes its time",
+            facts.daemon_error,
+            f"sleep 10; tunnel doctor {facts.name}",
+        )
+        return
     if facts.after is None and not facts.problems:
-        what = facts.conf.path if facts.conf is not None and facts.conf.path else "CONF"
-        up = f"tunnel up {shlex.quote(str(what))}"
+        up = _up(facts)
         yield Finding(
             "not_running",
             f"the tunnel {facts.name} is not up, or does not answer",
@@ -110,6 +147,11 @@ def check_running(facts: Facts) -> Iterator[Finding]:
             or "there is no control socket",
             f"tunnel down {facts.name}; {up}" if facts.killed else up,
         )
+
+
+def _up(facts: Facts) -> str:
+    what = facts.conf.path if facts.conf is not None and facts.conf.path else "CONF"
+    return f"tunnel up {shlex.quote(str(what))}"
 
 
 def check_privileges(facts: Facts) -> Iterator[Finding]:
@@ -147,6 +189,16 @@ def check_interface(facts: Facts) -> Iterator[Finding]:
             put_back(facts, f"ip link set {facts.name} up"),
         )
         return  # IPv6 addresses go with it
+    lacking = [text for text in facts.after.addresses if ":" in text and text not in link.networks]
+    setting = f"net.ipv6.conf.{facts.name.replace('.', '/')}.disable_ipv6"
+    if lacking and facts.sysctls.get(f"net.ipv6.conf.{facts.name}.disable_ipv6") == "1":
+        yield Finding(
+            "ipv6_off",
+            f"IPv6 is switched off on {facts.name}, so its addresses {', '.join(lacking)} are gone",
+            f"sysctl {setting} is 1",
+            f"sysctl -w {setting}=0; tunnel reload {facts.name}",
+        )
+        return
     have = {ip_interface(text).ip for text in link.networks}
     for text in facts.after.addresses:
         if ip_interface(text).ip not in have:

@@ -16,6 +16,7 @@ CAUSES: tuple[Check, ...] = (
     conf.check_conf,
     conf.check_conf_gone,
     conf.check_private_key_as_peer,
+    conf.check_allowed_ips_twice,
     conf.check_running,
     conf.check_interface,
     around.check_taken_away,
@@ -40,7 +41,9 @@ CAUSES: tuple[Check, ...] = (
     firewall.check_shut,
     forwarding.check_forwarding,
     forwarding.check_forward_policy,
+    forwarding.check_way_back,
     firewall.check_conntrack,
+    firewall.check_conntrack_full,
     liveness.check_mtu,
     liveness.check_black_hole,
 )
@@ -55,6 +58,7 @@ NOTES: tuple[Check, ...] = (
     keys.check_strangers,
     keys.check_under_load,
     liveness.check_absent,
+    liveness.check_no_ping,
     liveness.check_dropped_earlier,
     liveness.check_batches,
 )
@@ -69,6 +73,8 @@ EXPLAINS_NOTHING = frozenset(
         "forwarding_off",
         "forward_closed",
         "docker_forward",
+        "no_way_back",
+        "address_silent",
         "keepalive_late",
         "mtu_too_large",
         "mtu_black_hole",
@@ -85,6 +91,8 @@ def diagnose(facts: Facts) -> Report:
     if None not in explained:
         symptoms = [finding for check in SYMPTOMS for finding in check(facts)]
         findings += [symptom for symptom in symptoms if symptom.peer not in explained]
+    # The sort keeps the order of the checks: what explains silence comes first.
+    findings.sort(key=lambda finding: finding.code in EXPLAINS_NOTHING - {"privileges"})
     notes = [finding for check in NOTES for finding in check(facts)]
     in_use = {}
     if facts.after is not None:

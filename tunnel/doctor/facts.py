@@ -135,16 +135,33 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class Behind:
+    """Echo requests from this host to `address`, out of `device`, past the tunnel.
+
+    `answered` says whether one was answered, `answered_tunnel` whether one was that came from
+    `source`, our address in the tunnel.
+    """
+
+    address: str
+    device: str
+    source: str
+    answered: bool
+    answered_tunnel: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """One tunnel and the machine around it. What is not known is empty or None.
 
-    `before` and `after` are the daemon's status before and after the probes; `killed` says that it
-    is gone and could not clean up, `conf_gone` that its conf is gone, `elsewhere` that it is in
-    another network namespace than we: then nothing of the machine is known. `differences` are what
-    `tunnel diff` says, None if it was not asked or failed. `samples` are the routes to addresses
-    anywhere in the default routes of the allowed IPs. `unmarked` are the routes to endpoints for
-    packets without the tunnel's fwmark, `own_routes` those to probed addresses for packets from our
-    own address in the tunnel. `probe_id` is the ICMP identifier of the probes. `spoofed` counts the
+    `before` and `after` are the daemon's status before and after the probes. `killed` says that it
+    is gone and could not clean up, `hangs` is its process if it does not answer (else 0), `busy`
+    says that it is on its way up or down, `conf_gone` that its conf is gone, `elsewhere` that it is
+    in another network namespace than we: then nothing of the machine is known. `differences` are
+    what `tunnel diff` says, None if it was not asked or failed. `samples` are the routes to
+    addresses anywhere in the default routes of the allowed IPs. `unmarked` are the routes to
+    endpoints for packets without the tunnel's fwmark, `own_routes` those to probed addresses for
+    packets from our own address in the tunnel. `probe_id` is the ICMP identifier of the probes,
+    `behind` what was seen of an address that this host should forward to. `spoofed` counts the
     packets that rp_filter dropped meanwhile, `refusals` are ICMP errors by the destination of the
     datagram (`address port`). `networks` are those to which table main has routes by the interface,
     None if that is not known. `missing` are capabilities that we lack, `daemon_missing` those that
@@ -160,6 +177,8 @@ class Facts:
     after: TunnelStatus | None = None
     daemon_error: str = ""
     killed: bool = False
+    hangs: int = 0
+    busy: bool = False
     conf_gone: bool = False
     elsewhere: bool = False
     look_ups: tuple[LookUp, ...] = ()
@@ -176,6 +195,7 @@ class Facts:
     spoofed: int = 0
     probes: tuple[Probe, ...] = ()
     probe_id: int | None = None
+    behind: Behind | None = None
     refusals: dict[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     daemon_missing: tuple[str, ...] = ()
@@ -269,6 +289,11 @@ class Facts:
         return tuple(
             peer for peer in self.peers if not self.is_expected(peer) and not self.is_alive(peer)
         )
+
+    @property
+    def calling(self) -> tuple[PeerStatus, ...]:
+        """Absent peers from which something came while the doctor looked: they do not sleep."""
+        return tuple(peer for peer in self.absent if self.received(peer) > 0)
 
 
 INITIATION = 148

@@ -22,6 +22,11 @@ class Finding:
     remedy: str
     peer: str | None = None
 
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Finding:
+        """The reverse of `asdict`."""
+        return cls(**data)
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -41,6 +46,17 @@ class Report:
     def healthy(self) -> bool:
         """Whether there is no fault."""
         return not self.findings
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Report:
+        """The reverse of `to_json`."""
+        return cls(
+            data["interface"],
+            tuple(map(Finding.from_json, data["findings"])),
+            tuple(map(Finding.from_json, data["notes"])),
+            data["in_use"],
+            tuple(data["skipped"]),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON-ready types."""

@@ -12,6 +12,8 @@ from tunnel.trace.journey import Journey, Step
 
 INCOMING = ("PREROUTING", "INPUT")
 
+WORDS = ("count", "max")
+STAYS_SYSCTL = "   # to stay: a line in /etc/sysctl.d"
 STAYS = "   # and the same in the firewall's own configuration, to stay"
 
 
@@ -87,7 +89,8 @@ def _versions(peer: PeerStatus) -> tuple[str, ...]:
 
 def check_refused(facts: Facts) -> Iterator[Finding]:
     """The same where no trace could be made: the kernel said EPERM."""
-    if not facts.silent or not facts.grown("send_firewall") or list(check_verdicts(facts)):
+    silent = facts.silent or facts.calling
+    if not silent or not facts.grown("send_firewall") or list(check_verdicts(facts)):
         return
     port = facts.after.listen_port if facts.after is not None else 0
     yield Finding(
@@ -107,9 +110,8 @@ def _concerns(facts: Facts, journey: Journey) -> bool:
         return not asked.isdisjoint(map(_host, sides))
     # Handshakes, and datagrams that were not read: those of peers that should be there, and
     # those by which others initiate.
-    peers = facts.silent
-    if journey.steps[-1].place in INCOMING:
-        peers += facts.absent
+    incoming = journey.steps[-1].place in INCOMING
+    peers = facts.silent + (facts.absent if incoming else facts.calling)
     ends = {_without_scope(peer.endpoint) for peer in peers if peer.endpoint}
     return not journey.counts and not ends.isdisjoint(sides)
 
@@ -160,6 +162,19 @@ def check_conntrack(facts: Facts) -> Iterator[Finding]:
                 f"PersistentKeepalive = {better} in the conf",
                 peer.public_key,
             )
+
+
+def check_conntrack_full(facts: Facts) -> Iterator[Finding]:
+    """A table of connections with no room: what is new is dropped, without a rule that says so."""
+    count, limit = (facts.sysctls.get(f"net.netfilter.nf_conntrack_{w}", "") for w in WORDS)
+    if count.isdigit() and limit.isdigit() and int(count) >= int(limit) > 0:
+        yield Finding(
+            "conntrack_full",
+            "the table of connection tracking is full: this host drops packets of new flows, the "
+            "tunnel's too",
+            f"nf_conntrack_count is {count}, nf_conntrack_max is {limit}",
+            f"sysctl -w net.netfilter.nf_conntrack_max={2 * int(limit)}{STAYS_SYSCTL}",
+        )
 
 
 def _depends_on_tracking(facts: Facts) -> bool:

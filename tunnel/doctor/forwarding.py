@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
@@ -70,6 +71,45 @@ def check_forwarding(facts: Facts) -> Iterator[Finding]:
                 f"sysctl {SYSCTLS[version]} is 0",
                 f"sysctl -w {SYSCTLS[version]}=1   # to stay: a line in /etc/sysctl.d",
             )
+
+
+def check_way_back(facts: Facts) -> Iterator[Finding]:
+    """Hosts behind this one that cannot answer the tunnel: no route, and no masquerade."""
+    behind, status = facts.behind, facts.after
+    if behind is None or status is None or behind.answered_tunnel:
+        return
+    if not behind.answered:
+        yield Finding(
+            "address_silent",
+            f"{behind.address} does not answer this host itself",
+            f"echo requests out of {behind.device} have no reply",
+            f"ping {behind.address}; on it: is it up, and does its firewall let pings in?",
+        )
+        return
+    if any(_masquerades(rule, facts.name) for rule in facts.firewall.rules):
+        return  # for what is forwarded alone: our own packets say nothing of it
+    network = next(
+        ip_interface(text).network
+        for text in status.addresses
+        if str(ip_interface(text).ip) == behind.source
+    )
+    family = "ip" if network.version == 4 else "ip6"
+    rule = f'{family} saddr {network} oifname != "{facts.name}" masquerade'
+    chain = f"type nat hook postrouting priority srcnat; {rule};"
+    yield Finding(
+        "no_way_back",
+        f"{behind.address} does not know the way back into the tunnel: it answers this host, but "
+        "not what comes from the tunnel",
+        f"echo requests out of {behind.device} are answered, from {behind.source} they are not, "
+        "and no rule masquerades what comes from the tunnel",
+        f"nft add table {family} masquerade-{facts.name} "
+        + shlex.quote(f"{{ chain postrouting {{ {chain} }}; }}")
+        + f"   # or on {behind.address}, or its router: a route to {network} by this host",
+    )
+
+
+def _masquerades(rule: FirewallRule, name: str) -> bool:
+    return hooks.translates(rule.text.split()) and rules.names_interface(rule.text, name)
 
 
 def check_forward_policy(facts: Facts) -> Iterator[Finding]:

@@ -18,9 +18,10 @@ from tunnel.control.json_client import NotRunningError
 from tunnel.control.json_socket import ControlError
 from tunnel.control.messages.changes import Change
 from tunnel.control.messages.status import TunnelStatus
-from tunnel.doctor import around, machine
+from tunnel.doctor import around, firewall, machine, routing
 from tunnel.doctor.choosing import MAX_PROBES, choose, own_address
 from tunnel.doctor.facts import (
+    Behind,
     Facts,
     LookUp,
     Options,
@@ -29,9 +30,8 @@ from tunnel.doctor.facts import (
     endpoint_address,
     is_fresh,
 )
-from tunnel.doctor.probing import Pinger
-from tunnel.doctor.routing import UNREACHABLE
-from tunnel.errors import unwrapped
+from tunnel.doctor.probing import SMALL, Pinger
+from tunnel.errors import DaemonError, unwrapped
 from tunnel.host import HostError
 from tunnel.packet.filter import Filter
 from tunnel.trace.journey import Journey
@@ -45,6 +45,8 @@ GRACE = 1.5
 """Seconds that an address gets to answer once its peer has."""
 LOOK_UP_SECONDS = 10.0
 DIFF_SECONDS = 10.0
+ANSWER_SECONDS = 5.0
+"""In which a daemon answers that does not hang."""
 TWO_INITIATIONS = 7.0
 """Seconds in which a peer without a session is sent two handshake initiations, and has answered
 one (whitepaper, section 6.1: Rekey-Timeout is 5 seconds, and there is jitter).
@@ -53,11 +55,8 @@ FEW = 3
 """Peers that are named; more are counted."""
 REASON_SECONDS = 3.0
 """Seconds that the others get once a reason was seen for which a peer may be silent."""
-REASONS = (
-    *("handshake_invalid", "bad_mac1", "unknown_peer", "old_timestamp", "low_order_peer"),
-    *("send_firewall", *UNREACHABLE),
-)
-"""Drops that explain silence."""
+REASONS = ("handshake_invalid", "bad_mac1", "unknown_peer", "old_timestamp", "low_order_peer")
+"""Drops that explain why there is no session; they may be noise, too."""
 
 
 @dataclass
@@ -93,6 +92,8 @@ async def gather(
     else:
         progress("looking at links, routes and rules")
         facts = await trio.to_thread.run_sync(_look, facts, notes)
+    if facts.options.forward and not facts.missing:
+        facts = replace(facts, behind=await _look_behind(facts, notes))
     if _can_probe(facts):
         before = machine.count_spoofed()
         facts = await _probe(facts, notes)
@@ -100,6 +101,34 @@ async def gather(
         facts = replace(facts, spoofed=machine.count_spoofed() - before)
     skipped = (*notes.skipped, *_unseen(facts))
     return replace(facts, journeys=tuple(notes.journeys), skipped=skipped)
+
+
+async def _look_behind(facts: Facts, notes: _Notes) -> Behind | None:
+    """Whether the address asked for answers this host, and knows the way back into the tunnel."""
+    address, status = facts.options.address, facts.before
+    route = facts.routes.get(address or "")
+    if address is None or status is None or route is None or route.local:
+        return None
+    source = own_address(status, address)
+    if route.device in ("", facts.name) or source is None:
+        return None
+    notes.progress(f"asking {address}")
+    found: dict[str | None, bool] = {}
+
+    async def ask(device: str, sender: str | None) -> None:
+        with unwrapped(OSError):
+            async with Pinger.opened(device, sender) as pinger:
+                found[sender] = await pinger.largest(address, [SMALL]) > 0
+
+    try:
+        with unwrapped(OSError):
+            async with trio.open_nursery() as nursery:
+                for sender in (None, source):
+                    nursery.start_soon(ask, route.device, sender)
+    except OSError as error:
+        notes.skipped.append(f"the way to {address} ({error.strerror or error})")
+        return None
+    return Behind(address, route.device, source, found[None], found[source])
 
 
 def _unseen(facts: Facts) -> Iterator[str]:
@@ -170,12 +199,18 @@ async def _look_up(host: str, found: list[LookUp]) -> None:
 
 
 def _ask_daemon(facts: Facts, notes: _Notes) -> Facts:
+    pid = 0
     try:
-        with TunnelClient(facts.name) as client:
-            status, pid = client.status(), client.peer_pid()
+        with TunnelClient(facts.name, timeout=ANSWER_SECONDS) as client:
+            pid = client.peer_pid()
+            status = client.status()
     except NotRunningError as error:
         return replace(facts, killed=error.killed)
-    except (ControlError, OSError) as error:
+    except ControlError as error:
+        hangs = pid if error.code == "timeout" else 0
+        busy = error.code == DaemonError.code
+        return replace(facts, daemon_error=str(error), hangs=hangs, busy=busy)
+    except OSError as error:
         return replace(facts, daemon_error=str(error))
     lacks = tuple(c for c in machine.missing_capabilities(pid) if c == "CAP_NET_ADMIN")
     return replace(
@@ -243,6 +278,8 @@ def _look_at_routes(facts: Facts) -> Facts:
         routes[address] = machine.read_route(address, status.fwmark)
         unmarked[address] = machine.read_route(address) if status.fwmark else routes[address]
     own_routes: dict[str, RouteFacts] = {}
+    if facts.options.address is not None:
+        routes[facts.options.address] = machine.read_route(facts.options.address)
     for probe in facts.probes:
         routes.setdefault(probe.address, machine.read_route(probe.address))
         source = own_address(status, probe.address)
@@ -342,8 +379,11 @@ async def _wait_for_answers(facts: Facts, pinger: Pinger, notes: _Notes) -> None
                 await pinger.send(probe.address)
         await trio.sleep(TICK)
         now = await trio.to_thread.run_sync(_look_again, facts)
+        soon = trio.current_time() + REASON_SECONDS
+        if _knows(now, waiting, pinger, notes):
+            end = min(end, soon)
         if any(now.grown(reason) for reason in REASONS):
-            end = min(end, trio.current_time() + REASON_SECONDS)
+            sleeping = {key: min(until, soon) for key, until in sleeping.items()}
         refused = {f"{place.replace(' ', ':')}" for place in pinger.refusals}
         for peer in now.peers:
             if now.heard(peer):
@@ -359,6 +399,14 @@ async def _wait_for_answers(facts: Facts, pinger: Pinger, notes: _Notes) -> None
             and trio.current_time()
             < give_up.get(probe.peer or "", sleeping.get(probe.peer or "", float("inf")))
         ]
+
+
+def _knows(facts: Facts, waiting: list[Probe], pinger: Pinger, notes: _Notes) -> bool:
+    """Whether it was seen by now why there are no answers."""
+    asked = tuple(replace(probe, sent=True) for probe in waiting)
+    facts = replace(facts, probes=asked, probe_id=pinger.identifier, journeys=tuple(notes.journeys))
+    checks = (firewall.check_verdicts, routing.check_sending)
+    return any(True for check in checks for _ in check(facts))
 
 
 def _count(waiting: list[Probe]) -> str:

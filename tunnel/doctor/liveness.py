@@ -92,9 +92,28 @@ def check_silent_address(facts: Facts) -> Iterator[Finding]:
             "address_silent",
             f"the peer is up, but {probe.address} does not answer through it",
             probe.error or "echo requests went through the tunnel, no reply came",
-            f"on the peer: tunnel doctor --forward, and tunnel trace NAME host {probe.address}",
+            f"on the peer: tunnel doctor --forward --address {probe.address}, and "
+            f"tunnel trace NAME host {probe.address}",
             probe.peer,
         )
+
+
+def check_no_ping(facts: Facts) -> Iterator[Finding]:
+    """A note: the peer is there, and none of the addresses guessed answers."""
+    for peer in facts.peers:
+        probes = [each for each in facts.probes if each.peer == peer.public_key and each.sent]
+        if not probes or not facts.is_alive(peer) or any(each.answered for each in probes):
+            continue
+        guesses = [each.address for each in probes if each.guessed]
+        if guesses:
+            yield Finding(
+                "no_ping",
+                "the peer is up, but answers no pings: a firewall there may drop them, or other "
+                "packets too",
+                f"handshakes are answered, echo requests to {', '.join(guesses)} are not",
+                "if nothing else passes either: on the peer: tunnel doctor",
+                peer.public_key,
+            )
 
 
 def check_black_hole(facts: Facts) -> Iterator[Finding]:

@@ -124,9 +124,13 @@ def read_sysctls(interfaces: Iterable[str]) -> dict[str, str]:
         ("net", "ipv6", "conf", "all", "forwarding"),
         ("net", "ipv4", "conf", "all", "src_valid_mark"),
         ("net", "netfilter", "nf_conntrack_udp_timeout"),
+        ("net", "netfilter", "nf_conntrack_count"),
+        ("net", "netfilter", "nf_conntrack_max"),
         ("net", "netfilter", "nf_conntrack_udp_timeout_stream"),
     ]
-    names += [("net", "ipv4", "conf", name, "rp_filter") for name in ("all", *interfaces)]
+    for name in ("all", *interfaces):
+        names += [("net", "ipv4", "conf", name, "rp_filter")]
+        names += [("net", "ipv6", "conf", name, "disable_ipv6")]
     found = {}
     for parts in names:
         try:

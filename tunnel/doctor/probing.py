@@ -65,13 +65,18 @@ class Pinger:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def opened(cls, interface: str) -> AsyncIterator[Pinger]:
-        """A pinger that listens while the `with` block runs. OSError without the right to."""
+    async def opened(cls, interface: str, source: str | None = None) -> AsyncIterator[Pinger]:
+        """A pinger that listens while the `with` block runs, and sends from the address `source`.
+
+        OSError without the right to.
+        """
         pinger = cls(interface)
         try:
-            for version in (4, 6):
+            for version in (4, 6) if source is None else (ip_address(source).version,):
                 with contextlib.suppress(OSError) if version == 6 else contextlib.nullcontext():
                     pinger._sockets[version] = _open(version, interface)
+                    if source is not None:
+                        await pinger._sockets[version].bind((source, 0))
                     pinger._ears[version] = _open(version, None)
             async with trio.open_nursery() as nursery:
                 for version in pinger._sockets:

@@ -50,15 +50,20 @@ def check_route_to_endpoint(facts: Facts) -> Iterator[Finding]:
     for peer in facts.peers:
         address = endpoint_address(peer)
         route = facts.routes.get(address or "")
-        if address is None or route is None or peer in facts.absent:
+        sleeps = peer in facts.absent and peer not in facts.calling
+        if address is None or route is None or sleeps:
             continue
         if route.device == facts.name:
+            marks = [each for each in facts.differences or () if each.subject == "fwmark"]
             yield Finding(
                 "endpoint_in_tunnel",
                 "the route to the peer's endpoint leads into the tunnel itself: its datagrams "
                 "would have to carry themselves",
-                f"ip route get {address} says dev {facts.name}",
-                f"ip route add {address} via GATEWAY dev DEVICE; or take {address} out of "
+                f"ip route get {address} says dev {facts.name}"
+                + "".join(f"; tunnel diff says {each}" for each in marks),
+                f"tunnel reload {facts.name}"
+                if marks
+                else f"ip route add {address} via GATEWAY dev DEVICE; or take {address} out of "
                 "AllowedIPs",
                 peer.public_key,
             )
@@ -80,9 +85,9 @@ def check_sending(facts: Facts) -> Iterator[Finding]:
     routed = [facts.routes.get(endpoint_address(peer) or "") for peer in facts.peers]
     if any(route is not None and route.error for route in routed):
         return  # reported with the route
-    silent = facts.silent
+    silent = facts.silent or facts.calling
     if not silent:
-        return  # it is for peers that are not expected
+        return  # it is for peers that sleep
     for reason, meaning in UNREACHABLE.items():
         if facts.grown(reason):
             peer = silent[0].public_key if len(silent) == 1 else None
@@ -116,7 +121,7 @@ def check_address(facts: Facts) -> Iterator[Finding]:
         )
         return
     found = covering(facts.peers, address)
-    if found is None:
+    if found is None and facts.behind is None:
         yield Finding(
             "address_missed",
             f"no peer's AllowedIPs cover {address}: the tunnel drops packets to it",

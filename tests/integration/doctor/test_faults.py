@@ -234,3 +234,18 @@ def test_answers_from_an_address_that_is_not_the_peers(net: Net) -> None:
     }"""
     with rules(net.far, "ip odd", other_source):
         assert codes(examine(net.a, wait=SHORT)) == {"source_not_allowed"}
+
+
+def test_a_tunnel_that_is_still_being_set_up(net: Net) -> None:
+    here = replace(net.a.node, interface="wg8", addresses=("10.79.8.1/24",), port=51828)
+    slow = OurEnd(here, conf_of(here, net.b.node, extra=["PreUp = sleep 8"]))
+    process = net.host.popen([*PROGRAM, "0", "up", "--foreground", str(slow.conf)])
+    try:
+        net.host.wait_for(lambda: "wg8" in interfaces(net.host), 10, "wg8")
+        assert codes(examine(slow)) == {"not_ready"}, process.log()
+    finally:
+        process.stop(20)
+
+
+def interfaces(host: Host) -> str:
+    return host.run(["ip", "-brief", "link"]).stdout

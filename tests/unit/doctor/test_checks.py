@@ -13,6 +13,7 @@ from tests.support.doctor_facts import (
     CLOSED,
     HEALTHY,
     NOW,
+    OURS,
     PEER,
     PROBE,
     THEIRS,
@@ -25,6 +26,7 @@ from tests.support.doctor_facts import (
 from tunnel.control.messages.changes import TAKEN, Change
 from tunnel.doctor import Facts, Options, Report, diagnose
 from tunnel.doctor.facts import (
+    Behind,
     FirewallChain,
     FirewallRule,
     FirewallRules,
@@ -192,6 +194,55 @@ def test_packets_of_a_full_tunnel_that_leave_it() -> None:
 def test_a_relay_on_this_host_is_a_place_like_any_other() -> None:
     relayed = with_peer(endpoint="127.0.0.1:8911")
     assert codes(replace(relayed, routes={"127.0.0.1": RouteFacts("lo", local=True)})) == []
+
+
+def test_a_table_of_connections_that_is_full() -> None:
+    count, limit = (f"net.netfilter.nf_conntrack_{word}" for word in ("count", "max"))
+    sysctls = {count: "65536", limit: "65536"}
+    (finding,) = diagnose(replace(HEALTHY, sysctls=sysctls)).findings
+    assert finding.code == "conntrack_full"
+    assert finding.remedy.startswith("sysctl -w net.netfilter.nf_conntrack_max=131072")
+    assert codes(replace(HEALTHY, sysctls=sysctls | {count: "9"})) == []
+
+
+def test_a_host_behind_this_one_that_does_not_know_the_way_back() -> None:
+    behind = Behind("10.99.0.2", "eth1", "10.77.0.1", answered=True, answered_tunnel=False)
+    asked_for = Options(address="10.99.0.2", forward=True)
+    on = {"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1"}
+    facts = replace(HEALTHY, options=asked_for, sysctls=on, behind=behind)
+    (finding,) = diagnose(facts).findings
+    assert finding.code == "no_way_back"
+    assert "ip saddr 10.77.0.0/24" in finding.remedy
+    assert codes(replace(facts, firewall=FirewallRules(rules=(MASQUERADED,)))) == []
+    assert codes(replace(facts, behind=replace(behind, answered_tunnel=True))) == []
+    assert codes(replace(facts, behind=replace(behind, answered=False))) == ["address_silent"]
+
+
+def test_a_network_of_two_peers_goes_to_the_later_one() -> None:
+    text = f"[Peer]\nPublicKey = {OURS[:-2]}E=\nAllowedIPs = 10.77.0.2/32"
+    facts = replace(HEALTHY, conf=conf(endpoint=f"192.0.2.2:51820\n{text}"))
+    (finding,) = diagnose(facts).findings
+    assert (finding.code, finding.peer) == ("allowed_ips_twice", THEIRS)
+
+
+def test_a_peer_that_initiates_and_is_not_heard_back() -> None:
+    # It sends initiations and gets no answer: it does not sleep.
+    phone = with_peer(rx_bytes=1000 + 148, latest_handshake=NOW - 999)
+    phone = replace(phone, conf=conf(endpoint=""), probes=())
+    nowhere = {"192.0.2.2": RouteFacts(error="Network is unreachable")}
+    assert codes(replace(phone, routes=nowhere)) == ["endpoint_unreachable"]
+    sleeping = with_peer(rx_bytes=1000, latest_handshake=NOW - 999)
+    sleeping = replace(sleeping, conf=conf(endpoint=""), probes=())
+    assert codes(replace(sleeping, routes=nowhere)) == []
+
+
+def test_a_daemon_that_hangs_or_is_not_ready_is_not_to_be_started() -> None:
+    gone = replace(HEALTHY, before=None, after=None, daemon_error="no answer")
+    (finding,) = diagnose(replace(gone, hangs=17)).findings
+    assert finding.code == "daemon_hangs"
+    assert finding.remedy.startswith("kill -CONT 17; ")
+    (finding,) = diagnose(replace(gone, busy=True)).findings
+    assert finding.code == "not_ready"
 
 
 def test_an_address_asked_for_that_is_silent_while_its_peer_is_there() -> None:

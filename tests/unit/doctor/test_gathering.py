@@ -82,7 +82,7 @@ def test_a_tunnel_that_goes_down_meanwhile(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_what_a_killed_daemon_left_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    def connect(name: str) -> None:
+    def connect(name: str, *, timeout: float) -> None:
         error = NotRunningError(name)
         error.killed = True
         raise error

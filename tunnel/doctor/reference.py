@@ -1,0 +1,132 @@
+"""docs/doctor.md but for its matrix: python -m tunnel.doctor.reference."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+__all__ = ["BEGIN", "CODES", "END", "FAULTS", "NOTES", "page"]
+
+FAULTS = {
+    "address_is_own": "the address asked for is this host's own",
+    "address_missed": "no peer's AllowedIPs cover the address asked for",
+    "address_missing": "the interface lacks an address of the tunnel",
+    "address_silent": "the address asked for does not answer, while the peer before it is up",
+    "allowed_ips_swallow": "AllowedIPs overlap a network that this host is on",
+    "allowed_ips_twice": "two peers of the conf have the same network in AllowedIPs",
+    "clock_set_back": "this host's clock was set back, so peers refuse its handshakes",
+    "clock_wrong": "this host's clock was never set, or is years off",
+    "conf_gone": "the conf that the tunnel was set up from is gone",
+    "conf_invalid": "the conf has a mistake that `tunnel up` and `tunnel reload` refuse",
+    "conntrack_full": "the table of connection tracking has no room for new flows",
+    "connected_route_missing": "the kernel's own route to the network of an address was deleted",
+    "daemon_hangs": "the daemon is there and does not answer",
+    "daemon_privileges": "the daemon lacks the right to change routes and addresses",
+    "docker_forward": "docker's firewall drops what this host should forward",
+    "endpoint_in_tunnel": "the route to the peer's endpoint leads into the tunnel itself",
+    "endpoint_is_self": "the peer's endpoint is an address of this host",
+    "endpoint_name": "the name in the peer's Endpoint has no address",
+    "endpoint_refuses": "an ICMP error says that datagrams to the endpoint are rejected",
+    "endpoint_unreachable": "this host has no route to the peer's endpoint",
+    "firewall_drop": "a rule or policy of this host's firewall drops what the tunnel needs",
+    "forward_closed": "a firewall drops what this host should forward",
+    "forwarding_off": "this host should forward, and the kernel's forwarding is off",
+    "interface_down": "the interface is down",
+    "interface_missing": "the interface is gone, or was renamed",
+    "ipv6_off": "IPv6 was switched off on the interface",
+    "keepalive_late": "this host's connection tracking forgets the tunnel between two keepalives",
+    "low_order_key": "a peer's PublicKey is of low order, and cannot be used",
+    "mtu_black_hole": "packets above some size vanish on the way without an ICMP error",
+    "mtu_too_large": "full packets are fragmented, as the MTU of the interface is too large",
+    "no_way_back": "a host behind this one has no route to the tunnel, and nothing masquerades it",
+    "not_ready": "the tunnel is on its way up or down",
+    "not_running": "the tunnel is not up",
+    "nothing_comes": "datagrams go to the peer, and nothing comes back",
+    "own_key_as_peer": "a peer has this host's own public key",
+    "peer_clock_back": "a peer's handshakes are older than one that was seen before",
+    "peer_has_wrong_key": "handshakes come in that are made for another public key than ours",
+    "preshared_key_differs": "the peer's answers do not decrypt, as the preshared keys differ",
+    "private_key_as_peer": "a peer's PublicKey is the text of our PrivateKey",
+    "privileges": "the doctor lacks the rights for probes and traces",
+    "route_misses_tunnel": "packets to an address of AllowedIPs do not enter the tunnel",
+    "rp_filter": "strict rp_filter drops packets that come in by another interface",
+    "source_not_allowed": "packets come from addresses that are not in their peer's AllowedIPs",
+    "taken_away": "rules, routes, the firewall table or settings of the tunnel were taken away",
+    "traffic_leaks": "a rule or route of another program leads past a full tunnel",
+    "unknown_peer": "a host that knows our public key is no peer here",
+}
+"""Codes of findings: the exit code is 1. Some are notes where they may have other reasons."""
+
+NOTES = {
+    "conf_not_applied": "the conf differs from what runs",
+    "datapath_python": "the slow datapath is in use",
+    "dropped_earlier": "the tunnel had dropped packets before the doctor looked",
+    "interface_elsewhere": "the daemon or the interface is in another network namespace",
+    "no_ping": "the peer is up, and answers no pings",
+    "offloads_off": "packets are handled one by one, without offloads",
+    "peer_not_heard": "a peer that has to connect by itself was not heard from lately",
+    "under_load": "handshakes come faster than they can be answered",
+}
+"""Codes of notes alone: they may be meant so, and the exit code stays 0."""
+
+CODES = FAULTS | NOTES
+
+BEGIN, END = "<!-- matrix: begin -->\n", "<!-- matrix: end -->\n"
+"""What is between them is made by the tests."""
+
+_HEAD = """\
+# The doctor
+
+Made from the code by `python -m tunnel.doctor.reference docs/doctor.md`; the matrix by
+`make doctor-matrix`.
+
+    tunnel doctor                           all tunnels that run
+    tunnel doctor wg0 --address 10.9.0.1    an address that cannot be reached
+    tunnel doctor wg0 --forward             this host should forward for others
+
+It looks at the conf, the daemon, the clock, routes, rules, the firewall and settings, sends a few
+echo requests through the tunnel, follows them by a trace, and changes nothing. It ends as soon as
+it knows: at once where all answer, after 7 s where a peer without a session does not, after 12 s
+(`--wait`) where one with a session does not. On a terminal it shows what it waits for.
+
+Each finding has a code, what is wrong, by what that was seen, and a fix. A fix is one line of shell
+that can be carried out as it stands, or says what to do. The most likely cause comes first.
+`tunnel reload` puts back what another program took away, so it is the fix wherever it heals.
+
+"Nothing wrong" is said of what was looked at. The lines `not looked at` (in JSON: `skipped`) name
+the rest: peers that roam and were not here lately are not woken, nothing is measured where nothing
+answers pings. Where the daemon is in another network namespace, the doctor goes there to look.
+"""
+
+_MATRIX = """\
+## What is found where
+
+Each fault that the test lab can make, in each shape of conf. `a` is a client that has the server
+`b` as its Endpoint; in a hub, b has three more peers that sleep; in a namespace, the doctor of a is
+called from another one. A cell says whose doctor names the cause. Where nothing flows, the other
+side's says that nothing comes, and points there. A tick (✓) says that the commands printed were
+carried out and healed. A number says below why there is no cell.
+
+"""
+
+
+def page(matrix: str) -> str:
+    """The text of docs/doctor.md; `matrix` is what the tests made."""
+    parts = [_HEAD, "## Findings\n", _table(FAULTS), "## Notes\n", _table(NOTES)]
+    return "\n".join(parts) + "\n" + _MATRIX + BEGIN + matrix + END
+
+
+def matrix_in(text: str) -> str:
+    """The matrix in a page; empty if it has none."""
+    return text.partition(BEGIN)[2].partition(END)[0]
+
+
+def _table(codes: dict[str, str]) -> str:
+    rows = "".join(f"| `{code}` | {meaning} |\n" for code, meaning in sorted(codes.items()))
+    return f"| code | meaning |\n| --- | --- |\n{rows}"
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    kept = matrix_in(target.read_text()) if target.exists() else ""
+    target.write_text(page(kept))
