@@ -17,7 +17,7 @@ from tunnel.engine import Engine
 from tunnel.engine.common import Clock
 from tunnel.io.drops import IoDrop
 from tunnel.io.endpoint import Endpoint
-from tunnel.io.errors import TunDeleted, TunWriteDropped
+from tunnel.io.errors import TunDeleted, TunMergeRefused, TunWriteDropped
 from tunnel.io.link import TunLink
 from tunnel.io.tun import ALL_OFFLOADS, Tun, TunOffload
 from tunnel.io.udp import Udp
@@ -38,6 +38,8 @@ class FakeTun:
     ready: trio.Event = field(default_factory=trio.Event)
     refuse: bool = False
     busy: bool = False
+    refuse_merged: bool = False
+    refuse_single: bool = False
     deleted: bool = False
     wakes: int = 0
     answer: Callable[[bytes], bytes | None] = lambda _: None
@@ -69,6 +71,11 @@ class FakeTun:
         if self.refuse:
             self.drops[IoDrop.TUN_DOWN] += 1
             raise TunWriteDropped(IoDrop.TUN_DOWN)
+        if self.refuse_merged and frame[1]:
+            raise TunMergeRefused("the TUN device refused merged packets")
+        if self.refuse_single and not frame[1]:
+            self.drops[IoDrop.TUN_REFUSED] += 1
+            raise TunWriteDropped(IoDrop.TUN_REFUSED)
         if self.busy:
             return False
         self.written.append(bytes(frame))

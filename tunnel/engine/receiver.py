@@ -16,10 +16,10 @@ from typing import TypeAlias
 import trio
 
 from tunnel import datapath
-from tunnel.datapath import Mac1Check, Offload, Opened, Session
+from tunnel.datapath import Mac1Check, Opened, Session
 from tunnel.datapath.interface import MESSAGE_OVERHEAD
-from tunnel.io.errors import TunWriteDropped
-from tunnel.io.tun import TunOffload
+from tunnel.io.drops import IoDrop
+from tunnel.io.errors import TunMergeRefused, TunWriteDropped
 from tunnel.io.udp_socket import RECEIVE_SIZE, Origin, Received
 from tunnel.protocol import ProtocolDrop
 from tunnel.protocol.constants import HANDSHAKE_QUEUE, UNDER_LOAD_QUEUE
@@ -35,6 +35,7 @@ from .common import (
     EngineDrop,
     Peer,
 )
+from .merging import Merging, packets_of
 from .sender import Sender
 from .shared import Shared
 
@@ -67,7 +68,7 @@ class Receiver:
         self._handshake_queue: deque[Waiting] = deque()
         self._is_behind = False
         self._handshake_ready = trio.Event()
-        self._coalesce = _coalescible(shared.tun.offloads)
+        self._merging = Merging(shared.tun.offloads, shared.clock)
 
     @property
     def handshakes_waiting(self) -> int:
@@ -82,6 +83,8 @@ class Receiver:
         while True:
             await self._shared.udp.wait_readable(family)
             now = self._shared.clock()
+            if now >= self._merging.try_again_at:
+                self._merging.try_again()
             lone = unseen > 0 and now - before > LONE_AFTER
             before = now
             batches = 0
@@ -137,7 +140,7 @@ class Receiver:
                     continue
                 peer, transport = found
                 opened = transport.open(
-                    buffer, start, end, stride, out, coalesce=self._coalesce, outer_ecn=ecn
+                    buffer, start, end, stride, out, coalesce=self._merging.kinds, outer_ecn=ecn
                 )
                 if opened.consumed:
                     if tracer is not None:
@@ -194,20 +197,35 @@ class Receiver:
                 if self._shared.tracer is not None:
                     self._shared.tracer.packet_delivered(ProtocolDrop.SOURCE_NOT_ALLOWED)
                 continue
-            drop: str | None = None
             try:
-                if self._shared.tun.write(view[start:end]):
-                    written += 1
-                else:
-                    drop = EngineDrop.TUN_BUSY
-                    self._shared.counters.drop(drop)
-            except TunWriteDropped as error:
-                drop = error.reason
+                drop = self._write(view[start:end])
+                written += drop is None
+            except TunMergeRefused:
+                count = self._write_one_by_one(view[start:end])
+                written += count
+                drop = None if count else IoDrop.TUN_REFUSED
             if self._shared.tracer is not None:
                 self._shared.tracer.packet_delivered(drop)
         data = opened.packets > opened.keepalives
         peer.handle_received(transport, origin.learn(), now, opened.wire_bytes, data=data)
         self._shared.load.opened.add(opened.packets)
+        return written
+
+    def _write(self, frame: memoryview | bytes) -> str | None:
+        """Write one frame to the TUN; why it was dropped, if it was."""
+        try:
+            if self._shared.tun.write(frame):
+                return None
+        except TunWriteDropped as error:
+            return error.reason
+        self._shared.counters.drop(EngineDrop.TUN_BUSY)
+        return EngineDrop.TUN_BUSY
+
+    def _write_one_by_one(self, frame: memoryview) -> int:
+        """Write the packets that were merged into `frame`; how many the TUN took."""
+        written = [self._write(packet) for packet in packets_of(frame)].count(None)
+        if written:
+            self._merging.refuse(frame)
         return written
 
     def _queue_handshake_untrusted(self, datagram: bytes, origin: Origin, now: float) -> None:
@@ -248,18 +266,3 @@ class Receiver:
     def _answer_untrusted(self, datagram: bytes, origin: Origin, now: float) -> None:
         self._shared.interface.handle_message_untrusted(datagram, origin.endpoint, now)
         self._shared.drain(now)
-
-
-def _coalescible(offloads: TunOffload) -> Offload:
-    """What may be merged: the TUN takes the kinds of large frames that it gives."""
-    pairs = (
-        (TunOffload.TSO4, Offload.TCP4),
-        (TunOffload.TSO6, Offload.TCP6),
-        (TunOffload.USO4, Offload.UDP4),
-        (TunOffload.USO6, Offload.UDP6),
-    )
-    coalesce = Offload.NONE
-    for granted, kind in pairs:
-        if granted & offloads:
-            coalesce |= kind
-    return coalesce

@@ -35,6 +35,12 @@ class TunWriteDropped(TunError):  # noqa: N818 - an event more than a mistake
         self.reason = reason
 
 
+class TunMergeRefused(TunError):  # noqa: N818 - an event more than a mistake
+    """The device refused a frame of several packets, which is not counted: write each by itself."""
+
+    code = "tun_merge_refused"
+
+
 class UdpError(TunnelIOError):
     """The UDP sockets cannot be opened, bound or marked.
 

@@ -24,7 +24,7 @@ from pytun_pmd3 import TunTapDevice
 
 from tunnel.io import link
 from tunnel.io.drops import TUN_WRITE_REASONS, IoDrop
-from tunnel.io.errors import TunDeleted, TunError, TunWriteDropped
+from tunnel.io.errors import TunDeleted, TunError, TunMergeRefused, TunWriteDropped
 from tunnel.io.link import TunLink
 from tunnel.linux import kernel
 
@@ -34,6 +34,7 @@ Readable: TypeAlias = bytes | bytearray | memoryview
 Writable: TypeAlias = bytearray | memoryview
 
 VNET_HDR_LEN = 10
+_GSO_TYPE = 1  # the second byte of struct virtio_net_hdr
 READ_SIZE = 65_536 + 64
 """Room in bytes that `Tun.read` wants: header, link layer and the largest packet."""
 
@@ -185,7 +186,7 @@ class Tun:
 
         True: the kernel took it. False: the device is busy; the frame is not lost, await
         `wait_writable` and write it again. Raises TunWriteDropped when this frame was refused
-        (counted in `drops`) and TunDeleted.
+        (counted in `drops`), TunMergeRefused when it holds several packets, and TunDeleted.
         """
         if not self.vnet_hdr:
             view = memoryview(frame)
@@ -202,6 +203,8 @@ class Tun:
                 raise TunDeleted("the TUN device was deleted") from error
             if error.errno == errno.EBADF:
                 raise
+            if error.errno == errno.EINVAL and self.vnet_hdr and frame[_GSO_TYPE]:
+                raise TunMergeRefused("the TUN device refused merged packets") from error
             raise self._dropped(error.errno) from error
         return True
 

@@ -1,4 +1,4 @@
-"""What the kernel may answer to a read of the TUN device, without one."""
+"""What the kernel may answer to a read or write of the TUN device, without one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tunnel.io.drops import IoDrop
-from tunnel.io.errors import TunDeleted
+from tunnel.io.errors import TunDeleted, TunMergeRefused, TunWriteDropped
 from tunnel.io.tun import READ_SIZE, Tun
 
 FRAME = bytes(10) + b"\x45" + bytes(19)
@@ -76,3 +76,28 @@ def test_any_other_error_is_a_defect(tun: Tun, monkeypatch: pytest.MonkeyPatch) 
     answer(monkeypatch, errno.EPERM)
     with pytest.raises(PermissionError):
         tun.read(bytearray(READ_SIZE))
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def writev(_: int, __: tuple[memoryview, ...]) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("tunnel.io.tun._writev", writev)
+
+
+def test_a_frame_of_several_packets_that_is_refused_is_not_lost_yet(
+    tun: Tun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some kernels have granted the offload and answer EINVAL to each such frame."""
+    merged = b"\1\5" + FRAME[2:]
+    refuse(monkeypatch, errno.EINVAL)
+    with pytest.raises(TunMergeRefused):
+        tun.write(merged)
+    assert not tun.drops
+    with pytest.raises(TunWriteDropped):
+        tun.write(FRAME)
+    assert tun.drops == {IoDrop.TUN_REFUSED: 1}
+    refuse(monkeypatch, errno.EIO)
+    with pytest.raises(TunWriteDropped):
+        tun.write(merged)
+    assert tun.drops == {IoDrop.TUN_REFUSED: 1, IoDrop.TUN_DOWN: 1}
