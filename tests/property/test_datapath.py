@@ -218,10 +218,8 @@ def test_authentic_junk_never_raises_and_is_all_accounted_for(
     assert opened.consumed == opened.wire_bytes == len(batch)
     assert opened.packets == len(inner)
     kept = [carried(each.ljust(length, b"\0")) for each in inner]
-    refused = opened.drops.get(DatapathDrop.ECN, 0)
     assert opened.keepalives == (len(inner) if not length else 0)
-    assert sum(opened.drops.values()) - refused + opened.keepalives == kept.count(None)
-    assert refused == 0 or ecn == 3
+    assert sum(opened.drops.values()) + opened.keepalives == kept.count(None)
 
 
 @given(st.binary(max_size=400), st.integers(1, 500), st.integers(0, 60))

@@ -99,6 +99,7 @@ class FakeUdp:
     writable: trio.Event = field(default_factory=trio.Event)
     room: float = float("inf")
     delay: float = 0.0
+    ecn: int = 0
 
     async def wait_readable(self, family: socket.AddressFamily) -> None:
         if family != V4:
@@ -120,7 +121,7 @@ class FakeUdp:
             return None
         data, stride, source = self.incoming.popleft()
         buffer[: len(data)] = data
-        return Received(len(data), stride, Origin(source.sockaddr, source.source), 0)
+        return Received(len(data), stride, Origin(source.sockaddr, source.source), self.ecn)
 
     def send(
         self, batch: bytes | memoryview, stride: int, endpoint: Endpoint, tos: int = 0

@@ -155,6 +155,13 @@ def _of_interface(metrics: Metrics) -> Iterator[Metric]:
         for key, number in sorted(numbers.items()):
             gauge.add_metric((name, key), number)
         yield gauge
+    congested = CounterMetricFamily(
+        "tunnel_congestion_marked_packets",
+        "Packets received in datagrams that a router has marked CE (RFC 3168).",
+        labels=("interface",),
+    )
+    congested.add_metric((name,), metrics.load.congested)
+    yield congested
     batches = HistogramMetricFamily(
         "tunnel_batch_packets",
         "Packets of one batch of the datapath.",

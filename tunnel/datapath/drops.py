@@ -36,5 +36,3 @@ class DatapathDrop(StrEnum):
     """A counter seen before, or too old for the window to know."""
     AUTHENTICATION = "authentication"
     """The Poly1305 tag does not match."""
-    ECN = "ecn"
-    """Congestion experienced outside, while the packet inside knows no ECN (RFC 6040)."""

@@ -232,13 +232,13 @@ class Session(Protocol):
           from here on the datagram counts in `packets`, and its counter is marked as seen (never
           before); an empty plaintext counts in `keepalives` and ends here
             ip_version, ip_length   as in `seal`
-            ecn             outer_ecn is CE (3), the inner field is not-ECT (0)
         The packet is as long as its IP header says; the padding behind it is removed.
 
         ECN (RFC 6040, figure 4): outer CE makes inner ECT(0), ECT(1) and CE to CE; outer ECT(1)
         makes inner ECT(0) to ECT(1); otherwise the inner field stays. The IPv4 header checksum is
         updated incrementally (RFC 1624, eqn. 3: ~(~HC + ~m + m'), carries folded, on the header's
-        first word, and only if the field changes), so that a wrong one stays wrong.
+        first word, and only if the field changes), so that a wrong one stays wrong. Not-ECT inside
+        CE is delivered as it is, unlike in the RFC; the kernel's WireGuard does so.
 
         Coalescing. A *plain* packet is: IPv4 with first byte 0x45, neither MF nor offset nor the
         reserved flag, protocol TCP or UDP; or IPv6 with next header TCP or UDP; and a TCP header of

@@ -20,9 +20,11 @@ _FRAGMENT_HEADER: Final = 44
 _EXTENSION_HEADERS: Final = frozenset({0, 43, 60, _AUTHENTICATION_HEADER})
 """Hop-by-hop options, routing, destination options, authentication: those with a length to skip."""
 
-# RFC 6040, figure 4: rows are the inner field, columns the outer one. None: drop.
-_DECAPSULATED_ECN: Final[tuple[tuple[int | None, ...], ...]] = (
-    (0, 0, 0, None),
+# RFC 6040, figure 4: rows are the inner field, columns the outer one. Not-ECT inside CE is dropped
+# there, and delivered here as by the kernel's WireGuard: a box on the way that marks all packets
+# would cut off all that knows no ECN.
+_DECAPSULATED_ECN: Final = (
+    (0, 0, 0, 0),
     (1, 1, 1, 3),
     (2, 1, 2, 3),
     (3, 3, 3, 3),
@@ -89,16 +91,10 @@ def ecn(packet: bytes) -> int:
     return packet[1] & 3 if packet[0] >> 4 == 4 else packet[1] >> 4 & 3
 
 
-def decapsulated_untrusted(packet: bytes, outer_ecn: int) -> bytes:
-    """Return the packet with the ECN field that follows from its own and the outer one.
-
-    Raises PacketRefusedError (ecn) where RFC 6040 demands a drop: congestion was experienced on the
-    way, and the packet's sender does not understand ECN.
-    """
+def decapsulated(packet: bytes, outer_ecn: int) -> bytes:
+    """Return the packet with the ECN field that follows from its own and the outer one."""
     inner = ecn(packet)
     combined = _DECAPSULATED_ECN[inner][outer_ecn]
-    if combined is None:
-        raise PacketRefusedError(DatapathDrop.ECN)
     if combined == inner:
         return packet
     changed = bytearray(packet)

@@ -243,7 +243,7 @@ class ReferenceSession:
                 if length < len(plain):
                     plain = plain[:length]
                 if outer_ecn:
-                    plain = ip.decapsulated_untrusted(plain, outer_ecn)
+                    plain = ip.decapsulated(plain, outer_ecn)
             except InvalidTag:
                 drops[DatapathDrop.AUTHENTICATION] = drops.get(DatapathDrop.AUTHENTICATION, 0) + 1
             except PacketRefusedError as refused:

@@ -44,10 +44,14 @@ class Histogram:
 
 
 class Load:
-    """What the engine counts of itself: packets of each batch `sealed` and each batch `opened`."""
+    """What the engine counts of itself: packets of each batch `sealed` and each batch `opened`.
 
-    __slots__ = ("opened", "sealed")
+    `congested` are the packets received in datagrams that were marked CE on the way (RFC 3168).
+    """
+
+    __slots__ = ("congested", "opened", "sealed")
 
     def __init__(self) -> None:
         self.sealed = Histogram(BATCH_BOUNDS)
         self.opened = Histogram(BATCH_BOUNDS)
+        self.congested = 0

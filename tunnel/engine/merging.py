@@ -35,7 +35,7 @@ class Merging:
     """Which kinds of packets to merge: `kinds`. A TUN takes those large frames that it gives.
 
     Some kernels grant an offload and still refuse its frames, every one: then the packets of that
-    kind are written one by one, and `TRY_AGAIN` seconds later merged again. `clock` is the engine's.
+    kind are written one by one, and `TRY_AGAIN` seconds later merged again.
     """
 
     def __init__(self, granted: TunOffload, clock: Clock) -> None:

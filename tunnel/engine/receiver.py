@@ -45,6 +45,9 @@ Waiting: TypeAlias = tuple[bytes, Origin]
 TYPE_TRANSPORT = 4
 """First byte of a transport data message."""
 
+CE = 3
+"""ECN field of a datagram that met congestion."""
+
 
 class Receiver:
     """Opens and delivers. Each family has a `pump`, and all handshakes one `answer_handshakes`.
@@ -142,6 +145,8 @@ class Receiver:
                 opened = transport.open(
                     buffer, start, end, stride, out, coalesce=self._merging.kinds, outer_ecn=ecn
                 )
+                if ecn == CE:
+                    self._shared.load.congested += opened.packets
                 if opened.consumed:
                     if tracer is not None:
                         tracer.datagrams_opened(peer, opened, out)

@@ -41,7 +41,8 @@ class Timer(IntEnum):
 
     SEND_KEEPALIVE = 4
     """10 s since the first data received that nothing sent has followed. Stopped by anything
-    sent. Sends an empty message; once more if further data came meanwhile."""
+    sent. Sends an empty message. Data that comes meanwhile does not move it; the first that
+    comes after the message sets it again."""
 
     PERSISTENT_KEEPALIVE = 5
     """The configured interval since anything authenticated was sent or received.

@@ -37,6 +37,7 @@ NEVER_AN_ANSWER = {
     "session_exhausted",
     "slot_taken",  # the daemon takes another slot
     "tun_deleted",  # ends the daemon
+    "tun_merge_refused",
     "tun_write_dropped",
     "unknown_datapath",
 }

@@ -232,3 +232,20 @@ def test_deleted_device_ends_the_engine(sides: Sides) -> None:
 
     with pytest.RaisesGroup(TunDeleted):
         trio.run(main)
+
+
+@pytest.mark.parametrize("inner", [0, 2])
+def test_what_a_router_has_marked_is_delivered_and_counted(sides: Sides, inner: int) -> None:
+    """Also where the packet inside knows no ECN; only one that does gets the mark."""
+
+    async def scenario(a: Side, b: Side) -> None:
+        sent = bytearray(packet(1, 2))
+        sent[11] = inner
+        b.udp.ecn = 3
+        a.tun.feed(bytes(sent))
+        await until(lambda: b.tun.written)
+        assert b.tun.written[0][11] == (3 if inner else 0)
+        assert b.engine.load.congested == 1
+        assert b.engine.drops() == {}
+
+    run(sides, scenario)

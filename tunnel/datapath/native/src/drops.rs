@@ -25,13 +25,11 @@ pub enum Drop {
     Replay,
     /// The Poly1305 tag does not match.
     Authentication,
-    /// Congestion experienced outside, while the packet inside knows no ECN.
-    Ecn,
 }
 
 impl Drop {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Drop; 12] = [
+    pub const ALL: [Drop; 11] = [
         Drop::Truncated,
         Drop::IpVersion,
         Drop::IpLength,
@@ -43,7 +41,6 @@ impl Drop {
         Drop::CounterLimit,
         Drop::Replay,
         Drop::Authentication,
-        Drop::Ecn,
     ];
 
     /// The name of the counter.
@@ -60,7 +57,6 @@ impl Drop {
             Drop::CounterLimit => "counter_limit",
             Drop::Replay => "replay",
             Drop::Authentication => "authentication",
-            Drop::Ecn => "ecn",
         }
     }
 }
@@ -101,8 +97,8 @@ mod tests {
         let mut drops = Drops::default();
         drops.add(Drop::Replay);
         drops.add(Drop::Replay);
-        drops.add(Drop::Ecn);
+        drops.add(Drop::Authentication);
         let seen: Vec<_> = drops.iter().map(|(reason, n)| (reason.name(), n)).collect();
-        assert_eq!(seen, [("replay", 2), ("ecn", 1)]);
+        assert_eq!(seen, [("replay", 2), ("authentication", 1)]);
     }
 }

@@ -250,7 +250,7 @@ impl Session {
             return Ok(0);
         }
         let length = ip::packet_length(plaintext)?;
-        ip::decapsulate_ecn(&mut plaintext[..length], outer_ecn)?;
+        ip::decapsulate_ecn(&mut plaintext[..length], outer_ecn);
         Ok(length)
     }
 }
