@@ -28,8 +28,7 @@ def published() -> Iterator[str]:
             elif isinstance(node, ast.Call) and ast.unparse(node.func) == "self._report":
                 first = node.args[1]
             elif file == RECORDS and isinstance(node, ast.Return):
-                if isinstance(node.value, ast.Tuple):
-                    first = node.value.elts[0]
+                first = node.value.elts[0] if isinstance(node.value, ast.Tuple) else None
             if isinstance(first, ast.Constant) and isinstance(first.value, str):
                 yield first.value
 
