@@ -13,6 +13,7 @@ import trio
 from tunnel.config import PublicKey
 from tunnel.control.messages.sentences import sentence
 from tunnel.control.timeslice import Pace
+from tunnel.device.summaries import Summaries
 from tunnel.protocol import (
     ClockImplausible,
     Event,
@@ -65,7 +66,8 @@ class EventLog:
     """Each event of the protocol as a line at the level an admin would give it, and as a record.
 
     `publish` gets the records. Of one peer's moves one is reported in `ROAMED_PERIOD`, with the
-    number of those left out before it. `clock` gives seconds that never go back.
+    number of those left out before it; of the lines that a thousand peers would have at once, some
+    are logged and the rest is summarised. `clock` gives seconds that never go back.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class EventLog:
         self._clock = clock
         self._moves: dict[PublicKey, _Moves] = {}
         self._late = trio.Event()
+        self._summaries = Summaries(clock)
 
     def log(self, event: Event) -> None:
         """Log and publish `event`."""
@@ -87,10 +90,16 @@ class EventLog:
             self._moves.pop(event.public_key, None)
         record = _record(event)
         if record is not None:
-            self._report(level, *record)
+            self._report(level, *record, has_line=not self._summaries.leaves_out(event))
 
     async def run(self) -> None:
-        """Report where each peer was last when no move has come for a while, until cancelled."""
+        """Report, once it is time, what was not reported when it happened; until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._summaries.run)
+            nursery.start_soon(self._report_last_moves)
+
+    async def _report_last_moves(self) -> None:
+        """Report where each peer was last when no move has come for a while."""
         pace = Pace()
         while True:
             await self._late.wait()
@@ -133,8 +142,10 @@ class EventLog:
         }
         self._report(logging.INFO, "roamed", details)
 
-    def _report(self, level: int, kind: str, details: dict[str, Any]) -> None:
-        if log.isEnabledFor(level):
+    def _report(
+        self, level: int, kind: str, details: dict[str, Any], *, has_line: bool = True
+    ) -> None:
+        if has_line and log.isEnabledFor(level):
             log.log(level, "%s", sentence(kind, details))
         self._publish(kind, details)
 
