@@ -12,7 +12,7 @@ OFF ?= none tso uso gso gro all
 NATIVE := tunnel/datapath/native
 CRATE := $(wildcard $(NATIVE)/Cargo.* $(NATIVE)/src/*.rs)
 
-.PHONY: help lab test test-minimal test-pythons coverage matrix setup lint wheel fuzz soak floods doctor-matrix clean
+.PHONY: help lab test test-minimal test-pythons coverage matrix setup lock lint wheel fuzz soak floods doctor-matrix clean
 
 help:
 	@echo "make lab    two hosts and a real encrypted tunnel on this machine, explained"
@@ -22,6 +22,7 @@ help:
 	@echo "make coverage  the suite, and which lines and branches no test reaches"
 	@echo "make matrix everything that carries packets, with both datapaths and each offload off (2 h)"
 	@echo "make setup  the virtual environment in .venv, with the command tunnel"
+	@echo "make lock   the packages of .venv and their hashes again, from pyproject.toml"
 	@echo "make lint   style, types and format"
 	@echo "make wheel  an sdist and a wheel in dist/, with the compiled datapath if cargo is here"
 	@echo "make fuzz   twenty minutes of hostile input for both datapaths"
@@ -84,11 +85,15 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-$(STAMP): pyproject.toml setup.py tests/setup/venv.sh $(CRATE)
+# Newer versions, or another requirement in pyproject.toml: needs a package index, as setup does.
+lock:
+	@tests/setup/lock.sh
+
+$(STAMP): pyproject.toml setup.py tests/setup/venv.sh tests/setup/requirements.lock $(CRATE)
 	@tests/setup/venv.sh $(VENV)
 	@touch $@
 
-$(VENV)-%/.installed: pyproject.toml setup.py tests/setup/venv.sh tests/setup/python.sh $(CRATE)
+$(VENV)-%/.installed: pyproject.toml setup.py tests/setup/venv.sh tests/setup/requirements.lock tests/setup/python.sh $(CRATE)
 	@PYTHON=$$(tests/setup/python.sh $*) tests/setup/venv.sh $(VENV)-$*
 	@touch $@
 
