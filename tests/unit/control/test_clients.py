@@ -46,7 +46,7 @@ async def serving(
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
     async def bounded() -> None:
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await main()
 
     trio.run(bounded)
@@ -103,7 +103,7 @@ def test_silent_clients_make_room_for_one_that_asks(
 
 def test_clients_that_do_not_read_make_room_too(tmp_path: Path) -> None:
     async def much(params: dict[str, Any]) -> str:
-        return "x" * 10_000_000
+        return "x" * 1_000_000
 
     async def main() -> None:
         async with serving(tmp_path, json_socket.serve, {"much": much, "ping": ping}) as connect:
