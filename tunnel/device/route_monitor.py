@@ -9,8 +9,10 @@ again, and the two sides could follow each other for ever; so none is learnt fro
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
+import socket
 from collections.abc import Iterable
 
 import trio
@@ -21,7 +23,7 @@ from tunnel.host.errors import HostError
 from tunnel.host.route_messages import LOCAL, look_up
 from tunnel.host.route_watch import RouteWatch
 from tunnel.io.endpoint import Endpoint
-from tunnel.protocol import Event, HandshakeCompleted, PeerRoamed
+from tunnel.protocol import Event, HandshakeCompleted, LocalAddressChanged, PeerRoamed
 
 log = logging.getLogger("tunnel")
 
@@ -50,12 +52,13 @@ class RouteMonitor:
         self._engine = engine
         self._routes: dict[_Way, _Route] = {}
         self._left_open: dict[tuple[bytes, bytes], float] = {}
+        self._interfaces: dict[int, str] = {}
         self._new: set[Peer] = set()
         self._wake = trio.Event()
 
     def handle_event(self, event: Event) -> None:
         """Take note of where a peer is. Never blocks and never raises."""
-        if isinstance(event, HandshakeCompleted | PeerRoamed):
+        if isinstance(event, HandshakeCompleted | PeerRoamed | LocalAddressChanged):
             peer = self._engine.interface.peers.get(event.public_key)
             if peer is not None:
                 self._new.add(peer)
@@ -79,13 +82,14 @@ class RouteMonitor:
             await self._wake.wait()
             self._wake = trio.Event()
             while self._new:
-                endpoint = self._new.pop().endpoint
+                endpoint = self._in_scope(self._new.pop())
                 way = _way(endpoint)
                 if endpoint is not None and way is not None and way not in self._routes:
                     self._routes[way] = self._look_up(endpoint)
                 await pace.step()
 
     async def _follow(self, watch: RouteWatch) -> None:
+        await self._compare()
         while True:
             await watch.changed()
             await trio.sleep(SETTLE)
@@ -100,7 +104,7 @@ class RouteMonitor:
         ours: dict[bytes, bool] = {}
         moved: list[Peer] = []
         for peer in list(self._engine.interface.peers.values()):
-            endpoint = peer.endpoint
+            endpoint = self._in_scope(peer)
             way = _way(endpoint)
             if endpoint is None or way is None or endpoint.source is None:
                 continue
@@ -115,6 +119,25 @@ class RouteMonitor:
             await pace.step()
         self._routes = routes
         await self._let_go(moved, pace)
+
+    def _in_scope(self, peer: Peer) -> Endpoint | None:
+        """The endpoint of `peer`; of a link-local one, with the number that its interface has now.
+
+        A card that was unplugged comes back under its name, and with another number.
+        """
+        endpoint = peer.endpoint
+        if endpoint is None or not endpoint.scope_id:
+            return endpoint
+        scope = endpoint.scope_id
+        with contextlib.suppress(OSError):
+            self._interfaces[scope] = socket.if_indextoname(scope)
+            return endpoint
+        with contextlib.suppress(OSError):
+            scope = socket.if_nametoindex(self._interfaces.get(scope, ""))
+            endpoint = Endpoint(endpoint.address, endpoint.port, scope)
+            peer.set_endpoint(endpoint)
+            log.info("the interface of a peer is there again: it is at %s", endpoint)
+        return endpoint
 
     async def _let_go(self, moved: Iterable[Peer], pace: Pace) -> None:
         now = self._engine.clock()

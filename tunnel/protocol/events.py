@@ -68,6 +68,13 @@ class PeerRoamed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LocalAddressChanged(Event):
+    """The peer has not moved, but reached another address of ours: replies come from there."""
+
+    public_key: PublicKey
+
+
+@dataclass(frozen=True, slots=True)
 class RoutingLoop(Event):
     """A datagram to `endpoint` came back as a packet to carry: the route leads into the tunnel.
 

@@ -66,6 +66,7 @@ from .events import (
     HandshakeUnanswered,
     KeypairExpired,
     KeysErased,
+    LocalAddressChanged,
     PeerRoamed,
     RoutingLoop,
 )
@@ -508,9 +509,10 @@ class Peer(Timed, Generic[E, T]):
         old = self.endpoint
         if endpoint is not old:
             self._move(endpoint)
-            # Another local address of ours alone is no roaming.
             if old is None or old.port != endpoint.port or old.address != endpoint.address:
                 self._context.outputs.append(PeerRoamed(self.public_key, old, endpoint))
+            elif old != endpoint:
+                self._context.outputs.append(LocalAddressChanged(self.public_key))
         self.rx_bytes += wire_bytes
         self.deadlines[_NEW_HANDSHAKE] = NEVER
         if self.persistent_keepalive:

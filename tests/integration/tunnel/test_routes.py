@@ -137,6 +137,48 @@ def test_the_next_packet_follows_the_route(net: TwoUplinks, how: str) -> None:
     assert status(a)["peers"][0]["latest_handshake"] == handshake
 
 
+@pytest.mark.parametrize("net", [4], indirect=True)
+def test_a_route_that_moves_back_is_followed_too(net: TwoUplinks) -> None:
+    """No handshake is between the two moves."""
+    net.route(f"add default via {net.gateway(0)}")
+    a, b = bring_up(net, None)
+    one_packet(net.a, "10.77.0.2")
+    handshake = status(a)["peers"][0]["latest_handshake"]
+    for link, other in ((1, 0), (0, 1)):
+        net.router.nft("flush ruleset")
+        net.router.nft(LOST.format("ip", net.own(other)))
+        net.route(f"replace default via {net.gateway(link)}")
+        here = net.own(link)
+        net.b.wait_for(lambda: here in endpoint(b), 4, "the keepalive")  # noqa: B023
+        one_packet(net.b, "10.77.0.1")
+        one_packet(net.a, "10.77.0.2")
+    assert status(a)["peers"][0]["latest_handshake"] == handshake
+
+
+def test_a_link_local_endpoint_is_followed_to_the_card_that_was_plugged_in_again(lab: Lab) -> None:
+    a, b = lab.host("a"), lab.host("b")
+
+    def plug_in(number: int) -> None:
+        lab.link(a, b, [], [])
+        for host, own in ((a, "fe80::a"), (b, "fe80::b")):
+            if number:
+                host.ip("link set eth1 down", "link set eth1 name eth0", "link set eth0 up")
+            host.add_addresses("eth0", [f"{own}/64"])
+
+    plug_in(0)
+    before = a.ip_json(["link", "show", "eth0"])[0]["ifindex"]
+    here = Node(a, ("10.77.0.1/24",), None)
+    there = Node(b, ("10.77.0.2/24",), "fe80::b%eth0")
+    ends = mesh([here, there])
+    ends["a"].up()
+    ends["b"].up()
+    one_packet(a, "10.77.0.2")
+    a.ip("link delete eth0")
+    plug_in(1)
+    assert a.ip_json(["link", "show", "eth0"])[0]["ifindex"] != before
+    one_packet(a, "10.77.0.2")
+
+
 @both
 def test_an_address_that_moves_to_another_machine_is_let_go(net: TwoUplinks) -> None:
     """As VRRP does it, with ip_nonlocal_bind: the kernel refuses nothing."""
