@@ -10,7 +10,7 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -33,6 +33,7 @@ from tunnel.cli.common import (
 from tunnel.config import TunnelConfig
 from tunnel.control import json_client, json_socket, run_folder
 from tunnel.control.client import TunnelClient
+from tunnel.control.messages.status import TunnelStatus
 from tunnel.daemon.lock import unwritable
 from tunnel.errors import TunnelError, with_notes
 from tunnel.log import output
@@ -208,8 +209,6 @@ def show(
     ] = False,
 ) -> None:
     """Show running tunnels: peers, endpoints, handshakes, transfer, drops by reason."""
-    from tunnel.cli.show import print_status
-
     names = [interface_name(name)] if name else run_folder.running_names()
     if watching:
         if not names:
@@ -219,17 +218,28 @@ def show(
         with refusals_printed():
             watch(names, Console(highlight=False), secrets=secrets)
         return
-    statuses = []
+    statuses, is_silent = [], False
     for each in names:
         try:
             with TunnelClient(each) as client:
+                client.ping()
                 statuses.append(client.status(secrets=secrets))
         except json_socket.ControlError as error:
             # Without a name: one that is not up yet, ended meanwhile, or left its socket behind.
-            if name or error.code not in ("not_running", "state", "closed"):
+            if name or error.code not in ("not_running", "state", "closed", "timeout"):
                 fail(error)
-            if isinstance(error, json_client.NotRunningError) and error.killed:
+            # One that does not answer keeps none of the others from being shown.
+            is_silent = is_silent or error.code == "timeout"
+            if is_silent or (isinstance(error, json_client.NotRunningError) and error.killed):
                 complain(f"tunnel: {error}")
+    _print_statuses(statuses, as_json=as_json)
+    if is_silent:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _print_statuses(statuses: Sequence[TunnelStatus], *, as_json: bool) -> None:
+    from tunnel.cli.show import print_status
+
     if as_json:
         typer.echo(json.dumps([status.to_json() for status in statuses], indent=2))
         return

@@ -19,7 +19,13 @@ import time
 from collections.abc import Iterator
 from typing import Any, Self
 
-from tunnel.control.json_client import Dialogue, NotRunningError, closed_error, connect_error
+from tunnel.control.json_client import (
+    Dialogue,
+    NotRunningError,
+    closed_error,
+    connect_error,
+    silence_error,
+)
 from tunnel.control.json_socket import ControlError
 from tunnel.control.messages.changes import ReloadResult, SaveResult
 from tunnel.control.messages.events import TunnelEvent
@@ -28,6 +34,9 @@ from tunnel.control.run_folder import socket_path
 
 RELOAD_TIMEOUT = 120.0
 """Seconds: names may have to be looked up, and hosts be slow."""
+
+PING_TIMEOUT = 3.0
+"""Seconds for an answer to `ping`: a daemon works in slices of a millisecond."""
 
 _CONNECT_AGAIN = 0.02
 """Seconds between two attempts to connect."""
@@ -69,7 +78,7 @@ class TunnelClient:
             self._socket.sendall(self._dialogue.request(method, params))
             has_line = self._receive_line()
         except TimeoutError:
-            raise ControlError("timeout", f"the daemon of {self.name} does not answer") from None
+            raise silence_error(self.name, self.peer_pid()) from None
         except (BrokenPipeError, ConnectionResetError):
             has_line = False
         if not has_line:
@@ -85,20 +94,32 @@ class TunnelClient:
             self._dialogue.feed(data)
         return True
 
+    def ping(self) -> None:
+        """Have an answer at once, before a request that may take its time."""
+        try:
+            self.call("ping", timeout=PING_TIMEOUT)
+        except ControlError as error:
+            # The daemon of a version before this method is alive as well.
+            if error.code != "unknown_method":
+                raise
+
     def status(self, *, secrets: bool = False, paths: bool = False) -> TunnelStatus:
         """The tunnel now. With `secrets`, all keys too; with `paths`, path MTUs too."""
         return TunnelStatus.from_json(self.call("status", secrets=secrets, paths=paths))
 
     def diff(self, *, timeout: float = RELOAD_TIMEOUT) -> ReloadResult:
         """What `reload` would do. Changes nothing."""
+        self.ping()
         return ReloadResult.from_json(self.call("diff", timeout=timeout))
 
     def reload(self) -> ReloadResult:
         """Make the tunnel equal to its conf; a refusal has left everything as it was."""
+        self.ping()
         return ReloadResult.from_json(self.call("reload", timeout=RELOAD_TIMEOUT))
 
     def save(self) -> SaveResult:
         """Write the running state into the conf; what had to change in the file."""
+        self.ping()
         return SaveResult.from_json(self.call("save", timeout=RELOAD_TIMEOUT))
 
     def down(self) -> tuple[str, ...]:
@@ -106,6 +127,7 @@ class TunnelClient:
 
         Takes as long as its hooks do.
         """
+        self.ping()
         with contextlib.suppress(NotRunningError), TunnelClient(self.name) as watcher:
             is_watching = True
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from tunnel.control.json_socket import VERSION, ControlError
@@ -34,6 +35,24 @@ def connect_error(name: str, error: OSError) -> Exception:
         message = f"the control socket {socket_path(name)} is for root only: use sudo"
         return ControlError("permission", message)
     return error
+
+
+def silence_error(name: str, pid: int) -> ControlError:
+    """What to raise for a daemon that does not answer; `pid` is its process, 0 if unknown."""
+    if not pid:
+        return ControlError("timeout", f"the daemon of {name} does not answer")
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        state = ""
+    if state in ("T", "t"):
+        text = f"is stopped (process {pid}): kill -CONT {pid} lets it go on"
+    else:
+        text = (
+            f"does not answer (process {pid}); if it stays so: kill -9 {pid}, and then "
+            f"tunnel down {name}, which removes what it leaves behind"
+        )
+    return ControlError("timeout", f"the daemon of {name} {text}")
 
 
 def closed_error(name: str) -> ControlError:

@@ -67,6 +67,9 @@ async def control_socket(daemon: Daemon) -> AsyncIterator[None]:
 def methods(daemon: Daemon) -> dict[str, json_socket.Method]:
     """The requests that have one answer."""
 
+    async def ping(params: dict[str, Any]) -> bool:
+        return True
+
     async def status(params: dict[str, Any]) -> TunnelStatus:
         secrets, paths = _flag(params, "secrets"), _flag(params, "paths")
         return await daemon.status(secrets=secrets, paths=paths)
@@ -92,7 +95,7 @@ def methods(daemon: Daemon) -> dict[str, json_socket.Method]:
             notes=saved.notes[:MAX_LINES],
         )
 
-    return {method.__name__: method for method in (status, down, reload, diff, save)}
+    return {method.__name__: method for method in (ping, status, down, reload, diff, save)}
 
 
 class _Observers:

@@ -474,3 +474,25 @@ def test_device_that_may_not_be_opened_has_the_right_remedy(two_hosts: TwoHosts)
     done = a.run([*user, sys.executable, "-m", "tunnel", "up", str(conf)], check=False)
     assert done.returncode == 1
     assert "/dev/net/tun may not be opened by this user: chmod 666" in done.stderr
+
+
+def test_stopped_daemon_hides_no_other_and_its_way_out_is_right(two_hosts: TwoHosts) -> None:
+    a = two_hosts.a
+    end = make_end(two_hosts)
+    node = Node(a, ("10.78.0.1/24",), "192.0.2.1", interface="wg1", port=51821)
+    other = OurEnd(node, render_conf(node, []))
+    end.up()
+    other.up()
+    pid = status(end)["pid"]
+    a.run(["kill", "-STOP", str(pid)])
+    said = end.tunnel("show", check=False)
+    assert "interface: wg1" in said
+    remedy = f"the daemon of wg0 is stopped (process {pid}): kill -CONT {pid} lets it go on"
+    assert remedy in said
+    for command in ("reload", "down"):
+        with pytest.raises(LabError, match=re.escape(f"status 1: tunnel: {remedy}")):
+            end.tunnel(command, "wg0")
+    a.run(["kill", "-CONT", str(pid)])
+    end.down()
+    other.down()
+    assert remains(a) == []

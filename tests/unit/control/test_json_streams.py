@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import trio
 
+from tunnel.control import client as client_module
 from tunnel.control import json_socket, run_folder
 from tunnel.control.client import TunnelClient
 from tunnel.control.json_socket import ControlError, serve
@@ -207,3 +209,20 @@ def test_events_that_come_with_the_answer_are_seen(folder: Path, *, together: bo
             client._socket.sendall(b"\n")
             assert [event.type for event in client.read_events()] == ["ephemeral"]
         server.join(5)
+
+
+@pytest.mark.parametrize("request_", ["ping", "reload", "diff", "save", "down"])
+def test_daemon_that_hangs_is_given_up_soon_and_the_way_out_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, request_: str
+) -> None:
+    monkeypatch.setattr(client_module, "PING_TIMEOUT", 0.1)
+    with (
+        contextlib.closing(bind_unix_socket(folder / "wg0.sock")),
+        TunnelClient("wg0") as client,
+        pytest.raises(ControlError) as caught,
+    ):
+        getattr(client, request_)()
+    assert caught.value.code == "timeout"
+    pid = os.getpid()
+    assert f"process {pid}" in str(caught.value)
+    assert f"kill -9 {pid}, and then tunnel down wg0" in str(caught.value)
