@@ -89,10 +89,10 @@ def save(
     saved = parse(merged, name=running.name, source=str(path), folder=path.parent)
     is_opened = status.st_mode & 0o077 and holds_secrets(saved.interface, saved.peers)
     if is_opened and not _holds_secrets(text, running.name, path):
-        write(path, merged, keep_mode=False)
+        write(path, merged, keep_mode=False, known=status)
         note(Problem(str(path), None, "", *_FIRST_SECRETS))
     else:
-        write(path, merged)
+        write(path, merged, known=status)
         check_permissions(saved.interface, saved.peers, path, status, problems)
         for warning in problems.warnings:
             note(warning)
@@ -104,14 +104,22 @@ def _holds_secrets(text: str, name: str, path: Path) -> bool:
     return holds_secrets(config.interface, config.peers)
 
 
-def write(path: str | os.PathLike[str], text: str, *, keep_mode: bool = True) -> None:
+def write(
+    path: str | os.PathLike[str],
+    text: str,
+    *,
+    keep_mode: bool = True,
+    known: os.stat_result | None = None,
+) -> None:
     """Replace the file at `path` by one of `text`, whole or not at all.
 
     It stays as open as it was; a new one, and any without `keep_mode`, is for its owner only. A
-    symbolic link stays one. Raises ConfigErrors.
+    symbolic link stays one. With `known`, only the file of that status is replaced. Raises
+    ConfigErrors.
     """
     try:
-        replace_file(Path(os.path.realpath(path)), text, keep="access" if keep_mode else "owner")
+        target = Path(os.path.realpath(path))
+        replace_file(target, text, keep="access" if keep_mode else "owner", known=known)
     except OSError as error:
         raise ConfigErrors(
             [

@@ -92,6 +92,7 @@ def _write(running: TunnelConfig) -> Saved:
     path = running.path
     if path is None:
         raise DaemonError(f"{running.name} was not set up from a file, so there is none to save to")
+    host.check_save_target(path)
     kept: list[confs.Problem] = []
     lines = confs.save(path, running, note=kept.append)
     return Saved(lines, tuple(map(str, kept)))

@@ -16,7 +16,7 @@ from tunnel.host.apply import Applied, apply, missing, reconcile, remove
 from tunnel.host.down_hooks import run_down_hooks
 from tunnel.host.errors import HostError, SlotTakenError
 from tunnel.host.hook_watch import HookLimits, HookStopper
-from tunnel.host.hooks import check_hook_source, run_hooks
+from tunnel.host.hooks import check_hook_source, check_save_target, run_hooks
 from tunnel.host.links import delete_link, describe_link
 from tunnel.host.local_addresses import LocalAddresses
 from tunnel.host.mtu import compute_mtu
@@ -67,6 +67,7 @@ __all__ = [
     "SlotTakenError",
     "apply",
     "check_hook_source",
+    "check_save_target",
     "compute_mtu",
     "delete_link",
     "describe",

@@ -96,23 +96,35 @@ def check_hook_source(path: Path, status: os.stat_result | None = None) -> None:
     folder of the file counts too, and that of every link on the way to it. A sticky one such as
     /tmp is no danger to a file or link that is ours. Users named in TRUSTED_USERS count as ours.
     """
+    found = _check_way("run hooks of", path)
+    _refuse_writable("run hooks of", path, path, found if status is None else status)
+
+
+def check_save_target(path: Path) -> None:
+    """Raise HostError if others can write the folder of a conf, or of a link on the way to it.
+
+    They could put a link of theirs there while the conf is written, and so have us write any file.
+    """
+    _check_way("save", path)
+
+
+def _check_way(step: str, path: Path) -> os.stat_result:
+    """Refuse folders and links on the way to the file that are another user's; its status."""
+    place = path.absolute()
     try:
-        # Folders first: where one is another user's, the owner of the file does not matter.
-        place = path.absolute()
         for _ in range(_MAX_LINKS):
-            _refuse_writable(path, place.parent, place.parent.stat())
+            _refuse_writable(step, path, place.parent, place.parent.stat())
             found = place.lstat()
             if not stat.S_ISLNK(found.st_mode):
-                _refuse_writable(path, path, found if status is None else status)
-                return
-            _refuse_writable(path, place, found)
+                return found
+            _refuse_writable(step, path, place, found)
             place = place.parent / place.readlink()
     except OSError as error:
-        raise HostError.from_errno("run hooks of", str(path), error.errno or 0) from error
-    raise HostError.from_errno("run hooks of", str(path), errno.ELOOP)
+        raise HostError.from_errno(step, str(path), error.errno or 0) from error
+    raise HostError.from_errno(step, str(path), errno.ELOOP)
 
 
-def _refuse_writable(conf: Path, place: Path, status: os.stat_result) -> None:
+def _refuse_writable(step: str, conf: Path, place: Path, status: os.stat_result) -> None:
     mode = status.st_mode
     open_to_others = mode & (stat.S_IWGRP | stat.S_IWOTH)
     is_link = stat.S_ISLNK(mode)  # and then its mode is of no meaning
@@ -124,7 +136,7 @@ def _refuse_writable(conf: Path, place: Path, status: os.stat_result) -> None:
         remedy += f", then use tunnel up {conf.stem}"
         if not is_link and not stat.S_ISDIR(mode):
             remedy = f"chmod go-w {quote(str(place))}; chown root {quote(str(place))}"
-        raise HostError("run hooks of", str(conf), f"other users can write {place}", remedy)
+        raise HostError(step, str(conf), f"other users can write {place}", remedy)
 
 
 def _trusted_users() -> Iterator[int]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import stat
-import tempfile
 from pathlib import Path
 from typing import Final, Literal
 
@@ -19,28 +19,48 @@ RUN_FOLDER = Path("/run/tunnel")
 Keep = Literal["nothing", "owner", "access"]
 
 
-def replace_file(path: Path, text: str, *, mode: int = 0o600, keep: Keep = "nothing") -> None:
+def replace_file(
+    path: Path,
+    text: str,
+    *,
+    mode: int = 0o600,
+    keep: Keep = "nothing",
+    known: os.stat_result | None = None,
+) -> None:
     """Replace the file at `path` by one that holds `text`, or create it.
 
     The new file has `mode`. With `keep` it gets the owner and group of the file it replaces, or
     its whole access: owner, group, mode and access list. Where those cannot be given, the file is
     for our user only. Bytes read by "surrogateescape" are written as they were. A symbolic link at
-    `path` is replaced, not followed. Raises OSError, and then the old file is there as it was, and
-    no other; only a failure to write the folder itself to disk (EIO) leaves the new one.
+    `path` is replaced, not followed. With `known`, only the
+    file of that status is replaced: whoever can write the folder may have put another one there.
+    Raises OSError, and then the old file is there as it was, and no other; only a failure to write
+    the folder itself to disk (EIO) leaves the new one.
     """
-    descriptor, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with open(descriptor, "wb") as file:
-            file.write(text.encode("utf-8", "surrogateescape"))
-            file.flush()
-            _set_access(path, descriptor, mode, keep)
-            os.fsync(descriptor)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    _sync_folder(path.parent)
+        # From here on by the folder itself, which may get another name at any time.
+        temporary = f".{path.name}.{secrets.token_hex(8)}.tmp"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        descriptor = os.open(temporary, flags, 0o600, dir_fd=folder)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(text.encode("utf-8", "surrogateescape"))
+                file.flush()
+                _set_access(folder, path.name, descriptor, mode, keep)
+                os.fsync(descriptor)
+            if known is not None:
+                found = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
+                if not os.path.samestat(found, known):
+                    raise OSError(errno.ESTALE, "another file has taken its place", str(path))
+            os.replace(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=folder)
+            raise
+        _sync_folder(folder)
+    finally:
+        os.close(folder)
 
 
 def open_plain(path: Path | str, flags: int, mode: int = 0o600) -> int:
@@ -62,19 +82,19 @@ def read_plain(path: Path) -> str:
         return file.read()
 
 
-def _set_access(path: Path, descriptor: int, mode: int, keep: Keep) -> None:
+def _set_access(folder: int, name: str, descriptor: int, mode: int, keep: Keep) -> None:
     _drop_inherited(descriptor)
     if keep == "nothing":
         os.fchmod(descriptor, mode)
         return
     try:
-        status = os.stat(path)
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         os.fchown(descriptor, status.st_uid, status.st_gid)
         if keep == "owner":
             os.fchmod(descriptor, mode)
             return
         os.fchmod(descriptor, status.st_mode & 0o700)
-        _copy_access_list(path, descriptor, status.st_mode)
+        _copy_access_list(f"/proc/self/fd/{folder}/{name}", descriptor, status.st_mode)
     except OSError:
         # There is no old file, or it is another user's: we may replace that, but not give it back.
         return
@@ -91,23 +111,21 @@ def _drop_inherited(descriptor: int) -> None:
             raise
 
 
-def _copy_access_list(path: Path, descriptor: int, mode: int) -> None:
+def _copy_access_list(path: str, descriptor: int, mode: int) -> None:
     try:
         # Where there is a list, the mode's group bits are its mask: as a mode they would mean more.
-        os.setxattr(descriptor, _ACCESS_LIST, os.getxattr(path, _ACCESS_LIST))
+        access = os.getxattr(path, _ACCESS_LIST, follow_symlinks=False)
+        os.setxattr(descriptor, _ACCESS_LIST, access)
     except OSError as error:
         if error.errno not in _NO_LIST:
             raise
         os.fchmod(descriptor, mode & 0o777)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _sync_folder(folder: int) -> None:
     try:
-        os.fsync(descriptor)
+        os.fsync(folder)
     except OSError as error:
         # Not every file system can, for instance those of some container runtimes.
         if error.errno != errno.EINVAL:
             raise
-    finally:
-        os.close(descriptor)

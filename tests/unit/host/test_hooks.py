@@ -17,7 +17,7 @@ from tunnel.daemon.reload import check_hooks
 from tunnel.host import hook_watch, hooks
 from tunnel.host.errors import HostError
 from tunnel.host.hook_watch import HookLimits, HookStopper
-from tunnel.host.hooks import run_hooks
+from tunnel.host.hooks import check_save_target, run_hooks
 from tunnel.lab.process import wait_for
 
 
@@ -193,7 +193,7 @@ def test_what_stays_in_the_background_prints_on(tmp_path: Path) -> None:
 def test_what_stays_in_the_background_outlives_us(tmp_path: Path) -> None:
     done = tmp_path / "done"
     late = "while kill -0 $PPID; do sleep 0.05; done; echo out && echo err >&2"
-    program = "import sys; from tunnel.host.hooks import run_hooks; "
+    program = "import sys; from tunnel.host.hooks import check_save_target, run_hooks; "
     program += "run_hooks('PostDown', sys.argv[1:], 'tun0', lambda line: None)"
     hook = f"{{ {late} && echo all >{done}; }} &"
     subprocess.run([sys.executable, "-c", program, hook], check=True, timeout=60)
@@ -370,3 +370,14 @@ def test_what_is_left_behind_prints_where_its_starter_did(tmp_path: Path) -> Non
     wait_for(done.exists, 10, "the one behind to have printed all")
     assert said.read_text().startswith("begun\n1\n2\n")
     assert said.read_text().endswith("\n100000\n")
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o1777, 0o775])
+def test_folder_that_others_can_write_is_no_place_to_save_into(conf: Path, mode: int) -> None:
+    conf.chmod(0o666)  # what is written is not run
+    conf.parent.chmod(mode)
+    if mode != 0o775:
+        check_save_target(conf)
+        return
+    with pytest.raises(HostError, match=f"^save {conf}: other users can write {conf.parent} "):
+        check_save_target(conf)

@@ -73,7 +73,7 @@ def test_failing_disk_leaves_the_old_one(
     old = Record("tun0", 1, 2, (Address(ip_interface("10.9.0.1/24")),))
     save_record(old, tmp_path)
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:

@@ -109,3 +109,44 @@ def test_folder_that_cannot_be_synced(
     else:
         replace_file(tmp_path / "a", "new")
     assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("other", ["link", "file"])
+def test_only_the_file_that_is_known_is_replaced(tmp_path: Path, other: str) -> None:
+    path, precious = tmp_path / "a", tmp_path / "precious"
+    path.write_text("old")
+    precious.write_text("precious")
+    known = path.stat()
+    replace_file(path, "new", known=known)
+    known = path.stat()
+    path.rename(tmp_path / "moved")
+    if other == "link":
+        path.symlink_to(precious)
+    else:
+        path.write_text("theirs")
+    with pytest.raises(OSError, match="another file has taken its place") as caught:
+        replace_file(path, "new", keep="access", known=known)
+    assert caught.value.errno == errno.ESTALE
+    assert path.read_text() == ("precious" if other == "link" else "theirs")
+    assert sorted(os.listdir(tmp_path)) == ["a", "moved", "precious"]
+
+
+def test_folder_that_is_exchanged_meanwhile_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, theirs = tmp_path / "folder", tmp_path / "theirs"
+    for each in (folder, theirs):
+        each.mkdir()
+        (each / "a").write_text("old")
+    fsync = os.fsync
+
+    def exchange(descriptor: int) -> None:
+        fsync(descriptor)
+        if folder.exists() and not folder.is_symlink():
+            folder.rename(tmp_path / "moved")
+            folder.symlink_to(theirs)
+
+    monkeypatch.setattr(os, "fsync", exchange)
+    replace_file(folder / "a", "new")
+    assert (theirs / "a").read_text() == "old"
+    assert (tmp_path / "moved" / "a").read_text() == "new"
