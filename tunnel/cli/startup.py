@@ -75,8 +75,11 @@ def _become_init() -> None:
     Else what hooks leave behind would be zombies, and the kernel gives PID 1 no default actions of
     signals. Returns in the child.
     """
+    # Held back until there is somewhere to send them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (*_FORWARDED, signal.SIGINT))
     child = os.fork()
     if child == 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_FORWARDED, signal.SIGINT))
         return
 
     def forward(number: int, _frame: FrameType | None) -> None:
@@ -87,6 +90,7 @@ def _become_init() -> None:
         signal.signal(number, forward)
     # A terminal sends ^C to the child as well.
     signal.signal(signal.SIGINT, signal.SIG_IGN if os.isatty(0) else forward)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_FORWARDED, signal.SIGINT))
     while True:
         pid, status = os.waitpid(-1, 0)
         if pid == child:
