@@ -2,65 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 
 from tests.support.pairs import drops, status
+from tests.support.uplinks import BITS, MOVES, UNRELATED, TwoUplinks
 from tunnel.lab import Host, Lab
 from tunnel.lab.peers import Node, OurEnd, mesh
 
 pytestmark = pytest.mark.root
 
-# The peer, an unrelated network, and two uplinks, each with our own address and the gateway's.
-PEER = {4: "203.0.113.1", 6: "2001:db8:3::1"}
-UNRELATED = {4: "198.51.100.0/24", 6: "2001:db8:99::/64"}
-UPLINK = {4: ("10.1.0.{}", "10.1.1.{}"), 6: ("2001:db8:a::{}", "2001:db8:b::{}")}
-BITS = {4: 24, 6: 64}
-LOST = """table inet lost {{
-    chain lost {{
-        type filter hook forward priority 0;
-        {} daddr {} drop
-    }}
-}}"""
-
-
-@dataclass(frozen=True)
-class TwoUplinks:
-    """Host a has eth0 and eth1 to the router, behind which b is. `outer` is the IP version."""
-
-    a: Host
-    router: Host
-    b: Host
-    outer: int
-
-    def own(self, link: int, number: int = 1) -> str:
-        return UPLINK[self.outer][link].format(number)
-
-    def gateway(self, link: int) -> str:
-        return self.own(link, 2)
-
-    def route(self, words: str) -> None:
-        self.a.run(["ip", f"-{self.outer}", "route", *words.split()])
-
 
 @pytest.fixture
 def net(lab: Lab, request: pytest.FixtureRequest) -> TwoUplinks:
-    a, router, b = lab.host("a"), lab.router("r"), lab.host("b")
-
-    def addresses(forms: dict[int, str], number: int) -> list[str]:
-        return [f"{form.format(number)}/{BITS[version]}" for version, form in forms.items()]
-
-    for link in (0, 1):
-        forms = {version: UPLINK[version][link] for version in UPLINK}
-        lab.link(a, router, addresses(forms, 1), addresses(forms, 2))
-    forms = {4: "203.0.113.{}", 6: "2001:db8:3::{}"}
-    lab.link(router, b, addresses(forms, 2), addresses(forms, 1))
-    for name in ("all", "eth0", "eth1"):
-        a.set_sysctl(f"net.ipv4.conf.{name}.rp_filter", "2")
-    b.run(["ip", "route", "add", "default", "via", forms[4].format(2)])
-    b.run(["ip", "-6", "route", "add", "default", "via", forms[6].format(2)])
-    return TwoUplinks(a, router, b, request.param)
+    return TwoUplinks.make(lab, request.param)
 
 
 both = pytest.mark.parametrize("net", [4, 6], indirect=True)
@@ -69,7 +23,7 @@ both = pytest.mark.parametrize("net", [4, 6], indirect=True)
 def bring_up(net: TwoUplinks, place: str | None) -> tuple[OurEnd, OurEnd]:
     """Ends on a and b; `place` is where b finds a, if it does."""
     here = Node(net.a, ("10.77.0.1/24",), place)
-    there = Node(net.b, ("10.77.0.2/24",), PEER[net.outer])
+    there = Node(net.b, ("10.77.0.2/24",), net.peer)
     ends = mesh([here, there])
     a, b = ends["a"], ends["b"]
     assert isinstance(a, OurEnd)
@@ -98,14 +52,6 @@ def test_a_server_answers_from_the_address_it_was_asked_at(net: TwoUplinks) -> N
     assert drops(b) == {}
 
 
-MOVES = {
-    "replaced": ["replace default via {new} metric 1024"],
-    "better-metric": ["add default via {new} metric 10"],
-    "more-specific": ["add {peer} via {new}"],
-    "taken-away": ["add default via {new} metric 2000", "del default via {old} metric 1024"],
-}
-
-
 @pytest.mark.parametrize(
     ("net", "how"),
     [*((4, how) for how in (*MOVES, "link-down", "rule")), (6, "better-metric"), (6, "link-down")],
@@ -118,17 +64,15 @@ def test_the_next_packet_follows_the_route(net: TwoUplinks, how: str) -> None:
     one_packet(net.a, "10.77.0.2")
     assert net.own(0) in endpoint(b)
     handshake = status(a)["peers"][0]["latest_handshake"]
-    net.router.nft(LOST.format({4: "ip", 6: "ip6"}[net.outer], net.own(0)))
+    net.lose(net.own(0))
     if how == "link-down":
         net.route(f"add default via {net.gateway(1)} metric 2000")
         net.a.ip("link set eth0 down")
     elif how == "rule":
         net.route(f"add default via {net.gateway(1)} table 99")
-        net.a.run(["ip", f"-{net.outer}", "rule", "add", "to", PEER[net.outer], "lookup", "99"])
+        net.a.run(["ip", f"-{net.outer}", "rule", "add", "to", net.peer, "lookup", "99"])
     else:
-        words = {"new": net.gateway(1), "old": net.gateway(0), "peer": PEER[net.outer]}
-        for line in MOVES[how]:
-            net.route(line.format(**words))
+        net.move(how)
     # The peer need not wait until we have something to send.
     net.b.wait_for(lambda: net.own(1) in endpoint(b), 4, "the keepalive from the new address")
     one_packet(net.b, "10.77.0.1")
@@ -145,8 +89,7 @@ def test_a_route_that_moves_back_is_followed_too(net: TwoUplinks) -> None:
     one_packet(net.a, "10.77.0.2")
     handshake = status(a)["peers"][0]["latest_handshake"]
     for link, other in ((1, 0), (0, 1)):
-        net.router.nft("flush ruleset")
-        net.router.nft(LOST.format("ip", net.own(other)))
+        net.lose(net.own(other))
         net.route(f"replace default via {net.gateway(link)}")
         here = net.own(link)
         net.b.wait_for(lambda: here in endpoint(b), 4, "the keepalive")  # noqa: B023
@@ -228,7 +171,7 @@ def test_an_endpoint_that_is_routed_into_its_own_tunnel_makes_no_loop(
     """In a session and from the start: what comes back is dropped, and reported once."""
     net.route(f"add default via {net.gateway(0)}")
     here = Node(net.a, ("10.77.0.1/24",), None)
-    peer = PEER[net.outer]
+    peer = net.peer
     there = Node(net.b, ("10.77.0.2/24",), peer, routes=(peer,))
     ends = mesh([here, there], environment={"TUNNEL_DATAPATH": datapath})
     a, b = ends["a"], ends["b"]
@@ -259,3 +202,25 @@ def test_an_endpoint_that_is_routed_into_its_own_tunnel_makes_no_loop(
     net.a.run(["ping", "-n", "-c", "1", "-W", "1", "10.77.0.2"], check=False)
     assert drops(a) == {"routing_loop": 1}
     assert reports() == 2
+
+
+@pytest.mark.parametrize("net", [4, 6], indirect=True)
+def test_what_a_route_refuses_is_counted(net: TwoUplinks) -> None:
+    net.route(f"add default via {net.gateway(0)}")
+    a, _ = bring_up(net, None)
+    one_packet(net.a, "10.77.0.2")
+    reasons = {
+        "prohibit": "send_prohibited",
+        "unreachable": "send_host_unreachable",
+        "blackhole": "send_invalid",
+        None: "send_network_unreachable",
+    }
+    net.route("del default")
+    for kind, reason in reasons.items():
+        if kind is not None:
+            net.route(f"replace {kind} {net.peer}")
+        before = drops(a).get(reason, 0)
+        net.a.run(["ping", "-n", "-c", "1", "-W", "0.2", "10.77.0.2"], check=False)
+        assert drops(a).get(reason, 0) > before, kind
+        if kind is not None:
+            net.route(f"del {kind} {net.peer}")
