@@ -189,6 +189,8 @@ def down(
         typer.echo(f"removed what was left of {name}")
     elif not leftovers and not done.found:
         fail(f"no tunnel named {name} is up, and nothing is left of one")
+    for note in done.notes:
+        complain(f"warning: {note}", logging.WARNING)
     for failure in done.failures:
         complain(f"tunnel: {failure}")
     if done.failures:

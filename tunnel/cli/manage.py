@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import time
+from collections.abc import Iterator, Sequence
 
 import typer
 from rich.console import Console
@@ -13,12 +14,15 @@ from rich.text import Text
 
 from tunnel.cli.common import Json, Name, complain, interface_name, refusals_printed
 from tunnel.control.client import TunnelClient
-from tunnel.control.messages.changes import ReloadResult
+from tunnel.control.messages.changes import Change, ReloadResult
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.messages.sentences import describe
 from tunnel.log.redact import printable
 
 app = typer.Typer()
+
+MANY, FEW = 20, 5
+"""More changes of a kind than this are summed up behind the first few."""
 
 _STYLES = {"+": "green", "-": "red", "~": "yellow"}
 
@@ -80,13 +84,33 @@ def _print(result: ReloadResult, *, as_json: bool, nothing: str) -> None:
     if as_json:
         typer.echo(json.dumps(result.to_json(), indent=2))
         return
+    for warning in result.warnings:
+        complain(f"warning: {warning}", logging.WARNING)
     console = Console(highlight=False)
-    for change in result.changes:
-        console.print(Text(str(change), _STYLES[change.sign]), soft_wrap=True)
+    for sign, line in summary(result.changes):
+        console.print(Text(line, _STYLES[sign]), soft_wrap=True)
     for note in result.notes:
         console.print(Text(f"note: {note}"), soft_wrap=True)
     if not result.changes:
         typer.echo(nothing)
+
+
+def summary(changes: Sequence[Change]) -> Iterator[tuple[str, str]]:
+    """The sign and the line of each change; of many of a kind the first few, and how many more."""
+    kinds: dict[tuple[str, str], list[Change]] = {}
+    for change in changes:
+        noun, _, rest = change.subject.partition(" ")
+        # "peer KEY endpoint" is of another kind than "peer KEY".
+        aspect = rest.partition(" ")[2] if noun == "peer" else ""
+        kinds.setdefault((change.sign, f"{noun} {aspect}".rstrip()), []).append(change)
+    for (sign, kind), found in kinds.items():
+        shown = found if len(found) <= MANY else found[:FEW]
+        for change in shown:
+            yield sign, str(change)
+        if len(shown) < len(found):
+            noun, _, aspect = kind.partition(" ")
+            more = f"{len(found) - len(shown)} {noun}{'es' if noun.endswith('s') else 's'} more"
+            yield sign, f"{sign} {more}{f': {aspect}' if aspect else ''} (all of them: --json)"
 
 
 def _line(event: TunnelEvent) -> str:

@@ -162,8 +162,8 @@ class Editor:
         render_line(self._name, line)  # refuses what would not be read back
         text = self._lines[token.line - 1] or ""
         before, after = text[: token.start], text[token.end :]
-        if before.endswith("="):
-            before += " "
+        if not token.value and before.endswith(" ="):
+            before += " "  # an empty value shows only by this how the file is written
         if after.startswith("#"):
             after = " " + after
         self._lines[token.line - 1] = before + line[1] + after

@@ -74,19 +74,27 @@ def save(
 ) -> tuple[LineChange, ...]:
     """Make the conf at `path` say what `running` says; the lines that had to change.
 
-    `note` is called for each value that no conf may have (the file keeps its own there) and for
-    secrets that others may read. The file's owner and mode stay, unless others may open a file that
-    held no secret and gets one. Raises ConfigErrors, the file being as it was, if it cannot be
-    read, is no conf, or cannot be written.
+    `note` is called for each value that no conf may have (the file keeps its own there), for what
+    is doubtful in the conf, and for secrets that others may read. A file that was edited since it
+    was read for `running` is kept as a copy beside it. The file's owner and mode stay, unless
+    others may open a file that held no secret and gets one. Raises ConfigErrors, the file being as
+    it was, if it cannot be read, is no conf, or cannot be written.
     """
     path = Path(path)
     problems = Problems(str(path))
     text, status = read_text(path, problems)
     merged = merge(text, running, source=str(path), folder=path.parent, note=note)
-    if merged == text:
-        return ()
     # No tunnel may be lost to its own SaveConfig: what no conf may say otherwise is refused here.
     saved = parse(merged, name=running.name, source=str(path), folder=path.parent)
+    for warning in saved.warnings:
+        note(warning)
+    if merged == text:
+        return ()
+    if running.status is not None and _was_edited(running.status, status):
+        copy = path.with_name(f"{path.name}.edited")
+        write(copy, text, keep_mode=False)
+        fault = "the file was edited since it was read, and running values replace lines of it"
+        note(Problem(str(path), None, "", fault, f"as it was before this save, it is in {copy}"))
     is_opened = status.st_mode & 0o077 and holds_secrets(saved.interface, saved.peers)
     if is_opened and not _holds_secrets(text, running.name, path):
         write(path, merged, keep_mode=False, known=status)
@@ -97,6 +105,14 @@ def save(
         for warning in problems.warnings:
             note(warning)
     return line_changes(text, merged)
+
+
+def _was_edited(known: os.stat_result, now: os.stat_result) -> bool:
+    return (known.st_ino, known.st_mtime_ns, known.st_size) != (
+        now.st_ino,
+        now.st_mtime_ns,
+        now.st_size,
+    )
 
 
 def _holds_secrets(text: str, name: str, path: Path) -> bool:

@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from tunnel.control.json_client import (
     Dialogue,
@@ -40,6 +40,13 @@ PING_TIMEOUT = 3.0
 
 _CONNECT_AGAIN = 0.02
 """Seconds between two attempts to connect."""
+
+
+class Ended(NamedTuple):
+    """What went wrong while a tunnel went down, and what else there is to know of it, in words."""
+
+    failures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class TunnelClient:
@@ -122,8 +129,8 @@ class TunnelClient:
         self.ping()
         return SaveResult.from_json(self.call("save", timeout=RELOAD_TIMEOUT))
 
-    def down(self) -> tuple[str, ...]:
-        """Ask the daemon to take everything down, and wait for its end; what went wrong, in words.
+    def down(self) -> Ended:
+        """Ask the daemon to take everything down, and wait for its end; what is to be known.
 
         Takes as long as its hooks do.
         """
@@ -144,12 +151,17 @@ class TunnelClient:
                     raise
             if not is_watching:
                 self._wait_ended()
-                return ("too many streams were open to follow it: see the log for what failed",)
+                return Ended(
+                    ("too many streams were open to follow it: see the log for what failed",)
+                )
             while events := watcher.read_events():
                 for event in events:
                     if event.type == "down":
-                        return tuple(event.details.get("failures", ()))
-        return ()
+                        details = event.details
+                        return Ended(
+                            tuple(details.get("failures", ())), tuple(details.get("notes", ()))
+                        )
+        return Ended()
 
     def _wait_ended(self) -> None:
         """Wait until no daemon answers any more."""

@@ -80,8 +80,9 @@ class Daemon:
     `config` is the conf applied last, `stage` where it is in its life, `feed` where events are to
     be had. `device` is there while packets are carried, `host` while the machine is changed for it.
     `stopping` is set once it has been asked to stop; `starting` is the scope of what is cancelled
-    if that is before it is up. `failures` are what went wrong on the way down, in words,
-    `hook_stopper` is for the hook that runs, and `missing` is what another program has removed.
+    if that is before it is up. `failures` are what went wrong on the way down, in words, `notes`
+    what else there is to know of it; `hook_stopper` is for the hook that runs, and `missing` is
+    what another program has removed.
     """
 
     def __init__(self, config: TunnelConfig, *, notifier: Notifier | None = None) -> None:
@@ -94,6 +95,7 @@ class Daemon:
         self.host: HostState | None = None
         self.stopping = trio.Event()
         self.failures: list[str] = []
+        self.notes: list[str] = []
         self.missing: frozenset[host.Item] = frozenset()
         self.effects = HookEffects(config.interface)
         self.hook_stopper = host.HookStopper()
@@ -251,7 +253,7 @@ class Daemon:
     async def save_at_end(self, device: Device) -> None:
         """SaveConfig: `save_locked`, or else a copy. A failure is among `failures`."""
         try:
-            await self.save_locked(device)
+            self.notes += (await self.save_locked(device)).notes
         except TunnelError as error:
             self.fail(f"SaveConfig: {error}; {await self._keep_copy(device)}")
 
@@ -259,7 +261,9 @@ class Daemon:
         """Keep what cannot be saved; what became of it, in words."""
         mark = 0 if self.host is None else self.host.surroundings.mark
         try:
-            path = await save.keep_copy(device, self.config, auto_mark=mark)
+            path = await save.keep_copy(
+                device, self.config, auto_mark=mark, by_hooks=self.effects.addresses
+            )
         except (OSError, TunnelError) as error:
             return f"what was set while it was up is lost: {error}"
         if path is None:
@@ -277,7 +281,11 @@ class Daemon:
     async def save_locked(self, device: Device) -> Saved:
         """`save` for a caller that holds the lock of `device`."""
         mark = 0 if self.host is None else self.host.surroundings.mark
-        return await save.save(device, self.config, auto_mark=mark)
+        saved = await save.save(
+            device, self.config, auto_mark=mark, by_hooks=self.effects.addresses
+        )
+        self.config = dataclasses.replace(self.config, status=saved.status)
+        return saved
 
     def down_hooks(self) -> host.DownHooks:
         """What is to be run when the tunnel goes down."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Interface, IPv6Interface
 
 import trio
 
@@ -58,13 +59,14 @@ class PeerEffect:
 class HookEffects:
     """What stands otherwise than the conf says whose [Interface] is `at_up`, once hooks have run.
 
-    `gone` are the objects of the machine that were taken away. None of `listen_port`, `fwmark` and
-    `mtu` means that it is as it was set up.
+    `gone` are the objects of the machine that were taken away, `addresses` were added. None of
+    `listen_port`, `fwmark` and `mtu` means that it is as it was set up.
     """
 
     at_up: InterfaceConfig
     peers: Mapping[PublicKey, PeerEffect] = field(default_factory=dict)
     gone: frozenset[host.Item] = frozenset()
+    addresses: frozenset[IPv4Interface | IPv6Interface] = frozenset()
     listen_port: int | None = None
     fwmark: int | None = None
     mtu: int | None = None
@@ -104,17 +106,20 @@ async def observe(device: Device, config: TunnelConfig, around: HostState) -> Ho
     def compare() -> HookEffects:
         running = merge_running(config, None, snapshot, auto_mark=surroundings.mark, names=names)
         gone: Iterable[host.Item] = ()
+        addresses: Iterable[IPv4Interface | IPv6Interface] = ()
         mtu = None
         link = host.interface_status(config.name)
         # One that is down, or that was moved or renamed, says nothing of what else has changed.
         if link is not None and link.up:
             gone = (item for item in around.applied.missing() if not isinstance(item, host.Link))
+            addresses = set(link.addresses) - set(surroundings.state.addresses)
             mtu = link.mtu if link.mtu != surroundings.state.mtu else None
         port = interface.listen_port
         return HookEffects(
             interface,
             dict(_peer_effects(config.peers, running.peers)),
             frozenset(gone),
+            frozenset(addresses),
             listen_port=snapshot.listen_port if port and snapshot.listen_port != port else None,
             fwmark=udp.fwmark if udp.fwmark != surroundings.mark else None,
             mtu=mtu,

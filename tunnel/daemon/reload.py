@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,9 @@ async def to_resolve(
     found = []
     for peer in new.peers:
         key = peer.public_key
-        wanted = key not in running or sync.endpoint_changed(before.get(key), peer)
+        wanted = key not in running or sync.endpoint_changed(
+            before.get(key), peer, running[key].endpoint
+        )
         if wanted and peer.endpoint is not None and key not in known:
             found.append(peer)
         await pace.step()
@@ -123,7 +125,8 @@ async def plan(
     notes = [*_not_live(old, new)]
     if away:
         notes.append(f"{away}, so its addresses, MTU, routes, rules and DNS stay as they are")
-    outcome = ReloadResult(tuple(changes), tuple(notes))
+    warnings = tuple(map(str, new.warnings))
+    outcome = ReloadResult(tuple(changes), tuple(notes), warnings)
     return Plan(new, wanted, surroundings, addresses, port, outcome, bool(away))
 
 
@@ -211,13 +214,31 @@ async def _endpoints(
 
 
 def _host_changes(applied: host.Applied, state: host.DesiredState) -> list[Change]:
-    found = [
-        Change("-" if line[0] == "-" else "+", line[2:])
-        for line in host.difference(applied.state, state)
-    ]
-    wanted = {*state.items(), *state.connected}
-    found += (Change("+", str(item), TAKEN) for item in applied.missing() if item in wanted)
+    before, after = applied.state.items(), state.items()
+    taken = applied.missing()
+    removed = [item for item in before if item not in {*after, *taken}]
+    added = [item for item in after if item not in set(before)]
+    if added:
+        # What another program has set already, as `ip address add` before a save, is only taken.
+        absent = {*replace(applied, state=state).missing(), *filter(_is_unreadable, added)}
+        added = [item for item in added if item in absent]
+    found = []
+    for item in removed:
+        heir = next((new for new in added if type(new) is type(item)), None)
+        if isinstance(item, host.Link) and isinstance(heir, host.Link):
+            found.append(Change("~", "mtu", f"{item.mtu} becomes {heir.mtu}"))
+            added.remove(heir)
+        elif not (isinstance(item, host.Link) and heir is None):
+            found.append(Change("-", str(item)))
+    found += (Change("+", str(item)) for item in added)
+    wanted = {*after, *state.connected}
+    found += (Change("+", str(item), TAKEN) for item in taken if item in wanted)
     return found
+
+
+def _is_unreadable(item: host.Item) -> bool:
+    """Whether the machine does not show it as it is: name servers, and our netfilter table."""
+    return isinstance(item, host.Dns | host.Firewall)
 
 
 def _changes_at_down(old: TunnelConfig, new: TunnelConfig) -> Iterator[Change]:

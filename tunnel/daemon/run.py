@@ -80,7 +80,7 @@ async def run(
                     await _live(daemon, wg, ready)
             finally:
                 daemon.stop()
-                daemon.feed.publish("down", failures=daemon.failures)
+                daemon.feed.publish("down", failures=daemon.failures, notes=daemon.notes)
                 daemon.feed.end()
             nursery.cancel_scope.cancel()
         was_up = daemon.stage is Stage.STOPPING

@@ -7,7 +7,8 @@ what the machine chose by itself (a mark, an MTU) is not. A name stays a name.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_address
 from pathlib import Path
@@ -37,31 +38,44 @@ log = logging.getLogger("tunnel")
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """The lines that had to change, and `notes` on running values that no conf may have."""
+    """The lines that had to change, and `notes`: what is doubtful in the conf, was not saved, or
+    was kept elsewhere. `status` is that of the file as it is after.
+    """
 
     lines: tuple[LineChange, ...]
     notes: tuple[str, ...]
+    status: os.stat_result
 
 
-async def save(device: Device, config: TunnelConfig, *, auto_mark: int) -> Saved:
+Address = IPv4Interface | IPv6Interface
+Addresses = tuple[Address, ...]
+
+
+async def save(
+    device: Device, config: TunnelConfig, *, auto_mark: int, by_hooks: Collection[Address] = ()
+) -> Saved:
     """Write the running state into the conf; what that changed in it.
 
-    `auto_mark` is the mark that was chosen and not configured. Raises ConfigErrors, with the file
-    as it was, HostError, DaemonError.
+    `auto_mark` is the mark that was chosen and not configured, `by_hooks` are addresses that hooks
+    have added, and will add again. Raises ConfigErrors, with the file as it was, HostError,
+    DaemonError.
     """
     # A conf of thousands of peers takes seconds: nothing of it is done in the event loop.
-    saved = await trio.to_thread.run_sync(_write, await _running(device, config, auto_mark))
+    running = await _running(device, config, auto_mark, by_hooks)
+    saved = await trio.to_thread.run_sync(_write, running)
     for note in saved.notes:
         log.warning("%s", note)
     return saved
 
 
-async def keep_copy(device: Device, config: TunnelConfig, *, auto_mark: int) -> Path | None:
+async def keep_copy(
+    device: Device, config: TunnelConfig, *, auto_mark: int, by_hooks: Collection[Address] = ()
+) -> Path | None:
     """Write the running state, which cannot be saved, beside our sockets; where.
 
     None if it is what the conf says anyway. Raises OSError, ConfigErrors, HostError.
     """
-    running = await _running(device, config, auto_mark)
+    running = await _running(device, config, auto_mark, by_hooks)
     if running == config:
         return None
     return await trio.to_thread.run_sync(write_copy, running)
@@ -74,8 +88,14 @@ def write_copy(running: TunnelConfig) -> Path:
     return path
 
 
-async def _running(device: Device, config: TunnelConfig, auto_mark: int) -> TunnelConfig:
+async def _running(
+    device: Device, config: TunnelConfig, auto_mark: int, by_hooks: Collection[Address]
+) -> TunnelConfig:
     link = await trio.to_thread.run_sync(host.interface_status, config.name)
+    if link is not None:
+        own = config.interface.addresses
+        kept = tuple(each for each in link.addresses if each in own or each not in by_hooks)
+        link = replace(link, addresses=kept)
     snapshot = await take_snapshot(device.engine)
     names = device.endpoints.names()
     return await trio.to_thread.run_sync(
@@ -95,7 +115,7 @@ def _write(running: TunnelConfig) -> Saved:
     host.check_save_target(path)
     kept: list[confs.Problem] = []
     lines = confs.save(path, running, note=kept.append)
-    return Saved(lines, tuple(map(str, kept)))
+    return Saved(lines, tuple(map(str, kept)), os.stat(path))
 
 
 def merge_running(
@@ -135,10 +155,7 @@ def merge_running(
     )
 
 
-_Addresses = tuple[IPv4Interface | IPv6Interface, ...]
-
-
-def _in_order(before: _Addresses, now: _Addresses) -> _Addresses:
+def _in_order(before: Addresses, now: Addresses) -> Addresses:
     """The addresses there are now, those of the conf first and in its order."""
     return tuple(a for a in before if a in now) + tuple(a for a in now if a not in before)
 

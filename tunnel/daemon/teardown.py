@@ -25,10 +25,13 @@ END_TIME = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Teardown:
-    """Whether there was anything to take down, and what went wrong on the way, in words."""
+    """Whether there was anything to take down, what went wrong on the way, and what else there is
+    to know of it, in words.
+    """
 
     found: bool
     failures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def clean_up(name: str, *, patience: float = 0.0) -> Teardown:
@@ -102,7 +105,7 @@ def take_down(name: str) -> Teardown:
     while True:
         try:
             with TunnelClient(name) as client:
-                failures = client.down()
+                ended = client.down()
         except json_client.NotRunningError:
             try:
                 return clean_up(name)
@@ -114,4 +117,4 @@ def take_down(name: str) -> Teardown:
         else:
             # It holds its lock until its very end.
             left = clean_up(name, patience=END_TIME)
-            return Teardown(found=True, failures=(*failures, *left.failures))
+            return Teardown(True, (*ended.failures, *left.failures), ended.notes)

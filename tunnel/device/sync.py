@@ -83,22 +83,30 @@ async def _peer_differences(
         found.append(Change("-", f"{subject} allowed IPs", str(lost)))
     if gained:
         found.append(Change("+", f"{subject} allowed IPs", str(gained)))
-    if endpoint_changed(before, wanted):
+    if endpoint_changed(before, wanted, running.endpoint):
         now = running.endpoint or "unknown"
         found.append(Change("~", f"{subject} endpoint", f"{now} becomes {wanted.endpoint}"))
     if running.persistent_keepalive != wanted.persistent_keepalive:
-        detail = f"{running.persistent_keepalive} s becomes {wanted.persistent_keepalive} s"
+        detail = f"{_every(running.persistent_keepalive)} becomes "
+        detail += _every(wanted.persistent_keepalive)
         found.append(Change("~", f"{subject} persistent keepalive", detail))
     return found
 
 
-def endpoint_changed(before: PeerConfig | None, wanted: PeerConfig) -> bool:
-    """Whether the conf gives the peer another endpoint than the conf before. Taking the line out
-    changes nothing: a peer stays where it is.
+def endpoint_changed(before: PeerConfig | None, wanted: PeerConfig, now: Endpoint | None) -> bool:
+    """Whether the conf gives the peer another endpoint than the conf before, and it is not there
+    `now`. Taking the line out changes nothing: a peer stays where it is.
     """
-    if wanted.endpoint is None:
+    if wanted.endpoint is None or (before is not None and before.endpoint == wanted.endpoint):
         return False
-    return before is None or before.endpoint != wanted.endpoint
+    address = wanted.endpoint.address
+    if now is None or address is None:
+        return True
+    return (now.address, now.port) != (address.packed, wanted.endpoint.port)
+
+
+def _every(seconds: int) -> str:
+    return f"{seconds} s" if seconds else "off"
 
 
 async def apply(engine: Engine, new: TunnelConfig, endpoints: Mapping[PublicKey, Endpoint]) -> None:

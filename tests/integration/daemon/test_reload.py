@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from tunnel.lab import Host, LabError
 from tunnel.lab.peers import Node, OurEnd, generate_preshared_key, render_conf
 
 pytestmark = pytest.mark.root
+
+TUNNEL = (sys.executable, "-m", "tunnel")
 
 OTHER = "[Peer]\nPublicKey = {key}\nAllowedIPs = 10.99.0.0/16, 10.77.0.9/32\n"
 SOME_KEY = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
@@ -42,7 +45,11 @@ def routes(host: Host) -> set[str]:
 def test_nothing_changed(pair: Pair) -> None:
     assert pair.a.tunnel("diff", "wg0") == "reload would change nothing\n"
     assert pair.a.tunnel("reload", "wg0") == "nothing to change\n"
-    assert json.loads(pair.a.tunnel("diff", "wg0", "--json")) == {"changes": [], "notes": []}
+    assert json.loads(pair.a.tunnel("diff", "wg0", "--json")) == {
+        "changes": [],
+        "notes": [],
+        "warnings": [],
+    }
 
 
 def test_addresses_routes_mtu_and_peers_at_once_keep_the_session(pair: Pair) -> None:
@@ -54,8 +61,7 @@ def test_addresses_routes_mtu_and_peers_at_once_keep_the_session(pair: Pair) -> 
     rewrite(pair.a, "AllowedIPs = ", "AllowedIPs = 10.88.0.0/16, ")
     pair.a.conf.write_text(pair.a.conf.read_text() + OTHER.format(key=SOME_KEY))
     expected = {
-        "- link up mtu 1420",
-        "+ link up mtu 1400",
+        "~ mtu: 1420 becomes 1400",
         "+ address 10.78.0.1/24",
         "+ route 10.88.0.0/16",
         "+ route 10.99.0.0/16",
@@ -102,7 +108,7 @@ def test_port_keys_psk_and_keepalive(pair: Pair) -> None:
     assert "~ listen port: 51820 becomes 51999" in printed
     assert f"~ private key: the public key becomes {public}" in printed
     assert f"~ peer {pair.b.node.public_key} preshared key: is set" in printed
-    assert "persistent keepalive: 0 s becomes 25 s" in printed
+    assert "persistent keepalive: off becomes 25 s" in printed
     assert psk not in printed
     assert fresh not in printed
     printed = pair.b.tunnel("reload", "wg0")
@@ -260,3 +266,36 @@ def test_interface_that_a_hook_moved_or_renamed(two_hosts: TwoHosts, move: str, 
     assert len(status(end)["peers"]) == 2
     end.down()
     assert remains(two_hosts.a) == []
+
+
+@pytest.mark.foreign("wg")
+def test_after_a_save_nothing_differs_and_an_edited_conf_is_kept(two_hosts: TwoHosts) -> None:
+    a = Node(two_hosts.a, ("10.77.0.1/24",), "192.0.2.1")
+    b = Node(two_hosts.b, ("10.77.0.2/24",), "192.0.2.2")
+    extra = ["MTU = 1400", "SaveConfig = true", "PostUp = ip address add 10.79.0.1/24 dev %i"]
+    end = OurEnd(a, render_conf(a, [b], extra=extra))
+    end.up()
+    wg = f"wg set wg0 peer {SOME_KEY} endpoint 192.0.2.2:7 allowed-ips 10.77.0.9/32".split()
+    two_hosts.a.run(wg)
+    two_hosts.a.ip("address add 10.78.0.1/24 dev wg0", "link set wg0 mtu 1380")
+    end.tunnel("save", "wg0")
+    text = end.conf.read_text()
+    assert "MTU = 1380\n" in text
+    assert "10.78.0.1/24" in text
+    assert SOME_KEY in text
+    assert text.count("10.79.0.1/24") == 1, "what PostUp adds stands there alone"
+    assert end.tunnel("diff", "wg0") == "reload would change nothing\n"
+    assert not list(end.conf.parent.glob("*.edited"))
+    # Doubtful as at `up`, and said as there.
+    edited = text.replace("AllowedIPs = ", "AllowedIPs = 10.77.0.9/32, ", 1)
+    end.conf.write_text(edited)
+    for command in ("diff", "reload"):
+        done = two_hosts.a.run([*TUNNEL, command, "wg0"])
+        assert "AllowedIPs has 10.77.0.9/32, which the peer of line" in done.stderr
+    end.conf.write_text(edited + "# a remark\n")
+    two_hosts.a.ip("link set wg0 mtu 1390")
+    done = two_hosts.a.run([*TUNNEL, "down", "wg0"])
+    copy = end.conf.with_name("wg0.conf.edited")
+    assert "the file was edited since it was read" in done.stderr
+    assert copy.read_text() == edited + "# a remark\n"
+    assert "MTU = 1390\n" in end.conf.read_text()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.confs import OTHER, PEER, PRIVATE, PSK, read
+from tests.support.confs import INTERFACE, OTHER, PEER, PRIVATE, PSK, read
 from tunnel.config import (
     AllowedIP,
     ConfigErrors,
@@ -274,7 +274,7 @@ def test_no_secret_goes_into_a_file_that_was_open_without_any(tmp_path: Path, mo
     assert save(path, change(running, mtu=1300), note=notes.append)
     assert path.stat().st_mode & 0o777 == mode
     assert notes == []
-    secret = change_peer(running, 0, preshared_key=PresharedKey.from_base64(PSK))
+    secret = change_peer(load(path), 0, preshared_key=PresharedKey.from_base64(PSK))
     assert save(path, secret, note=notes.append)
     assert path.stat().st_mode & 0o777 == 0o600
     assert [str(note) for note in notes] == [
@@ -373,3 +373,49 @@ def test_line_changes_name_each_line_by_its_number() -> None:
         ("+", 7, "AllowedIPs = ::/0"),
     ]
     assert line_changes(old, old) == ()
+
+
+def test_a_file_that_was_edited_meanwhile_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "office.conf"
+    path.write_text(CONF)
+    path.chmod(0o640)
+    running = change(load(path), mtu=1300)
+    edited = CONF.replace("1400", "1380")
+    assert edited != CONF
+    path.write_text(edited)
+    notes: list[str] = []
+    assert save(path, running, note=lambda problem: notes.append(str(problem)))
+    copy = tmp_path / "office.conf.edited"
+    assert copy.read_text() == edited
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert notes == [
+        f"{path}: the file was edited since it was read, and running values replace lines of it; "
+        f"as it was before this save, it is in {copy}"
+    ]
+    copy.unlink()
+    # Where nothing of the edit is lost, there is nothing to keep.
+    path.write_text(f"{path.read_text()}# a remark\n")
+    assert save(path, running) == ()
+    assert not copy.exists()
+
+
+@pytest.mark.parametrize("style", ["MTU=1400", "MTU= 1400", "MTU =1400", "  mtu  =  1400 # why"])
+def test_a_value_is_replaced_in_the_style_of_its_line(style: str) -> None:
+    text = f"{INTERFACE}{style}\nAddress=10.0.0.1/24,10.0.1.1/24\n"
+    config = read(text)
+    assert config.interface.mtu == 1400
+    running = change(config, mtu=1300, addresses=config.interface.addresses[:1])
+    assert merge(text, running) == (
+        f"{INTERFACE}{style.replace('1400', '1300')}\nAddress=10.0.0.1/24\n"
+    )
+
+
+def test_what_is_doubtful_in_the_conf_is_said_at_each_save(tmp_path: Path) -> None:
+    path = tmp_path / "office.conf"
+    path.write_text(f"{INTERFACE}MTU = 1300\nMTU = 1400\n")
+    path.chmod(0o600)
+    notes: list[str] = []
+    assert save(path, load(path), note=lambda problem: notes.append(str(problem))) == ()
+    assert [note.partition(": ")[2] for note in notes] == [
+        "MTU is already set on line 3, and only the last counts; remove the others"
+    ]

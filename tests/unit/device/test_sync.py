@@ -60,7 +60,7 @@ def test_every_kind_of_change_is_told_without_secrets_and_then_done() -> None:
         f"- peer {ONE} allowed IPs: 10.1.0.0/16",
         f"+ peer {ONE} allowed IPs: 10.2.0.0/16",
         f"~ peer {ONE} endpoint: unknown becomes 192.0.2.1:5",
-        f"~ peer {ONE} persistent keepalive: 0 s becomes 25 s",
+        f"~ peer {ONE} persistent keepalive: off becomes 25 s",
         f"- peer {TWO}",
     ]
     (key,) = sync.wanted_peers(new, None)

@@ -35,10 +35,13 @@ class Change(Message):
 
 @dataclass(frozen=True, slots=True)
 class ReloadResult(Message):
-    """What a reload did, or would do. `notes` are on what it leaves to a new `up`."""
+    """What a reload did, or would do. `notes` are on what it leaves to a new `up`, `warnings` on
+    what is doubtful in the conf.
+    """
 
     changes: tuple[Change, ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

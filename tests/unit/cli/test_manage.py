@@ -1,0 +1,30 @@
+"""How the changes of a reload are printed."""
+
+from __future__ import annotations
+
+from tunnel.cli.manage import FEW, MANY, summary
+from tunnel.control.messages.changes import Change
+
+
+def printed(changes: list[Change]) -> list[str]:
+    return [line for _, line in summary(changes)]
+
+
+def test_few_changes_are_printed_each() -> None:
+    changes = [Change("+", f"peer k{n}", "10.0.0.1/32") for n in range(MANY)]
+    changes += [Change("~", "mtu", "1420 becomes 1380"), Change("-", "route 10.0.0.0/8")]
+    assert printed(changes) == [str(change) for change in changes]
+
+
+def test_many_of_a_kind_are_summed_up() -> None:
+    count = 200
+    changes = []
+    for n in range(count):
+        changes.append(Change("+", f"peer k{n}", "10.0.0.1/32"))
+        changes.append(Change("+", f"peer k{n} endpoint", "192.0.2.1:51820"))
+    changes += [Change("-", f"address 10.0.{n}.1/24") for n in range(MANY + 1)]
+    lines = printed(changes)
+    assert len(lines) == 3 * (FEW + 1)
+    assert lines[FEW] == f"+ {count - FEW} peers more (all of them: --json)"
+    assert lines[2 * FEW + 1] == f"+ {count - FEW} peers more: endpoint (all of them: --json)"
+    assert lines[-1] == f"- {MANY + 1 - FEW} addresses more (all of them: --json)"
