@@ -110,6 +110,7 @@ soak: $(STAMP)
 	$(PYTHON) -m tests.soak.traffic --datapath native
 	$(PYTHON) -m tests.soak.traffic --datapath python
 	$(PYTHON) -m tests.soak.changes
+	$(PYTHON) -m tests.soak.routes
 
 floods: $(STAMP)
 	@tests/setup/packages.sh --for base --for lab --for test

@@ -10,7 +10,6 @@ again, and the two sides could follow each other for ever; so none is learnt fro
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import socket
 from collections.abc import Iterable
@@ -41,8 +40,8 @@ its answer from the address it asked."""
 _Way = tuple[bytes, bytes, int]
 """Address of the peer, our own, and the interface of a link-local one."""
 
-_Route = tuple[int, tuple[int, ...], bytes]
-"""Its type, the interfaces and the gateway; an errno and nothing else where there is none."""
+_Interfaces = tuple[int, ...]
+"""Those that a route leads to; none where there is no route."""
 
 
 class RouteMonitor:
@@ -50,7 +49,7 @@ class RouteMonitor:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._routes: dict[_Way, _Route] = {}
+        self._routes: dict[_Way, _Interfaces] = {}
         self._left_open: dict[tuple[bytes, bytes], float] = {}
         self._interfaces: dict[int, str] = {}
         self._new: set[Peer] = set()
@@ -100,8 +99,8 @@ class RouteMonitor:
 
     async def _compare(self) -> None:
         pace = Pace()
-        routes: dict[_Way, _Route] = {}
-        ours: dict[bytes, bool] = {}
+        routes: dict[_Way, _Interfaces] = {}
+        holders: dict[bytes, int] = {}
         moved: list[Peer] = []
         for peer in list(self._engine.interface.peers.values()):
             endpoint = self._in_scope(peer)
@@ -109,13 +108,16 @@ class RouteMonitor:
             if endpoint is None or way is None or endpoint.source is None:
                 continue
             source = endpoint.source.address
-            if source not in ours:
-                ours[source] = _find(source, device=endpoint.source.ifindex)[0] == LOCAL
-            route = routes.get(way) or self._look_up(endpoint)
-            if ours[source] and route == self._routes.get(way, route):
-                routes[way] = route
-            else:
+            if source not in holders:
+                holders[source] = _holder(source, endpoint.source.ifindex)
+            holder = holders[source]
+            route = routes[way] if way in routes else self._look_up(endpoint)
+            before = self._routes.get(way, route)
+            # An address of another interface than the route's, such as lo, is there for any route.
+            if not holder or (route != before and holder in before):
                 moved.append(peer)
+            else:
+                routes[way] = route
             await pace.step()
         self._routes = routes
         await self._let_go(moved, pace)
@@ -174,18 +176,23 @@ class RouteMonitor:
     def _publish(self) -> None:
         self._engine.udp.leave_source_open(frozenset(self._left_open))
 
-    def _look_up(self, endpoint: Endpoint) -> _Route:
+    def _look_up(self, endpoint: Endpoint) -> _Interfaces:
         source = b"" if endpoint.source is None else endpoint.source.address
         mark = self._engine.udp.fwmark
-        return _find(endpoint.address, source=source, mark=mark, device=endpoint.scope_id)
+        try:
+            device = endpoint.scope_id
+            return look_up(endpoint.address, source=source, mark=mark, device=device).devices
+        except OSError:
+            return ()
 
 
-def _find(destination: bytes, *, source: bytes = b"", mark: int = 0, device: int = 0) -> _Route:
+def _holder(address: bytes, device: int) -> int:
+    """The interface that has `address`; 0 if none of ours has."""
     try:
-        found = look_up(destination, source=source, mark=mark, device=device)
-    except OSError as error:
-        return -(error.errno or errno.EIO), (), b""
-    return found.type, found.devices, found.gateway
+        found = look_up(address, device=device, as_stored=True)
+    except OSError:
+        return 0
+    return found.devices[0] if found.type == LOCAL and found.devices else 0
 
 
 def _way(endpoint: Endpoint | None) -> _Way | None:

@@ -32,6 +32,7 @@ _SOL_NETLINK, _STRICT_CHECK = 270, 12
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 2, 4, 5, 6, 7
 _RTA_METRICS, _RTA_MULTIPATH, _RTA_TABLE, _RTA_MARK, _RTA_VIA = 8, 9, 15, 16, 18
 _RTAX_MTU = 2
+_FIB_MATCH = 0x2000  # RTM_F_FIB_MATCH, Linux 4.13
 _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_NOWHERE = 0, 253, 255
 # family, bits of destination and source, TOS, table, protocol, scope, type, flags
 _RTMSG = struct.Struct("=BBBBBBBBI")
@@ -90,16 +91,24 @@ def dump(version: Literal[4, 6], *, table: int = 0, device: int = 0) -> Iterator
 
 
 def look_up(
-    destination: bytes, *, source: bytes = b"", mark: int = 0, device: int = 0
+    destination: bytes,
+    *,
+    source: bytes = b"",
+    mark: int = 0,
+    device: int = 0,
+    as_stored: bool = False,
 ) -> RouteEntry:
     """The route of packets to `destination`, from our address `source` and with `mark` if given.
 
-    Addresses are packed; `device` is the interface of a link-local destination. Raises OSError
-    where no route leads there, or one that lets nothing through.
+    Addresses are packed; `device` is the interface of a link-local destination. `as_stored` gives
+    the entry of the table: to an address of ours it names the interface that has it, where packets
+    go by the loopback interface. Raises OSError where no route leads there, or one that lets
+    nothing through.
     """
     version: Literal[4, 6] = 4 if len(destination) == 4 else 6
     family, bits = _family(version), 8 * len(destination)
-    body = _RTMSG.pack(family, bits, 8 * len(source), 0, 0, 0, 0, 0, 0)
+    flags = _FIB_MATCH if as_stored else 0
+    body = _RTMSG.pack(family, bits, 8 * len(source), 0, 0, 0, 0, 0, flags)
     body += netlink.attribute(_RTA_DST, destination)
     if source:
         body += netlink.attribute(_RTA_SRC, source)

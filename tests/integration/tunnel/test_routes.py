@@ -138,6 +138,27 @@ def test_an_address_that_moves_to_another_machine_is_let_go(net: TwoUplinks) -> 
     one_packet(net.a, "10.77.0.2")
 
 
+@both
+def test_an_address_that_is_there_for_any_route_stays(net: TwoUplinks) -> None:
+    """As routing protocols have it, on lo: routes to peers come and go."""
+    anycast = net.own(0, 99)
+    length = {4: 32, 6: 128}[net.outer]
+    net.a.add_addresses("lo", [f"{anycast}/{length}"])
+    to_it = ["ip", f"-{net.outer}", "route", "replace", f"{anycast}/{length}", "via"]
+    net.router.run([*to_it, net.own(0)])
+    net.route(f"add default via {net.gateway(0)} metric 1024")
+    a, b = bring_up(net, anycast)
+    one_packet(net.b, "10.77.0.1")
+    net.lose(net.own(1))
+    net.move("replaced")
+    for _ in range(3):
+        one_packet(net.a, "10.77.0.2")
+        one_packet(net.b, "10.77.0.1")
+    assert anycast in endpoint(b)
+    assert "has moved" not in net.a.run(["cat", "/run/tunnel/wg0.log"]).stdout
+    assert drops(a) == drops(b) == {}
+
+
 @pytest.mark.parametrize("net", [4], indirect=True)
 def test_a_route_to_elsewhere_changes_nothing(net: TwoUplinks) -> None:
     net.route(f"add default via {net.gateway(1)}")
