@@ -566,7 +566,7 @@ def run_cell(s: Scene, fault: Fault) -> Cell:
         if fault.heals and not healed:
             advice = [each["remedy"] for each in (*here["findings"], *there["findings"])]
             mistakes.append(f"not healed by {advice}")
-    if not s.restore():
+    if not s.restore(reload=any(acted)):
         mistakes.append("does not flow again after the fault")
     words = {(): "nothing", ("a",): "a", ("b",): "b", ("a", "b"): "a, b"}[tuple(named)]
     return Cell(words + (" ✓" if fault.heals and healed else ""), tuple(mistakes))

@@ -117,11 +117,14 @@ class Scene:
         enter: list[str] = []
         if self.console is not None:
             enter = ["nsenter", f"--net=/proc/{self.console.pid}/ns/net"]
+        # Traffic as users have it: what drops it is seen by both.
+        traffic = self.here.popen(["ping", "-n", "-i", "0.5", self.shape.target])
         started = [
             end.node.host.popen([*before, *DOCTOR, str(end.conf), "--json", "--wait", WAIT, *asked])
             for end, before, asked in ((self.a, enter, asked_here), (self.b, [], asked_there))
         ]
         here, there = (examined(process) for process in started)
+        traffic.kill()
         return here, there
 
     def forget(self) -> None:
@@ -137,9 +140,9 @@ class Scene:
         found = self.here.run(["ip", "route", "get", self.shape.target], check=False)
         return "dev wg0" in found.stdout
 
-    def restore(self) -> bool:
-        """Bring back what remedies and faults changed; whether all is well again."""
-        for end in (self.a, self.b):
+    def restore(self, *, reload: bool) -> bool:
+        """Bring back what faults, and with `reload` remedies, changed; whether all is well."""
+        for end in (self.a, self.b) if reload else ():
             end.tunnel("reload", end.node.interface, check=False)
         self.forget()
         return self.flows()

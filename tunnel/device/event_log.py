@@ -19,6 +19,7 @@ from tunnel.protocol import (
     Event,
     HandshakeCompleted,
     HandshakeFailed,
+    HandshakeRefused,
     HandshakeUnanswered,
     KeypairExpired,
     KeysErased,
@@ -40,6 +41,7 @@ _LEVELS: Mapping[type[Event], int] = {
     HandshakeCompleted: logging.INFO,
     HandshakeUnanswered: logging.INFO,
     HandshakeFailed: logging.WARNING,
+    HandshakeRefused: logging.WARNING,
     RoutingLoop: logging.ERROR,
     ClockImplausible: logging.ERROR,
 }
@@ -177,6 +179,12 @@ def _record(event: Event) -> tuple[str, dict[str, Any]] | None:
                 "attempts": attempts,
                 "dropped": dropped,
                 "reason": reason,
+            }
+        case HandshakeRefused(reason=reason, endpoint=endpoint, public_key=sender):
+            return "refused", {
+                "peer": None if sender is None else sender.to_base64(),
+                "endpoint": str(endpoint),
+                "reason": str(reason),
             }
         case PeerRemoved(public_key=key, own_key=own_key):
             return "peer_removed", {"peer": key.to_base64(), "own_key": own_key}

@@ -160,8 +160,12 @@ class Receiver:
                     mac1 = self._mac1_of(buffer, length, stride)
                 datagram = bytes(buffer[start : min(start + stride, length)])
                 right = mac1[start // stride] == 1
-                if self._shared.interface.screen_untrusted(datagram, mac1_is_right=right):
+                interface = self._shared.interface
+                reason = interface.screen_untrusted(datagram, mac1_is_right=right)
+                if reason is None:
                     self._queue_handshake_untrusted(datagram, origin, now)
+                elif reason is ProtocolDrop.BAD_MAC1 and interface.is_refusal_news(reason, now):
+                    interface.report_refusal(reason, origin.endpoint, now)
             start += stride
         return written
 

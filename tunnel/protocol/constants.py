@@ -34,6 +34,9 @@ KEEPALIVE_TIMEOUT: Final = 10.0
 REKEY_TIMEOUT_JITTER: Final = 1 / 3
 """Upper bound of the random addition to REKEY_TIMEOUT, so that two peers do not stay in step."""
 
+REFUSAL_PERIOD: Final = 60.0
+"""Seconds between two reports of handshake messages refused for the same reason."""
+
 NEW_HANDSHAKE_TIMEOUT: Final = KEEPALIVE_TIMEOUT + REKEY_TIMEOUT
 """Data sent and nothing received for this long: the keypair is taken for lost."""
 

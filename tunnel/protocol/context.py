@@ -7,10 +7,10 @@ from typing import Final, Generic
 from crypto.keys import PrivateKey, PublicKey
 
 from .clock import HandshakeClock, stamp_after
-from .constants import MAX_REMEMBERED_STAMPS, REKEY_TIMEOUT_JITTER
+from .constants import MAX_REMEMBERED_STAMPS, REFUSAL_PERIOD, REKEY_TIMEOUT_JITTER
 from .driver import E, MakeTransport, OnEphemeral, Random, RetryEndpoint, T
 from .drops import ProtocolDrop
-from .events import ClockImplausible, Event
+from .events import ClockImplausible, Event, HandshakeRefused
 from .index_table import IndexTable
 from .outputs import Datagram, Seal
 from .timers import P, TimerTable
@@ -62,6 +62,8 @@ class Context(InterfaceState, Generic[P, E, T]):
     index_table: IndexTable[P, T]
     timers: TimerTable[P] = field(default_factory=TimerTable)
     outputs: deque[Output[P, E, T]] = field(default_factory=deque)
+    refused_at: dict[ProtocolDrop, float] = field(default_factory=dict)
+    """When a refused handshake was reported last, for each reason."""
     peers_at: dict[bytes, set[P]] = field(default_factory=dict)
     """The peers by the address of their endpoint."""
 
@@ -77,6 +79,18 @@ class Context(InterfaceState, Generic[P, E, T]):
                 del self.peers_at[before]
         if after is not None:
             self.peers_at.setdefault(after, set()).add(peer)
+
+    def is_refusal_news(self, reason: ProtocolDrop, now: float) -> bool:
+        """Whether a handshake message dropped for `reason` is to be reported again."""
+        return now - self.refused_at.get(reason, -REFUSAL_PERIOD) >= REFUSAL_PERIOD
+
+    def report_refusal(
+        self, reason: ProtocolDrop, endpoint: E, public_key: PublicKey | None, now: float
+    ) -> None:
+        """Say who sent a handshake message that was dropped, unless that was said just now."""
+        if self.is_refusal_news(reason, now):
+            self.refused_at[reason] = now
+            self.outputs.append(HandshakeRefused(reason, endpoint, public_key))
 
     def stamp(self, last_ns: int, now: float) -> int | None:
         """A timestamp that the peer takes for later than `last_ns`; None if the clock is refused.

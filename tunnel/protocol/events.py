@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from crypto.keys import PublicKey
 
 from .driver import UdpAddress
+from .drops import ProtocolDrop
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,19 @@ class HandshakeUnanswered(Event):
     public_key: PublicKey
     endpoint: UdpAddress | None
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeRefused(Event):
+    """A handshake message from `endpoint` was dropped as its sender cannot mean it to be.
+
+    `public_key` is the sender's as far as it is known. At most once a minute for each reason: what
+    anyone on the Internet can send must not fill a log.
+    """
+
+    reason: ProtocolDrop
+    endpoint: UdpAddress
+    public_key: PublicKey | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -218,17 +218,25 @@ class Interface(Generic[E, T]):
         """
         return self.allowed_ips.lookup(address) is peer
 
-    def screen_untrusted(self, datagram: bytes, *, mac1_is_right: bool) -> bool:
-        """Whether a datagram is worth its turn in `handle_message_untrusted`; if not, count it.
+    def screen_untrusted(self, datagram: bytes, *, mac1_is_right: bool) -> ProtocolDrop | None:
+        """None if a datagram is worth its turn in `handle_message_untrusted`; else why it is not,
+        and counted.
 
         For a driver that lets messages wait: nothing here takes more than a microsecond. It has
         compared mac1, with `mac1_key`, in whole batches; `mac1_is_right` is what came of it.
         """
         reason = self._flaw_untrusted(datagram, mac1_is_right)
-        if reason is None:
-            return True
-        self._context.count(reason)
-        return False
+        if reason is not None:
+            self._context.count(reason)
+        return reason
+
+    def is_refusal_news(self, reason: ProtocolDrop, now: float) -> bool:
+        """Whether `report_refusal` would report one for `reason`."""
+        return self._context.is_refusal_news(reason, now)
+
+    def report_refusal(self, reason: ProtocolDrop, endpoint: E, now: float) -> None:
+        """Have the sender of a datagram that `screen_untrusted` refused among the events."""
+        self._context.report_refusal(reason, endpoint, None, now)
 
     def _flaw_untrusted(self, datagram: bytes, mac1_is_right: bool) -> ProtocolDrop | None:
         if _FORMS.get(datagram[:4]) != len(datagram):
@@ -289,6 +297,8 @@ class Interface(Generic[E, T]):
         peer = self._peers.get(responder.remote_static)
         if peer is None:
             self._context.count(ProtocolDrop.UNKNOWN_PEER)
+            sender = responder.remote_static
+            self._context.report_refusal(ProtocolDrop.UNKNOWN_PEER, endpoint, sender, now)
             return
         peer.accept_initiation(responder, endpoint, now, len(data))
 
@@ -327,6 +337,7 @@ class Interface(Generic[E, T]):
             checker.check_mac1(data)
         except MacError:
             self._context.count(ProtocolDrop.BAD_MAC1)
+            self._context.report_refusal(ProtocolDrop.BAD_MAC1, endpoint, None, now)
             return False
         if now >= self._under_load_until:
             return True

@@ -276,6 +276,8 @@ class Peer(Timed, Generic[E, T]):
         refusal = self._handshakes.refusal(responder, now)
         if refusal is not None:
             self.count(refusal)
+            if refusal is ProtocolDrop.OLD_TIMESTAMP:
+                self._context.report_refusal(refusal, endpoint, self.public_key, now)
             return
         self._note_authentic(endpoint, now, wire_bytes)
         local_index = self._context.index_table.draw()

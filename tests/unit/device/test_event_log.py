@@ -11,7 +11,13 @@ import trio.testing
 from tunnel.config import PrivateKey
 from tunnel.device.event_log import EventLog
 from tunnel.io.endpoint import Endpoint
-from tunnel.protocol import KeypairExpired, PeerRemoved, PeerRoamed
+from tunnel.protocol import (
+    HandshakeRefused,
+    KeypairExpired,
+    PeerRemoved,
+    PeerRoamed,
+    ProtocolDrop,
+)
 
 KEYS = [PrivateKey.from_bytes(bytes([n] * 32)).public_key() for n in (7, 8)]
 
@@ -99,3 +105,22 @@ def test_removed_peer_that_comes_back_starts_over(caplog: pytest.LogCaptureFixtu
     told.log(PeerRoamed(peer, None, at(2)))
     # Both moves at one moment have a line: nothing of the first is remembered.
     assert caplog.messages == [f"peer {peer.to_base64()} is at {at(n)}" for n in (1, 2)]
+
+
+def test_a_refused_handshake_is_a_warning_with_address_key_and_reason(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("WARNING")
+    records: list[tuple[str, dict[str, Any]]] = []
+    log = EventLog(lambda kind, details: records.append((kind, details)))
+    log.log(HandshakeRefused(ProtocolDrop.BAD_MAC1, at(1), None))
+    log.log(HandshakeRefused(ProtocolDrop.OLD_TIMESTAMP, at(2), KEYS[0]))
+    key = KEYS[0].to_base64()
+    assert caplog.messages == [
+        "a handshake from 192.0.2.1:51820 was dropped (bad_mac1): its sender has another public "
+        "key for this host, or is no peer",
+        f"a handshake from 192.0.2.2:51820 by key {key} was dropped (old_timestamp): the clock of "
+        "this peer was set back, or an old handshake is replayed",
+    ]
+    refused = {"peer": key, "endpoint": "192.0.2.2:51820", "reason": "old_timestamp"}
+    assert records[1] == ("refused", refused)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from crypto.cookies import mac1
 from tests.support.protocol_pair import COOKIE_REPLY, INITIATION, RESPONSE, Pair, remaining
 from tests.support.simulation.node import Address
-from tunnel.protocol import DatagramKind, ProtocolDrop
+from tunnel.protocol import DatagramKind, HandshakeRefused, ProtocolDrop
 from tunnel.protocol.constants import MAX_RATE_LIMITED_SOURCES
 from tunnel.protocol.rate_limiter import RateLimiter
 
@@ -35,6 +35,8 @@ def test_any_bytes_are_dropped_counted_and_not_answered(data: bytes) -> None:
         before = total(pair)
         pair.b.interface.handle_message_untrusted(view, ELSEWHERE, 1.0)
         assert total(pair) == before + 1
+        # It may be reported, and is not answered.
+        assert isinstance(pair.b.interface.poll_output(), HandshakeRefused | None)
         assert pair.b.interface.poll_output() is None
 
 
@@ -293,3 +295,31 @@ def test_initiation_by_a_low_order_key_is_refused() -> None:
     pair.b.receive(bytes(data), ELSEWHERE)
     assert before == {}
     assert pair.b.interface.drops == {ProtocolDrop.HANDSHAKE_INVALID: 1}
+
+
+def test_a_refused_handshake_is_reported_with_its_sender_once_a_minute() -> None:
+    pair = Pair()
+    pair.send(pair.a)
+    (initiation,) = pair.take()
+    to_another = bytearray(initiation.data)
+    to_another[116] ^= 0x01  # mac1 by another key
+
+    def refused() -> list[HandshakeRefused]:
+        found = [event for event in pair.b.events if isinstance(event, HandshakeRefused)]
+        pair.b.events.clear()
+        return found
+
+    for _ in range(3):
+        pair.b.receive(bytes(to_another), ELSEWHERE)
+    assert refused() == [HandshakeRefused(ProtocolDrop.BAD_MAC1, ELSEWHERE, None)]
+    # Of each reason one: noise of one kind hides no other.
+    pair.b.receive(initiation.data, pair.a.address)
+    pair.b.receive(initiation.data, ELSEWHERE)
+    sender = pair.a.public_key
+    assert refused() == [HandshakeRefused(ProtocolDrop.OLD_TIMESTAMP, ELSEWHERE, sender)]
+    pair.b.interface.remove_peer(sender)
+    pair.b.receive(initiation.data, ELSEWHERE)
+    assert refused() == [HandshakeRefused(ProtocolDrop.UNKNOWN_PEER, ELSEWHERE, sender)]
+    pair.advance_to(60.0)
+    pair.b.receive(bytes(to_another), ELSEWHERE)
+    assert len(refused()) == 1

@@ -13,6 +13,13 @@ from tunnel.log.redact import printable
 MAX_CHANGES = 5
 """Changes of a reload that are named in its line; the rest is counted."""
 
+_REFUSED = {
+    "bad_mac1": "its sender has another public key for this host, or is no peer",
+    "unknown_peer": "no peer here has this public key",
+    "old_timestamp": "the clock of this peer was set back, or an old handshake is replayed",
+}
+"""Why a handshake was refused."""
+
 
 def describe(event: TunnelEvent) -> str:
     """The event as one line without its time, harmless to a terminal.
@@ -39,6 +46,10 @@ def _words(kind: str, of: Mapping[str, Any]) -> str | None:
             return "the tunnel is going down"
         case "handshake":
             return _handshake(of)
+        case "refused":
+            who = f" by key {of['peer']}" if of["peer"] else ""
+            why = _REFUSED.get(of["reason"], "it is not valid")
+            return f"a handshake from {of['endpoint']}{who} was dropped ({of['reason']}): {why}"
         case "roamed":
             where = f"moved from {of['old']} to" if of["old"] else "is at"
             more = f" ({of['left_out']} earlier moves not shown)" if of.get("left_out") else ""
