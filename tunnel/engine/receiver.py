@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import TypeAlias
 
@@ -206,9 +207,15 @@ class Receiver:
                 if self._shared.tracer is not None:
                     self._shared.tracer.packet_delivered(ProtocolDrop.SOURCE_NOT_ALLOWED)
                 continue
+            drop: str | None = None
             try:
-                drop = self._write(view[start:end])
-                written += drop is None
+                if self._shared.tun.write(view[start:end]):
+                    written += 1
+                else:
+                    drop = EngineDrop.TUN_BUSY
+                    self._shared.counters.drop(drop)
+            except TunWriteDropped as error:
+                drop = error.reason
             except TunMergeRefused:
                 count = self._write_one_by_one(view[start:end])
                 written += count
@@ -220,19 +227,15 @@ class Receiver:
         self._shared.load.opened.add(opened.packets)
         return written
 
-    def _write(self, frame: memoryview | bytes) -> str | None:
-        """Write one frame to the TUN; why it was dropped, if it was."""
-        try:
-            if self._shared.tun.write(frame):
-                return None
-        except TunWriteDropped as error:
-            return error.reason
-        self._shared.counters.drop(EngineDrop.TUN_BUSY)
-        return EngineDrop.TUN_BUSY
-
     def _write_one_by_one(self, frame: memoryview) -> int:
         """Write the packets that were merged into `frame`; how many the TUN took."""
-        written = [self._write(packet) for packet in packets_of(frame)].count(None)
+        written = 0
+        for packet in packets_of(frame):
+            with suppress(TunWriteDropped):
+                if self._shared.tun.write(packet):
+                    written += 1
+                else:
+                    self._shared.counters.drop(EngineDrop.TUN_BUSY)
         if written:
             self._merging.refuse(frame)
         return written
