@@ -8,9 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-STOPPING = (
-    signal.SIGINT,
-    signal.SIGTERM,
+ENDING = (
     signal.SIGQUIT,
     signal.SIGABRT,
     signal.SIGUSR1,
@@ -20,7 +18,7 @@ STOPPING = (
     signal.SIGPROF,
     signal.SIGXCPU,
 )
-"""Signals that end a process: the tunnel is taken down in order before they do."""
+"""Signals that end a process which does not handle them: the tunnel is taken down in order."""
 
 
 async def follow(
@@ -34,7 +32,8 @@ async def follow(
     On a terminal SIGHUP means that it was closed, and stops too. A stop does not wait for a reload
     that is under way.
     """
-    stopping = set(STOPPING)
+    stopping = {signal.SIGINT, signal.SIGTERM}
+    stopping |= {number for number in ENDING if signal.getsignal(number) is signal.SIG_DFL}
     if os.isatty(0):
         stopping.add(signal.SIGHUP)
     with trio.open_signal_receiver(*stopping, signal.SIGHUP) as signals:
