@@ -45,6 +45,8 @@ Waiting: TypeAlias = tuple[bytes, Origin]
 
 TYPE_TRANSPORT = 4
 """First byte of a transport data message."""
+TYPE_COOKIE_REPLY = 3
+"""First byte of a cookie reply."""
 
 CE = 3
 """ECN field of a datagram that met congestion."""
@@ -154,20 +156,27 @@ class Receiver:
                     written += self._deliver(peer, transport, origin, opened, out, now)
                     start += opened.consumed
                     continue
-            if len(self._handshake_queue) >= HANDSHAKE_QUEUE and self._draw(SAMPLE_BITS):
-                self._shared.counters.drop(EngineDrop.HANDSHAKE_QUEUE_FULL)
-            else:
-                if mac1 is None:
-                    mac1 = self._mac1_of(buffer, length, stride)
-                datagram = bytes(buffer[start : min(start + stride, length)])
-                right = mac1[start // stride] == 1
-                interface = self._shared.interface
-                reason = interface.screen_untrusted(datagram, mac1_is_right=right)
-                if reason is None:
-                    self._queue_handshake_untrusted(datagram, origin, now)
-                elif reason is ProtocolDrop.BAD_MAC1 and interface.is_refusal_news(reason, now):
-                    interface.report_refusal(reason, origin.endpoint, now)
-            start += stride
+            kinds = bytes(buffer[start:length:stride])
+            alike = kinds.count(kinds[0]) == len(kinds)
+            if alike and len(self._handshake_queue) >= HANDSHAKE_QUEUE and self._draw(SAMPLE_BITS):
+                self._shared.counters.drop(EngineDrop.HANDSHAKE_QUEUE_FULL, len(kinds))
+                break
+            if mac1 is None:
+                mac1 = self._mac1_of(buffer, length, stride)
+            place = start // stride
+            datagram = bytes(buffer[start : min(start + stride, length)])
+            right = mac1[place] == 1
+            # A batch of forgeries is found out, and counted, by the first of them. Not so cookie
+            # replies, which have no mac1: each may be the one that is waited for.
+            forged = alike and kinds[0] != TYPE_COOKIE_REPLY and not any(mac1[place:])
+            count = len(kinds) if forged else 1
+            interface = self._shared.interface
+            reason = interface.screen_untrusted(datagram, mac1_is_right=right, alike=count)
+            if reason is None:
+                self._queue_handshake_untrusted(datagram, origin, now)
+            elif reason is ProtocolDrop.BAD_MAC1 and interface.is_refusal_news(reason, now):
+                interface.report_refusal(reason, origin.endpoint, now)
+            start += count * stride
         return written
 
     def _mac1_of(self, buffer: bytearray, length: int, stride: int) -> bytes:

@@ -218,16 +218,21 @@ class Interface(Generic[E, T]):
         """
         return self.allowed_ips.lookup(address) is peer
 
-    def screen_untrusted(self, datagram: bytes, *, mac1_is_right: bool) -> ProtocolDrop | None:
+    def screen_untrusted(
+        self, datagram: bytes, *, mac1_is_right: bool, alike: int = 1
+    ) -> ProtocolDrop | None:
         """None if a datagram is worth its turn in `handle_message_untrusted`; else why it is not,
         and counted.
+
+        `alike` is how many there are of its type with a wrong mac1, itself included: all of them
+        are counted if it is not worth its turn.
 
         For a driver that lets messages wait: nothing here takes more than a microsecond. It has
         compared mac1, with `mac1_key`, in whole batches; `mac1_is_right` is what came of it.
         """
         reason = self._flaw_untrusted(datagram, mac1_is_right)
         if reason is not None:
-            self._context.count(reason)
+            self._context.count(reason, alike)
         return reason
 
     def is_refusal_news(self, reason: ProtocolDrop, now: float) -> bool:

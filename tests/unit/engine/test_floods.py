@@ -73,6 +73,38 @@ def test_responses_and_cookies_that_answer_nothing_do_not_wait(sides: Sides) -> 
     run(sides, scenario)
 
 
+def test_in_a_batch_of_forgeries_the_honest_message_is_found(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side) -> None:
+        b.udp.other = None
+        b.tun.feed(packet(2, 1))
+        await until(lambda: b.udp.sent)
+        b.udp.other = a.udp
+        honest, wrong = b.udp.sent[0][0], initiation(a, right=False)
+        a.udp.feed(wrong * 20 + honest + wrong * 43, 148, b.udp.own)
+        await until(lambda: completed(b))
+        assert a.engine.drops() == {"bad_mac1": 63}
+
+    run(sides, scenario)
+
+
+def test_in_a_batch_of_forged_cookies_the_honest_one_is_found(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side) -> None:
+        a.engine.interface.set_under_load(trio.current_time())
+        a.udp.other = None
+        b.tun.feed(packet(2, 1))
+        await until(lambda: a.udp.sent)
+        cookie, forged_cookie = a.udp.sent[0][0], bytes([3, 0, 0, 0]) + bytes(60)
+        a.udp.other = b.udp
+        b.udp.feed(forged_cookie * 20 + cookie + forged_cookie * 20, 64, a.udp.own)
+        # Still under load, a answers the next initiation, which has a mac2 by that cookie.
+        await until(lambda: b.engine.drops() == {"unknown_handshake": 40})
+        await trio.sleep(4.9)
+        a.engine.interface.set_under_load(trio.current_time())
+        await until(lambda: completed(b))
+
+    run(sides, scenario)
+
+
 def test_a_full_queue_drops_at_random_and_stays_full(sides: Sides) -> None:
     """Of a flood from many sources that comes at once, late messages have their chance, too."""
     a, _ = sides
