@@ -40,6 +40,8 @@ SAMPLE_BITS = 3
 HANDSHAKE_SLICE = 0.0003
 """Seconds of work on handshake messages before the other tasks get their turn: a message or two of
 peers, or half a dozen of a flood that are answered by a cookie."""
+HANDSHAKE_REST = 0.001
+"""Seconds between two such slices while under load: a flood gets a quarter of the time at most."""
 
 
 class EngineDrop(StrEnum):

@@ -27,6 +27,7 @@ from tunnel.protocol.constants import HANDSHAKE_QUEUE, UNDER_LOAD_QUEUE
 
 from .common import (
     DRAIN_BYTES,
+    HANDSHAKE_REST,
     HANDSHAKE_SLICE,
     LONE_AFTER,
     LONE_ROW,
@@ -282,7 +283,10 @@ class Receiver:
                     now = clock()
                     if not queue or now >= ends:
                         break
-                await trio.lowlevel.checkpoint()
+                if len(queue) >= UNDER_LOAD_QUEUE:
+                    await trio.sleep(HANDSHAKE_REST)
+                else:
+                    await trio.lowlevel.checkpoint()
 
     def _answer_untrusted(self, datagram: bytes, origin: Origin, now: float) -> None:
         self._shared.interface.handle_message_untrusted(datagram, origin.endpoint, now)

@@ -189,6 +189,37 @@ def test_while_datagrams_wait_a_turn_takes_one_handshake_message(sides: Sides) -
     assert max(turns[:-1]) <= 2
 
 
+def test_under_load_handshake_messages_take_a_quarter_of_the_time() -> None:
+    """Of a flood that never ends, however long its messages take."""
+    spent = 0.0
+
+    def clock() -> float:
+        return trio.current_time() + spent
+
+    a, b = make_side(1, clock), make_side(2)
+
+    async def scenario(a: Side, b: Side) -> None:
+        handled = 0
+
+        def slow(datagram: bytes, endpoint: Endpoint, now: float) -> None:
+            nonlocal spent, handled
+            spent += HANDSHAKE_SLICE / 2.5
+            handled += 1
+
+        a.engine.interface.handle_message_untrusted = slow  # type: ignore[method-assign,assignment]
+        flood = [initiation(a, right=True) for _ in range(64)]
+        for number in range(2 * HANDSHAKE_QUEUE):
+            a.udp.feed(flood[number % 64], 148, forged(number))
+        await until(lambda: not a.udp.incoming)
+        began, before, spent_before = trio.current_time(), handled, spent
+        await trio.sleep(0.5)
+        assert handled > before
+        passed = trio.current_time() - began + spent - spent_before
+        assert spent - spent_before <= passed / 3
+
+    run((a, b), scenario)
+
+
 def test_of_initiations_that_waited_the_newest_is_answered(sides: Sides) -> None:
     """A peer repeats its initiation while we are stopped, and takes an answer to the last alone."""
 
