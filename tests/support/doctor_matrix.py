@@ -47,7 +47,8 @@ class Fault:
     """A row. `causes` are the codes that name it, `also` what else may be found beside it.
 
     `senseless` gives for shapes in which it cannot be the reason; `heals` says that the commands
-    printed must heal; `ask` are further options of a's doctor.
+    printed must heal, `fades` that it may be over once b's doctor has sent something; `ask` that
+    a's doctor is asked for the target.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Fault:
     heals: bool = False
     senseless: Mapping[str, str] = field(default_factory=dict)
     ask: bool = False
+    fades: bool = False
 
 
 @dataclass(frozen=True)
@@ -468,7 +470,7 @@ FAULTS: tuple[Fault, ...] = (
         codes("endpoint_unreachable"),
     ),
     Fault("a black hole for large packets", black_hole, codes("mtu_black_hole"), heals=True),
-    Fault("a's clock was set back", clock("a"), codes("peer_clock_back")),
+    Fault("a's clock was set back", clock("a"), codes("peer_clock_back"), fades=True),
     Fault("b's clock was set back", clock("b"), codes("peer_clock_back"), senseless=IS_WAITING),
     Fault(
         "IPv6 switched off at a",
@@ -556,7 +558,8 @@ def run_cell(s: Scene, fault: Fault) -> Cell:
             first = next((each["code"] for each in report["findings"]), None)
             if wrong & fault.causes and first not in fault.causes | fault.also:
                 mistakes.append(f"{side} says {first} first")
-        if fault.causes and not named:
+        faded = fault.fades and flows and not named and here["healthy"] and there["healthy"]
+        if fault.causes and not named and not faded:
             mistakes.append(f"named by no one: {found}")
         silenced = [side for side in "ab" if side not in named and not found[side]]
         if fault.causes and not flows and silenced:
@@ -568,7 +571,9 @@ def run_cell(s: Scene, fault: Fault) -> Cell:
             mistakes.append(f"not healed by {advice}")
     if not s.restore(reload=any(acted)):
         mistakes.append("does not flow again after the fault")
-    words = {(): "nothing", ("a",): "a", ("b",): "b", ("a", "b"): "a, b"}[tuple(named)]
+    words = {(): "fades" if faded else "nothing", ("a",): "a", ("b",): "b", ("a", "b"): "a, b"}[
+        tuple(named)
+    ]
     return Cell(words + (" ✓" if fault.heals and healed else ""), tuple(mistakes))
 
 
@@ -605,6 +610,7 @@ def table(cells: Mapping[tuple[str, str], Cell]) -> str:
                 shown.append(f"**{cell.words}: wrong**" if cell.mistakes else cell.words)
         rows.append(f"| {fault.name} | " + " | ".join(shown) + " |")
     notes = [f"{number}. {reason}" for number, reason in enumerate(reasons, 1)]
+    notes.append(f"{len(notes) + 1}. fades: b's doctor sends to a, and b's handshake is as good")
     missing = [f"- {name}: {reason}" for name, reason in NOT_MADE.items()]
     return "\n".join([*rows, "", *notes, "", "No row is for these:", "", *missing, ""])
 

@@ -63,6 +63,17 @@ def check_conf(facts: Facts) -> Iterator[Finding]:
             )
 
 
+def check_conf_doubts(facts: Facts) -> Iterator[Finding]:
+    """Notes: what `tunnel up` warns of, such as a key that others can read."""
+    for problem in facts.conf.warnings if facts.conf is not None else ():
+        yield Finding(
+            "conf_doubtful",
+            "the conf can be used, but not all of it is right",
+            f"{problem.place}: {problem.fault}",
+            problem.remedy,
+        )
+
+
 def check_conf_gone(facts: Facts) -> Iterator[Finding]:
     """A tunnel that runs, and could not come up again."""
     if facts.conf_gone and facts.after is not None:

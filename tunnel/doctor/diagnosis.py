@@ -55,6 +55,7 @@ SYMPTOMS: tuple[Check, ...] = (liveness.check_silent_peers, liveness.check_silen
 NOTES: tuple[Check, ...] = (
     conf.check_elsewhere,
     conf.check_differs,
+    conf.check_conf_doubts,
     keys.check_strangers,
     keys.check_under_load,
     liveness.check_absent,

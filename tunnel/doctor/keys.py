@@ -86,9 +86,12 @@ def _unknown_peer(facts: Facts) -> Finding:
 
 def check_preshared_key(facts: Facts) -> Iterator[Finding]:
     """Answers that do not decrypt: only the preshared key is mixed in as late as there."""
-    if not facts.silent or not facts.grown("handshake_invalid"):
+    probed = {probe.peer for probe in facts.probes if probe.sent}
+    # One that has no Endpoint here may have been asked all the same, where it was last.
+    gone = facts.silent + tuple(peer for peer in facts.absent if peer.public_key in probed)
+    if not gone or not facts.grown("handshake_invalid"):
         return
-    has = {peer.has_preshared_key for peer in facts.silent}
+    has = {peer.has_preshared_key for peer in gone}
     ours = {frozenset({True}): "one", frozenset({False}): "none"}.get(frozenset(has), "some")
     yield Finding(
         "preshared_key_differs",
@@ -97,7 +100,7 @@ def check_preshared_key(facts: Facts) -> Iterator[Finding]:
         f"{_seen(facts, 'handshake_invalid')}; this side has {ours}",
         "put the same PresharedKey (or none) into both confs, then "
         f"tunnel reload {facts.name} on both",
-        _silent_key(facts),
+        gone[0].public_key if len(gone) == 1 else None,
     )
 
 

@@ -132,6 +132,11 @@ def check_black_hole(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _lost_mtu(facts: Facts, room: int) -> bool:
+    """Whether the tunnel had an MTU that fits, and another program changed it."""
+    return any(int(each.subject.split()[-1]) <= room for each in facts.taken_away("link"))
+
+
 def _set_mtu(facts: Facts, size: int) -> str:
     addresses = facts.after.addresses if facts.after is not None else ()
     loses = size < LEAST_IPV6 and any(ip_interface(text).version == 6 for text in addresses)
@@ -157,7 +162,7 @@ def check_mtu(facts: Facts) -> Iterator[Finding]:
                 f"full packets of {facts.name} do not fit through {outer.name}: each becomes two "
                 "fragments, which many firewalls drop",
                 f"mtu of {facts.name} is {link.mtu}, {outer.name} has room for {room}",
-                _set_mtu(facts, room),
+                f"tunnel reload {facts.name}" if _lost_mtu(facts, room) else _set_mtu(facts, room),
                 peer.public_key,
             )
             return

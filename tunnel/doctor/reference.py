@@ -58,6 +58,7 @@ FAULTS = {
 """Codes of findings: the exit code is 1. Some are notes where they may have other reasons."""
 
 NOTES = {
+    "conf_doubtful": "the conf has something that `tunnel up` warns of",
     "conf_not_applied": "the conf differs from what runs",
     "datapath_python": "the slow datapath is in use",
     "dropped_earlier": "the tunnel had dropped packets before the doctor looked",

@@ -71,6 +71,17 @@ def test_a_conf_with_mistakes(net: Net) -> None:
         assert codes(examine(net.a)) == {"conf_invalid", "own_key_as_peer"}
 
 
+def test_a_conf_that_others_can_read(net: Net) -> None:
+    net.a.conf.chmod(0o644)
+    try:
+        report = examine(net.a)
+    finally:
+        net.a.conf.chmod(0o600)
+    assert codes(report) == set()
+    (note,) = [each for each in report["notes"] if each["code"] == "conf_doubtful"]
+    assert "chmod" in note["remedy"]
+
+
 def test_a_private_key_in_the_place_of_the_public_one(net: Net) -> None:
     text = net.a.conf.read_text().replace(net.b.node.public_key, net.a.node.private_key)
     with conf_is(net.a, text):

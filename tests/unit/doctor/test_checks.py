@@ -236,6 +236,29 @@ def test_a_peer_that_initiates_and_is_not_heard_back() -> None:
     assert codes(replace(sleeping, routes=nowhere)) == []
 
 
+def test_a_phone_that_was_here_and_whose_answers_do_not_decrypt() -> None:
+    facts = silent({"handshake_invalid": 2}, conf=conf(endpoint=""))
+    (finding,) = diagnose(facts).findings
+    assert (finding.code, finding.peer) == ("preshared_key_differs", THEIRS)
+    assert codes(silent(conf=conf(endpoint=""))) == []
+
+
+def test_an_mtu_that_another_program_changed_is_put_back_by_a_reload() -> None:
+    large = {**HEALTHY.links, "wg0": replace(HEALTHY.links["wg0"], mtu=1480)}
+    (finding,) = diagnose(lost("link up mtu 1420", links=large)).findings
+    assert (finding.code, finding.remedy) == ("mtu_too_large", "tunnel reload wg0")
+    (finding,) = diagnose(lost("link up mtu 1470", links=large)).findings
+    assert finding.remedy.startswith("ip link set wg0 mtu 1440")
+
+
+def test_what_up_warns_of_is_a_note() -> None:
+    doubtful = conf("ListenPort = 1", "ListenPort = 2")
+    assert doubtful.warnings
+    report = diagnose(replace(HEALTHY, conf=doubtful))
+    assert report.healthy
+    assert "conf_doubtful" in [note.code for note in report.notes]
+
+
 def test_a_daemon_that_hangs_or_is_not_ready_is_not_to_be_started() -> None:
     gone = replace(HEALTHY, before=None, after=None, daemon_error="no answer")
     (finding,) = diagnose(replace(gone, hangs=17)).findings
