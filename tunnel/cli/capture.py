@@ -53,10 +53,11 @@ def capture(
 ) -> None:
     """Write every packet into one pcapng file twice: as it is inside, and as it is outside.
 
-    The first interface is the tunnel's own, with bare IP packets; the second has its datagrams,
-    on whatever device they leave and come. With a FILTER these are the datagrams that carried the
-    packets it lets through, and the handshakes; the tunnel then receives more slowly as long as the
-    capture runs, by a quarter, or by much more while bulk transfers come mixed. Ends at ^C.
+    The first interface is the tunnel's own, with bare IP packets; the second has its datagrams, on
+    whatever device they leave and come (in Wireshark: frame.interface_id == 0, or 1). With a FILTER
+    these are the datagrams that carried the packets it lets through, and the handshakes; the tunnel
+    then receives more slowly as long as the capture runs, by a quarter, or by much more while bulk
+    transfers come mixed. Ends at ^C.
 
     tunnel capture wg0 -w - | wireshark -k -i -
     """

@@ -38,22 +38,24 @@ def step_lines(journey: Journey, *, before: float | None = None) -> Iterator[Tex
     """The steps alone. `before` is the time of the last step on another host."""
     previous = journey.start if before is None else before
     layer = ""
-    for step in journey.steps:
+    for number, step in enumerate(journey.steps):
         label = step.layer if step.layer != layer else ""
         layer = step.layer
-        yield _line(step, label, max(0.0, step.time - previous))
+        elapsed = f"+{max(0.0, step.time - previous) * 1e6:>5.0f} µs"
+        # Measured once for several steps: how long each took is not known.
+        yield _line(step, label, "same time" if number and step.time == previous else elapsed)
         yield from _remarks(step)
         previous = step.time
 
 
-def _line(step: Step, label: str, elapsed: float) -> Text:
+def _line(step: Step, label: str, elapsed: str) -> Text:
     style = "bold red" if step.dropped else _STYLES[step.layer]
     size = f"{step.size:>6} B" if step.size else " " * 8
     return Text.assemble(
         (f"  {label:<7}", style),
         "├─ ",
         (f"{step.place:<13}", style),
-        f"{size}  +{elapsed * 1e6:>5.0f} µs  ",
+        f"{size}  {elapsed}  ",
         (step.what, "bold red" if step.dropped else ""),
     )
 

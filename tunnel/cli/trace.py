@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import shlex
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -27,7 +29,7 @@ from tunnel.cli.common import (
 )
 from tunnel.control import json_socket, run_folder
 from tunnel.errors import unwrapped
-from tunnel.packet.filter import EXAMPLES, Filter, FilterError
+from tunnel.packet.filter import EXAMPLES, WORDS, Filter, FilterError
 from tunnel.trace import diagram
 from tunnel.trace.journey import Journey
 from tunnel.trace.session import Result, TraceRequest, TraceSession
@@ -42,8 +44,6 @@ MAX_COUNT = 10_000
 MAX_SECONDS = 86_400.0
 _SIGNALLED = 128
 """Exit codes above name, as a shell's do, the signal that ended a command."""
-
-_FILTER_WORDS = frozenset({"icmp", "tcp", "udp", "host"})
 
 
 class _WithCommand(TyperCommand):
@@ -82,7 +82,8 @@ def trace(
     Every step was measured: the kernel reports each rule a packet meets, the tunnel's daemon what
     it does with it. A packet that dies is shown with the table, chain and rule that dropped it.
     Nothing of it stays behind, whatever ends it. COMMAND runs to its own end, traced or not, and
-    its exit code is ours. Otherwise 1 if no packet was seen, or if the tunnel went down meanwhile.
+    its exit code is ours. Without COMMAND it is 1 if no packet was seen, or if the tunnel went down
+    meanwhile.
     """
     name, wanted = _read(words or [])
     command: list[str] = ctx.meta.get(COMMAND, [])
@@ -120,6 +121,10 @@ def trace(
     if result.left_out:
         complain(f"tunnel: {result.left_out} handshakes and unread datagrams more were left out")
     if svg is not None and journeys:
+        if len(journeys) > diagram.MAX_COLUMNS:
+            complain(
+                f"tunnel: {svg} shows the first {diagram.MAX_COLUMNS} of {len(journeys)} packets"
+            )
         try:
             svg.write_text(diagram.draw(journeys), encoding="utf-8")
         except OSError as error:
@@ -128,8 +133,8 @@ def trace(
         complain(f"tunnel: {result.cut}")
     if not result.packets:
         complain(f"tunnel: no packet of {wanted.text or 'the tunnel'} was seen")
-    if result.status:
-        raise typer.Exit(result.status if result.status > 0 else _SIGNALLED - result.status)
+    if command and result.status is not None:
+        raise typer.Exit(result.status if result.status >= 0 else _SIGNALLED - result.status)
     if result.cut is not None or not result.packets:
         raise typer.Exit(EXIT_FAILED)
 
@@ -154,7 +159,13 @@ def _report(name: str, wanted: Filter, journeys: list[Journey], result: Result) 
 def _read(words: list[str]) -> tuple[str, Filter]:
     """The interface and the filter that the words stand for; leaves if there is no telling."""
     running = run_folder.running_names()
-    if words and (words[0] not in _FILTER_WORDS or words[0] in running):
+    if words and (words[0] not in WORDS or words[0] in running):
+        if words[0] not in running and len(words) > 1 and shutil.which(words[0]):
+            fail(
+                f"no tunnel named {words[0]} is running; to run it as a command, put -- in front: "
+                f"tunnel trace -- {shlex.join(words)}",
+                EXIT_USAGE,
+            )
         name, rest = interface_name(words[0]), words[1:]
     elif len(running) == 1:
         name, rest = running[0], words

@@ -38,7 +38,7 @@ class Decision:
     def __str__(self) -> str:
         if self.handle is None:
             return f"table {self.table}, chain {self.chain}, policy {self.verdict}"
-        text = f"table {self.table}, chain {self.chain}, rule {self.handle}"
+        text = f"table {self.table}, chain {self.chain}, rule with handle {self.handle}"
         return f"{text}: {self.rule}" if self.rule else f"{text} ({self.verdict})"
 
 

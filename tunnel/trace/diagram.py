@@ -53,7 +53,7 @@ class _Box:
     """A step with its lines of text and its height."""
 
     step: Step
-    elapsed: float
+    elapsed: str
     lines: tuple[str, ...]
 
     @property
@@ -138,9 +138,13 @@ def _parts(journey: Journey) -> list[Journey]:
 
 def _column(journey: Journey, before: _Column | None, x: int) -> _Column:
     previous = journey.start if before is None else before.journey.steps[-1].time
-    boxes = []
+    boxes: list[_Box] = []
     for step in journey.steps:
-        boxes.append(_Box(step, max(0.0, step.time - previous), tuple(_lines(step))))
+        elapsed = f"+{max(0.0, step.time - previous) * 1e6:.0f} µs"
+        # Measured once for several steps: how long each took is not known.
+        if boxes and step.time == previous:
+            elapsed = "same time"
+        boxes.append(_Box(step, elapsed, tuple(_lines(step))))
         previous = step.time
     return _Column(journey, tuple(boxes), x)
 
@@ -205,7 +209,7 @@ def _draw_box(box: _Box, x: int, y: int) -> Iterator[str]:
     baseline = y + PADDING + 11
     yield _text(x + PADDING, baseline, step.place, size=14, colour=stroke, weight="bold")
     facts = [f"{step.size} bytes"] if step.size else []
-    facts.append(f"+{box.elapsed * 1e6:.0f} µs")
+    facts.append(box.elapsed)
     yield _text(
         x + WIDTH - PADDING, baseline, " · ".join(facts), size=12, colour="#455a64", anchor="end"
     )

@@ -132,7 +132,8 @@ def test_a_drop_is_named_as_the_place_of_death(
     assert dead["outcome"] == "dropped"
     assert places(dead)[-1] == place
     assert dead["steps"][-1]["dropped"] is True
-    wanted = f"{hook.upper()} of the {layer} packet: table inet user, chain guard, rule {handle[1]}"
+    rule = f"table inet user, chain guard, rule with handle {handle[1]}"
+    wanted = f"{hook.upper()} of the {layer} packet: {rule}"
     assert dead["death"].startswith(wanted)
     assert "drop" in dead["death"]
     way = {("a", True): OUT, ("b", True): IN}.get((where, target == B), FORWARDED)
@@ -245,7 +246,7 @@ def test_two_traces_at_once(net: Net) -> None:
     ("words", "status", "problem"),
     [
         (["wg9"], 1, "no tunnel named wg9 is running"),
-        (["wg0", "ip"], 2, "expected icmp, tcp, udp or host, not 'ip'"),
+        (["wg0", "arp"], 2, "expected icmp, tcp, udp, ip, ip6, host, net or port, not 'arp'"),
         (["host", "nowhere"], 2, "'nowhere' is not an IP address"),
     ],
 )

@@ -41,6 +41,27 @@ NAMES = packet(UDP, "10.0.0.3", "10.0.0.2", struct.pack("!HH", 53, 5000) + bytes
         ("host 10.0.0.1 and tcp port 443", [WEB]),
         ("HOST 10.0.0.1 AND icmp", [PING]),
         ("host fd00::1", []),
+        ("port 443", [WEB]),
+        ("port 5000", [WEB, NAMES]),
+        ("dst port 5000", [NAMES]),
+        ("tcp src port 5000", [WEB]),
+        ("src 10.0.0.3", [NAMES]),
+        ("dst net 10.0.0.2/31", [PING, WEB, NAMES]),
+        ("net 10.0.0.3/32 or icmp", [PING, NAMES]),
+        ("net fd00::/8", []),
+        ("ip", [PING, WEB, NAMES]),
+        ("ip6 || tcp", [WEB]),
+        ("icmp6", []),
+        ("not icmp", [WEB, NAMES]),
+        ("! port 443", [PING, NAMES]),
+        ("not src port 5000", [PING, NAMES]),
+        ("not host 10.0.0.3", [PING, WEB]),
+        ("not (icmp or udp port 53)", [WEB]),
+        ("!(tcp && port 443) and not icmp", [NAMES]),
+        # As in tcpdump, from left to right: (icmp or tcp) and port 443.
+        ("icmp or tcp and port 443", [WEB]),
+        ("icmp or (tcp and port 443)", [PING, WEB]),
+        ("not not tcp", [WEB]),
     ],
 )
 def test_what_is_let_through(text: str, matching: list[Headers]) -> None:
@@ -54,15 +75,26 @@ def test_what_is_let_through(text: str, matching: list[Headers]) -> None:
         ("", [""]),
         ("icmp", ["meta l4proto { 1, 58 }"]),
         ("udp", ["meta l4proto { 17 }"]),
-        ("tcp port 443", ["tcp sport 443", "tcp dport 443"]),
-        ("host 10.0.0.1", ["ip saddr 10.0.0.1", "ip daddr 10.0.0.1"]),
         (
-            "udp port 53 and host fd00::1",
+            "tcp port 443",
+            ["meta l4proto { 6 } th sport 443", "meta l4proto { 6 } th dport 443"],
+        ),
+        ("dst port 53", ["meta l4proto { 6, 17 } th dport 53"]),
+        ("src net 10.0.0.5/8", ["meta nfproto ipv4 ip saddr 10.0.0.0/8"]),
+        (
+            "host fd00::1",
             [
-                "udp sport 53 ip6 saddr fd00::1",
-                "udp sport 53 ip6 daddr fd00::1",
-                "udp dport 53 ip6 saddr fd00::1",
-                "udp dport 53 ip6 daddr fd00::1",
+                "meta nfproto ipv6 ip6 saddr fd00::1/128",
+                "meta nfproto ipv6 ip6 daddr fd00::1/128",
+            ],
+        ),
+        ("icmp or ip6", ["meta l4proto { 1, 58 }", "meta nfproto ipv6"]),
+        ("not udp and ip", ["meta l4proto != { 17 } meta nfproto ipv4"]),
+        (
+            "not udp port 53",
+            [
+                "meta l4proto != { 17 }",
+                "meta l4proto { 17 } th sport != 53 th dport != 53",
             ],
         ),
     ],
@@ -74,9 +106,16 @@ def test_the_same_for_nftables(text: str, rules: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("ip", "expected icmp, tcp, udp or host, not 'ip'"),
-        ("icmp tcp", "expected 'and' before 'tcp'"),
+        ("arp", "expected icmp, tcp, udp, ip, ip6, host, net or port, not 'arp'"),
+        ("icmp tcp", "expected 'and' or 'or' before 'tcp'"),
         ("icmp and", "something has to follow 'and'"),
+        ("or icmp", "expected icmp, .* not 'or'"),
+        ("(icmp", r"a '\)' is missing"),
+        ("icmp)", r"expected 'and' or 'or' before '\)'"),
+        ("net 10.0.0.300/8", "'10.0.0.300/8' is not a network"),
+        ("net", "an address has to follow 'net'"),
+        ("not " * 100 + "icmp", "at most 32"),
+        ("(icmp or tcp or udp) and " * 5 + "icmp", "more than 64 rules"),
         ("host", "an address has to follow 'host'"),
         ("host example.net", "'example.net' is not an IP address"),
         ("tcp port", "a port is 1 to 65535, not ''"),
@@ -92,13 +131,17 @@ def test_mistakes_are_named(text: str, problem: str) -> None:
         Filter.parse(text)
 
 
-@given(st.text(max_size=40))
+WORDS_OF_A_FILTER = "icmp tcp udp ip ip6 host net port src dst and or not ( ) 53 10.0.0.1 fd00::/8"
+filters = st.text(max_size=40) | st.lists(st.sampled_from(WORDS_OF_A_FILTER.split())).map(" ".join)
+
+
+@given(filters)
 def test_nothing_but_its_error_is_raised_and_nothing_strange_reaches_nft(text: str) -> None:
     try:
         rules = Filter.parse(text).nft()
     except FilterError:
         return
-    assert all(set(rule) <= set("abcdefghijklmnopqrstuvwxyz0123456789 .:{},-") for rule in rules)
+    assert all(set(rule) <= set("abcdefghijklmnopqrstuvwxyz0123456789 .:{},-/!=") for rule in rules)
 
 
 @given(st.binary(max_size=100))

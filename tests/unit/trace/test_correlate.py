@@ -84,13 +84,14 @@ def test_rules_are_named_and_the_one_that_drops_is_the_place_of_death() -> None:
     request, reply, _, lost = recorded()
     (accepted,) = request.steps[0].decisions
     assert str(accepted) == (
-        "table inet user, chain out, rule 4: ct state new counter packets 0 bytes 0 accept"
+        "table inet user, chain out, rule with handle 4: "
+        "ct state new counter packets 0 bytes 0 accept"
     )
     jumps = [decision.verdict for decision in reply.steps[-1].decisions]
     assert jumps == ["jump other", "accept"]
     assert (lost.outcome, places(lost)[-1]) == ("dropped", "inner INPUT")
     assert lost.death == (
-        "INPUT of the inner packet: table inet user, chain other, rule 6: "
+        "INPUT of the inner packet: table inet user, chain other, rule with handle 6: "
         "icmp type echo-reply icmp sequence 2 drop"
     )
     assert [step.dropped for step in lost.steps][-2:] == [False, True]
@@ -174,7 +175,10 @@ def test_a_datagram_that_never_reached_the_daemon_is_told_only_if_it_died() -> N
     stack.cross(2, message(5, 2), "PREROUTING INPUT", iif=ETH, verdict=Verdict.DROP)
     (journey,) = stack.journeys()
     assert journey.packet == "WireGuard datagram, content unknown"
-    assert journey.death == "INPUT of the outer packet: table inet user, chain in, rule 3: a rule"
+    assert (
+        journey.death
+        == "INPUT of the outer packet: table inet user, chain in, rule with handle 3: a rule"
+    )
     assert not journey.counts
 
 
