@@ -180,7 +180,8 @@ def test_forwarding_and_nat_are_shown(net: Net) -> None:
 
 def test_drops_of_the_daemon_are_named(net: Net) -> None:
     net.a.ip("route add 10.99.0.0/24 dev wg0")
-    (nobody,) = ping(net.a, "10.99.0.9")
+    nobody, answer = ping(net.a, "10.99.0.9")
+    assert answer["packet"] == "ICMP unreachable"
     assert nobody["death"].startswith("allowed IPs, in the daemon: no peer's AllowedIPs cover")
     net.a.ip("address add 10.66.0.1/32 dev wg0")
     far = start(net.b, "wg0", "icmp", "and", "host", "10.66.0.1", "--json")
