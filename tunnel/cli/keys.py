@@ -69,7 +69,11 @@ def pubkey() -> None:
         # wg makes no exception of the all-zero key, and neither does this.
         private = config.PrivateKey.from_base64(text.decode("latin-1"))
     except config.KeyFormatError:
-        found = f"standard input holds {len(text)}" if len(text) < _KEY_LENGTH else "these are not"
+        found = (
+            f"standard input holds {len(text)} bytes"
+            if len(text) < _KEY_LENGTH
+            else "these are not"
+        )
         _refuse_key("Key is not the correct length or format", found)
     _print(private.public_key().to_base64())
 

@@ -19,6 +19,7 @@ from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import UdpError
 from tunnel.io.udp_socket import BUFFER_SIZE, Readable, Received, Sent, UdpSocket, Writable
 from tunnel.linux import kernel
+from tunnel.linux.ports import udp_holder
 
 logger = logging.getLogger("tunnel.io")
 
@@ -320,7 +321,9 @@ def _open_socket(family: socket.AddressFamily, port: int, fwmark: int) -> socket
             return None
         if error.errno == errno.EADDRINUSE:
             raise _udp_error(
-                f"UDP port {port} is taken; stop what listens there or choose another", error
+                f"UDP port {port} is taken{_holder(port)}; stop what listens there, or choose "
+                "another as ListenPort",
+                error,
             ) from error
         raise _udp_error(f"cannot bind UDP port {port}", error) from error
     except BaseException:
@@ -375,3 +378,8 @@ def _set_fwmark(sock: socket.socket, fwmark: int) -> None:
 
 def _udp_error(what: str, error: OSError) -> UdpError:
     return UdpError(f"{what} ({error.strerror})", error.errno or 0)
+
+
+def _holder(port: int) -> str:
+    found = udp_holder(port)
+    return f" by {found}" if found else ""

@@ -66,7 +66,7 @@ def test_wg_takes_a_key_of_ours() -> None:
 
 def test_pubkey_says_what_is_wrong() -> None:
     assert invoke("pubkey", stdin=KEY[:-1]).stderr == (
-        "tunnel: Key is not the correct length or format: standard input holds 43; "
+        "tunnel: Key is not the correct length or format: standard input holds 43 bytes; "
         "a private key is 44 characters, as `tunnel genkey` prints them\n"
     )
     assert invoke("pubkey", stdin=KEY + b"x").stderr == (

@@ -1,0 +1,36 @@
+"""Which process holds a UDP port of this network namespace, by /proc (proc_net_udp(5), proc(5))."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+_INODE = 9
+"""The field of a line of /proc/net/udp that has the inode of the socket."""
+
+
+def udp_holder(port: int) -> str:
+    """The process that has a socket on that port, as "NAME (process 123)"; empty if not to be seen.
+
+    Other users' processes are seen by root alone.
+    """
+    sockets = {f"socket:[{inode}]" for inode in _inodes(port)}
+    for folder in Path("/proc").glob("[0-9]*/fd") if sockets else ():
+        with suppress(OSError):
+            for descriptor in folder.iterdir():
+                with suppress(OSError):
+                    if os.readlink(descriptor) in sockets:
+                        name = (folder.parent / "comm").read_text(errors="replace").strip()
+                        return f"{name} (process {folder.parent.name})"
+    return ""
+
+
+def _inodes(port: int) -> Iterator[str]:
+    for file in ("udp", "udp6"):
+        with suppress(OSError):
+            for line in Path("/proc/thread-self/net", file).read_text().splitlines()[1:]:
+                fields = line.split()
+                if int(fields[1].rpartition(":")[2], 16) == port:
+                    yield fields[_INODE]
