@@ -5,7 +5,7 @@ each cell the fault is made, the doctors of both sides look, each command that t
 out, and the fault is undone. A cell is right if
 
 - the cause is named on at least one side, and is the first that is named there;
-- where nothing flows any more, the other side says so, and so points to this one;
+- where nothing flows any more, a, where one sits that notices, says at least so, and points to b;
 - nothing is found that is not there;
 - the commands heal, where the row says that they can, and else harm nothing: once the fault is
   undone, the tunnel is as it was.
@@ -561,9 +561,8 @@ def run_cell(s: Scene, fault: Fault) -> Cell:
         faded = fault.fades and flows and not named and here["healthy"] and there["healthy"]
         if fault.causes and not named and not faded:
             mistakes.append(f"named by no one: {found}")
-        silenced = [side for side in "ab" if side not in named and not found[side]]
-        if fault.causes and not flows and silenced:
-            mistakes.append(f"{silenced[0]} says nothing, and nothing flows")
+        if fault.causes and not flows and not found["a"]:
+            mistakes.append("a says nothing, and nothing flows")
         acted = [carry_out(s.here, here), carry_out(s.there, there)]
         healed = any(acted) and fault.causes and s.flows()
         if fault.heals and not healed:

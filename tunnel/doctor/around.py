@@ -59,8 +59,10 @@ def _goes_with(subject: str, addresses: list[str]) -> bool:
 
 
 def taken_networks(facts: Facts) -> list[Network]:
-    """The networks whose route was taken away."""
-    return [ip_network(change.subject.split()[1]) for change in facts.taken_away("route")]
+    """The networks whose route was taken away, by itself or with the address it came with."""
+    routes = [ip_network(change.subject.split()[1]) for change in facts.taken_away("route")]
+    addresses = [change.subject.split()[1] for change in facts.taken_away("address")]
+    return routes + [ip_interface(address).network for address in addresses]
 
 
 def put_back(facts: Facts, otherwise: str) -> str:

@@ -371,7 +371,10 @@ async def _wait_for_answers(facts: Facts, pinger: Pinger, notes: _Notes) -> None
         for peer in facts.peers
         if not is_fresh(peer, facts.now)
     }
-    while waiting and trio.current_time() < end:
+    # Where no peer is there and none can be asked, one may be calling in vain.
+    alone = not waiting and bool(facts.peers) and len(sleeping) == len(facts.peers)
+    listening = begin + min(TWO_INITIATIONS, facts.options.wait) if alone else begin
+    while (waiting and trio.current_time() < end) or trio.current_time() < listening:
         if trio.current_time() >= next_ping:
             next_ping += 1.0
             notes.progress(f"waiting for {_count(waiting)}, {end - trio.current_time():.0f} s")
@@ -383,6 +386,7 @@ async def _wait_for_answers(facts: Facts, pinger: Pinger, notes: _Notes) -> None
         if _knows(now, waiting, pinger, notes):
             end = min(end, soon)
         if any(now.grown(reason) for reason in REASONS):
+            listening = begin
             sleeping = {key: min(until, soon) for key, until in sleeping.items()}
         refused = {f"{place.replace(' ', ':')}" for place in pinger.refusals}
         for peer in now.peers:
@@ -410,5 +414,7 @@ def _knows(facts: Facts, waiting: list[Probe], pinger: Pinger, notes: _Notes) ->
 
 
 def _count(waiting: list[Probe]) -> str:
+    if not waiting:
+        return "handshakes of peers that are not connected"
     peers = len({probe.peer for probe in waiting})
     return "an answer of a peer" if peers == 1 else f"answers of {peers} peers"

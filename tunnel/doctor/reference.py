@@ -104,9 +104,9 @@ _MATRIX = """\
 
 Each fault that the test lab can make, in each shape of conf. `a` is a client that has the server
 `b` as its Endpoint; in a hub, b has three more peers that sleep; in a namespace, the doctor of a is
-called from another one. A cell says whose doctor names the cause. Where nothing flows, the other
-side's says that nothing comes, and points there. A tick (✓) says that the commands printed were
-carried out and healed. A number says below why there is no cell.
+called from another one. A cell says whose doctor names the cause. Where that is b's alone, and
+nothing flows, a's says that nothing comes, and points to b. A tick (✓) says that the commands
+printed were carried out and healed. A number says below why there is no cell.
 
 """
 
