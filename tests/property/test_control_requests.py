@@ -26,7 +26,18 @@ from tunnel.control.unix_socket import bind_unix_socket
 from tunnel.daemon.control import methods, streams
 from tunnel.daemon.daemon import Daemon
 
-METHODS = ["status", "diff", "reload", "save", "down", "events", "keys", "trace", "carriers"]
+METHODS = [
+    "ping",
+    "status",
+    "diff",
+    "reload",
+    "save",
+    "down",
+    "events",
+    "keys",
+    "trace",
+    "carriers",
+]
 PARAMS = ["secrets", "paths", "filter", "seconds", "rate"]
 
 values = st.recursive(
