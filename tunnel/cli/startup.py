@@ -33,7 +33,8 @@ def prepared() -> Iterator[None]:
         sys.exit(1)
     finally:
         try:
-            if sys.stdout is not None:
+            # A command that has closed it itself has written everything.
+            if sys.stdout is not None and not sys.stdout.closed:
                 sys.stdout.flush()
         except OSError as error:
             if error.errno != errno.EPIPE:

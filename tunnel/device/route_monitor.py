@@ -99,6 +99,7 @@ class RouteMonitor:
 
     async def _compare(self) -> None:
         pace = Pace()
+        known = set(self._routes)
         routes: dict[_Way, _Interfaces] = {}
         holders: dict[bytes, int] = {}
         moved: list[Peer] = []
@@ -119,6 +120,10 @@ class RouteMonitor:
             else:
                 routes[way] = route
             await pace.step()
+        # Those of peers that were heard on meanwhile are there, too.
+        for way, route in self._routes.items():
+            if way not in known:
+                routes[way] = route
         self._routes = routes
         await self._let_go(moved, pace)
 

@@ -439,6 +439,7 @@ def test_signal_that_ends_a_process_leaves_nothing_behind(two_hosts: TwoHosts, n
     end = make_end(two_hosts, routes=FULL)
     end.up()
     two_hosts.a.run(["kill", f"-{number}", str(status(end)["pid"])])
+    two_hosts.a.wait_for(lambda: not two_hosts.a.pids(), 30, "the daemon to end")
     assert remains(two_hosts.a) == []
 
 

@@ -309,5 +309,5 @@ def test_a_filter_that_cannot_be_understood_is_refused(pair: Pair, tmp_path: Pat
         check=False,
     )
     assert ran.returncode == 2
-    assert "expected 'and' before 'dport'" in ran.stderr
+    assert "expected 'and' or 'or' before 'dport'" in ran.stderr
     assert not file.exists()

@@ -119,7 +119,8 @@ def test_a_link_local_endpoint_is_followed_to_the_card_that_was_plugged_in_again
     a.ip("link delete eth0")
     plug_in(1)
     assert a.ip_json(["link", "show", "eth0"])[0]["ifindex"] != before
-    one_packet(a, "10.77.0.2")
+    ping = ["ping", "-n", "-c", "1", "-W", "1", "10.77.0.2"]
+    a.wait_for(lambda: a.run(ping, check=False).returncode == 0, 10, "an answer by the new card")
 
 
 @both
