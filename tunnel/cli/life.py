@@ -125,7 +125,7 @@ def _serve(
     from tunnel.daemon.daemon import Daemon
     from tunnel.daemon.gc_tuning import avoid_pauses
     from tunnel.daemon.lock import hold
-    from tunnel.daemon.run import run
+    from tunnel.daemon.run import check_descriptors, run
     from tunnel.daemon.sd_notify import Notifier
 
     notifier = Notifier.from_environment()
@@ -135,6 +135,7 @@ def _serve(
     has_log = log_file is None
     with readiness:
         try:
+            check_descriptors()  # the event loop takes some before `run` can look
             with hold(config.name):
                 start_log()
                 has_log = True

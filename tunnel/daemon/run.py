@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import resource
 from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 from typing import Literal
@@ -42,6 +43,9 @@ from tunnel.io.udp import Udp
 
 log = logging.getLogger("tunnel")
 
+LEAST_DESCRIPTORS = 64
+"""Open files that a daemon must be allowed. It holds 25 of its own, each client takes one."""
+
 DROPS_PERIOD = 1.0
 """Seconds between two `drops` events."""
 
@@ -60,6 +64,7 @@ async def run(
     TunnelError when it cannot be set up, or is stopped before it is; then all changes are undone.
     Returns when the interface or the socket for `wg` is deleted from outside.
     """
+    check_descriptors()
     lock = contextlib.nullcontext() if is_held else hold(daemon.name)
     with unwrapped(), lock:
         await _clean_up_before(daemon.name)
@@ -158,6 +163,16 @@ async def _carry_packets(daemon: Daemon, device: Device, ready: Callable[[], Non
         finally:
             daemon.device = None
         nursery.cancel_scope.cancel()
+
+
+def check_descriptors() -> None:
+    """Raise DaemonError where the first client would find no descriptor left."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and limit < LEAST_DESCRIPTORS:
+        raise DaemonError(
+            f"this process may open {limit} files, and a tunnel needs {LEAST_DESCRIPTORS}; raise "
+            "the limit (ulimit -n 1024, or LimitNOFILE= of the service)"
+        )
 
 
 async def _clean_up_before(name: str) -> None:

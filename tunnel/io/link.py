@@ -114,4 +114,7 @@ def _control_socket(fd: int) -> tuple[socket.socket, bool]:
 
 
 def _datagram_socket() -> socket.socket:
-    return socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    try:
+        return socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    except OSError as error:
+        raise TunError(f"cannot ask for the state of the TUN device: {error.strerror}") from error
