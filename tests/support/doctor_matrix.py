@@ -443,7 +443,7 @@ FAULTS: tuple[Fault, ...] = (
         also=codes("route_misses_tunnel"),
         heals=True,
         senseless=but("rp_filter is for IPv4", "full v6")
-        | but("nothing comes in another way", "halves"),
+        | but("nothing arrives on another interface", "halves"),
     ),
     Fault(
         "b does not forward",
@@ -514,9 +514,9 @@ FAULTS: tuple[Fault, ...] = (
 )
 
 NOT_MADE = {
-    "conntrack is full": "the limit is the whole machine's; held by a unit test",
-    "a hook failed": "`up` says so and leaves nothing behind: there is no tunnel to look into",
-    "the server's address changed": "the daemon follows its name by itself; held by tests of that",
+    "conntrack is full": "the limit applies to the whole machine; held by a unit test",
+    "a hook failed": "`up` says so and leaves nothing behind: there is no tunnel to check",
+    "the server's address changed": "the daemon resolves its name again; held by tests of that",
 }
 """Faults that no cell is for, and why."""
 
@@ -609,9 +609,11 @@ def table(cells: Mapping[tuple[str, str], Cell]) -> str:
                 shown.append(f"**{cell.words}: wrong**" if cell.mistakes else cell.words)
         rows.append(f"| {fault.name} | " + " | ".join(shown) + " |")
     notes = [f"{number}. {reason}" for number, reason in enumerate(reasons, 1)]
-    notes.append(f"{len(notes) + 1}. fades: b's doctor sends to a, and b's handshake is as good")
+    notes.append(
+        f"{len(notes) + 1}. fades: b's doctor sends to a, and b's handshake ends the fault"
+    )
     missing = [f"- {name}: {reason}" for name, reason in NOT_MADE.items()]
-    return "\n".join([*rows, "", *notes, "", "No row is for these:", "", *missing, ""])
+    return "\n".join([*rows, "", *notes, "", "These faults have no row:", "", *missing, ""])
 
 
 def main() -> int:

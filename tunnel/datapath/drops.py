@@ -15,7 +15,7 @@ class DatapathDrop(StrEnum):
     IP_VERSION = "ip_version"
     """The first nibble is neither 4 nor 6."""
     IP_LENGTH = "ip_length"
-    """A header does not fit, or the packet's own length is more than there are bytes."""
+    """A header is cut off, or the packet's length field is more than the bytes there are."""
 
     # seal: what the kernel asks for in the virtio header
     GSO_TYPE = "gso_type"
@@ -25,7 +25,7 @@ class DatapathDrop(StrEnum):
     CHECKSUM_OFFSET = "checksum_offset"
     """csum_start or csum_offset point outside the packet or not at its transport header."""
     TOO_LONG = "too_long"
-    """A packet which no UDP datagram can carry (MAX_PACKET)."""
+    """A packet that is too long for a UDP datagram (MAX_PACKET)."""
     TOO_MANY_SEGMENTS = "too_many_segments"
     """One frame that would be sealed into more than SEAL_OUT_SIZE bytes."""
 
@@ -33,6 +33,6 @@ class DatapathDrop(StrEnum):
     COUNTER_LIMIT = "counter_limit"
     """A counter at or past the message limit of a session."""
     REPLAY = "replay"
-    """A counter seen before, or too old for the window to know."""
+    """A counter seen before, or older than the replay window."""
     AUTHENTICATION = "authentication"
     """The Poly1305 tag does not match."""

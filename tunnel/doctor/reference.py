@@ -11,16 +11,16 @@ FAULTS = {
     "address_is_own": "the address asked for is this host's own",
     "address_missed": "no peer's AllowedIPs cover the address asked for",
     "address_missing": "the interface lacks an address of the tunnel",
-    "address_silent": "the address asked for does not answer, while the peer before it is up",
+    "address_silent": "the address asked for does not answer, but the peer on the way to it is up",
     "allowed_ips_swallow": "AllowedIPs overlap a network that this host is on",
     "allowed_ips_twice": "two peers of the conf have the same network in AllowedIPs",
     "clock_set_back": "this host's clock was set back, so peers refuse its handshakes",
     "clock_wrong": "this host's clock was never set, or is years off",
     "conf_gone": "the conf that the tunnel was set up from is gone",
     "conf_invalid": "the conf has a mistake that `tunnel up` and `tunnel reload` refuse",
-    "conntrack_full": "the table of connection tracking has no room for new flows",
+    "conntrack_full": "the connection tracking table has no room for new flows",
     "connected_route_missing": "the kernel's own route to the network of an address was deleted",
-    "daemon_hangs": "the daemon is there and does not answer",
+    "daemon_hangs": "the daemon is running, but does not answer",
     "daemon_privileges": "the daemon lacks the right to change routes and addresses",
     "docker_forward": "docker's firewall drops what this host should forward",
     "endpoint_in_tunnel": "the route to the peer's endpoint leads into the tunnel itself",
@@ -30,45 +30,45 @@ FAULTS = {
     "endpoint_unreachable": "this host has no route to the peer's endpoint",
     "firewall_drop": "a rule or policy of this host's firewall drops what the tunnel needs",
     "forward_closed": "a firewall drops what this host should forward",
-    "forwarding_off": "this host should forward, and the kernel's forwarding is off",
+    "forwarding_off": "this host should forward, but the kernel's IP forwarding is off",
     "interface_down": "the interface is down",
     "interface_missing": "the interface is gone, or was renamed",
     "ipv6_off": "IPv6 was switched off on the interface",
     "keepalive_late": "this host's connection tracking forgets the tunnel between two keepalives",
-    "low_order_key": "a peer's PublicKey is of low order, and cannot be used",
-    "mtu_black_hole": "packets above some size vanish on the way without an ICMP error",
-    "mtu_too_large": "full packets are fragmented, as the MTU of the interface is too large",
-    "no_way_back": "a host behind this one has no route to the tunnel, and nothing masquerades it",
-    "not_ready": "the tunnel is on its way up or down",
+    "low_order_key": "a peer's PublicKey is a low-order point and cannot be used",
+    "mtu_black_hole": "packets above some size are lost on the way without an ICMP error",
+    "mtu_too_large": "full-size packets are fragmented: the MTU of the interface is too large",
+    "no_way_back": "a host behind this one has no route to the tunnel, which is not masqueraded",
+    "not_ready": "the tunnel is coming up or going down",
     "not_running": "the tunnel is not up",
-    "nothing_comes": "datagrams go to the peer, and nothing comes back",
+    "nothing_comes": "datagrams go to the peer, but nothing comes back",
     "own_key_as_peer": "a peer has this host's own public key",
-    "peer_clock_back": "a peer's handshakes are older than one that was seen before",
-    "peer_has_wrong_key": "handshakes come in that are made for another public key than ours",
-    "preshared_key_differs": "the peer's answers do not decrypt, as the preshared keys differ",
-    "private_key_as_peer": "a peer's PublicKey is the text of our PrivateKey",
+    "peer_clock_back": "a peer's handshakes have older timestamps than one seen before",
+    "peer_has_wrong_key": "handshakes arrive that were made for another public key than ours",
+    "preshared_key_differs": "the peer's answers do not decrypt: the preshared keys differ",
+    "private_key_as_peer": "a peer's PublicKey is our PrivateKey",
     "privileges": "the doctor lacks the rights for probes and traces",
     "route_misses_tunnel": "packets to an address of AllowedIPs do not enter the tunnel",
-    "rp_filter": "strict rp_filter drops packets that come in by another interface",
-    "source_not_allowed": "packets come from addresses that are not in their peer's AllowedIPs",
-    "taken_away": "rules, routes, the firewall table or settings of the tunnel were taken away",
-    "traffic_leaks": "a rule or route of another program leads past a full tunnel",
-    "unknown_peer": "a host that knows our public key is no peer here",
+    "rp_filter": "strict rp_filter drops packets that arrive on another interface",
+    "source_not_allowed": "packets come from addresses outside their peer's AllowedIPs",
+    "taken_away": "another program removed the tunnel's routes, rules, firewall table or settings",
+    "traffic_leaks": "a rule or route of another program leads traffic past a full tunnel",
+    "unknown_peer": "a host that knows our public key is not one of our peers",
 }
-"""Codes of findings: the exit code is 1. Some are notes where they may have other reasons."""
+"""Codes of findings: the exit code is 1. Some are notes where they may have harmless causes."""
 
 NOTES = {
-    "conf_doubtful": "the conf has something that `tunnel up` warns of",
-    "conf_not_applied": "the conf differs from what runs",
+    "conf_doubtful": "the conf has something that `tunnel up` warns about",
+    "conf_not_applied": "the conf differs from what is running",
     "datapath_python": "the slow datapath is in use",
     "dropped_earlier": "the tunnel had dropped packets before the doctor looked",
     "interface_elsewhere": "the daemon or the interface is in another network namespace",
-    "no_ping": "the peer is up, and answers no pings",
+    "no_ping": "the peer is up, but answers no pings",
     "offloads_off": "packets are handled one by one, without offloads",
-    "peer_not_heard": "a peer that has to connect by itself was not heard from lately",
-    "under_load": "handshakes come faster than they can be answered",
+    "peer_not_heard": "a peer that has to connect to us was not heard from lately",
+    "under_load": "handshakes arrive faster than they can be answered",
 }
-"""Codes of notes alone: they may be meant so, and the exit code stays 0."""
+"""Codes that are only ever notes: they may be intended, and the exit code stays 0."""
 
 CODES = FAULTS | NOTES
 
@@ -85,28 +85,30 @@ Made from the code by `python -m tunnel.doctor.reference docs/doctor.md`; the ma
     tunnel doctor wg0 --address 10.9.0.1    an address that cannot be reached
     tunnel doctor wg0 --forward             this host should forward for others
 
-It looks at the conf, the daemon, the clock, routes, rules, the firewall and settings, sends a few
-echo requests through the tunnel, follows them by a trace, and changes nothing. It ends as soon as
-it knows: at once where all answer, after 7 s where a peer without a session does not, after 12 s
-(`--wait`) where one with a session does not. On a terminal it shows what it waits for.
+It checks the conf, the daemon, the clock, routes, rules, the firewall and kernel settings. It sends
+a few echo requests through the tunnel and traces them. It changes nothing. It ends as soon as the
+result is known: at once if all peers answer, after 7 s if a peer without a session does not, after
+12 s (`--wait`) if a peer with a session does not. On a terminal it shows what it is waiting for.
 
-Each finding has a code, what is wrong, by what that was seen, and a fix. A fix is one line of shell
-that can be carried out as it stands, or says what to do. The most likely cause comes first.
-`tunnel reload` puts back what another program took away, so it is the fix wherever it heals.
+Each finding has a code and says what is wrong, what shows it, and how to fix it. A fix is one line
+of shell that can be run as it is, or a sentence that says what to do. The most likely cause comes
+first. `tunnel reload` restores what another program removed, so it is the fix wherever it helps.
 
-"Nothing wrong" is said of what was looked at. The lines `not looked at` (in JSON: `skipped`) name
-the rest: peers that roam and were not here lately are not woken, nothing is measured where nothing
-answers pings. Where the daemon is in another network namespace, the doctor goes there to look.
+"Nothing wrong" applies only to what was checked. Lines `not looked at` (in JSON: `skipped`) list
+the rest: roaming peers that were not heard from lately are not woken, and the largest packet that
+passes is not measured where nothing answers pings. If the daemon is in another network namespace,
+the doctor runs its checks there.
 """
 
 _MATRIX = """\
 ## What is found where
 
-Each fault that the test lab can make, in each shape of conf. `a` is a client that has the server
-`b` as its Endpoint; in a hub, b has three more peers that sleep; in a namespace, the doctor of a is
-called from another one. A cell says whose doctor names the cause. Where that is b's alone, and
-nothing flows, a's says that nothing comes, and points to b. A tick (✓) says that the commands
-printed were carried out and healed. A number says below why there is no cell.
+Each fault that the test lab can make, in each shape of conf. `a` is a client whose Endpoint is the
+server `b`. In the column *hub*, b has three more peers, which sleep. In the column *namespace*, a's
+doctor is started in another network namespace. A cell says whose doctor names the cause. Where only
+b's does, and nothing passes, a's says that nothing comes back, and refers to b. A tick (✓) means
+that the printed commands were run and fixed the fault. A number refers to the reason, below the
+table, why a cell has no result.
 
 """
 

@@ -28,9 +28,9 @@ _HEAD = """\
 
 Made from the code by `python -m tunnel.engine.reference > docs/drops.md`.
 
-Every packet that is dropped is counted under one of these names: `tunnel show` adds them up, the
-metrics have them as `reason`, the event `drops` reports new ones. A name in capitals, such as
-EPERM, is the kernel's error.
+Every dropped packet is counted under one of these names. `tunnel show` prints the totals, the
+metrics have the name as the label `reason`, and the event `drops` reports new ones. A name in
+capitals, such as EPERM, is the kernel's error.
 """
 
 
