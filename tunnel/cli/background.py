@@ -150,7 +150,7 @@ def _read_and_stop(child: int, pipe: IO[bytes], note: Callable[[str], None]) -> 
     try:
         return _read(pipe, note)
     except KeyboardInterrupt:
-        note("stopping; what was set up so far is undone")
+        note("stopping; undoing what was set up so far")
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGTERM)
         return _read(pipe, note)

@@ -85,7 +85,7 @@ def check_mtu(
             line,
             "MTU",
             f"MTU is {interface.mtu}, and IPv6 needs at least {MTU_MIN_IPV6}: the tunnel has IPv4 "
-            "alone",
+            "only",
             remedy,
         )
 

@@ -124,7 +124,7 @@ def find(
         except Mistake as mistake:
             fault = f"the name of an interface {mistake.fault}"
             if os.path.isdir(text):
-                fault = "this is a folder, and no conf"
+                fault = "this is a folder, not a conf"
             raise _error(text, fault) from None
         places = folders() if search is None else tuple(Path(folder) for folder in search)
         candidates = [folder / f"{name}.conf" for folder in places]

@@ -168,7 +168,7 @@ def sort(tokens: list[Token], problems: Problems) -> Sections:
             problems.error(
                 token.line,
                 "",
-                f'"{sign[1]}" begins no comment in a conf: only # does',
+                f'"{sign[1]}" does not begin a comment in a conf: only # does',
                 f"write # in place of {sign[1]}",
             )
             continue
@@ -227,7 +227,7 @@ def _open(token: Token, sections: Sections, problems: Problems) -> SectionLines 
         problems.error(
             token.line,
             "",
-            f"behind {quote(header + ']')} stands something else",
+            f"there is something else after {quote(header + ']')}",
             "put it on a line of its own, or # in front of it if it is a comment",
         )
         return None

@@ -1,4 +1,4 @@
-"""What looks like a part of a conf and is another program's: formats, keys, comments, notations.
+"""What looks like part of a conf but is another program's: formats, keys, comments, notations.
 
 To say what it is helps more than to say what it is not. Nothing here decides whether a text is
 accepted: it is asked about what was refused. Nothing of a value is shown but entries of lists.
@@ -13,7 +13,7 @@ from tunnel.config.problems import Mistake, quote
 __all__ = ["COMMENT", "explain", "foreign_bytes", "foreign_key", "foreign_text"]
 
 COMMENT: Final = re.compile(r"\s*(;|//|/\*|\*/|--|<!--)")
-"""How a comment of another kind of file begins."""
+"""How comments begin in other kinds of files."""
 
 _TRAILING: Final = re.compile(r"\s(?:;|//|/\*|--|<!--).*|;\s.*", re.DOTALL)
 _QUOTED: Final = re.compile(r"(?:\"(.*)\"|'(.*)'|“(.*)”|‘(.*)’)", re.DOTALL)
@@ -97,7 +97,7 @@ def foreign_text(text: str) -> tuple[int, Mistake] | None:
         found = sign.search(text)
         if found is not None:
             line = text.count("\n", 0, found.end() - len(found[0].lstrip())) + 1
-            return line, Mistake(f"looks like {name}, and is no conf for WireGuard", remedy)
+            return line, Mistake(f"looks like {name}, not a conf for WireGuard", remedy)
     return None
 
 
@@ -111,7 +111,7 @@ _APP: Final = (
 )
 _WARP: Final = (
     "a key of clients for Cloudflare WARP, which mark their packets with it: ours stay unmarked",
-    "put # in front: mostly it works without",
+    "put # in front: it usually works without",
 )
 _LABEL: Final = ("only a label", "put # in front")
 _FOREIGN: Final = {
@@ -166,7 +166,7 @@ def explain(text: str, read: Callable[[str], object], *, listed: bool = False) -
     if len(parts) > 1 and are_read:
         if not listed:
             return Mistake(
-                f"takes one value, and here are {len(parts)}",
+                f"takes one value, but has {len(parts)}",
                 "keep one of them",
             )
         wanted = quote(", ".join(parts))
@@ -174,7 +174,7 @@ def explain(text: str, read: Callable[[str], object], *, listed: bool = False) -
     items = [item.strip() for item in bare.split(",")] if listed else [bare]
     if bare != text and all(map(is_read, items)):
         return Mistake(
-            "has a comment behind its value as other programs write one",
+            "has a comment after its value, as other programs write them",
             "begin the comment with #",
         )
     return None

@@ -27,7 +27,7 @@ SHARE = 100
 """A look takes at most one part in so many of the time while changes go on."""
 
 PATIENCE = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-"""Seconds between two repairs, the more of them there were: somebody else means it."""
+"""Seconds between two repairs, the more of them there were: another program means it."""
 
 MAX_ITEMS = 100
 """Things that an event names."""

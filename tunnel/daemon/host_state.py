@@ -93,7 +93,7 @@ def _compute(
         if mtu < host.MTU_MIN_IPV6 and any(a.version == 6 for a in interface.addresses):
             log.warning(
                 "the way to the peers leaves an MTU of %d, and IPv6 needs at least %d: the tunnel "
-                "has IPv4 alone (set MTU = %d to have IPv6, in fragments)",
+                "has IPv4 only (set MTU = %d to have IPv6, in fragments)",
                 mtu,
                 host.MTU_MIN_IPV6,
                 host.MTU_MIN_IPV6,

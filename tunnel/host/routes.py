@@ -59,8 +59,8 @@ def _taken(netlink: Any, route: Route) -> HostError:
                 subject,
                 f"File exists: {device} has an address in {network}, so this is a network that the "
                 "host itself is in",
-                f"take {network} out of AllowedIPs; to reach the network of the same numbers on "
-                "the other side, one of the two must get others",
+                f"take {network} out of AllowedIPs; to reach a network with the same addresses "
+                "on the other side, renumber one of the two",
             )
         return HostError(
             "add",

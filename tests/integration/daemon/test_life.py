@@ -412,7 +412,7 @@ def test_interrupted_up_takes_its_daemon_along(two_hosts: TwoHosts) -> None:
     wait_until_it_runs(two_hosts, mark)
     up.signal(signal.SIGINT)
     assert up.wait(30) == 1
-    assert "stopping; what was set up so far is undone" in up.log()
+    assert "stopping; undoing what was set up so far" in up.log()
     assert remains(two_hosts.a) == []
 
 

@@ -68,7 +68,7 @@ def test_files_that_have_no_name_of_a_conf(tmp_path: Path) -> None:
     )
     path.write_text(f"{PRIVATE}\n")
     assert error_of(path) == (
-        f"{path}: the file looks like a bare key, and is no conf for WireGuard; "
+        f"{path}: the file looks like a bare key, not a conf for WireGuard; "
         "name the conf that the key is for"
     )
     path.write_text(INTERFACE)
@@ -84,7 +84,7 @@ def test_files_that_have_no_name_of_a_conf(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("", '"": no conf is named; name one, as office or ./office.conf'),
-        (".", ".: this is a folder, and no conf; "),
+        (".", ".: this is a folder, not a conf; "),
         ("far-too-long-name", "the name of an interface has at most 15 characters"),
     ],
 )

@@ -60,7 +60,7 @@ def test_endpoint_without_its_colon(text: str) -> None:
 )
 def test_several_values_where_one_goes(line: str, count: int) -> None:
     problem = problem_of(f"{WITH_PEER}{line}\n")
-    assert problem.fault == f"{problem.key} takes one value, and here are {count}"
+    assert problem.fault == f"{problem.key} takes one value, but has {count}"
     assert problem.remedy == "keep one of them"
 
 
@@ -81,10 +81,10 @@ def test_lists_without_commas(line: str, remedy: str) -> None:
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ("MTU = 1420 ; as the provider says", "has a comment behind its value as other programs"),
-        ("MTU = 1420 // as the provider says", "has a comment behind its value as other programs"),
-        ("DNS = 10.0.0.53 ; the router", "has a comment behind its value as other programs"),
-        ("Address = 10.0.0.1/24, 10.0.1.1/24 ; home", "has a comment behind its value as other"),
+        ("MTU = 1420 ; as the provider says", "has a comment after its value, as other programs"),
+        ("MTU = 1420 // as the provider says", "has a comment after its value, as other programs"),
+        ("DNS = 10.0.0.53 ; the router", "has a comment after its value, as other programs"),
+        ("Address = 10.0.0.1/24, 10.0.1.1/24 ; home", "has a comment after its value, as other"),
         ('MTU = "1420"', "has its value in quotation marks"),
         ("Address = “10.0.0.1/24”", "has its value in quotation marks"),
         ("PrivateKey = <your private key>", "has the placeholder of a template for its value"),
@@ -101,13 +101,13 @@ def test_notations_of_others_in_values(line: str, fault: str) -> None:
 @pytest.mark.parametrize("rest", ["a comment", "Endpoint = a:1", "[Peer]"])
 def test_comments_of_other_programs(sign: str, rest: str) -> None:
     problem = problem_of(f"{WITH_PEER}{sign} {rest}\n")
-    assert problem.fault == f'"{sign}" begins no comment in a conf: only # does'
+    assert problem.fault == f'"{sign}" does not begin a comment in a conf: only # does'
     assert problem.remedy == f"write # in place of {sign}"
 
 
 def test_something_behind_the_header_of_a_section() -> None:
     problem = problem_of(f"{INTERFACE}[Peer] the office\nPublicKey = {PEER}\n")
-    assert problem.fault == 'behind "[Peer]" stands something else'
+    assert problem.fault == 'there is something else after "[Peer]"'
 
 
 @pytest.mark.parametrize(

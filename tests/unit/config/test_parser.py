@@ -420,7 +420,7 @@ def test_our_own_key_as_a_peer() -> None:
 
 
 REMEDY = "raise MTU to 1280, or take IPv6 out of Address and AllowedIPs"
-FOUR_ALONE = "MTU is 1279, and IPv6 needs at least 1280: the tunnel has IPv4 alone"
+FOUR_ALONE = "MTU is 1279, and IPv6 needs at least 1280: the tunnel has IPv4 only"
 
 
 def test_ipv6_addresses_need_their_mtu() -> None:
