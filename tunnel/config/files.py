@@ -24,11 +24,15 @@ CONF_LIMIT: Final = 64 * 1024 * 1024
 _PIECE: Final = 1 << 20
 """Bytes that are read at a time."""
 
+_DENIED: Final = (
+    "cannot be read by this user",
+    "run the command as root, or as the owner of the file",
+)
 _REFUSALS: Final = {
     errno.ENOENT: ("does not exist", "check the name, or create the file"),
     errno.ENOTDIR: ("does not exist", "check the name: a part of it is not a folder"),
-    errno.EACCES: ("may not be read", "run the command as root, or as the owner of the file"),
-    errno.EPERM: ("may not be read", "run the command as root, or as the owner of the file"),
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
     errno.ELOOP: ("is in a circle of symbolic links", "name the file itself"),
     errno.ENAMETOOLONG: ("has a name that is too long", "check the name"),
 }

@@ -2,7 +2,7 @@
 
 A full tunnel without its rules sends in clear, and nothing else would say so. The kernel reports
 each change of routes, rules, addresses and nftables; then what should be there is compared with
-what is. It is reported, and put back if the conf says `Repair = on`.
+what is. What is missing is reported, and restored if the conf says `Repair = on`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PATIENCE = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Seconds between two repairs, the more of them there were: another program means it."""
 
 MAX_ITEMS = 100
-"""Things that an event names."""
+"""Items that an event names; the rest is counted."""
 
 
 async def watch(daemon: Daemon) -> None:

@@ -143,7 +143,7 @@ class RouteMonitor:
             scope = socket.if_nametoindex(self._interfaces.get(scope, ""))
             endpoint = Endpoint(endpoint.address, endpoint.port, scope)
             peer.set_endpoint(endpoint)
-            log.info("the interface of a peer is there again: it is at %s", endpoint)
+            log.info("the interface of a peer is back: its endpoint is %s", endpoint)
         return endpoint
 
     async def _let_go(self, moved: Iterable[Peer], pace: Pace) -> None:

@@ -1,4 +1,4 @@
-"""Checks of what the tunnel put around itself: is it still there, and is it asked first?"""
+"""Checks of what the tunnel put around itself: whether it is still there, and is used first."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def check_taken_away(facts: Facts) -> Iterator[Finding]:
     if lost:
         yield Finding(
             "taken_away",
-            "another program took away or changed what the tunnel needs around it: packets may "
-            "not enter it, and leave in clear",
+            "another program removed or changed what the tunnel needs around it: packets may "
+            "miss it, and leave in clear",
             f"tunnel diff {facts.name} lists {'; '.join(lost)}",
             f"tunnel reload {facts.name}",
         )
@@ -86,7 +86,7 @@ def check_leaks(facts: Facts) -> Iterator[Finding]:
         leaves = f"dev {route.device}" if route.device else route.error
         yield Finding(
             "traffic_leaks",
-            "the tunnel should carry all traffic, and another program's rule or route takes it "
+            "the tunnel should carry all traffic, but another program's rule or route takes it "
             "past the tunnel" + (" in clear" if route.device else ""),
             f"ip route get {addresses[0]} says {leaves}",
             remedy,

@@ -51,7 +51,7 @@ def check_conf(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "own_key_as_peer",
                 "a peer has this host's own public key: the keys of the two sides are mixed up",
-                f"{problem.place}: PublicKey is that of our PrivateKey",
+                f"{problem.place}: PublicKey is the public key of our PrivateKey",
                 "on the peer: tunnel pubkey < its private key; write that here",
             )
         else:
@@ -80,8 +80,8 @@ def check_conf_gone(facts: Facts) -> Iterator[Finding]:
         path = shlex.quote(facts.after.conf)
         yield Finding(
             "conf_gone",
-            "the conf that the tunnel was set up from is gone: what runs cannot be compared with "
-            "it, and the tunnel does not come up again",
+            "the conf that the tunnel was set up from is gone: the running tunnel cannot be "
+            "compared with it, and would not come up again",
             f"there is no {path}",
             f"put {path} back; tunnel show {facts.name} lists what runs",
         )
@@ -134,7 +134,7 @@ def check_running(facts: Facts) -> Iterator[Finding]:
     if facts.hangs:
         yield Finding(
             "daemon_hangs",
-            f"the daemon of {facts.name} is there, and does not answer",
+            f"the daemon of {facts.name} is running, but does not answer",
             f"process {facts.hangs}: {facts.daemon_error}",
             f"kill -CONT {facts.hangs}; sleep 1; tunnel show {facts.name} >/dev/null || "
             f"{{ kill -KILL {facts.hangs}; sleep 1; tunnel down {facts.name}; {_up(facts)}; }}",
@@ -143,7 +143,7 @@ def check_running(facts: Facts) -> Iterator[Finding]:
     if facts.busy:
         yield Finding(
             "not_ready",
-            f"the tunnel {facts.name} is on its way up or down: a hook or a look-up takes its time",
+            f"the tunnel {facts.name} is coming up or going down, slowed by a hook or look-up",
             facts.daemon_error,
             f"sleep 10; tunnel doctor {facts.name}",
         )
@@ -177,7 +177,8 @@ def check_privileges(facts: Facts) -> Iterator[Finding]:
     if facts.daemon_missing:
         yield Finding(
             "daemon_privileges",
-            "the daemon may not change the network: it cannot repair routes or reload the conf",
+            "the daemon is not allowed to change the network: it cannot repair routes or "
+            "reload the conf",
             f"process {facts.after.pid if facts.after else '?'} runs without "
             f"{', '.join(facts.daemon_missing)}",
             f"tunnel down {facts.name}; sudo tunnel up {facts.name}",
@@ -246,7 +247,7 @@ def check_elsewhere(facts: Facts) -> Iterator[Finding]:
     if facts.elsewhere:
         yield Finding(
             "interface_elsewhere",
-            "the daemon is in another network namespace than this command, which sees nothing of "
+            "the daemon is in another network namespace than this command, which cannot see "
             "its interfaces and routes",
             f"/proc/{status.pid}/ns/net is not ours",
             f"nsenter -t {status.pid} -n tunnel doctor {facts.name}",
@@ -279,7 +280,7 @@ def check_differs(facts: Facts) -> Iterator[Finding]:
     if differing:
         yield Finding(
             "conf_not_applied",
-            "the conf differs from what runs",
+            "the conf differs from what is running",
             f"peers that differ: {', '.join(sorted(differing))}",
             f"tunnel diff {facts.name}; tunnel reload {facts.name}",
         )

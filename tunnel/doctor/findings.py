@@ -11,7 +11,7 @@ class Finding:
     """One thing that is wrong, or worth knowing.
 
     `code` is one word for programs, and stays the same from version to version. `what` says what
-    is wrong, `evidence` by what it was seen, `remedy` the command that fixes it, or what to do
+    is wrong, `evidence` what shows it, `remedy` the command that fixes it, or what to do
     where no command on this host can. `peer` is the public key of the peer that it concerns, None
     if it concerns the whole tunnel.
     """
@@ -32,7 +32,7 @@ class Finding:
 class Report:
     """All that was found of one tunnel.
 
-    `findings` are faults. `notes` are what may be meant so. `in_use` names what the tunnel runs
+    `findings` are faults. `notes` are what may be intended. `in_use` names what the tunnel runs
     with (datapath, offloads); `skipped` says what could not be looked at, and why.
     """
 

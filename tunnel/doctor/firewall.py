@@ -165,12 +165,12 @@ def check_conntrack(facts: Facts) -> Iterator[Finding]:
 
 
 def check_conntrack_full(facts: Facts) -> Iterator[Finding]:
-    """A table of connections with no room: what is new is dropped, without a rule that says so."""
+    """A full connection tracking table: new flows are dropped, and no rule says so."""
     count, limit = (facts.sysctls.get(f"net.netfilter.nf_conntrack_{w}", "") for w in WORDS)
     if count.isdigit() and limit.isdigit() and int(count) >= int(limit) > 0:
         yield Finding(
             "conntrack_full",
-            "the table of connection tracking is full: this host drops packets of new flows, the "
+            "the connection tracking table is full: this host drops packets of new flows, the "
             "tunnel's too",
             f"nf_conntrack_count is {count}, nf_conntrack_max is {limit}",
             f"sysctl -w net.netfilter.nf_conntrack_max={2 * int(limit)}{STAYS_SYSCTL}",

@@ -98,7 +98,7 @@ def check_way_back(facts: Facts) -> Iterator[Finding]:
     chain = f"type nat hook postrouting priority srcnat; {rule};"
     yield Finding(
         "no_way_back",
-        f"{behind.address} does not know the way back into the tunnel: it answers this host, but "
+        f"{behind.address} has no route back into the tunnel: it answers this host, but "
         "not what comes from the tunnel",
         f"echo requests out of {behind.device} are answered, from {behind.source} they are not, "
         "and no rule masquerades what comes from the tunnel",

@@ -30,7 +30,7 @@ def check_silent_peers(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "endpoint_refuses",
                 f"datagrams to the peer's endpoint are rejected: {refusal}",
-                f"ICMP said so of datagrams to {peer.endpoint}",
+                f"an ICMP error came back for datagrams to {peer.endpoint}",
                 "on the peer: tunnel up NAME; compare ListenPort there with Endpoint here",
                 peer.public_key,
             )
@@ -44,7 +44,7 @@ def check_silent_peers(facts: Facts) -> Iterator[Finding]:
         )
         yield Finding(
             "nothing_comes",
-            "datagrams are sent to the peer, and nothing comes back: UDP is blocked on the way, "
+            "datagrams are sent to the peer, but nothing comes back: UDP is blocked on the way, "
             "the peer is down, or one side has a wrong key for the other",
             f"{sent} bytes sent to {peer.endpoint} in {facts.options.wait:g} s at most, {came}",
             f"on the peer: tunnel doctor; between the two: let UDP to {peer.endpoint} pass",

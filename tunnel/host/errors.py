@@ -10,8 +10,8 @@ _REMEDIES = {
     errno.EPERM: "run as root, or give the program CAP_NET_ADMIN",
     errno.EACCES: "if IPv6 is off here, turn it on (sysctl -w net.ipv6.conf.all.disable_ipv6=0), "
     "or take its addresses and networks out of Address and AllowedIPs",
-    errno.EAFNOSUPPORT: "the kernel was started without IPv6 (ipv6.disable=1): start it with, or "
-    "take IPv6 addresses and networks out of Address and AllowedIPs",
+    errno.EAFNOSUPPORT: "the kernel was started without IPv6 (ipv6.disable=1): start it with IPv6, "
+    "or take IPv6 addresses and networks out of Address and AllowedIPs",
     errno.EEXIST: "remove the other one first, or take this one out of the conf",
     errno.ENODEV: "the interface is gone: bring the tunnel up again",
     errno.ENETDOWN: "set the interface up first",

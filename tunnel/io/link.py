@@ -44,7 +44,7 @@ def name_and_flags(fd: int) -> tuple[str, int]:
             raise TunDeleted("the TUN device was deleted") from error
         raise TunError(
             f"descriptor {fd} is not an attached TUN device ({error.strerror}); "
-            "open /dev/net/tun and do TUNSETIFF before you hand it over"
+            "open /dev/net/tun and call TUNSETIFF before you pass it on"
         ) from error
     name, flags = _IFREQ_SHORT.unpack(answer)
     return name.rstrip(b"\0").decode(errors="surrogateescape"), flags & 0xFFFF

@@ -112,7 +112,7 @@ class Tun:
         interface of that name exists.
         """
         if not name or len(os.fsencode(name)) >= kernel.IFNAMSIZ:
-            raise TunError(f"{name!r} is not an interface name: one has 1 to 15 bytes")
+            raise TunError(f"{name!r} is not an interface name, which has 1 to 15 bytes")
         kind = kernel.IFF_TAP if tap else kernel.IFF_TUN
         # Without IFF_TUN_EXCL an existing persistent device would be joined silently.
         flags = kind | kernel.IFF_NO_PI | kernel.IFF_VNET_HDR | kernel.IFF_TUN_EXCL
@@ -142,8 +142,8 @@ class Tun:
             os.set_inheritable(fd, False)
         except TunDeleted as error:
             raise TunError(
-                f"descriptor {fd} is a TUN device without an interface: do TUNSETIFF before "
-                "you hand it over, and keep the interface"
+                f"descriptor {fd} is a TUN device without an interface: call TUNSETIFF "
+                "before you pass it on, and keep the interface"
             ) from error
         except OSError as error:
             raise TunError(f"cannot use descriptor {fd} as a TUN device: {error}") from error
@@ -315,8 +315,10 @@ def _why_not_permitted() -> str:
         os.close(os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
         if error.errno == errno.EACCES:
-            return f"{_DEVICE} may not be opened by this user: chmod 666 {_DEVICE}, its usual mode"
-        return f"the container may not use {_DEVICE}: pass it on (docker run --device {_DEVICE})"
+            return f"{_DEVICE} cannot be opened by this user: chmod 666 {_DEVICE}, its usual mode"
+        return (
+            f"the container has no access to {_DEVICE}: pass it on (docker run --device {_DEVICE})"
+        )
     return "be root or have CAP_NET_ADMIN"
 
 

@@ -471,7 +471,7 @@ def test_device_that_may_not_be_opened_has_the_right_remedy(two_hosts: TwoHosts)
     user = ["setpriv", "--reuid", "1234", "--clear-groups", *rights]
     done = a.run([*user, sys.executable, "-m", "tunnel", "up", str(conf)], check=False)
     assert done.returncode == 1
-    assert "/dev/net/tun may not be opened by this user: chmod 666" in done.stderr
+    assert "/dev/net/tun cannot be opened by this user: chmod 666" in done.stderr
 
 
 def test_stopped_daemon_hides_no_other_and_its_way_out_is_right(two_hosts: TwoHosts) -> None:

@@ -117,7 +117,7 @@ def test_files_we_may_not_read_or_see(conf: Path) -> None:
     conf.chmod(0)
     with as_somebody():
         assert error_of(conf) == (
-            f"{conf}: the file may not be read; "
+            f"{conf}: the file cannot be read by this user; "
             "run the command as root, or as the owner of the file"
         )
     conf.parent.chmod(0)

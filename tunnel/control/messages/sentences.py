@@ -103,7 +103,7 @@ def _handshake(of: Mapping[str, Any]) -> str | None:
 
 def _missing(of: Mapping[str, Any]) -> str:
     if not of["items"]:
-        return "all that another program had removed is there again"
+        return "everything that another program had removed is back"
     more = len(of["items"]) + int(of["more_items"]) - MAX_CHANGES
     parts = [*of["items"][:MAX_CHANGES], *([f"and {more} more"] if more > 0 else [])]
     return f"another program has removed: {'; '.join(parts)}"
