@@ -46,9 +46,10 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = Path(tempfile.mkdtemp(dir=os.environ[PROGRAMS_FOLDER]))
     config.stash[PROGRAMS] = Programs(folder, os.environ["PATH"])
     # A shell starts what it puts into the background with SIGINT ignored, and that is inherited;
-    # tests that end something as ^C does must find it as it is in a foreground. nohup does the same
-    # to SIGHUP.
+    # tests that end something as ^C does must find it as it is in a foreground. The same goes for
+    # SIGQUIT, and nohup does it to SIGHUP.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 

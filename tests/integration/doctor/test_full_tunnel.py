@@ -50,7 +50,8 @@ def test_a_preshared_key_on_one_side_and_a_wrong_key(full: Net) -> None:
         assert codes(examine(full.a)) == {"preshared_key_differs"}
     stranger = Node(full.far, ()).public_key
     with reloaded(full.a, text_of(full, key=stranger), forget=True):
-        assert codes(examine(full.a)) == {"nothing_comes"}
+        # b may begin a handshake meanwhile, and that says more.
+        assert codes(examine(full.a)) in ({"nothing_comes"}, {"unknown_peer"})
 
 
 def test_what_another_program_took_away_is_put_back(full: Net) -> None:
