@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tunnel.host.route_messages import RouteEntry, dump, look_up
-from tunnel.host.routes import VERSIONS
-from tunnel.host.rtnetlink import find_ifindex, inside, rtnetlink, step
+from tunnel.host.rtnetlink import VERSIONS, find_ifindex, inside, rtnetlink, step
 from tunnel.host.state import MAIN_TABLE, IpAddress
 
 OVERHEAD = 80

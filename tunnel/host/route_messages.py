@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from ipaddress import ip_network
 from typing import Literal, NamedTuple
 
+from tunnel.host.rtnetlink import family
 from tunnel.host.state import Network
 from tunnel.linux import netlink
 
@@ -33,12 +34,15 @@ _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 2, 
 _RTA_METRICS, _RTA_MULTIPATH, _RTA_TABLE, _RTA_MARK, _RTA_VIA = 8, 9, 15, 16, 18
 _RTAX_MTU = 2
 _FIB_MATCH = 0x2000  # RTM_F_FIB_MATCH, Linux 4.13
-_SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_NOWHERE = 0, 253, 255
+_SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 # family, bits of destination and source, TOS, table, protocol, scope, type, flags
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _NEXT_HOP = struct.Struct("=HBBi")  # struct rtnexthop: length, flags, hops, interface
 _INT = struct.Struct("=I")
 _BUFFER = 1 << 16
+
+_NOTHING_THERE = frozenset({errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP})
+"""What the kernel says to a dump where the table, the device or the family is not there."""
 
 
 class RouteEntry(NamedTuple):
@@ -70,8 +74,7 @@ def dump(version: Literal[4, 6], *, table: int = 0, device: int = 0) -> Iterator
 
     0 stands for all. Raises OSError; of a table or device that is not there it gives nothing.
     """
-    family = _family(version)
-    body = _RTMSG.pack(family, 0, 0, 0, 0, 0, _SCOPE_UNIVERSE, 0, 0)
+    body = _RTMSG.pack(family(version), 0, 0, 0, 0, 0, _SCOPE_UNIVERSE, 0, 0)
     for kind, number in ((_RTA_TABLE, table), (_RTA_OIF, device)):
         if number:
             body += netlink.attribute(kind, _INT.pack(number))
@@ -80,11 +83,11 @@ def dump(version: Literal[4, 6], *, table: int = 0, device: int = 0) -> Iterator
         while True:
             for kind, answer in netlink.messages(sock.recv(_BUFFER)):
                 if kind in (_NLMSG_DONE, _NLMSG_ERROR):
-                    _raise_unless_done(answer)
+                    _raise(answer, but=_NOTHING_THERE)
                     return
                 if kind != _RTM_NEWROUTE:
                     continue
-                entry = _parse(family, answer)
+                entry = _parse(version, answer)
                 # An older kernel sends all there are.
                 if table in (0, entry.table) and (not device or device in entry.devices):
                     yield entry
@@ -106,9 +109,8 @@ def look_up(
     nothing through.
     """
     version: Literal[4, 6] = 4 if len(destination) == 4 else 6
-    family, bits = _family(version), 8 * len(destination)
-    flags = _FIB_MATCH if as_stored else 0
-    body = _RTMSG.pack(family, bits, 8 * len(source), 0, 0, 0, 0, 0, flags)
+    bits, flags = 8 * len(destination), _FIB_MATCH if as_stored else 0
+    body = _RTMSG.pack(family(version), bits, 8 * len(source), 0, 0, 0, 0, 0, flags)
     body += netlink.attribute(_RTA_DST, destination)
     if source:
         body += netlink.attribute(_RTA_SRC, source)
@@ -119,9 +121,8 @@ def look_up(
         sock.send(netlink.message(_RTM_GETROUTE, _REQUEST, body))
         for kind, answer in netlink.messages(sock.recv(_BUFFER)):
             if kind == _NLMSG_ERROR:
-                number = -struct.unpack_from("=i", answer)[0]
-                raise OSError(number, os.strerror(number))
-            return _parse(family, answer)
+                _raise(answer)
+            return _parse(version, answer)
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
@@ -153,7 +154,7 @@ def _body(network: Network, device: int, table: int, protocol: int) -> bytes:
     v4 = network.version == 4
     # A table above 255 stands in the attribute alone.
     head = _RTMSG.pack(
-        _family(4 if v4 else 6),
+        family(4 if v4 else 6),
         network.prefixlen,
         0,
         0,
@@ -176,8 +177,7 @@ def _request(kind: int, flags: int, body: bytes) -> None:
         sock.send(netlink.message(kind, _REQUEST | _ACK | flags, body))
         for answered, answer in netlink.messages(sock.recv(_BUFFER)):
             if answered == _NLMSG_ERROR:
-                _raise_unless_done(answer)
-                return
+                _raise(answer)
 
 
 def _opened() -> socket.socket:
@@ -189,16 +189,16 @@ def _opened() -> socket.socket:
     return sock
 
 
-def _raise_unless_done(answer: bytes) -> None:
+def _raise(answer: bytes, *, but: frozenset[int] = frozenset()) -> None:
+    """Raise the error that an answer holds, unless it is 0 or one of `but`."""
     number = -struct.unpack_from("=i", answer)[0] if len(answer) >= 4 else 0
-    # What the kernel says where the table, the device or the family is not there.
-    if number and number not in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):
+    if number and number not in but:
         raise OSError(number, os.strerror(number))
 
 
-def _parse(family: int, body: bytes) -> RouteEntry:
+def _parse(version: Literal[4, 6], body: bytes) -> RouteEntry:
     _, bits, _, _, table, protocol, _, kind, _ = _RTMSG.unpack_from(body)
-    destination = bytes(4 if family == socket.AF_INET else 16)
+    destination = bytes(4 if version == 4 else 16)
     metric = mtu = 0
     gateway = b""
     devices: tuple[int, ...] = ()
@@ -228,7 +228,3 @@ def _next_hops(value: bytes) -> Iterator[int]:
             return
         yield device
         start += (length + 3) & ~3
-
-
-def _family(version: Literal[4, 6]) -> int:
-    return int(socket.AF_INET if version == 4 else socket.AF_INET6)

@@ -8,19 +8,17 @@ them as its own.
 import errno
 from collections.abc import Iterable
 from ipaddress import ip_interface
-from typing import Any, Final, Literal
+from typing import Any
 
 from tunnel.host import route_messages
 from tunnel.host.errors import HostError
 from tunnel.host.links import is_enslaved
-from tunnel.host.rtnetlink import absent_is_fine, step
+from tunnel.host.rtnetlink import VERSIONS, absent_is_fine, step
 from tunnel.host.state import MAIN_TABLE, Connected, Route
 
 _SECONDARY = 0x01
 _NO_PREFIX_ROUTE = 0x200  # linux/if_addr.h
 _METRIC_IPV6 = 256
-
-VERSIONS: Final[tuple[Literal[4, 6], ...]] = (4, 6)
 
 
 def list_routes(index: int) -> set[Route]:

@@ -8,10 +8,13 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from tunnel.host.errors import HostError
 from tunnel.linux import netns as linux_netns
+
+VERSIONS: Final[tuple[Literal[4, 6], ...]] = (4, 6)
+"""The IP versions, as `family` takes them."""
 
 # What the kernel says when the thing to delete is not there (any more).
 _ABSENT = frozenset(

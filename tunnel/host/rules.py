@@ -1,8 +1,8 @@
 """Policy routing rules: those of full tunnels."""
 
-from typing import Any, Literal
+from typing import Any
 
-from tunnel.host.rtnetlink import absent_is_fine, family, step
+from tunnel.host.rtnetlink import VERSIONS, absent_is_fine, family, step
 from tunnel.host.state import Rule
 
 _FIB_RULE_INVERT = 2
@@ -14,8 +14,7 @@ _WHOLE_MARK = 0xFFFFFFFF
 def list_rules(netlink: Any) -> set[Rule]:
     """All rules that match a whole fwmark, of any program."""
     found = set()
-    versions: tuple[Literal[4, 6], ...] = (4, 6)
-    for version in versions:
+    for version in VERSIONS:
         for message in netlink.get_rules(family=family(version)):
             mark = message.get_attr("FRA_FWMARK")
             if mark is None or message.get_attr("FRA_FWMASK", _WHOLE_MARK) != _WHOLE_MARK:

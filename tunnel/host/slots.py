@@ -15,7 +15,7 @@ from typing import Any
 from tunnel.host.errors import HostError, SlotTakenError
 from tunnel.host.record import STATE_DIR, load_record, other_records
 from tunnel.host.routes import has_routes
-from tunnel.host.rtnetlink import family, inside, rtnetlink, step
+from tunnel.host.rtnetlink import VERSIONS, family, inside, rtnetlink, step
 from tunnel.host.state import (
     BYPASS_PRIORITY,
     FIRST_MARK,
@@ -109,7 +109,7 @@ def _tables(items: Iterable[Item]) -> set[int]:
 
 
 def _rules(netlink: Any) -> list[Any]:
-    return [rule for version in (4, 6) for rule in netlink.get_rules(family=family(version))]
+    return [rule for version in VERSIONS for rule in netlink.get_rules(family=family(version))]
 
 
 @contextmanager

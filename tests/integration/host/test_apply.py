@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import trio
@@ -33,6 +34,7 @@ from tunnel.host import (
 )
 from tunnel.host.machine import Machine
 from tunnel.host.record import Record, load_record, record_path, save_record
+from tunnel.host.rtnetlink import inside
 from tunnel.host.state import Item
 from tunnel.linux.netns import namespace_id
 
@@ -619,8 +621,8 @@ def test_only_our_own_routes_are_read_beside_many_others(
     read: list[route_messages.RouteEntry] = []
     parse = route_messages._parse
 
-    def count(family: int, body: bytes) -> route_messages.RouteEntry:
-        read.append(parse(family, body))
+    def count(version: Literal[4, 6], body: bytes) -> route_messages.RouteEntry:
+        read.append(parse(version, body))
         return read[-1]
 
     monkeypatch.setattr(route_messages, "_parse", count)
@@ -633,6 +635,17 @@ def test_only_our_own_routes_are_read_beside_many_others(
     applied.undo()
     assert read
     assert not [entry for entry in read if entry.destination.startswith((b"\x3c\0", b"\xfd\x60"))]
+
+
+def test_what_the_kernel_refuses_is_raised(ns: Namespace) -> None:
+    """Only to ask for the routes of a device that is not there is no error."""
+    nowhere, network = 0x7FFF_0000, ip_network("198.51.100.0/24")
+    with inside(ns.path):
+        assert list(route_messages.dump(4, device=nowhere)) == []
+        with pytest.raises(OSError, match="No such device"):
+            route_messages.add(network, nowhere, 254)
+        with pytest.raises(OSError, match="No such process"):
+            route_messages.delete(network, nowhere, 254)
 
 
 def test_mtu_from_the_machine(ns: Namespace, tmp_path: Path) -> None:
