@@ -32,8 +32,8 @@ class AlreadyRunningError(DaemonError):
     code = "already_running"
 
 
-def with_notes(error: Exception) -> str:
-    """The text of an error and its notes, for one who may read both."""
+def with_notes(error: object) -> str:
+    """The text of an error and its notes, for one who may read both; or a text as it is."""
     return "\n".join([str(error), *getattr(error, "__notes__", ())])
 
 

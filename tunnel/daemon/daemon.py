@@ -29,7 +29,7 @@ from tunnel.daemon.sd_notify import Notifier
 from tunnel.device.device import Device
 from tunnel.device.look_up import resolve_all
 from tunnel.device.status import take_status
-from tunnel.errors import DaemonError, TunnelError
+from tunnel.errors import DaemonError, TunnelError, with_notes
 from tunnel.io.endpoint import Endpoint
 
 log = logging.getLogger("tunnel")
@@ -259,10 +259,9 @@ class Daemon:
 
     async def _keep_copy(self, device: Device) -> str:
         """Keep what cannot be saved; what became of it, in words."""
-        mark = 0 if self.host is None else self.host.surroundings.mark
         try:
             path = await save.keep_copy(
-                device, self.config, auto_mark=mark, by_hooks=self.effects.addresses
+                device, self.config, auto_mark=self._mark(), by_hooks=self.effects.addresses
             )
         except (OSError, TunnelError) as error:
             return f"what was set while it was up is lost: {error}"
@@ -270,19 +269,21 @@ class Daemon:
             return "nothing is lost, as the conf says what was running"
         return f"what was running is in {path} until the machine is restarted"
 
+    def _mark(self) -> int:
+        """The mark that was set with the machine; 0 for none."""
+        return 0 if self.host is None else self.host.surroundings.mark
+
     def fail(self, failure: object) -> None:
         """Note what went wrong on the way down, which goes on. The notes of an exception are for
         those that ask, not for the log.
         """
         log.error("%s; going down anyway", failure)
-        notes = getattr(failure, "__notes__", ())
-        self.failures.append("\n".join([str(failure), *notes]))
+        self.failures.append(with_notes(failure))
 
     async def save_locked(self, device: Device) -> Saved:
         """`save` for a caller that holds the lock of `device`."""
-        mark = 0 if self.host is None else self.host.surroundings.mark
         saved = await save.save(
-            device, self.config, auto_mark=mark, by_hooks=self.effects.addresses
+            device, self.config, auto_mark=self._mark(), by_hooks=self.effects.addresses
         )
         self.config = dataclasses.replace(self.config, status=saved.status)
         return saved

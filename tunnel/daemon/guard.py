@@ -37,22 +37,16 @@ async def watch(daemon: Daemon) -> None:
     """Report what goes missing on this host, until cancelled."""
     try:
         with unwrapped(host.HostError), RouteWatch(firewall=True) as changes:
-            # What a hook of the conf took away is meant to be away.
-            accepted = await _missing(daemon)
             repairs = 0
             while True:
-                await changes.changed()
-                await trio.sleep(SETTLE)
-                changes.drain()
+                await changes.changed(SETTLE)
                 begin = trio.current_time()
-                missing = await _missing(daemon)
-                accepted &= missing
-                _report(daemon, missing - accepted)
+                _report(daemon, await _missing(daemon))
                 if not daemon.missing:
                     await trio.sleep(SHARE * (trio.current_time() - begin))
                 elif daemon.config.interface.options.repair:
                     await daemon.restore()
-                    _report(daemon, await _missing(daemon) - accepted)
+                    _report(daemon, await _missing(daemon))
                     await trio.sleep(PATIENCE[min(repairs, len(PATIENCE) - 1)])
                     repairs += 1
     except host.HostError as error:

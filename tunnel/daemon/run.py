@@ -60,9 +60,9 @@ async def run(
     """Set up, call `ready`, carry packets until `daemon.stop`, undo everything. May be called once.
 
     With `handle_signals`, SIGTERM and SIGINT stop it and SIGHUP reloads the conf. `is_held` says
-    that the caller holds the lock of the name. Raises
-    TunnelError when it cannot be set up, or is stopped before it is; then all changes are undone.
-    Returns when the interface or the socket for `wg` is deleted from outside.
+    that the caller holds the lock of the name. Raises TunnelError when it cannot be set up, or is
+    stopped before it is; then all changes are undone. Returns when the interface or the
+    socket for `wg` is deleted from outside.
     """
     check_descriptors()
     lock = contextlib.nullcontext() if is_held else hold(daemon.name)

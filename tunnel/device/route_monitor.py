@@ -51,6 +51,7 @@ class RouteMonitor:
         self._engine = engine
         self._routes: dict[_Way, _Interfaces] = {}
         self._left_open: dict[tuple[bytes, bytes], float] = {}
+        self._was_let_go = trio.Event()
         self._interfaces: dict[int, str] = {}
         self._new: set[Peer] = set()
         self._wake = trio.Event()
@@ -90,9 +91,7 @@ class RouteMonitor:
     async def _follow(self, watch: RouteWatch) -> None:
         await self._compare()
         while True:
-            await watch.changed()
-            await trio.sleep(SETTLE)
-            watch.drain()
+            await watch.changed(SETTLE)
             begin = trio.current_time()
             await self._compare()
             await trio.sleep(SHARE * (trio.current_time() - begin))
@@ -160,6 +159,7 @@ class RouteMonitor:
             return
         # Before anything is sent: the answer may come within the call.
         self._publish()
+        self._was_let_go.set()
         for peer in peers:
             if peer.endpoint is not None:
                 peer.set_endpoint(peer.endpoint.without_source())
@@ -170,12 +170,15 @@ class RouteMonitor:
     async def _forget(self) -> None:
         """Learn sources again where the time is over."""
         while True:
-            await trio.sleep(LEFT_OPEN / 2)
-            now = self._engine.clock()
-            over = [pair for pair, until in self._left_open.items() if until <= now]
-            for pair in over:
-                del self._left_open[pair]
-            if over:
+            await self._was_let_go.wait()
+            self._was_let_go = trio.Event()
+            while self._left_open:
+                now = self._engine.clock()
+                await trio.sleep(max(0.0, min(self._left_open.values()) - now))
+                now = self._engine.clock()
+                self._left_open = {
+                    pair: until for pair, until in self._left_open.items() if until > now
+                }
                 self._publish()
 
     def _publish(self) -> None:

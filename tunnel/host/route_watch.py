@@ -71,8 +71,8 @@ class RouteWatch:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    async def changed(self) -> None:
-        """Wait until something may have changed, and forget that it has."""
+    async def changed(self, settle: float) -> None:
+        """Wait until something may have changed, and `settle` seconds for what changes with it."""
         async with trio.open_nursery() as nursery:
 
             async def wait(opened: socket.socket) -> None:
@@ -81,10 +81,10 @@ class RouteWatch:
 
             for opened in self._sockets:
                 nursery.start_soon(wait, opened)
-        self.drain()
+        await trio.sleep(settle)
+        self._drain()
 
-    def drain(self) -> None:
-        """Forget the changes so far."""
+    def _drain(self) -> None:
         for opened in self._sockets:
             while True:
                 try:
