@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
+from tunnel.control.messages.sentences import shortened
 from tunnel.control.messages.status import PeerStatus, TunnelStatus
 
 _AGES = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
@@ -62,8 +63,7 @@ def status_lines(status: TunnelStatus, *, now: float) -> Iterator[Text]:
         words = ", ".join(f"{name} {value}" for name, value in status.offloads.items())
         yield _line("offloads", words)
     if status.missing:
-        more = len(status.missing) - MAX_MISSING
-        shown = [*status.missing[:MAX_MISSING], *([f"and {more} more"] if more > 0 else [])]
+        shown = shortened(status.missing, MAX_MISSING)
         yield Text("  missing", "bold red") + Text(f": {', '.join(shown)}")
     for peer in status.peers:
         yield Text()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import trio
 
 from tunnel.config import EndpointConfig, PeerConfig, PublicKey
+from tunnel.control.messages.sentences import some
 from tunnel.device.resolve import NO_ANSWER, TRIES, ResolveError, resolve
 from tunnel.errors import unwrapped
 from tunnel.io.endpoint import Endpoint
@@ -114,12 +115,7 @@ class _LookUps:
         causes = {self._causes.get(key, NO_ANSWER) for key in waiting}
         log.warning(
             "still looking up %s: %s; this is tried for %s before it fails",
-            _some(sorted({endpoint.host for endpoint in waiting.values()})),
+            some(sorted({endpoint.host for endpoint in waiting.values()})),
             " / ".join(sorted(causes)),
             "a few seconds" if self._tries is not None and self._tries < TRIES else "a minute",
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more

@@ -17,6 +17,7 @@ from tunnel.control.client import TunnelClient
 from tunnel.control.json_client import NotRunningError
 from tunnel.control.json_socket import ControlError
 from tunnel.control.messages.changes import Change
+from tunnel.control.messages.sentences import some
 from tunnel.control.messages.status import TunnelStatus
 from tunnel.doctor import around, firewall, machine, routing
 from tunnel.doctor.choosing import MAX_PROBES, choose, own_address
@@ -51,8 +52,6 @@ TWO_INITIATIONS = 7.0
 """Seconds in which a peer without a session is sent two handshake initiations, and has answered
 one (whitepaper, section 6.1: Rekey-Timeout is 5 seconds, and there is jitter).
 """
-FEW = 3
-"""Peers that are named; more are counted."""
 REASON_SECONDS = 3.0
 """Seconds that the others get once a reason was seen for which a peer may be silent."""
 REASONS = ("handshake_invalid", "bad_mac1", "unknown_peer", "old_timestamp", "low_order_peer")
@@ -145,17 +144,12 @@ def _unseen(facts: Facts) -> Iterator[str]:
         elif peer.public_key not in measured and facts.is_alive(peer):
             unmeasured.append(peer.public_key)
     if unasked:
-        yield "whether packets pass, for peers that were not probed: " + _few(unasked)
+        yield "whether packets pass, for peers that were not probed: " + some(unasked)
     if unmeasured:
         yield (
             "the size of packets that pass, for peers where nothing answers pings (give "
-            "--address): " + _few(unmeasured)
+            "--address): " + some(unmeasured)
         )
-
-
-def _few(keys: list[str]) -> str:
-    more = len(keys) - FEW
-    return ", ".join(keys[:FEW]) + (f" and {more} more" if more > 0 else "")
 
 
 def _can_probe(facts: Facts) -> bool:
@@ -388,7 +382,7 @@ async def _wait_for_answers(facts: Facts, pinger: Pinger, notes: _Notes) -> None
         if any(now.grown(reason) for reason in REASONS):
             listening = begin
             sleeping = {key: min(until, soon) for key, until in sleeping.items()}
-        refused = {f"{place.replace(' ', ':')}" for place in pinger.refusals}
+        refused = {place.replace(" ", ":") for place in pinger.refusals}
         for peer in now.peers:
             if now.heard(peer):
                 give_up.setdefault(peer.public_key, trio.current_time() + GRACE)

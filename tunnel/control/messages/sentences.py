@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunnel.control.messages.changes import Change
@@ -19,6 +19,20 @@ _REFUSED = {
     "old_timestamp": "the clock of this peer was set back, or an old handshake is replayed",
 }
 """Why a handshake was refused."""
+
+
+def shortened(items: Sequence[str], most: int, *, uncounted: int = 0) -> list[str]:
+    """The first `most` of the items, and how many there are more; `uncounted` of these are not in
+    the list at all.
+    """
+    more = len(items) + uncounted - most
+    return [*items[:most], *([f"and {more} more"] if more > 0 else [])]
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many there are more, as a phrase."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def describe(event: TunnelEvent) -> str:
@@ -104,8 +118,7 @@ def _handshake(of: Mapping[str, Any]) -> str | None:
 def _missing(of: Mapping[str, Any]) -> str:
     if not of["items"]:
         return "everything that another program had removed is back"
-    more = len(of["items"]) + int(of["more_items"]) - MAX_CHANGES
-    parts = [*of["items"][:MAX_CHANGES], *([f"and {more} more"] if more > 0 else [])]
+    parts = shortened(of["items"], MAX_CHANGES, uncounted=int(of["more_items"]))
     return f"another program has removed: {'; '.join(parts)}"
 
 
@@ -113,8 +126,8 @@ def _reload(of: Mapping[str, Any]) -> str:
     if of["error"]:
         return f"not reloaded, nothing was changed: {of['error']}"
     changes = [str(Change.from_json(change)) for change in of["changes"]]
-    more = len(changes) + int(of.get("more_changes", 0)) - MAX_CHANGES
-    parts = [*changes[:MAX_CHANGES], *([f"and {more} more"] if more > 0 else []), *of["notes"]]
+    parts = shortened(changes, MAX_CHANGES, uncounted=int(of.get("more_changes", 0)))
+    parts += of["notes"]
     return f"reloaded: {'; '.join(parts) or 'nothing to change'}"
 
 
