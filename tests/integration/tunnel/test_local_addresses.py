@@ -16,9 +16,13 @@ PREFIX = {4: ("192.0.2.{}", 24), 6: ("2001:db8::{}", 64)}
 def replace(host: Host, outer: int, old: int, new: int) -> str:
     """Give `host` another address on the cable, and take the one it had; the new one.
 
-    Never without one: then nothing could be sent, by nobody.
+    Never without one, nor without a route to the other side: then nothing could be sent, by nobody.
+    The kernel takes its own IPv4 route along with an address, and adds it again for the next one.
     """
     form, length = PREFIX[outer]
+    if outer == 4:
+        network = f"{form.format(0)}/{length}"
+        host.ip(f"route replace {network} dev eth0 scope link metric 2000")
     host.set_sysctl("net.ipv4.conf.eth0.promote_secondaries", "1")
     host.add_addresses("eth0", [f"{form.format(new)}/{length}"])
     host.ip(f"address delete {form.format(old)}/{length} dev eth0")
