@@ -10,7 +10,7 @@ from tunnel.config import files
 from tunnel.config.keys import keys_of
 from tunnel.config.model import InterfaceConfig, PeerConfig
 from tunnel.config.problems import Problems
-from tunnel.config.values import MTU_MIN_IPV6
+from tunnel.linux.kernel import IPV6_MIN_MTU
 
 __all__ = ["OWN_KEY", "check_mtu", "check_peers", "check_permissions", "holds_secrets"]
 
@@ -67,9 +67,9 @@ def check_mtu(
     As with wg-quick, addresses alone are left out by the kernel, and the rest works. But where
     IPv6 should be sent into the tunnel, no route to it can be had.
     """
-    if interface.mtu is None or interface.mtu >= MTU_MIN_IPV6:
+    if interface.mtu is None or interface.mtu >= IPV6_MIN_MTU:
         return
-    remedy = f"raise MTU to {MTU_MIN_IPV6}, or take IPv6 out of Address and AllowedIPs"
+    remedy = f"raise MTU to {IPV6_MIN_MTU}, or take IPv6 out of Address and AllowedIPs"
     own = [a.network for a in interface.addresses if isinstance(a, IPv6Interface)]
     networks = [n for peer in peers for n in peer.networks if isinstance(n, IPv6Network)]
     routed = [n for n in networks if not any(n.subnet_of(each) for each in own)]
@@ -77,14 +77,14 @@ def check_mtu(
         problems.error(
             line,
             "MTU",
-            f"MTU is {interface.mtu}, but a route to {routed[0]} needs at least {MTU_MIN_IPV6}",
+            f"MTU is {interface.mtu}, but a route to {routed[0]} needs at least {IPV6_MIN_MTU}",
             remedy,
         )
     elif own or networks:
         problems.warning(
             line,
             "MTU",
-            f"MTU is {interface.mtu}, and IPv6 needs at least {MTU_MIN_IPV6}: the tunnel has IPv4 "
+            f"MTU is {interface.mtu}, and IPv6 needs at least {IPV6_MIN_MTU}: the tunnel has IPv4 "
             "only",
             remedy,
         )

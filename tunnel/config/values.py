@@ -21,11 +21,10 @@ from crypto.keys import KeyFormatError, PresharedKey, PrivateKey, PublicKey
 from tunnel.config.problems import Mistake, describe_secret, quote
 from tunnel.config.tables import number_of
 
-__all__ = ["MTU_MAX", "MTU_MIN", "MTU_MIN_IPV6", "AllowedIP", "Doubtful", "EndpointConfig"]
+__all__ = ["MTU_MAX", "MTU_MIN", "AllowedIP", "Doubtful", "EndpointConfig"]
 
 MTU_MIN: Final = 576
 """The least every IPv4 host must be able to reassemble (RFC 791)."""
-MTU_MIN_IPV6: Final = 1280
 """The least an IPv6 link may have (RFC 8200, section 5); the kernel drops IPv6 below it."""
 MTU_MAX: Final = 65455
 """65,535 minus an IPv6 and a UDP header (48) and WireGuard's own 32."""

@@ -12,6 +12,7 @@ import trio
 from tunnel import host
 from tunnel.config import TunnelConfig
 from tunnel.io.endpoint import Endpoint
+from tunnel.linux.kernel import IPV6_MIN_MTU
 
 log = logging.getLogger("tunnel")
 
@@ -90,13 +91,13 @@ def _compute(
     if mtu is None:
         addresses = [ip_address(endpoint.address) for endpoint in endpoints]
         mtu = host.compute_mtu(addresses, interface=config.name, mark=mark)
-        if mtu < host.MTU_MIN_IPV6 and any(a.version == 6 for a in interface.addresses):
+        if mtu < IPV6_MIN_MTU and any(a.version == 6 for a in interface.addresses):
             log.warning(
                 "the way to the peers leaves an MTU of %d, and IPv6 needs at least %d: the tunnel "
                 "has IPv4 only (set MTU = %d to have IPv6, in fragments)",
                 mtu,
-                host.MTU_MIN_IPV6,
-                host.MTU_MIN_IPV6,
+                IPV6_MIN_MTU,
+                IPV6_MIN_MTU,
             )
     state = host.desired_state(
         config.name,

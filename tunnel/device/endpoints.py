@@ -5,9 +5,8 @@ of a handshake that went unanswered: to the next address of the ring. An address
 gets one more attempt before, and stays in use as long as it answers. Meanwhile the name is looked
 up again, at most every `FIRST_PAUSE` seconds and ever less often, without anything waiting for it.
 A name that had no address when the tunnel came up is looked up until it has one. Endpoints that the
-conf gives as addresses are left as they are, and so is one that was set by hand:
-a peer that `wg set` sent to another address has no name from then on, until a reload brings another
-one.
+conf gives as addresses are left as they are, and so is one that was set by hand: a peer that
+`wg set` sent to another address has no name from then on, until a reload brings another one.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 
 from tunnel.control.client import TunnelClient
 from tunnel.control.json_socket import ControlError
@@ -13,6 +12,7 @@ from tunnel.doctor import machine
 from tunnel.doctor.facts import Options
 from tunnel.doctor.findings import Report
 from tunnel.linux import netns
+from tunnel.systemd.units import own_command
 
 
 def examine_elsewhere(name: str, conf: str | None, options: Options) -> Report | None:
@@ -33,7 +33,7 @@ def examine_elsewhere(name: str, conf: str | None, options: Options) -> Report |
     try:
         # A process of its own: threads that have run once stay where they were begun.
         done = subprocess.run(
-            [sys.executable, "-m", "tunnel", "doctor", *arguments],
+            [*own_command(), "doctor", *arguments],
             stdout=subprocess.PIPE,
             text=True,
             check=False,

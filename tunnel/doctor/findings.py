@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+STAYS_SYSCTL = "   # to stay: a line in /etc/sysctl.d"
+"""Behind a remedy that sets a sysctl, which lasts until the machine is restarted."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:

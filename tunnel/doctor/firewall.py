@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from tunnel.control.messages.status import PeerStatus
 from tunnel.doctor import rules
 from tunnel.doctor.facts import Facts, FirewallChain, endpoint_address
-from tunnel.doctor.findings import Finding
+from tunnel.doctor.findings import STAYS_SYSCTL, Finding
 from tunnel.trace.journey import Journey, Step
 
 INCOMING = ("PREROUTING", "INPUT")
 
 WORDS = ("count", "max")
-STAYS_SYSCTL = "   # to stay: a line in /etc/sysctl.d"
 STAYS = "   # and the same in the firewall's own configuration, to stay"
 
 

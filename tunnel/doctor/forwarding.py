@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_interface
 
 from tunnel.doctor import hooks, rules
 from tunnel.doctor.facts import Facts, FirewallChain, FirewallRule, Network, networks_of
-from tunnel.doctor.findings import Finding
+from tunnel.doctor.findings import STAYS_SYSCTL, Finding
 from tunnel.doctor.firewall import STAYS
 from tunnel.doctor.rules import CLOSED
 
@@ -69,7 +69,7 @@ def check_forwarding(facts: Facts) -> Iterator[Finding]:
                 f"this host should forward packets of the tunnel ({wish.why}), and IPv{version} "
                 "forwarding is off",
                 f"sysctl {SYSCTLS[version]} is 0",
-                f"sysctl -w {SYSCTLS[version]}=1   # to stay: a line in /etc/sysctl.d",
+                f"sysctl -w {SYSCTLS[version]}=1{STAYS_SYSCTL}",
             )
 
 

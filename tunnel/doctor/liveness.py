@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_interface
 
 from tunnel.doctor.facts import Facts, endpoint_address
 from tunnel.doctor.findings import Finding
+from tunnel.linux.kernel import IPV6_MIN_MTU
 from tunnel.trace.narrate import DROPS
 
 SEALED = 32
@@ -16,8 +17,6 @@ HEADER = {4: 20, 6: 40}
 
 MANY = 5
 """Absent peers from which on they share one note."""
-LEAST_IPV6 = 1280
-"""The MTU below which the kernel takes IPv6 off an interface (RFC 8200, section 5)."""
 
 
 def check_silent_peers(facts: Facts) -> Iterator[Finding]:
@@ -139,8 +138,8 @@ def _lost_mtu(facts: Facts, room: int) -> bool:
 
 def _set_mtu(facts: Facts, size: int) -> str:
     addresses = facts.after.addresses if facts.after is not None else ()
-    loses = size < LEAST_IPV6 and any(ip_interface(text).version == 6 for text in addresses)
-    warning = f"; IPv6, which needs {LEAST_IPV6}, goes from {facts.name} with it" if loses else ""
+    loses = size < IPV6_MIN_MTU and any(ip_interface(text).version == 6 for text in addresses)
+    warning = f"; IPv6, which needs {IPV6_MIN_MTU}, goes from {facts.name} with it" if loses else ""
     return f"ip link set {facts.name} mtu {size}   # and MTU = {size} in the conf{warning}"
 
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 from contextlib import suppress
 
 from tunnel.datapath import VIRTIO_NET_HDR_LEN
-from tunnel.datapath.virtio import VirtioNetHdr
+from tunnel.datapath.virtio import NO_OFFLOAD, VirtioNetHdr
 from tunnel.io.errors import TunWriteDropped
+from tunnel.linux.kernel import IPV6_MIN_MTU
 from tunnel.packet.headers import HEADER_ROOM, UDP, Headers
 from tunnel.packet.icmp import unreachable
 from tunnel.protocol import ProtocolDrop
 
+from .common import Budget
 from .shared import Shared
 
 ICMP_RATE = 1000.0
 ICMP_BURST = 50.0
 """ICMP errors in a second, and at once: net.ipv4.icmp_msgs_per_sec and icmp_msgs_burst of Linux."""
 
-_LONGEST_QUOTE = 1280
+_LONGEST_QUOTE = IPV6_MIN_MTU
 _FRAGMENT = 44  # next header of RFC 8200, section 4.5
-_NO_OFFLOAD = bytes(VIRTIO_NET_HDR_LEN)
 
 
 class NoWay:
@@ -27,8 +28,7 @@ class NoWay:
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        self._tokens = ICMP_BURST
-        self._filled_at = float("-inf")
+        self._errors = Budget(ICMP_RATE, ICMP_BURST)
 
     def is_loop(self, frame: memoryview) -> bool:
         """Whether `frame`, to the address of a peer's endpoint, holds datagrams of ours to it.
@@ -56,16 +56,14 @@ class NoWay:
         """Count `frame`, and answer as a router does; the kernel's WireGuard does so, too."""
         self._shared.interface.count_drop(ProtocolDrop.NO_PEER)
         now = self._shared.clock()
-        self._tokens = min(ICMP_BURST, self._tokens + (now - self._filled_at) * ICMP_RATE)
-        self._filled_at = now
-        if self._tokens < 1.0:
+        if not self._errors.has_room(now):
             return
         answer = unreachable(bytes(frame[VIRTIO_NET_HDR_LEN:][:_LONGEST_QUOTE]))
         if answer is not None:
-            self._tokens -= 1.0
+            self._errors.take(now)
             # An answer that finds no room, or no interface, is missed by no one.
             with suppress(TunWriteDropped):
-                self._shared.tun.write(_NO_OFFLOAD + answer)
+                self._shared.tun.write(NO_OFFLOAD + answer)
 
 
 def _without_fragment_header(packet: bytes) -> bytes:

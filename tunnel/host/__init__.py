@@ -25,7 +25,6 @@ from tunnel.host.record import DownHooks, Record, keep_hooks, load_record
 from tunnel.host.slots import find_default_route_slot
 from tunnel.host.state import (
     MAIN_TABLE,
-    MTU_MIN_IPV6,
     Address,
     DefaultRouteSlot,
     DesiredState,
@@ -45,7 +44,6 @@ from tunnel.host.watch import LinkEvent, LinkGone, LinkStatus, watch_link
 
 __all__ = [
     "MAIN_TABLE",
-    "MTU_MIN_IPV6",
     "Address",
     "Applied",
     "DefaultRouteSlot",

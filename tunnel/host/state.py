@@ -22,6 +22,8 @@ from ipaddress import (
 )
 from typing import Literal
 
+from tunnel.linux.kernel import IPV6_MIN_MTU
+
 Network = IPv4Network | IPv6Network
 InterfaceAddress = IPv4Interface | IPv6Interface
 IpAddress = IPv4Address | IPv6Address
@@ -29,8 +31,6 @@ Table = Literal["auto", "off"] | int
 
 MAIN_TABLE = 254
 DEFAULT_MTU = 1420
-MTU_MIN_IPV6 = 1280
-"""The least an IPv6 link may have (RFC 8200, section 5). Below, the kernel takes IPv6 off it."""
 FIRST_MARK = 51820
 """wg-quick's first choice for mark and table of a full tunnel."""
 
@@ -242,7 +242,7 @@ def desired_state(
     small for IPv6 its addresses are left out, and the networks that they cover.
     """
     own = tuple(dict.fromkeys(addresses))
-    if mtu < MTU_MIN_IPV6:
+    if mtu < IPV6_MIN_MTU:
         covers = [address.network for address in own if address.version == 6]
         allowed_ips = [net for net in allowed_ips if not _covered(net, covers)]
         own = tuple(address for address in own if address.version == 4)

@@ -32,10 +32,10 @@ def replace_file(
     The new file has `mode`. With `keep` it gets the owner and group of the file it replaces, or
     its whole access: owner, group, mode and access list. Where those cannot be given, the file is
     for our user only. Bytes read by "surrogateescape" are written as they were. A symbolic link at
-    `path` is replaced, not followed. With `known`, only the
-    file of that status is replaced: whoever can write the folder may have put another one there.
-    Raises OSError, and then the old file is there as it was, and no other; only a failure to write
-    the folder itself to disk (EIO) leaves the new one.
+    `path` is replaced, not followed. With `known`, only the file of that status is replaced: other
+    users who can write the folder may have put another one there. Raises OSError, and then the old
+    file is there as it was, and no other; only a failure to write the folder itself to disk (EIO)
+    leaves the new one.
     """
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

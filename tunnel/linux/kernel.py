@@ -48,6 +48,10 @@ IP_MTU = 14
 IP_PMTUDISC_DONT = 0
 IP_PMTUDISC_PROBE = 3
 
+# linux/ipv6.h
+IPV6_MIN_MTU = 1280
+"""The least MTU of a link with IPv6 (RFC 8200, section 5). Below, the kernel takes IPv6 off it."""
+
 # linux/in6.h
 IPV6_MTU_DISCOVER = 23
 IPV6_MTU = 24

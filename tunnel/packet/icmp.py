@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import struct
 
+from tunnel.linux.kernel import IPV6_MIN_MTU
 from tunnel.packet.checksum import checksum
 from tunnel.packet.headers import ICMP, ICMPV6, Headers
 
 _HOST_UNREACHABLE = 3, 1
 _ADDRESS_UNREACHABLE = 1, 3
-_MOST_V4, _MOST_V6 = 576, 1280
+_MOST_V4, _MOST_V6 = 576, IPV6_MIN_MTU
 """Bytes of the whole answer at most."""
 _TOS = 0xC0  # internetwork control, as Linux marks them
 _TTL = 64

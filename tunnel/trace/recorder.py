@@ -17,6 +17,7 @@ from tunnel.control.broadcast import Broadcast, EventQueue, Limits
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.datapath import Opened, Sealed, Session
 from tunnel.engine import Engine, Peer
+from tunnel.engine.common import Budget
 from tunnel.io.endpoint import Endpoint
 from tunnel.packet.filter import Filter
 from tunnel.packet.headers import HEADER_ROOM, Headers
@@ -30,24 +31,6 @@ UNKNOWN = 0.1
 _LOST_PERIOD = 1.0
 
 
-class _Budget:
-    """So many records a second, in bursts of as many."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._left = rate
-        self._filled = float("-inf")
-
-    def take(self, now: float) -> bool:
-        """Whether there is room for one more."""
-        self._left = min(self._rate, self._left + (now - self._filled) * self._rate)
-        self._filled = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
-
-
 class TraceReader(EventQueue):
     """The records for one reader: those of its filter, and at most `rate` of them a second."""
 
@@ -55,7 +38,8 @@ class TraceReader(EventQueue):
         super().__init__(limits)
         self._wanted = wanted
         self._clock = limits.clock
-        self._known, self._unknown = _Budget(rate), _Budget(max(1.0, rate * UNKNOWN))
+        unknown = max(1.0, rate * UNKNOWN)
+        self._known, self._unknown = Budget(rate, rate), Budget(unknown, unknown)
         self._withheld = 0
         self._reported = float("-inf")
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -187,7 +187,8 @@ def test_answer_for_a_peer_that_is_gone_is_ignored() -> None:
     assert peer.endpoint == at(1)
 
 
-def test_name_without_an_address_is_looked_up_until_it_has_one() -> None:
+def look_up_at_leisure(scenario: Callable[[Book, Endpoints, Peer], Awaitable[None]]) -> None:
+    """Run `scenario` with a name that had no address, and what looks it up."""
     book = Book()
     engine, _ = make_engine()
     peer = engine.interface.add_peer(KEY)
@@ -197,37 +198,35 @@ def test_name_without_an_address_is_looked_up_until_it_has_one() -> None:
         await names.update([PEER], {KEY: []})
         async with trio.open_nursery() as nursery:
             nursery.start_soon(names.run, engine)
-            await trio.sleep(FIRST_PAUSE * 2)
-            assert book.asked == 2
-            assert peer.endpoint is None
-            book.addresses = [at(3)]
-            await trio.sleep(FIRST_PAUSE * 2)
-            assert peer.endpoint == at(3)
-            asked = book.asked
-            # It stays the name's, and has no need of further look-ups.
-            await trio.sleep(1000)
-            assert book.asked == asked
-            assert names.names() == {KEY: NAME}
+            await scenario(book, names, peer)
             nursery.cancel_scope.cancel()
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_name_without_an_address_is_looked_up_until_it_has_one() -> None:
+    async def scenario(book: Book, names: Endpoints, peer: Peer) -> None:
+        await trio.sleep(FIRST_PAUSE * 2)
+        assert book.asked == 2
+        assert peer.endpoint is None
+        book.addresses = [at(3)]
+        await trio.sleep(FIRST_PAUSE * 2)
+        assert peer.endpoint == at(3)
+        asked = book.asked
+        # It stays the name's, and has no need of further look-ups.
+        await trio.sleep(1000)
+        assert book.asked == asked
+        assert names.names() == {KEY: NAME}
+
+    look_up_at_leisure(scenario)
 
 
 def test_reload_looks_a_name_without_an_address_up_at_once() -> None:
-    book = Book()
-    engine, _ = make_engine()
-    peer = engine.interface.add_peer(KEY)
+    async def scenario(book: Book, names: Endpoints, peer: Peer) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        book.addresses = [at(3)]
+        await names.update([PEER], {})
+        await trio.testing.wait_all_tasks_blocked()
+        assert peer.endpoint == at(3)
 
-    async def main() -> None:
-        names = Endpoints(book.look_up, trio.current_time)
-        await names.update([PEER], {KEY: []})
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(names.run, engine)
-            await trio.testing.wait_all_tasks_blocked()
-            book.addresses = [at(3)]
-            await names.update([PEER], {})
-            await trio.testing.wait_all_tasks_blocked()
-            assert peer.endpoint == at(3)
-            nursery.cancel_scope.cancel()
-
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    look_up_at_leisure(scenario)
