@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from typing import Any
 
 from tests.support.pairs import remains as remains_now
 from tunnel.lab import Host, LabTimeoutError
 from tunnel.lab.peers import OurEnd
+from tunnel.lab.process import HostProcess
 
 
 def remains(host: Host) -> list[str]:
@@ -23,6 +25,19 @@ def status(end: OurEnd) -> dict[str, Any]:
     (found,) = json.loads(end.tunnel("show", end.node.interface, "--json"))
     assert isinstance(found, dict)
     return found
+
+
+def follow(end: OurEnd) -> HostProcess:
+    """`tunnel events --json` of the end, which from now on misses nothing."""
+    command = [sys.executable, "-m", "tunnel", "events", end.node.interface, "--json"]
+    events = end.node.host.popen(command)
+    events.wait_for_output("following the events")
+    return events
+
+
+def followed(events: HostProcess) -> list[dict[str, Any]]:
+    """The events that have come so far."""
+    return [json.loads(line) for line in events.log().splitlines() if line.startswith("{")]
 
 
 def rewrite(end: OurEnd, old: str, new: str) -> None:

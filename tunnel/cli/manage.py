@@ -70,13 +70,18 @@ def save(name: Name) -> None:
 
 @app.command()
 def events(name: Name, as_json: Json = False) -> None:
-    """Follow a tunnel's events: handshakes, roaming, drops, reloads; one a line, until ^C."""
+    """Follow a tunnel's events: handshakes, roaming, drops, reloads; one a line, until ^C.
+
+    A line on standard error says when it has begun.
+    """
     with (
         contextlib.suppress(KeyboardInterrupt),
         refusals_printed(),
         TunnelClient(interface_name(name)) as client,
     ):
-        for event in client.events():
+        events = client.events()
+        typer.echo(f"following the events of {client.name}, until ^C", err=True)
+        for event in events:
             typer.echo(json.dumps(event.to_json()) if as_json else _line(event))
 
 

@@ -13,6 +13,7 @@ with TunnelClient("wg0") as client:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import sys
 import time
@@ -208,10 +209,9 @@ class TunnelClient:
         return self._dialogue.take_events()
 
     def events(self) -> Iterator[TunnelEvent]:
-        """Events from now on, until the daemon ends."""
+        """Events from this call on, until the daemon ends; it returns once they are subscribed."""
         self.subscribe()
-        while batch := self.read_events():
-            yield from batch
+        return itertools.chain.from_iterable(iter(self.read_events, []))
 
     def fileno(self) -> int:
         """The descriptor to wait on."""

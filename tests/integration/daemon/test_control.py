@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pty
 import signal
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemons import remains, rewrite, status
+from tests.support.daemons import follow, followed, remains, rewrite, status
 from tests.support.hosts import TwoHosts
 from tests.support.pairs import Pair, make_pair
 
@@ -23,10 +22,8 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 
 def test_events_tell_what_happens(pair: Pair) -> None:
     a, b = pair.hosts
-    events = a.popen([sys.executable, "-m", "tunnel", "events", "wg0", "--json"])
-    log_path = events.log_path
-    # The stream has begun when the daemon counts a subscriber; the first reload shows it.
-    a.wait_for(lambda: (pair.a.tunnel("reload", "wg0"), events.log())[1], 15, "the first event")
+    events = follow(pair.a)
+    pair.a.tunnel("reload", "wg0")
     a.ping(pair.b.node.address())
     b.ip("address add 10.99.0.1/32 dev wg0")
     b.run(["ping", "-c", "1", "-W", "1", "-I", "10.99.0.1", pair.a.node.address()], check=False)
@@ -37,7 +34,7 @@ def test_events_tell_what_happens(pair: Pair) -> None:
     rewrite(pair.a, "ListenPrt", "ListenPort")
     pair.a.down()
     assert events.wait(10) == 0
-    told = [json.loads(line) for line in log_path.read_text().splitlines()]
+    told = followed(events)
     kinds = [event["type"] for event in told]
     assert kinds[0] == "reload"
     assert kinds[-1] == "down"

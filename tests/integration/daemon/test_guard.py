@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.daemons import status
+from tests.support.daemons import follow, followed, status
 from tests.support.hosts import TwoHosts
 from tunnel.lab import Host
 from tunnel.lab.peers import Node, OurEnd, render_conf
@@ -48,7 +47,7 @@ def full(two_hosts: TwoHosts) -> OurEnd:
 
 def test_what_is_taken_from_a_full_tunnel_is_named_and_put_back_by_reload(full: OurEnd) -> None:
     host = full.node.host
-    events = host.popen(["python3", "-m", "tunnel", "events", "wg0", "--json"])
+    events = follow(full)
     for command, name in TAKEN.values():
         assert missing(full) == []
         host.run(command)
@@ -57,10 +56,12 @@ def test_what_is_taken_from_a_full_tunnel_is_named_and_put_back_by_reload(full: 
         assert "missing: " in full.tunnel("show", "wg0")
         full.tunnel("reload", "wg0")
         host.wait_for(lambda: not missing(full), 10, "all to be there again")
-    events.stop(10)
-    seen = [json.loads(line) for line in events.log().splitlines() if line.startswith("{")]
-    items = [each["items"] for each in seen if each["type"] == "missing"]
-    assert [bool(each) for each in items] == [True, False] * len(TAKEN)
+
+    def reported() -> list[bool]:
+        return [bool(each["items"]) for each in followed(events) if each["type"] == "missing"]
+
+    host.wait_for(lambda: len(reported()) == 2 * len(TAKEN), 10, "an event each time")
+    assert reported() == [True, False] * len(TAKEN)
     log = Path("/run/tunnel/wg0.log")
     text = host.run(["cat", str(log)]).stdout
     assert text.count("another program has removed: ") == len(TAKEN)

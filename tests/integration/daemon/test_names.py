@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.support.daemons import remains, status
+from tests.support.daemons import follow, remains, status
 from tests.support.hosts import TwoHosts
 from tunnel.lab import Host, LabError
 from tunnel.lab.peers import Node, OurEnd, mesh, render_conf
@@ -207,7 +207,7 @@ def test_endpoint_set_by_hand_stays_and_is_saved(two_hosts: TwoHosts, hosts: Hos
     a.up()
     b.up()
     host = two_hosts.a
-    events = host.popen([sys.executable, "-m", "tunnel", "events", "wg0", "--json"])
+    events = follow(a)
     host.run(["wg", "set", "wg0", "peer", b.node.public_key, "endpoint", "192.0.2.99:51820"])
     host.run(["ping", "-c", "1", "-W", "1", "10.77.0.2"], check=False)
     events.wait_for_output('"attempt": 2', 30)
