@@ -5,7 +5,7 @@
 """
 
 from crypto.keys import KeyFormatError, PresharedKey, PrivateKey, PublicKey
-from tunnel.config.checks import OWN_KEY
+from tunnel.config.checks import OWN_KEY, find_peer
 from tunnel.config.files import find
 from tunnel.config.keys import Reload
 from tunnel.config.model import (
@@ -40,6 +40,7 @@ __all__ = [
     "changed_keys",
     "dump",
     "find",
+    "find_peer",
     "load",
     "merge",
     "parse",

@@ -1,18 +1,29 @@
 """What no value shows by itself: the checks across keys, peers and the file."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Interface, IPv6Network
 from pathlib import Path
 
 from crypto.keys import PublicKey
 from tunnel.config import files
+from tunnel.config.gateway import Publication
 from tunnel.config.keys import keys_of
 from tunnel.config.model import InterfaceConfig, PeerConfig
-from tunnel.config.problems import Problems
+from tunnel.config.problems import Problems, quote
+from tunnel.config.values import plain_address
 from tunnel.linux.kernel import IPV6_MIN_MTU
 
-__all__ = ["OWN_KEY", "check_mtu", "check_peers", "check_permissions", "holds_secrets"]
+__all__ = [
+    "OWN_KEY",
+    "check_gateway",
+    "check_mtu",
+    "check_peers",
+    "check_permissions",
+    "find_peer",
+    "holds_secrets",
+    "is_inside",
+]
 
 OWN_KEY = "PublicKey is this host's own: it must be the public key of the other side"
 """The fault of a peer that has our public key."""
@@ -88,6 +99,99 @@ def check_mtu(
             "only",
             remedy,
         )
+
+
+def check_gateway(
+    interface: InterfaceConfig,
+    peers: Sequence[PeerConfig],
+    lines: Callable[[str], int | None],
+    problems: Problems,
+) -> None:
+    """Find entries of a gateway that contradict each other or the peers. `lines` gives a key's."""
+    options = interface.options
+    networks = [network for peer in peers for network in peer.networks]
+    for allowance in options.allow:
+        if find_peer(peers, allowance.peer) is None:
+            problems.error(
+                lines("Allow"),
+                "Allow",
+                f"Allow names {quote(allowance.peer)}, and there is no such peer",
+                "write its public key, an address of its AllowedIPs, or the name of a comment "
+                "`# friendly_name = …` in its section",
+            )
+    for place, one in enumerate(options.publish):
+        for other in options.publish[:place]:
+            if _overlap(one, other):
+                problems.error(
+                    lines("Publish"),
+                    "Publish",
+                    f"Publish has the same port in {one} and in {other}",
+                    "publish one of them under another port",
+                )
+        if not any(one.target in network for network in networks):
+            problems.warning(
+                lines("Publish"),
+                "Publish",
+                f"Publish leads to {one.target}, which no peer has in its AllowedIPs",
+                "add it to the AllowedIPs of that peer",
+            )
+    if not options.kill_switch:
+        return
+    if not networks:
+        problems.error(
+            lines("KillSwitch"),
+            "KillSwitch",
+            "KillSwitch has nothing to guard: no peer has AllowedIPs",
+            "add AllowedIPs, as 0.0.0.0/0 and ::/0, or remove KillSwitch",
+        )
+    if interface.table != "auto" and not interface.fwmark:
+        problems.error(
+            lines("KillSwitch"),
+            "KillSwitch",
+            "KillSwitch must know this tunnel's own packets, and without Table = auto they have "
+            "no mark",
+            "add a FwMark, as FwMark = 0xca6c",
+        )
+    for peer in peers:
+        if peer.endpoint is not None and peer.endpoint.address is None:
+            problems.warning(
+                lines("KillSwitch"),
+                "KillSwitch",
+                f"KillSwitch keeps name servers beyond the local network from finding "
+                f"{quote(peer.endpoint.host)} once the daemon was killed",
+                "write the address into Endpoint",
+            )
+
+
+def find_peer(peers: Iterable[PeerConfig], text: str) -> PeerConfig | None:
+    """The peer that Allow means: by friendly_name, public key or an address of its AllowedIPs."""
+    peers = tuple(peers)
+    for peer in peers:
+        if text in (peer.friendly_name, peer.public_key.to_base64()):
+            return peer
+    address = plain_address(text)
+    owners = [
+        (network.prefixlen, peer)
+        for peer in peers
+        for network in peer.networks
+        if address is not None and address in network
+    ]
+    return max(owners, key=lambda found: found[0])[1] if owners else None
+
+
+def is_inside(network: IPv4Network | IPv6Network, other: IPv4Network | IPv6Network) -> bool:
+    """Whether all of `network` is in `other`, of the same IP version."""
+    if isinstance(network, IPv4Network):
+        return isinstance(other, IPv4Network) and network.subnet_of(other)
+    return isinstance(other, IPv6Network) and network.subnet_of(other)
+
+
+def _overlap(one: Publication, other: Publication) -> bool:
+    if one.protocol != other.protocol or one.target.version != other.target.version:
+        return False
+    if one.address and other.address and one.address != other.address:
+        return False
+    return one.first <= other.last and other.first <= one.last
 
 
 def check_permissions(

@@ -23,8 +23,9 @@ from typing import Final
 from crypto.keys import PresharedKey, PrivateKey, PublicKey
 from tunnel.config import values
 from tunnel.config.keys import ConfKey, Reload, comma_separated, key, keys_of, whole_line, words
+from tunnel.config.options import TunnelOptions
 from tunnel.config.problems import Problem
-from tunnel.config.values import AllowedIP, Datapath, EndpointConfig, LogLevel, Metrics, Table
+from tunnel.config.values import AllowedIP, EndpointConfig, Table
 
 __all__ = [
     "SECTIONS",
@@ -41,17 +42,6 @@ def _base64(secret: PrivateKey | PublicKey | PresharedKey) -> str:
     return secret.to_base64()
 
 
-def _switch(name: str, meaning: str) -> dict[str, ConfKey]:
-    return key(
-        name,
-        values.switch,
-        meaning,
-        reload=Reload.UP,
-        example="off",
-        write=lambda value: "on" if value else "off",
-    )
-
-
 def _hook(name: str, meaning: str, reload: Reload, example: str) -> dict[str, ConfKey]:
     return key(
         name,
@@ -66,123 +56,6 @@ def _hook(name: str, meaning: str, reload: Reload, example: str) -> dict[str, Co
 
 # `ip route`, `ip -6 r`, `route del`; not `ip rule`.
 _ROUTES = re.compile(r"\brout|\bip\s+(?:-\S+\s+)*ro?u?\b")
-
-
-@dataclass(frozen=True, slots=True)
-class TunnelOptions:
-    """Our own options, from section [Tunnel] or from `#! tunnel: Key = value` lines.
-
-    An offload is used if neither its own switch nor the one over it (`tun_offload` for the
-    two of the TUN, `udp_offload` for the two of the socket) is off, and the kernel has it.
-    """
-
-    datapath: Datapath = field(
-        default="auto",
-        metadata=key(
-            "Datapath",
-            values.datapath,
-            "which code handles packets: `native` (compiled), `python`, or the best there is",
-            reload=Reload.UP,
-            example="python",
-        ),
-    )
-    tun_offload: bool = field(
-        default=True,
-        metadata=_switch(
-            "TunOffload", "whether the TUN device may pass large unsplit packets, if the kernel can"
-        ),
-    )
-    tun_tso: bool = field(
-        default=True,
-        metadata=_switch("TunTso", "the same for TCP segments only"),
-    )
-    tun_uso: bool = field(
-        default=True,
-        metadata=_switch("TunUso", "the same for UDP datagrams only"),
-    )
-    udp_offload: bool = field(
-        default=True,
-        metadata=_switch(
-            "UdpOffload",
-            "whether the UDP socket may send and receive datagrams in batches, if the kernel can",
-        ),
-    )
-    udp_gso: bool = field(
-        default=True,
-        metadata=_switch("UdpGso", "the same for sending only (UDP_SEGMENT)"),
-    )
-    udp_gro: bool = field(
-        default=True,
-        metadata=_switch("UdpGro", "the same for receiving only (UDP_GRO)"),
-    )
-    metrics: Metrics = field(
-        default="unix",
-        metadata=key(
-            "Metrics",
-            values.metrics,
-            "where Prometheus metrics are served: `unix` (/run/tunnel/NAME.metrics), "
-            "ADDRESS:PORT, or `off`",
-            reload=Reload.UP,
-            example="127.0.0.1:9586",
-        ),
-    )
-
-    log_level: LogLevel = field(
-        default="info",
-        metadata=key(
-            "LogLevel",
-            values.log_level,
-            "the least level of lines in the log: `debug`, `info`, `warning` or `error`; "
-            "`tunnel up --verbose` means `debug`",
-            reload=Reload.UP,
-            example="debug",
-        ),
-    )
-
-    hook_timeout: int = field(
-        default=90,
-        metadata=key(
-            "HookTimeout",
-            values.time_limit,
-            "seconds after which a hook is ended and counts as failed; `off` for no limit",
-            reload=Reload.DOWN,
-            example="300",
-            write=lambda value: str(value) if value else "off",
-        ),
-    )
-
-    repair: bool = field(
-        default=False,
-        metadata=key(
-            "Repair",
-            values.switch,
-            "whether routes, rules, addresses and firewall that another program removes are put "
-            "back at once; if not, that is reported only, and `tunnel reload` puts them back",
-            reload=Reload.LIVE,
-            example="on",
-            write=lambda value: "on" if value else "off",
-        ),
-    )
-
-    @property
-    def use_tso(self) -> bool:
-        """Whether TCP segments may be left unsplit by the kernel (TSO4, TSO6)."""
-        return self.tun_offload and self.tun_tso
-
-    @property
-    def use_uso(self) -> bool:
-        """Whether UDP datagrams may be left unsplit by the kernel (USO4, USO6)."""
-        return self.tun_offload and self.tun_uso
-
-    @property
-    def use_gso(self) -> bool:
-        """Whether batches may leave by UDP_SEGMENT."""
-        return self.udp_offload and self.udp_gso
-
-    @property
-    def use_gro(self) -> bool:
-        """Whether batches may arrive by UDP_GRO."""
-        return self.udp_offload and self.udp_gro
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,7 +215,7 @@ class InterfaceConfig:
             write=lambda value: "true" if value else "false",
         ),
     )
-    options: TunnelOptions = TunnelOptions()
+    options: TunnelOptions = field(default_factory=TunnelOptions)
 
     @property
     def dns(self) -> tuple[IPv4Address | IPv6Address, ...]:

@@ -155,6 +155,12 @@ def _read(
     if interface is not None:
         mtu = sections.interface.get("MTU")
         checks.check_mtu(interface, bare_peers, mtu[-1].line if mtu else None, problems)
+
+        def line_of(name: str) -> int | None:
+            entries = sections.tunnel.get(name)
+            return entries[-1].line if entries else None
+
+        checks.check_gateway(interface, bare_peers, line_of, problems)
         if path is not None and status is not None:
             checks.check_permissions(interface, bare_peers, path, status, problems)
     problems.raise_if_any()

@@ -24,11 +24,15 @@ def dump(config: TunnelConfig) -> str:
     cannot stand on a line of its own, as a hook with a line break cannot.
     """
     interface = config.interface
-    sections = [("Interface", list(lines_of(interface)))]
+    sections = [("[Interface]", list(lines_of(interface)))]
     options = list(lines_of(interface.options))
     if options:
-        sections.append(("Tunnel", options))
-    sections += [("Peer", list(lines_of(peer))) for peer in config.peers]
+        sections.append(("[Tunnel]", options))
+    for peer in config.peers:
+        # The name is for labels, and for Allow. One with a line break would not end as a comment.
+        named = bool(peer.friendly_name) and peer.friendly_name.isprintable()
+        comment = f"\n# friendly_name = {peer.friendly_name}" if named else ""
+        sections.append((f"[Peer]{comment}", list(lines_of(peer))))
     return _render(config.name, sections)
 
 
@@ -37,8 +41,8 @@ def strip(config: TunnelConfig) -> str:
 
     Keys that came from a file are written out, since `wg` has no such key.
     """
-    sections = [("Interface", list(lines_of(config.interface, wg=True)))]
-    sections += [("Peer", list(lines_of(peer, wg=True))) for peer in config.peers]
+    sections = [("[Interface]", list(lines_of(config.interface, wg=True)))]
+    sections += [("[Peer]", list(lines_of(peer, wg=True))) for peer in config.peers]
     return _render(config.name, sections)
 
 
@@ -70,8 +74,7 @@ def value_text(key: ConfKey, value: object) -> str | None:
 
 def _render(name: str, sections: Sequence[tuple[str, Iterable[Line]]]) -> str:
     blocks = [
-        "\n".join([f"[{title}]", *(render_line(name, line) for line in lines)])
-        for title, lines in sections
+        "\n".join([head, *(render_line(name, line) for line in lines)]) for head, lines in sections
     ]
     return "\n\n".join(blocks) + "\n"
 

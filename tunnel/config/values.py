@@ -247,11 +247,11 @@ def boolean(text: str) -> bool:
 
 
 def switch(text: str) -> bool:
-    """Read `on` or `off`."""
+    """Read `on` or `off`; `yes` and `no` are the same."""
     lower = text.lower()
-    if lower not in ("on", "off"):
-        raise _wrong(text, "on or off", "write off, or remove the line for on")
-    return lower == "on"
+    if lower not in ("on", "off", "yes", "no"):
+        raise _wrong(text, "on or off", "write on or off, or remove the line for the default")
+    return lower in ("on", "yes")
 
 
 def datapath(text: str) -> Datapath:
@@ -381,7 +381,7 @@ def allowed_ip(text: str) -> AllowedIP | Doubtful[AllowedIP]:
 def dns(text: str) -> IPv4Address | IPv6Address | str:
     """Read the address of a DNS server, or a search domain; `~domain` and `~.` are domains too."""
     if ":" in text or re.fullmatch(r"[0-9.]*[0-9][0-9.]*", text) is not None:
-        server = _address(text)
+        server = plain_address(text)
         if server is not None:
             return server
     elif text in (".", "~.") or _is_host_name(text.removeprefix("~")):
@@ -436,7 +436,7 @@ def endpoint(text: str) -> EndpointConfig | Doubtful[EndpointConfig]:
         )
     number = port(digits)
     if re.fullmatch(r"[0-9.]+", host):
-        if _address(host) is None:
+        if plain_address(host) is None:
             raise wrong("an IPv4 address has four numbers up to 255, as in 192.0.2.1:51820")
     elif not _is_host_name(host):
         raise wrong(
@@ -449,7 +449,7 @@ def _not_a_url(text: str) -> Mistake:
     """The mistake of an endpoint with a scheme, a path, a protocol or a prefix length."""
     found = _URL.fullmatch(squeeze(text))
     host = found["host"] if found else ""
-    usable = _address(host.strip("[]")) is not None or _example(host) == host
+    usable = plain_address(host.strip("[]")) is not None or _example(host) == host
     place = host if usable else "vpn.example.com"
     ports = found["ports"].split(":")[1:] if found else []
     if len(ports) == 1:
@@ -483,7 +483,7 @@ def _is_scoped_address(text: str) -> bool:
     return True
 
 
-def _address(text: str) -> IPv4Address | IPv6Address | None:
+def plain_address(text: str) -> IPv4Address | IPv6Address | None:
     """Read an address without scope, as inet_pton does."""
     if "%" in text or not text.isascii():
         return None
@@ -510,7 +510,7 @@ def _split_prefix(
     text: str, shown: str, expected: str, remedy: str
 ) -> tuple[IPv4Address | IPv6Address, int]:
     host_text, slash, prefix_text = text.partition("/")
-    host = _address(host_text)
+    host = plain_address(host_text)
     if host is None:
         if not shown:
             raise Mistake("has an empty entry", "remove the extra comma")

@@ -1,14 +1,16 @@
-"""The nftables table of a full tunnel, put there and taken away in one transaction by nft(8).
+"""The one nftables table of a tunnel, put there and taken away in one transaction by nft(8).
 
-Its three chains are wg-quick(8)'s: packets to the tunnel's addresses which came in elsewhere are
-dropped (anti-spoofing), and the mark of our UDP is kept in conntrack, so that rp_filter with
-src_valid_mark judges the replies by the route our packets took.
+Three chains are wg-quick(8)'s, for a full tunnel: packets to the tunnel's addresses which came in
+elsewhere are dropped (anti-spoofing), and the mark of our UDP is kept in conntrack, so that
+rp_filter with src_valid_mark judges the replies by the route our packets took. The others are those
+of a gateway, see `gateway.py`.
 """
 
 import hashlib
 import re
 import socket
 
+from tunnel.host import gateway
 from tunnel.host.errors import HostError
 from tunnel.host.programs import INSTALL_NFT, run_program
 from tunnel.host.state import Firewall
@@ -29,6 +31,18 @@ def table_name(interface: str) -> str:
 def render(interface: str, firewall: Firewall) -> str:
     """The nft commands which replace our table by this one, whether it was there or not."""
     name = table_name(interface)
+    lines = [
+        f"add table inet {name}",
+        f"delete table inet {name}",
+        f"table inet {name} {{",
+        *(_full_tunnel(interface, firewall) if firewall.versions else []),
+        *gateway.lines(firewall.gates),
+        "}",
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _full_tunnel(interface: str, firewall: Firewall) -> list[str]:
     # A number, because nft knows names only by /etc/protocols, which a container may lack.
     udp = f"meta l4proto {socket.IPPROTO_UDP}"
     # A full tunnel of one family leaves the other's packets alone.
@@ -38,10 +52,7 @@ def render(interface: str, firewall: Firewall) -> str:
         "fib saddr type != local counter drop"
         for address in firewall.addresses
     ]
-    lines = [
-        f"add table inet {name}",
-        f"delete table inet {name}",
-        f"table inet {name} {{",
+    return [
         "  chain preraw {",
         "    type filter hook prerouting priority -300; policy accept;",
         *guard,
@@ -55,9 +66,7 @@ def render(interface: str, firewall: Firewall) -> str:
         "    type filter hook postrouting priority -150; policy accept;",
         f"    {only}{udp} meta mark {firewall.mark:#x} ct mark set meta mark",
         "  }",
-        "}",
     ]
-    return "\n".join([*lines, ""])
 
 
 def set_firewall(interface: str, firewall: Firewall) -> None:
@@ -81,6 +90,11 @@ def has_firewall(interface: str) -> bool:
     except HostError:
         return False
     return f"table inet {table_name(interface)}" in tables.splitlines()
+
+
+def list_firewall(interface: str) -> str:
+    """Our table as nft prints it, with what was counted. Raises HostError if it is not there."""
+    return _nft("list", "firewall", f"list table inet {table_name(interface)}\n")
 
 
 def fingerprint(interface: str) -> str:

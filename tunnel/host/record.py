@@ -15,7 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from tunnel.host.errors import HostError
-from tunnel.host.state import Address, Dns, Firewall, Item, Link, Route, Rule, Sysctl
+from tunnel.host.gateway import Gate
+from tunnel.host.state import (
+    Address,
+    Dns,
+    DockerPasses,
+    Firewall,
+    Item,
+    Link,
+    Route,
+    Rule,
+    Sysctl,
+)
 from tunnel.linux.files import RUN_FOLDER, read_plain, replace_file
 
 STATE_DIR = RUN_FOLDER
@@ -28,6 +39,7 @@ _KINDS: dict[str, type[Item]] = {
     "rule": Rule,
     "sysctl": Sysctl,
     "firewall": Firewall,
+    "docker": DockerPasses,
     "dns": Dns,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
@@ -205,6 +217,8 @@ def _item_to_json(item: Item) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(part) for part in value]
+    if isinstance(value, Gate):
+        return asdict(value)
     return value if isinstance(value, int | str) else str(value)
 
 
@@ -218,7 +232,13 @@ def _item_from_json(document: dict[str, Any]) -> Item:
     elif kind is Firewall:
         values["versions"] = tuple(values["versions"])
         values["addresses"] = tuple(map(ip_address, values["addresses"]))
+        values["gates"] = tuple(map(_gate_from_json, values.get("gates", ())))
     elif kind is Dns:
         values["servers"] = tuple(map(ip_address, values["servers"]))
         values["search"] = tuple(values["search"])
     return kind(**values)
+
+
+def _gate_from_json(document: dict[str, Any]) -> Gate:
+    rules = tuple((str(chain), str(rule)) for chain, rule in document["rules"])
+    return Gate(str(document["entry"]), rules, bool(document["stays"]))

@@ -22,6 +22,7 @@ from ipaddress import (
 )
 from typing import Literal
 
+from tunnel.host.gateway import Gate
 from tunnel.linux.kernel import IPV6_MIN_MTU
 
 Network = IPv4Network | IPv6Network
@@ -121,20 +122,41 @@ class Sysctl:
 
 @dataclass(frozen=True, slots=True)
 class Firewall:
-    """The netfilter table of a full tunnel, for the IP `versions` that have a default route.
+    """The one netfilter table of a tunnel.
 
-    `addresses` are the tunnel's own: packets to them from elsewhere are spoofed. `mark` is that of
-    our UDP, kept in conntrack so that replies are routed as their requests were.
+    It is there for a full tunnel, in the IP `versions` that have a default route: `addresses` are
+    the tunnel's own, and packets to them from elsewhere are spoofed; `mark` is that of our UDP,
+    kept in conntrack so that replies are routed as their requests were. And it is there for what
+    the conf wants of a gateway, the `gates`.
     """
 
-    versions: tuple[Literal[4, 6], ...]
-    mark: int
-    addresses: tuple[IpAddress, ...]
+    versions: tuple[Literal[4, 6], ...] = ()
+    mark: int = 0
+    addresses: tuple[IpAddress, ...] = ()
+    gates: tuple[Gate, ...] = ()
 
-    def __str__(self) -> str:
+    def parts(self) -> list[str]:
+        """What it is made of, each in words."""
         families = "+".join(f"ipv{version}" for version in self.versions)
         guarded = ", ".join(map(str, self.addresses)) or "no address"
-        return f"firewall {families} mark {self.mark:#x} guarding {guarded}"
+        full = f"firewall {families} mark {self.mark:#x} guarding {guarded}"
+        return [*([full] if self.versions else []), *(f"firewall {gate}" for gate in self.gates)]
+
+    def closed(self) -> "Firewall | None":
+        """What stays of it until `tunnel down`, without a daemon; None if nothing does."""
+        gates = tuple(gate for gate in self.gates if gate.stays)
+        return Firewall(gates=gates) if gates else None
+
+    def __str__(self) -> str:
+        return "; ".join(self.parts())
+
+
+@dataclass(frozen=True, slots=True)
+class DockerPasses:
+    """Docker's chain for the user, where there is one, lets packets of the interface pass."""
+
+    def __str__(self) -> str:
+        return "docker lets the tunnel's packets pass"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +171,7 @@ class Dns:
         return f"{text} search {' '.join(self.search)}" if self.search else text
 
 
-Item = Address | Link | Route | Connected | Rule | Sysctl | Firewall | Dns
+Item = Address | Link | Route | Connected | Rule | Sysctl | Firewall | DockerPasses | Dns
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +203,7 @@ class DesiredState:
     rules: tuple[Rule, ...] = ()
     sysctls: tuple[Sysctl, ...] = ()
     firewall: Firewall | None = None
+    docker: DockerPasses | None = None
     dns: Dns | None = None
     mark: int = 0
     slot: DefaultRouteSlot | None = field(default=None, compare=False)
@@ -198,6 +221,7 @@ class DesiredState:
             *((self.dns,) if self.dns else ()),
             *self.sysctls,
             *((self.firewall,) if self.firewall else ()),
+            *((self.docker,) if self.docker else ()),
             *self.routes,
             *self.rules,
         )
@@ -211,6 +235,7 @@ class DesiredState:
             rules=tuple(rule for rule in self.rules if rule not in gone),
             sysctls=tuple(sysctl for sysctl in self.sysctls if sysctl not in gone),
             firewall=None if self.firewall in gone else self.firewall,
+            docker=None if self.docker in gone else self.docker,
             dns=None if self.dns in gone else self.dns,
             connected=tuple(route for route in self.connected if route not in gone),
         )
@@ -286,6 +311,17 @@ def desired_state(
         slot=None if fwmark else place,
         connected=kernels,
     )
+
+
+def with_gateway(
+    state: DesiredState, gates: Sequence[Gate], sysctls: Sequence[Sysctl], *, forwards: bool
+) -> DesiredState:
+    """The state with what the conf wants of a gateway."""
+    if gates:
+        firewall = replace(state.firewall or Firewall(), gates=tuple(gates))
+        state = replace(state, firewall=firewall)
+    docker = DockerPasses() if forwards else None
+    return replace(state, sysctls=(*state.sysctls, *sysctls), docker=docker)
 
 
 def longest_prefix_first(networks: Iterable[Network]) -> list[Network]:

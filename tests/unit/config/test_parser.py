@@ -240,8 +240,11 @@ KEY = "must be 44 characters of base64 ending in '='"
             ('Datapath must be auto, python or native, not "rust"; remove the line for auto'),
         ),
         (
-            "#! tunnel: UdpGso = no",
-            ('UdpGso must be on or off, not "no"; write off, or remove the line for on'),
+            "#! tunnel: UdpGso = maybe",
+            (
+                'UdpGso must be on or off, not "maybe"; write on or off, or remove the line for '
+                "the default"
+            ),
         ),
         (
             "#! tunnel Datapath = python",

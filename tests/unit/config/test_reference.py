@@ -27,7 +27,8 @@ def test_examples_are_read_and_written_back(title: str, key: ConfKey) -> None:
     sections = {
         "Interface": f"[Interface]\n{line}" + ("" if "Private" in line else INTERFACE),
         "Peer": INTERFACE + f"[Peer]\n{line}" + ("" if "Public" in line else f"PublicKey={PEER}\n"),
-        "Tunnel": f"{INTERFACE}[Tunnel]\n{line}",
+        "Tunnel": f"{INTERFACE}[Tunnel]\n{line}[Peer]\n# friendly_name = laptop\n"
+        f"PublicKey = {PEER}\nAllowedIPs = 10.0.0.0/24\n",
     }
     config = read(sections[title])
     assert config.warnings == ()

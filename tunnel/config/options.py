@@ -1,0 +1,245 @@
+"""Section [Tunnel] of a conf: what WireGuard and wg-quick do not have."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tunnel.config import gateway, values
+from tunnel.config.gateway import Allowance, Netmap, Publication
+from tunnel.config.keys import ConfKey, Reload, key
+from tunnel.config.values import Datapath, LogLevel, Metrics
+
+__all__ = ["TunnelOptions"]
+
+
+def _switch(name: str, meaning: str) -> dict[str, ConfKey]:
+    return key(
+        name,
+        values.switch,
+        meaning,
+        reload=Reload.UP,
+        example="off",
+        write=lambda value: "on" if value else "off",
+    )
+
+
+def _gate_switch(name: str, meaning: str) -> dict[str, ConfKey]:
+    return key(
+        name,
+        values.switch,
+        meaning,
+        reload=Reload.HOST,
+        example="yes",
+        write=lambda value: "yes" if value else "no",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelOptions:
+    """Our own options, from section [Tunnel] or from `#! tunnel: Key = value` lines.
+
+    An offload is used if neither its own switch nor the one over it (`tun_offload` for the
+    two of the TUN, `udp_offload` for the two of the socket) is off, and the kernel has it.
+    """
+
+    datapath: Datapath = field(
+        default="auto",
+        metadata=key(
+            "Datapath",
+            values.datapath,
+            "which code handles packets: `native` (compiled), `python`, or the best there is",
+            reload=Reload.UP,
+            example="python",
+        ),
+    )
+    tun_offload: bool = field(
+        default=True,
+        metadata=_switch(
+            "TunOffload", "whether the TUN device may pass large unsplit packets, if the kernel can"
+        ),
+    )
+    tun_tso: bool = field(
+        default=True,
+        metadata=_switch("TunTso", "the same for TCP segments only"),
+    )
+    tun_uso: bool = field(
+        default=True,
+        metadata=_switch("TunUso", "the same for UDP datagrams only"),
+    )
+    udp_offload: bool = field(
+        default=True,
+        metadata=_switch(
+            "UdpOffload",
+            "whether the UDP socket may send and receive datagrams in batches, if the kernel can",
+        ),
+    )
+    udp_gso: bool = field(
+        default=True,
+        metadata=_switch("UdpGso", "the same for sending only (UDP_SEGMENT)"),
+    )
+    udp_gro: bool = field(
+        default=True,
+        metadata=_switch("UdpGro", "the same for receiving only (UDP_GRO)"),
+    )
+    metrics: Metrics = field(
+        default="unix",
+        metadata=key(
+            "Metrics",
+            values.metrics,
+            "where Prometheus metrics are served: `unix` (/run/tunnel/NAME.metrics), "
+            "ADDRESS:PORT, or `off`",
+            reload=Reload.UP,
+            example="127.0.0.1:9586",
+        ),
+    )
+
+    log_level: LogLevel = field(
+        default="info",
+        metadata=key(
+            "LogLevel",
+            values.log_level,
+            "the least level of lines in the log: `debug`, `info`, `warning` or `error`; "
+            "`tunnel up --verbose` means `debug`",
+            reload=Reload.UP,
+            example="debug",
+        ),
+    )
+
+    hook_timeout: int = field(
+        default=90,
+        metadata=key(
+            "HookTimeout",
+            values.time_limit,
+            "seconds after which a hook is ended and counts as failed; `off` for no limit",
+            reload=Reload.DOWN,
+            example="300",
+            write=lambda value: str(value) if value else "off",
+        ),
+    )
+
+    repair: bool = field(
+        default=False,
+        metadata=key(
+            "Repair",
+            values.switch,
+            "whether routes, rules, addresses and firewall that another program removes are put "
+            "back at once; if not, that is reported only, and `tunnel reload` puts them back",
+            reload=Reload.LIVE,
+            example="on",
+            write=lambda value: "on" if value else "off",
+        ),
+    )
+
+    forward: bool = field(
+        default=False,
+        metadata=_gate_switch(
+            "Forward",
+            "whether this host forwards packets between the tunnel and its other networks; "
+            "docker's firewall lets them pass, too",
+        ),
+    )
+    masquerade: str = field(
+        default="",
+        metadata=key(
+            "Masquerade",
+            gateway.card,
+            "whether packets from the tunnel leave this host under its own address: `auto` for "
+            "every way out, the name of one interface, or `off`; implies Forward",
+            reload=Reload.HOST,
+            example="auto",
+            write=lambda value: value or "off",
+        ),
+    )
+    publish: tuple[Publication, ...] = field(
+        default=(),
+        metadata=key(
+            "Publish",
+            gateway.publication,
+            "ports of this host that lead to a host in the tunnel, [ADDRESS:]PORT:ADDRESS:PORT, "
+            "with `/udp` for UDP, or ranges of ports; that host sees this one's tunnel address as "
+            "the source; implies Forward",
+            reload=Reload.HOST,
+            example="8080:10.0.0.2:80/tcp",
+            split=gateway.entries,
+            empty="warning",
+        ),
+    )
+    isolate: bool = field(
+        default=False,
+        metadata=_gate_switch(
+            "Isolate",
+            "whether the peers of this tunnel, and those of other tunnels, are kept from reaching "
+            "each other by this host, but for what Allow says",
+        ),
+    )
+    allow: tuple[Allowance, ...] = field(
+        default=(),
+        metadata=key(
+            "Allow",
+            gateway.allowance,
+            "what a peer may open connections to, PEER -> NETWORK[:PORT][/tcp or /udp]; a peer "
+            "that is named here, by its friendly_name, public key or address, may reach nothing "
+            "else on this host or by it",
+            reload=Reload.HOST,
+            example="laptop -> 10.0.0.0/24:22/tcp",
+            split=gateway.entries,
+            empty="warning",
+        ),
+    )
+    clamp_mss: Literal["auto", "off"] | int = field(
+        default="off",
+        metadata=key(
+            "ClampMSS",
+            gateway.clamp,
+            "to what the segments of forwarded TCP connections are limited: `auto` for what the "
+            "route allows, a number of bytes, or `off`",
+            reload=Reload.HOST,
+            example="auto",
+        ),
+    )
+    kill_switch: bool = field(
+        default=False,
+        metadata=_gate_switch(
+            "KillSwitch",
+            "whether what should go into the tunnel is refused any other way, also before the "
+            "tunnel is up and after its daemon was killed, until `tunnel down`; the local network "
+            "and DHCP stay open",
+        ),
+    )
+    netmap: tuple[Netmap, ...] = field(
+        default=(),
+        metadata=key(
+            "Netmap",
+            gateway.netmap,
+            "a network beside this host, and the network of the same size that peers see in its "
+            "place, where networks overlap; implies Forward",
+            reload=Reload.HOST,
+            example="192.168.1.0/24 -> 10.71.1.0/24",
+            split=gateway.entries,
+            empty="warning",
+        ),
+    )
+
+    @property
+    def forwards(self) -> bool:
+        """Whether this host should forward packets."""
+        return self.forward or bool(self.masquerade or self.publish or self.netmap)
+
+    @property
+    def use_tso(self) -> bool:
+        """Whether TCP segments may be left unsplit by the kernel (TSO4, TSO6)."""
+        return self.tun_offload and self.tun_tso
+
+    @property
+    def use_uso(self) -> bool:
+        """Whether UDP datagrams may be left unsplit by the kernel (USO4, USO6)."""
+        return self.tun_offload and self.tun_uso
+
+    @property
+    def use_gso(self) -> bool:
+        """Whether batches may leave by UDP_SEGMENT."""
+        return self.udp_offload and self.udp_gso
+
+    @property
+    def use_gro(self) -> bool:
+        """Whether batches may arrive by UDP_GRO."""
+        return self.udp_offload and self.udp_gro
