@@ -103,6 +103,7 @@ async def open_tunnel(config: TunnelConfig | str | os.PathLike[str]) -> AsyncIte
             except Exception as error:
                 body_error = error  # raised below, so that no nursery wraps it into a group
             finally:
+                daemon.is_asked = True
                 daemon.stop()
     if body_error is not None:
         raise body_error

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 PACKAGES = {
     "iproute2": "ip",
+    "iptables": "iptables-nft",
     "iputils-ping": "ping",
     "nftables": "nft",
     "openresolv": "resolvconf",

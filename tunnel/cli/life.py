@@ -183,7 +183,12 @@ def down(
 
     name = interface_name(conf)
     try:
-        done = teardown.clean_up(name) if leftovers else teardown.take_down(name)
+        if leftovers:
+            # A service that failed: systemd is about to start it again, or has given up.
+            failed = os.environ.get("SERVICE_RESULT", "success") != "success"
+            done = teardown.clean_up(name, fail_closed=failed)
+        else:
+            done = teardown.take_down(name)
     except TunnelError as error:
         fail(error)
     if leftovers and done.found:

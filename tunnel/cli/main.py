@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tunnel.cli import bench, capture, doctor, keys, lab, life, manage, service, trace
+from tunnel.cli import bench, capture, doctor, firewall, keys, lab, life, manage, service, trace
 from tunnel.cli.common import CONTEXT
 from tunnel.cli.top import command
 
@@ -29,6 +29,7 @@ app.add_typer(capture.app)
 app.add_typer(command.app)
 app.add_typer(trace.app)
 app.add_typer(doctor.app)
+app.add_typer(firewall.app)
 app.add_typer(service.app, name="service")
 
 

@@ -82,7 +82,7 @@ class Daemon:
     `stopping` is set once it has been asked to stop; `starting` is the scope of what is cancelled
     if that is before it is up. `failures` are what went wrong on the way down, in words, `notes`
     what else there is to know of it; `hook_stopper` is for the hook that runs, and `missing` is
-    what another program has removed.
+    what another program has removed. `is_asked` says that it goes down because somebody wants it.
     """
 
     def __init__(self, config: TunnelConfig, *, notifier: Notifier | None = None) -> None:
@@ -99,6 +99,7 @@ class Daemon:
         self.missing: frozenset[host.Item] = frozenset()
         self.effects = HookEffects(config.interface)
         self.hook_stopper = host.HookStopper()
+        self.is_asked = False
         self.starting = trio.CancelScope()
         self._reloading = trio.Lock()
         self._reading = trio.CancelScope()
@@ -127,6 +128,7 @@ class Daemon:
     def stop_by_request(self) -> None:
         """`stop`; a hook that is in the way is ended, after a while, and at once the next time."""
         self.hook_stopper.stop()
+        self.is_asked = True
         self.stop()
 
     def is_ending(self) -> bool:

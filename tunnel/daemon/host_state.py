@@ -11,6 +11,7 @@ import trio
 
 from tunnel import host
 from tunnel.config import TunnelConfig
+from tunnel.daemon.gateway import with_gateway
 from tunnel.io.endpoint import Endpoint
 from tunnel.linux.kernel import IPV6_MIN_MTU
 
@@ -110,6 +111,7 @@ def _compute(
         dns=interface.dns,
         dns_search=interface.dns_search,
     )
+    state = with_gateway(config, state)
     if interface.hooks_change_routes:
         # As where a LAN has the same network: the route that a hook took away is to stay away.
         state = replace(state, connected=())

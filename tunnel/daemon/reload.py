@@ -222,10 +222,16 @@ def _host_changes(applied: host.Applied, state: host.DesiredState) -> list[Chang
         # What another program has set already, as `ip address add` before a save, is only taken.
         absent = {*replace(applied, state=state).missing(), *filter(_is_unreadable, added)}
         added = [item for item in added if item in absent]
-    found = []
+    found: list[Change] = []
     for item in removed:
         heir = next((new for new in added if type(new) is type(item)), None)
-        if isinstance(item, host.Link) and isinstance(heir, host.Link):
+        if isinstance(item, host.Firewall) and isinstance(heir, host.Firewall):
+            # One table, of which each entry of the conf is a part.
+            old, new = item.parts(), heir.parts()
+            found += (Change("-", part) for part in old if part not in new)
+            found += (Change("+", part) for part in new if part not in old)
+            added.remove(heir)
+        elif isinstance(item, host.Link) and isinstance(heir, host.Link):
             found.append(Change("~", "mtu", f"{item.mtu} becomes {heir.mtu}"))
             added.remove(heir)
         elif not (isinstance(item, host.Link) and heir is None):

@@ -17,13 +17,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import resource
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
 import trio
 
 from tunnel import host
+from tunnel.config import PublicKey
 from tunnel.control.broadcast import Events
 from tunnel.daemon import guard, host_state, redaction, reload
 from tunnel.daemon.control import control_socket
@@ -37,7 +38,7 @@ from tunnel.device import features, signals, sync
 from tunnel.device.device import Device
 from tunnel.device.look_up import resolve_some
 from tunnel.device.uapi import AwaitedDevice, uapi_served
-from tunnel.errors import DaemonError, unwrapped
+from tunnel.errors import DaemonError, TunnelError, unwrapped
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.udp import Udp
 
@@ -45,6 +46,8 @@ log = logging.getLogger("tunnel")
 
 LEAST_DESCRIPTORS = 64
 """Open files that a daemon must be allowed. It holds 25 of its own, each client takes one."""
+
+_STAYS_SHUT = "the kill switch of {0} stays; to open it: tunnel down {0}"
 
 DROPS_PERIOD = 1.0
 """Seconds between two `drops` events."""
@@ -67,7 +70,7 @@ async def run(
     check_descriptors()
     lock = contextlib.nullcontext() if is_held else hold(daemon.name)
     with unwrapped(), lock:
-        await _clean_up_before(daemon.name)
+        await _clean_up_before(daemon)
         # Before there is a socket for `wg` by that name: another's says whose the interface is.
         await trio.to_thread.run_sync(refuse_taken, daemon.name)
         async with (
@@ -95,12 +98,24 @@ async def run(
 
 
 async def _live(daemon: Daemon, wg: AwaitedDevice, ready: Callable[[], None]) -> None:
-    interface = daemon.config.interface
     redaction.hide_secrets(daemon.config)
     reload.check_hooks(daemon.config)
     found = await resolve_some(daemon.config.peers)
     endpoints = {key: addresses[0] for key, addresses in found.items() if addresses}
     around = await host_state.compute(daemon.config, endpoints.values())
+    async with _shut(daemon, around.state):
+        await _set_up(daemon, wg, ready, around, found)
+
+
+async def _set_up(
+    daemon: Daemon,
+    wg: AwaitedDevice,
+    ready: Callable[[], None],
+    around: Surroundings,
+    found: Mapping[PublicKey, Sequence[Endpoint]],
+) -> None:
+    interface = daemon.config.interface
+    endpoints = {key: addresses[0] for key, addresses in found.items() if addresses}
     try:
         with Device.open(
             daemon.name,
@@ -125,6 +140,25 @@ async def _live(daemon: Daemon, wg: AwaitedDevice, ready: Callable[[], None]) ->
         wg.device = None
         if daemon.stage is Stage.STOPPING:
             await _run_down_hooks(daemon, "PostDown")
+
+
+@contextlib.asynccontextmanager
+async def _shut(daemon: Daemon, state: host.DesiredState) -> AsyncIterator[None]:
+    """The kill switch is there before the interface, and stays unless somebody wants the end."""
+    await trio.to_thread.run_sync(host.shut, state)
+    try:
+        yield
+    except TunnelError as error:
+        if daemon.config.interface.options.kill_switch and not daemon.is_asked:
+            error.add_note(_STAYS_SHUT.format(daemon.name))
+        raise
+    finally:
+        if daemon.config.interface.options.kill_switch:
+            if daemon.is_asked:
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(host.remove, daemon.name)
+            else:
+                log.warning("%s", _STAYS_SHUT.format(daemon.name))
 
 
 async def _carry_packets(daemon: Daemon, device: Device, ready: Callable[[], None]) -> None:
@@ -175,9 +209,15 @@ def check_descriptors() -> None:
         )
 
 
-async def _clean_up_before(name: str) -> None:
+async def _clean_up_before(daemon: Daemon) -> None:
     """Undo what a killed daemon of this name left behind, its Down hooks included."""
-    undo = partial(undo_leftovers, name, partial(log.info, "%s"))
+    name = daemon.name
+    undo = partial(
+        undo_leftovers,
+        name,
+        partial(log.info, "%s"),
+        fail_closed=daemon.config.interface.options.kill_switch,
+    )
     with trio.CancelScope(shield=True):
         left = await trio.to_thread.run_sync(undo)
     if left.found:
@@ -216,7 +256,7 @@ async def _host_state(
             async with device.changing:
                 daemon.host = None
             try:
-                await trio.to_thread.run_sync(host.remove, daemon.name)
+                await trio.to_thread.run_sync(partial(host.remove, daemon.name, fail_closed=True))
             except host.HostError as error:
                 # The record stays, so that `tunnel down` can be tried again.
                 daemon.fail(f"not everything could be undone: {error}")

@@ -34,14 +34,15 @@ class Teardown:
     notes: tuple[str, ...] = ()
 
 
-def clean_up(name: str, *, patience: float = 0.0) -> Teardown:
-    """Remove what a killed daemon of interface `name` left behind.
+def clean_up(name: str, *, patience: float = 0.0, fail_closed: bool = False) -> Teardown:
+    """Remove what a killed daemon of interface `name` left behind; with `fail_closed` all but a
+    kill switch.
 
     Waits `patience` seconds for one that is going down. Raises AlreadyRunningError if it is still
     running then, DaemonError and HostError. Blocks.
     """
     with hold(name, patience=patience):
-        left = undo_leftovers(name)
+        left = undo_leftovers(name, fail_closed=fail_closed)
         found = left.found
         for path in (run_folder.socket_path(name), run_folder.metrics_path(name)):
             if path.exists():
@@ -54,10 +55,13 @@ def clean_up(name: str, *, patience: float = 0.0) -> Teardown:
         return Teardown(found, left.failures)
 
 
-def undo_leftovers(name: str, log: Callable[[str], None] = lambda line: None) -> Teardown:
+def undo_leftovers(
+    name: str, log: Callable[[str], None] = lambda line: None, *, fail_closed: bool = False
+) -> Teardown:
     """Undo what a killed daemon did to the machine, for a caller that holds the lock.
 
-    Its Down hooks are run, once; `log` gets what they print. Raises DaemonError and HostError.
+    With `fail_closed`, a kill switch stays. Its Down hooks are run, once; `log` gets what they
+    print. Raises DaemonError and HostError.
     """
     record = host.load_record(name)
     if record is not None and record.owner and host.is_standing(record):
@@ -69,7 +73,7 @@ def undo_leftovers(name: str, log: Callable[[str], None] = lambda line: None) ->
         hooks = record.hooks
     hide = redaction.hook_hider(None)
     failures = host.run_down_hooks("PreDown", hooks, name, log, hide=hide)
-    found = host.remove(name)
+    found = host.remove(name, fail_closed=fail_closed)
     failures += host.run_down_hooks("PostDown", hooks, name, log, hide=hide)
     return Teardown(found, tuple(map(with_notes, failures)))
 

@@ -12,14 +12,18 @@ Everything except computing and printing states blocks: call it in a worker thre
 are HostError. Only `watch_link` is for the event loop (trio) itself.
 """
 
-from tunnel.host.apply import Applied, apply, missing, reconcile, remove
+from tunnel.host.apply import Applied, apply, missing, reconcile, remove, shut
+from tunnel.host.docker import let_pass as let_docker_pass
 from tunnel.host.down_hooks import run_down_hooks
 from tunnel.host.errors import HostError, SlotTakenError
+from tunnel.host.forwarding import forwarding
 from tunnel.host.hook_watch import HookLimits, HookStopper
 from tunnel.host.hooks import check_hook_source, check_save_target, run_hooks
 from tunnel.host.links import delete_link, describe_link
 from tunnel.host.local_addresses import LocalAddresses
 from tunnel.host.mtu import compute_mtu
+from tunnel.host.netfilter import has_firewall, list_firewall
+from tunnel.host.netfilter import render as render_firewall
 from tunnel.host.programs import list_ruleset, run_program
 from tunnel.host.record import DownHooks, Record, keep_hooks, load_record
 from tunnel.host.slots import find_default_route_slot
@@ -29,6 +33,7 @@ from tunnel.host.state import (
     DefaultRouteSlot,
     DesiredState,
     Dns,
+    DockerPasses,
     Firewall,
     Item,
     Link,
@@ -38,6 +43,7 @@ from tunnel.host.state import (
     desired_state,
     difference,
     has_default_route,
+    with_gateway,
 )
 from tunnel.host.status import InterfaceStatus, interface_status, is_standing
 from tunnel.host.watch import LinkEvent, LinkGone, LinkStatus, watch_link
@@ -49,6 +55,7 @@ __all__ = [
     "DefaultRouteSlot",
     "DesiredState",
     "Dns",
+    "DockerPasses",
     "DownHooks",
     "Firewall",
     "HookLimits",
@@ -75,17 +82,24 @@ __all__ = [
     "desired_state",
     "difference",
     "find_default_route_slot",
+    "forwarding",
     "has_default_route",
+    "has_firewall",
     "interface_status",
     "is_standing",
     "keep_hooks",
+    "let_docker_pass",
+    "list_firewall",
     "list_ruleset",
     "load_record",
     "missing",
     "reconcile",
     "remove",
+    "render_firewall",
     "run_down_hooks",
     "run_hooks",
     "run_program",
+    "shut",
     "watch_link",
+    "with_gateway",
 ]

@@ -109,28 +109,41 @@ def missing(
         return tuple(item for item in items if item not in there)
 
 
+def shut(state: DesiredState) -> bool:
+    """Put in place what stays of the state's firewall without a daemon: before the tunnel is there.
+
+    Returns whether there is any. `remove` takes it away. Raises HostError.
+    """
+    closed = state.firewall.closed() if state.firewall else None
+    if closed is not None:
+        netfilter.set_firewall(state.interface, closed)
+    return closed is not None
+
+
 def remove(
     interface: str,
     *,
     netns: Path | str | None = None,
     state_dir: Path = STATE_DIR,
     report: Report = ignore_steps,
+    fail_closed: bool = False,
 ) -> bool:
     """Undo what was done for the tunnel, by whatever process: also after a kill -9.
 
     Idempotent; returns whether there was anything. Goes on after a failure with the rest, keeps
-    the record then, and raises the first HostError at the end.
+    the record then, and raises the first HostError at the end. With `fail_closed`, a kill switch
+    stays, until it is called without.
     """
     with inside(netns):
         record = load_record(interface, state_dir)
         if record is None:
             # Only the firewall can be known without a record, by its name.
-            if not netfilter.has_firewall(interface):
+            if fail_closed or not netfilter.has_firewall(interface):
                 return False
             netfilter.remove_firewall(interface)
             return True
         if record.netns == namespace_id():
-            _remove(record, state_dir, report)
+            _remove(record, state_dir, report, fail_closed)
         elif namespace_lives(record.netns):
             raise HostError(
                 "remove",
@@ -145,18 +158,19 @@ def remove(
         return True
 
 
-def _remove(record: Record, state_dir: Path, report: Report) -> None:
+def _remove(record: Record, state_dir: Path, report: Report, fail_closed: bool = False) -> None:
     with rtnetlink() as netlink, step("remove", record.interface):
         index = current_index(netlink, record.interface, record.ifindex)
         machine = Machine(
             netlink,
             record.interface,
             index,
-            dict(record.sysctls),
+            _own_sysctls(record, state_dir),
             record.dns,
             record.firewall,
             record.servers,
             report,
+            fail_closed,
         )
         failures = _run_all(
             [lambda item=item: machine.remove(item) for item in reversed(record.items)]  # type: ignore[misc]
@@ -196,7 +210,7 @@ def _change(
             netlink,
             state.interface,
             index,
-            dict(planned.sysctls),
+            _own_sysctls(planned, state_dir),
             planned.dns,
             planned.firewall,
             planned.servers,
@@ -280,6 +294,18 @@ def _restore_record(record: Record | None, interface: str, state_dir: Path) -> N
         delete_record(interface, state_dir)
     else:
         save_record(record, state_dir)
+
+
+def _own_sysctls(record: Record, state_dir: Path) -> dict[str, str]:
+    """The values to put back for this tunnel: not of what another one needs still."""
+    others = {
+        item.name
+        for other in other_records(record.interface, state_dir)
+        if other.netns == record.netns
+        for item in other.items
+        if isinstance(item, Sysctl)
+    }
+    return {name: value for name, value in record.sysctls if name not in others}
 
 
 def _sysctls_before(

@@ -7,10 +7,22 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from tunnel.host import dns, links, netfilter, routes, rules, sysctl
+from tunnel.host import dns, docker, links, netfilter, routes, rules, sysctl
 from tunnel.host.errors import HostError
+from tunnel.host.forwarding import FORWARDING
 from tunnel.host.rtnetlink import find_ifindex, step
-from tunnel.host.state import Address, Connected, Dns, Firewall, Item, Link, Route, Rule, Sysctl
+from tunnel.host.state import (
+    Address,
+    Connected,
+    Dns,
+    DockerPasses,
+    Firewall,
+    Item,
+    Link,
+    Route,
+    Rule,
+    Sysctl,
+)
 
 Undo = Callable[[], None]
 Report = Callable[[str, Item], None]
@@ -25,9 +37,9 @@ class Machine:
     """The calling thread's namespace, as far as the tunnel `interface` is concerned.
 
     `index` is the interface's number, 0 if it is gone: its addresses and routes went with it.
-    `dns_backend` says how name servers are set, `sysctls` holds the values found before, `firewall`
+    `dns_backend` says how name servers are set, `sysctls` holds the values to put back, `firewall`
     is the fingerprint of the table that we set last, and `servers` are those of resolv.conf after
-    we set ours.
+    we set ours. With `fail_closed`, what stays of a firewall until `tunnel down` is not removed.
     """
 
     def __init__(
@@ -40,6 +52,7 @@ class Machine:
         firewall: str,
         servers: str = "",
         report: Report = ignore_steps,
+        fail_closed: bool = False,
     ) -> None:
         self.firewall = firewall
         self.servers = servers
@@ -49,6 +62,7 @@ class Machine:
         self._sysctls = sysctls
         self._dns_backend = dns_backend
         self._report = report
+        self._fail_closed = fail_closed
 
     def present(self, wanted: Iterable[Item], known: Iterable[Item]) -> set[Item]:
         """Those of `wanted` that are there.
@@ -79,8 +93,12 @@ class Machine:
             case Firewall():
                 now = netfilter.fingerprint(self._interface)
                 return item in before and now != "" and now == self.firewall
+            case DockerPasses():
+                return docker.lets_pass(self._interface)
             case Sysctl():
-                return sysctl.read_sysctl(item.name) == item.value
+                return not sysctl.has_sysctl(item.name) or (
+                    sysctl.read_sysctl(item.name) == item.value
+                )
             case Dns():
                 if self._dns_backend == dns.RESOLVCONF and not dns.still_stands(item, self.servers):
                     return False
@@ -114,6 +132,8 @@ class Machine:
             case Firewall():
                 netfilter.set_firewall(self._interface, item)
                 self.firewall = netfilter.fingerprint(self._interface)
+            case DockerPasses():
+                docker.let_pass(self._interface)
             case Dns():
                 again = not dns.still_stands(item, self.servers)
                 dns.set_dns(self._interface, self._index, item, self._dns_backend, again=again)
@@ -144,7 +164,9 @@ class Machine:
             case Sysctl():
                 self._put_back(item)
             case Firewall():
-                netfilter.remove_firewall(self._interface)
+                self._remove_firewall(item)
+            case DockerPasses():
+                docker.stop_passing(self._interface)
             case Dns():
                 dns.unset_dns(self._interface, self._index, self._dns_backend)
             case _:
@@ -159,12 +181,25 @@ class Machine:
             return lambda: self.add(replaced)
         return lambda: self.remove(item)
 
+    def _remove_firewall(self, item: Firewall) -> None:
+        closed = item.closed() if self._fail_closed else None
+        if closed is not None:
+            netfilter.set_firewall(self._interface, closed)
+        else:
+            netfilter.remove_firewall(self._interface)
+
     def _put_back(self, item: Sysctl) -> None:
-        # Another full tunnel of IPv4 may need it still, ours or not: its rule is the sign.
-        if any(rule.invert and rule.version == 4 for rule in rules.list_rules(self._netlink)):
-            return
         old = self._sysctls.get(item.name)
-        if old is not None:
+        if old is None or old == item.value or not sysctl.has_sysctl(item.name):
+            return
+        if item.name in FORWARDING.values():
+            # Docker relies on it, and does not look again.
+            needed = docker.is_here()
+        else:
+            # Another full tunnel of IPv4 may need it, not ours perhaps: its rule is the sign.
+            found = rules.list_rules(self._netlink)
+            needed = any(rule.invert and rule.version == 4 for rule in found)
+        if not needed:
             sysctl.write_sysctl(item.name, old)
 
 
@@ -175,7 +210,7 @@ def current_index(netlink: Any, interface: str, index: int) -> int:
 
 def replaces(item: Item) -> object:
     """What identifies the place an item takes: two items of one place replace each other."""
-    if isinstance(item, Link | Firewall | Dns):
+    if isinstance(item, Link | Firewall | DockerPasses | Dns):
         return type(item)
     if isinstance(item, Sysctl):
         return item.name

@@ -10,6 +10,11 @@ def read_sysctl(name: str) -> str:
     return _read(_path(name), name)
 
 
+def has_sysctl(name: str) -> bool:
+    """Whether there is such a setting: one of an interface goes with it, or with its IPv6."""
+    return _path(name).exists()
+
+
 def _read(path: Path, name: str) -> str:
     try:
         return path.read_text(encoding="ascii").strip()
@@ -47,4 +52,5 @@ _REMEDY = (
 
 
 def _path(name: str) -> Path:
-    return Path("/proc/sys", *name.split("."))
+    # As with sysctl(8): with slashes where the name of an interface may hold dots.
+    return Path("/proc/sys", *name.split("/" if "/" in name else "."))

@@ -1,0 +1,62 @@
+"""`tunnel firewall`: a tunnel's one nftables table, as it is or as `tunnel up` would set it."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from tunnel.cli.common import Json, Name, fail, interface_name, load_config
+from tunnel.errors import TunnelError
+
+app = typer.Typer()
+
+
+@app.command()
+def firewall(
+    conf: Name,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what `tunnel up` would set, from the conf.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show a tunnel's firewall and address translation: nft's rules, and packets counted.
+
+    Each rule has the entry of the conf as its comment. The output of --dry-run can be given to
+    `nft -f -`.
+    """
+    try:
+        text, sysctls = _planned(conf) if dry_run else (_standing(interface_name(conf)), [])
+    except TunnelError as error:
+        fail(error)
+    if as_json:
+        typer.echo(json.dumps({"rules": text.splitlines(), "sysctls": dict(sysctls)}, indent=2))
+        return
+    for name, value in sysctls:
+        typer.echo(f"# sysctl -w {name}={value}")
+    typer.echo(text, nl=False)
+
+
+def _standing(name: str) -> str:
+    from tunnel import host
+
+    if not host.has_firewall(name):
+        fail(
+            f"{name} has no firewall here: it is for tunnels that are up, and have a /0 in "
+            "AllowedIPs or a gateway's keys in [Tunnel] (docs/gateway.md); "
+            "--dry-run shows what a conf would set"
+        )
+    return host.list_firewall(name)
+
+
+def _planned(conf: str) -> tuple[str, list[tuple[str, str]]]:
+    import trio
+
+    from tunnel import host
+    from tunnel.daemon import host_state
+
+    config = load_config(conf)
+    state = trio.run(host_state.compute, config, ()).state
+    text = host.render_firewall(config.name, state.firewall) if state.firewall else ""
+    return text, [(sysctl.name, sysctl.value) for sysctl in state.sysctls]

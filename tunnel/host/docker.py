@@ -1,0 +1,76 @@
+"""Docker's firewall beside the tunnel: it drops forwarded packets, unless DOCKER-USER accepts them.
+
+Docker sets the policy of the chain FORWARD to drop when it turns forwarding on, and rewrites its
+chains whenever it starts. It leaves one chain to the user, DOCKER-USER, and asks it first: two
+rules there, marked with the tunnel's name, let its packets pass.
+"""
+
+from collections.abc import Iterator
+
+from tunnel.host.errors import HostError
+from tunnel.host.programs import run_program
+
+CHAIN = "DOCKER-USER"
+_PROGRAMS = ("iptables", "ip6tables")
+
+
+def lets_pass(interface: str) -> bool:
+    """Whether each DOCKER-USER that there is has our rules; true where there is none."""
+    return not any(True for _ in _lacking(interface))
+
+
+def let_pass(interface: str) -> None:
+    """Put our rules at the head of each DOCKER-USER that lacks them. Raises HostError."""
+    for program, rule in list(_lacking(interface)):
+        _iptables(program, "-I", CHAIN, "1", *rule)
+
+
+def stop_passing(interface: str) -> None:
+    """Take our rules away. Raises HostError."""
+    for program, chain in _chains():
+        for rule in _rules(interface):
+            if _there(chain, rule):
+                _iptables(program, "-D", CHAIN, *rule)
+
+
+def is_here() -> bool:
+    """Whether docker has set up its firewall in this network namespace."""
+    return any(True for _ in _chains())
+
+
+def _rules(interface: str) -> Iterator[tuple[str, ...]]:
+    comment = ("-m", "comment", "--comment", f"tunnel-{interface}")
+    for side in ("-i", "-o"):
+        yield (side, interface, *comment, "-j", "ACCEPT")
+
+
+def _lacking(interface: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for program, chain in _chains():
+        for rule in _rules(interface):
+            if not _there(chain, rule):
+                yield program, rule
+
+
+def _there(chain: list[str], rule: tuple[str, ...]) -> bool:
+    # A name with characters that a shell knows is printed in quotes.
+    wanted = " ".join(("-A", CHAIN, *rule))
+    return wanted in (line.replace('"', "") for line in chain)
+
+
+def _chains() -> Iterator[tuple[str, list[str]]]:
+    """Each program that knows the chain, and the chain's lines; without docker none."""
+    for program in _PROGRAMS:
+        try:
+            yield program, _iptables(program, "-S", CHAIN).splitlines()
+        except HostError:
+            continue  # no such chain, or no such program: then there is no docker of this family
+
+
+def _iptables(program: str, *arguments: str) -> str:
+    return run_program(
+        "docker's firewall",
+        CHAIN,
+        [program, "-w", "5", *arguments],
+        install="apt-get install iptables",
+        remedy=f"{program} -S {CHAIN} shows the chain",
+    )
