@@ -37,6 +37,8 @@ def _wishes(facts: Facts) -> Iterator[_Wish]:
         versions = own if asked is None else own & {ip_address(asked).version}
         yield _Wish("--forward asks for it", versions)
     if facts.conf is not None:
+        if facts.conf.interface.options.forwards:
+            yield _Wish("the conf's [Tunnel] asks for it", own)
         for hook in (*facts.conf.interface.pre_up, *facts.conf.interface.post_up):
             for versions in hooks.forwards(hook):
                 yield _Wish("the conf's hooks prepare it", versions & own, len(versions) > 1)
@@ -62,6 +64,8 @@ def check_forwarding(facts: Facts) -> Iterator[Finding]:
         off = {version for version in wish.versions if facts.sysctls.get(SYSCTLS[version]) == "0"}
         if wish.one_is_enough and off != wish.versions:
             continue
+        if facts.conf is not None and facts.conf.interface.options.forwards:
+            continue  # then it is a part of the tunnel that was taken away
         for version in sorted(off - reported):
             reported.add(version)
             yield Finding(

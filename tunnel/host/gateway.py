@@ -35,7 +35,12 @@ BEGUN = "ct state established,related accept"
 """The first rule where connections are judged: only their first packet is."""
 JUDGED = ("forward", "input")
 
-REJECT = "counter reject with icmpx admin-prohibited"
+_REJECT = (
+    "meta l4proto 6 counter reject with tcp reset",
+    "counter reject with icmpx admin-prohibited",
+)
+"""How a connection is refused. The kernel limits the rate of ICMP errors, but not that of RST."""
+
 TUNNELS = '{ "tun", "wireguard" }'
 """Kinds of interfaces (IFLA_INFO_KIND) that isolation keeps apart."""
 
@@ -107,14 +112,13 @@ def publish(interface: str, entry: str, publication: Publication) -> Gate:
 def isolate(interface: str) -> Gate:
     """Keep peers of this tunnel, and of others, from reaching each other by this host."""
     own = f'"{interface}"'
-    return Gate(
-        "Isolate = yes",
-        (
-            ("forward", f"iifname {own} oifname {own} {REJECT}"),
-            ("forward", f"iifname {own} meta oifkind {TUNNELS} {REJECT}"),
-            ("forward", f"meta iifkind {TUNNELS} oifname {own} {REJECT}"),
-        ),
+    ways = (
+        f"iifname {own} oifname {own}",
+        f"iifname {own} meta oifkind {TUNNELS}",
+        f"meta iifkind {TUNNELS} oifname {own}",
     )
+    rules = tuple(("forward", f"{way} {end}") for way in ways for end in _REJECT)
+    return Gate("Isolate = yes", rules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +163,9 @@ def allow(interface: str, entry: str, peer: PeerSource, reach: Reach) -> Gate:
 def limit(interface: str, peer: PeerSource) -> Gate:
     """Reject what a peer begins beyond what it is allowed; comes after its `allow`."""
     rules = tuple(
-        (chain, f'iifname "{interface}" {source} {REJECT}')
+        (chain, f'iifname "{interface}" {source} {end}')
         for source in peer.matches()
+        for end in _REJECT
         for chain in JUDGED
     )
     return Gate(f"Allow: {peer.name} may reach nothing else", rules)
@@ -210,14 +215,14 @@ def kill_switch(interface: str, networks: Iterable[Network], mark: int, *, dns: 
     begin = [f'oifname {{ "lo", "{interface}" }} return']
     if mark:
         begin.append(f"meta mark {mark:#x} return")
-    to = [f"{_ip(net)} daddr {net} {REJECT}" for net in specific]
+    to = [f"{_ip(net)} daddr {net} {end}" for net in specific for end in _REJECT]
     if len(specific) < len(networks):
         udp = f"meta l4proto {socket.IPPROTO_UDP}"
         begin += [f"{udp} udp sport {a} udp dport {b} return" for a, b in _DHCP]
         begin.append(f"meta l4proto 58 icmpv6 type {_NEIGHBOURS} return")
         if dns:
-            to.append(f"meta l4proto {{ 6, 17 }} th dport {{ 53, 853 }} {REJECT}")
-        to += [f"ip daddr {LOCAL[4]} return", f"ip6 daddr {LOCAL[6]} return", REJECT]
+            to += [f"meta l4proto {{ 6, 17 }} th dport {{ 53, 853 }} {end}" for end in _REJECT]
+        to += [f"ip daddr {LOCAL[4]} return", f"ip6 daddr {LOCAL[6]} return", *_REJECT]
     hooks = [(chain, "jump killswitch") for chain in ("kill-output", "kill-forward")]
     rules = (*(("killswitch", rule) for rule in (*begin, *to)), *hooks)
     return Gate("KillSwitch = yes", rules, stays=True)

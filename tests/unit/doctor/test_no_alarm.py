@@ -415,3 +415,12 @@ def test_an_mtu_that_would_take_ipv6_away_is_not_advised_without_a_word() -> Non
     enough = replace(HEALTHY, probes=(replace(PROBE, passed=1328),))
     (finding,) = diagnose(enough).findings
     assert finding.remedy == "ip link set wg0 mtu 1328   # and MTU = 1328 in the conf"
+
+
+def test_a_gateways_conf_is_a_wish_to_forward() -> None:
+    gateway = replace(HEALTHY, conf=conf("#! tunnel: Masquerade = auto"), firewall=CLOSED)
+    (finding,) = diagnose(gateway).findings
+    assert finding.code == "forward_closed"
+    assert "the conf's [Tunnel] asks for it" in finding.what
+    # Forwarding that is off was then taken away, which is a finding of its own.
+    assert codes(replace(gateway, sysctls={"net.ipv4.ip_forward": "0"})) == ["forward_closed"]
