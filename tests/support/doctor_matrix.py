@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.doctor_scenes import OUTER_A, SHAPES, TUNNEL, Make, Scene, scene
-from tests.support.doctoring import IGNORED, blocked, conf_is, in_foreground, reloaded
+from tests.support.doctoring import IGNORED, blocked, conf_is, in_foreground, lines, reloaded
 from tunnel.lab import Host, faults
 from tunnel.lab.faults import Hook
 from tunnel.lab.peers import Node, OurEnd, generate_preshared_key
@@ -70,16 +70,6 @@ class Cell:
 
 
 # --- Faults --------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def lines(host: Host, do: str, undo: str) -> Iterator[None]:
-    """Two scripts of shell; what a remedy has undone already is no error."""
-    host.run(["sh", "-ec", do])
-    try:
-        yield
-    finally:
-        host.run(["sh", "-c", undo], check=False)
 
 
 def script(side: str, do: Callable[[Scene], str], undo: Callable[[Scene], str]) -> Make:

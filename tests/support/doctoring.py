@@ -171,6 +171,16 @@ def done_and_undone(host: Host, do: str, undo: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def lines(host: Host, do: str, undo: str) -> Iterator[None]:
+    """Two scripts of shell; what a remedy has undone already is no error."""
+    host.run(["sh", "-ec", do])
+    try:
+        yield
+    finally:
+        host.run(["sh", "-c", undo], check=False)
+
+
+@contextlib.contextmanager
 def sysctls(host: Host, *names: str, value: str, old: str) -> Iterator[None]:
     for name in names:
         host.set_sysctl(name, value)

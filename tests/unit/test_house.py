@@ -34,7 +34,7 @@ FLOORS: dict[str, int] = {
     "tunnel.trace": 5,
     "tunnel.capture": 6,
     "tunnel.daemon": 7,
-    "tunnel.doctor": 7,
+    "tunnel.doctor": 8,
     "tunnel.wg_quick": 8,
     "tunnel.api": 8,
     "tunnel.cli": 9,

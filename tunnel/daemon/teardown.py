@@ -64,10 +64,7 @@ def undo_leftovers(
     print. Raises DaemonError and HostError.
     """
     record = host.load_record(name)
-    if record is not None and record.owner and host.is_standing(record):
-        raise DaemonError(
-            f"{name} was set up by {record.owner}; take it down by {record.owner} down {name}"
-        )
+    refuse_others(record)
     hooks = host.DownHooks()
     if record is not None and record.netns == namespace_id():
         hooks = record.hooks
@@ -78,14 +75,29 @@ def undo_leftovers(
     return Teardown(found, tuple(map(with_notes, failures)))
 
 
+def refuse_others(record: host.Record | None) -> None:
+    """Raise DaemonError if another command set the tunnel up, and it stands. Blocks."""
+    if record is not None and record.owner and host.is_standing(record):
+        name, owner = record.interface, record.owner
+        raise DaemonError(f"{name} was set up by {owner}; take it down by {owner} down {name}")
+
+
 def refuse_taken(name: str) -> None:
-    """Raise DaemonError if an interface has that name; the text says whose it is and what helps.
+    """Raise DaemonError if an interface has that name. Blocks."""
+    taken = who_has_name(name)
+    if taken is not None:
+        what, remedy = taken
+        raise DaemonError(f"an interface named {name} already exists, {what}: {remedy}")
+
+
+def who_has_name(name: str) -> tuple[str, str] | None:
+    """Whose the interface of that name is, and what helps; None if there is none.
 
     No remedy deletes an interface that may be in use. Blocks.
     """
     kind = host.describe_link(name)
     if kind is None:
-        return
+        return None
     other_name = "or give this conf another name, as the interface is named after it"
     if kind == "wireguard" or (kind == "tun" and uapi.socket_path(name).exists()):
         what = "a WireGuard interface of another program"
@@ -96,7 +108,7 @@ def refuse_taken(name: str) -> None:
     else:
         what = f"of another kind ({kind})" if kind else "a network card, or another device"
         remedy = "give this conf another name, as the interface is named after it"
-    raise DaemonError(f"an interface named {name} already exists, {what}: {remedy}")
+    return what, remedy
 
 
 def take_down(name: str) -> Teardown:

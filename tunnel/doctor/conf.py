@@ -129,6 +129,19 @@ def check_private_key_as_peer(facts: Facts) -> Iterator[Finding]:
             )
 
 
+def check_private_key(facts: Facts) -> Iterator[Finding]:
+    """No key of our own: the conf has none, and no hook has set one."""
+    if facts.after is not None and facts.after.public_key is None:
+        yield Finding(
+            "private_key_missing",
+            "this host has no private key, so no peer can be reached",
+            f"tunnel show {facts.name} lists no public key: the conf has no PrivateKey, and no "
+            "hook has set one",
+            f"wg set {facts.name} private-key FILE, in a hook, too; or put PrivateKey into section "
+            f"[Interface] of the conf, then tunnel reload {facts.name}",
+        )
+
+
 def check_running(facts: Facts) -> Iterator[Finding]:
     """No daemon, or one that does not answer."""
     if facts.hangs:
@@ -150,6 +163,14 @@ def check_running(facts: Facts) -> Iterator[Finding]:
         return
     if facts.after is None and not facts.problems:
         up = _up(facts)
+        if facts.obstacles:
+            yield Finding(
+                "not_running",
+                f"the tunnel {facts.name} is not up, and would not come up",
+                "there is no control socket; what stands in the way is named here, too",
+                f"{up}   # once that is removed",
+            )
+            return
         yield Finding(
             "not_running",
             f"the tunnel {facts.name} is not up, or does not answer",

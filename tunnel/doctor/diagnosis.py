@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tunnel.doctor import around, conf, firewall, forwarding, keys, liveness, routing
+from tunnel.doctor import around, before_up, conf, firewall, forwarding, keys, liveness, routing
 from tunnel.doctor.facts import Facts
 from tunnel.doctor.findings import Finding, Report
 
@@ -17,6 +17,8 @@ CAUSES: tuple[Check, ...] = (
     conf.check_conf_gone,
     conf.check_private_key_as_peer,
     conf.check_allowed_ips_twice,
+    conf.check_private_key,
+    before_up.check_obstacles,
     conf.check_running,
     conf.check_interface,
     around.check_taken_away,
@@ -92,8 +94,10 @@ def diagnose(facts: Facts) -> Report:
     if None not in explained:
         symptoms = [finding for check in SYMPTOMS for finding in check(facts)]
         findings += [symptom for symptom in symptoms if symptom.peer not in explained]
-    # The sort keeps the order of the checks: what explains silence comes first.
-    findings.sort(key=lambda finding: finding.code in EXPLAINS_NOTHING - {"privileges"})
+    # The sort keeps the order of the checks: what explains silence comes first, or what stands in
+    # the way of a tunnel that is not up.
+    last = EXPLAINS_NOTHING - {"privileges"} if facts.after is not None else {"not_running"}
+    findings.sort(key=lambda finding: finding.code in last)
     notes = [finding for check in NOTES for finding in check(facts)]
     in_use = {}
     if facts.after is not None:

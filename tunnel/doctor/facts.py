@@ -18,6 +18,7 @@ from ipaddress import (
 from tunnel.config import Problem, TunnelConfig
 from tunnel.control.messages.changes import Change
 from tunnel.control.messages.status import PeerStatus, TunnelStatus
+from tunnel.host import Obstacle
 from tunnel.trace.journey import Journey
 
 Network = IPv4Network | IPv6Network
@@ -165,7 +166,7 @@ class Facts:
     packets that rp_filter dropped meanwhile, `refusals` are ICMP errors by the destination of the
     datagram (`address port`). `networks` are those to which table main has routes by the interface,
     None if that is not known. `missing` are capabilities that we lack, `daemon_missing` those that
-    the daemon lacks.
+    the daemon lacks. `obstacles` are what `tunnel up` would fail at, if no daemon runs.
     """
 
     name: str
@@ -199,6 +200,7 @@ class Facts:
     refusals: dict[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     daemon_missing: tuple[str, ...] = ()
+    obstacles: tuple[Obstacle, ...] = ()
     skipped: tuple[str, ...] = ()
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -13,12 +12,14 @@ from ipaddress import ip_address
 import trio
 
 from tunnel import config
+from tunnel.config import EndpointConfig
 from tunnel.control.client import TunnelClient
 from tunnel.control.json_client import NotRunningError
 from tunnel.control.json_socket import ControlError
 from tunnel.control.messages.changes import Change
 from tunnel.control.messages.sentences import some
 from tunnel.control.messages.status import TunnelStatus
+from tunnel.device.resolve import ResolveError, resolve
 from tunnel.doctor import around, firewall, machine, routing
 from tunnel.doctor.choosing import MAX_PROBES, choose, own_address
 from tunnel.doctor.facts import (
@@ -34,6 +35,7 @@ from tunnel.doctor.facts import (
 from tunnel.doctor.probing import SMALL, Pinger
 from tunnel.errors import DaemonError, unwrapped
 from tunnel.host import HostError
+from tunnel.io.endpoint import Endpoint
 from tunnel.packet.filter import Filter
 from tunnel.trace.journey import Journey
 from tunnel.trace.session import TraceRequest, TraceSession
@@ -91,6 +93,7 @@ async def gather(
     else:
         progress("looking at links, routes and rules")
         facts = await trio.to_thread.run_sync(_look, facts, notes)
+    facts = await _rehearse(facts, notes)
     if facts.options.forward and not facts.missing:
         facts = replace(facts, behind=await _look_behind(facts, notes))
     if _can_probe(facts):
@@ -167,29 +170,48 @@ async def _read_conf(facts: Facts, conf: str | None) -> Facts:
         loaded = await trio.to_thread.run_sync(config.load, conf)
     except config.ConfigErrors as errors:
         return replace(facts, problems=tuple(errors.problems))
-    names = [peer.endpoint for peer in loaded.peers if peer.endpoint is not None]
-    hosts = dict.fromkeys(wanted.host for wanted in names if wanted.address is None)
+    wanted = {peer.endpoint.host: peer.endpoint for peer in loaded.peers if peer.endpoint}
+    names = [endpoint for endpoint in wanted.values() if endpoint.address is None]
     look_ups: list[LookUp] = []
     async with trio.open_nursery() as nursery:
-        for host in list(hosts)[:MAX_PROBES]:
-            nursery.start_soon(_look_up, host.partition("%")[0], look_ups)
+        for endpoint in names[:MAX_PROBES]:
+            nursery.start_soon(_look_up, endpoint, look_ups)
     return replace(facts, conf=loaded, look_ups=tuple(sorted(look_ups, key=lambda each: each.host)))
 
 
-async def _look_up(host: str, found: list[LookUp]) -> None:
-    with contextlib.suppress(ValueError):
-        ip_address(host)
-        return
-    with trio.move_on_after(LOOK_UP_SECONDS) as scope:
+async def _look_up(endpoint: EndpointConfig, found: list[LookUp]) -> None:
+    causes = [f"no answer in {LOOK_UP_SECONDS:g} s"]
+    with trio.move_on_after(LOOK_UP_SECONDS):
         try:
-            answers = await trio.socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
-        except (OSError, UnicodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else None
-            found.append(LookUp(host, error=reason or str(error)))
+            addresses = await resolve(endpoint, tries=1, note=causes.append)
+        except ResolveError:
+            pass
+        else:
+            texts = (str(ip_address(address.address)) for address in addresses)
+            found.append(LookUp(endpoint.host, tuple(dict.fromkeys(texts))))
             return
-        found.append(LookUp(host, tuple(dict.fromkeys(str(a[4][0]) for a in answers))))
-    if scope.cancelled_caught:
-        found.append(LookUp(host, error=f"no answer in {LOOK_UP_SECONDS:g} s"))
+    found.append(LookUp(endpoint.host, error=causes[-1]))
+
+
+async def _rehearse(facts: Facts, notes: _Notes) -> Facts:
+    """Of a tunnel that is not up, what `tunnel up` would fail at."""
+    if facts.conf is None or facts.daemon_error or facts.before is not None:
+        return facts
+    if facts.missing:
+        notes.skipped.append("what tunnel up would fail at (without privileges)")
+        return facts
+    notes.progress("looking for what tunnel up would fail at")
+    # All of a daemon's modules; every other command would load them for nothing.
+    from tunnel.daemon.rehearsal import rehearse
+
+    known = {each.host: each.addresses for each in facts.look_ups}
+    endpoints = [
+        Endpoint(ip_address(address).packed, peer.endpoint.port)
+        for peer in facts.conf.peers
+        if peer.endpoint is not None
+        for address in known.get(peer.endpoint.host, (str(peer.endpoint.address),))[:1]
+    ]
+    return replace(facts, obstacles=await rehearse(facts.conf, endpoints))
 
 
 def _ask_daemon(facts: Facts, notes: _Notes) -> Facts:

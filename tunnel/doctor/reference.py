@@ -12,7 +12,7 @@ FAULTS = {
     "address_missed": "no peer's AllowedIPs cover the address asked for",
     "address_missing": "the interface lacks an address of the tunnel",
     "address_silent": "the address asked for does not answer, but the peer on the way to it is up",
-    "allowed_ips_swallow": "AllowedIPs overlap a network that this host is on",
+    "allowed_ips_swallow": "AllowedIPs, or the network of Address, overlap one this host is on",
     "allowed_ips_twice": "two peers of the conf have the same network in AllowedIPs",
     "clock_set_back": "this host's clock was set back, so peers refuse its handshakes",
     "clock_wrong": "this host's clock was never set, or is years off",
@@ -22,6 +22,7 @@ FAULTS = {
     "connected_route_missing": "the kernel's own route to the network of an address was deleted",
     "daemon_hangs": "the daemon is running, but does not answer",
     "daemon_privileges": "the daemon lacks the right to change routes and addresses",
+    "dns_missing": "the conf has DNS, and no program here can set name servers",
     "docker_forward": "docker's firewall drops what this host should forward",
     "endpoint_in_tunnel": "the route to the peer's endpoint leads into the tunnel itself",
     "endpoint_is_self": "the peer's endpoint is an address of this host",
@@ -33,11 +34,13 @@ FAULTS = {
     "forwarding_off": "this host should forward, but the kernel's IP forwarding is off",
     "interface_down": "the interface is down",
     "interface_missing": "the interface is gone, or was renamed",
-    "ipv6_off": "IPv6 was switched off on the interface",
+    "interface_taken": "another interface has the name of the tunnel",
+    "ipv6_off": "IPv6 is switched off on the interface, or for new ones",
     "keepalive_late": "this host's connection tracking forgets the tunnel between two keepalives",
     "low_order_key": "a peer's PublicKey is a low-order point and cannot be used",
     "mtu_black_hole": "packets above some size are lost on the way without an ICMP error",
     "mtu_too_large": "full-size packets are fragmented: the MTU of the interface is too large",
+    "nft_missing": "the firewall table of a default route cannot be set: there is no nft",
     "no_way_back": "a host behind this one has no route to the tunnel, which is not masqueraded",
     "not_ready": "the tunnel is coming up or going down",
     "not_running": "the tunnel is not up",
@@ -45,15 +48,19 @@ FAULTS = {
     "own_key_as_peer": "a peer has this host's own public key",
     "peer_clock_back": "a peer's handshakes have older timestamps than one seen before",
     "peer_has_wrong_key": "handshakes arrive that were made for another public key than ours",
+    "port_taken": "another program has the UDP port of the conf",
     "preshared_key_differs": "the peer's answers do not decrypt: the preshared keys differ",
     "private_key_as_peer": "a peer's PublicKey is our PrivateKey",
+    "private_key_missing": "this host has no private key",
     "privileges": "the doctor lacks the rights for probes and traces",
     "route_misses_tunnel": "packets to an address of AllowedIPs do not enter the tunnel",
+    "route_taken": "another program has a route to a network of AllowedIPs",
     "rp_filter": "strict rp_filter drops packets that arrive on another interface",
     "source_not_allowed": "packets come from addresses outside their peer's AllowedIPs",
     "taken_away": "another program removed the tunnel's routes, rules, firewall table or settings",
     "traffic_leaks": "a rule or route of another program leads traffic past a full tunnel",
     "unknown_peer": "a host that knows our public key is not one of our peers",
+    "up_refused": "`tunnel up` would fail for a reason without a code of its own",
 }
 """Codes of findings: the exit code is 1. Some are notes where they may have harmless causes."""
 
@@ -86,7 +93,8 @@ Made from the code by `python -m tunnel.doctor.reference docs/doctor.md`; the ma
     tunnel doctor wg0 --forward             this host should forward for others
 
 It checks the conf, the daemon, the clock, routes, rules, the firewall and kernel settings. It sends
-a few echo requests through the tunnel and traces them. It changes nothing. It ends as soon as the
+a few echo requests through the tunnel and traces them. It changes nothing. Of a tunnel that is not
+up, it says what `tunnel up` would fail at, by the same checks. It ends as soon as the
 result is known: at once if all peers answer, after 7 s if a peer without a session does not, after
 12 s (`--wait`) if a peer with a session does not. On a terminal it shows what it is waiting for.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from ipaddress import ip_address, ip_interface
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 
 from tunnel.doctor.around import put_back, taken_networks
 from tunnel.doctor.facts import (
@@ -217,30 +217,62 @@ def _away(facts: Facts, probe: Probe) -> RouteFacts | None:
 
 
 def check_swallowed_networks(facts: Facts) -> Iterator[Finding]:
-    """Allowed IPs that take this host's own networks away from it."""
+    """Allowed IPs, or networks of our addresses, that collide with this host's own networks."""
+    then = "tunnel up" if facts.after is None else f"tunnel reload {facts.name}"
+    for peer, network, link, text in swallowed_networks(facts):
+        here = ip_interface(text).network
+        key = "Address" if peer is None else "AllowedIPs"
+        yield Finding(
+            "allowed_ips_swallow",
+            f"{key} {network} overlaps the network {here}, which this host is on by {link}",
+            f"ip address show {link} lists {text}",
+            f"take {network} out of AllowedIPs, or narrow it; then {then}"
+            if peer is not None
+            else f"renumber one of the two: hosts of {here} cannot be told from those behind the "
+            "tunnel",
+            peer,
+        )
+
+
+def swallowed_networks(facts: Facts) -> Iterator[tuple[str | None, Network, str, str]]:
+    """Each with its peer (None: of an address of ours), and the link and address it collides with.
+
+    Of a tunnel that is not up, those of the conf.
+    """
     if facts.conf is not None and facts.conf.interface.table != "auto":
         return  # no route of ours is among those of the host
     own = (facts.name, facts.after.device if facts.after is not None else "")
-    for peer in facts.peers:
-        for network in networks_of(peer):
-            for link in facts.links.values():
-                for text in link.networks if link.name not in own else ():
-                    here = ip_interface(text).network
-                    if here.version != network.version or here.prefixlen == here.max_prefixlen:
-                        continue
-                    if here.is_link_local or here.is_loopback:
-                        continue
-                    # A shorter prefix loses against the connected network's own route.
-                    if here.prefixlen <= network.prefixlen and here.overlaps(network):
-                        yield Finding(
-                            "allowed_ips_swallow",
-                            f"AllowedIPs {network} overlap the network {here}, which "
-                            f"this host is on by {link.name}",
-                            f"ip address show {link.name} lists {text}",
-                            f"take {network} out of AllowedIPs, or narrow it; then tunnel reload "
-                            f"{facts.name}",
-                            peer.public_key,
-                        )
+    for peer, network in _networks(facts):
+        for link in facts.links.values():
+            for text in link.networks if link.name not in own else ():
+                here = ip_interface(text).network
+                if here.version != network.version or here.prefixlen == here.max_prefixlen:
+                    continue
+                if here.is_link_local or here.is_loopback:
+                    continue
+                # A shorter prefix loses against the connected network's own route.
+                if here.prefixlen <= network.prefixlen and here.overlaps(network):
+                    yield peer, network, link.name, text
+
+
+def _networks(facts: Facts) -> Iterator[tuple[str | None, Network]]:
+    conf = facts.conf
+    if conf is None or not conf.interface.hooks_change_routes:
+        for address in _own_addresses(facts):
+            if address.network.num_addresses > 1:
+                yield None, address.network
+    if facts.after is not None:
+        for peer in facts.peers:
+            yield from ((peer.public_key, network) for network in networks_of(peer))
+    elif conf is not None:
+        for written in conf.peers:
+            yield from ((written.public_key.to_base64(), each) for each in written.networks)
+
+
+def _own_addresses(facts: Facts) -> list[IPv4Interface | IPv6Interface]:
+    if facts.after is not None:
+        return [ip_interface(text) for text in facts.after.addresses]
+    return list(facts.conf.interface.addresses) if facts.conf is not None else []
 
 
 def check_source_not_allowed(facts: Facts) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from tunnel.host.apply import Applied, apply, missing, reconcile, remove, shut
 from tunnel.host.docker import let_pass as let_docker_pass
 from tunnel.host.down_hooks import run_down_hooks
 from tunnel.host.errors import HostError, SlotTakenError
+from tunnel.host.foresee import Obstacle, foresee
 from tunnel.host.forwarding import forwarding
 from tunnel.host.hook_watch import HookLimits, HookStopper
 from tunnel.host.hooks import check_hook_source, check_save_target, run_hooks
@@ -68,6 +69,7 @@ __all__ = [
     "LinkGone",
     "LinkStatus",
     "LocalAddresses",
+    "Obstacle",
     "Record",
     "Route",
     "Rule",
@@ -82,6 +84,7 @@ __all__ = [
     "desired_state",
     "difference",
     "find_default_route_slot",
+    "foresee",
     "forwarding",
     "has_default_route",
     "has_firewall",

@@ -71,9 +71,13 @@ def _full_tunnel(interface: str, firewall: Firewall) -> list[str]:
 
 def set_firewall(interface: str, firewall: Firewall) -> None:
     """Put our table in place, or replace it; checked first, then in one transaction."""
-    commands = render(interface, firewall)
-    _nft("check firewall", interface, commands, "-c")
-    _nft("set firewall", interface, commands)
+    check_firewall(interface, firewall)
+    _nft("set firewall", interface, render(interface, firewall))
+
+
+def check_firewall(interface: str, firewall: Firewall) -> None:
+    """Raise HostError if `set_firewall` would; changes nothing."""
+    _nft("check firewall", interface, render(interface, firewall), "-c")
 
 
 def remove_firewall(interface: str) -> None:

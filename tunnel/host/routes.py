@@ -19,6 +19,8 @@ from tunnel.host.state import MAIN_TABLE, Connected, Route
 _SECONDARY = 0x01
 _NO_PREFIX_ROUTE = 0x200  # linux/if_addr.h
 _METRIC_IPV6 = 256
+_OUR_METRIC = {4: 0, 6: 1024}
+"""What the kernel gives routes that are added without one, by IP version (linux/ipv6_route.h)."""
 
 
 def list_routes(index: int) -> set[Route]:
@@ -38,35 +40,44 @@ def add_route(netlink: Any, index: int, route: Route) -> None:
             route_messages.add(route.destination, index, route.table or MAIN_TABLE)
     except HostError as error:
         if error.errno == errno.EEXIST:
-            raise _taken(netlink, route) from error
+            raise (find_taken(netlink, [route]) or [error])[0] from error
         raise
 
 
-def _taken(netlink: Any, route: Route) -> HostError:
-    """The error for a route that is there already: who holds it, and what that means."""
+def find_taken(netlink: Any, wanted: Iterable[Route]) -> list[HostError]:
+    """The errors of `add_route` for those that are there already: who holds them."""
+    found = []
+    by_place = {(route.table, route.destination): route for route in wanted}
+    # Whole tables: the kernel cannot be asked for one network of them.
+    for version, table in {(net.version, table) for table, net in by_place}:
+        for entry in route_messages.dump(4 if version == 4 else 6, table=table):
+            if entry.metric != _OUR_METRIC[version]:
+                continue  # it may stand beside ours
+            route = by_place.pop((table, entry.network), None)
+            if route is not None:
+                found.append(_taken(netlink, route, entry))
+    return found
+
+
+def _taken(netlink: Any, route: Route, entry: route_messages.RouteEntry) -> HostError:
     subject, network = str(route), route.destination
-    # The whole table: the kernel cannot be asked for one network of it.
-    for entry in route_messages.dump(4 if network.version == 4 else 6, table=route.table):
-        if entry.bits != network.prefixlen or entry.destination != network.network_address.packed:
-            continue
-        index = entry.devices[0] if entry.devices else 0
-        device = netlink.get_links(index)[0].get_attr("IFLA_IFNAME") if index else "no device"
-        if entry.protocol == route_messages.PROTO_KERNEL:
-            return HostError(
-                "add",
-                subject,
-                f"File exists: {device} has an address in {network}, so this is a network that the "
-                "host itself is in",
-                f"take {network} out of AllowedIPs; to reach a network with the same addresses "
-                "on the other side, renumber one of the two",
-            )
+    index = entry.devices[0] if entry.devices else 0
+    device = netlink.get_links(index)[0].get_attr("IFLA_IFNAME") if index else "no device"
+    if entry.protocol == route_messages.PROTO_KERNEL:
         return HostError(
             "add",
             subject,
-            f"File exists: {device} has this route already",
-            f"take down what set it (ip route show {network}), or take {network} out of AllowedIPs",
+            f"File exists: {device} has an address in {network}, so this is a network that the "
+            "host itself is in",
+            f"take {network} out of AllowedIPs; to reach a network with the same addresses "
+            "on the other side, renumber one of the two",
         )
-    return HostError.from_errno("add", subject, errno.EEXIST)
+    return HostError(
+        "add",
+        subject,
+        f"File exists: {device} has this route already",
+        f"take down what set it (ip route show {network}), or take {network} out of AllowedIPs",
+    )
 
 
 def remove_route(index: int, route: Route) -> None:

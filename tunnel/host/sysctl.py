@@ -1,5 +1,7 @@
 """Kernel settings under /proc/sys; those of the calling thread's network namespace."""
 
+import errno
+import os
 from pathlib import Path
 
 from tunnel.host.errors import HostError
@@ -25,6 +27,13 @@ def _read(path: Path, name: str) -> str:
 def write_sysctl(name: str, value: str) -> None:
     """Set it. Nothing is written when it has that value already: /proc/sys may be read-only."""
     _write(_path(name), name, value)
+
+
+def check_sysctl(name: str, value: str) -> None:
+    """Raise HostError if `write_sysctl` would; changes nothing."""
+    path = _path(name)
+    if _read(path, name) != value and not os.access(path, os.W_OK):
+        raise HostError.from_errno("set sysctl", f"{name} = {value}", errno.EROFS, _REMEDY)
 
 
 def write_conf(interface: str, name: str, value: str) -> None:

@@ -44,11 +44,14 @@ class TunMergeRefused(TunError):  # noqa: N818 - an event more than a mistake
 class UdpError(TunnelIOError):
     """The UDP sockets cannot be opened, bound or marked.
 
-    `errno` is the kernel's error number (e.g. EADDRINUSE), for callers that pass it on.
+    `errno` is the kernel's error number (e.g. EADDRINUSE), for callers that pass it on, `reason`
+    what went wrong and `remedy` what a person can do about it; the text is both.
     """
 
     code = "udp"
 
-    def __init__(self, message: str, errno: int) -> None:
-        super().__init__(message)
+    def __init__(self, reason: str, errno: int, remedy: str = "") -> None:
+        super().__init__(f"{reason}; {remedy}" if remedy else reason)
+        self.reason = reason
+        self.remedy = remedy
         self.errno = errno

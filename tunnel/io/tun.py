@@ -322,6 +322,14 @@ def _why_not_permitted() -> str:
     return "be root or have CAP_NET_ADMIN"
 
 
+def check_device_file() -> None:
+    """Raise TunError where no TUN device can be created for lack of `/dev/net/tun`."""
+    try:
+        os.close(os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        raise TunError(_why_not_opened("", error)) from error
+
+
 def _why_not_opened(name: str, error: OSError) -> str:
     match error.errno:
         case errno.EBUSY:

@@ -321,9 +321,9 @@ def _open_socket(family: socket.AddressFamily, port: int, fwmark: int) -> socket
             return None
         if error.errno == errno.EADDRINUSE:
             raise _udp_error(
-                f"UDP port {port} is taken{_holder(port)}; stop what listens there, or choose "
-                "another as ListenPort",
+                f"UDP port {port} is taken{_holder(port)}",
                 error,
+                "stop what listens there, or choose another as ListenPort",
             ) from error
         raise _udp_error(f"cannot bind UDP port {port}", error) from error
     except BaseException:
@@ -372,12 +372,12 @@ def _set_fwmark(sock: socket.socket, fwmark: int) -> None:
         sock.setsockopt(socket.SOL_SOCKET, kernel.SO_MARK, value)
     except OSError as error:
         raise _udp_error(
-            f"cannot set the firewall mark {fwmark:#x}; this needs CAP_NET_ADMIN", error
+            f"cannot set the firewall mark {fwmark:#x}", error, "this needs CAP_NET_ADMIN"
         ) from error
 
 
-def _udp_error(what: str, error: OSError) -> UdpError:
-    return UdpError(f"{what} ({error.strerror})", error.errno or 0)
+def _udp_error(what: str, error: OSError, remedy: str = "") -> UdpError:
+    return UdpError(f"{what} ({error.strerror})", error.errno or 0, remedy)
 
 
 def _holder(port: int) -> str:

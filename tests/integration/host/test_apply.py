@@ -19,6 +19,7 @@ from tunnel.host import (
     DefaultRouteSlot,
     DesiredState,
     HostError,
+    Obstacle,
     SlotTakenError,
     apply,
     compute_mtu,
@@ -26,6 +27,7 @@ from tunnel.host import (
     describe_link,
     desired_state,
     find_default_route_slot,
+    foresee,
     interface_status,
     reconcile,
     remove,
@@ -261,6 +263,8 @@ def test_route_that_another_device_has_is_named(ns: Namespace, tmp_path: Path) -
     before = ns.snapshot()
     with pytest.raises(HostError) as caught:
         apply(state(), netns=ns.path, state_dir=tmp_path)
+    (foreseen,) = foresee(state(allowed=("10.20.0.0/16",)), netns=ns.path)
+    assert foreseen == Obstacle.from_error("route", caught.value)
     assert caught.value.subject == "route 10.20.0.0/16"
     assert caught.value.remedy
     assert ns.snapshot() == before
@@ -554,6 +558,8 @@ def test_ipv6_switched_off(ns: Namespace, tmp_path: Path) -> None:
         apply(state(), netns=ns.path, state_dir=tmp_path)
     assert "disable_ipv6=0" in caught.value.remedy
     assert ns.snapshot() == before
+    assert foresee(only4, netns=ns.path) == []
+    assert foresee(state(), netns=ns.path) == [Obstacle.from_error("ipv6", caught.value)]
 
 
 @pytest.mark.parametrize(
@@ -573,6 +579,22 @@ def test_route_that_is_taken_names_its_holder(
     assert caught.value.subject == "route 10.20.0.0/16"
     assert f"File exists: {reason}" in caught.value.reason
     assert "take 10.20.0.0/16 out of AllowedIPs" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        "route add 10.20.0.0/16 dev out0 metric 100",
+        "-6 route add fd00:20::/48 dev out0 metric 256",
+        "route add 10.20.0.0/16 dev out0 table 7",
+    ],
+)
+def test_what_may_stand_beside_it_is_not_in_the_way(
+    ns: Namespace, tmp_path: Path, beside: str
+) -> None:
+    ns.ip(*beside.split())
+    assert foresee(state(), netns=ns.path) == []
+    apply(state(), netns=ns.path, state_dir=tmp_path)
 
 
 @pytest.mark.parametrize(

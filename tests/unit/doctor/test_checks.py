@@ -11,11 +11,13 @@ import pytest
 
 from tests.support.doctor_facts import (
     CLOSED,
+    CONF,
     HEALTHY,
     NOW,
     OURS,
     PEER,
     PROBE,
+    STATUS,
     THEIRS,
     away,
     codes,
@@ -23,6 +25,7 @@ from tests.support.doctor_facts import (
     silent,
     with_peer,
 )
+from tunnel import config
 from tunnel.control.messages.changes import TAKEN, Change
 from tunnel.doctor import Facts, Options, Report, diagnose
 from tunnel.doctor.facts import (
@@ -37,6 +40,7 @@ from tunnel.doctor.facts import (
 )
 from tunnel.doctor.machine import parse_firewall
 from tunnel.doctor.probing import parse_refusal_untrusted
+from tunnel.host import Obstacle
 from tunnel.trace.crossings import Decision
 from tunnel.trace.journey import Journey, Layer, Step
 
@@ -112,6 +116,65 @@ def test_each_fault_has_its_code(facts: Facts, code: str | None) -> None:
     found = codes(facts)
     assert (found[0] if found else None) == code
     assert code == "forwarding_off" or len(found) <= 1
+
+
+LAN = {"eth0": LinkFacts("eth0", True, 1500, ("192.0.2.1/24",))}
+DOWN = replace(HEALTHY, before=None, after=None, links=LAN, probes=(), routes={}, unmarked={})
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "code"),
+    [
+        (Obstacle("interface", "a TUN or TAP device", "end that"), "interface_taken"),
+        (Obstacle("port", "UDP port 51820 is taken", "stop what listens there"), "port_taken"),
+        (Obstacle("ipv6", "add address fd77::1/64: Permission denied", "turn it on"), "ipv6_off"),
+        (Obstacle("route", "add route 10.5.0.0/24: File exists", "take it out"), "route_taken"),
+        (Obstacle("dns", "set DNS: neither is there", "install one"), "dns_missing"),
+        (Obstacle("firewall", "check firewall: nft is not installed", "install"), "nft_missing"),
+        (Obstacle("other", "this process may open 8 files"), "up_refused"),
+    ],
+)
+def test_what_up_would_fail_at_comes_before_that_it_is_not_up(
+    obstacle: Obstacle, code: str
+) -> None:
+    assert codes(DOWN) == ["not_running"]
+    facts = replace(DOWN, obstacles=(obstacle,))
+    assert codes(facts) == [code, "not_running"]
+    finding, running = diagnose(facts).findings
+    assert obstacle.reason in finding.evidence
+    assert "would not come up" in running.what
+    hooked = replace(facts, conf=conf("PreUp = true"))
+    assert code == "interface_taken" or "PreUp" in diagnose(hooked).findings[0].evidence
+
+
+def test_a_network_that_the_host_is_in_is_named_once_before_up() -> None:
+    routes = config.parse(
+        CONF.format(interface="", key=THEIRS, endpoint="").replace("10.77.0.2/32", "192.0.2.0/24"),
+        name="wg0",
+    )
+    taken = Obstacle("route", "add route 192.0.2.0/24: File exists", "x", "route 192.0.2.0/24")
+    facts = replace(DOWN, conf=routes, obstacles=(taken,))
+    assert codes(facts) == ["allowed_ips_swallow", "not_running"]
+    assert "tunnel up" in diagnose(facts).findings[0].remedy
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        ("192.0.2.7/24", ["allowed_ips_swallow"]),
+        ("192.0.2.7/32", []),
+        ("192.0.0.7/16", []),
+        ("fd00::7/64", []),
+    ],
+)
+def test_the_network_of_an_address_is_that_of_the_host(address: str, found: list[str]) -> None:
+    links = {**HEALTHY.links, "wg0": LinkFacts("wg0", True, 1420, (address,))}
+    status = replace(STATUS, addresses=(address,))
+    peers = HEALTHY.after.peers if HEALTHY.after is not None else ()
+    facts = replace(HEALTHY, before=status, after=replace(status, peers=peers), links=links)
+    assert codes(facts) == found
+    below = replace(DOWN, conf=conf(f"Address = {address}"))
+    assert codes(below) == [*found, "not_running"]
 
 
 def test_noise_is_no_fault_while_the_peers_are_there() -> None:
