@@ -8,13 +8,14 @@ In each there are a client a, a router, and a server b that a's conf knows by na
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.support.doctoring import DOCTOR, conf_of, examined, forget_sessions
-from tunnel.lab import Host, Lab, Router
+from tunnel.lab import Cable, Host, Lab, Router
 from tunnel.lab.errors import LabError
 from tunnel.lab.peers import Node, OurEnd
 
@@ -78,7 +79,7 @@ class Scene:
     router: Router
     a: OurEnd
     b: OurEnd
-    far_interface: str
+    cable: Cable
     console: Host | None = None
     others: list[OurEnd] = field(default_factory=list)
     peers_of_b: tuple[Node, ...] = ()
@@ -192,9 +193,9 @@ def scene(name: str) -> Iterator[Scene]:
             shape,
             lab,
             router,
-            OurEnd(here, conf_of(here, seen_by_a(shape, there))),
+            OurEnd(here, conf_of(here, seen_by_a(shape, there)), _with_resolvconf(a)),
             OurEnd(there, text_b),
-            cable.a_interface,
+            cable,
             others=others,
             peers_of_b=peers,
         )
@@ -210,6 +211,20 @@ def scene(name: str) -> Iterator[Scene]:
         if not found.flows():
             raise LabError(f"{name}: nothing flows before there is a fault")
         yield found
+
+
+RESOLVCONF = """#!/bin/sh
+[ "$1" != -a ] || cat > /etc/resolv.conf
+"""
+
+
+def _with_resolvconf(host: Host) -> dict[str, str]:
+    """An environment in which there is a resolvconf(8), for the host's own resolv.conf."""
+    folder = host.etc / "programs"
+    folder.mkdir()
+    (folder / "resolvconf").write_text(RESOLVCONF)
+    (folder / "resolvconf").chmod(0o755)
+    return {"PATH": f"{folder}:{os.environ['PATH']}"}
 
 
 def _carrier(a: Host, b: Host) -> list[OurEnd]:

@@ -138,7 +138,7 @@ class InterfaceConfig:
             "MTU",
             values.mtu,
             f"bytes of the largest packet, {values.MTU_MIN} to {values.MTU_MAX}; without the key, "
-            "what the route to the peers allows minus 80",
+            "what the route to the peers allows minus 80 (by a relay on this host: 1420)",
             reload=Reload.HOST,
             example="1420",
             empty="warning",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface, ip_network
 
@@ -68,6 +69,12 @@ def taken_networks(facts: Facts) -> list[Network]:
 def put_back(facts: Facts, otherwise: str) -> str:
     """The command that puts back what was taken; `otherwise` where the daemon was not asked."""
     return f"tunnel reload {facts.name}" if facts.differences is not None else otherwise
+
+
+def up_command(facts: Facts) -> str:
+    """The command that brings the tunnel up."""
+    what = facts.conf.path if facts.conf is not None and facts.conf.path else "CONF"
+    return f"tunnel up {shlex.quote(str(what))}"
 
 
 def check_leaks(facts: Facts) -> Iterator[Finding]:

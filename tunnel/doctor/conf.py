@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ipaddress import ip_interface
 
 from tunnel.config import OWN_KEY, PrivateKey
-from tunnel.doctor.around import put_back
+from tunnel.doctor.around import put_back, up_command
 from tunnel.doctor.facts import Facts, Network
 from tunnel.doctor.findings import Finding
 
@@ -144,13 +144,14 @@ def check_private_key(facts: Facts) -> Iterator[Finding]:
 
 def check_running(facts: Facts) -> Iterator[Finding]:
     """No daemon, or one that does not answer."""
+    up = up_command(facts)
     if facts.hangs:
         yield Finding(
             "daemon_hangs",
             f"the daemon of {facts.name} is running, but does not answer",
             f"process {facts.hangs}: {facts.daemon_error}",
             f"kill -CONT {facts.hangs}; sleep 1; tunnel show {facts.name} >/dev/null || "
-            f"{{ kill -KILL {facts.hangs}; sleep 1; tunnel down {facts.name}; {_up(facts)}; }}",
+            f"{{ kill -KILL {facts.hangs}; sleep 1; tunnel down {facts.name}; {up}; }}",
         )
         return
     if facts.busy:
@@ -162,7 +163,6 @@ def check_running(facts: Facts) -> Iterator[Finding]:
         )
         return
     if facts.after is None and not facts.problems:
-        up = _up(facts)
         if facts.obstacles:
             yield Finding(
                 "not_running",
@@ -179,11 +179,6 @@ def check_running(facts: Facts) -> Iterator[Finding]:
             or "there is no control socket",
             f"tunnel down {facts.name}; {up}" if facts.killed else up,
         )
-
-
-def _up(facts: Facts) -> str:
-    what = facts.conf.path if facts.conf is not None and facts.conf.path else "CONF"
-    return f"tunnel up {shlex.quote(str(what))}"
 
 
 def check_privileges(facts: Facts) -> Iterator[Finding]:

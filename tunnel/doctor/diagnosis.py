@@ -30,6 +30,7 @@ CAUSES: tuple[Check, ...] = (
     keys.check_peer_clock,
     keys.check_low_order,
     routing.check_endpoint_name,
+    routing.check_endpoint_moved,
     routing.check_route_to_endpoint,
     routing.check_sending,
     routing.check_address,

@@ -197,6 +197,10 @@ async def _rehearse(facts: Facts, notes: _Notes) -> Facts:
     """Of a tunnel that is not up, what `tunnel up` would fail at."""
     if facts.conf is None or facts.daemon_error or facts.before is not None:
         return facts
+    hooks = facts.conf.interface
+    kinds = [kind for kind, found in (("PreUp", hooks.pre_up), ("PostUp", hooks.post_up)) if found]
+    if kinds:
+        notes.skipped.append(f"whether the commands of {' and '.join(kinds)} succeed")
     if facts.missing:
         notes.skipped.append("what tunnel up would fail at (without privileges)")
         return facts

@@ -26,6 +26,7 @@ FAULTS = {
     "docker_forward": "docker's firewall drops what this host should forward",
     "endpoint_in_tunnel": "the route to the peer's endpoint leads into the tunnel itself",
     "endpoint_is_self": "the peer's endpoint is an address of this host",
+    "endpoint_moved": "the name in the peer's Endpoint has another address than the one in use",
     "endpoint_name": "the name in the peer's Endpoint has no address",
     "endpoint_refuses": "an ICMP error says that datagrams to the endpoint are rejected",
     "endpoint_unreachable": "this host has no route to the peer's endpoint",

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 
-from tunnel.doctor.around import put_back, taken_networks
+from tunnel.doctor.around import put_back, taken_networks, up_command
 from tunnel.doctor.facts import (
     WIDE,
     Facts,
@@ -42,6 +42,28 @@ def check_endpoint_name(facts: Facts) -> Iterator[Finding]:
                 f"looking it up says: {look_up.error}",
                 f"getent ahosts {shlex.quote(look_up.host)}   # fix the name server in "
                 "/etc/resolv.conf, or write the address as Endpoint",
+            )
+
+
+def check_endpoint_moved(facts: Facts) -> Iterator[Finding]:
+    """A silent peer whose endpoint is none of the addresses that its name has now."""
+    names = {each.host: each.addresses for each in facts.look_ups if each.addresses}
+    silent = {peer.public_key: peer for peer in facts.silent}
+    for written in facts.conf.peers if facts.conf is not None else ():
+        peer = silent.get(written.public_key.to_base64())
+        if peer is None or written.endpoint is None:
+            continue
+        addresses = names.get(written.endpoint.host)
+        if addresses and endpoint_address(peer) not in addresses:
+            yield Finding(
+                "endpoint_moved",
+                f"the endpoint's name {written.endpoint.host} has another address than the one in "
+                "use, where nothing answers",
+                f"looking it up says {', '.join(addresses)}; tunnel show {facts.name} says "
+                f"{peer.endpoint}",
+                f"tunnel down {facts.name}; {up_command(facts)}   # it follows by itself, too, "
+                "within two minutes",
+                peer.public_key,
             )
 
 

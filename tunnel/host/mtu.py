@@ -1,4 +1,8 @@
-"""The MTU of the tunnel, computed as wg-quick(8) does: from the paths to the endpoints."""
+"""The MTU of the tunnel, computed as wg-quick(8) does: from the paths to the endpoints.
+
+But of a peer that is reached by a relay on this host (udp2raw, wstunnel), the loopback interface
+says nothing: its 65536 bytes are not those of the path that the relay takes.
+"""
 
 import errno
 from collections.abc import Callable, Iterable
@@ -6,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tunnel.host.route_messages import RouteEntry, dump, look_up
+from tunnel.host.route_messages import LOCAL, RouteEntry, dump, look_up
 from tunnel.host.rtnetlink import VERSIONS, find_ifindex, inside, rtnetlink, step
 from tunnel.host.state import MAIN_TABLE, IpAddress
 
@@ -70,12 +74,14 @@ def _default_route_mtu(netlink: Any, own: int | None) -> int | None:
 
 
 def _route_mtu(netlink: Any, route: RouteEntry, own: int | None) -> int | None:
-    """The route's own MTU, else that of its device (the smallest of several)."""
+    """The route's own MTU, else that of its device (the smallest of several); 1500 to ourselves."""
     devices = set(route.devices) - {own}
     if not devices:
         return None
     if route.mtu:
         return route.mtu
+    if route.type == LOCAL:
+        return FALLBACK
     return _smallest(
         int(link.get_attr("IFLA_MTU")) for device in devices for link in netlink.get_links(device)
     )

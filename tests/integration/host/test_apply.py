@@ -670,6 +670,14 @@ def test_what_the_kernel_refuses_is_raised(ns: Namespace) -> None:
             route_messages.delete(network, nowhere, 254)
 
 
+@pytest.mark.parametrize("relay", ["127.0.0.1", "127.8.8.8", "::1", "192.0.2.1"])
+def test_mtu_of_the_way_to_a_relay_on_this_host(ns: Namespace, relay: str) -> None:
+    ns.ip("link", "set", "lo", "up")
+    assert compute_mtu([ip_address(relay)], netns=ns.path) == 1420
+    ns.ip("route", "add", "203.0.113.0/24", "via", "192.0.2.2", "mtu", "1300")
+    assert compute_mtu(map(ip_address, (relay, "203.0.113.5")), netns=ns.path) == 1220
+
+
 def test_mtu_from_the_machine(ns: Namespace, tmp_path: Path) -> None:
     near, far, far6 = map(ip_address, ("192.0.2.2", "203.0.113.5", "2001:db8:5::1"))
     assert compute_mtu([], netns=ns.path) == 1420

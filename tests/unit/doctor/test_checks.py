@@ -34,6 +34,7 @@ from tunnel.doctor.facts import (
     FirewallRule,
     FirewallRules,
     LinkFacts,
+    LookUp,
     Probe,
     RouteFacts,
     covering,
@@ -116,6 +117,18 @@ def test_each_fault_has_its_code(facts: Facts, code: str | None) -> None:
     found = codes(facts)
     assert (found[0] if found else None) == code
     assert code == "forwarding_off" or len(found) <= 1
+
+
+def test_a_silent_peer_whose_name_has_another_address() -> None:
+    named = conf(endpoint="b.example:51820")
+    moved = (LookUp("b.example", ("192.0.2.77",)),)
+    facts = silent(conf=named, look_ups=moved)
+    assert codes(facts) == ["endpoint_moved"]
+    assert "192.0.2.77" in diagnose(facts).findings[0].evidence
+    same = (LookUp("b.example", ("192.0.2.77", "192.0.2.2")),)
+    assert codes(replace(facts, look_ups=same)) == ["nothing_comes"]
+    # It roams, and answers from there.
+    assert codes(replace(HEALTHY, conf=named, look_ups=moved)) == []
 
 
 LAN = {"eth0": LinkFacts("eth0", True, 1500, ("192.0.2.1/24",))}
