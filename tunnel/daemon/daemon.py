@@ -159,9 +159,10 @@ class Daemon:
 
         Raises DaemonError while it is being set up or taken down.
         """
-        engine = self.running().engine
-        found = await take_status(engine, self.config, secrets=secrets, paths=paths)
-        return dataclasses.replace(found, missing=tuple(sorted(map(str, self.missing))))
+        device = self.running()
+        found = await take_status(device.engine, self.config, secrets=secrets, paths=paths)
+        missing = tuple(sorted(map(str, self.missing)))
+        return dataclasses.replace(found, missing=missing, refused=device.refused)
 
     async def plan_reload(self, new: TunnelConfig | None = None) -> ReloadResult:
         """What `reload` would do. Raises TunnelError when it would fail."""

@@ -17,6 +17,7 @@ from typing import Self
 
 import trio
 
+from tunnel.control.messages.status import RefusedHandshake
 from tunnel.control.timeslice import Pace
 from tunnel.control.uapi import DeviceState
 from tunnel.control.uapi_changes import DeviceChange
@@ -181,6 +182,11 @@ class Device:
                 peer.announce(engine.clock())
                 engine.settle()
                 await pace.step()
+
+    @property
+    def refused(self) -> tuple[RefusedHandshake, ...]:
+        """The latest refused handshake of each reason."""
+        return tuple(self._event_log.refused.values())
 
     def _handle_event(self, event: Event) -> None:
         self._event_log.log(event)

@@ -12,6 +12,7 @@ import trio
 
 from tunnel.config import PublicKey
 from tunnel.control.messages.sentences import sentence
+from tunnel.control.messages.status import RefusedHandshake
 from tunnel.control.timeslice import Pace
 from tunnel.device.summaries import Summaries
 from tunnel.protocol import (
@@ -80,12 +81,20 @@ class EventLog:
         self._moves: dict[PublicKey, _Moves] = {}
         self._late = trio.Event()
         self._summaries = Summaries(clock)
+        self.refused: dict[str, RefusedHandshake] = {}
+        """The latest one of each reason."""
 
     def log(self, event: Event) -> None:
         """Log and publish `event`."""
         if isinstance(event, PeerRoamed):
             self._take_move(event)
             return
+        if isinstance(event, HandshakeRefused):
+            reason, key = str(event.reason), event.public_key
+            sender = None if key is None else key.to_base64()
+            self.refused[reason] = RefusedHandshake(
+                reason, time.time(), str(event.endpoint), sender
+            )
         level = _LEVELS.get(type(event), logging.DEBUG)
         if isinstance(event, PeerRemoved):
             level = logging.WARNING if event.own_key else logging.DEBUG

@@ -2,22 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tunnel.config import PublicKey
+from tunnel.control.messages.status import PeerStatus, RefusedHandshake
 from tunnel.doctor.facts import Facts
 from tunnel.doctor.findings import Finding
 
+SETTLED = 5.0
+"""Seconds after a handshake in which a copy of its messages may still come, which is no fault."""
 
-def _silent_key(facts: Facts) -> str | None:
-    """The peer that a counter must be about: the only one that cannot be reached."""
-    keys = [peer.public_key for peer in facts.silent]
-    return keys[0] if len(keys) == 1 else None
+Peers = Sequence[PeerStatus]
 
 
-def _seen(facts: Facts, reason: str) -> str:
-    grown = facts.grown(reason)
-    return f"{grown} handshake messages dropped as {reason} while the doctor looked"
+def _is_refused(facts: Facts, reason: str, peers: Peers) -> bool:
+    """Whether handshakes are dropped for this reason that may be those of one of `peers`."""
+    return bool(peers) and (facts.grown(reason) > 0 or _lasting(facts, reason, peers) is not None)
+
+
+def _lasting(facts: Facts, reason: str, peers: Peers) -> tuple[PeerStatus, RefusedHandshake] | None:
+    """A handshake refused before the doctor looked, of a peer that has completed none since."""
+    for refused in facts.before.refused if facts.before is not None else ():
+        for peer in peers if refused.reason == reason else ():
+            if refused.time > peer.latest_handshake + SETTLED and _may_be_from(refused, peer):
+                return peer, refused
+    return None
+
+
+def _may_be_from(refused: RefusedHandshake, peer: PeerStatus) -> bool:
+    """By its key, else by the address; a peer that never was here may have any."""
+    if refused.peer == peer.public_key:
+        return True
+    if peer.endpoint is None:
+        return not peer.latest_handshake
+    return refused.endpoint.rpartition(":")[0] == peer.endpoint.rpartition(":")[0]
+
+
+def _key(facts: Facts, reason: str, peers: Peers) -> str | None:
+    """The peer that a drop must be of: the one it names, or the only one that it can be."""
+    lasting = _lasting(facts, reason, peers)
+    if lasting is not None:
+        return lasting[0].public_key
+    return peers[0].public_key if len(peers) == 1 else None
+
+
+def _seen(facts: Facts, reason: str, peers: Peers) -> str:
+    grown, lasting = facts.grown(reason), _lasting(facts, reason, peers)
+    if grown or lasting is None:
+        return f"{grown} handshake messages dropped as {reason} while the doctor looked"
+    ago = max(facts.now - lasting[1].time, 0.0)
+    return (
+        f"a handshake from {lasting[1].endpoint} was dropped as {reason} {ago:.0f} s ago, and none "
+        "has completed since"
+    )
 
 
 def check_own_key(facts: Facts) -> Iterator[Finding]:
@@ -40,47 +77,47 @@ def check_wrong_key_of_us(facts: Facts) -> Iterator[Finding]:
 
     Otherwise they are noise, such as scans.
     """
-    if facts.silent and facts.grown("bad_mac1"):
-        yield _wrong_key_of_us(facts)
+    if _is_refused(facts, "bad_mac1", facts.silent):
+        yield _wrong_key_of_us(facts, facts.silent)
 
 
 def check_unknown_peer(facts: Facts) -> Iterator[Finding]:
     """Well-formed initiations by a key that we do not know; noise as above."""
-    if facts.silent and facts.grown("unknown_peer"):
-        yield _unknown_peer(facts)
+    if _is_refused(facts, "unknown_peer", facts.silent):
+        yield _unknown_peer(facts, facts.silent)
 
 
 def check_strangers(facts: Facts) -> Iterator[Finding]:
     """Notes: the same, where a peer that has to initiate has not. It may be the sender."""
-    if facts.silent or not facts.absent:
+    if facts.silent:
         return
-    if facts.grown("bad_mac1"):
-        yield _wrong_key_of_us(facts)
-    if facts.grown("unknown_peer"):
-        yield _unknown_peer(facts)
+    if _is_refused(facts, "bad_mac1", facts.absent):
+        yield _wrong_key_of_us(facts, facts.absent)
+    if _is_refused(facts, "unknown_peer", facts.absent):
+        yield _unknown_peer(facts, facts.absent)
 
 
-def _wrong_key_of_us(facts: Facts) -> Finding:
+def _wrong_key_of_us(facts: Facts, peers: Peers) -> Finding:
     ours = facts.after.public_key if facts.after is not None else None
     return Finding(
         "peer_has_wrong_key",
         "handshakes come in that are made for another key than ours: a peer has the wrong "
         "PublicKey for this host",
-        _seen(facts, "bad_mac1"),
+        _seen(facts, "bad_mac1", peers),
         f"on the peer: wg set {facts.name} peer {ours} …, and the same PublicKey in its conf",
-        _silent_key(facts),
+        _key(facts, "bad_mac1", facts.silent),
     )
 
 
-def _unknown_peer(facts: Facts) -> Finding:
+def _unknown_peer(facts: Facts, peers: Peers) -> Finding:
     return Finding(
         "unknown_peer",
         "a host that knows our public key is no peer here: our PublicKey for it is wrong, or "
         "its private key was changed",
-        _seen(facts, "unknown_peer"),
+        _seen(facts, "unknown_peer", peers),
         "on the peer: wg show NAME public-key; write that key into the conf here, then "
         f"tunnel reload {facts.name}",
-        _silent_key(facts),
+        _key(facts, "unknown_peer", facts.silent),
     )
 
 
@@ -97,7 +134,7 @@ def check_preshared_key(facts: Facts) -> Iterator[Finding]:
         "preshared_key_differs",
         "the peer answers, but its answers do not decrypt: the preshared key is set on one side "
         "only, or differs",
-        f"{_seen(facts, 'handshake_invalid')}; this side has {ours}",
+        f"{_seen(facts, 'handshake_invalid', gone)}; this side has {ours}",
         "put the same PresharedKey (or none) into both confs, then "
         f"tunnel reload {facts.name} on both",
         gone[0].public_key if len(gone) == 1 else None,
@@ -107,14 +144,14 @@ def check_preshared_key(facts: Facts) -> Iterator[Finding]:
 def check_peer_clock(facts: Facts) -> Iterator[Finding]:
     """Initiations older than one that was accepted: by a peer that is known, so never noise."""
     gone = [*facts.silent, *(peer for peer in facts.absent if peer.latest_handshake)]
-    if gone and facts.grown("old_timestamp"):
+    if _is_refused(facts, "old_timestamp", gone):
         yield Finding(
             "peer_clock_back",
             "a peer's clock was set back: its handshakes are older than one seen before",
-            _seen(facts, "old_timestamp"),
+            _seen(facts, "old_timestamp", gone),
             "set the clock on the peer; or forget the last handshake here: "
             f"tunnel down {facts.name}; tunnel up {facts.name}",
-            gone[0].public_key if len(gone) == 1 else None,
+            _key(facts, "old_timestamp", gone),
         )
 
 

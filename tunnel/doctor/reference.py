@@ -103,6 +103,9 @@ Each finding has a code and says what is wrong, what shows it, and how to fix it
 of shell that can be run as it is, or a sentence that says what to do. The most likely cause comes
 first. `tunnel reload` restores what another program removed, so it is the fix wherever it helps.
 
+Packets dropped long ago are no fault. But a handshake that was refused (wrong key, clock set back)
+explains the silence of its peer until one has completed.
+
 "Nothing wrong" applies only to what was checked. Lines `not looked at` (in JSON: `skipped`) list
 the rest: roaming peers that were not heard from lately are not woken, and the largest packet that
 passes is not measured where nothing answers pings. If the daemon is in another network namespace,

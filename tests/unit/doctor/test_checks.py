@@ -27,6 +27,7 @@ from tests.support.doctor_facts import (
 )
 from tunnel import config
 from tunnel.control.messages.changes import TAKEN, Change
+from tunnel.control.messages.status import RefusedHandshake
 from tunnel.doctor import Facts, Options, Report, diagnose
 from tunnel.doctor.facts import (
     Behind,
@@ -207,6 +208,57 @@ def test_counters_from_before_do_not_explain_the_silence_of_today() -> None:
         after=replace(facts.after, peers=(known,)),
     )
     assert codes(facts) == ["nothing_comes"]
+
+
+def refused(facts: Facts, reason: str, **changes: Any) -> Facts:
+    """A handshake was refused 40 s before the doctor looked, and no packet since."""
+    assert facts.before is not None
+    values = {"time": NOW - 40, "endpoint": "192.0.2.2:4711", "peer": None, **changes}
+    before = replace(facts.before, refused=(RefusedHandshake(reason, **values),))
+    return replace(facts, before=before)
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        ("bad_mac1", "peer_has_wrong_key"),
+        ("unknown_peer", "unknown_peer"),
+        ("old_timestamp", "peer_clock_back"),
+    ],
+)
+def test_what_was_refused_counts_until_a_handshake_completes(reason: str, code: str) -> None:
+    facts = refused(silent(), reason)
+    assert codes(facts) == [code]
+    (finding,) = diagnose(facts).findings
+    assert "40 s ago" in finding.evidence
+    assert finding.peer == THEIRS
+    # Of another host, or followed by a handshake, it is no explanation.
+    assert codes(refused(silent(), reason, endpoint="203.0.113.9:4711")) == ["nothing_comes"]
+    assert facts.before is not None
+    assert facts.after is not None
+    shaken = replace(facts.after.peers[0], latest_handshake=NOW - 42)
+    later = replace(
+        facts,
+        before=replace(facts.before, peers=(shaken,)),
+        after=replace(facts.after, peers=(shaken,)),
+    )
+    assert codes(later) == ["nothing_comes"]
+    assert codes(refused(HEALTHY, reason)) == []
+
+
+def test_a_refused_handshake_is_known_by_its_key() -> None:
+    facts = refused(silent(), "old_timestamp", endpoint="203.0.113.9:4711", peer=THEIRS)
+    assert codes(facts) == ["peer_clock_back"]
+
+
+def test_what_was_refused_of_a_peer_that_never_came_is_a_note() -> None:
+    waiting = replace(silent(conf=conf(endpoint="")), probes=())
+    assert waiting.before is not None
+    never = replace(waiting.before.peers[0], endpoint=None, tx_bytes=0)
+    status = replace(waiting.before, peers=(never,))
+    facts = refused(replace(waiting, before=status, after=status), "bad_mac1")
+    assert codes(facts) == []
+    assert "peer_has_wrong_key" in [note.code for note in diagnose(facts).notes]
 
 
 def test_initiations_alone_do_not_show_that_the_peer_hears_us() -> None:

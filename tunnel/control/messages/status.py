@@ -31,6 +31,19 @@ class PeerStatus(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedHandshake(Message):
+    """The latest handshake message that was reported as dropped for `reason`, one a minute at most.
+
+    `time` is Unix time in seconds, `endpoint` that of the sender, `peer` its key if that is known.
+    """
+
+    reason: str
+    time: float
+    endpoint: str
+    peer: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class TunnelStatus(Message):
     """One interface at one moment. `private_key` is None unless secrets were asked for.
 
@@ -38,7 +51,7 @@ class TunnelStatus(Message):
     called now, empty if not known, and `here` whether it is in the daemon's network namespace.
     `conf` is the path of the file it was set up from, empty if there is none. `nested_in` names the
     other tunnels through which datagrams to the first few peers leave this host. `missing` are
-    routes, rules and the like that another program removed.
+    routes, rules and the like that another program removed, `refused` handshakes by reason.
     """
 
     name: str
@@ -59,3 +72,4 @@ class TunnelStatus(Message):
     conf: str = ""
     nested_in: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    refused: tuple[RefusedHandshake, ...] = ()
