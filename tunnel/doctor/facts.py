@@ -204,6 +204,11 @@ class Facts:
     skipped: tuple[str, ...] = ()
 
     @property
+    def is_down(self) -> bool:
+        """Whether no daemon runs, as far as that is known."""
+        return self.before is None and not self.daemon_error
+
+    @property
     def peers(self) -> tuple[PeerStatus, ...]:
         """The peers of the running tunnel as they were at last."""
         return self.after.peers if self.after is not None else ()

@@ -195,7 +195,7 @@ async def _look_up(endpoint: EndpointConfig, found: list[LookUp]) -> None:
 
 async def _rehearse(facts: Facts, notes: _Notes) -> Facts:
     """Of a tunnel that is not up, what `tunnel up` would fail at."""
-    if facts.conf is None or facts.daemon_error or facts.before is not None:
+    if facts.conf is None or not facts.is_down:
         return facts
     hooks = facts.conf.interface
     kinds = [kind for kind, found in (("PreUp", hooks.pre_up), ("PostUp", hooks.post_up)) if found]

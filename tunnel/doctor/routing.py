@@ -279,6 +279,8 @@ def swallowed_networks(facts: Facts) -> Iterator[tuple[str | None, Network, str,
 
 def _networks(facts: Facts) -> Iterator[tuple[str | None, Network]]:
     conf = facts.conf
+    if facts.after is None and not facts.is_down:
+        return
     if conf is None or not conf.interface.hooks_change_routes:
         for address in _own_addresses(facts):
             if address.network.num_addresses > 1:

@@ -299,3 +299,34 @@ def test_after_a_save_nothing_differs_and_an_edited_conf_is_kept(two_hosts: TwoH
     assert "the file was edited since it was read" in done.stderr
     assert copy.read_text() == edited + "# a remark\n"
     assert "MTU = 1390\n" in end.conf.read_text()
+
+
+@pytest.mark.foreign("wg")
+def test_a_network_of_two_peers_is_named_each_time_and_the_later_one_has_it(
+    two_hosts: TwoHosts,
+) -> None:
+    a = Node(two_hosts.a, ("10.77.0.1/24",), "192.0.2.1")
+    b, c = (
+        Node(two_hosts.b, (f"10.77.0.{number}/32",), "192.0.2.2", routes=("10.5.0.0/24",))
+        for number in (2, 3)
+    )
+    end = OurEnd(a, render_conf(a, [b, c]))
+
+    def said(command: str) -> str:
+        name = str(end.conf) if command == "up" else "wg0"
+        done = two_hosts.a.run([*TUNNEL, command, name])
+        assert "AllowedIPs has 10.5.0.0/24, which the peer of line" in done.stderr
+        return done.stdout
+
+    said("up")
+    assert said("diff") == "reload would change nothing\n"
+    allowed = f"wg set wg0 peer {b.public_key} allowed-ips 10.77.0.2/32,10.5.0.0/24"
+    two_hosts.a.run(allowed.split())
+    back = [
+        f"- peer {b.public_key} allowed IPs: 10.5.0.0/24",
+        f"+ peer {c.public_key} allowed IPs: 10.5.0.0/24",
+    ]
+    assert said("diff").splitlines() == back
+    assert said("reload").splitlines() == back
+    assert said("diff") == "reload would change nothing\n"
+    end.down()

@@ -91,8 +91,8 @@ def test_a_private_key_in_the_place_of_the_public_one(net: Net) -> None:
 
 
 def test_a_tunnel_that_is_not_up_and_an_endpoint_without_address(net: Net) -> None:
-    here = replace(net.a.node, interface="wg9")
-    there = replace(net.b.node, endpoint="no-such-host.invalid")
+    here = Node(net.host, ("10.79.9.1/24",), port=51829, interface="wg9")
+    there = Node(net.far, ("10.79.9.2/24",), "no-such-host.invalid")
     never_up = OurEnd(here, conf_of(here, there))
     assert codes(examine(never_up)) == {"not_running", "endpoint_name"}
 
