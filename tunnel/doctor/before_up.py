@@ -69,8 +69,8 @@ def _finding(facts: Facts, obstacle: Obstacle) -> Finding:
         case "firewall":
             return Finding(
                 "nft_missing",
-                "the default route of the conf needs a firewall table, which nft cannot set here, "
-                "so tunnel up would fail",
+                "the conf needs a firewall table (for a default route, or as a gateway), and nft "
+                "cannot set one here, so tunnel up would fail",
                 seen,
                 remedy,
             )

@@ -41,7 +41,7 @@ FAULTS = {
     "low_order_key": "a peer's PublicKey is a low-order point and cannot be used",
     "mtu_black_hole": "packets above some size are lost on the way without an ICMP error",
     "mtu_too_large": "full-size packets are fragmented: the MTU of the interface is too large",
-    "nft_missing": "the firewall table of a default route cannot be set: there is no nft",
+    "nft_missing": "the firewall table that the conf needs cannot be set: there is no nft",
     "no_way_back": "a host behind this one has no route to the tunnel, which is not masqueraded",
     "not_ready": "the tunnel is coming up or going down",
     "not_running": "the tunnel is not up",
