@@ -12,7 +12,7 @@ OFF ?= none tso uso gso gro all
 NATIVE := tunnel/datapath/native
 CRATE := $(wildcard $(NATIVE)/Cargo.* $(NATIVE)/src/*.rs)
 
-.PHONY: help lab test test-minimal test-pythons coverage matrix setup lock lint wheel fuzz soak floods doctor-matrix clean
+.PHONY: help lab test test-minimal test-pythons coverage matrix setup lock lint wheel fuzz soak floods doctor-matrix confs clean
 
 help:
 	@echo "make lab    two hosts and a real encrypted tunnel on this machine, explained"
@@ -29,6 +29,7 @@ help:
 	@echo "make soak   memory and pauses under half an hour of traffic and of changes, as tables"
 	@echo "make floods a new handshake, TCP and pings under floods, beside wireguard-go, as a table (8 min)"
 	@echo "make doctor-matrix  every fault in every shape of conf, into docs/doctor.md (30 min)"
+	@echo "make confs  what wg-quick makes of each conf of tests/confs/published, beside it (1 min)"
 	@echo "make clean  remove what the above made"
 
 lab: $(STAMP)
@@ -120,6 +121,10 @@ floods: $(STAMP)
 doctor-matrix: $(STAMP)
 	@tests/setup/packages.sh --for base --for lab --for test
 	$(PYTHON) -m tests.support.doctor_matrix
+
+confs: $(STAMP)
+	@tests/setup/packages.sh --for base --for lab --for test
+	$(PYTHON) -m tests.support.published
 
 clean:
 	rm -rf $(VENV) $(VENV)-* build dist $(NATIVE)/target tunnel/datapath/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
