@@ -69,7 +69,8 @@ class MacChecker:
 
     `random` returns that many random bytes; `now` is in seconds of a monotonic clock;
     `source` is what `source_bytes` returns. `data` is a whole handshake message, of either
-    type: the two MACs are its last 32 bytes. `mac1_key` is for those who check mac1 in batches.
+    type: the two MACs are its last 32 bytes. `mac1_key` and `cookie_of` are for those who check
+    in batches.
     """
 
     __slots__ = ("_cookie_key", "_random", "_secret", "_secret_since", "mac1_key")
@@ -96,12 +97,17 @@ class MacChecker:
         """
         if len(data) < _SHORTEST:
             raise MacError(MacFault.MAC2, "too short to carry MACs")
-        secret = self._secret_at(now)
-        if secret is None:
+        cookie = self.cookie_of(source, now)
+        if cookie is None:
             raise MacError(MacFault.MAC2, "no cookie of ours is still valid")
-        expected = _mac(_mac(secret, source), memoryview(data)[:-MAC_LENGTH])
+        expected = _mac(cookie, memoryview(data)[:-MAC_LENGTH])
         if not hmac.compare_digest(expected, memoryview(data)[-MAC_LENGTH:]):
             raise MacError(MacFault.MAC2, "mac2 is not of this sender's cookie")
+
+    def cookie_of(self, source: bytes, now: float) -> bytes | None:
+        """The key of mac2 (16 bytes) in messages from `source`; None if no cookie is valid."""
+        secret = self._secret_at(now)
+        return None if secret is None else _mac(secret, source)
 
     def create_cookie_reply(self, data: Bytes, source: bytes, now: float) -> CookieReply:
         """Answer a message whose mac1 is right with the cookie of `source`.

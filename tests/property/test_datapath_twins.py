@@ -7,6 +7,9 @@ must be equal. TUNNEL_FUZZ_SECONDS makes `test_long` go on for that long with fr
 import os
 import shutil
 import time
+from collections.abc import Callable
+from functools import partial
+from hashlib import blake2s
 from random import Random, SystemRandom
 
 import pytest
@@ -14,8 +17,8 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto.cookies import MacChecker, MacError, mac1, mac1_key
-from crypto.keys import PrivateKey
+from crypto.cookies import MacChecker, MacError, mac1, mac1_key, source_bytes
+from crypto.keys import PrivateKey, PublicKey
 from tests.support.packets import Flow, draw_frame, mangled
 from tunnel import datapath
 from tunnel.datapath import reference
@@ -193,46 +196,62 @@ def test_open_arbitrary_bytes(
 
 @given(st.integers(0, 2**64))
 @settings(deadline=None)
-def test_check_mac1(native: SessionFactory, seed: int) -> None:
-    """Batches of right, wrong and cut messages, against the protocol's own check."""
+def test_check_macs(native: SessionFactory, seed: int) -> None:
+    """Batches of right, wrong and cut messages, against the protocol's own checks."""
     random = Random(seed)
     public_key = PrivateKey.from_random(random.randbytes(32)).public_key()
+    checker = MacChecker(public_key, random=random.randbytes)
+    checker.create_cookie_reply(signed(public_key, bytes(8)) + bytes(16), SOURCE, 0.0)
+    cookie = checker.cookie_of(SOURCE, 0.0)
+    assert cookie is not None
     stride = random.choice((1, 39, 40, 41, 92, 148, 200))
     messages = []
     for _ in range(random.randrange(8)):
         body = random.randbytes(max(0, stride - 32))
-        mac = mac1(public_key, body) if random.random() < 0.6 else random.randbytes(16)
-        messages.append((body + mac + random.randbytes(16))[:stride])
+        body = signed(public_key, body) if random.random() < 0.6 else body + random.randbytes(16)
+        mac2 = blake2s(body, digest_size=16, key=cookie).digest()
+        messages.append((body + random.choice((mac2, bytes(16))))[:stride])
     if messages and random.random() < 0.3:
         messages[-1] = messages[-1][: random.randrange(1, stride + 1)]
     before = random.randbytes(random.randrange(20))
     batch = b"".join((before, *messages))
-    checker = MacChecker(public_key, random=random.randbytes)
 
-    def is_right(message: bytes) -> bool:
+    def is_right(check: Callable[[], None]) -> bool:
         try:
-            checker.check_mac1(message)
+            check()
         except MacError:
             return False
         return True
 
-    expected = bytes(map(is_right, messages))
-    for check in (reference.check_mac1, datapath.load("native").check_mac1):
+    expected = (
+        bytes(is_right(partial(checker.check_mac1, each)) for each in messages),
+        bytes(is_right(partial(checker.check_mac2, each, SOURCE, 0.0)) for each in messages),
+    )
+    for path in map(datapath.load, ("python", "native")):
         for buffer in (batch, bytearray(batch), memoryview(batch)):
-            found = check(mac1_key(public_key), buffer, len(before), len(batch), stride)
+            place = buffer, len(before), len(batch), stride
+            found = path.check_mac1(mac1_key(public_key), *place), path.check_mac2(cookie, *place)
             assert found == expected
 
 
+SOURCE = source_bytes(bytes([192, 0, 2, 1]), 9)
+
+
+def signed(public_key: PublicKey, body: bytes) -> bytes:
+    return body + mac1(public_key, body)
+
+
 @pytest.mark.parametrize(
-    ("key", "start", "end", "stride"),
-    [(KEY[:31], 0, 8, 8), (KEY, 0, 9, 8), (KEY, 5, 4, 8), (KEY, -1, 4, 8), (KEY, 0, 8, 0)],
+    ("short", "start", "end", "stride"),
+    [(1, 0, 8, 8), (0, 0, 9, 8), (0, 5, 4, 8), (0, -1, 4, 8), (0, 0, 8, 0)],
 )
-def test_check_mac1_refuses_what_is_no_batch(
-    native: SessionFactory, key: bytes, start: int, end: int, stride: int
+def test_check_macs_refuse_what_is_no_batch(
+    native: SessionFactory, short: int, start: int, end: int, stride: int
 ) -> None:
-    for check in (reference.check_mac1, datapath.load("native").check_mac1):
-        with pytest.raises(ValueError, match=r"32 bytes|outside its buffer|at least 1"):
-            check(key, bytes(8), start, end, stride)
+    for path in map(datapath.load, ("python", "native")):
+        for check, length in ((path.check_mac1, 32), (path.check_mac2, 16)):
+            with pytest.raises(ValueError, match=r"has \d\d bytes|outside its buffer|at least 1"):
+                check(bytes(length - short), bytes(8), start, end, stride)
 
 
 @pytest.mark.skipif(not FUZZ_SECONDS, reason="TUNNEL_FUZZ_SECONDS is not set")

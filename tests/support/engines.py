@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
@@ -21,7 +21,8 @@ from tunnel.io.errors import TunDeleted, TunMergeRefused, TunWriteDropped
 from tunnel.io.link import TunLink
 from tunnel.io.tun import ALL_OFFLOADS, Tun, TunOffload
 from tunnel.io.udp import Udp
-from tunnel.io.udp_socket import SENT, Origin, Received, Sent
+from tunnel.io.udp_socket import SENT, Origin, Received, Sent, Skip
+from tunnel.linux.bpf import Instruction
 from tunnel.protocol import Event
 
 V4 = socket.AF_INET
@@ -100,6 +101,8 @@ class FakeUdp:
     room: float = float("inf")
     delay: float = 0.0
     ecn: int = 0
+    full: float = 0.0
+    filters: list[list[Instruction]] = field(default_factory=list)
 
     async def wait_readable(self, family: socket.AddressFamily) -> None:
         if family != V4:
@@ -109,6 +112,12 @@ class FakeUdp:
             await self.ready.wait()
         await trio.sleep(self.delay)
 
+    def queued_part(self) -> float:
+        return self.full
+
+    def set_filter(self, program: Sequence[Instruction]) -> None:
+        self.filters.append(list(program))
+
     async def wait_writable(self, family: socket.AddressFamily) -> None:
         await self.writable.wait()
 
@@ -116,12 +125,15 @@ class FakeUdp:
         self.incoming.append((data, stride, source))
         self.ready.set()
 
-    def receive(self, family: socket.AddressFamily, buffer: bytearray) -> Received | None:
-        if not self.incoming:
-            return None
-        data, stride, source = self.incoming.popleft()
-        buffer[: len(data)] = data
-        return Received(len(data), stride, Origin(source.sockaddr, source.source), self.ecn)
+    def receive(
+        self, family: socket.AddressFamily, buffer: bytearray, *, skip: Skip | None = None
+    ) -> Received | None:
+        while self.incoming:
+            data, stride, source = self.incoming.popleft()
+            buffer[: len(data)] = data
+            if skip is None or not skip(buffer, len(data), source.sockaddr):
+                return Received(len(data), stride, Origin(source.sockaddr, source.source), self.ecn)
+        return None
 
     def send(
         self, batch: bytes | memoryview, stride: int, endpoint: Endpoint, tos: int = 0

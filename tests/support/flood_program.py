@@ -43,8 +43,8 @@ class _Iovec(ctypes.Structure):
     _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
-class _Message(ctypes.Structure):
-    """struct mmsghdr of Linux."""
+class _Header(ctypes.Structure):
+    """struct msghdr of Linux."""
 
     _fields_ = (
         ("name", ctypes.c_void_p),
@@ -54,8 +54,13 @@ class _Message(ctypes.Structure):
         ("control", ctypes.c_void_p),
         ("control_length", ctypes.c_size_t),
         ("flags", ctypes.c_int),
-        ("sent", ctypes.c_uint),
     )
+
+
+class _Message(ctypes.Structure):
+    """struct mmsghdr of Linux. A part of its own, the header ends where its padding does."""
+
+    _fields_ = (("header", _Header), ("sent", ctypes.c_uint))
 
 
 def payload(kind: str, key: PublicKey) -> bytes:
@@ -97,7 +102,7 @@ def frames_sender(
     iovecs = [_Iovec(ctypes.cast(each, ctypes.c_void_p), len(each) - 1) for each in frames]
     # The kernel reads what these point to: they live as long as the function below.
     messages = (_Message * len(frames))(
-        *(_Message(iovec=ctypes.pointer(iovec), iovec_length=1) for iovec in iovecs)
+        *(_Message(_Header(iovec=ctypes.pointer(iovec), iovec_length=1)) for iovec in iovecs)
     )
     sendmmsg = ctypes.CDLL(None, use_errno=True).sendmmsg
     places = itertools.cycle(range(0, len(frames), BURST))

@@ -15,7 +15,7 @@ from tunnel.datapath.interface import (
     OPEN_OUT_SIZE,
     SEAL_OUT_SIZE,
     Batch,
-    Mac1Check,
+    MacCheck,
     Offload,
     Opened,
     Sealed,
@@ -34,7 +34,7 @@ __all__ = [
     "Datapath",
     "DatapathDrop",
     "DatapathError",
-    "Mac1Check",
+    "MacCheck",
     "Offload",
     "Opened",
     "Sealed",
@@ -60,12 +60,14 @@ class Datapath(NamedTuple):
     name        "native" or "python".
     session     makes a session.
     check_mac1  tells handshake messages from forgeries by those who do not know our key.
+    check_mac2  tells those from senders that use the cookie they were sent.
     note        why it is not the preferred one; empty if it is, or if it was asked for by name.
     """
 
     name: str
     session: SessionFactory
-    check_mac1: Mac1Check
+    check_mac1: MacCheck
+    check_mac2: MacCheck
     note: str
 
 
@@ -90,11 +92,11 @@ def load(name: str | None = None) -> Datapath:
         if name not in (None, candidate):
             continue
         try:
-            session, check_mac1 = _parts(module_name)
+            parts = _parts(module_name)
         except ImportError as error:
             note = f"the {candidate} datapath is not installed ({error})"
             continue
-        return Datapath(candidate, session, check_mac1, note)
+        return Datapath(candidate, *parts, note)
     raise UnknownDatapathError(
         f"{place} asks for {name!r}, but {note}; "
         "unset it, or install tunnel from its sources with cargo on the PATH"
@@ -113,10 +115,11 @@ def available() -> list[str]:
     return found
 
 
-def _parts(module_name: str) -> tuple[SessionFactory, Mac1Check]:
+def _parts(module_name: str) -> tuple[SessionFactory, MacCheck, MacCheck]:
     """What a datapath offers; ImportError if it is not there, or was built from other sources."""
     module = importlib.import_module(module_name)
     try:
-        return cast(SessionFactory, module.Session), cast(Mac1Check, module.check_mac1)
+        session = cast(SessionFactory, module.Session)
+        return session, cast(MacCheck, module.check_mac1), cast(MacCheck, module.check_mac2)
     except AttributeError as error:
         raise ImportError(f"{error}; it was built from other sources: build it again") from None

@@ -48,4 +48,9 @@ class Session:
 def check_mac1(
     key: bytes, datagrams: ReadableBuffer, start: int, end: int, stride: int, /
 ) -> bytes:
-    """Tell which datagrams of a batch have a right mac1; see `interface.Mac1Check`."""
+    """Tell which datagrams of a batch have a right mac1; see `interface.MacCheck`."""
+
+def check_mac2(
+    cookie: bytes, datagrams: ReadableBuffer, start: int, end: int, stride: int, /
+) -> bytes:
+    """Tell which datagrams of a batch have a right mac2; see `interface.MacCheck`."""

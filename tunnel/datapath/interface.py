@@ -273,16 +273,17 @@ class Session(Protocol):
         """
 
 
-class Mac1Check(Protocol):
-    """The function that a datapath offers under the name ``check_mac1``."""
+class MacCheck(Protocol):
+    """The functions that a datapath offers under the names ``check_mac1`` and ``check_mac2``."""
 
     def __call__(
         self, key: bytes, datagrams: ReadableBuffer, start: int, end: int, stride: int, /
     ) -> bytes:
-        """One byte for each datagram of a batch: 1 if it ends with a right mac1 and a mac2, else 0.
+        """One byte for each datagram of a batch: 1 if its mac1, or its mac2, is right, else 0.
 
-        mac1 is keyed BLAKE2s of 16 bytes over all before the two MACs (whitepaper, section 5.4.4),
-        under `key`, 32 bytes. Where the batch is, and that its bytes are hostile, is as in `open`.
+        They are its last 32 bytes, each a keyed BLAKE2s of 16 bytes over all before it (whitepaper,
+        section 5.4.4): mac1 under a `key` of 32 bytes, mac2 under the cookie of the sender, of 16.
+        Where the batch is, and that its bytes are hostile, is as in `open`.
 
         Raises nothing whatever the bytes are; ValueError for a key of another length, offsets
         outside the buffer, or a stride below 1.

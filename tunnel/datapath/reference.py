@@ -262,20 +262,37 @@ Session = ReferenceSession
 def check_mac1(
     key: bytes, datagrams: ReadableBuffer, start: int, end: int, stride: int, /
 ) -> bytes:
-    """Tell which datagrams of a batch have a right mac1; see `interface.Mac1Check`."""
-    view = memoryview(datagrams)
+    """Tell which datagrams of a batch have a right mac1; see `interface.MacCheck`."""
     if len(key) != _KEY_LEN:
         raise ValueError("the key of mac1 has 32 bytes")
+    return _check_macs(key, datagrams, start, end, stride, after=2 * _MAC_LEN)
+
+
+def check_mac2(
+    cookie: bytes, datagrams: ReadableBuffer, start: int, end: int, stride: int, /
+) -> bytes:
+    """Tell which datagrams of a batch have a right mac2; see `interface.MacCheck`."""
+    if len(cookie) != _MAC_LEN:
+        raise ValueError("a cookie has 16 bytes")
+    return _check_macs(cookie, datagrams, start, end, stride, after=_MAC_LEN)
+
+
+def _check_macs(
+    key: bytes, datagrams: ReadableBuffer, start: int, end: int, stride: int, *, after: int
+) -> bytes:
+    """Check the MAC that begins `after` bytes before the end of each datagram."""
+    view = memoryview(datagrams)
     if not 0 <= start <= end <= len(view):
         raise ValueError("the batch lies outside its buffer")
     if stride < 1:
         raise ValueError("the stride of a batch is at least 1")
     right = bytearray()
     for at in range(start, end, stride):
-        macs = min(at + stride, end) - 2 * _MAC_LEN
-        if macs - at < _SHORTEST_MESSAGE - 2 * _MAC_LEN:
+        ends = min(at + stride, end)
+        if ends - at < _SHORTEST_MESSAGE:
             right.append(0)
             continue
-        expected = blake2s(view[at:macs], digest_size=_MAC_LEN, key=key).digest()
-        right.append(hmac.compare_digest(expected, view[macs : macs + _MAC_LEN]))
+        mac = ends - after
+        expected = blake2s(view[at:mac], digest_size=_MAC_LEN, key=key).digest()
+        right.append(hmac.compare_digest(expected, view[mac : mac + _MAC_LEN]))
     return bytes(right)

@@ -171,7 +171,8 @@ def check_low_order(facts: Facts) -> Iterator[Finding]:
 
 def check_under_load(facts: Facts) -> Iterator[Finding]:
     """A note: a flood of handshakes."""
-    grown = facts.grown("cookie_required") + facts.grown("rate_limited")
+    reasons = ("cookie_required", "cookie_unanswered", "rate_limited")
+    grown = sum(map(facts.grown, reasons))
     if grown:
         yield Finding(
             "under_load",

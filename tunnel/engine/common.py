@@ -35,36 +35,11 @@ LONE_ROW = 4
 """Wake-ups in a row that may do without a look. Then one looks, or a slow machine, for which every
 wake-up is long after the last one, would take a flood packet by packet."""
 
-SAMPLE_BITS = 3
-"""While the queue of handshake messages is full, one in two to the power of this is looked at."""
 HANDSHAKE_SLICE = 0.0003
 """Seconds of work on handshake messages before the other tasks get their turn: a message or two of
 peers, or half a dozen of a flood that are answered by a cookie."""
 HANDSHAKE_REST = 0.001
-"""Seconds between two such slices while under load: a flood gets a quarter of the time at most."""
-
-
-class Budget:
-    """So many a second, at most `burst` at once: a token bucket."""
-
-    __slots__ = ("_burst", "_filled_at", "_left", "_rate")
-
-    def __init__(self, rate: float, burst: float) -> None:
-        self._rate = rate
-        self._burst = self._left = burst
-        self._filled_at = float("-inf")
-
-    def has_room(self, now: float) -> bool:
-        """Whether there is room for one more."""
-        self._left = min(self._burst, self._left + (now - self._filled_at) * self._rate)
-        self._filled_at = now
-        return self._left >= 1.0
-
-    def take(self, now: float) -> bool:
-        """The same, and one less is left."""
-        has_room = self.has_room(now)
-        self._left -= has_room
-        return has_room
+"""Seconds between two such slices while many wait: they get a quarter of the time at most."""
 
 
 class EngineDrop(StrEnum):
@@ -75,7 +50,7 @@ class EngineDrop(StrEnum):
     NO_ENDPOINT = "no_endpoint"
     """The peer's address is not known (yet)."""
     HANDSHAKE_QUEUE_FULL = "handshake_queue_full"
-    """More handshake messages with a valid mac1 than can be answered: one of them, at random."""
+    """More handshake messages with a valid mac2 than can be answered: one of them, at random."""
     SEND_QUEUE_FULL = "send_queue_full"
     """The UDP socket's buffer was full, and the message could not wait."""
     MESSAGE_LIMIT = "message_limit"

@@ -5,7 +5,7 @@ Its tasks share the state machine; none of them awaits while it holds a half-don
 - `Sender.pump`      TUN frames in, batches of sealed datagrams out;
 - `Receiver.pump`    datagrams in, opened frames out to the TUN (one task per address family), and
                      what the kernel has answered by then to a packet that came alone;
-- `Receiver.answer_handshakes`
+- `HandshakeQueue.answer`
                      handshake messages, a time slice in a turn;
 - `_timers`          the one deadline that `Interface.next_deadline` names.
 
@@ -30,6 +30,7 @@ from tunnel.protocol import Datagram, Event, Seal
 from tunnel.protocol import Interface as ProtocolInterface
 
 from .common import Clock, Interface, boot_time
+from .handshake_queue import HandshakeQueue
 from .histograms import Load
 from .instrument import Tracer, joined
 from .receiver import Receiver
@@ -88,9 +89,8 @@ class Engine:
             drain=self._drain_outputs,
         )
         self._sender = Sender(self._shared)
-        self._receiver = Receiver(
-            self._shared, self._sender, check_mac1=self.datapath.check_mac1, random=random
-        )
+        self._handshakes = HandshakeQueue(self._shared, self.datapath, random=random)
+        self._receiver = Receiver(self._shared, self._sender, self._handshakes)
 
     @property
     def mtu(self) -> int:
@@ -131,7 +131,8 @@ class Engine:
         async with trio.open_nursery() as nursery:
             self._sender.nursery = nursery
             nursery.start_soon(self._timers)
-            nursery.start_soon(self._receiver.answer_handshakes)
+            nursery.start_soon(self._handshakes.answer)
+            nursery.start_soon(self._handshakes.keep_queue_short)
             nursery.start_soon(self._sender.pump)
             for family in FAMILIES:
                 nursery.start_soon(self._receiver.pump, family)
@@ -168,7 +169,7 @@ class Engine:
     @property
     def handshakes_waiting(self) -> int:
         """Handshake messages received and not yet looked at."""
-        return self._receiver.handshakes_waiting
+        return len(self._handshakes)
 
     def _drain_outputs(self, now: float) -> None:
         poll = self.interface.poll_output

@@ -11,8 +11,8 @@ from tunnel.linux.kernel import IPV6_MIN_MTU
 from tunnel.packet.headers import HEADER_ROOM, UDP, Headers
 from tunnel.packet.icmp import unreachable
 from tunnel.protocol import ProtocolDrop
+from tunnel.protocol.budget import Budget
 
-from .common import Budget
 from .shared import Shared
 
 ICMP_RATE = 1000.0

@@ -1,86 +1,36 @@
-"""The way in: datagrams opened and written to the TUN, and handshake messages answered.
-
-A flood of handshake messages must cost others little. So each is screened where it arrives, by what
-costs a microsecond; what passes waits in a bounded queue, of which at most a time slice is taken
-between two looks at the sockets; and of its source nothing is remembered.
-"""
+"""The way in: datagrams opened and written to the TUN; handshake messages go to their queue."""
 
 from __future__ import annotations
 
 import socket
-from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
-from random import Random
-from typing import TypeAlias
-
-import trio
 
 from tunnel import datapath
-from tunnel.datapath import Mac1Check, Opened, Session
+from tunnel.datapath import Opened, Session
 from tunnel.datapath.interface import MESSAGE_OVERHEAD
 from tunnel.io.drops import IoDrop
 from tunnel.io.errors import TunMergeRefused, TunWriteDropped
 from tunnel.io.udp_socket import RECEIVE_SIZE, Origin, Received
 from tunnel.protocol import ProtocolDrop
-from tunnel.protocol.constants import HANDSHAKE_QUEUE, UNDER_LOAD_QUEUE
 
-from .common import (
-    DRAIN_BYTES,
-    HANDSHAKE_REST,
-    HANDSHAKE_SLICE,
-    LONE_AFTER,
-    LONE_ROW,
-    LOOK_COST,
-    READ_COST,
-    SAMPLE_BITS,
-    EngineDrop,
-    Peer,
-)
+from .common import DRAIN_BYTES, LONE_AFTER, LONE_ROW, LOOK_COST, READ_COST, EngineDrop, Peer
+from .handshake_queue import TYPE_TRANSPORT, HandshakeQueue
 from .merging import Merging, packets_of
 from .sender import Sender
 from .shared import Shared
-
-Waiting: TypeAlias = tuple[bytes, Origin]
-"""A handshake message that was not looked into yet, and where it came from."""
-
-TYPE_TRANSPORT = 4
-"""First byte of a transport data message."""
-TYPE_COOKIE_REPLY = 3
-"""First byte of a cookie reply."""
 
 CE = 3
 """ECN field of a datagram that met congestion."""
 
 
 class Receiver:
-    """Opens and delivers. Each family has a `pump`, and all handshakes one `answer_handshakes`.
+    """Opens and delivers. Each family has a `pump`."""
 
-    `check_mac1` is the datapath's; `random` chooses which handshake messages a flood displaces.
-    """
-
-    def __init__(
-        self,
-        shared: Shared,
-        sender: Sender,
-        *,
-        check_mac1: Mac1Check,
-        random: Callable[[int], bytes],
-    ) -> None:
+    def __init__(self, shared: Shared, sender: Sender, handshakes: HandshakeQueue) -> None:
         self._shared = shared
         self._sender = sender
-        self._check_mac1 = check_mac1
-        # A generator of its own: what is drawn for every datagram must cost next to nothing.
-        self._draw = Random(random(16)).getrandbits
-        self._handshake_queue: deque[Waiting] = deque()
-        self._is_behind = False
-        self._handshake_ready = trio.Event()
+        self._handshakes = handshakes
         self._merging = Merging(shared.tun.offloads, shared.clock)
-
-    @property
-    def handshakes_waiting(self) -> int:
-        """Handshake messages received and not yet looked at."""
-        return len(self._handshake_queue)
 
     async def pump(self, family: socket.AddressFamily) -> None:
         """Deliver what comes by the sockets of a family, until cancelled."""
@@ -96,8 +46,9 @@ class Receiver:
             before = now
             batches = 0
             budget = DRAIN_BYTES
+            skip = self._handshakes.skip(now)
             while budget > 0:
-                received = self._shared.udp.receive(family, buffer)
+                received = self._shared.udp.receive(family, buffer, skip=skip)
                 if received is None:
                     break
                 written = self._handle_datagrams_untrusted(buffer, received, out, now)
@@ -112,14 +63,14 @@ class Receiver:
                     lone = False  # this one looks for others
                 budget -= received.length + (READ_COST if written else LOOK_COST)
             # More is waiting. Data may be among it, which must not be lost for handshakes.
-            self._is_behind = budget <= 0
+            self._handshakes.is_behind = budget <= 0
             unseen = unseen - 1 if lone and unseen > 1 else LONE_ROW if batches < 2 else 0
             self._shared.drain(now)
 
     def _handle_datagrams_untrusted(
         self, buffer: bytearray, received: Received, out: bytearray, now: float
     ) -> int:
-        """Sort one receive's datagrams: data is opened here, handshake messages are queued.
+        """Sort one receive's datagrams: data is opened here, handshake messages are screened.
 
         How many frames were written to the TUN.
         """
@@ -129,7 +80,6 @@ class Receiver:
             return 0
         written = 0
         tracer = self._shared.tracer
-        mac1: bytes | None = None
         start = 0
         while start < length:
             if buffer[start] == TYPE_TRANSPORT and length - start >= MESSAGE_OVERHEAD:
@@ -157,35 +107,8 @@ class Receiver:
                     written += self._deliver(peer, transport, origin, opened, out, now)
                     start += opened.consumed
                     continue
-            kinds = bytes(buffer[start:length:stride])
-            alike = kinds.count(kinds[0]) == len(kinds)
-            if alike and len(self._handshake_queue) >= HANDSHAKE_QUEUE and self._draw(SAMPLE_BITS):
-                self._shared.counters.drop(EngineDrop.HANDSHAKE_QUEUE_FULL, len(kinds))
-                break
-            if mac1 is None:
-                mac1 = self._mac1_of(buffer, length, stride)
-            place = start // stride
-            datagram = bytes(buffer[start : min(start + stride, length)])
-            right = mac1[place] == 1
-            # A batch of forgeries is found out, and counted, by the first of them. Not so cookie
-            # replies, which have no mac1: each may be the one that is waited for.
-            forged = alike and kinds[0] != TYPE_COOKIE_REPLY and not any(mac1[place:])
-            count = len(kinds) if forged else 1
-            interface = self._shared.interface
-            reason = interface.screen_untrusted(datagram, mac1_is_right=right, alike=count)
-            if reason is None:
-                self._queue_handshake_untrusted(datagram, origin, now)
-            elif reason is ProtocolDrop.BAD_MAC1 and interface.is_refusal_news(reason, now):
-                interface.report_refusal(reason, origin.endpoint, now)
-            start += count * stride
+            start = self._handshakes.screen_untrusted(buffer, start, length, stride, origin, now)
         return written
-
-    def _mac1_of(self, buffer: bytearray, length: int, stride: int) -> bytes:
-        """A 1 for each datagram of a batch with a right mac1."""
-        key = self._shared.interface.mac1_key
-        if key is None:
-            return bytes(-(-length // stride))
-        return self._check_mac1(key, buffer, 0, length, stride)
 
     def _deliver(
         self,
@@ -249,45 +172,3 @@ class Receiver:
         if written:
             self._merging.refuse(frame)
         return written
-
-    def _queue_handshake_untrusted(self, datagram: bytes, origin: Origin, now: float) -> None:
-        queue = self._handshake_queue
-        if len(queue) >= HANDSHAKE_QUEUE:
-            # At random: to refuse the newest would leave to the flood whatever room there is.
-            self._shared.counters.drop(EngineDrop.HANDSHAKE_QUEUE_FULL)
-            queue[self._draw(32) % HANDSHAKE_QUEUE] = (datagram, origin)
-            return
-        queue.append((datagram, origin))
-        if len(queue) >= UNDER_LOAD_QUEUE:
-            self._shared.interface.set_under_load(now)
-        self._handshake_ready.set()
-
-    async def answer_handshakes(self) -> None:
-        """Hand handshake messages to the protocol, a time slice of them in a turn."""
-        clock, queue = self._shared.clock, self._handshake_queue
-        while True:
-            await self._handshake_ready.wait()
-            self._handshake_ready = trio.Event()
-            while queue:
-                now = began = clock()
-                # One message is enough while datagrams wait.
-                ends = began if self._is_behind else began + HANDSHAKE_SLICE
-                while True:
-                    # The newest first: those that wait longest, as after a suspend, may have been
-                    # followed by others of the same peer, which are the ones that it expects.
-                    datagram, origin = queue.pop()
-                    if self._shared.link_up:
-                        self._answer_untrusted(datagram, origin, now)
-                    else:
-                        self._shared.interface.count_drop(ProtocolDrop.INTERFACE_DOWN)
-                    now = clock()
-                    if not queue or now >= ends:
-                        break
-                if len(queue) >= UNDER_LOAD_QUEUE:
-                    await trio.sleep(HANDSHAKE_REST)
-                else:
-                    await trio.lowlevel.checkpoint()
-
-    def _answer_untrusted(self, datagram: bytes, origin: Origin, now: float) -> None:
-        self._shared.interface.handle_message_untrusted(datagram, origin.endpoint, now)
-        self._shared.drain(now)

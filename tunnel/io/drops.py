@@ -35,7 +35,7 @@ class IoDrop(StrEnum):
     RECEIVE_EMPTY = "receive_empty"  # a datagram of no bytes
     RECEIVE_NO_PORT = "receive_no_port"  # from port 0, which cannot be answered
     RECEIVE_ERROR = "receive_error"  # an ICMP error was reported instead of a datagram
-    RECEIVE_QUEUE_FULL = "receive_queue_full"  # the kernel's queue overflowed before we read it
+    RECEIVE_QUEUE_FULL = "receive_queue_full"  # no room in the kernel's queue, or a flood kept out
 
 
 TUN_WRITE_REASONS = {

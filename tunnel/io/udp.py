@@ -10,6 +10,7 @@ import logging
 import socket
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from typing import Final, Self
 
 import trio
@@ -17,8 +18,8 @@ import trio
 from tunnel.io.drops import IoDrop
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import UdpError
-from tunnel.io.udp_socket import BUFFER_SIZE, Readable, Received, Sent, UdpSocket, Writable
-from tunnel.linux import kernel
+from tunnel.io.udp_socket import BUFFER_SIZE, Readable, Received, Sent, Skip, UdpSocket, Writable
+from tunnel.linux import bpf, kernel
 from tunnel.linux.ports import udp_holder
 
 logger = logging.getLogger("tunnel.io")
@@ -50,6 +51,7 @@ class Udp:
         self._replaced = trio.Event()
         self._closed = False
         self._moved: frozenset[tuple[bytes, bytes]] = frozenset()
+        self._filter: Sequence[bpf.Instruction] = ()
         self.fwmark = 0
         self.port = 0
 
@@ -74,7 +76,11 @@ class Udp:
         return udp
 
     def receive(
-        self, family: socket.AddressFamily, buffer: Writable, start: int = 0
+        self,
+        family: socket.AddressFamily,
+        buffer: Writable,
+        start: int = 0,
+        skip: Skip | None = None,
     ) -> Received | None:
         """Receive one batch of `family` into `buffer[start:]`; None when there is none now.
 
@@ -83,7 +89,7 @@ class Udp:
         if self._retired:
             retired = self._retired.get(family)
             if retired is not None:
-                received = retired.receive(buffer, start)
+                received = retired.receive(buffer, start, skip)
                 if received is not None:
                     return received
                 self._bury(family)
@@ -91,7 +97,7 @@ class Udp:
         if sock is None:
             self._check_open()
             return None
-        return sock.receive(buffer, start)
+        return sock.receive(buffer, start, skip)
 
     def send(self, batch: Readable, stride: int, endpoint: Endpoint, tos: int = 0) -> Sent:
         """Send a batch of datagrams of `stride` bytes each to `endpoint`; see `UdpSocket.send`.
@@ -187,6 +193,16 @@ class Udp:
         for sock in self._sockets.values():
             sock.leave_source_open(pairs)
 
+    def set_filter(self, program: Sequence[bpf.Instruction]) -> None:
+        """Let in by any socket only what `program` says; see `UdpSocket.set_filter`."""
+        self._filter = program
+        for sock in self._sockets.values():
+            sock.set_filter(program)
+
+    def queued_part(self) -> float:
+        """How full the fullest receive queue is, from 0 to 1."""
+        return max((sock.queued_part() for sock in self._sockets.values()), default=0.0)
+
     @property
     def families(self) -> tuple[socket.AddressFamily, ...]:
         """The address families that have a socket."""
@@ -249,6 +265,7 @@ class Udp:
         }
         for sock in new.values():
             sock.leave_source_open(self._moved)
+            sock.set_filter(self._filter)
         old = self._sockets
         self._sockets = new
         self.port = next(iter(new.values())).port

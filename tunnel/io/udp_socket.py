@@ -11,17 +11,21 @@ import errno
 import logging
 import socket
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, TypeAlias, cast
 
 from tunnel.io import cmsg
 from tunnel.io.drops import SEND_REASONS, IoDrop
 from tunnel.io.endpoint import ControlMessage, Endpoint, SockAddr, Source
-from tunnel.linux import kernel
+from tunnel.linux import bpf, kernel
 
 logger = logging.getLogger("tunnel.io")
 
 Readable: TypeAlias = bytes | bytearray | memoryview
 Writable: TypeAlias = bytearray | memoryview
+
+Skip: TypeAlias = Callable[[Writable, int, SockAddr], bool]
+"""Whether a batch is of no use: it lies at the start of the buffer, so long, from there."""
 
 RECEIVE_SIZE: Final = 65_536
 """Room in bytes that `UdpSocket.receive` wants: the largest batch that GRO builds."""
@@ -37,6 +41,7 @@ _UNUSABLE: Final = _TRUNCATED | _CONTROL_TRUNCATED
 
 _CACHE_LIMIT = 4096
 _RECEIVE_TRIES = 16
+_SKIP_TRIES = 128
 _GSO_PAUSE = 256  # batches to one address that are sent one by one before GSO is tried again
 
 # The local address or the interface of our choice is not there any more. Linux 6.18 answers
@@ -72,6 +77,14 @@ _RECEIVE_ERRORS = frozenset(
 )
 
 
+def packed(sockaddr: SockAddr) -> bytes:
+    """Address, 4 or 16 bytes, and port, 2 bytes: all that a cookie is bound to."""
+    host, port = sockaddr[:2]
+    if len(sockaddr) == 2:
+        return socket.inet_aton(host) + port.to_bytes(2, "big")
+    return socket.inet_pton(socket.AF_INET6, host.partition("%")[0]) + port.to_bytes(2, "big")
+
+
 class Origin:
     """Where a batch came from and which of our addresses it reached.
 
@@ -95,6 +108,11 @@ class Origin:
         self._owner = owner
         self._key = key
         self._endpoint: Endpoint | None = None
+
+    @property
+    def packed(self) -> bytes:
+        """The address, 4 or 16 bytes, and the port, 2 bytes."""
+        return packed(self.sockaddr)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -170,6 +188,7 @@ class UdpSocket:
         self._endpoints: dict[tuple[object, ...], Endpoint] = {}
         self._moved: frozenset[tuple[bytes, bytes]] = frozenset()
         self._infos: dict[tuple[object, ...], cmsg.ReceiveInfo] = {}
+        self._filtered = False
         self._gso_pause: dict[SockAddr, tuple[int, int]] = {}
         self._gso_logged: set[SockAddr] = set()
         # What is the same for most of the packets is looked up once.
@@ -180,17 +199,19 @@ class UdpSocket:
 
     # ----- receive
 
-    def receive(self, buffer: Writable, start: int = 0) -> Received | None:
+    def receive(
+        self, buffer: Writable, start: int = 0, skip: Skip | None = None
+    ) -> Received | None:
         """Receive one batch into `buffer[start:]`, which must have room for RECEIVE_SIZE bytes.
 
         Returns None when there is none now. Datagrams that cannot be used are counted and
-        skipped, a bounded number of them in one call. Raises OSError only if the socket itself
-        is broken.
+        skipped, and so are batches that `skip` says yes to; a bounded number of them in one call,
+        which then returns None, too. Raises OSError only if the socket itself is broken.
         """
         window = memoryview(buffer)[start:] if start else buffer
         if len(window) < RECEIVE_SIZE:
             raise ValueError(f"a batch needs room for {RECEIVE_SIZE} bytes, not {len(window)}")
-        for _ in range(_RECEIVE_TRIES):
+        for _ in range(_RECEIVE_TRIES if skip is None else _SKIP_TRIES):
             try:
                 length, messages, flags, sockaddr = self._recvmsg_into((window,), _CONTROL_SIZE)
             except BlockingIOError:
@@ -202,6 +223,8 @@ class UdpSocket:
                 continue
             if flags & _UNUSABLE or not length:
                 self._drops[_why_unusable(flags)] += 1
+                continue
+            if skip is not None and skip(window, length, sockaddr):
                 continue
             # The raw control messages are the key: parsing happens once per peer and batch size.
             key = (sockaddr, *messages)
@@ -254,6 +277,26 @@ class UdpSocket:
     def queue_drops(self) -> int:
         """Return how many datagrams the kernel's receive queue of this socket had no room for."""
         return self._memory()[kernel.SK_MEMINFO_DROPS]
+
+    def set_filter(self, program: Sequence[bpf.Instruction]) -> None:
+        """From now on let in only what `program` says, from the UDP header on; empty: everything.
+
+        What is kept out is among `queue_drops`.
+        """
+        try:
+            if program:
+                bpf.attach(self.sock, program)
+            elif self._filtered:
+                bpf.detach(self.sock)
+        except OSError as error:
+            logger.info("the kernel takes no filter for a UDP socket (%s)", error.strerror)
+        else:
+            self._filtered = bool(program)
+
+    def queued_part(self) -> float:
+        """How full the receive queue is, from 0 to 1."""
+        memory = self._memory()
+        return memory[kernel.SK_MEMINFO_RMEM_ALLOC] / max(1, memory[kernel.SK_MEMINFO_RCVBUF])
 
     def queued(self) -> tuple[int, int]:
         """Return the memory, in bytes, of what waits to be received and to be sent."""

@@ -7,28 +7,18 @@ packet, and no firewall has yet decided on what comes in.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Self
 
-from tunnel.linux import kernel
+from tunnel.linux import bpf, kernel
 
 _TIMESPEC = struct.Struct("=qq")
 _UDP = 17
 _ROOM = 0x4_0000
 _RECEIVE_BUFFER = 32 * 1024 * 1024
-
-# Classic BPF, as linux/filter.h names it.
-_LD_W, _LD_H, _LD_B, _LD_H_IND, _LDX_MSH = 0x20, 0x28, 0x30, 0x48, 0xB1
-_AND, _JEQ, _JSET, _RET = 0x54, 0x15, 0x45, 0x06
-_PACKET_TYPE: Final = 0xFFFF_F004
-"""SKF_AD_OFF + SKF_AD_PKTTYPE: PACKET_HOST, PACKET_OUTGOING and the like."""
-
-Instruction = tuple[int, int, int, int]
-"""Code, instructions to skip if true, and if false, operand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +37,7 @@ class SeenPacket:
 class PacketSocket:
     """A packet socket that does not block; use as a context manager."""
 
-    def __init__(self, interface: str, program: Sequence[Instruction] = ()) -> None:
+    def __init__(self, interface: str, program: Sequence[bpf.Instruction] = ()) -> None:
         """All packets of `interface`, or of every interface if it is empty, that `program` accepts.
 
         Raises PermissionError without CAP_NET_RAW, and OSError if there is no such interface.
@@ -66,7 +56,7 @@ class PacketSocket:
             if not interface:
                 self._forget_unfiltered()
             if program:
-                _attach(self.socket, program)
+                bpf.attach(self.socket, program)
             if interface:
                 self.socket.bind((interface, kernel.ETH_P_ALL))
         except BaseException:
@@ -94,7 +84,7 @@ class PacketSocket:
 
     def _forget_unfiltered(self) -> None:
         """Drop what came since the socket was made, as it had no filter then."""
-        _attach(self.socket, [(_RET, 0, 0, 0)])
+        bpf.attach(self.socket, [(bpf.RET, 0, 0, 0)])
         while self.read() is not None:
             pass
         self.socket.getsockopt(kernel.SOL_PACKET, kernel.PACKET_STATISTICS, 8)
@@ -108,50 +98,39 @@ class PacketSocket:
         return self._received, self._dropped
 
 
-def tunnel_datagrams(port: int) -> list[Instruction]:
+def tunnel_datagrams(port: int) -> list[bpf.Instruction]:
     """A filter for UDP that leaves from our `port` or comes to it, IPv4 and IPv6, first fragments.
 
     The offsets are from the IP header on.
     """
     return [
-        (_LD_W, 0, 0, _PACKET_TYPE),
-        (_JEQ, 0, 1, kernel.PACKET_OTHERHOST),
-        (_RET, 0, 0, 0),
-        (_JEQ, 17, 0, kernel.PACKET_OUTGOING),
+        (bpf.LD_W, 0, 0, bpf.PACKET_TYPE),
+        (bpf.JEQ, 0, 1, kernel.PACKET_OTHERHOST),
+        (bpf.RET, 0, 0, 0),
+        (bpf.JEQ, 17, 0, kernel.PACKET_OUTGOING),
         *_udp_with_port(port, 2),
         *_udp_with_port(port, 0),
     ]
 
 
-def _udp_with_port(port: int, offset: int) -> list[Instruction]:
+def _udp_with_port(port: int, offset: int) -> list[bpf.Instruction]:
     """17 instructions that end the program: `port` stands at `offset` in the UDP header."""
     return [
-        (_LD_B, 0, 0, 0),
-        (_AND, 0, 0, 0xF0),
-        (_JEQ, 0, 7, 0x40),
-        (_LD_B, 0, 0, 9),
-        (_JEQ, 0, 11, _UDP),
-        (_LD_H, 0, 0, 6),
-        (_JSET, 9, 0, 0x1FFF),  # a later fragment has no ports
-        (_LDX_MSH, 0, 0, 0),
-        (_LD_H_IND, 0, 0, offset),
-        (_JEQ, 5, 6, port),
-        (_JEQ, 0, 5, 0x60),
-        (_LD_B, 0, 0, 6),
-        (_JEQ, 0, 3, _UDP),
-        (_LD_H, 0, 0, 40 + offset),
-        (_JEQ, 0, 1, port),
-        (_RET, 0, 0, _ROOM),
-        (_RET, 0, 0, 0),
+        (bpf.LD_B, 0, 0, 0),
+        (bpf.AND, 0, 0, 0xF0),
+        (bpf.JEQ, 0, 7, 0x40),
+        (bpf.LD_B, 0, 0, 9),
+        (bpf.JEQ, 0, 11, _UDP),
+        (bpf.LD_H, 0, 0, 6),
+        (bpf.JSET, 9, 0, 0x1FFF),  # a later fragment has no ports
+        (bpf.LDX_MSH, 0, 0, 0),
+        (bpf.LD_H_IND, 0, 0, offset),
+        (bpf.JEQ, 5, 6, port),
+        (bpf.JEQ, 0, 5, 0x60),
+        (bpf.LD_B, 0, 0, 6),
+        (bpf.JEQ, 0, 3, _UDP),
+        (bpf.LD_H, 0, 0, 40 + offset),
+        (bpf.JEQ, 0, 1, port),
+        (bpf.RET, 0, 0, _ROOM),
+        (bpf.RET, 0, 0, 0),
     ]
-
-
-def _attach(tap: socket.socket, program: Sequence[Instruction]) -> None:
-    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
-    buffer = ctypes.create_string_buffer(code, len(code))
-    # struct sock_fprog: the length, and a pointer behind its padding.
-    tap.setsockopt(
-        socket.SOL_SOCKET,
-        kernel.SO_ATTACH_FILTER,
-        struct.pack("@HP", len(program), ctypes.addressof(buffer)),
-    )

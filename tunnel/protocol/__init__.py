@@ -10,6 +10,9 @@
     index_table.py   receiver indices: which keypair or handshake a message belongs to
     allowed_ips.py   which peer an inner address belongs to
     rate_limiter.py  how many handshakes one address may ask for under load
+    cookie_replies.py
+                     who is sent a cookie reply under load
+    budget.py        so many a second
     clock.py         timestamps of our initiations
     context.py       what the peers of one interface share
     constants.py     the whitepaper's numbers, and ours

@@ -73,6 +73,16 @@ MAX_STAGED_BYTES_PER_PEER: Final = 1 << 20
 MAX_STAGED_BYTES: Final = 32 << 20
 """Bytes staged for all peers of an interface together."""
 
+COOKIE_REPLY_SPACING: Final = 0.9 * REKEY_TIMEOUT
+"""Seconds in which a source is sent one cookie reply. It asks again later than that."""
+
+COOKIE_REPLIES_PER_SECOND: Final = 5000
+COOKIE_REPLIES_BURST: Final = 64
+"""Cookie replies that a flood brings about; each takes some 20 microseconds."""
+
+KNOWN_COOKIE_REPLIES_PER_SECOND: Final = 1000
+"""The same for all addresses of peers together, however often they ask."""
+
 MAX_RATE_LIMITED_SOURCES: Final = 16_384
 """Sources the rate limiter remembers at a time; when all are in use a new one has to wait."""
 

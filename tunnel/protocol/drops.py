@@ -17,6 +17,9 @@ class ProtocolDrop(StrEnum):
     # Handshake messages under load.
     COOKIE_REQUIRED = "cookie_required"
     """No valid mac2 while under load; a cookie reply was sent instead."""
+    COOKIE_UNANSWERED = "cookie_unanswered"
+    """No valid mac2 while under load, and no cookie reply: the sender was sent one in the last
+    seconds, or more senders than can be answered have asked."""
     RATE_LIMITED = "rate_limited"
     """Too many handshake messages from this address while under load."""
     # Handshake messages.

@@ -19,6 +19,7 @@ from .allowed_ips import AllowedIPs
 from .clock import HandshakeClock
 from .constants import MAX_PEERS_PER_DEADLINE, UNDER_LOAD_TIME
 from .context import Context, Output
+from .cookie_replies import CookieReplies
 from .driver import E, MakeTransport, OnEphemeral, Random, RetryEndpoint, T, UnixTime
 from .drops import ProtocolDrop
 from .events import PeerRemoved
@@ -27,6 +28,9 @@ from .outputs import Datagram, DatagramKind
 from .peer import Peer
 from .rate_limiter import RateLimiter
 from .timers import Timer
+
+_PORT_LENGTH: Final = 2
+"""Bytes of the port, with which `source_bytes` ends."""
 
 _FORMS: Final = {
     message.TYPE.to_bytes(4, "little"): message.LENGTH
@@ -88,6 +92,7 @@ class Interface(Generic[E, T]):
         self._peers: dict[PublicKey, Peer[E, T]] = {}
         self._checker: MacChecker | None = None
         self._limiter = RateLimiter()
+        self._cookie_replies = CookieReplies()
         self._under_load_until = float("-inf")
         self._keypairs = self._context.index_table.keypairs
         self.peers: Mapping[PublicKey, Peer[E, T]] = MappingProxyType(self._peers)
@@ -228,7 +233,9 @@ class Interface(Generic[E, T]):
         are counted if it is not worth its turn.
 
         For a driver that lets messages wait: nothing here takes more than a microsecond. It has
-        compared mac1, with `mac1_key`, in whole batches; `mac1_is_right` is what came of it.
+        compared mac1, with `mac1_key`, in whole batches; `mac1_is_right` is what came of it. While
+        `is_under_load`, of messages with a MAC those alone should wait that `admit_proven`, for
+        they are few; the others are answered by a cookie, or not, where `may_send_cookie` says so.
         """
         reason = self._flaw_untrusted(datagram, mac1_is_right)
         if reason is not None:
@@ -261,21 +268,52 @@ class Interface(Generic[E, T]):
             return None if receiver in pending else ProtocolDrop.UNKNOWN_HANDSHAKE
         return None
 
+    def cookie_of(self, source: bytes, now: float) -> bytes | None:
+        """The key of mac2 (16 bytes) in messages from `source`, as `source_bytes` spells it; None
+        if no cookie of ours is valid."""
+        return None if self._checker is None else self._checker.cookie_of(source, now)
+
+    def may_send_cookie(self, source: bytes, now: float) -> bool:
+        """Whether a message from `source` without a valid mac2 would be answered by a cookie.
+
+        If not, the driver need not look at it, and counts it as COOKIE_UNANSWERED.
+        """
+        known = source[:-_PORT_LENGTH] in self._context.peers_at
+        return self._cookie_replies.may_send(source, now, known=known)
+
+    def admit_proven(self, source: bytes, now: float) -> bool:
+        """Whether a message from `source` with a valid mac2 is within the rate of its address;
+        counts the drop if not."""
+        admitted = self._limiter.allow(source[:-_PORT_LENGTH], now)
+        if not admitted:
+            self._context.count(ProtocolDrop.RATE_LIMITED)
+        return admitted
+
     def handle_message_untrusted(
-        self, datagram: bytes | bytearray | memoryview, endpoint: E, now: float
+        self,
+        datagram: bytes | bytearray | memoryview,
+        endpoint: E,
+        now: float,
+        *,
+        admitted: bool = False,
     ) -> None:
         """Take a whole datagram that is not a transport message. Never raises.
 
-        What is wrong with it is counted in `drops` and not answered.
+        What is wrong with it is counted in `drops` and not answered. `admitted` says that it passed
+        `admit_proven`, so that load does not matter to it.
         """
         message_type = datagram[0] if len(datagram) else 0
         try:
             if message_type == HandshakeInitiation.TYPE:
                 initiation = HandshakeInitiation.parse_untrusted(datagram)
-                self._handle_initiation_untrusted(initiation, bytes(datagram), endpoint, now)
+                self._handle_initiation_untrusted(
+                    initiation, bytes(datagram), endpoint, now, admitted=admitted
+                )
             elif message_type == HandshakeResponse.TYPE:
                 response = HandshakeResponse.parse_untrusted(datagram)
-                self._handle_response_untrusted(response, bytes(datagram), endpoint, now)
+                self._handle_response_untrusted(
+                    response, bytes(datagram), endpoint, now, admitted=admitted
+                )
             elif message_type == CookieReply.TYPE:
                 self._handle_cookie_reply_untrusted(CookieReply.parse_untrusted(datagram), now)
             else:
@@ -284,13 +322,13 @@ class Interface(Generic[E, T]):
             self._context.count(ProtocolDrop.MALFORMED)
 
     def _handle_initiation_untrusted(
-        self, message: HandshakeInitiation, data: bytes, endpoint: E, now: float
+        self, message: HandshakeInitiation, data: bytes, endpoint: E, now: float, *, admitted: bool
     ) -> None:
         key = self._context.private_key
         if key is None:
             self._context.count(ProtocolDrop.NO_PRIVATE_KEY)
             return
-        if not self._admit_untrusted(data, endpoint, now):
+        if not self._admit_untrusted(data, endpoint, now, admitted=admitted):
             return
         try:
             responder = Responder.consume_initiation_untrusted(
@@ -308,13 +346,13 @@ class Interface(Generic[E, T]):
         peer.accept_initiation(responder, endpoint, now, len(data))
 
     def _handle_response_untrusted(
-        self, message: HandshakeResponse, data: bytes, endpoint: E, now: float
+        self, message: HandshakeResponse, data: bytes, endpoint: E, now: float, *, admitted: bool
     ) -> None:
         pending = self._context.index_table.handshakes.get(message.receiver)
         if pending is None:
             self._context.count(ProtocolDrop.UNKNOWN_HANDSHAKE)
             return
-        if self._admit_untrusted(data, endpoint, now):
+        if self._admit_untrusted(data, endpoint, now, admitted=admitted):
             pending.peer.accept_response_untrusted(pending, message, endpoint, now, len(data))
 
     def _handle_cookie_reply_untrusted(self, message: CookieReply, now: float) -> None:
@@ -332,7 +370,7 @@ class Interface(Generic[E, T]):
         except CookieError:
             peer.count(ProtocolDrop.COOKIE_INVALID)
 
-    def _admit_untrusted(self, data: bytes, endpoint: E, now: float) -> bool:
+    def _admit_untrusted(self, data: bytes, endpoint: E, now: float, *, admitted: bool) -> bool:
         """The cheap checks of a handshake message, before the expensive ones."""
         checker = self._checker
         if checker is None:
@@ -344,22 +382,23 @@ class Interface(Generic[E, T]):
             self._context.count(ProtocolDrop.BAD_MAC1)
             self._context.report_refusal(ProtocolDrop.BAD_MAC1, endpoint, None, now)
             return False
-        if now >= self._under_load_until:
+        if admitted or not self.is_under_load(now):
             return True
         source = source_bytes(endpoint.address, endpoint.port)
         try:
             checker.check_mac2(data, source, now)
         except MacError:
+            known = endpoint.address in self._context.peers_at
+            if not self._cookie_replies.take(source, now, known=known):
+                self._context.count(ProtocolDrop.COOKIE_UNANSWERED)
+                return False
             reply = checker.create_cookie_reply(data, source, now)
             self._context.outputs.append(
                 Datagram(None, endpoint, reply.emit(), DatagramKind.COOKIE_REPLY)
             )
             self._context.count(ProtocolDrop.COOKIE_REQUIRED)
             return False
-        if not self._limiter.allow(endpoint.address, now):
-            self._context.count(ProtocolDrop.RATE_LIMITED)
-            return False
-        return True
+        return self.admit_proven(source, now)
 
     def _static_static(self, key: PublicKey) -> bytes | None:
         """DH(our static key, a peer's), for a message that claims to be from that peer."""
@@ -371,6 +410,10 @@ class Interface(Generic[E, T]):
     def set_under_load(self, now: float) -> None:
         """For one second, ask senders of handshake messages to prove their address."""
         self._under_load_until = now + UNDER_LOAD_TIME
+
+    def is_under_load(self, now: float) -> bool:
+        """Whether senders of handshake messages have to prove their address."""
+        return now < self._under_load_until
 
     def count_drop(self, reason: ProtocolDrop, packets: int = 1) -> None:
         """Count packets the driver dropped for a reason of ours that belong to no peer."""

@@ -17,10 +17,10 @@ from tunnel.control.broadcast import Broadcast, EventQueue, Limits
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.datapath import Opened, Sealed, Session
 from tunnel.engine import Engine, Peer
-from tunnel.engine.common import Budget
 from tunnel.io.endpoint import Endpoint
 from tunnel.packet.filter import Filter
 from tunnel.packet.headers import HEADER_ROOM, Headers
+from tunnel.protocol.budget import Budget
 
 STALL = 5.0
 """Seconds without room in a reader's queue after which it is taken for stopped, and dropped."""

@@ -60,8 +60,10 @@ def test_handshakes_waiting_when_it_goes_down_are_counted(sides: Sides) -> None:
         initiation = a.udp.sent[0][0]
         handle = b.engine.interface.handle_message_untrusted
 
-        def handle_the_first(datagram: bytes, endpoint: Endpoint, now: float) -> None:
-            handle(datagram, endpoint, now)
+        def handle_the_first(
+            datagram: bytes, endpoint: Endpoint, now: float, *, admitted: bool
+        ) -> None:
+            handle(datagram, endpoint, now, admitted=admitted)
             b.engine.set_link_up(False)
 
         b.engine.interface.handle_message_untrusted = handle_the_first  # type: ignore[method-assign,assignment]

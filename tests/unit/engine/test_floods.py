@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Iterable
+from ipaddress import ip_network
 
 import pytest
 import trio
 
 from crypto.cookies import mac1
 from tests.support.engines import Side, Sides, make_side, packet, run, until
+from tunnel.config import PublicKey
 from tunnel.engine.common import HANDSHAKE_SLICE, EngineDrop
 from tunnel.io.endpoint import Endpoint
+from tunnel.io.udp_socket import Origin, packed
 from tunnel.protocol import HandshakeCompleted
-from tunnel.protocol.constants import HANDSHAKE_QUEUE
+from tunnel.protocol.constants import (
+    COOKIE_REPLIES_BURST,
+    COOKIE_REPLIES_PER_SECOND,
+    HANDSHAKE_QUEUE,
+)
 
 STRANGER = Endpoint(bytes([203, 0, 113, 5]), 9)
 
@@ -23,6 +32,22 @@ def initiation(side: Side, *, right: bool) -> bytes:
     key = side.engine.interface.public_key
     assert key is not None
     return body + (mac1(key, body) if right else bytes(16)) + bytes(16)
+
+
+def proven(side: Side, sources: Iterable[Endpoint]) -> list[tuple[bytes, Endpoint]]:
+    """An initiation from each of `sources`, by the cookie that `side` gives it under load."""
+    interface = side.engine.interface
+    now = trio.current_time()
+    interface.set_under_load(now)
+    interface.handle_message_untrusted(initiation(side, right=True), STRANGER, now)
+    made = []
+    for source in sources:
+        cookie = interface.cookie_of(packed(source.sockaddr), now)
+        assert cookie is not None
+        body = initiation(side, right=True)[:-16]
+        mac2 = hashlib.blake2s(body, digest_size=16, key=cookie).digest()
+        made.append((body + mac2, source))
+    return made
 
 
 def forged(number: int) -> Endpoint:
@@ -106,31 +131,119 @@ def test_in_a_batch_of_forged_cookies_the_honest_one_is_found(sides: Sides) -> N
 
 
 def test_a_full_queue_drops_at_random_and_stays_full(sides: Sides) -> None:
-    """Of a flood from many sources that comes at once, late messages have their chance, too."""
-    a, _ = sides
-    flood = [initiation(a, right=True) for _ in range(64)]
-    total = 5 * HANDSHAKE_QUEUE
+    """Of those who come at once with a cookie, the late ones have their chance, too."""
+    total = 2 * HANDSHAKE_QUEUE
 
     async def scenario(a: Side, b: Side) -> None:
         # The tasks get no turn meanwhile: what waits is what was chosen.
-        receiver = a.engine._receiver
-        buffer, out = bytearray(148), bytearray(1 << 16)
-        for number in range(total):
-            buffer[:] = flood[number % 64]
-            a.udp.feed(bytes(buffer), 148, forged(number))
-            received = a.udp.receive(a.udp.own.family, buffer)
-            assert received is not None
-            receiver._handle_datagrams_untrusted(buffer, received, out, trio.current_time())
-        waiting = [origin.endpoint for _, origin in receiver._handshake_queue]
+        handshakes = a.engine._handshakes
+        for data, source in proven(a, map(forged, range(total))):
+            origin = Origin(source.sockaddr, source.source)
+            handshakes.screen_untrusted(bytearray(data), 0, 148, 148, origin, trio.current_time())
+        waiting = [message.origin.endpoint for message in handshakes._queue]
         assert len(waiting) == HANDSHAKE_QUEUE
-        assert a.engine.drops() == {EngineDrop.HANDSHAKE_QUEUE_FULL: total - HANDSHAKE_QUEUE}
+        drops = {EngineDrop.HANDSHAKE_QUEUE_FULL: total - HANDSHAKE_QUEUE, "cookie_required": 1}
+        assert a.engine.drops() == drops
         numbers = [int.from_bytes(endpoint.address[2:]) for endpoint in waiting]
         late = sum(number >= HANDSHAKE_QUEUE for number in numbers)
-        # One in eight of the later ones is looked at, and some of those displace each other.
-        assert 0.2 * HANDSHAKE_QUEUE < late < 0.6 * HANDSHAKE_QUEUE
+        # Each of the later ones is let in, and displaces one of all: 1 - 1/e of the queue is new.
+        assert 0.58 * HANDSHAKE_QUEUE < late < 0.68 * HANDSHAKE_QUEUE
         assert len({endpoint.address for endpoint in waiting}) == HANDSHAKE_QUEUE
 
     run(sides, scenario)
+
+
+def test_under_load_a_source_is_sent_one_cookie_and_no_more_than_the_budget_in_all(
+    sides: Sides,
+) -> None:
+    a, _ = sides
+    flood = [initiation(a, right=True) for _ in range(64)]
+
+    async def scenario(a: Side, b: Side) -> None:
+        a.engine.interface.set_under_load(trio.current_time())
+        for number in range(2000):
+            a.udp.feed(flood[number % 64], 148, forged(number % 40))
+        await until(lambda: not a.udp.incoming)
+        assert a.engine.drops() == {"cookie_required": 40, "cookie_unanswered": 1960}
+        assert len({endpoint for *_, endpoint, _ in a.udp.sent}) == 40
+        # A batch of one source is passed over as a whole.
+        a.udp.feed(b"".join(flood), 148, forged(0))
+        for number in range(2000):
+            a.udp.feed(flood[number % 64], 148, forged(100 + number))
+        await until(lambda: not a.udp.incoming)
+        sent = a.engine.drops()["cookie_required"]
+        assert 40 < sent <= COOKIE_REPLIES_BURST + COOKIE_REPLIES_PER_SECOND
+        assert a.engine.drops()["cookie_unanswered"] == 1960 + 64 + 2000 - (sent - 40)
+        assert a.engine.handshakes_waiting == 0
+
+    run(sides, scenario)
+
+
+@pytest.mark.parametrize("mac2", [bytes(16), b"forged by chance"])
+def test_in_a_flood_from_many_sources_a_stranger_has_a_session_by_its_second_initiation(
+    mac2: bytes,
+) -> None:
+    """Its first is answered by a cookie, whatever the flood's sources have got."""
+    a, b = make_side(1), make_side(2)
+    a.engine.interface.add_peer(key_of(b))
+    b.engine.interface.add_peer(key_of(a)).set_endpoint(a.udp.own)
+    b.udp.other = a.udp
+    peer = b.engine.interface.peers[key_of(a)]
+    b.engine.interface.allowed_ips.insert(ip_network("10.0.0.1/32"), peer)
+    flood = [initiation(a, right=True)[:-16] + mac2 for _ in range(64)]
+
+    async def scenario(a: Side, b: Side) -> None:
+        a.udp.other = b.udp
+        started = trio.current_time()
+        for turn in range(140):
+            for number in range(600):
+                a.udp.feed(flood[number % 64], 148, forged(number))
+            await until(lambda: not a.udp.incoming)
+            if turn == 20:
+                assert a.engine.interface.is_under_load(trio.current_time())
+                b.tun.feed(packet(2, 1))
+            await trio.sleep(0.05)
+        assert completed(b)
+        assert len([1 for data, *_ in b.udp.sent if data[0] == 1]) == 2
+        assert trio.current_time() - started < 8.0
+
+    run((a, b), scenario)
+
+
+def test_a_valid_mac2_is_heard_at_once_though_its_source_was_just_sent_a_cookie(
+    sides: Sides,
+) -> None:
+    async def scenario(a: Side, b: Side) -> None:
+        (message,) = proven(a, [STRANGER])
+        a.udp.feed(*swapped(message))
+        await until(lambda: a.engine.drops().get("handshake_invalid"))
+        assert a.engine.drops() == {"cookie_required": 1, "handshake_invalid": 1}
+
+    run(sides, scenario)
+
+
+def test_a_flood_with_a_cookie_is_held_to_the_rate_of_its_address(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side) -> None:
+        for message in proven(a, [STRANGER] * 1000):
+            a.udp.feed(*swapped(message))
+        await until(lambda: not (a.udp.incoming or a.engine.handshakes_waiting))
+        drops = a.engine.drops()
+        assert drops["rate_limited"] + drops["handshake_invalid"] == 1000
+        assert drops["handshake_invalid"] < 50
+
+    run(sides, scenario)
+
+
+def swapped(message: tuple[bytes, Endpoint]) -> tuple[bytes, int, Endpoint]:
+    """As `FakeUdp.feed` takes it."""
+    data, source = message
+    return data, len(data), source
+
+
+def key_of(side: Side) -> PublicKey:
+    key = side.engine.interface.public_key
+    assert key is not None
+    return key
 
 
 def test_handshake_messages_take_a_slice_of_time_and_no_more() -> None:
@@ -147,11 +260,13 @@ def test_handshake_messages_take_a_slice_of_time_and_no_more() -> None:
         nonlocal spent
         handle = a.engine.interface.handle_message_untrusted
 
-        def slow(datagram: bytes, endpoint: Endpoint, now: float) -> None:
+        def slow(
+            datagram: bytes, endpoint: Endpoint, now: float, *, admitted: bool = False
+        ) -> None:
             nonlocal spent
             spent += HANDSHAKE_SLICE / 4.5
             turns[-1] += 1
-            handle(datagram, endpoint, now)
+            handle(datagram, endpoint, now, admitted=admitted)
 
         a.engine.interface.handle_message_untrusted = slow  # type: ignore[method-assign,assignment]
         a.udp.feed(b"".join(initiation(a, right=True) for _ in range(30)), 148, STRANGER)
@@ -169,15 +284,16 @@ def test_while_datagrams_wait_a_turn_takes_one_handshake_message(sides: Sides) -
     turns: list[int] = []
 
     async def scenario(a: Side, b: Side) -> None:
+        messages = proven(a, map(forged, range(2000)))
         handle = a.engine.interface.handle_message_untrusted
 
-        def counted(datagram: bytes, endpoint: Endpoint, now: float) -> None:
+        def counted(datagram: bytes, endpoint: Endpoint, now: float, *, admitted: bool) -> None:
             turns[-1] += 1
-            handle(datagram, endpoint, now)
+            handle(datagram, endpoint, now, admitted=admitted)
 
         a.engine.interface.handle_message_untrusted = counted  # type: ignore[method-assign,assignment]
-        for number in range(2000):
-            a.udp.feed(initiation(a, right=True), 148, forged(number))
+        for message in messages:
+            a.udp.feed(*swapped(message))
         while a.udp.incoming:
             turns.append(0)
             await trio.lowlevel.checkpoint()
@@ -201,15 +317,17 @@ def test_under_load_handshake_messages_take_a_quarter_of_the_time() -> None:
     async def scenario(a: Side, b: Side) -> None:
         handled = 0
 
-        def slow(datagram: bytes, endpoint: Endpoint, now: float) -> None:
+        def slow(
+            datagram: bytes, endpoint: Endpoint, now: float, *, admitted: bool = False
+        ) -> None:
             nonlocal spent, handled
             spent += HANDSHAKE_SLICE / 2.5
             handled += 1
 
+        messages = proven(a, map(forged, range(HANDSHAKE_QUEUE)))
         a.engine.interface.handle_message_untrusted = slow  # type: ignore[method-assign,assignment]
-        flood = [initiation(a, right=True) for _ in range(64)]
-        for number in range(2 * HANDSHAKE_QUEUE):
-            a.udp.feed(flood[number % 64], 148, forged(number))
+        for message in messages:
+            a.udp.feed(*swapped(message))
         await until(lambda: not a.udp.incoming)
         began, before, spent_before = trio.current_time(), handled, spent
         await trio.sleep(0.5)

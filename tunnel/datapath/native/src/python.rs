@@ -1,4 +1,4 @@
-//! The extension module `tunnel.datapath._native`: `Session` and `check_mac1` of `interface.py`.
+//! The extension module `tunnel.datapath._native`: `Session`, `check_mac1` and `check_mac2` of `interface.py`.
 //!
 //! Bytes are copied from the caller's buffers into scratch memory of this thread and back, with the
 //! interpreter locked; that is cheap beside the cipher, and the only way to let go of the lock in
@@ -400,13 +400,41 @@ fn check_mac1<'py>(
     end: isize,
     stride: isize,
 ) -> PyResult<Bound<'py, PyBytes>> {
+    let place = (start, end, stride);
+    check_macs(py, datagrams, place, |batch, stride| {
+        macs::check_mac1(key, batch, stride).ok_or("the key of mac1 has 32 bytes")
+    })
+}
+
+#[pyfunction]
+#[pyo3(signature = (cookie, datagrams, start, end, stride, /))]
+fn check_mac2<'py>(
+    py: Python<'py>,
+    cookie: &[u8],
+    datagrams: &Bound<'py, PyAny>,
+    start: isize,
+    end: isize,
+    stride: isize,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let place = (start, end, stride);
+    check_macs(py, datagrams, place, |batch, stride| {
+        macs::check_mac2(cookie, batch, stride).ok_or("a cookie has 16 bytes")
+    })
+}
+
+/// A byte for each datagram of the batch at `place`: start, end and stride.
+fn check_macs<'py>(
+    py: Python<'py>,
+    datagrams: &Bound<'py, PyAny>,
+    place: (isize, isize, isize),
+    check: impl FnOnce(&[u8], usize) -> Result<Vec<bool>, &'static str> + Send,
+) -> PyResult<Bound<'py, PyBytes>> {
     let datagrams = PyMemoryView::from(datagrams)?;
-    let (start, end, stride) = batch_place(start, end, stride, datagrams.len()?)?;
+    let (start, end, stride) = batch_place(place.0, place.1, place.2, datagrams.len()?)?;
     with_scratch(|scratch| {
         read(&datagrams, start, end, &mut scratch.input, 0)?;
         let batch = &scratch.input[..end - start];
-        let right = run(py, batch.len(), || macs::check_mac1(key, batch, stride))
-            .ok_or_else(|| PyValueError::new_err("the key of mac1 has 32 bytes"))?;
+        let right = run(py, batch.len(), || check(batch, stride)).map_err(PyValueError::new_err)?;
         let flags: Vec<u8> = right.into_iter().map(u8::from).collect();
         Ok(PyBytes::new(py, &flags))
     })
@@ -419,4 +447,6 @@ mod _native {
     use super::Session;
     #[pymodule_export]
     use super::check_mac1;
+    #[pymodule_export]
+    use super::check_mac2;
 }
