@@ -23,7 +23,7 @@ from tunnel.protocol.constants import HANDSHAKE_QUEUE, UNDER_LOAD_QUEUE
 
 from .common import HANDSHAKE_REST, HANDSHAKE_SLICE, EngineDrop
 from .shared import Shared
-from .thinning import PERIOD, Thinning
+from .thinning import FLOOD, PERIOD, Thinning
 
 TYPE_COOKIE_REPLY = 3
 TYPE_TRANSPORT = 4
@@ -62,7 +62,8 @@ class HandshakeQueue:
         self._draw = Random(random(16)).getrandbits
         self._queue: deque[Waiting] = deque()
         self._ready = trio.Event()
-        self._loaded = trio.Event()
+        self._screened = 0
+        self._flooded = trio.Event()
         self.is_behind = False
 
     def __len__(self) -> int:
@@ -88,6 +89,7 @@ class HandshakeQueue:
             ):
                 return False
             count_drop(ProtocolDrop.COOKIE_UNANSWERED)
+            self._count(1)
             return True
 
         return is_hopeless
@@ -105,6 +107,7 @@ class HandshakeQueue:
         if count > 0:
             kinds = kinds[:count]
             length = start + count * stride
+        self._count(len(kinds))
         alike = kinds.count(kinds[0]) == len(kinds)
         under_load = interface.is_under_load(now)
         mac2 = b""
@@ -172,23 +175,23 @@ class HandshakeQueue:
             return
         queue.append(message)
         if len(queue) >= UNDER_LOAD_QUEUE:
-            self._put_under_load(now)
+            self._shared.interface.set_under_load(now)
         self._ready.set()
 
-    def _put_under_load(self, now: float) -> None:
-        self._shared.interface.set_under_load(now)
-        self._loaded.set()
+    def _count(self, messages: int) -> None:
+        self._screened += messages
+        if self._screened >= FLOOD:
+            self._flooded.set()
 
     async def keep_queue_short(self) -> None:
         """Keep a flood from filling the socket's queue, until cancelled."""
         thinning = Thinning(self._shared.udp)
         while True:
-            await self._loaded.wait()
-            self._loaded = trio.Event()
-            under_load = True
-            while under_load or thinning.is_on:
-                under_load = self._shared.interface.is_under_load(self._shared.clock())
-                thinning.adjust(under_load=under_load)
+            await self._flooded.wait()
+            while self._flooded.is_set() or thinning.is_on:
+                thinning.adjust(flooded=self._flooded.is_set())
+                self._screened = 0
+                self._flooded = trio.Event()
                 await trio.sleep(PERIOD)
 
     async def answer(self) -> None:

@@ -1,8 +1,8 @@
 """What a flood of handshake messages may fill of the socket's queue, in which data waits, too.
 
-Where initiations come faster than they can be read, the kernel drops whatever comes last: data as
-well. So under load a filter of the socket keeps some of them out, at random, as many as it takes to
-keep the queue short. Those without a mac2 go first, then all that is not data.
+Where they come faster than they can be read, the kernel drops whatever comes last: data as well. So
+in a flood a filter of the socket keeps some of them out, at random, as many as it takes to keep the
+queue short. Initiations without a mac2 go first, then all that is not data.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from tunnel.linux import bpf
 
 PERIOD = 0.01
 """Seconds between two looks at the queue."""
+FLOOD = 32
+"""So many messages in that time that are not data are a flood: more than can be answered."""
 LONG = 1 / 32
 SHORT = 1 / 128
 """Parts of the receive queue. The whole of it is 0.2 s of a flood, in which data would wait."""
@@ -45,10 +47,10 @@ class Thinning:
         """Whether anything is kept out."""
         return self.bare < 1.0 or self.rest < 1.0
 
-    def adjust(self, *, under_load: bool) -> None:
-        """Look at the queue, and let in less or more. It becomes less only under load."""
+    def adjust(self, *, flooded: bool) -> None:
+        """Look at the queue, and let in less or more. It becomes less only in a flood."""
         queued = self._udp.queued_part()
-        if queued > LONG and under_load:
+        if queued > LONG and flooded:
             if self.bare > LEAST:
                 self.bare *= LESS
             else:
