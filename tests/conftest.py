@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.hosts import TwoHosts
+from tests.support.hosts import TwoHosts, two_hosts
 from tests.support.pairs import Pair, make_pair
 from tests.support.programs import Programs
 from tunnel.lab import Lab, state
@@ -207,11 +207,9 @@ def lab() -> Iterator[Lab]:
         yield made
 
 
-@pytest.fixture
-def two_hosts(lab: Lab) -> TwoHosts:
-    a, b = lab.host("a"), lab.host("b")
-    link = lab.link(a, b, ["192.0.2.1/24", "2001:db8::1/64"], ["192.0.2.2/24", "2001:db8::2/64"])
-    return TwoHosts(lab, a, b, link)
+@pytest.fixture(name="two_hosts")
+def two_hosts_fixture(lab: Lab) -> TwoHosts:
+    return two_hosts(lab)
 
 
 @pytest.fixture

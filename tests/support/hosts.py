@@ -15,3 +15,10 @@ class TwoHosts:
     a: Host
     b: Host
     link: Cable
+
+
+def two_hosts(lab: Lab) -> TwoHosts:
+    """Make them."""
+    a, b = lab.host("a"), lab.host("b")
+    link = lab.link(a, b, ["192.0.2.1/24", "2001:db8::1/64"], ["192.0.2.2/24", "2001:db8::2/64"])
+    return TwoHosts(lab, a, b, link)

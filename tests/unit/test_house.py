@@ -35,6 +35,7 @@ FLOORS: dict[str, int] = {
     "tunnel.capture": 6,
     "tunnel.daemon": 7,
     "tunnel.doctor": 8,
+    "tunnel.containers": 8,
     "tunnel.wg_quick": 8,
     "tunnel.api": 8,
     "tunnel.cli": 9,

@@ -6,7 +6,7 @@ import sys
 
 from tunnel.cli.startup import prepared
 
-LIFE = frozenset({"up", "down", "show"})
+LIFE = frozenset({"up", "down", "show", "run"})
 """The commands of `life.py`, which scripts and units call and wait for."""
 
 

@@ -1,4 +1,4 @@
-"""`tunnel up`, `down` and `show`: the life of a tunnel.
+"""`tunnel up`, `down` and `show`: the life of a tunnel; and `run`, a tunnel's for one command.
 
 They load no more than they need, since their callers wait for it: the daemon's modules are
 imported when a command wants them, before `up` forks, so that they are loaded once.
@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tunnel.cli import background
+from tunnel.cli import background, run
 from tunnel.cli.common import (
     CONTEXT,
     EXIT_FAILED,
@@ -45,6 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings=CONTEXT,
 )
+app.add_typer(run.app)
 
 
 @app.command()

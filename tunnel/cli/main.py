@@ -54,8 +54,3 @@ def options(
     ] = False,
 ) -> None:
     """Take the options that stand before a command."""
-
-
-def run() -> None:
-    """The console script's entry point."""
-    app(prog_name="tunnel")

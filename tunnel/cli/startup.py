@@ -18,11 +18,15 @@ _FORWARDED = (
     signal.SIGUSR2,
 )
 
+_given_path: str | None = os.environ.get("PATH")
+
 
 @contextlib.contextmanager
 def prepared() -> Iterator[None]:
     """Make up for what the process lacks, and let a reader that has gone be no defect."""
+    global _given_path
     _open_standard_streams()
+    _given_path = os.environ.get("PATH")
     os.environ["PATH"] = with_admin_folders(os.environ.get("PATH", os.defpath))
     if os.getpid() == 1:
         _become_init()
@@ -40,6 +44,16 @@ def prepared() -> Iterator[None]:
             if error.errno != errno.EPIPE:
                 raise
             _discard_output()
+
+
+def given_environment() -> dict[str, str]:
+    """The environment that we were started with, for a command that is to have no other."""
+    environment = dict(os.environ)
+    if _given_path is None:
+        environment.pop("PATH", None)
+    else:
+        environment["PATH"] = _given_path
+    return environment
 
 
 def with_admin_folders(path: str) -> str:

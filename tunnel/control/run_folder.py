@@ -2,14 +2,65 @@
 
 from __future__ import annotations
 
+import os
+import stat
+import tempfile
 from pathlib import Path
 
+from tunnel.errors import DaemonError
 from tunnel.linux.files import RUN_FOLDER
 
 
-def socket_path(name: str) -> Path:
-    """Where the daemon of interface `name` listens."""
-    return RUN_FOLDER / f"{name}.sock"
+def own_folder() -> Path:
+    """Where the sockets of what this user runs are: an ordinary user has a folder of their own."""
+    if os.geteuid() == 0:
+        return RUN_FOLDER
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        return Path(runtime, "tunnel")
+    return Path(tempfile.gettempdir(), f"tunnel-run-{os.geteuid()}")
+
+
+def make_own_folder() -> Path:
+    """Make the folder, if it is not there. Raises DaemonError, also where it is another user's."""
+    folder = own_folder()
+    try:
+        folder.mkdir(mode=0o755 if folder == RUN_FOLDER else 0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise DaemonError(
+            f"cannot make the folder {folder}: {error.strerror}; let XDG_RUNTIME_DIR name a folder "
+            "of yours"
+        ) from error
+    if not _is_ours(folder):
+        raise DaemonError(
+            f"{folder} is another user's, or others may write it; remove it, or let "
+            "XDG_RUNTIME_DIR name a folder of yours"
+        )
+    return folder
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether no other user can have put anything there."""
+    try:
+        status = os.lstat(folder)
+    except OSError:
+        return False
+    return (
+        stat.S_ISDIR(status.st_mode)
+        and status.st_uid == os.geteuid()
+        and not (status.st_mode & 0o022)
+    )
+
+
+def socket_path(name: str, folder: Path | None = None) -> Path:
+    """Where the daemon of interface `name` listens, or what an ordinary user runs by that name.
+
+    With `folder`, the place in that one.
+    """
+    if folder is None:
+        own = own_folder() / f"{name}.sock"
+        folder = own.parent if own.exists() and _is_ours(own.parent) else RUN_FOLDER
+    return folder / f"{name}.sock"
 
 
 def metrics_path(name: str) -> Path:
@@ -19,4 +70,5 @@ def metrics_path(name: str) -> Path:
 
 def running_names() -> list[str]:
     """Names of the interfaces whose control sockets exist, sorted; some may be stale."""
-    return sorted(path.stem for path in RUN_FOLDER.glob("*.sock"))
+    folders = [RUN_FOLDER, *filter(_is_ours, {own_folder()} - {RUN_FOLDER})]
+    return sorted({path.stem for folder in folders for path in folder.glob("*.sock")})

@@ -31,24 +31,30 @@ _REMEDIES = {
 
 
 @contextlib.contextmanager
-def hold(name: str, *, patience: float = 0.0) -> Iterator[None]:
+def hold(name: str, *, patience: float = 0.0, folder: Path = RUN_FOLDER) -> Iterator[int]:
     """Hold the lock of interface `name`, so that two daemons never share a name.
 
-    Waits `patience` seconds for another holder; blocks meanwhile. Raises AlreadyRunningError,
+    The descriptor holds it; while a child has that open as well, the child holds it, too. Waits
+    `patience` seconds for another holder; blocks meanwhile. Raises AlreadyRunningError,
     DaemonError.
     """
-    path = RUN_FOLDER / f"{name}.lock"
+    path = lock_path(name, folder)
     deadline = time.monotonic() + patience
     while (descriptor := _try(path)) is None:
         if time.monotonic() >= deadline:
             raise AlreadyRunningError(f"a tunnel named {name} is already running{_where(name)}")
         time.sleep(_POLL)
     try:
-        yield
+        yield descriptor
     finally:
         # Before the lock is released: a process that has opened the file sees that it is gone.
         path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def lock_path(name: str, folder: Path = RUN_FOLDER) -> Path:
+    """The file of the lock."""
+    return folder / f"{name}.lock"
 
 
 def _where(name: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -86,10 +87,11 @@ class Device:
         listen_port: int = 0,
         fwmark: int = 0,
         tun_fd: int | None = None,
+        tun_control: socket.socket | None = None,
         publish: Publish = publish_nothing,
     ) -> Self:
         """Make the interface `name`, or take over the attached TUN device of `tun_fd`, and bind
-        the UDP sockets. Needs no event loop.
+        the UDP sockets. Needs no event loop. `tun_control` is a socket in the device's namespace.
 
         Raises TunError and UdpError, and then nothing is left.
         """
@@ -100,7 +102,9 @@ class Device:
             if tun_fd is None:
                 tun = undo.enter_context(Tun.open(name, mtu=mtu, offloads=offloads.tun))
             else:
-                tun = undo.enter_context(Tun.adopt(tun_fd, offloads=offloads.tun))
+                tun = undo.enter_context(
+                    Tun.adopt(tun_fd, offloads=offloads.tun, control=tun_control)
+                )
             # The kernel has filled in a name such as wg%d.
             device = cls(tun.name, tun, udp, mtu=mtu, path=path, publish=publish)
             undo.pop_all()

@@ -95,6 +95,11 @@ async def _follow_forwarding(follower: _Follower) -> None:
         await follower.fit_frames()
 
 
+def fitting_segments(mtu: int) -> int:
+    """How many TCP segments a frame may have, so that it is sent by one call once it is sealed."""
+    return segments_per_batch(mtu + MESSAGE_OVERHEAD)
+
+
 class _Follower:
     """What is known of the interface; passes it on to the engine."""
 
@@ -130,7 +135,7 @@ class _Follower:
         if self._ifindex is None:
             return
         try:
-            segments = segments_per_batch(self._engine.mtu + MESSAGE_OVERHEAD)
+            segments = fitting_segments(self._engine.mtu)
             if await trio.to_thread.run_sync(forwards):
                 segments = UNLIMITED_SEGMENTS
             if segments != self._segments:

@@ -85,6 +85,12 @@ def restore_link(netlink: Any, index: int, mtu: int, up: bool) -> None:
         netlink.link("set", index=index, mtu=mtu, state="up" if up else "down")
 
 
+def set_up_loopback() -> None:
+    """Set `lo` up, which is down in a new network namespace. Raises HostError."""
+    with rtnetlink() as netlink, step("set up", "lo"):
+        netlink.link("set", index=require_ifindex(netlink, "lo"), state="up")
+
+
 UNLIMITED_SEGMENTS = 65535
 """What a TUN has by itself (GSO_MAX_SEGS of the kernel)."""
 

@@ -5,6 +5,7 @@ descriptor keeps working, but the questions "which index" and "which MTU" must b
 socket in the namespace where the device is. All functions here may block for a moment.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -50,15 +51,20 @@ def name_and_flags(fd: int) -> tuple[str, int]:
     return name.rstrip(b"\0").decode(errors="surrogateescape"), flags & 0xFFFF
 
 
-def query(fd: int) -> TunLink:
+def query(fd: int, control: socket.socket | None = None) -> TunLink:
     """Return the state of the interface behind the TUN descriptor `fd`.
+
+    `control` is a socket in the network namespace of the device, which then is not ours.
 
     Raises TunDeleted, or TunError where it is out of reach: moved into a namespace that we lack
     the privilege (CAP_NET_ADMIN, CAP_SYS_ADMIN) to enter.
     """
     name, _ = name_and_flags(fd)
-    control, here = _control_socket(fd)
-    with control:
+    with contextlib.ExitStack() as stack:
+        here = False
+        if control is None:
+            control, here = _control_socket(fd)
+            stack.enter_context(control)
         try:
             ifindex = _ask(control, kernel.SIOCGIFINDEX, name)
             mtu = _ask(control, kernel.SIOCGIFMTU, name)

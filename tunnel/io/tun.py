@@ -11,6 +11,7 @@ import errno
 import fcntl
 import logging
 import os
+import socket
 import sys
 from collections import Counter
 from collections.abc import Awaitable
@@ -74,15 +75,22 @@ class Tun:
     """
 
     def __init__(
-        self, fd: int, *, device: TunTapDevice | None = None, offloads: TunOffload = ALL_OFFLOADS
+        self,
+        fd: int,
+        *,
+        device: TunTapDevice | None = None,
+        offloads: TunOffload = ALL_OFFLOADS,
+        control: socket.socket | None = None,
     ) -> None:
+        self._control = control
         # The library's object closes the descriptor when it is collected: keep it as long as us.
         self._device = device
         self._fd = fd
         self._write_lock = trio.Lock()
         self.drops: Counter[IoDrop] = Counter()
         name, flags = link.name_and_flags(fd)
-        if device is None and _has_protocol_information(name):
+        # With a control socket the device is elsewhere, and one of that name here another.
+        if device is None and control is None and _has_protocol_information(name):
             raise TunError(
                 f"the TUN device on descriptor {fd} prefixes packets with protocol information; "
                 "open it with IFF_NO_PI"
@@ -132,13 +140,20 @@ class Tun:
         return tun
 
     @classmethod
-    def adopt(cls, fd: int, *, offloads: TunOffload = ALL_OFFLOADS) -> Self:
+    def adopt(
+        cls,
+        fd: int,
+        *,
+        offloads: TunOffload = ALL_OFFLOADS,
+        control: socket.socket | None = None,
+    ) -> Self:
         """Take over an attached TUN descriptor (WG_TUN_FD); it is ours to close from now on.
 
-        Raises TunError if `fd` is no such thing, and then leaves it to the caller.
+        So is `control`, a socket in the network namespace of the device, for one that we may not
+        enter. Raises TunError if `fd` is no such thing, and then leaves both to the caller.
         """
         try:
-            tun = cls(fd, offloads=offloads)
+            tun = cls(fd, offloads=offloads, control=control)
             os.set_inheritable(fd, False)
         except TunDeleted as error:
             raise TunError(
@@ -241,7 +256,7 @@ class Tun:
         """
         if self._fd < 0:
             raise TunDeleted("the TUN device is closed")
-        return link.query(self._fd)
+        return link.query(self._fd, self._control)
 
     def close(self) -> None:
         """Close the descriptor, with which a device of our making vanishes; idempotent.
@@ -258,6 +273,8 @@ class Tun:
             self._device.close()
         else:
             os.close(fd)
+        if self._control is not None:
+            self._control.close()
 
     def __enter__(self) -> Self:
         return self

@@ -19,13 +19,12 @@ from tunnel.lab.namespace import (
     HOLDER_SCRIPT,
     check_run,
     end_host,
-    netns_inode,
     outer_uid,
-    pids_in,
     remove_name,
 )
 from tunnel.lab.process import HostProcess, wait_for
 from tunnel.linux.netns import call_inside
+from tunnel.linux.processes import netns_inode, pids_in
 
 _T = TypeVar("_T")
 

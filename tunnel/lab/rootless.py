@@ -6,26 +6,17 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from tunnel.lab.errors import LabUnavailableError
+from tunnel.linux.namespaces import forbidding_settings, has_admin_capabilities
 
 _UNSHARE = ["unshare", "--user", "--map-root-user", "--net", "--mount", "--propagation", "private"]
-_CAP_NET_ADMIN, _CAP_SYS_ADMIN = 12, 21
 
 
 def is_needed() -> bool:
-    """Whether this process can only build a lab inside a user namespace.
-
-    Judged by its capabilities: a container's root may have none of those that matter.
-    """
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
-            effective = int(line.split()[1], 16)
-            wanted = 1 << _CAP_NET_ADMIN | 1 << _CAP_SYS_ADMIN
-            return effective & wanted != wanted
-    return os.geteuid() != 0
+    """Whether this process can only build a lab inside a user namespace."""
+    return not has_admin_capabilities()
 
 
 def check() -> None:
@@ -62,23 +53,7 @@ def check() -> None:
 
 def _namespace_remedy() -> str:
     """The settings that forbid user namespaces here, as commands that allow them."""
-    settings = [
-        f"sudo sysctl -w {name}={allowing}"
-        for name, forbidding, allowing in (
-            ("kernel.unprivileged_userns_clone", "0", "1"),
-            ("user.max_user_namespaces", "0", "15000"),
-            ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
-        )
-        if _sysctl(name) == forbidding
-    ]
-    return "run it as root (sudo make lab)" + "".join(f", or: {line}" for line in settings)
-
-
-def _sysctl(name: str) -> str | None:
-    try:
-        return Path("/proc/sys", *name.split(".")).read_text().strip()
-    except OSError:
-        return None
+    return ", or: ".join(["run it as root (sudo make lab)", *forbidding_settings()])
 
 
 def enter_user_namespace(command: Sequence[str]) -> NoReturn:

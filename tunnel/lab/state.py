@@ -21,13 +21,12 @@ from tunnel.lab.errors import LabError
 from tunnel.lab.namespace import (
     NETNS_DIRECTORY,
     end_host,
-    netns_inode,
     outer_uid,
-    pids_in,
     remove_name,
     start_time,
 )
 from tunnel.linux.files import replace_file
+from tunnel.linux.processes import netns_inode, pids_in
 
 PREFIX = "tl-"
 """Begins the name of every namespace of a lab: tl-ID-HOST."""

@@ -19,10 +19,13 @@ _OURS = "/proc/thread-self/ns/net"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def enter(descriptor: int) -> None:
-    """Move the calling thread into an open network namespace. Needs CAP_SYS_ADMIN in both."""
+def enter(descriptor: int, kinds: int = CLONE_NEWNET) -> None:
+    """Move the calling thread into an open network namespace. Needs CAP_SYS_ADMIN in both.
+
+    With a pidfd, into the namespaces of `kinds` (CLONE_NEW… flags) of that process.
+    """
     # os.setns is of Python 3.12.
-    if _libc.setns(descriptor, CLONE_NEWNET) != 0:
+    if _libc.setns(descriptor, kinds) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.support.ordinary_user import (
+    AS_NOBODY,
+    NOBODY,
+    OPEN_TUN,
+    OrdinaryUser,
+    ordinary_user,
+)
 from tunnel.lab import Lab, state
-from tunnel.lab.namespace import NETNS_DIRECTORY, netns_inode, start_time
+from tunnel.lab.namespace import NETNS_DIRECTORY, start_time
+from tunnel.linux.processes import netns_inode
 
 pytestmark = [pytest.mark.root]
-
-ROOT = Path(__file__).parents[3]
-NOBODY = 65534
-AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
 
 
 def run(
@@ -140,53 +142,17 @@ def test_kept_lab_can_be_entered_and_taken_down() -> None:
 
 
 @dataclass(frozen=True)
-class OrdinaryUser:
-    """Runs `tunnel lab` as nobody, in a mount namespace that can be prepared."""
+class LabUser:
+    """Runs `tunnel lab` as an ordinary user."""
 
-    directory: Path
+    user: OrdinaryUser
 
     def run(self, *arguments: str, prepare: str = ":") -> subprocess.CompletedProcess[str]:
-        """`prepare` is shell that runs as root first, in the private mount namespace."""
-        base = Path(sys.base_prefix).resolve()
-        here = {
-            "base": str(base),
-            "root": str(ROOT),
-            "venv": sys.prefix,
-            "dir": str(self.directory),
-        }
-        # The interpreter and this checkout may lie in a home that only its owner may enter: give
-        # this namespace its own view of them. Nothing of the machine's own is changed.
-        script = f"""
-set -e
-stash=$(mktemp -d -p "$dir")
-for path in "$base" "$root" "$venv"; do
-    mkdir -p "$stash$path"
-    mount --bind "$path" "$stash$path"
-done
-for top in /root /home; do
-    case "$base:$root:$venv" in
-    *$top/*) mount -t tmpfs -o mode=755 tmpfs $top ;;
-    esac
-done
-for path in "$base" "$root" "$venv"; do
-    [ -d "$path" ] && [ -n "$(ls -A "$path")" ] || {{
-        mkdir -p "$path"
-        mount --bind "$stash$path" "$path"
-    }}
-done
-{prepare}
-cd "$root"
-exec {" ".join(AS_NOBODY)} "$@"
-"""
-        command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"]
+        """`prepare` is shell that runs as root first, in the user's mount namespace."""
+        words = [sys.executable, "-m", "tunnel", "lab", *arguments]
         return subprocess.run(
-            [*command, sys.executable, "-m", "tunnel", "lab", *arguments],
-            env={
-                **os.environ,
-                **here,
-                "TMPDIR": str(self.directory),
-                "PYTHONDONTWRITEBYTECODE": "1",
-            },
+            self.user.command(words, prepare=prepare),
+            env={**os.environ, **self.user.environment},
             capture_output=True,
             text=True,
             timeout=60,
@@ -195,27 +161,17 @@ exec {" ".join(AS_NOBODY)} "$@"
 
     def labs(self) -> list[Path]:
         """Files of this user's labs."""
-        return sorted(self.directory.glob(f"tunnel-lab-{NOBODY}/*.json"))
-
-
-OPEN_TUN = """
-mknod "$dir/tun" c 10 200
-chmod {mode} "$dir/tun"
-mount --bind "$dir/tun" /dev/net/tun
-"""
+        return sorted(self.user.directory.glob(f"tunnel-lab-{NOBODY}/*.json"))
 
 
 @pytest.fixture
-def user() -> Iterator[OrdinaryUser]:
-    # pytest's own directories are closed to others.
-    directory = Path(tempfile.mkdtemp(prefix="tunnel-test-"))
-    directory.chmod(0o1777)
-    yield OrdinaryUser(directory)
-    shutil.rmtree(directory)
+def user() -> Iterator[LabUser]:
+    with ordinary_user() as made:
+        yield LabUser(made)
 
 
 @pytest.mark.real_root
-def test_an_ordinary_user_has_a_lab(user: OrdinaryUser) -> None:
+def test_an_ordinary_user_has_a_lab(user: LabUser) -> None:
     result = user.run("--json", prepare=OPEN_TUN.format(mode=666))
     assert result.returncode == 0, result.stderr
     check_steps(result.stdout, outer=20)
@@ -224,7 +180,7 @@ def test_an_ordinary_user_has_a_lab(user: OrdinaryUser) -> None:
 
 
 @pytest.mark.real_root
-def test_an_ordinary_users_lab_can_be_kept(user: OrdinaryUser) -> None:
+def test_an_ordinary_users_lab_can_be_kept(user: LabUser) -> None:
     result = user.run("--keep", prepare=OPEN_TUN.format(mode=666))
     assert result.returncode == 0, result.stderr
     (path,) = user.labs()
@@ -248,7 +204,7 @@ def test_an_ordinary_users_lab_can_be_kept(user: OrdinaryUser) -> None:
 
 
 @pytest.mark.real_root
-def test_a_closed_tun_is_named_with_the_remedy(user: OrdinaryUser) -> None:
+def test_a_closed_tun_is_named_with_the_remedy(user: LabUser) -> None:
     result = user.run(prepare=OPEN_TUN.format(mode=600))
     assert result.returncode == 1
     assert "/dev/net/tun is not open to this user" in result.stderr
@@ -256,7 +212,7 @@ def test_a_closed_tun_is_named_with_the_remedy(user: OrdinaryUser) -> None:
 
 
 @pytest.mark.real_root
-def test_forbidden_user_namespaces_are_named_with_the_remedy(user: OrdinaryUser) -> None:
+def test_forbidden_user_namespaces_are_named_with_the_remedy(user: LabUser) -> None:
     # A file with the setting in question stands over the kernel's; unshare fails as it would.
     prepare = OPEN_TUN.format(mode=666) + (
         'mkdir "$dir/bin"; printf "#!/bin/sh\\necho unshare failed >&2; exit 1\\n" '

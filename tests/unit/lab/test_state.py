@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tunnel.lab import LabError, namespace, process, state
+from tunnel.linux.processes import end_processes
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_processes_are_ended_even_when_they_ignore_sigterm() -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as stubborn:
         assert stubborn.stdout is not None
         stubborn.stdout.readline()
-        namespace.end_processes([stubborn.pid, 2**22 + 1], grace=0.05)
+        end_processes([stubborn.pid, 2**22 + 1], grace=0.05)
         assert stubborn.wait(1) == -9
 
 

@@ -1,0 +1,78 @@
+"""`tunnel run`: a command whose only network is the tunnel of a conf."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from tunnel.cli.common import EXIT_USAGE, complain, fail, load_config
+from tunnel.cli.startup import given_environment
+from tunnel.errors import TunnelError
+from tunnel.log import output
+
+app = typer.Typer()
+
+
+class _WithCommand(TyperCommand):
+    """Leaves the options of COMMAND to it, also without `--` before it."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.allow_interspersed_args = False
+
+
+@app.command(cls=_WithCommand)
+def run(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONF -- COMMAND...",
+            help="A conf file, or its name as for `up`; the command and its arguments.",
+        ),
+    ],
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log to standard error what happens.")
+    ] = False,
+) -> None:
+    """Run a command whose only network is the tunnel of a conf: TCP, UDP, ICMP, IPv6 and DNS.
+
+    It has a network namespace of its own; the rest of the machine is as it was. Nothing of it
+    leaves but encrypted UDP, and nothing of the host's network is reached. Root is not needed where
+    the kernel allows user namespaces. The exit code is the command's, or 128 plus the number of the
+    signal that ended it. When it has ended, so has all that it left running inside.
+    """
+    conf, command = _split(words)
+    output.log_to_stream(verbose=verbose)
+    if not verbose:
+        logging.getLogger("tunnel").setLevel(logging.WARNING)
+    config = load_config(conf)
+
+    from tunnel.containers import command as commands
+    from tunnel.containers.run import RunRequest
+    from tunnel.containers.run import run as run_command
+
+    environment = given_environment()
+    problem = commands.find(command, environment)
+    if problem is not None:
+        code, text = problem
+        complain(f"tunnel: {text}")
+        raise typer.Exit(code)
+    try:
+        code = run_command(RunRequest(config, command, environment))
+    except TunnelError as error:
+        output.flush()
+        fail(error)
+    raise typer.Exit(code)
+
+
+def _split(words: list[str]) -> tuple[str, list[str]]:
+    """The conf and the command."""
+    conf, command = words[0], words[1:]
+    if command and command[0] == "--":
+        command = command[1:]
+    if not command:
+        fail(f"which command? For a shell: tunnel run {conf} -- sh", EXIT_USAGE)
+    return conf, command

@@ -1,0 +1,1 @@
+"""Programs whose only network is a tunnel: a command in namespaces of its own."""

@@ -1,0 +1,150 @@
+"""`tunnel run`: a command whose only network is a tunnel.
+
+Three processes: this one, outside, carries the packets; one inside holds the namespaces
+(`inside.py`); the command is our child (`command.py`). The UDP sockets are outside, where the
+caller's network is. The TUN device is inside, and ends with us: whatever ends us, the command has
+no network any more, and no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+
+import trio
+
+from tunnel import host
+from tunnel.config import TunnelConfig
+from tunnel.containers.command import Command
+from tunnel.containers.errors import ContainerError
+from tunnel.containers.inside import Place
+from tunnel.containers.outside import Inside
+from tunnel.control.run_folder import make_own_folder, socket_path
+from tunnel.daemon import redaction
+from tunnel.daemon.lock import hold, lock_path
+from tunnel.daemon.run import check_descriptors
+from tunnel.device import features, sync
+from tunnel.device.device import Device
+from tunnel.device.look_up import resolve_some
+from tunnel.errors import unwrapped
+from tunnel.linux.kernel import IPV6_MIN_MTU
+from tunnel.linux.namespaces import has_admin_capabilities
+
+log = logging.getLogger("tunnel")
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What to run. `environment` is the command's."""
+
+    config: TunnelConfig
+    words: Sequence[str]
+    environment: Mapping[str, str]
+
+
+def run(request: RunRequest) -> int:
+    """Run the command and return its exit code as a shell has it, when nothing of it is left.
+
+    The calling process must have one thread, and no event loop. Raises TunnelError.
+    """
+    check_descriptors()
+    as_user = not has_admin_capabilities()
+    config = _fitting(request.config, as_user=as_user)
+    redaction.hide_secrets(config)
+    # This process and the one inside need it: once before the fork is cheaper than twice after.
+    import pyroute2  # noqa: F401
+
+    folder = make_own_folder()
+    with hold(config.name, folder=folder) as lock:
+        place = Place(lock, (socket_path(config.name, folder), lock_path(config.name, folder)))
+        command = Command(request.words, request.environment)
+        try:
+            inside = Inside(config, place, as_user=as_user)
+            try:
+                with unwrapped():
+                    return trio.run(_run, config, command, inside)
+            finally:
+                inside.close()
+        finally:
+            command.kill()
+
+
+def _fitting(config: TunnelConfig, *, as_user: bool) -> TunnelConfig:
+    """The conf without what is for a whole host; what that is, the log says once."""
+    interface = config.interface
+    left_out = [
+        name
+        for name, is_set in (
+            ("PreUp", interface.pre_up),
+            ("PostUp", interface.post_up),
+            ("PreDown", interface.pre_down),
+            ("PostDown", interface.post_down),
+            ("SaveConfig", interface.save_config),
+            ("Table", interface.table != "auto"),
+            ("FwMark (needs root)", interface.fwmark and as_user),
+        )
+        if is_set
+    ]
+    if left_out:
+        log.warning("tunnel run leaves out of the conf: %s", ", ".join(left_out))
+    if interface.private_key is None:
+        raise ContainerError(
+            "the conf has no PrivateKey, and hooks, which may set one, are not run by tunnel run: "
+            "add PrivateKey or PrivateKeyFile"
+        )
+    return replace(config, interface=replace(interface, fwmark=0 if as_user else interface.fwmark))
+
+
+async def _run(config: TunnelConfig, command: Command, inside: Inside) -> int:
+    code = 1
+    async with trio.open_nursery() as nursery:
+
+        async def follow() -> None:
+            nonlocal code
+            code = await command.run()
+            nursery.cancel_scope.cancel()
+
+        async def carry() -> None:
+            await inside.ready()
+            async with _tunnel(config, inside):
+                command.start(inside.pid, as_user=inside.as_user)
+                await inside.wait_gone()
+            raise ContainerError("the process that holds the command's network was killed")
+
+        nursery.start_soon(follow)
+        nursery.start_soon(carry)
+    return code
+
+
+@contextlib.asynccontextmanager
+async def _tunnel(config: TunnelConfig, inside: Inside) -> AsyncIterator[Device]:
+    """The tunnel of the conf, with its interface inside, for the time of an `async with`."""
+    interface = config.interface
+    found = await resolve_some(config.peers)
+    endpoints = {key: addresses[0] for key, addresses in found.items() if addresses}
+    mtu = interface.mtu
+    if mtu is None:
+        outer = [ip_address(endpoint.address) for endpoint in endpoints.values()]
+        mtu = await trio.to_thread.run_sync(lambda: host.compute_mtu(outer, mark=interface.fwmark))
+    if mtu < IPV6_MIN_MTU and any(address.version == 6 for address in interface.addresses):
+        log.warning("an MTU of %d is too small for IPv6, which needs %d", mtu, IPV6_MIN_MTU)
+    descriptor, control = await inside.set_up(mtu)
+    with Device.open(
+        config.name,
+        mtu=mtu,
+        path=features.load_datapath(interface.options.datapath),
+        offloads=features.choose(interface.options),
+        listen_port=interface.listen_port,
+        fwmark=interface.fwmark,
+        tun_fd=descriptor,
+        tun_control=control,
+    ) as device:
+        await device.endpoints.update(config.peers, found)
+        await sync.apply(device.engine, config, endpoints)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(device.run)
+            yield device
+            nursery.cancel_scope.cancel()
