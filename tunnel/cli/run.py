@@ -33,6 +33,15 @@ def run(
             help="A conf file, or its name as for `up`; the command and its arguments.",
         ),
     ],
+    publish: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--publish",
+            "-p",
+            metavar="[ADDRESS:]PORT:PORT[/udp]",
+            help="A port of this host that leads to one inside; may be repeated.",
+        ),
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Log to standard error what happens.")
     ] = False,
@@ -51,6 +60,7 @@ def run(
     config = load_config(conf)
 
     from tunnel.containers import command as commands
+    from tunnel.containers import ports
     from tunnel.containers.run import RunRequest
     from tunnel.containers.run import run as run_command
 
@@ -61,7 +71,11 @@ def run(
         complain(f"tunnel: {text}")
         raise typer.Exit(code)
     try:
-        code = run_command(RunRequest(config, command, environment))
+        published = [each for text in publish or () for each in ports.parse(text)]
+    except ports.PublishError as error:
+        fail(error, EXIT_USAGE)
+    try:
+        code = run_command(RunRequest(config, command, environment, published))
     except TunnelError as error:
         output.flush()
         fail(error)

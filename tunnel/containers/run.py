@@ -17,11 +17,14 @@ from ipaddress import ip_address
 import trio
 
 from tunnel import host
-from tunnel.config import TunnelConfig
+from tunnel.config import TunnelConfig, TunnelOptions
+from tunnel.config.keys import keys_of
 from tunnel.containers.command import Command
 from tunnel.containers.errors import ContainerError
+from tunnel.containers.forward import Door, Forwarder, open_doors
 from tunnel.containers.inside import Place
 from tunnel.containers.outside import Inside
+from tunnel.containers.ports import Published
 from tunnel.control.run_folder import make_own_folder, socket_path
 from tunnel.daemon import redaction
 from tunnel.daemon.lock import hold, lock_path
@@ -35,14 +38,20 @@ from tunnel.linux.namespaces import has_admin_capabilities
 
 log = logging.getLogger("tunnel")
 
+_OF_A_GATEWAY = frozenset(
+    {"Forward", "Masquerade", "Publish", "Isolate", "Allow", "ClampMSS", "KillSwitch", "Netmap"}
+)
+"""Keys of section [Tunnel] for the firewall of a host."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What to run. `environment` is the command's."""
+    """What to run. `environment` is the command's; `published` are ports that lead inside."""
 
     config: TunnelConfig
     words: Sequence[str]
     environment: Mapping[str, str]
+    published: Sequence[Published] = ()
 
 
 def run(request: RunRequest) -> int:
@@ -58,14 +67,16 @@ def run(request: RunRequest) -> int:
     import pyroute2  # noqa: F401
 
     folder = make_own_folder()
-    with hold(config.name, folder=folder) as lock:
+    with contextlib.ExitStack() as stack:
+        lock = stack.enter_context(hold(config.name, folder=folder))
+        doors = open_doors(request.published, stack)
         place = Place(lock, (socket_path(config.name, folder), lock_path(config.name, folder)))
         command = Command(request.words, request.environment)
         try:
             inside = Inside(config, place, as_user=as_user)
             try:
                 with unwrapped():
-                    return trio.run(_run, config, command, inside)
+                    return trio.run(_run, config, command, inside, doors)
             finally:
                 inside.close()
         finally:
@@ -88,6 +99,12 @@ def _fitting(config: TunnelConfig, *, as_user: bool) -> TunnelConfig:
         )
         if is_set
     ]
+    left_out += [
+        each.name
+        for each in keys_of(TunnelOptions).values()
+        if each.name in _OF_A_GATEWAY
+        and getattr(interface.options, each.field) != getattr(TunnelOptions(), each.field)
+    ]
     if left_out:
         log.warning("tunnel run leaves out of the conf: %s", ", ".join(left_out))
     if interface.private_key is None:
@@ -98,7 +115,9 @@ def _fitting(config: TunnelConfig, *, as_user: bool) -> TunnelConfig:
     return replace(config, interface=replace(interface, fwmark=0 if as_user else interface.fwmark))
 
 
-async def _run(config: TunnelConfig, command: Command, inside: Inside) -> int:
+async def _run(
+    config: TunnelConfig, command: Command, inside: Inside, doors: Sequence[Door]
+) -> int:
     code = 1
     async with trio.open_nursery() as nursery:
 
@@ -110,6 +129,8 @@ async def _run(config: TunnelConfig, command: Command, inside: Inside) -> int:
         async def carry() -> None:
             await inside.ready()
             async with _tunnel(config, inside):
+                addresses = [str(address.ip) for address in config.interface.addresses]
+                nursery.start_soon(Forwarder(inside, addresses).serve, doors)
                 command.start(inside.pid, as_user=inside.as_user)
                 await inside.wait_gone()
             raise ContainerError("the process that holds the command's network was killed")

@@ -20,7 +20,7 @@ from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import UdpError
 from tunnel.io.udp_socket import BUFFER_SIZE, Readable, Received, Sent, Skip, UdpSocket, Writable
 from tunnel.linux import bpf, kernel
-from tunnel.linux.ports import udp_holder
+from tunnel.linux.ports import port_holder
 
 logger = logging.getLogger("tunnel.io")
 
@@ -398,5 +398,5 @@ def _udp_error(what: str, error: OSError, remedy: str = "") -> UdpError:
 
 
 def _holder(port: int) -> str:
-    found = udp_holder(port)
+    found = port_holder(port)
     return f" by {found}" if found else ""

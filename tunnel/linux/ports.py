@@ -1,4 +1,4 @@
-"""Which process holds a UDP port of this network namespace, by /proc (proc_net_udp(5), proc(5))."""
+"""Which process holds a port of this network namespace, by /proc (proc_net_udp(5), proc(5))."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
-_INODE = 9
-"""The field of a line of /proc/net/udp that has the inode of the socket."""
+_STATE, _INODE = 3, 9
+"""The fields of a line of /proc/net/udp that have the state and the inode of the socket."""
+_LISTENING = "0A"
 
 
-def udp_holder(port: int) -> str:
+def port_holder(port: int, protocol: Literal["tcp", "udp"] = "udp") -> str:
     """The process that has a socket on that port, as "NAME (process 123)"; empty if not to be seen.
 
-    Other users' processes are seen by root alone.
+    With TCP, one that listens. Other users' processes are seen by root alone.
     """
-    sockets = {f"socket:[{inode}]" for inode in _inodes(port)}
+    sockets = {f"socket:[{inode}]" for inode in _inodes(port, protocol)}
     for folder in Path("/proc").glob("[0-9]*/fd") if sockets else ():
         with suppress(OSError):
             for descriptor in folder.iterdir():
@@ -27,10 +29,11 @@ def udp_holder(port: int) -> str:
     return ""
 
 
-def _inodes(port: int) -> Iterator[str]:
-    for file in ("udp", "udp6"):
+def _inodes(port: int, protocol: str) -> Iterator[str]:
+    for file in (protocol, f"{protocol}6"):
         with suppress(OSError):
             for line in Path("/proc/thread-self/net", file).read_text().splitlines()[1:]:
                 fields = line.split()
-                if int(fields[1].rpartition(":")[2], 16) == port:
+                is_held = protocol == "udp" or fields[_STATE] == _LISTENING
+                if is_held and int(fields[1].rpartition(":")[2], 16) == port:
                     yield fields[_INODE]

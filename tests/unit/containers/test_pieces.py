@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 
 from tests.support.confs import PEER, PRIVATE
 from tunnel import config as confs
-from tunnel.containers import command, messages, mounts
+from tunnel.containers import command, messages, mounts, ports
+from tunnel.containers.errors import ContainerError
 from tunnel.containers.inside import wanted_state
 from tunnel.host import Route
 
@@ -86,3 +88,56 @@ def test_a_command_is_found_as_by_a_shell(
     (tmp_path / "plain").touch(mode=0o644)
     problem = command.find([name], {"PATH": f"{os.environ['PATH']}:{tmp_path}"})
     assert (problem and problem[0]) == code
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [
+        ("8080:80", ["8080:80/tcp"]),
+        ("8080:80/tcp", ["8080:80/tcp"]),
+        ("127.0.0.1:5353:53/udp", ["127.0.0.1:5353:53/udp"]),
+        ("[::1]:80:8080", ["[::1]:80:8080/tcp"]),
+        ("7000-7002:80-82", ["7000:80/tcp", "7001:81/tcp", "7002:82/tcp"]),
+        (":9:9", ["9:9/tcp"]),
+    ],
+)
+def test_ports_are_written_as_for_docker(text: str, meaning: list[str]) -> None:
+    assert [str(each) for each in ports.parse(text)] == meaning
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "80",
+        "80:",
+        "0:80",
+        "80:65536",
+        "a:b",
+        "1.2.3:1:2",
+        "1:2/sctp",
+        "1-2:1",
+        "2-1:1-2",
+        "::1:80:80",
+        "1:2:3:4",
+        "[::1:80:80",
+        "1:2/",
+        "٣:80",
+    ],
+)
+def test_other_ports_are_refused_with_the_text_that_was_found(text: str) -> None:
+    with pytest.raises(ports.PublishError, match=re.escape(f"-p {text}: ")):
+        ports.parse(text)
+
+
+def test_a_port_in_use_names_its_holder() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        (published,) = ports.parse(f"127.0.0.1:{held.getsockname()[1]}:80")
+        with pytest.raises(ContainerError, match=rf"is in use by .*process {os.getpid()}"):
+            published.listen()
+
+
+def test_an_address_of_another_host_is_named() -> None:
+    (published,) = ports.parse("198.51.100.77:8080:80")
+    with pytest.raises(ContainerError, match=r"no interface of this host has .* 198.51.100.77"):
+        published.listen()
