@@ -235,10 +235,16 @@ def show(
                 statuses.append(client.status(secrets=secrets))
         except json_socket.ControlError as error:
             # Without a name: one that is not up yet, ended meanwhile, or left its socket behind.
-            if name or error.code not in ("not_running", "state", "closed", "timeout"):
+            if name or error.code not in (
+                "not_running",
+                "state",
+                "closed",
+                "timeout",
+                "permission",
+            ):
                 fail(error)
-            # One that does not answer keeps none of the others from being shown.
-            is_silent = is_silent or error.code == "timeout"
+            # One that does not answer us keeps none of the others from being shown.
+            is_silent = is_silent or error.code in ("timeout", "permission")
             if is_silent or (isinstance(error, json_client.NotRunningError) and error.killed):
                 complain(f"tunnel: {error}")
     _print_statuses(statuses, as_json=as_json)

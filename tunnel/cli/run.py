@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand
 
-from tunnel.cli.common import EXIT_USAGE, complain, fail, load_config
+from tunnel.cli.common import (
+    EXIT_USAGE,
+    complain,
+    fail,
+    interface_name,
+    load_config,
+    refusals_printed,
+)
 from tunnel.cli.startup import given_environment
 from tunnel.errors import TunnelError
 from tunnel.log import output
@@ -29,7 +36,7 @@ def run(
     words: Annotated[
         list[str],
         typer.Argument(
-            metavar="CONF -- COMMAND...",
+            metavar="CONF -- COMMAND",
             help="A conf file, or its name as for `up`; the command and its arguments.",
         ),
     ],
@@ -40,6 +47,14 @@ def run(
             "-p",
             metavar="[ADDRESS:]PORT:PORT[/udp]",
             help="A port of this host that leads to one inside; may be repeated.",
+        ),
+    ] = None,
+    join: Annotated[
+        str | None,
+        typer.Option(
+            "--join",
+            metavar="NAME",
+            help="Run it in the network of a tunnel run that goes on. There is no CONF then.",
         ),
     ] = None,
     verbose: Annotated[
@@ -53,23 +68,22 @@ def run(
     the kernel allows user namespaces. The exit code is the command's, or 128 plus the number of the
     signal that ended it. When it has ended, so has all that it left running inside.
     """
+    if join is not None:
+        if publish:
+            fail("-p belongs to the first command: with --join it opens no ports", EXIT_USAGE)
+        _join(interface_name(join), words)
     conf, command = _split(words)
     output.log_to_stream(verbose=verbose)
     if not verbose:
         logging.getLogger("tunnel").setLevel(logging.WARNING)
     config = load_config(conf)
 
-    from tunnel.containers import command as commands
     from tunnel.containers import ports
     from tunnel.containers.run import RunRequest
     from tunnel.containers.run import run as run_command
 
     environment = given_environment()
-    problem = commands.find(command, environment)
-    if problem is not None:
-        code, text = problem
-        complain(f"tunnel: {text}")
-        raise typer.Exit(code)
+    _check(command, environment)
     try:
         published = [each for text in publish or () for each in ports.parse(text)]
     except ports.PublishError as error:
@@ -80,6 +94,32 @@ def run(
         output.flush()
         fail(error)
     raise typer.Exit(code)
+
+
+def _join(name: str, command: list[str]) -> NoReturn:
+    """Become the command, in the namespaces of the run of that name."""
+    from tunnel.containers import control
+    from tunnel.containers.command import become
+
+    environment = given_environment()
+    _check(command, environment)
+    try:
+        with refusals_printed():
+            control.find(name).enter()
+    except OSError as error:
+        fail(f"the network of {name} cannot be entered: {error.strerror}")
+    become(command, environment)
+
+
+def _check(command: list[str], environment: dict[str, str]) -> None:
+    """Leave, as a shell does, if there is no such command."""
+    from tunnel.containers.command import find
+
+    problem = find(command, environment)
+    if problem is not None:
+        code, text = problem
+        complain(f"tunnel: {text}")
+        raise typer.Exit(code)
 
 
 def _split(words: list[str]) -> tuple[str, list[str]]:

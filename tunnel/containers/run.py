@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
@@ -19,6 +20,7 @@ import trio
 from tunnel import host
 from tunnel.config import TunnelConfig, TunnelOptions
 from tunnel.config.keys import keys_of
+from tunnel.containers import control
 from tunnel.containers.command import Command
 from tunnel.containers.errors import ContainerError
 from tunnel.containers.forward import Door, Forwarder, open_doors
@@ -69,14 +71,16 @@ def run(request: RunRequest) -> int:
     folder = make_own_folder()
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(hold(config.name, folder=folder))
+        path = socket_path(config.name, folder)
+        listener = stack.enter_context(control.listening(path))
         doors = open_doors(request.published, stack)
-        place = Place(lock, (socket_path(config.name, folder), lock_path(config.name, folder)))
+        place = Place(lock, (path, lock_path(config.name, folder)))
         command = Command(request.words, request.environment)
         try:
             inside = Inside(config, place, as_user=as_user)
             try:
                 with unwrapped():
-                    return trio.run(_run, config, command, inside, doors)
+                    return trio.run(_run, config, command, inside, doors, listener)
             finally:
                 inside.close()
         finally:
@@ -116,7 +120,11 @@ def _fitting(config: TunnelConfig, *, as_user: bool) -> TunnelConfig:
 
 
 async def _run(
-    config: TunnelConfig, command: Command, inside: Inside, doors: Sequence[Door]
+    config: TunnelConfig,
+    command: Command,
+    inside: Inside,
+    doors: Sequence[Door],
+    listener: socket.socket,
 ) -> int:
     code = 1
     async with trio.open_nursery() as nursery:
@@ -128,7 +136,8 @@ async def _run(
 
         async def carry() -> None:
             await inside.ready()
-            async with _tunnel(config, inside):
+            async with _tunnel(config, inside) as device:
+                nursery.start_soon(control.serve, listener, config, device, inside)
                 addresses = [str(address.ip) for address in config.interface.addresses]
                 nursery.start_soon(Forwarder(inside, addresses).serve, doors)
                 command.start(inside.pid, as_user=inside.as_user)
@@ -152,7 +161,7 @@ async def _tunnel(config: TunnelConfig, inside: Inside) -> AsyncIterator[Device]
         mtu = await trio.to_thread.run_sync(lambda: host.compute_mtu(outer, mark=interface.fwmark))
     if mtu < IPV6_MIN_MTU and any(address.version == 6 for address in interface.addresses):
         log.warning("an MTU of %d is too small for IPv6, which needs %d", mtu, IPV6_MIN_MTU)
-    descriptor, control = await inside.set_up(mtu)
+    descriptor, asked_by = await inside.set_up(mtu)
     with Device.open(
         config.name,
         mtu=mtu,
@@ -161,7 +170,7 @@ async def _tunnel(config: TunnelConfig, inside: Inside) -> AsyncIterator[Device]
         listen_port=interface.listen_port,
         fwmark=interface.fwmark,
         tun_fd=descriptor,
-        tun_control=control,
+        tun_control=asked_by,
     ) as device:
         await device.endpoints.update(config.peers, found)
         await sync.apply(device.engine, config, endpoints)
