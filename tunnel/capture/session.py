@@ -86,8 +86,12 @@ class Capture:
         streams: Streams,
         wanted: CaptureRequest,
         warn: Callable[[str], None],
+        *,
+        netns: str = "",
     ) -> None:
-        """Raises PermissionError without CAP_NET_RAW, OSError if there is no such interface.
+        """`netns` is the path of the interface's network namespace, if that is not the caller's.
+
+        Raises PermissionError without CAP_NET_RAW, OSError if there is no such interface.
 
         Raises HostError if the machine's addresses cannot be listed.
         """
@@ -103,7 +107,8 @@ class Capture:
         self._closed: list[tuple[int, int]] = []
         with contextlib.ExitStack() as stack:
             self._own = stack.enter_context(host.LocalAddresses())
-            self._inner = stack.enter_context(PacketSocket(interface))
+            with host.inside(netns or None):
+                self._inner = stack.enter_context(PacketSocket(interface))
             self._outer = stack.enter_context(PacketSocket("", tunnel_datagrams(port)))
             self._stack = stack.pop_all()
 

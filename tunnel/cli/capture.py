@@ -82,9 +82,12 @@ def capture(
             _say(WARNING)
         # First of all, so that no change of the port is missed.
         streams.subscribe(wanted.filter)
-        port = client.status().listen_port
+        status = client.status()
+        port = status.listen_port
         try:
-            capturing = stack.enter_context(Capture(interface, port, streams, wanted, _say))
+            capturing = stack.enter_context(
+                Capture(interface, port, streams, wanted, _say, netns=status.netns)
+            )
             recording = stack.enter_context(
                 Recording(
                     sys.stdout.buffer if write == "-" else Path(write),

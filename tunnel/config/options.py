@@ -219,6 +219,25 @@ class TunnelOptions:
         ),
     )
 
+    netns: str = field(
+        default="",
+        metadata=key(
+            "NetNS",
+            values.namespace,
+            "the network namespace that the interface is moved into, with its addresses and "
+            "routes: a name, as `ip netns` has it, or a path; the UDP socket stays outside",
+            reload=Reload.UP,
+            example="office",
+        ),
+    )
+
+    @property
+    def netns_path(self) -> str | None:
+        """The file of the network namespace of the interface; None for the daemon's own."""
+        if not self.netns:
+            return None
+        return self.netns if self.netns.startswith("/") else f"/run/netns/{self.netns}"
+
     @property
     def forwards(self) -> bool:
         """Whether this host should forward packets."""

@@ -321,6 +321,18 @@ def file_name(text: str) -> str:
     return text
 
 
+def namespace(text: str) -> str:
+    """Read a network namespace: its name, or the absolute path of its file."""
+    is_path = text.startswith("/") and text.isprintable()
+    if not is_path and (re.fullmatch(r"[^\s/]{1,255}", text) is None or text in (".", "..")):
+        raise _wrong(
+            text,
+            "the name of a network namespace, or the path of one",
+            "write a name that `ip netns list` shows, or a path as /proc/1234/ns/net",
+        )
+    return text
+
+
 _INTERFACE_REMEDY: Final = "write it as 10.0.0.1/24 or fd00::1/64"
 
 

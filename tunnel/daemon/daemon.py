@@ -320,7 +320,7 @@ class Daemon:
         if device is None:
             return
         async with device.changing:
-            if self.host is None or await reload.whereabouts(device.engine, self.name):
+            if self.host is None or await reload.whereabouts(device.engine, self.config):
                 return
             applied = self.host.applied
             # The MTU may have been changed by hand, too.

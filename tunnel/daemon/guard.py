@@ -7,6 +7,7 @@ what is. What is missing is reported, and restored if the conf says `Repair = on
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 import trio
@@ -23,6 +24,9 @@ log = logging.getLogger("tunnel")
 SETTLE = 0.3
 """Seconds from the first change to the look: changes come in groups, ours too."""
 
+LOOK_AGAIN = 5.0
+"""Seconds between two looks into another network namespace."""
+
 SHARE = 100
 """A look takes at most one part in so many of the time while changes go on."""
 
@@ -35,11 +39,17 @@ MAX_ITEMS = 100
 
 async def watch(daemon: Daemon) -> None:
     """Report what goes missing on this host, until cancelled."""
+    # A socket of ours in another namespace would keep that alive after its owner has removed it.
+    polls = daemon.config.interface.options.netns_path is not None
+    watch = contextlib.nullcontext() if polls else RouteWatch(firewall=True)
     try:
-        with unwrapped(host.HostError), RouteWatch(firewall=True) as changes:
+        with unwrapped(host.HostError), watch as changes:
             repairs = 0
             while True:
-                await changes.changed(SETTLE)
+                if changes is None:
+                    await trio.sleep(LOOK_AGAIN)
+                else:
+                    await changes.changed(SETTLE)
                 begin = trio.current_time()
                 _report(daemon, await _missing(daemon))
                 if not daemon.missing:
@@ -63,7 +73,8 @@ async def _missing(daemon: Daemon) -> frozenset[host.Item]:
             return frozenset()
         try:
             link = await trio.to_thread.run_sync(device.engine.tun.link)
-            if not (link.up and link.here):
+            placed = daemon.config.interface.options.netns_path is not None
+            if not (link.up and (link.here or placed)):
                 return daemon.missing
             found = frozenset(await trio.to_thread.run_sync(daemon.host.applied.missing))
             if host.DockerPasses() in found:

@@ -108,7 +108,7 @@ async def observe(device: Device, config: TunnelConfig, around: HostState) -> Ho
         gone: Iterable[host.Item] = ()
         addresses: Iterable[IPv4Interface | IPv6Interface] = ()
         mtu = None
-        link = host.interface_status(config.name)
+        link = host.interface_status(config.name, netns=interface.options.netns_path)
         # One that is down, or that was moved or renamed, says nothing of what else has changed.
         if link is not None and link.up:
             gone = (item for item in around.applied.missing() if not isinstance(item, host.Link))

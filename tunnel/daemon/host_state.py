@@ -56,9 +56,9 @@ async def settle(
     endpoints: Iterable[Endpoint],
     *,
     moved: Callable[[Surroundings], Awaitable[None]],
-    apply: Callable[[host.DesiredState], host.Applied] | None = None,
+    apply: Callable[[host.DesiredState], host.Applied],
 ) -> HostState:
-    """Apply `surroundings` to the machine, by `apply` (`host.apply` if left out).
+    """Apply `surroundings` to the machine, by `apply`.
 
     Where another full tunnel has taken the place of our default route meanwhile, another one is
     chosen; `moved` is called with the new surroundings before they are applied. Raises HostError,
@@ -69,7 +69,7 @@ async def settle(
     with trio.CancelScope(shield=True):
         while applied is None:
             try:
-                applied = await trio.to_thread.run_sync(apply or host.apply, surroundings.state)
+                applied = await trio.to_thread.run_sync(apply, surroundings.state)
             except host.SlotTakenError:
                 surroundings = await compute(config, known)
                 await moved(surroundings)
@@ -82,8 +82,20 @@ def _compute(
     config: TunnelConfig, endpoints: list[Endpoint], slot: host.DefaultRouteSlot | None
 ) -> Surroundings:
     interface = config.interface
+    netns = interface.options.netns_path
+    table, dns = interface.table, interface.dns
+    if netns:
+        # Our datagrams are outside: nothing need be kept from catching them.
+        table = host.MAIN_TABLE if table == "auto" else table
+        if dns:
+            log.warning(
+                "DNS is not set in the network namespace %s: programs there need a resolv.conf of "
+                "their own (ip netns exec NAME uses /etc/netns/NAME/resolv.conf)",
+                netns,
+            )
+            dns = ()
     networks = [network for peer in config.peers for network in peer.networks]
-    if not host.has_default_route(networks, interface.table):
+    if not host.has_default_route(networks, table):
         slot = None
     elif slot is None:
         slot = host.find_default_route_slot()
@@ -105,13 +117,14 @@ def _compute(
         interface.addresses,
         networks,
         mtu=mtu,
-        table=interface.table,
+        table=table,
         fwmark=interface.fwmark,
         slot=slot,
-        dns=interface.dns,
+        dns=dns,
         dns_search=interface.dns_search,
     )
-    state = with_gateway(config, state)
+    with host.inside(netns):
+        state = with_gateway(config, state)
     if interface.hooks_change_routes:
         # As where a LAN has the same network: the route that a hook took away is to stay away.
         state = replace(state, connected=())

@@ -13,7 +13,6 @@ from pathlib import Path
 from tunnel import host
 from tunnel.errors import AlreadyRunningError, DaemonError
 from tunnel.linux.files import RUN_FOLDER, open_plain
-from tunnel.linux.netns import namespace_id
 
 _POLL = 0.02
 """Seconds between two attempts to take a lock that another process holds; flock has no timeout."""
@@ -60,7 +59,7 @@ def lock_path(name: str, folder: Path = RUN_FOLDER) -> Path:
 def _where(name: str) -> str:
     with contextlib.suppress(host.HostError):
         record = host.load_record(name)
-        if record is not None and record.netns != namespace_id():
+        if record is not None and not record.is_here():
             return (
                 ", in another network namespace; give this conf another name, or this namespace a "
                 "/run of its own"

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +106,16 @@ async def plan(
         )
     check_hooks(new)
     endpoints = await _endpoints(engine, new, addresses)
-    surroundings = await compute(new, endpoints, slot=around.surroundings.slot)
+    # NetNS counts when the tunnel comes up again.
+    placed = replace(new.interface.options, netns=old.interface.options.netns)
+    there = replace(new, interface=replace(new.interface, options=placed))
+    surroundings = await compute(there, endpoints, slot=around.surroundings.slot)
     surroundings = effects.on_host(new, surroundings)
     wanted = await trio.to_thread.run_sync(effects.on_conf, new)
     port = wanted.interface.listen_port
     if not port and not old.interface.listen_port:
         port = engine.udp.port  # any will do, so the one in use
-    away = await whereabouts(engine, new.name)
+    away = await whereabouts(engine, old)
     if away:
         surroundings, on_host = around.surroundings, []
     else:
@@ -130,8 +134,13 @@ async def plan(
     return Plan(new, wanted, surroundings, addresses, port, outcome, bool(away))
 
 
-async def whereabouts(engine: Engine, name: str) -> str:
-    """Where the interface is, in words; empty if it is in our namespace and has its name."""
+async def whereabouts(engine: Engine, config: TunnelConfig) -> str:
+    """Where the interface is, in words; empty if it is where `config` wants it, by its name."""
+    name, netns = config.name, config.interface.options.netns_path
+    if netns:
+        look = partial(host.interface_status, name, netns=netns)
+        found = await trio.to_thread.run_sync(look)
+        return "" if found else f"{name} is not in the network namespace {netns}"
     link = await trio.to_thread.run_sync(engine.tun.link)
     if not link.here:
         return f"{name} was moved to another network namespace"

@@ -128,6 +128,9 @@ async def _set_up(
         ) as device:
             # As with wg-quick, `wg` may be used by PreUp, and the conf has the last word.
             wg.device = device
+            if interface.options.netns_path:
+                move = partial(host.move_link, daemon.name, interface.options.netns_path)
+                await trio.to_thread.run_sync(move)
             await _run_hooks(daemon, "PreUp", interface.pre_up)
             udp = device.engine.udp
             udp.set_port(interface.listen_port or udp.port)
@@ -247,7 +250,8 @@ async def _host_state(
         device.engine.udp.set_fwmark(now.mark)
         device.engine.mtu = now.state.mtu
 
-    daemon.host = await host_state.settle(daemon.config, around, endpoints, moved=move)
+    apply = partial(host.apply, netns=daemon.config.interface.options.netns_path)
+    daemon.host = await host_state.settle(daemon.config, around, endpoints, moved=move, apply=apply)
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_address
 from pathlib import Path
 
@@ -91,7 +92,9 @@ def write_copy(running: TunnelConfig) -> Path:
 async def _running(
     device: Device, config: TunnelConfig, auto_mark: int, by_hooks: Collection[Address]
 ) -> TunnelConfig:
-    link = await trio.to_thread.run_sync(host.interface_status, config.name)
+    netns = config.interface.options.netns_path
+    look = partial(host.interface_status, config.name, netns=netns)
+    link = await trio.to_thread.run_sync(look)
     if link is not None:
         own = config.interface.addresses
         kept = tuple(each for each in link.addresses if each in own or each not in by_hooks)

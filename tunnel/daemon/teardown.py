@@ -14,7 +14,6 @@ from tunnel.daemon import redaction
 from tunnel.daemon.lock import hold
 from tunnel.device import uapi
 from tunnel.errors import AlreadyRunningError, DaemonError, with_notes
-from tunnel.linux.netns import namespace_id
 
 ANSWER_TIME = 5.0
 """Seconds for a daemon that holds its lock to answer on its control socket."""
@@ -66,7 +65,7 @@ def undo_leftovers(
     record = host.load_record(name)
     refuse_others(record)
     hooks = host.DownHooks()
-    if record is not None and record.netns == namespace_id():
+    if record is not None and record.is_here():
         hooks = record.hooks
     hide = redaction.hook_hider(None)
     failures = host.run_down_hooks("PreDown", hooks, name, log, hide=hide)

@@ -121,7 +121,7 @@ class _Follower:
         self._engine.set_link_up(up)
         self._ifindex = ifindex
         await self.fit_frames()
-        if up and before is False and ifindex is not None and self._restore is not None:
+        if up and before is False and self._restore is not None:
             await self._restore()
 
     async def fit_frames(self) -> None:

@@ -115,6 +115,7 @@ async def describe(
         device="" if link is None else link.name,
         here=link is None or link.here,
         conf="" if config.path is None else str(config.path.absolute()),
+        netns=config.interface.options.netns_path or "",
         nested_in=_outer_tunnels(snapshot, "" if link is None else link.name),
     )
 

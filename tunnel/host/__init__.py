@@ -20,13 +20,14 @@ from tunnel.host.foresee import Obstacle, foresee
 from tunnel.host.forwarding import forwarding
 from tunnel.host.hook_watch import HookLimits, HookStopper
 from tunnel.host.hooks import check_hook_source, check_save_target, run_hooks
-from tunnel.host.links import delete_link, describe_link
+from tunnel.host.links import delete_link, describe_link, move_link
 from tunnel.host.local_addresses import LocalAddresses
 from tunnel.host.mtu import compute_mtu
 from tunnel.host.netfilter import has_firewall, list_firewall
 from tunnel.host.netfilter import render as render_firewall
 from tunnel.host.programs import list_ruleset, run_program
 from tunnel.host.record import DownHooks, Record, keep_hooks, load_record
+from tunnel.host.rtnetlink import inside
 from tunnel.host.slots import find_default_route_slot
 from tunnel.host.state import (
     MAIN_TABLE,
@@ -88,6 +89,7 @@ __all__ = [
     "forwarding",
     "has_default_route",
     "has_firewall",
+    "inside",
     "interface_status",
     "is_standing",
     "keep_hooks",
@@ -96,6 +98,7 @@ __all__ = [
     "list_ruleset",
     "load_record",
     "missing",
+    "move_link",
     "reconcile",
     "remove",
     "render_firewall",

@@ -7,7 +7,9 @@ the slot for a default route, so that the caller computes the state with another
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -75,7 +77,7 @@ def apply(
         if stale is not None and stale.netns == namespace_id():
             _remove(stale, state_dir, report)
             delete_record(state.interface, state_dir)
-        _change(state, state_dir, owner, report)
+        _change(state, state_dir, owner, report, place=_place(netns))
     return Applied(state, netns, state_dir)
 
 
@@ -89,7 +91,7 @@ def reconcile(
     servers are set again each time.
     """
     with inside(netns):
-        _change(state, state_dir)
+        _change(state, state_dir, place=_place(netns))
     return Applied(state, netns, state_dir)
 
 
@@ -134,8 +136,13 @@ def remove(
     the record then, and raises the first HostError at the end. With `fail_closed`, a kill switch
     stays, until it is called without.
     """
+    record = load_record(interface, state_dir)
+    if netns is None and record is not None and record.place:
+        if not _still_at(record):
+            delete_record(interface, state_dir)  # all of it went with the namespace
+            return True
+        netns = record.place
     with inside(netns):
-        record = load_record(interface, state_dir)
         if record is None:
             # Only the firewall can be known without a record, by its name.
             if fail_closed or not netfilter.has_firewall(interface):
@@ -180,8 +187,33 @@ def _remove(record: Record, state_dir: Path, report: Report, fail_closed: bool =
     keep_rest(replace(record, items=()), state_dir)
 
 
+def _place(netns: Path | str | None) -> str:
+    return "" if netns is None else str(netns)
+
+
+def _still_at(record: Record) -> bool:
+    """Whether the namespace that the record names is at its place; False if there is none."""
+    with suppress(OSError):
+        if os.stat(record.place).st_ino == record.netns:
+            return True
+    if namespace_lives(record.netns):
+        raise HostError(
+            "remove",
+            record.interface,
+            f"its network namespace is no longer at {record.place}",
+            f"end what runs in it: then it goes, and the tunnel with it; or find it by lsns -t net "
+            f"({record.netns})",
+        )
+    return False
+
+
 def _change(
-    state: DesiredState, state_dir: Path, owner: str = "", report: Report = ignore_steps
+    state: DesiredState,
+    state_dir: Path,
+    owner: str = "",
+    report: Report = ignore_steps,
+    *,
+    place: str = "",
 ) -> None:
     found = load_record(state.interface, state_dir)
     record = found if found and found.netns == namespace_id() else None
@@ -205,6 +237,7 @@ def _change(
             owner=owner,
             hooks=record.hooks if record else DownHooks(),
             servers=record.servers if record else "",
+            place=place,
         )
         machine = Machine(
             netlink,

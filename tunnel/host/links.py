@@ -1,5 +1,6 @@
 """The interface itself: its MTU, up and down, its addresses, and its removal."""
 
+import os
 import socket
 from ipaddress import ip_interface
 from pathlib import Path
@@ -36,6 +37,24 @@ def is_tunnel(interface: str) -> bool:
         ).read_text()
     except OSError:
         return False
+
+
+def move_link(interface: str, netns: Path | str) -> None:
+    """Move the interface into another network namespace, where it is down and has no addresses.
+
+    Raises HostError, and then it is where it was.
+    """
+    try:
+        descriptor = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostError.from_errno(
+            "open namespace", str(netns), error.errno or 0, "see which there are: ip netns list"
+        ) from error
+    try:
+        with rtnetlink() as netlink, step("move", f"{interface} into {netns}"):
+            netlink.link("set", index=require_ifindex(netlink, interface), net_ns_fd=descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def delete_link(interface: str, *, netns: Path | str | None = None) -> bool:

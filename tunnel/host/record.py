@@ -28,6 +28,7 @@ from tunnel.host.state import (
     Sysctl,
 )
 from tunnel.linux.files import RUN_FOLDER, read_plain, replace_file
+from tunnel.linux.netns import namespace_id
 
 STATE_DIR = RUN_FOLDER
 _VERSION = 1
@@ -70,6 +71,7 @@ class Record:
     same name; `sysctls` holds the values found before, `dns` how name servers were set, and
     `firewall` is the fingerprint of our table as it was when we set it. `hooks` are there while the
     tunnel is up, and until they have run; `servers` are those of resolv.conf once ours were set.
+    `place` is the path of the namespace, where it is another than the daemon's.
     """
 
     interface: str
@@ -82,6 +84,11 @@ class Record:
     firewall: str = ""
     hooks: DownHooks = DownHooks()
     servers: str = ""
+    place: str = ""
+
+    def is_here(self) -> bool:
+        """Whether it is of the calling thread's network namespace, or of one that it was put in."""
+        return bool(self.place) or self.netns == namespace_id()
 
 
 def record_path(interface: str, state_dir: Path = STATE_DIR) -> Path:
@@ -175,6 +182,7 @@ def render(record: Record) -> str:
         "firewall": record.firewall,
         "hooks": asdict(record.hooks),
         "servers": record.servers,
+        "place": record.place,
     }
     return json.dumps(document, indent=1) + "\n"
 
@@ -195,6 +203,7 @@ def parse(text: str) -> Record:
         firewall=str(document.get("firewall", "")),
         hooks=_hooks_from_json(document.get("hooks", {})),
         servers=str(document.get("servers", "")),
+        place=str(document.get("place", "")),
     )
 
 

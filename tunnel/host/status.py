@@ -8,7 +8,6 @@ from tunnel.host.record import Record
 from tunnel.host.routes import list_routes
 from tunnel.host.rtnetlink import find_ifindex, inside, rtnetlink, step
 from tunnel.host.state import InterfaceAddress, Route
-from tunnel.linux.netns import namespace_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +43,9 @@ def is_standing(record: Record) -> bool:
 
     False in another network namespace than the one it was set up in. Blocks.
     """
-    if record.netns != namespace_id():
+    if not record.is_here():
         return False
-    with rtnetlink() as netlink, step("look at", record.interface):
+    with inside(record.place or None), rtnetlink() as netlink, step("look at", record.interface):
         return find_ifindex(netlink, record.interface) == record.ifindex
 
 

@@ -132,7 +132,14 @@ class TraceSession:
         # Before the port is asked for: a change after that comes as an event.
         async with open_stream(name, "events") as news:
             with TunnelClient(name) as client:
-                port = client.status().listen_port
+                status = client.status()
+                port = status.listen_port
+            if status.netns:
+                raise ControlError(
+                    "trace",
+                    f"{name} is in the network namespace {status.netns}, and a trace looks at one "
+                    f"alone; both sides are in: tunnel capture {name} -w FILE",
+                )
             try:
                 interfaces = dict(socket.if_nameindex())
                 tun = socket.if_nametoindex(name)

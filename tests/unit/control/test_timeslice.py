@@ -218,7 +218,7 @@ def test_save(
     engine = device.engine
     path = tmp_path / "wg0.conf"
     path.write_text(f"[Interface]\nPrivateKey = {OWN.to_base64()}\n")
-    monkeypatch.setattr("tunnel.host.interface_status", lambda name: None)
+    monkeypatch.setattr("tunnel.host.interface_status", lambda name, **_: None)
     config = parse(path.read_text(), name="wg0", source="test")
     object.__setattr__(config, "path", path)
     assert run(lambda: save.save(device, config, auto_mark=0)).lines

@@ -52,6 +52,8 @@ class TunnelStatus(Message):
     `conf` is the path of the file it was set up from, empty if there is none. `nested_in` names the
     other tunnels through which datagrams to the first few peers leave this host. `missing` are
     routes, rules and the like that another program removed, `refused` handshakes by reason.
+    `netns` is the path of the network namespace that the conf puts the interface into, empty for
+    none.
     """
 
     name: str
@@ -73,3 +75,4 @@ class TunnelStatus(Message):
     nested_in: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     refused: tuple[RefusedHandshake, ...] = ()
+    netns: str = ""
