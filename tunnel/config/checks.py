@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Interface, IPv6Network
 from pathlib import Path
 
-from crypto.keys import PublicKey
+from crypto.keys import PrivateKey, PublicKey
 from tunnel.config import files
 from tunnel.config.gateway import Publication
 from tunnel.config.keys import keys_of
@@ -31,13 +31,15 @@ OWN_KEY = "PublicKey is this host's own: it must be the public key of the other 
 
 def check_peers(
     peers: Sequence[tuple[int | None, PeerConfig]],
-    own_key: PublicKey | None,
+    private_key: PrivateKey | None,
     problems: Problems,
 ) -> None:
     """Find peers that are there twice, that are this host, or that share a network.
 
     `peers` come with the line of their PublicKey.
     """
+    own_key = None if private_key is None else private_key.public_key()
+    private_text = None if private_key is None else private_key.to_base64()
     lines: dict[PublicKey, int | None] = {}
     owners: dict[IPv4Network | IPv6Network, int | None] = {}
     for line, peer in peers:
@@ -48,6 +50,13 @@ def check_peers(
                 "PublicKey",
                 OWN_KEY,
                 "run `tunnel pubkey` with the peer's private key, not with this host's",
+            )
+        if key.to_base64() == private_text:
+            problems.warning(
+                line,
+                "PublicKey",
+                "PublicKey is this host's PrivateKey: it must be the public key of the other side",
+                "paste the key that `tunnel pubkey` printed on the peer",
             )
         if key in lines:
             problems.error(

@@ -10,8 +10,8 @@ import re
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
-from tunnel.config.keys import closest, keys_of, whole_line
-from tunnel.config.lookalikes import COMMENT, foreign_key
+from tunnel.config.keys import ConfKey, closest, keys_of, whole_line
+from tunnel.config.lookalikes import COMMENT, foreign_key, foreign_mark
 from tunnel.config.model import SECTIONS
 from tunnel.config.problems import Problems, quote
 from tunnel.config.values import is_continued, squeeze
@@ -27,6 +27,14 @@ HOOKS: Final = frozenset(
 """The keys, in lower case, whose value is a shell command."""
 
 _SHOWABLE_KEY: Final = re.compile(r"[A-Za-z_-]{1,32}|[A-Za-z]{1,5}[0-9]")
+
+_LONGEST_KEY: Final = 40
+_VALUE: Final = re.compile(r"[:\d\[]|[A-Za-z0-9+/]{43}")
+_KEY_OR_COLON: Final = re.compile(r":|[A-Za-z0-9+/]{43}")
+"""How a value begins, without the white space before it."""
+
+_NAMED_HEADER: Final = re.compile(r"\[(peer|interface)[^s\]].*", re.IGNORECASE)
+_NETWORKD: Final = {"[wireguardpeer": "Peer", "[wireguard": "Interface"}
 
 _FRIENDLY: Final = re.compile(r"\s*#\s*friendly_name\s*=", re.IGNORECASE)
 _MARKED: Final = re.compile(r"\s*#!\s*tunnel\b\s*:?", re.IGNORECASE)
@@ -130,13 +138,15 @@ class Entry(NamedTuple):
 class SectionLines:
     """The entries of one section. `line` is that of its header.
 
-    `friendly_name` is what a comment of it says.
+    `friendly_name` is what a comment of it says, `refused` the keys of lines that are not as lines
+    should be, in lower case.
     """
 
     def __init__(self, title: str, line: int | None = None) -> None:
         self.title = title
         self.line = line
         self.friendly_name = ""
+        self.refused: set[str] = set()
         self._entries: dict[str, list[Entry]] = {}
 
     def add(self, name: str, entry: Entry) -> None:
@@ -163,6 +173,19 @@ def sort(tokens: list[Token], problems: Problems) -> Sections:
     lines: SectionLines | None = None
     unknown = False  # the keys of a section that was refused are not refused once more
     for token in tokens:
+        # `=======` is an entry without a name.
+        mark = None if token.name.isalpha() else foreign_mark(token.name or f"={token.value}")
+        if mark is not None:
+            problems.error(token.line, "", mark.fault, mark.remedy)
+            continue
+        unsigned = _unsigned(token)
+        if unsigned is not None:
+            key = unsigned.name
+            fault = f'{key} has no "=" between it and its value'
+            problems.error(token.line, key, fault, f"write {key} = and the value")
+            if lines is not None:
+                lines.refused.add(key.lower())
+            continue
         sign = COMMENT.match(token.name)
         if sign is not None:
             problems.error(
@@ -212,6 +235,22 @@ def sort(tokens: list[Token], problems: Problems) -> Sections:
     return sections
 
 
+def _unsigned(token: Token) -> ConfKey | None:
+    """The key of a line that has a colon or a blank where "=" should be."""
+    if token.kind not in (Kind.ENTRY, Kind.NOISE) or (
+        token.name.isalpha() and len(token.name) < _LONGEST_KEY
+    ):
+        return None
+    for section in SECTIONS.values():
+        for name, key in keys_of(section).items():
+            rest = token.name[len(name) :]
+            # What has its "=" later may be a key of that form.
+            begins = _VALUE.match(rest) if token.kind is Kind.NOISE else _KEY_OR_COLON.match(rest)
+            if begins is not None and token.name.lower().startswith(name):
+                return key
+    return None
+
+
 def _open(token: Token, sections: Sections, problems: Problems) -> SectionLines | None:
     match token.name.lower():
         case "[interface]":
@@ -230,8 +269,18 @@ def _open(token: Token, sections: Sections, problems: Problems) -> SectionLines 
             f"there is something else after {quote(header + ']')}",
             "put it on a line of its own, or # in front of it if it is a comment",
         )
-        return None
-    meant = closest(token.name.strip("[]").title(), tuple(SECTIONS))
+        return _named(header + "]", token, sections, problems)
+    named = _NAMED_HEADER.fullmatch(header)
+    if named is not None:
+        title = named[1].title()
+        problems.error(
+            token.line,
+            "",
+            f"[{title}] has something else in its brackets",
+            f"write [{title}] alone; a name may stand in a comment: # …",
+        )
+        return _named(f"[{title}]", token, sections, problems)
+    meant = _NETWORKD.get(header.lower()) or closest(header.strip("[").title(), tuple(SECTIONS))
     problems.error(
         token.line,
         "",
@@ -239,6 +288,14 @@ def _open(token: Token, sections: Sections, problems: Problems) -> SectionLines 
         f"did you mean [{meant}]?" if meant else "check the spelling",
     )
     return None
+
+
+def _named(
+    header: str, token: Token, sections: Sections, problems: Problems
+) -> SectionLines | None:
+    """The section that a header means that is reported already: its lines are looked at, too."""
+    known = header.strip("[]").title() in SECTIONS
+    return _open(token._replace(name=header), sections, problems) if known else None
 
 
 def _place(token: Token, lines: SectionLines, problems: Problems) -> None:

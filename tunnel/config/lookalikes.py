@@ -5,12 +5,21 @@ accepted: it is asked about what was refused. Nothing of a value is shown but en
 """
 
 import re
+import unicodedata
 from collections.abc import Callable
+from ipaddress import IPv4Network
 from typing import Final, NamedTuple
 
 from tunnel.config.problems import Mistake, quote
 
-__all__ = ["COMMENT", "explain", "foreign_bytes", "foreign_key", "foreign_text"]
+__all__ = [
+    "COMMENT",
+    "explain",
+    "foreign_bytes",
+    "foreign_key",
+    "foreign_mark",
+    "foreign_text",
+]
 
 COMMENT: Final = re.compile(r"\s*(;|//|/\*|\*/|--|<!--)")
 """How comments begin in other kinds of files."""
@@ -60,7 +69,22 @@ _FORMATS: Final = (
     _format(r"^\s*\[Unit\]", "a unit of systemd", "name the conf that it starts"),
     _format(r"^\s*config\s+(interface|wireguard_\w+)\b", "a file of OpenWrt's uci", _BY_HAND),
     _format(r"^interface: \S+$", "the output of `wg show`", "use that of `wg showconf INTERFACE`"),
-    _format(r"^(network|proxies|endpoints|outbounds):\s*$", "YAML", _BY_HAND),
+    _format(
+        r"^(private|public|preshared)_key=[0-9a-f]{64}$",
+        "what a daemon says of its interface by its socket",
+        "use the output of `wg showconf INTERFACE`",
+    ),
+    _format(r"^(network|proxies|endpoints|outbounds|services|version):|\A- \w+:", "YAML", _BY_HAND),
+    _format(r"^/(interface|ip)\b", "an export of RouterOS", _BY_HAND),
+    _format(r"^(set )?interfaces (wireguard|\{)", "a configuration of VyOS or EdgeOS", _BY_HAND),
+    _format(r"^interface [a-z]+[\d/.]+\s*$", "the configuration of a router", _BY_HAND),
+    _format(r"\bnetworking\.(wireguard|wg-quick)\b", "a configuration of NixOS", _BY_HAND),
+    _format(
+        r"\A(sudo )?(wg|wg-quick|ip|nft|iptables) [a-z-]+ ",
+        "commands for a shell",
+        "run them as such, or write their values under [Interface] and [Peer]",
+    ),
+    _format(r"\A[a-z]+_[a-z_]+=", "the environment of a container", "name the conf in it"),
     _format(
         r"^\s*(client|dev\s+tun\d*|remote\s+\S+(\s+\d+)?|<ca>|proto\s+(udp|tcp)\S*)\s*$",
         "a conf of OpenVPN",
@@ -121,9 +145,12 @@ _FOREIGN: Final = {
     **dict.fromkeys(("allowedapps", "disallowedapps"), _APP),
     **dict.fromkeys(["reserved", "clientid"], _WARP),
     **dict.fromkeys(["name", "description", "id"], _LABEL),
-    "disallowedips": (
-        "a key of WireSock, for networks that stay outside",
-        "leave them out of AllowedIPs, and put # in front",
+    **dict.fromkeys(
+        ("disallowedips", "excludedips"),
+        (
+            "a key of WireSock and apps, for networks that stay outside",
+            "leave them out of AllowedIPs, and put # in front",
+        ),
     ),
     "firewallmark": ("systemd-networkd's name of a key", "write it as FwMark"),
     "routetable": ("systemd-networkd's name of a key", "write it under [Interface], as Table"),
@@ -134,6 +161,78 @@ def foreign_key(name: str) -> Mistake | None:
     """What a key (in lower case, without white space) is that none of our sections has."""
     found = _FOREIGN.get(name)
     return None if found is None else Mistake(f"is {found[0]}", found[1])
+
+
+def foreign_mark(line: str) -> Mistake | None:
+    """What a line without white space is that other programs put into texts of any kind."""
+    if re.match(r"<{7}|={7}|>{7}", line):
+        remedy = "keep one of the two versions between the marks, and remove the marks"
+        return Mistake("this line marks a merge conflict", remedy)
+    if line.startswith("```"):
+        return Mistake("this line is a mark of Markdown", "remove it")
+    return None
+
+
+def _plain(text: str) -> str:
+    """Without what only looks like the characters that were meant, or like nothing."""
+    plain = unicodedata.normalize("NFKC", text)
+    plain = "".join(c for c in plain if unicodedata.category(c) != "Cf")
+    return plain.translate(dict.fromkeys(map(ord, "“”‘’"))).strip()
+
+
+def _in_ascii(text: str) -> str:
+    """With a name of another script in its xn-- form."""
+    host, colon, port = text.rpartition(":")
+    try:
+        return f"{host.encode('idna').decode()}{colon}{port}"
+    except UnicodeError:
+        return text
+
+
+def _with_length(text: str) -> str:
+    """With prefix lengths for netmasks after a blank, and for wildcard masks."""
+
+    def as_length(found: re.Match[str]) -> str:
+        try:
+            return f"{found[1]}/{IPv4Network(f'0.0.0.0/{found[2]}').prefixlen}"
+        except ValueError:
+            return found[0]
+
+    return re.sub(r"([0-9.]+)(?: +(?=255\.)|/(?=0\.))([0-9.]+)", as_length, text)
+
+
+def _whole(text: str) -> str:
+    """With all four numbers of each network."""
+
+    def filled(found: re.Match[str]) -> str:
+        numbers = found[1].split(".")
+        length = found[2] or f"/{8 * len(numbers)}"
+        return ".".join([*numbers, *["0"] * (4 - len(numbers))]) + length
+
+    return re.sub(r"(?<![\w.:])(\d+(?:\.\d+){0,2})(?:\.\*)*(/\d+|(?<=\*)(?![\w.]))", filled, text)
+
+
+_REPAIRS: Final[tuple[tuple[str, Callable[[str], str]], ...]] = (
+    ("has characters that only look like the right ones", _plain),
+    ("has white space in it", lambda text: re.sub(r"\s*([/:])\s*", r"\1", text)),
+    ("has brackets that do not belong there", lambda text: re.sub(r"[][]", "", text)),
+    ("has zeros in front of numbers", lambda text: re.sub(r"\b0+(?=\d)", "", text)),
+    ("has an extra sign at its end", lambda text: text.rstrip(" ;,.")),
+    ('has an extra "=" in it', lambda text: re.sub(r"^([A-Za-z]{1,20} *)?=\s*", "", text)),
+    ("has a unit after its number", lambda text: re.sub(r"\s*(s|sec|seconds|bytes)$", "", text)),
+    ("has a protocol after its port", lambda text: re.sub(r"^(\d+) */ *(udp|tcp)$", r"\1", text)),
+    ("has a user before the host", lambda text: text.rpartition("@")[2]),
+    ("has a name in another script", _in_ascii),
+)
+"""What may be wrong with a value, and what it then was meant to be."""
+
+_NETWORK_REPAIRS: Final[tuple[tuple[str, Callable[[str], str]], ...]] = (
+    ("has a network that is not written in full", _whole),
+    (
+        "has a word for all networks",
+        lambda text: re.sub(r"^(any|all|default|everything|\*)$", "0.0.0.0/0, ::/0", text.lower()),
+    ),
+)
 
 
 def explain(text: str, read: Callable[[str], object], *, listed: bool = False) -> Mistake | None:
@@ -149,6 +248,14 @@ def explain(text: str, read: Callable[[str], object], *, listed: bool = False) -
             return False
         return True
 
+    def repaired(fault: str, repair: Callable[[str], str]) -> Mistake | None:
+        meant = repair(text)
+        items = [item.strip() for item in meant.split(",")] if listed else [meant]
+        if meant == text or not all(map(is_read, items)):
+            return None
+        shown = quote(meant)
+        return Mistake(fault, f"write {shown}" if shown.startswith('"') else "write it without")
+
     if text.lower() in ("(none)", "(hidden)"):
         return Mistake(f'is "{text}", as `wg show` prints it', "remove the line, or add the value")
     if _PLACEHOLDER.fullmatch(text):
@@ -156,7 +263,11 @@ def explain(text: str, read: Callable[[str], object], *, listed: bool = False) -
     quoted = _QUOTED.fullmatch(text)
     if quoted and is_read(next(part for part in quoted.groups() if part is not None)):
         return Mistake("has its value in quotation marks", "remove them")
-    bare = _TRAILING.sub("", text).strip()
+    if listed and re.search(r",\s*,|^,|,$", text):
+        return Mistake("has an empty entry", "remove the extra comma")
+    masked = repaired("has a netmask in place of a prefix length", _with_length)
+    if masked is not None:
+        return masked
     parts = [part for part in _BETWEEN.split(text) if part]
     if listed:
         # A word of a comment is a search domain, too.
@@ -171,10 +282,18 @@ def explain(text: str, read: Callable[[str], object], *, listed: bool = False) -
             )
         wanted = quote(", ".join(parts))
         return Mistake("has entries without a comma between them", f"write {wanted}")
+    bare = _TRAILING.sub("", text).strip()
     items = [item.strip() for item in bare.split(",")] if listed else [bare]
     if bare != text and all(map(is_read, items)):
         return Mistake(
             "has a comment after its value, as other programs write them",
             "begin the comment with #",
         )
+    more = _NETWORK_REPAIRS if is_read("0.0.0.0/0") else ()
+    for fault, repair in (*_REPAIRS, *more):
+        mistake = repaired(fault, repair)
+        if mistake is not None:
+            return mistake
+    if re.fullmatch(r".*?\d+\s*-\s*\d+", text) and is_read(re.sub(r"\s*-\s*\d+$", "", text)):
+        return Mistake("has a range, but takes one value", "keep one of them")
     return None

@@ -130,6 +130,10 @@ def _read(
         line, mistake = foreign
         problems.error(line, "", f"this {mistake.fault}", mistake.remedy)
         raise problems.failure()
+    if "\r" in text and "\n" not in text:
+        fault = "the lines end in carriage returns alone, as on very old systems"
+        problems.error(1, "", fault, r"convert it: tr '\r' '\n' < OLD > NEW")
+        raise problems.failure()
     if not text.strip():
         problems.error(None, "", "the conf is empty", "begin it with [Interface] and PrivateKey")
         raise problems.failure()
@@ -150,8 +154,7 @@ def _read(
             peers.append((line, PeerConfig(**peer, friendly_name=lines.friendly_name)))
     bare_peers = tuple(peer for _, peer in peers)
     private_key = interface.private_key if interface is not None else None
-    own_key = private_key.public_key() if private_key is not None else None
-    checks.check_peers(peers, own_key, problems)
+    checks.check_peers(peers, private_key, problems)
     if interface is not None:
         mtu = sections.interface.get("MTU")
         checks.check_mtu(interface, bare_peers, mtu[-1].line if mtu else None, problems)
@@ -173,6 +176,8 @@ def _is_satisfied(lines: SectionLines, key: ConfKey, file: ConfKey | None) -> bo
     """Whether the key is there, the `file` for its value, or another that makes it optional."""
     if lines.get(key.name) or (file is not None and lines.get(file.name)):
         return True
+    if key.name.lower() in lines.refused:
+        return True  # its line was reported
     return any(entry.text for name in key.unless for entry in lines.get(name))
 
 
@@ -192,9 +197,7 @@ class _Reader:
                 continue  # read along with its secret
             file = keys.get(f"{key.name}File".lower())
             if key.required and not _is_satisfied(lines, key, file):
-                names = key.name if file is None else f"{key.name} and no {file.name}"
-                fault = f"[{lines.title}] has no {names}"
-                self._problems.error(lines.line, key.name, fault, key.required)
+                self._missing(lines, key, file)
             if file is not None and lines.get(file.name):
                 found[key.field], found[file.field] = self._from_file(lines, key, file)
             elif key.split is None:
@@ -203,6 +206,19 @@ class _Reader:
                 found[key.field] = self._items(lines, key)
         # A required value that could not be read is MISSING.
         return None if any(value is MISSING for value in found.values()) else found
+
+    def _missing(self, lines: SectionLines, key: ConfKey, file: ConfKey | None) -> None:
+        if lines.line is None:
+            self._problems.error(
+                None,
+                "",
+                f"there is no section [{lines.title}]",
+                f"put [{lines.title}] on a line of its own above this host's keys",
+            )
+            return
+        names = key.name if file is None else f"{key.name} and no {file.name}"
+        fault = f"[{lines.title}] has no {names}"
+        self._problems.error(lines.line, key.name, fault, key.required)
 
     def _fault(self, line: int, key: ConfKey, mistake: Mistake) -> None:
         self._problems.error(line, key.name, f"{key.name} {mistake.fault}", mistake.remedy)

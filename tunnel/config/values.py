@@ -40,7 +40,8 @@ _URL: Final = re.compile(
     r"(?:(?:[A-Za-z][A-Za-z0-9+.-]*:)?//)?(?:[^@/]*@)?"
     r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^/:]+)(?:/[0-9]+(?=:))?(?P<ports>(?::[0-9]{1,5})*)(?:/.*)?"
 )
-_ZERO_KEY: Final = "A" * 43 + "="
+_KEY_LENGTH: Final = 44
+_ZERO_KEY: Final = "A" * (_KEY_LENGTH - 1) + "="
 
 Datapath = Literal["auto", "python", "native"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -110,7 +111,27 @@ def _wrong_key(text: str, remedy: str) -> Mistake:
     if not text:
         return Mistake("is empty: it must be 44 characters of base64 ending in '='", remedy)
     found = describe_secret(text)
+    form = _form_of_key(text)
+    if form is not None:
+        return Mistake(form[0], form[1] or remedy)
     return Mistake(f"must be 44 characters of base64 ending in '=', not {found}", remedy)
+
+
+def _form_of_key(text: str) -> tuple[str, str] | None:
+    """What a value is that was meant as a key, and a remedy if it is another than to paste it."""
+    if re.fullmatch(r"(0x)?[0-9a-fA-F]{64}", text):
+        return "is in hexadecimal, and must be in base64", "write its 32 bytes in base64"
+    if text.startswith("-----BEGIN"):
+        return "is in PEM, and must be 44 characters of base64", ""
+    if re.match(r"(~|/(etc|home|root|run|usr|var))/\S+|\./\S+", text):
+        return "is the name of a file", "write it as PrivateKeyFile or PresharedKeyFile"
+    if re.fullmatch(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]=?", text) and re.search("[_-]", text):
+        return "is in the base64 of URLs", "write + in place of -, and / in place of _"
+    if re.fullmatch(r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]", text):
+        return "lacks the '=' at its end", "add it"
+    if len(text) == _KEY_LENGTH:
+        return "is not a key: a character of it is wrong (not shown)", ""
+    return None
 
 
 def check_name(name: str) -> None:
@@ -341,7 +362,8 @@ def address(text: str) -> IPv4Interface | IPv6Interface:
     host, prefix = _split_prefix(
         _with_length(text), text, "an IPv4 or IPv6 address", _INTERFACE_REMEDY
     )
-    if host.is_multicast or host.is_unspecified:
+    is_netmask = isinstance(host, IPv4Address) and int(host) >= 0xFF000000
+    if host.is_multicast or host.is_unspecified or is_netmask:
         raise _wrong(
             text,
             "an address that a host can have",

@@ -324,10 +324,7 @@ def test_mistakes_under_interface(line: str, message: str) -> None:
         ),
         (
             "Endpoint = [vpn.example.com]:51820",
-            (
-                'Endpoint must be host:port, not "[vpn.example.com]:51820"; write an IPv6 address'
-                " between the brackets, as in [fd00::1]:51820"
-            ),
+            ('Endpoint has brackets that do not belong there; write "vpn.example.com:51820"'),
         ),
         (
             "Endpoint = [fd00::1]",
@@ -352,9 +349,9 @@ def test_mistakes_under_interface(line: str, message: str) -> None:
             ),
         ),
         (
-            "AllowedIPs = any",
+            "AllowedIPs = lan",
             (
-                'AllowedIPs must be IPv4 or IPv6 networks, not "any"; write 10.0.0.0/24 or '
+                'AllowedIPs must be IPv4 or IPv6 networks, not "lan"; write 10.0.0.0/24 or '
                 "fd00::/64, with commas between"
             ),
         ),
@@ -367,9 +364,9 @@ def test_mistakes_under_interface(line: str, message: str) -> None:
             ),
         ),
         (
-            f"PresharedKey = {PSK[:-1]}",
+            f"PresharedKey = {PSK[:-2]}",
             (
-                "PresharedKey must be 44 characters of base64 ending in '=', not 43 characters "
+                "PresharedKey must be 44 characters of base64 ending in '=', not 42 characters "
                 "(not shown); paste the key that `tunnel genpsk` printed, the same on both sides"
             ),
         ),
@@ -397,7 +394,10 @@ def test_a_conf_without_a_private_key() -> None:
         "[Interface] has no PrivateKey and no PrivateKeyFile; "
         "create a key with `tunnel genkey` and add it"
     )
-    assert errors_of("# a comment") == [f"peer.conf: {wanted}"]
+    assert errors_of("# a comment") == [
+        "peer.conf: there is no section [Interface]; "
+        "put [Interface] on a line of its own above this host's keys"
+    ]
     assert errors_of(" \n") == [
         "peer.conf: the conf is empty; begin it with [Interface] and PrivateKey"
     ]
