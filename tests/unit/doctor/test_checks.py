@@ -527,7 +527,8 @@ def test_keys_that_are_mixed_up_in_the_conf() -> None:
     private = "qBd0UoN0zNBbzYgo4AuOlITJ0LEMe8Mw6fU5rFQXnE4="
     facts = replace(HEALTHY, conf=conf(key=private))
     assert codes(facts) == ["private_key_as_peer"]
-    assert [note.code for note in diagnose(facts).notes] == ["conf_not_applied"]
+    notes = [note.code for note in diagnose(facts).notes]
+    assert notes == ["conf_not_applied", "conf_doubtful"]
 
 
 def test_the_longest_network_wins_and_the_later_peer_of_two_equal_ones() -> None:
