@@ -26,19 +26,29 @@ app = typer.Typer()
 def bench_command(
     peer: Annotated[
         list[Path] | None,
-        typer.Option(help="A wireguard-go-like program to measure too; may be repeated."),
+        typer.Option(
+            metavar="PROGRAM", help="A wireguard-go-like program to measure too; may be repeated."
+        ),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each is measured.")] = 3,
-    seconds: Annotated[float, typer.Option(min=1.0, help="Length of each load.")] = 3.0,
+    rounds: Annotated[
+        int, typer.Option(metavar="N", min=1, help="How often each is measured.")
+    ] = 3,
+    seconds: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1.0, help="Length of each load.")
+    ] = 3.0,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Measure only subjects whose name has this in it; may be repeated."),
+        typer.Option(
+            metavar="NAME", help="Measure only subjects whose name has this in it; may be repeated."
+        ),
     ] = None,
     peers: Annotated[
         bool, typer.Option(help="Measure with 100 and with 10,000 peers, and handshakes, too.")
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
-    plot: Annotated[Path | None, typer.Option(help="Write a bar chart (SVG) to this file.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a bar chart (SVG) to this file.")
+    ] = None,
 ) -> None:
     """Measure this machine: ours, wireguard-go, OpenVPN and the bare cable, in turn.
 

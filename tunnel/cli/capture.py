@@ -39,13 +39,20 @@ def capture(
     write: Annotated[
         str, typer.Option("--write", "-w", metavar="FILE", help="The file, or - for a pipe.")
     ],
-    snaplen: Annotated[int, typer.Option(min=0, help="Bytes to keep of a packet; 0: all.")] = 0,
-    count: Annotated[int, typer.Option(min=0, help="End after so many packets.")] = 0,
-    seconds: Annotated[float, typer.Option(min=0, help="End after so many seconds.")] = 0,
-    ring: Annotated[
-        int, typer.Option(min=0, help="Keep the latest so many files, FILE-00001 and on.")
+    snaplen: Annotated[
+        int, typer.Option(metavar="BYTES", min=0, help="Bytes to keep of a packet; 0: all.")
     ] = 0,
-    size: Annotated[int, typer.Option(min=1, help="MB of one file of the ring.")] = 100,
+    count: Annotated[int, typer.Option(metavar="N", min=0, help="End after so many packets.")] = 0,
+    seconds: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="End after so many seconds.")
+    ] = 0,
+    ring: Annotated[
+        int,
+        typer.Option(metavar="N", min=0, help="Keep the latest so many files, FILE-00001 and on."),
+    ] = 0,
+    size: Annotated[
+        int, typer.Option(metavar="MB", min=1, help="MB of one file of the ring.")
+    ] = 100,
     with_keys: Annotated[
         bool,
         typer.Option("--with-keys", help="Put the keys into the file: Wireshark decrypts it."),

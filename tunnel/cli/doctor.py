@@ -40,14 +40,22 @@ def doctor(
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option("--address", "-a", help="An address that you cannot reach through it."),
+        typer.Option(
+            "--address",
+            "-a",
+            metavar="ADDRESS",
+            help="An address that you cannot reach through it.",
+        ),
     ] = None,
     forward: Annotated[
         bool,
         typer.Option("--forward", help="This host forwards between the tunnel and others."),
     ] = False,
     wait: Annotated[
-        float, typer.Option(min=0.5, max=300, help="Seconds to wait for answers at most.")
+        float,
+        typer.Option(
+            metavar="SECONDS", min=0.5, max=300, help="Seconds to wait for answers at most."
+        ),
     ] = DEFAULT_WAIT,
     as_json: Json = False,
 ) -> None:

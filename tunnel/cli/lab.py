@@ -14,8 +14,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
-from tunnel.cli import labtrace
+from tunnel.cli import labtrace, timeline
 from tunnel.cli.common import EXIT_USAGE, fail, writable
 from tunnel.lab import Host, Lab, LabError, LabUnavailableError, crossings, rootless
 from tunnel.lab.crossings import LabPacket
@@ -40,7 +41,9 @@ class PeerKind(StrEnum):
 
 @app.command(name="lab")
 def lab_command(
-    peer: Annotated[PeerKind, typer.Option(help="What runs on host B.")] = PeerKind.OURS,
+    peer: Annotated[
+        PeerKind, typer.Option(metavar="ours|wireguard-go", help="What runs on host B.")
+    ] = PeerKind.OURS,
     outer_v6: Annotated[bool, typer.Option("--ipv6", "-6", help="IPv6 outside.")] = False,
     shell: Annotated[bool, typer.Option("--shell", help="Open a shell in host A.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the lab standing.")] = False,
@@ -52,7 +55,9 @@ def lab_command(
         bool,
         typer.Option("--trace/--no-trace", help="Show every hop, or the four interfaces only."),
     ] = True,
-    svg: Annotated[Path | None, typer.Option(help="Draw the hops to this file, too.")] = None,
+    svg: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the hops to this file, too.")
+    ] = None,
 ) -> None:
     """Build two hosts and a real encrypted tunnel on this machine, and ping through it.
 
@@ -154,11 +159,9 @@ def _show(
         report["journeys"] = [journey.to_json() for journey in journeys]
         typer.echo(json.dumps(report, indent=2))
     elif journeys:
-        console = Console(highlight=False, soft_wrap=True)
-        for line in labtrace.draw(journeys):
-            console.print(line)
+        timeline.show(Console(highlight=False), labtrace.draw(journeys))
     else:
-        typer.echo("\n".join(draw(steps)))
+        timeline.show(Console(highlight=False), map(Text, draw(steps)))
     if show.svg is not None and journeys:
         packets = [journey for journey in journeys if journey.counts]
         title = "One ping and its answer through a tunnel, as measured"

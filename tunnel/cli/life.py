@@ -30,6 +30,7 @@ from tunnel.cli.common import (
     load_config,
     refusals_printed,
 )
+from tunnel.cli.helps import PlainGroup
 from tunnel.config import TunnelConfig
 from tunnel.control import json_client, json_socket, run_folder
 from tunnel.control.client import TunnelClient
@@ -39,6 +40,7 @@ from tunnel.errors import TunnelError, with_notes
 from tunnel.log import output
 
 app = typer.Typer(
+    cls=PlainGroup,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",

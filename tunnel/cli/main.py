@@ -8,9 +8,11 @@ import typer
 
 from tunnel.cli import bench, capture, doctor, firewall, keys, lab, life, manage, service, trace
 from tunnel.cli.common import CONTEXT
+from tunnel.cli.helps import PlainGroup
 from tunnel.cli.top import command
 
 app = typer.Typer(
+    cls=PlainGroup,
     help="A userspace VPN that speaks WireGuard and shows every packet's way through the IP stack.",
     epilog="Exit codes: 0 done, 1 failed (the reason is on standard error), "
     "2 wrong command line or conf (nothing was touched).",

@@ -26,8 +26,8 @@ USAGE = f"""Usage: {PROGRAM} [ up | down | save | strip ] [ CONFIG_FILE | INTERF
   /etc/wireguard/INTERFACE.conf. The format is that of wg-quick(8).
 
   WG_QUICK_USERSPACE_IMPLEMENTATION names the program that carries the packets
-  (default: tunnel-wg). WG_ENDPOINT_RESOLUTION_RETRIES is the number of further attempts to
-  look up the name of an endpoint, or infinity.
+  (default: tunnel-wg). WG_ENDPOINT_RESOLUTION_RETRIES is the number of further
+  attempts to look up the name of an endpoint, or infinity.
 """
 
 COMMANDS = frozenset({"up", "down", "save", "strip"})

@@ -6,7 +6,6 @@ import logging
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperCommand
 
 from tunnel.cli.common import (
     EXIT_USAGE,
@@ -16,6 +15,7 @@ from tunnel.cli.common import (
     load_config,
     refusals_printed,
 )
+from tunnel.cli.helps import PlainCommand
 from tunnel.cli.startup import given_environment
 from tunnel.errors import TunnelError
 from tunnel.log import output
@@ -23,7 +23,7 @@ from tunnel.log import output
 app = typer.Typer()
 
 
-class _WithCommand(TyperCommand):
+class _WithCommand(PlainCommand):
     """Leaves the options of COMMAND to it, also without `--` before it."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:

@@ -10,9 +10,11 @@ from typing import Annotated
 import typer
 
 from tunnel.cli.common import EXIT_USAGE, fail
+from tunnel.cli.helps import PlainGroup
 from tunnel.systemd import units
 
 app = typer.Typer(
+    cls=PlainGroup,
     help="Run tunnels as services of systemd: at boot, watched over, with few rights.",
     no_args_is_help=True,
 )

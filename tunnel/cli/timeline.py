@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 
+from rich.console import Console
 from rich.text import Text
 
 from tunnel.trace.journey import Journey, Step
@@ -16,6 +18,40 @@ _ENDS = {
     "waiting": ("…", "bold yellow", "still waits:"),
     "unfinished": ("…", "bold yellow", "not finished,"),
 }
+
+
+_MARGIN = f"  {'':<7}│  "
+_NARROW = 20
+"""Columns that are left for words at the least."""
+
+
+def show(console: Console, lines: Iterable[Text]) -> None:
+    """Print lines in the width of the terminal or of COLUMNS; else each whole, for programs."""
+    width = console.width if console.is_terminal or "COLUMNS" in os.environ else None
+    for line in lines:
+        for part in _folded(console, line, width):
+            console.print(part, soft_wrap=True)
+
+
+def _folded(console: Console, line: Text, width: int | None) -> Iterator[Text]:
+    """A line in several, those after the first below its words."""
+    if width is None or line.cell_len <= width:
+        yield line
+        return
+    below = min(_indent(line.plain), width - _NARROW)
+    margin = _MARGIN if "├" in line.plain or "│" in line.plain else ""
+    head = line[:below]
+    for part in line[below:].wrap(console, width - below):
+        yield Text.assemble(head, part)
+        head = Text(margin.ljust(below))
+
+
+def _indent(plain: str) -> int:
+    """Where the words of a line begin: of a step, after its time."""
+    for sign in (" µs  ", "same time  "):
+        if "├" in plain and sign in plain:
+            return plain.index(sign) + len(sign)
+    return len(plain) - len(plain.lstrip(" │"))
 
 
 def title(journey: Journey, number: int) -> Text:
@@ -62,7 +98,7 @@ def _line(step: Step, label: str, elapsed: str) -> Text:
 
 def _remarks(step: Step) -> Iterator[Text]:
     """NAT, and rules: those that gave a verdict, and policies only if they drop."""
-    margin = f"  {'':<7}│  {'':<13}"
+    margin = f"{_MARGIN}{'':<13}"
     if step.nat is not None:
         yield Text.assemble(margin, ("NAT: ", "bold"), step.nat)
     for decision in step.decisions:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import trio
 import typer
 from rich.console import Console
-from typer.core import TyperCommand
+from rich.text import Text
 
 from tunnel.cli import timeline
 from tunnel.cli.common import (
@@ -27,6 +27,7 @@ from tunnel.cli.common import (
     refusals_printed,
     writable,
 )
+from tunnel.cli.helps import PlainCommand
 from tunnel.control import json_socket, run_folder
 from tunnel.errors import unwrapped
 from tunnel.packet.filter import EXAMPLES, WORDS, Filter, FilterError
@@ -46,7 +47,7 @@ _SIGNALLED = 128
 """Exit codes above name, as a shell's do, the signal that ended a command."""
 
 
-class _WithCommand(TyperCommand):
+class _WithCommand(PlainCommand):
     """Keeps what follows `--` apart from the arguments before it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -69,13 +70,20 @@ def trace(
     ] = None,
     count: Annotated[
         int,
-        typer.Option("--count", "-c", min=1, max=MAX_COUNT, help="Trace so many packets."),
+        typer.Option(
+            "--count", "-c", metavar="N", min=1, max=MAX_COUNT, help="Trace so many packets."
+        ),
     ] = DEFAULT_COUNT,
     seconds: Annotated[
-        float, typer.Option(min=0.1, max=MAX_SECONDS, help="Trace for this time at the latest.")
+        float,
+        typer.Option(
+            metavar="SECONDS", min=0.1, max=MAX_SECONDS, help="Trace for this time at the latest."
+        ),
     ] = DEFAULT_SECONDS,
     as_json: Json = False,
-    svg: Annotated[Path | None, typer.Option(help="Draw the way to this file, too.")] = None,
+    svg: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the way to this file, too.")
+    ] = None,
 ) -> None:
     """Follow packets through the IP stack, the tunnel and the IP stack again, step by step.
 
@@ -89,7 +97,7 @@ def trace(
     command: list[str] = ctx.meta.get(COMMAND, [])
     if svg is not None:
         writable(svg)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False)
     journeys: list[Journey] = []
 
     numbers = itertools.count(1)
@@ -98,9 +106,8 @@ def trace(
         if as_json or svg is not None:
             journeys.append(journey)
         if not as_json:
-            for line in (timeline.title(journey, next(numbers)), *timeline.lines(journey)):
-                console.print(line)
-            console.print()
+            lines = (timeline.title(journey, next(numbers)), *timeline.lines(journey), Text())
+            timeline.show(console, lines)
 
     output = sys.stderr.fileno() if as_json else None
     session = TraceSession(

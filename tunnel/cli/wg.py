@@ -32,11 +32,12 @@ LEVELS = {
 SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 ENVIRONMENT = """environment:
-  LOG_LEVEL=verbose|debug|info|error|silent   what to log on standard error (default: error;
-                                              in the background nothing unless it is set)
-  WG_PROCESS_FOREGROUND=1                     the same as --foreground
-  WG_TUN_FD, WG_UAPI_FD                       descriptors of an attached TUN device and of a
-                                              listening unix socket to use
+  LOG_LEVEL=verbose|debug|info|error|silent
+                            what to log on standard error (default: error; in
+                            the background nothing unless it is set)
+  WG_PROCESS_FOREGROUND=1   the same as --foreground
+  WG_TUN_FD, WG_UAPI_FD     descriptors of an attached TUN device and of a
+                            listening unix socket to use
 """
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import typer.main
-from typer.core import TyperGroup
 from typer.testing import CliRunner
 
+from tests.support.commands import commands
 from tunnel import datapath
 from tunnel.cli import entry, life, main, quick, version, wg
 
@@ -100,15 +100,6 @@ def test_version_says_why_the_compiled_datapath_is_missing(
     text = version.version_text("tunnel")
     assert f"datapath: python; the native datapath is not installed ({reason}" in text
     assert datapath.available() == ["python"]
-
-
-def commands(command: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """The words of every command line below `command`, itself included."""
-    found = [path]
-    if isinstance(command, TyperGroup):
-        for name, below in command.commands.items():
-            found += commands(below, (*path, name))
-    return found
 
 
 def test_every_command_of_tunnel_has_both_ways_to_help() -> None:

@@ -56,7 +56,15 @@ def top(
         str | None, typer.Argument(metavar="[NAME]", help="One interface; all if left out.")
     ] = None,
     interval: Annotated[
-        float, typer.Option("--interval", "-i", min=0.1, max=3600, help="Seconds between looks.")
+        float,
+        typer.Option(
+            "--interval",
+            "-i",
+            metavar="SECONDS",
+            min=0.1,
+            max=3600,
+            help="Between two looks.",
+        ),
     ] = 1.0,
     once: Annotated[
         bool, typer.Option("--once", help="Print one picture, of one interval, and leave.")
@@ -113,7 +121,7 @@ async def _print_once(looker: Looker, interval: float, *, as_json: bool) -> None
         typer.echo(json.dumps(looker.history.to_json(looker.statuses), indent=2))
     elif looker.statuses:
         console = Console(highlight=False)
-        if not console.is_terminal:
+        if not console.is_terminal and "COLUMNS" not in os.environ:
             # Scripts want whole lines, whatever width they are run at.
             console = Console(highlight=False, width=170)
         view = picture(looker.statuses, looker.history, console.width, None, now=time.time())
