@@ -19,12 +19,10 @@ from typing import Final, cast
 import trio
 
 from tunnel.containers.errors import ContainerError
-from tunnel.containers.outside import Inside
 from tunnel.containers.ports import Published
 from tunnel.errors import unwrapped
 from tunnel.io import cmsg
 from tunnel.io.endpoint import Endpoint, SockAddr
-from tunnel.linux import kernel
 
 IDLE = 60.0
 """Seconds without a datagram in either direction after which a UDP flow is forgotten."""
@@ -37,6 +35,7 @@ _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: close() sends RST
 _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 
+MakeSocket = Callable[[int, int], Awaitable[socket.socket]]
 Reply = Callable[[bytes], Awaitable[None]]
 
 
@@ -60,10 +59,13 @@ def open_doors(published: Iterable[Published], stack: contextlib.ExitStack) -> l
 
 
 class Forwarder:
-    """Serves doors for a command `inside`, which may listen on its loopback or on `addresses`."""
+    """Serves doors for a command, which may listen on its loopback or on `addresses`.
 
-    def __init__(self, inside: Inside, addresses: Iterable[str]) -> None:
-        self._inside = inside
+    `make_socket` makes a socket inside, of a family and a kind.
+    """
+
+    def __init__(self, make_socket: MakeSocket, addresses: Iterable[str] = ()) -> None:
+        self._make_socket = make_socket
         self._targets = tuple(dict.fromkeys(["127.0.0.1", "::1", *addresses]))
 
     async def serve(self, doors: Iterable[Door]) -> None:
@@ -80,7 +82,7 @@ class Forwarder:
         """A socket inside that is connected. Raises OSError where it is refused."""
         version = ip_address(target).version
         family = socket.AF_INET if version == 4 else socket.AF_INET6
-        made = trio.socket.from_stdlib_socket(await self._inside.socket(family, kind))
+        made = trio.socket.from_stdlib_socket(await self._make_socket(family, kind))
         try:
             await made.connect((target, port))
         except BaseException:
@@ -139,13 +141,6 @@ class _UdpDoor:
     """One UDP socket of this host, and the flows that have come by it."""
 
     def __init__(self, forwarder: Forwarder, outer: socket.socket, port: int) -> None:
-        level, option = (
-            (socket.IPPROTO_IP, kernel.IP_PKTINFO)
-            if outer.family == socket.AF_INET
-            else (socket.IPPROTO_IPV6, kernel.IPV6_RECVPKTINFO)
-        )
-        # A reply comes from the address that the client has sent to.
-        outer.setsockopt(level, option, 1)
         self._outer = trio.socket.from_stdlib_socket(outer)
         self._forwarder = forwarder
         self._port = port

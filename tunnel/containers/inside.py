@@ -65,7 +65,7 @@ def run(config: TunnelConfig, channel: socket.socket, place: Place, *, as_user: 
         try:
             make_namespaces(as_user=as_user)
             messages.send(channel, {})
-            _serve(config, channel)
+            _serve(config, channel, as_user=as_user)
         except TunnelError as error:
             messages.send(channel, {"error": str(error)})
         finally:
@@ -90,6 +90,7 @@ def _leave_the_caller(kept: set[int]) -> None:
     Of descriptors, `kept` and that of standard error stay.
     """
     os.setsid()
+    os.chdir("/")
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         # It ends with its channel, when all is done.
@@ -159,14 +160,15 @@ def wanted_state(config: TunnelConfig, mtu: int) -> host.DesiredState:
     return replace(state, routes=(*state.routes, *defaults))
 
 
-def _serve(config: TunnelConfig, channel: socket.socket) -> None:
+def _serve(config: TunnelConfig, channel: socket.socket, *, as_user: bool) -> None:
     while (request := messages.receive(channel)) is not None:
         try:
             answer = _answer(config, request)
-        except TunnelError as error:
-            messages.send(channel, {"error": str(error)})
-        except OSError as error:
-            messages.send(channel, {"error": error.strerror or str(error), "errno": error.errno})
+        except (TunnelError, OSError) as error:
+            # AppArmor lets a user namespace be made, and then refuses all rights in it.
+            settings = namespaces.forbidding_settings() if as_user else []
+            why = [str(error), *(f"it may be allowed by: {line}" for line in settings)]
+            messages.send(channel, {"error": "; ".join(why)})
         else:
             messages.send(channel, answer.body, answer.descriptors)
             for descriptor in answer.descriptors:

@@ -38,9 +38,18 @@ _NETWORK_FOLDERS = ("class/net", "devices/virtual/net")
 
 @contextlib.contextmanager
 def staging() -> Iterator[Path]:
-    """A folder of a file system in memory that is seen here alone, and gone afterwards."""
-    mount("none", "/", "", kernel.MS_REC | kernel.MS_SLAVE)
-    mount("tunnel-run", STAGING, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=700")
+    """A folder of a file system in memory that is seen here alone, and gone afterwards.
+
+    Raises ContainerError.
+    """
+    try:
+        mount("none", "/", "", kernel.MS_REC | kernel.MS_SLAVE)
+        mount("tunnel-run", STAGING, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=700")
+    except OSError as error:
+        raise ContainerError(
+            f"nothing can be mounted at {error.filename}: {error.strerror}; in a container its "
+            "AppArmor profile may be in the way (docker run --security-opt apparmor=unconfined)"
+        ) from error
     try:
         yield STAGING
     finally:

@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, Literal
 
 from tunnel.containers.errors import ContainerError
+from tunnel.linux import kernel
 from tunnel.linux.ports import port_holder
 
 Protocol = Literal["tcp", "udp"]
@@ -26,6 +27,10 @@ _PUBLISHED: Final = re.compile(
 _PORTS: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _PROTOCOLS: Final[dict[str | None, Protocol]] = {None: "tcp", "tcp": "tcp", "udp": "udp"}
 _NO_FAMILY: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+_PKTINFO: Final = {
+    socket.AF_INET: (socket.IPPROTO_IP, kernel.IP_PKTINFO),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, kernel.IPV6_RECVPKTINFO),
+}
 EXPECTED: Final = "expected [ADDRESS:]PORT:PORT[/tcp or /udp], as 8080:80 or 127.0.0.1:5353:53/udp"
 
 
@@ -74,6 +79,10 @@ class Published:
             if self.protocol == "tcp":
                 # Connections of before that wait for their end do not count.
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            else:
+                # A reply comes from the address that the client has sent to. Asked for before the
+                # first datagram can come: the kernel does not keep it otherwise.
+                made.setsockopt(*_PKTINFO[family], 1)
             made.bind((address, self.outer))
             if self.protocol == "tcp":
                 made.listen(128)

@@ -35,6 +35,7 @@ from tunnel.device import features, sync
 from tunnel.device.device import Device
 from tunnel.device.look_up import resolve_some
 from tunnel.errors import unwrapped
+from tunnel.host.dns import read_servers
 from tunnel.linux.kernel import IPV6_MIN_MTU
 from tunnel.linux.namespaces import has_admin_capabilities
 
@@ -111,6 +112,13 @@ def _fitting(config: TunnelConfig, *, as_user: bool) -> TunnelConfig:
     ]
     if left_out:
         log.warning("tunnel run leaves out of the conf: %s", ", ".join(left_out))
+    unreached = _unreached_servers(config)
+    if unreached:
+        log.warning(
+            "the conf has no DNS, and no peer leads to the name servers of this host (%s): names "
+            "will not be looked up inside; add DNS = to the conf",
+            ", ".join(unreached),
+        )
     if interface.private_key is None:
         raise ContainerError(
             "the conf has no PrivateKey, and hooks, which may set one, are not run by tunnel run: "
@@ -139,7 +147,7 @@ async def _run(
             async with _tunnel(config, inside) as device:
                 nursery.start_soon(control.serve, listener, config, device, inside)
                 addresses = [str(address.ip) for address in config.interface.addresses]
-                nursery.start_soon(Forwarder(inside, addresses).serve, doors)
+                nursery.start_soon(Forwarder(inside.socket, addresses).serve, doors)
                 command.start(inside.pid, as_user=inside.as_user)
                 await inside.wait_gone()
             raise ContainerError("the process that holds the command's network was killed")
@@ -175,6 +183,26 @@ async def _tunnel(config: TunnelConfig, inside: Inside) -> AsyncIterator[Device]
         await device.endpoints.update(config.peers, found)
         await sync.apply(device.engine, config, endpoints)
         async with trio.open_nursery() as nursery:
-            await nursery.start(device.run)
+            await nursery.start(_carry_packets, device)
             yield device
             nursery.cancel_scope.cancel()
+
+
+async def _carry_packets(
+    device: Device, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    await device.run(task_status=task_status)
+    log.warning("%s was deleted from inside: the command has no network any more", device.name)
+
+
+def _unreached_servers(config: TunnelConfig) -> list[str]:
+    """The name servers of this host, where the command would ask them, and reach none of them."""
+    if config.interface.dns:
+        return []
+    networks = [network for peer in config.peers for network in peer.networks]
+    servers = list(read_servers())
+    for server in servers:
+        with contextlib.suppress(ValueError):
+            if any(ip_address(server) in network for network in networks):
+                return []
+    return servers
