@@ -276,6 +276,43 @@ def test_the_commands_files_are_not_held_open(root: Near) -> None:
         assert process.wait(10) == 143
 
 
+DANGLING = """
+mkdir -p "$dir/etc"
+cp /etc/nsswitch.conf /etc/ld.so.cache "$dir/etc/"
+ln -s /run/nowhere/stub-resolv.conf "$dir/etc/resolv.conf"
+mount --bind "$dir/etc" /etc
+"""
+
+
+@pytest.mark.real_root
+def test_name_servers_are_shown_where_resolv_conf_leads_nowhere() -> None:
+    """As on a host whose systemd-resolved is not running."""
+    with near(as_user=True, extra=["DNS = 10.77.0.2"]) as run:
+        bare = replace(run, prepare=run.prepare + DANGLING)
+        shown = bare.check("sh", "-c", "cat /etc/resolv.conf; grep hosts: /etc/nsswitch.conf")
+    assert shown.split() == ["nameserver", "10.77.0.2", "hosts:", "files", "dns"]
+
+
+def test_name_servers_that_are_not_reached_are_named(root: Near) -> None:
+    resolv = root.hosts.a.etc / "resolv.conf"
+    resolv.write_text("nameserver 127.0.0.53\n")
+    unreached = root.run("true")
+    resolv.write_text("nameserver 127.0.0.53\nnameserver 10.77.0.2\n")
+    reached = root.run("true")
+    resolv.write_text("")
+    assert "name servers of this host (127.0.0.53)" in unreached.stderr
+    assert reached.stderr == ""
+
+
+def test_an_interface_that_is_deleted_inside_is_said(root: Near) -> None:
+    script = "ip link delete wg0; ping -c 1 10.77.0.2; exec sleep 1000"
+    process = root.start("sh", "-c", script)
+    process.wait_for_output("Network is unreachable")
+    process.wait_for_output("wg0 was deleted from inside: the command has no network any more")
+    assert process.stop() == 143
+    assert root.leftovers() == []
+
+
 @pytest.mark.real_root
 def test_a_closed_tun_is_named_with_the_remedy(user: Near) -> None:
     prepare = user.prepare.replace("chmod 666", "chmod 600")
