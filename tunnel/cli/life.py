@@ -37,7 +37,7 @@ from tunnel.control.client import TunnelClient
 from tunnel.control.messages.status import TunnelStatus
 from tunnel.daemon.lock import unwritable
 from tunnel.errors import TunnelError, with_notes
-from tunnel.log import output
+from tunnel.log import output, writer
 
 app = typer.Typer(
     cls=PlainGroup,
@@ -128,6 +128,7 @@ def _serve(
     from tunnel.daemon.daemon import Daemon
     from tunnel.daemon.gc_tuning import avoid_pauses
     from tunnel.daemon.lock import hold
+    from tunnel.daemon.rights import give_up
     from tunnel.daemon.run import check_descriptors, run
     from tunnel.daemon.sd_notify import Notifier
 
@@ -140,9 +141,12 @@ def _serve(
         try:
             check_descriptors()  # the event loop takes some before `run` can look
             with hold(config.name):
+                # What writes the log is a thread that would keep its rights.
+                writer.stop_all()
+                gave_up = give_up(config)
                 start_log()
                 has_log = True
-                daemon = Daemon(config, notifier=notifier)
+                daemon = Daemon(config, notifier=notifier, gave_up_rights=gave_up)
                 try:
                     trio.run(
                         partial(

@@ -19,7 +19,7 @@ from tunnel.control.broadcast import Events
 from tunnel.control.messages.changes import ReloadResult
 from tunnel.control.messages.status import TunnelStatus
 from tunnel.control.timeslice import let_go
-from tunnel.daemon import hook_effects, redaction, reload, save
+from tunnel.daemon import hook_effects, redaction, reload, rights, save
 from tunnel.daemon.hook_effects import HookEffects
 from tunnel.daemon.host_state import HostState
 from tunnel.daemon.prometheus import Meter
@@ -82,11 +82,19 @@ class Daemon:
     `stopping` is set once it has been asked to stop; `starting` is the scope of what is cancelled
     if that is before it is up. `failures` are what went wrong on the way down, in words, `notes`
     what else there is to know of it; `hook_stopper` is for the hook that runs, and `missing` is
-    what another program has removed. `is_asked` says that it goes down because somebody wants it.
+    what another program has removed. `is_asked` says that it goes down because somebody wants it,
+    `gave_up_rights` that what a reload brings cannot have all of root's.
     """
 
-    def __init__(self, config: TunnelConfig, *, notifier: Notifier | None = None) -> None:
+    def __init__(
+        self,
+        config: TunnelConfig,
+        *,
+        notifier: Notifier | None = None,
+        gave_up_rights: bool = False,
+    ) -> None:
         self.config = config
+        self.gave_up_rights = gave_up_rights
         self.notifier = notifier or Notifier()
         self.feed = Events("event streams")
         self.meter = Meter()
@@ -188,7 +196,15 @@ class Daemon:
         if self.host is None:
             raise DaemonError(f"{self.name} is going down")
         engine = self.running().engine
-        return await reload.plan(engine, self.config, wanted, self.host, addresses, self.effects)
+        plan = await reload.plan(engine, self.config, wanted, self.host, addresses, self.effects)
+        if not (self.gave_up_rights and rights.runs_other_programs(wanted)):
+            return plan
+        note = (
+            "this daemon came up without hooks and name servers, and gave up rights that their "
+            f"programs may need; to have all: tunnel down {self.name}, then tunnel up with the conf"
+        )
+        outcome = dataclasses.replace(plan.outcome, notes=(*plan.outcome.notes, note))
+        return dataclasses.replace(plan, outcome=outcome)
 
     async def reload(self, new: TunnelConfig | None = None) -> ReloadResult:
         """Make the running tunnel equal to `new`, by default the conf as it is on disk now.

@@ -168,7 +168,8 @@ class WriterHandler(logging.Handler):
 _living: weakref.WeakSet[WriterHandler] = weakref.WeakSet()
 
 
-def _stop_all() -> None:
+def stop_all() -> None:
+    """End the threads of all handlers, once they have written; the next line begins another."""
     for handler in list(_living):
         handler.stop()
 
@@ -179,4 +180,4 @@ def _begin_all() -> None:
         handler._begin()
 
 
-os.register_at_fork(before=_stop_all, after_in_child=_begin_all)
+os.register_at_fork(before=stop_all, after_in_child=_begin_all)
