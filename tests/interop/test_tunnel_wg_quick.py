@@ -207,6 +207,8 @@ def test_failure_at_any_step_leaves_nothing(
             taken.bind(("0.0.0.0", a.port))
         said = quick(host, "up", conf, check=False)
     assert said.splitlines()[-1].startswith("tunnel-wg-quick: ")
+    if step == "port":
+        assert f"choose another as ListenPort ({conf}:3)" in said
     gone(host, before)
 
 
@@ -408,7 +410,9 @@ def test_number_of_attempts_for_a_name(
 ) -> None:
     a, b = nodes_of(two_hosts)
     before = remains(two_hosts.a)
-    text = render_conf(a, [b]).replace("192.0.2.2:", "peer.example:")
+    # That another peer has an address does not help: no daemon stays that could go on trying.
+    other = Node(two_hosts.b, ("10.77.0.3/24",), "192.0.2.3")
+    text = render_conf(a, [b, other]).replace("192.0.2.2:", "peer.example:")
     conf = write(two_hosts.a, text)
     # A name server that is out of reach is a reason to ask again, unless that is not wanted.
     resolv = write(two_hosts.a, "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n", "resolv")

@@ -15,7 +15,7 @@ from tunnel.config.model import (
     TunnelOptions,
     changed_keys,
 )
-from tunnel.config.parser import load, parse
+from tunnel.config.parser import load, parse, place_of
 from tunnel.config.problems import ConfigErrors, Problem
 from tunnel.config.render import dump, strip
 from tunnel.config.save import LineChange, merge, save
@@ -44,6 +44,7 @@ __all__ = [
     "load",
     "merge",
     "parse",
+    "place_of",
     "save",
     "strip",
 ]

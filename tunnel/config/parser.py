@@ -16,9 +16,9 @@ from tunnel.config.keys import ConfKey, keys_of
 from tunnel.config.lexer import HOOKS, Entry, Kind, SectionLines, Token, sort, tokenize
 from tunnel.config.lookalikes import explain, foreign_bytes, foreign_text
 from tunnel.config.model import InterfaceConfig, PeerConfig, Section, TunnelConfig, TunnelOptions
-from tunnel.config.problems import Mistake, Problems, escape, quote
+from tunnel.config.problems import ConfigErrors, Mistake, Problems, escape, quote
 
-__all__ = ["load", "parse", "read_text"]
+__all__ = ["load", "parse", "place_of", "read_text"]
 
 _KEY_LIMIT = 4096
 """Bytes of the largest key file read; a key and its newline are 45."""
@@ -54,6 +54,21 @@ def parse(
     problems = Problems(source)
     _check_name(name, problems)
     return _read(text, name, Path(folder), problems)
+
+
+def place_of(config: TunnelConfig, name: str) -> str:
+    """Where the key `name` stands last in the file of `config`: FILE:LINE, or FILE if it is gone.
+
+    Looks at the file again; "" if the conf came from none.
+    """
+    if config.path is None:
+        return ""
+    try:
+        text, _ = read_text(config.path, Problems(str(config.path)))
+    except ConfigErrors:
+        return str(config.path)
+    lines = [token.line for token in tokenize(text) if token.name.lower() == name.lower()]
+    return f"{config.path}:{lines[-1]}" if lines else str(config.path)
 
 
 def read_text(path: Path, problems: Problems) -> tuple[str, os.stat_result]:

@@ -38,6 +38,11 @@ class UapiClientError(TunnelError):
 
     code = "uapi_client"
 
+    def __init__(self, message: str, errno: int = 0) -> None:
+        super().__init__(message)
+        self.errno = errno
+        """The error number by which the daemon refused; 0 if it did not."""
+
 
 def get(path: Path) -> DeviceSnapshot:
     """What the daemon that listens at `path` has. Raises UapiClientError. Blocks."""
@@ -110,7 +115,8 @@ def _ask(path: Path, request: str) -> list[str]:
     if code != "0":
         number = code.removeprefix("-")
         reason = os.strerror(int(number)) if number.isdecimal() else code
-        raise UapiClientError(f"{path}: the daemon refused: {reason}")
+        refused = int(number) if number.isdecimal() else errno.EPROTO
+        raise UapiClientError(f"{path}: the daemon refused: {reason}", refused)
     return lines
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 import trio
 
 from tunnel import host
-from tunnel.config import TunnelConfig
+from tunnel.config import TunnelConfig, place_of
 from tunnel.daemon.gateway import with_gateway
 from tunnel.io.endpoint import Endpoint
+from tunnel.io.errors import UdpError
 from tunnel.linux.kernel import IPV6_MIN_MTU
 
 log = logging.getLogger("tunnel")
@@ -40,6 +43,18 @@ async def compute(
     Raises HostError. Looks at the machine's routes, and changes nothing.
     """
     return await trio.to_thread.run_sync(_compute, config, list(endpoints), slot)
+
+
+@contextlib.contextmanager
+def line_of_port(config: TunnelConfig) -> Iterator[None]:
+    """Let a refusal of the UDP port that `config` asks for name the line that asks for it."""
+    try:
+        yield
+    except UdpError as error:
+        place = place_of(config, "ListenPort")
+        if error.errno != errno.EADDRINUSE or not place or not config.interface.listen_port:
+            raise
+        raise UdpError(error.reason, error.errno, f"{error.remedy} ({place})") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import trio
 from tunnel import host
 from tunnel.config import TunnelConfig
 from tunnel.daemon import reload, run
-from tunnel.daemon.host_state import compute
+from tunnel.daemon.host_state import compute, line_of_port
 from tunnel.daemon.teardown import refuse_others, who_has_name
 from tunnel.errors import TunnelError
 from tunnel.host import Obstacle
@@ -47,7 +47,7 @@ def _checks(config: TunnelConfig) -> Iterator[Callable[[], list[Obstacle]]]:
     yield lambda: _check_name(config.name)
     yield lambda: _passes(lambda: reload.check_hooks(config))
     yield lambda: _passes(check_device_file)
-    yield lambda: _check_port(config.interface.listen_port)
+    yield lambda: _check_port(config)
 
 
 def _passes(check: Callable[[], None]) -> list[Obstacle]:
@@ -60,9 +60,10 @@ def _check_name(name: str) -> list[Obstacle]:
     return [] if taken is None else [Obstacle("interface", *taken)]
 
 
-def _check_port(port: int) -> list[Obstacle]:
+def _check_port(config: TunnelConfig) -> list[Obstacle]:
     try:
-        Udp.open(port).close()
+        with line_of_port(config):
+            Udp.open(config.interface.listen_port).close()
     except UdpError as error:
         return [Obstacle("port", error.reason, error.remedy)]
     return []

@@ -24,7 +24,7 @@ from tunnel.config import PeerConfig, PublicKey, TunnelConfig
 from tunnel.control.messages.changes import TAKEN, Change, ReloadResult
 from tunnel.control.timeslice import Pace
 from tunnel.daemon.hook_effects import HookEffects
-from tunnel.daemon.host_state import HostState, Surroundings, compute
+from tunnel.daemon.host_state import HostState, Surroundings, compute, line_of_port
 from tunnel.device import sync
 from tunnel.device.device import Device
 from tunnel.engine import Engine
@@ -164,7 +164,8 @@ async def carry_out(plan: Plan, device: Device, around: HostState) -> HostState:
     with trio.CancelScope(shield=True):
         with ExitStack() as undo:
             if plan.listen_port != port:
-                udp.set_port(plan.listen_port)
+                with line_of_port(plan.config):
+                    udp.set_port(plan.listen_port)
                 undo.callback(_best_effort, udp.set_port, port)
             if plan.surroundings.mark != mark:
                 udp.set_fwmark(plan.surroundings.mark)

@@ -29,7 +29,7 @@ from tunnel.control.broadcast import Events
 from tunnel.daemon import guard, host_state, redaction, reload
 from tunnel.daemon.control import control_socket
 from tunnel.daemon.daemon import Daemon, Stage
-from tunnel.daemon.host_state import Surroundings
+from tunnel.daemon.host_state import Surroundings, line_of_port
 from tunnel.daemon.lock import hold
 from tunnel.daemon.metrics import serve_metrics
 from tunnel.daemon.sd_notify import Pulse
@@ -117,15 +117,18 @@ async def _set_up(
     interface = daemon.config.interface
     endpoints = {key: addresses[0] for key, addresses in found.items() if addresses}
     try:
-        with Device.open(
-            daemon.name,
-            mtu=around.state.mtu,
-            path=features.load_datapath(interface.options.datapath),
-            offloads=features.choose(interface.options),
-            listen_port=interface.listen_port,
-            fwmark=around.mark,
-            publish=daemon.publish,
-        ) as device:
+        with (
+            line_of_port(daemon.config),
+            Device.open(
+                daemon.name,
+                mtu=around.state.mtu,
+                path=features.load_datapath(interface.options.datapath),
+                offloads=features.choose(interface.options),
+                listen_port=interface.listen_port,
+                fwmark=around.mark,
+                publish=daemon.publish,
+            ) as device,
+        ):
             # As with wg-quick, `wg` may be used by PreUp, and the conf has the last word.
             wg.device = device
             if interface.options.netns_path:

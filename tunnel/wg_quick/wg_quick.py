@@ -10,6 +10,7 @@ the way down stops nothing, and other tunnels keep their rules.
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import Literal
 import trio
 
 from tunnel import host
-from tunnel.config import EndpointConfig, InterfaceConfig, PublicKey, TunnelConfig
+from tunnel.config import EndpointConfig, InterfaceConfig, PublicKey, TunnelConfig, place_of
 from tunnel.control import uapi_client
 from tunnel.control.snapshot import DeviceSnapshot
 from tunnel.daemon import host_state, redaction, reload
@@ -234,7 +235,15 @@ async def _configure(
 ) -> None:
     echo(f"[#] wg setconf {config.name} {config.path}")
     call = partial(uapi_client.set_config, socket_path(config.name), config, endpoints, fwmark=mark)
-    await trio.to_thread.run_sync(call)
+    try:
+        await trio.to_thread.run_sync(call)
+    except uapi_client.UapiClientError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise DaemonError(
+            f"UDP port {config.interface.listen_port} is taken; stop what listens there, or choose "
+            f"another as ListenPort ({place_of(config, 'ListenPort')})"
+        ) from error
 
 
 def _start(program: str, name: str, echo: Echo) -> None:

@@ -175,7 +175,7 @@ def test_errors_leave_everything_as_it_was(pair: Pair) -> None:
             (many.replace("Address =", "Adress ="), r"status 2: .*wg0.conf:\d+: Adress"),
             (many + OTHER.format(key="short"), "status 2: .*PublicKey"),
             (conflict, r"status 1: tunnel: .*10.88.0.0/16.*File exists"),
-            (many.replace("51999", "51998"), "status 1: .*UDP port 51998 is taken"),
+            (many.replace("51999", "51998"), r"status 1: .*UDP port 51998 is taken.*\.conf:3\)"),
             (
                 many + OTHER.format(key=SOME_KEY) + "Endpoint = no.invalid:1\n",
                 "no.invalid",

@@ -155,7 +155,7 @@ def test_taken_port_is_named_and_nothing_stays(two_hosts: TwoHosts) -> None:
     holder = two_hosts.a.socket(2, 2)
     with holder:
         holder.bind(("0.0.0.0", 51820))
-        with pytest.raises(LabError, match=r"status 1: .*UDP port 51820 is taken"):
+        with pytest.raises(LabError, match=r"status 1: .*UDP port 51820 is taken.*wg0\.conf:3\)"):
             make_pair(two_hosts)
     assert remains(two_hosts.a) == []
 

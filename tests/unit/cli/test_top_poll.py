@@ -162,6 +162,26 @@ def test_once_says_what_went_down_meanwhile(
         assert "wg0" in out
 
 
+@pytest.mark.parametrize(("columns", "widest"), [("80", 80), (None, 170)])
+def test_once_is_as_wide_as_columns_says(
+    with_two: Callable[[Scenario], None],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    columns: str | None,
+    widest: int,
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+
+    async def scenario(looker: Looker, one: Daemon, two: Daemon) -> None:
+        await command._print_once(looker, 0.01, as_json=False)
+
+    with_two(scenario)
+    lines = capsys.readouterr().out.splitlines()
+    assert 80 * (widest > 80) < max(map(len, lines)) <= widest
+
+
 def test_one_that_is_named_has_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_folder, "RUN_FOLDER", tmp_path)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.confs import INTERFACE, PEER, PRIVATE, PSK, WITH_PEER
-from tunnel.config import ConfigErrors, PrivateKey, files, find, load, save
+from tunnel.config import ConfigErrors, PrivateKey, files, find, load, place_of, save
 from tunnel.config.problems import quote
 
 
@@ -321,3 +321,13 @@ def test_reading_a_small_file_takes_little_memory(tmp_path: Path) -> None:
     assert data == b"x" * 100
     conf.write_bytes(b"y" * 5_000_000)
     assert files.read(conf, limit=5_000_000).data == b"y" * 5_000_000
+
+
+def test_the_place_of_a_key_is_the_line_that_counts(conf: Path) -> None:
+    conf.write_text(f"{INTERFACE}listenport = 1\n# ListenPort = 2\nListenPort = 3\n")
+    config = load(conf)
+    assert place_of(config, "ListenPort") == f"{conf}:5"
+    assert place_of(config, "MTU") == str(conf)
+    conf.unlink()
+    assert place_of(config, "ListenPort") == str(conf)
+    assert place_of(replace(config, path=None), "ListenPort") == ""
