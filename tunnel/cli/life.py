@@ -126,10 +126,11 @@ def _serve(
     import trio
 
     from tunnel.daemon.daemon import Daemon
+    from tunnel.daemon.descriptors import check_descriptors
     from tunnel.daemon.gc_tuning import avoid_pauses
     from tunnel.daemon.lock import hold
     from tunnel.daemon.rights import give_up
-    from tunnel.daemon.run import check_descriptors, run
+    from tunnel.daemon.run import run
     from tunnel.daemon.sd_notify import Notifier
 
     notifier = Notifier.from_environment()

@@ -29,8 +29,8 @@ from tunnel.containers.outside import Inside
 from tunnel.containers.ports import Published
 from tunnel.control.run_folder import make_own_folder, socket_path
 from tunnel.daemon import redaction
+from tunnel.daemon.descriptors import check_descriptors
 from tunnel.daemon.lock import hold, lock_path
-from tunnel.daemon.run import check_descriptors
 from tunnel.device import features, sync
 from tunnel.device.device import Device
 from tunnel.device.look_up import resolve_some

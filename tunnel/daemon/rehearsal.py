@@ -11,7 +11,8 @@ import trio
 
 from tunnel import host
 from tunnel.config import TunnelConfig
-from tunnel.daemon import reload, run
+from tunnel.daemon import reload
+from tunnel.daemon.descriptors import check_descriptors
 from tunnel.daemon.host_state import compute, line_of_port
 from tunnel.daemon.teardown import refuse_others, who_has_name
 from tunnel.errors import TunnelError
@@ -42,7 +43,7 @@ async def rehearse(config: TunnelConfig, endpoints: Iterable[Endpoint]) -> tuple
 
 
 def _checks(config: TunnelConfig) -> Iterator[Callable[[], list[Obstacle]]]:
-    yield lambda: _passes(run.check_descriptors)
+    yield lambda: _passes(check_descriptors)
     yield lambda: _passes(lambda: refuse_others(host.load_record(config.name)))
     yield lambda: _check_name(config.name)
     yield lambda: _passes(lambda: reload.check_hooks(config))

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import resource
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Literal
@@ -29,6 +28,7 @@ from tunnel.control.broadcast import Events
 from tunnel.daemon import guard, host_state, redaction, reload
 from tunnel.daemon.control import control_socket
 from tunnel.daemon.daemon import Daemon, Stage
+from tunnel.daemon.descriptors import check_descriptors
 from tunnel.daemon.host_state import Surroundings, line_of_port
 from tunnel.daemon.lock import hold
 from tunnel.daemon.metrics import serve_metrics
@@ -43,9 +43,6 @@ from tunnel.io.endpoint import Endpoint
 from tunnel.io.udp import Udp
 
 log = logging.getLogger("tunnel")
-
-LEAST_DESCRIPTORS = 64
-"""Open files that a daemon must be allowed. It holds 25 of its own, each client takes one."""
 
 _STAYS_SHUT = "the kill switch of {0} stays; to open it: tunnel down {0}"
 
@@ -203,16 +200,6 @@ async def _carry_packets(daemon: Daemon, device: Device, ready: Callable[[], Non
         finally:
             daemon.device = None
         nursery.cancel_scope.cancel()
-
-
-def check_descriptors() -> None:
-    """Raise DaemonError where the first client would find no descriptor left."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit != resource.RLIM_INFINITY and limit < LEAST_DESCRIPTORS:
-        raise DaemonError(
-            f"this process may open {limit} files, and a tunnel needs {LEAST_DESCRIPTORS}; raise "
-            "the limit (ulimit -n 1024, or LimitNOFILE= of the service)"
-        )
 
 
 async def _clean_up_before(daemon: Daemon) -> None:

@@ -25,6 +25,7 @@ SIOCSIFMTU = 0x8922
 SIOCGIFINDEX = 0x8933
 
 # linux/prctl.h, linux/capability.h
+PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
@@ -45,13 +46,6 @@ MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_SLAVE = 0x80000
 MNT_DETACH = 0x2
-
-# linux/prctl.h
-PR_SET_PDEATHSIG = 1
-
-# linux/capability.h
-CAP_NET_ADMIN = 12
-CAP_SYS_ADMIN = 21
 
 # asm-generic/socket.h
 SO_ATTACH_FILTER = 26

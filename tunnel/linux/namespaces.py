@@ -13,6 +13,7 @@ from pathlib import Path
 from signal import Signals
 
 from tunnel.linux import kernel
+from tunnel.linux.rights import Capability
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -85,7 +86,7 @@ def has_admin_capabilities() -> bool:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("CapEff:"):
             effective = int(line.split()[1], 16)
-            wanted = 1 << kernel.CAP_NET_ADMIN | 1 << kernel.CAP_SYS_ADMIN
+            wanted = 1 << Capability.NET_ADMIN | 1 << Capability.SYS_ADMIN
             return effective & wanted == wanted
     return os.geteuid() == 0
 
