@@ -62,7 +62,7 @@ class HandshakeQueue:
         self._draw = Random(random(16)).getrandbits
         self._queue: deque[Waiting] = deque()
         self._ready = trio.Event()
-        self._screened = 0
+        self._bare = self._rest = 0
         self._flooded = trio.Event()
         self.is_behind = False
 
@@ -89,7 +89,7 @@ class HandshakeQueue:
             ):
                 return False
             count_drop(ProtocolDrop.COOKIE_UNANSWERED)
-            self._count(1)
+            self._count(1, is_bare=True)
             return True
 
         return is_hopeless
@@ -107,7 +107,8 @@ class HandshakeQueue:
         if count > 0:
             kinds = kinds[:count]
             length = start + count * stride
-        self._count(len(kinds))
+        is_bare = kinds[0] == INITIATION[0] and buffer[length - MAC_LENGTH : length] == NO_MAC
+        self._count(len(kinds), is_bare=is_bare)
         alike = kinds.count(kinds[0]) == len(kinds)
         under_load = interface.is_under_load(now)
         mac2 = b""
@@ -178,9 +179,12 @@ class HandshakeQueue:
             self._shared.interface.set_under_load(now)
         self._ready.set()
 
-    def _count(self, messages: int) -> None:
-        self._screened += messages
-        if self._screened >= FLOOD:
+    def _count(self, messages: int, *, is_bare: bool) -> None:
+        if is_bare:
+            self._bare += messages
+        else:
+            self._rest += messages
+        if self._bare + self._rest >= FLOOD:
             self._flooded.set()
 
     async def keep_queue_short(self) -> None:
@@ -189,8 +193,8 @@ class HandshakeQueue:
         while True:
             await self._flooded.wait()
             while self._flooded.is_set() or thinning.is_on:
-                thinning.adjust(flooded=self._flooded.is_set())
-                self._screened = 0
+                thinning.adjust(self._bare, self._rest)
+                self._bare = self._rest = 0
                 self._flooded = trio.Event()
                 await trio.sleep(PERIOD)
 

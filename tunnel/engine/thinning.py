@@ -2,7 +2,7 @@
 
 Where they come faster than they can be read, the kernel drops whatever comes last: data as well. So
 in a flood a filter of the socket keeps some of them out, at random, as many as it takes to keep the
-queue short. Initiations without a mac2 go first, then all that is not data.
+queue short. Those are of the kind that the flood is of: initiations without a mac2, or all others.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ class Thinning:
         """Whether anything is kept out."""
         return self.bare < 1.0 or self.rest < 1.0
 
-    def adjust(self, *, flooded: bool) -> None:
-        """Look at the queue, and let in less or more. It becomes less only in a flood."""
+    def adjust(self, bare: int, rest: int) -> None:
+        """Look at the queue, and let in less or more: less only in a flood, and of the kind that it
+        is of. So many of each kind came since the last look.
+        """
         queued = self._udp.queued_part()
-        if queued > LONG and flooded:
-            if self.bare > LEAST:
-                self.bare *= LESS
+        if queued > LONG and bare + rest >= FLOOD:
+            if bare >= rest:
+                self.bare = max(LEAST, self.bare * LESS)
             else:
                 self.rest = max(LEAST, self.rest * LESS)
         elif queued < SHORT and self.is_on:
-            if self.rest < 1.0:
-                self.rest = min(1.0, self.rest * MORE)
-            else:
-                self.bare = min(1.0, self.bare * MORE)
+            self.bare = min(1.0, self.bare * MORE)
+            self.rest = min(1.0, self.rest * MORE)
         else:
             return
         self._udp.set_filter(program(self.bare, self.rest) if self.is_on else ())

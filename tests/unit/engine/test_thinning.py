@@ -1,4 +1,4 @@
-"""What is kept out of the socket's queue under load: never data; first what has no mac2."""
+"""What is kept out of the socket's queue in a flood: never data, and no more than it takes."""
 
 from __future__ import annotations
 
@@ -87,21 +87,20 @@ def make_thinning() -> tuple[FakeUdp, Thinning]:
     return udp, Thinning(cast(Udp, udp))
 
 
-def test_initiations_without_a_mac2_go_first_and_come_back_last() -> None:
+@pytest.mark.parametrize(("flood", "other"), [("bare", "rest"), ("rest", "bare")])
+def test_the_kind_that_the_flood_is_of_is_kept_out_and_comes_back(flood: str, other: str) -> None:
     udp, thinning = make_thinning()
     udp.full = 1.0
-    thinning.adjust(flooded=True)
-    assert 0 < thinning.bare < thinning.rest == 1.0
+    came = {flood: FLOOD, other: FLOOD // 2}
+    thinning.adjust(**came)
+    assert 0 < getattr(thinning, flood) < getattr(thinning, other) == 1.0
     for _ in range(100):
-        thinning.adjust(flooded=True)
-    assert 0 < thinning.bare <= LEAST
-    assert thinning.rest == LEAST, "something of all is always let in"
+        thinning.adjust(**came)
+    assert getattr(thinning, flood) == LEAST, "something of all is always let in"
+    assert getattr(thinning, other) == 1.0
     udp.full = 0.0
-    while thinning.rest < 1.0:
-        assert thinning.bare <= LEAST
-        thinning.adjust(flooded=False)
-    for _ in range(200):
-        thinning.adjust(flooded=False)
+    for _ in range(100):
+        thinning.adjust(0, 0)
     assert not thinning.is_on
     assert udp.filters[-1] == []
 
@@ -109,7 +108,7 @@ def test_initiations_without_a_mac2_go_first_and_come_back_last() -> None:
 def test_a_long_queue_of_data_alone_keeps_no_handshake_out() -> None:
     udp, thinning = make_thinning()
     udp.full = 1.0
-    thinning.adjust(flooded=False)
+    thinning.adjust(FLOOD // 2 - 1, FLOOD // 2)
     assert not thinning.is_on
     assert udp.filters == []
 
@@ -117,10 +116,11 @@ def test_a_long_queue_of_data_alone_keeps_no_handshake_out() -> None:
 def test_the_filter_goes_when_the_flood_is_over_though_nothing_arrives(sides: Sides) -> None:
     async def scenario(a: Side, b: Side) -> None:
         a.udp.full = 1.0
-        while len(a.udp.filters) < 10:
-            # By anyone, with whatever: it need not be known for a forgery.
-            a.udp.feed(MESSAGES["bare"] * FLOOD, 148, b.udp.own)
-            await trio.sleep(0.005)
+        for kind in ("bare", "junk"):
+            count = len(a.udp.filters)
+            while len(a.udp.filters) < count + 10:
+                a.udp.feed(MESSAGES[kind] * FLOOD, 148, b.udp.own)
+                await trio.sleep(0.005)
         a.udp.full = 0.0
         await until(lambda: a.udp.filters[-1] == [])
         count = len(a.udp.filters)
