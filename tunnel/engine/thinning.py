@@ -16,11 +16,11 @@ PERIOD = 0.01
 """Seconds between two looks at the queue."""
 FLOOD = 32
 """So many messages in that time that are not data are a flood: more than can be answered."""
-LONG = 1 / 32
-SHORT = 1 / 128
+LONG = 1 / 8
+SHORT = 1 / 32
 """Parts of the receive queue. The whole of it is 0.2 s of a flood, in which data would wait."""
 LESS = 0.8
-MORE = 1.1
+MORE = 1.2
 """By what the part that is let in changes while the queue is long, and short."""
 LEAST = 1 / 256
 
