@@ -48,7 +48,16 @@ def read_servers() -> tuple[str, ...]:
     return tuple(words[1] for words in found if len(words) > 1)
 
 
-def still_stands(dns: Dns, set_then: str) -> bool:
+def still_stands(dns: Dns, index: int, backend: str, set_then: str) -> bool:
+    """Whether no other program has changed what `set_dns` did; for `set_then` see below."""
+    if backend == RESOLVED:
+        from tunnel.host import resolved
+
+        return resolved.still_stands(index, dns)
+    return is_in_resolv_conf(dns, set_then)
+
+
+def is_in_resolv_conf(dns: Dns, set_then: str) -> bool:
     """Whether resolv.conf still is as resolvconf made it for `dns`; `set_then` are the servers that
     it had then, separated by blanks.
 

@@ -100,9 +100,9 @@ class Machine:
                     sysctl.read_sysctl(item.name) == item.value
                 )
             case Dns():
-                if self._dns_backend == dns.RESOLVCONF and not dns.still_stands(item, self.servers):
-                    return False
-                return item in before
+                return item in before and dns.still_stands(
+                    item, self._index, self._dns_backend, self.servers
+                )
             case _:
                 return False
 
@@ -135,7 +135,7 @@ class Machine:
             case DockerPasses():
                 docker.let_pass(self._interface)
             case Dns():
-                again = not dns.still_stands(item, self.servers)
+                again = not dns.is_in_resolv_conf(item, self.servers)
                 dns.set_dns(self._interface, self._index, item, self._dns_backend, again=again)
                 if self._dns_backend == dns.RESOLVCONF:
                     self.servers = " ".join(dns.read_servers())

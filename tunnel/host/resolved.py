@@ -1,4 +1,4 @@
-"""The three calls of systemd-resolved that a VPN needs: org.freedesktop.resolve1(5) over D-Bus.
+"""The calls of systemd-resolved that a VPN needs: org.freedesktop.resolve1(5) over D-Bus.
 
 D-Bus is used on trio. The steps around it block and have a thread of their own: a thread
 that trio started hands the call back to its event loop, any other runs one for it. So the caller
@@ -14,6 +14,7 @@ from jeepney import (  # type: ignore[import-untyped]
     DBusAddress,
     DBusErrorResponse,
     HeaderFields,
+    Properties,
     new_method_call,
 )
 from jeepney.bus_messages import message_bus  # type: ignore[import-untyped]
@@ -62,6 +63,24 @@ def set_link(index: int, dns: Dns) -> None:
         await _call(bus, "SetLinkDefaultRoute", "ib", (index, True))
 
     _on_bus("set", str(dns), ask)
+
+
+def still_stands(index: int, dns: Dns) -> bool:
+    """Whether the link has the servers of `dns` still: a restart of systemd-resolved forgets them.
+
+    True as well if it cannot be asked: that shows no change.
+    """
+
+    async def ask(bus: DBusConnection) -> bool:
+        (path,) = await _call(bus, "GetLink", "i", (index,))
+        link = DBusAddress(path, bus_name=_SERVICE, interface=f"{_SERVICE}.Link")
+        ((_, servers),) = await _ask(bus, Properties(link).get("DNS"))
+        return {bytes(address) for _, address in servers} == {s.packed for s in dns.servers}
+
+    try:
+        return bool(_on_bus("look at", str(dns), ask))
+    except HostError:
+        return True
 
 
 def _domains(search: Iterable[str]) -> list[tuple[str, bool]]:

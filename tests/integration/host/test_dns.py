@@ -31,7 +31,14 @@ from tests.support.host_namespace import Namespace
 from tunnel.host import HostError, apply, desired_state, reconcile, remove
 from tunnel.host import dns as dns_module
 from tunnel.host import resolved as resolved_module
-from tunnel.host.dns import RESOLVCONF, RESOLVED, choose_backend, set_dns, unset_dns
+from tunnel.host.dns import (
+    RESOLVCONF,
+    RESOLVED,
+    choose_backend,
+    set_dns,
+    still_stands,
+    unset_dns,
+)
 from tunnel.host.state import DesiredState, Dns
 
 DNS = Dns((ip_address("10.9.0.53"), ip_address("fd00::53")), ("lan", "example.org"))
@@ -117,7 +124,11 @@ def _serve(address: str, calls: Calls, ready: Callable[[], None]) -> None:
                 return
             if message.header.message_type is not MessageType.method_call:
                 continue
-            calls.append((message.header.fields[HeaderFields.member], message.body))
+            member = message.header.fields[HeaderFields.member]
+            if member in ("GetLink", "Get"):
+                bus.send(_answer(message, member, calls))
+                continue
+            calls.append((member, message.body))
             if SILENCE in str(message.body):
                 continue
             if message.body[0] == 404 or REFUSED in str(message.body):
@@ -125,6 +136,17 @@ def _serve(address: str, calls: Calls, ready: Callable[[], None]) -> None:
             else:
                 reply = new_method_return(message)
             bus.send(reply)
+
+
+def _answer(message: Any, member: str, calls: Calls) -> Any:
+    """Which object a link is, and which servers the calls have left it with."""
+    if member == "GetLink":
+        return new_method_return(message, "o", (f"/org/freedesktop/resolve1/{message.body[0]}",))
+    servers: Any = []
+    for name, body in calls:
+        if name in ("SetLinkDNS", "RevertLink"):
+            servers = body[1] if name == "SetLinkDNS" else []
+    return new_method_return(message, "v", (("a(iay)", servers),))
 
 
 def test_resolvconf(resolvconf: Path) -> None:
@@ -151,6 +173,22 @@ def test_resolved(resolved: Calls) -> None:
         ("SetLinkDefaultRoute", (7, True)),
         ("RevertLink", (7,)),
     ]
+
+
+@on_a_bus
+def test_resolved_is_asked_what_it_has(resolved: Calls) -> None:
+    other = Dns((ip_address("10.9.0.54"),))
+    assert not still_stands(DNS, 7, RESOLVED, "")
+    set_dns("tun0", 7, DNS, RESOLVED)
+    assert still_stands(DNS, 7, RESOLVED, "")
+    set_dns("tun0", 7, other, RESOLVED)
+    assert not still_stands(DNS, 7, RESOLVED, "")
+    unset_dns("tun0", 7, RESOLVED)
+    assert not still_stands(other, 7, RESOLVED, "")
+
+
+def test_servers_stand_where_no_one_can_be_asked(no_resolvconf: None) -> None:
+    assert still_stands(DNS, 7, RESOLVED, "")
 
 
 @on_a_bus
@@ -366,6 +404,26 @@ def test_resolv_conf_that_another_program_has_written_is_put_back(
     assert openresolv.read_text() == (now if stands else ours)
     applied.undo()
     assert openresolv.read_text() == "nameserver 192.0.2.53\n"
+
+
+@pytest.mark.root
+@on_a_bus
+def test_servers_that_resolved_has_lost_are_put_back(
+    ns: Namespace, tmp_path: Path, path: str, resolved: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a restart of it, or a `resolvectl revert` by hand."""
+    # The program `resolvconf` of this machine is none of the test's.
+    monkeypatch.setattr(import_module("tunnel.host.apply"), "choose_backend", lambda: RESOLVED)
+    monkeypatch.setenv("PATH", path)
+    wanted = desired_state("tun0", [ip_interface("10.9.0.1/24")], [], mtu=1400, dns=DNS.servers)
+    applied = apply(wanted, netns=ns.path, state_dir=tmp_path)
+    assert applied.missing() == ()
+    resolved.append(("RevertLink", (1,)))
+    assert [str(item) for item in applied.missing()] == ["dns 10.9.0.53 fd00::53"]
+    applied = applied.reconcile(wanted)
+    assert applied.missing() == ()
+    applied.undo()
+    assert resolved[-1][0] == "RevertLink"
 
 
 @pytest.mark.root
