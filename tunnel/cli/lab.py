@@ -18,6 +18,7 @@ from rich.text import Text
 
 from tunnel.cli import labtrace, timeline
 from tunnel.cli.common import EXIT_USAGE, fail, writable
+from tunnel.datapath.interface import MESSAGE_OVERHEAD
 from tunnel.lab import Host, Lab, LabError, LabUnavailableError, crossings, rootless
 from tunnel.lab.crossings import LabPacket
 from tunnel.lab.peers import End, Node, generate_preshared_key, mesh
@@ -195,7 +196,7 @@ def find_steps(packets: list[LabPacket]) -> Iterator[PingStep]:
         message, _, counter = headers.wireguard or (0, 0, 0)
         if headers.is_echo:
             layer, what = "inner", headers.kind()
-        elif message == TRANSPORT_DATA:
+        elif message == TRANSPORT_DATA and not _is_keepalive(packet):
             layer, what = "outer", f"UDP, WireGuard data, counter {counter}"
         else:
             continue
@@ -211,6 +212,12 @@ def find_steps(packets: list[LabPacket]) -> Iterator[PingStep]:
             len(seen.packet),
             (seen.time_ns - packets[0].seen.time_ns) / 1e3,
         )
+
+
+def _is_keepalive(packet: LabPacket) -> bool:
+    """Whether a transport data message holds no packet, and so none of the ping's."""
+    udp = 8
+    return len(packet.seen.packet) == len(packet.headers.network) + udp + MESSAGE_OVERHEAD
 
 
 def draw(steps: list[PingStep]) -> Iterator[str]:
