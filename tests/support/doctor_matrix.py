@@ -249,6 +249,12 @@ def endpoint_of_a(s: Scene) -> str:
     return "10.78.0.1" if s.shape.name == "nested" else OUTER_A[s.shape.outer]
 
 
+def link_down(s: Scene) -> contextlib.AbstractContextManager[object]:
+    # Else the daemon may still be putting back what went when sessions were ended.
+    s.a.tunnel("diff", "wg0")
+    return lines(s.here, "ip link set wg0 down", "true")
+
+
 @contextlib.contextmanager
 def name_gone(s: Scene) -> Iterator[None]:
     hosts = s.here.etc / "hosts"
@@ -559,7 +565,13 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault("a black hole for large packets", black_hole, codes("mtu_black_hole"), heals=True),
     Fault("a's clock was set back", clock("a"), codes("peer_clock_back"), fades=True),
-    Fault("b's clock was set back", clock("b"), codes("peer_clock_back"), senseless=IS_WAITING),
+    Fault(
+        "b's clock was set back",
+        clock("b"),
+        codes("peer_clock_back"),
+        senseless=IS_WAITING,
+        fades=True,
+    ),
     Fault(
         "IPv6 switched off at a",
         fixed(
@@ -574,7 +586,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("b's name is gone", name_gone, codes("endpoint_name")),
     Fault(
         "a's interface is down",
-        fixed("a", "ip link set wg0 down"),
+        link_down,
         codes("interface_down"),
         heals=True,
     ),
@@ -715,8 +727,8 @@ def table(cells: Mapping[tuple[str, str], Cell]) -> str:
         rows.append(f"| {fault.name} | " + " | ".join(shown) + " |")
     notes = [f"{number}. {reason}" for number, reason in enumerate(reasons, 1)]
     notes.append(
-        f"{len(notes) + 1}. fades: the fault ends by itself while the doctors look: b's handshake "
-        "reaches a, or a follows b's name"
+        f"{len(notes) + 1}. fades: the fault ends by itself while the doctors look: by a handshake "
+        "of the other side, or as a follows b's name"
     )
     return "\n".join([*rows, "", *notes, ""])
 

@@ -26,6 +26,7 @@ from tunnel.doctor import (
     diagnose,
     examine_elsewhere,
     gather,
+    join_inside,
 )
 from tunnel.log.redact import printable
 
@@ -58,6 +59,7 @@ def doctor(
         ),
     ] = DEFAULT_WAIT,
     as_json: Json = False,
+    inside: Annotated[bool, typer.Option("--inside", hidden=True)] = False,
 ) -> None:
     """Find out why nothing flows: what is wrong, how that was seen, and how to fix it.
 
@@ -70,14 +72,14 @@ def doctor(
             address = str(ip_address(address))
         except ValueError:
             fail(f"--address {address}: expected an IPv4 or IPv6 address, not a name", EXIT_USAGE)
-    options = Options(address=address, forward=forward, wait=wait)
+    options = Options(address=address, forward=forward, wait=wait, inside=inside)
     reports = []
     for each, conf in _meant(name):
         report = examine_elsewhere(each, conf, options)
         if report is None:
             with _shown_progress(each) as progress:
                 facts: Facts = trio.run(gather, each, conf, options, progress)
-            report = diagnose(facts)
+                report = join_inside(diagnose(facts), facts, conf)
         reports.append(report)
     if as_json:
         typer.echo(json.dumps([report.to_json() for report in reports], indent=2))

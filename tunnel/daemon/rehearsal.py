@@ -6,6 +6,7 @@ Each check is the one that `run` makes, so both give the same reasons and remedi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import trio
 
@@ -36,7 +37,8 @@ async def rehearse(config: TunnelConfig, endpoints: Iterable[Endpoint]) -> tuple
             found.append(_other(error))
     try:
         around = await compute(config, endpoints)
-        found += await trio.to_thread.run_sync(host.foresee, around.state)
+        foresee = partial(host.foresee, netns=config.interface.options.netns_path)
+        found += await trio.to_thread.run_sync(foresee, around.state)
     except host.HostError as error:
         found.append(_other(error))
     return tuple(found)

@@ -9,7 +9,7 @@ wrote: netfilter's rules and a conf's commands. A remedy is one line of shell, o
 """
 
 from tunnel.doctor.diagnosis import diagnose
-from tunnel.doctor.elsewhere import examine_elsewhere
+from tunnel.doctor.elsewhere import examine_elsewhere, join_inside
 from tunnel.doctor.facts import DEFAULT_WAIT, Facts, Options
 from tunnel.doctor.findings import Finding, Report
 from tunnel.doctor.gathering import gather
@@ -23,4 +23,5 @@ __all__ = [
     "diagnose",
     "examine_elsewhere",
     "gather",
+    "join_inside",
 ]

@@ -68,6 +68,26 @@ NOTES: tuple[Check, ...] = (
 )
 """No faults: they may be intended."""
 
+NOT_INSIDE = frozenset(
+    {
+        conf.check_clock,
+        conf.check_conf,
+        conf.check_conf_gone,
+        conf.check_private_key_as_peer,
+        conf.check_allowed_ips_twice,
+        conf.check_private_key,
+        routing.check_endpoint_name,
+        routing.check_endpoint_moved,
+        forwarding.check_forwarding,
+        forwarding.check_forward_policy,
+        forwarding.check_way_back,
+        firewall.check_conntrack,
+        firewall.check_conntrack_full,
+        *NOTES,
+    }
+) - {liveness.check_no_ping}
+"""Checks of the conf, and of where the daemon is, which another doctor makes there."""
+
 EXPLAINS_NOTHING = frozenset(
     {
         "privileges",
@@ -89,7 +109,8 @@ EXPLAINS_NOTHING = frozenset(
 
 def diagnose(facts: Facts) -> Report:
     """Judge. Pure: the same facts give the same report."""
-    findings = [finding for check in CAUSES for finding in check(facts)]
+    apart = NOT_INSIDE if facts.options.inside else frozenset[Check]()
+    findings = [finding for check in CAUSES if check not in apart for finding in check(facts)]
     causes = [finding for finding in findings if finding.code not in EXPLAINS_NOTHING]
     explained = {finding.peer for finding in causes}
     if None not in explained:
@@ -99,7 +120,7 @@ def diagnose(facts: Facts) -> Report:
     # the way of a tunnel that is not up.
     last = EXPLAINS_NOTHING - {"privileges"} if facts.after is not None else {"not_running"}
     findings.sort(key=lambda finding: finding.code in last)
-    notes = [finding for check in NOTES for finding in check(facts)]
+    notes = [finding for check in NOTES if check not in apart for finding in check(facts)]
     in_use = {}
     if facts.after is not None:
         in_use = {"datapath": facts.after.datapath, **facts.after.offloads}

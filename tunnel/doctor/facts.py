@@ -37,11 +37,14 @@ DEFAULT_WAIT = 12.0
 class Options:
     """What the user asked for: an `address` that should be reached through the tunnel, whether
     this host should `forward` for others, and how many seconds to wait for answers at most.
+    `inside` says that the interface was moved, without its daemon, into the network namespace that
+    this doctor is in: what is around it here is looked at, and no more.
     """
 
     address: str | None = None
     forward: bool = False
     wait: float = DEFAULT_WAIT
+    inside: bool = False
 
 
 @dataclass(frozen=True, slots=True)

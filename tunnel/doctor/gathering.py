@@ -41,6 +41,8 @@ from tunnel.trace.journey import Journey
 from tunnel.trace.session import TraceRequest, TraceSession
 from tunnel.trace.trace_table import TraceTableError
 
+NOT_INSIDE = "what is around the interface, and probes (it is in another network namespace)"
+
 TRACE_START = 10.0
 """Seconds that a trace may take before it is ready."""
 TICK = 0.2
@@ -138,6 +140,9 @@ def _unseen(facts: Facts) -> Iterator[str]:
     status = facts.after
     if status is None or facts.elsewhere:
         return
+    if not status.here:
+        yield NOT_INSIDE
+        return
     probed = {probe.peer for probe in facts.probes if probe.sent}
     measured = {probe.peer for probe in facts.probes if probe.tried}
     unasked, unmeasured = [], []
@@ -223,7 +228,7 @@ def _ask_daemon(facts: Facts, notes: _Notes) -> Facts:
     try:
         with TunnelClient(facts.name, timeout=ANSWER_SECONDS) as client:
             pid = client.peer_pid()
-            status = client.status()
+            status = _status(facts, client)
     except NotRunningError as error:
         return replace(facts, killed=error.killed)
     except ControlError as error:
@@ -238,17 +243,23 @@ def _ask_daemon(facts: Facts, notes: _Notes) -> Facts:
         before=status,
         after=status,
         daemon_missing=lacks,
-        elsewhere=not machine.in_our_namespace(pid),
+        elsewhere=not facts.options.inside and not machine.in_our_namespace(pid),
         conf_gone=bool(status.conf) and not os.path.exists(status.conf),
         differences=_ask_differences(facts, status, notes),
     )
+
+
+def _status(facts: Facts, client: TunnelClient) -> TunnelStatus:
+    status = client.status()
+    return replace(status, here=True) if facts.options.inside else status
 
 
 def _ask_differences(
     facts: Facts, status: TunnelStatus, notes: _Notes
 ) -> tuple[Change, ...] | None:
     """What `tunnel diff` says; None where it cannot say anything."""
-    if facts.problems or not status.here or not status.conf or not os.path.exists(status.conf):
+    away = facts.options.inside or not status.here
+    if facts.problems or away or not status.conf or not os.path.exists(status.conf):
         return None
     try:
         with TunnelClient(facts.name) as client:
@@ -261,7 +272,7 @@ def _ask_differences(
 def _look_again(facts: Facts) -> Facts:
     try:
         with TunnelClient(facts.name) as client:
-            facts = replace(facts, after=client.status())
+            facts = replace(facts, after=_status(facts, client))
     except NotRunningError:
         facts = replace(facts, after=None, daemon_error="it went down while the doctor looked")
     except (ControlError, OSError):
@@ -291,7 +302,9 @@ def _look_at_routes(facts: Facts) -> Facts:
         return facts
     routes: dict[str, RouteFacts] = {}
     unmarked: dict[str, RouteFacts] = {}
-    peers = [peer for peer in status.peers if peer.endpoint][:MAX_PROBES]
+    # Datagrams leave from the namespace of the daemon.
+    outer = () if facts.options.inside else status.peers
+    peers = [peer for peer in outer if peer.endpoint][:MAX_PROBES]
     for address in filter(None, map(endpoint_address, peers)):
         if ip_address(address).is_link_local:
             continue  # the endpoint itself names the interface

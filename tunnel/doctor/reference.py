@@ -108,8 +108,8 @@ explains the silence of its peer until one has completed.
 
 "Nothing wrong" applies only to what was checked. Lines `not looked at` (in JSON: `skipped`) list
 the rest: roaming peers that were not heard from lately are not woken, and the largest packet that
-passes is not measured where nothing answers pings. If the daemon is in another network namespace,
-the doctor runs its checks there.
+passes is not measured where nothing answers pings. If the daemon or the interface is in another
+network namespace, the doctor runs its checks there.
 """
 
 _MATRIX = """\

@@ -263,6 +263,9 @@ def swallowed_networks(facts: Facts) -> Iterator[tuple[str | None, Network, str,
     """
     if facts.conf is not None and facts.conf.interface.table != "auto":
         return  # no route of ours is among those of the host
+    moved = facts.after is not None and not facts.after.here
+    if moved or (facts.conf is not None and facts.conf.interface.options.netns_path):
+        return  # nor is the interface
     own = (facts.name, facts.after.device if facts.after is not None else "")
     for peer, network in _networks(facts):
         for link in facts.links.values():

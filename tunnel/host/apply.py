@@ -33,7 +33,7 @@ from tunnel.host.rtnetlink import inside, rtnetlink, step
 from tunnel.host.slots import claiming
 from tunnel.host.state import DesiredState, Dns, Item, Sysctl
 from tunnel.host.sysctl import read_sysctl
-from tunnel.linux.netns import namespace_id, namespace_lives
+from tunnel.linux.netns import find_namespace, namespace_id
 
 log = logging.getLogger("tunnel")
 
@@ -151,7 +151,7 @@ def remove(
             return True
         if record.netns == namespace_id():
             _remove(record, state_dir, report, fail_closed)
-        elif namespace_lives(record.netns):
+        elif find_namespace(record.netns) is not None:
             raise HostError(
                 "remove",
                 interface,
@@ -196,7 +196,7 @@ def _still_at(record: Record) -> bool:
     with suppress(OSError):
         if os.stat(record.place).st_ino == record.netns:
             return True
-    if namespace_lives(record.netns):
+    if find_namespace(record.netns) is not None:
         raise HostError(
             "remove",
             record.interface,

@@ -26,7 +26,8 @@ class TunLink:
     """The network interface of a TUN device as it was at one moment.
 
     `mtu` is in bytes of one packet. `here` says whether the device is in the network namespace
-    of the calling thread; names and indices of another namespace mean nothing in this one.
+    of the calling thread; names and indices of another namespace mean nothing in this one. `netns`
+    is the inode of that namespace, 0 if it is not known.
     """
 
     name: str
@@ -34,6 +35,7 @@ class TunLink:
     mtu: int
     up: bool
     here: bool
+    netns: int = 0
 
 
 def name_and_flags(fd: int) -> tuple[str, int]:
@@ -61,9 +63,9 @@ def query(fd: int, control: socket.socket | None = None) -> TunLink:
     """
     name, _ = name_and_flags(fd)
     with contextlib.ExitStack() as stack:
-        here = False
+        here, inode = False, 0
         if control is None:
-            control, here = _control_socket(fd)
+            control, here, inode = _control_socket(fd)
             stack.enter_context(control)
         try:
             ifindex = _ask(control, kernel.SIOCGIFINDEX, name)
@@ -71,13 +73,13 @@ def query(fd: int, control: socket.socket | None = None) -> TunLink:
             flags = _ask(control, kernel.SIOCGIFFLAGS, name)
         except OSError as error:
             raise TunError(f"cannot ask for the state of {name}: {error.strerror}") from error
-    return TunLink(name=name, ifindex=ifindex, mtu=mtu, up=bool(flags & kernel.IFF_UP), here=here)
+    return TunLink(name, ifindex, mtu, bool(flags & kernel.IFF_UP), here, inode)
 
 
 def set_mtu(fd: int, mtu: int) -> None:
     """Set the interface's MTU in bytes; raises TunError naming the value, TunDeleted."""
     name, _ = name_and_flags(fd)
-    control, _ = _control_socket(fd)
+    control, *_ = _control_socket(fd)
     with control:
         try:
             request = _IFREQ_INT.pack(_encoded(name), mtu)
@@ -97,19 +99,20 @@ def _ask(control: socket.socket, request: int, name: str) -> int:
     return int(layout.unpack(answer)[1])
 
 
-def _control_socket(fd: int) -> tuple[socket.socket, bool]:
-    """Open a socket in the namespace of the device; also say whether that is our own."""
+def _control_socket(fd: int) -> tuple[socket.socket, bool, int]:
+    """Open a socket in the namespace of the device; whether that is our own, and its inode."""
     try:
         namespace = fcntl.ioctl(fd, kernel.TUNGETDEVNETNS)
     except OSError as error:
         if error.errno == errno.EBADFD:
             raise TunDeleted("the TUN device was deleted") from error
         # Kernels before 5.2 and processes without CAP_NET_ADMIN cannot ask: suppose it is here.
-        return _datagram_socket(), True
+        return _datagram_socket(), True, 0
     try:
+        inode = os.fstat(namespace).st_ino
         if netns.is_ours(namespace):
-            return _datagram_socket(), True
-        return netns.call_inside(namespace, _datagram_socket), False
+            return _datagram_socket(), True, inode
+        return netns.call_inside(namespace, _datagram_socket), False, inode
     except OSError as error:
         raise TunError(
             f"cannot enter the device's network namespace: {error.strerror}; "

@@ -91,13 +91,15 @@ def is_ours(descriptor: int) -> bool:
     return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
 
 
-def namespace_lives(inode: int) -> bool:
-    """Whether a process is in the network namespace of that number, or `ip netns` keeps it."""
+def find_namespace(inode: int) -> Path | None:
+    """A path of the network namespace of that number; None if no process is in it, as far as we
+    see, and `ip netns` does not keep it.
+    """
     places = itertools.chain(
         Path("/run/netns").glob("*"), Path("/proc").glob("[0-9]*/task/[0-9]*/ns/net")
     )
     for place in places:
         with suppress(OSError):  # a process that has just ended, or that we may not look at
             if place.stat().st_ino == inode:
-                return True
-    return False
+                return place
+    return None

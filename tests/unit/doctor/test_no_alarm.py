@@ -164,6 +164,8 @@ def test_networks_of_this_host_are_swallowed_only_by_routes() -> None:
     facts = with_peer(allowed_ips=("10.77.0.2/32", "192.0.2.128/25"))
     assert codes(facts) == ["allowed_ips_swallow"]
     assert codes(replace(facts, conf=conf("Table = off"))) == []
+    assert facts.after is not None
+    assert codes(replace(facts, after=replace(facts.after, here=False, device="wg0"))) == []
 
 
 def test_an_interface_in_another_namespace() -> None:
@@ -424,3 +426,11 @@ def test_a_gateways_conf_is_a_wish_to_forward() -> None:
     assert "the conf's [Tunnel] asks for it" in finding.what
     # Forwarding that is off was then taken away, which is a finding of its own.
     assert codes(replace(gateway, sysctls={"net.ipv4.ip_forward": "0"})) == ["forward_closed"]
+
+
+def test_a_doctor_inside_leaves_the_conf_and_the_outer_way_to_the_other() -> None:
+    sick = replace(HEALTHY, now=1.0, links={**HEALTHY.links, "wg0": LinkFacts("wg0", False, 1420)})
+    assert codes(sick) == ["clock_wrong", "interface_down"]
+    inside = replace(sick, options=Options(inside=True))
+    assert codes(inside) == ["interface_down"]
+    assert notes(inside) == []

@@ -48,12 +48,12 @@ class TunnelStatus(Message):
     """One interface at one moment. `private_key` is None unless secrets were asked for.
 
     `cpu_seconds` is the time that the daemon has computed so far. `device` is what the interface is
-    called now, empty if not known, and `here` whether it is in the daemon's network namespace.
-    `conf` is the path of the file it was set up from, empty if there is none. `nested_in` names the
-    other tunnels through which datagrams to the first few peers leave this host. `missing` are
-    routes, rules and the like that another program removed, `refused` handshakes by reason.
-    `netns` is the path of the network namespace that the conf puts the interface into, empty for
-    none.
+    called now, empty if not known, `here` whether it is in the daemon's network namespace, and
+    `device_netns` the inode of the one it is in (0: not known). `conf` is the path of the file it
+    was set up from, empty if there is none. `nested_in` names the other tunnels through which
+    datagrams to the first few peers leave this host. `missing` are routes, rules and the like that
+    another program removed, `refused` handshakes by reason. `netns` is the path of the network
+    namespace that the conf puts the interface into, empty for none.
     """
 
     name: str
@@ -76,3 +76,4 @@ class TunnelStatus(Message):
     missing: tuple[str, ...] = ()
     refused: tuple[RefusedHandshake, ...] = ()
     netns: str = ""
+    device_netns: int = 0
