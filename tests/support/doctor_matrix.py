@@ -675,7 +675,8 @@ def run_cell(s: Scene, fault: Fault) -> Cell:
             first = next((each["code"] for each in report["findings"]), None)
             if wrong & fault.causes and first not in fault.causes | fault.also:
                 mistakes.append(f"{side} says {first} first")
-        faded = fault.fades and flows and not named and here["healthy"] and there["healthy"]
+        faults_found = {each["code"] for each in (*here["findings"], *there["findings"])}
+        faded = fault.fades and flows and not named and faults_found <= POINTERS
         if fault.causes and not named and not faded:
             mistakes.append(f"named by no one: {found}")
         if fault.causes and not flows and not found["a"]:
