@@ -629,7 +629,9 @@ FAULTS: tuple[Fault, ...] = (
         "conntrack is full",
         not_made,
         codes(),
-        senseless=only("a namespace cannot set the limit, which is the machine's; a unit test"),
+        senseless=only(
+            "a namespace cannot set this limit of the whole machine; held by a unit test"
+        ),
     ),
     Fault("a's daemon was killed", killed, codes("not_running"), heals=True),
     Fault("a's daemon hangs", hung, codes("daemon_hangs"), heals=True),
