@@ -243,10 +243,10 @@ def check_swallowed_networks(facts: Facts) -> Iterator[Finding]:
     then = "tunnel up" if facts.after is None else f"tunnel reload {facts.name}"
     for peer, network, link, text in swallowed_networks(facts):
         here = ip_interface(text).network
-        key = "Address" if peer is None else "AllowedIPs"
+        subject = f"Address {network} overlaps" if peer is None else f"AllowedIPs {network} overlap"
         yield Finding(
             "allowed_ips_swallow",
-            f"{key} {network} overlaps the network {here}, which this host is on by {link}",
+            f"{subject} the network {here}, which this host is on by {link}",
             f"ip address show {link} lists {text}",
             f"take {network} out of AllowedIPs, or narrow it; then {then}"
             if peer is not None

@@ -38,7 +38,7 @@ class Obstacle:
     @classmethod
     def from_error(cls, kind: Kind, error: HostError) -> "Obstacle":
         """The error that `up` would end with."""
-        reason = f"{error.step} {error.subject}: {error.reason}"
+        reason = f"{error.step} {error.subject}".rstrip() + f": {error.reason}"
         return cls(kind, reason, error.remedy, error.subject)
 
 
