@@ -87,7 +87,7 @@ def test_a_private_key_in_the_place_of_the_public_one(net: Net) -> None:
     with conf_is(net.a, text):
         report = examine(net.a)
     assert codes(report) == {"private_key_as_peer"}
-    assert codes(report, "notes") == {"conf_not_applied"}
+    assert codes(report, "notes") == {"conf_not_applied", "conf_doubtful"}
 
 
 def test_a_tunnel_that_is_not_up_and_an_endpoint_without_address(net: Net) -> None:
