@@ -153,12 +153,20 @@ def check_gateway(
             "KillSwitch has nothing to guard: no peer has AllowedIPs",
             "add AllowedIPs, as 0.0.0.0/0 and ::/0, or remove KillSwitch",
         )
-    if interface.table != "auto" and not interface.fwmark:
+    if options.netns:
         problems.error(
             lines("KillSwitch"),
             "KillSwitch",
-            "KillSwitch must know this tunnel's own packets, and without Table = auto they have "
-            "no mark",
+            "KillSwitch guards this network namespace, and NetNS puts the interface elsewhere",
+            "remove KillSwitch: from a namespace with no other interface nothing leaves past the "
+            "tunnel",
+        )
+    if not interface.fwmark and _refuses_own_packets(interface, peers):
+        problems.error(
+            lines("KillSwitch"),
+            "KillSwitch",
+            "KillSwitch must know this tunnel's own packets, and without Table = auto and a /0 in "
+            "AllowedIPs they have no mark",
             "add a FwMark, as FwMark = 0xca6c",
         )
     for peer in peers:
@@ -170,6 +178,20 @@ def check_gateway(
                 f"{quote(peer.endpoint.host)} once the daemon was killed",
                 "write the address into Endpoint",
             )
+
+
+def _refuses_own_packets(interface: InterfaceConfig, peers: Sequence[PeerConfig]) -> bool:
+    """Whether a kill switch refuses packets to a peer unless they have a mark, and none is set."""
+    networks = [network for peer in peers for network in peer.networks]
+    if interface.table != "auto":
+        return True
+    if any(network.prefixlen == 0 for network in networks):
+        return False  # its mark is chosen with the place of the route
+    addresses = [peer.endpoint.address for peer in peers if peer.endpoint is not None]
+    return any(
+        network.prefixlen == 1 or any(address in network for address in addresses if address)
+        for network in networks
+    )
 
 
 def find_peer(peers: Iterable[PeerConfig], text: str) -> PeerConfig | None:

@@ -29,6 +29,8 @@ def _gates(config: TunnelConfig, mark: int) -> Iterator[Gate]:
     name, options = config.name, config.interface.options
     if options.kill_switch:
         networks = [network for peer in config.peers for network in peer.networks]
+        # Without the interface, the way to its own networks would lead by the default route.
+        networks += host.connected_networks(config.interface.addresses)
         yield gateway.kill_switch(name, networks, mark, dns=bool(config.interface.dns))
     sources: dict[PublicKey, PeerSource] = {}
     for allowance in options.allow:

@@ -155,6 +155,10 @@ async def _shut(daemon: Daemon, state: host.DesiredState) -> AsyncIterator[None]
         if daemon.config.interface.options.kill_switch and not daemon.is_asked:
             error.add_note(_STAYS_SHUT.format(daemon.name))
         raise
+    else:
+        if daemon.config.interface.options.kill_switch and not daemon.is_asked:
+            # Exit status 0 would have the service manager open it, and not start the tunnel again.
+            raise DaemonError(f"{daemon.name} is down, and nobody asked for it")
     finally:
         if daemon.config.interface.options.kill_switch:
             if daemon.is_asked:

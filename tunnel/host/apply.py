@@ -248,6 +248,8 @@ def _change(
             planned.firewall,
             planned.servers,
             report,
+            # What fails on the way up leaves shut what was shut before: see `shut`.
+            fail_closed=not old,
         )
         with claiming(netlink, state, state_dir):
             save_record(planned, state_dir)

@@ -8,7 +8,13 @@ stays dropped (`docker.py` deals with docker's), what we reject is rejected what
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    collapse_addresses,
+)
 from typing import Literal
 
 Network = IPv4Network | IPv6Network
@@ -206,17 +212,21 @@ def netmap(interface: str, entry: str, network: Network, shown: Network) -> Gate
 def kill_switch(interface: str, networks: Iterable[Network], mark: int, *, dns: bool) -> Gate:
     """Refuse what should go to `networks` any other way than into the tunnel.
 
-    With a network of length 0 that is everything of both IP versions but the local network, DHCP
-    and neighbours; with `dns`, name servers of the local network too. `mark` is that of our own
-    UDP (0: none).
+    If they hold all addresses of an IP version, that is everything of both but the local network,
+    DHCP and neighbours; with `dns`, name servers of the local network too. `mark` is that of our
+    own UDP (0: none).
     """
     networks = tuple(dict.fromkeys(networks))
-    specific = [network for network in networks if network.prefixlen]
+    everything = hold_everything(networks)
+    specific = [network for network in networks if not _is_of_one_link(network)]
+    if everything:
+        # Halves are another notation for a length of 0.
+        specific = [network for network in specific if network.prefixlen > 1]
     begin = [f'oifname {{ "lo", "{interface}" }} return']
     if mark:
         begin.append(f"meta mark {mark:#x} return")
     to = [f"{_ip(net)} daddr {net} {end}" for net in specific for end in _REJECT]
-    if len(specific) < len(networks):
+    if everything:
         udp = f"meta l4proto {socket.IPPROTO_UDP}"
         begin += [f"{udp} udp sport {a} udp dport {b} return" for a, b in _DHCP]
         begin.append(f"meta l4proto 58 icmpv6 type {_NEIGHBOURS} return")
@@ -226,6 +236,21 @@ def kill_switch(interface: str, networks: Iterable[Network], mark: int, *, dns: 
     hooks = [(chain, "jump killswitch") for chain in ("kill-output", "kill-forward")]
     rules = (*(("killswitch", rule) for rule in (*begin, *to)), *hooks)
     return Gate("KillSwitch = yes", rules, stays=True)
+
+
+def hold_everything(networks: Iterable[Network]) -> bool:
+    """Whether there is a /0 among the networks, or they make one together, as two halves do."""
+    networks = tuple(networks)
+    four = collapse_addresses(net for net in networks if isinstance(net, IPv4Network))
+    six = collapse_addresses(net for net in networks if isinstance(net, IPv6Network))
+    return any(net.prefixlen == 0 for net in four) or any(net.prefixlen == 0 for net in six)
+
+
+def _is_of_one_link(network: Network) -> bool:
+    """Whether its addresses mean something else on each link: no packet to them goes astray, and
+    without them there are no neighbours on a cable.
+    """
+    return network.is_link_local or network.is_multicast
 
 
 def lines(gates: Iterable[Gate]) -> list[str]:

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -245,25 +245,33 @@ def speaks_in_clear_is_possible(world: World) -> bool:
 
 def test_nothing_leaves_when_the_interface_is_taken_away(shut: World) -> None:
     a, end = shut.a, end_of(shut)
-    end.up()
+    up = a.popen([*tunnel_command(), "up", "-f", str(end.conf)])
+    up.wait_for_output("wg0 is up")
     a.ip("link delete wg0")
-    a.wait_for(lambda: not a.pids(), 10, "the daemon to end")
-    assert speaks_in_clear(shut) == []
-    assert (
-        "the kill switch of wg0 stays; to open it: tunnel down wg0"
-        in a.run(["cat", "/run/tunnel/wg0.log"]).stdout
+    assert up.wait(10) == 1, "systemd starts it again, and cleans up as after any failure"
+    assert "the kill switch of wg0 stays; to open it: tunnel down wg0" in up.log()
+    a.run(
+        [*tunnel_command(), "down", "--leftovers", "wg0"],
+        environment={"SERVICE_RESULT": "exit-code"},
     )
+    assert speaks_in_clear(shut) == []
     end.down()
     assert ruleset(a) == ""
 
 
-def test_nothing_leaves_when_it_cannot_come_up(shut: World) -> None:
+def with_a_hook_that_fails(shut: World) -> str:
+    return shut.confs[0].replace("[Interface]", "[Interface]\nPreUp = false", 1)
+
+
+def with_a_route_that_is_taken(shut: World) -> str:
+    shut.a.ip("route add 198.19.0.0/24 dev eth0")
+    return shut.confs[0].replace("AllowedIPs = ", "AllowedIPs = 198.19.0.0/24, ", 1)
+
+
+@pytest.mark.parametrize("where", [with_a_hook_that_fails, with_a_route_that_is_taken])
+def test_nothing_leaves_when_it_cannot_come_up(shut: World, where: Callable[[World], str]) -> None:
     a = shut.a
-    end = OurEnd(
-        shut.nodes[0],
-        "#! tunnel: KillSwitch = yes\n"
-        + shut.confs[0].replace("[Interface]", "[Interface]\nPreUp = false", 1),
-    )
+    end = OurEnd(shut.nodes[0], "#! tunnel: KillSwitch = yes\n" + where(shut))
     answer = end.tunnel("up", str(end.conf), check=False)
     assert "the kill switch of wg0 stays; to open it: tunnel down wg0" in answer
     assert speaks_in_clear(shut) == []

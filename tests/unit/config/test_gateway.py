@@ -100,6 +100,30 @@ def test_a_kill_switch_needs_something_to_guard_and_a_mark() -> None:
     read(no_mark.replace("Table = off", "Table = off\nFwMark = 7"))
 
 
+@pytest.mark.parametrize(
+    ("allowed", "endpoint"),
+    [
+        ("0.0.0.0/1, 128.0.0.0/1", "192.0.2.1"),
+        ("0.0.0.0/1, 128.0.0.0/1", "vpn.example.com"),
+        ("192.0.2.0/24", "192.0.2.1"),
+        ("2001:db8::/32", "[2001:db8::1]"),
+    ],
+)
+def test_a_kill_switch_does_not_refuse_the_tunnels_own_packets(allowed: str, endpoint: str) -> None:
+    def text(mark: str, there: str) -> str:
+        peer = f"[Peer]\nPublicKey = {PEER}\nAllowedIPs = {allowed}\nEndpoint = {there}:51820\n"
+        return f"{INTERFACE}{mark}[Tunnel]\nKillSwitch = yes\n{peer}"
+
+    assert "add a FwMark, as FwMark = 0xca6c" in errors_of(text("", endpoint))
+    read(text("FwMark = 7\n", endpoint))
+    if "/1" not in allowed:
+        read(text("", "198.51.100.1"))
+
+
+def test_a_kill_switch_guards_the_daemons_own_namespace() -> None:
+    assert "remove KillSwitch" in errors_of(conf("KillSwitch = yes", "NetNS = office"))
+
+
 def test_doubts() -> None:
     (warning,) = read(conf("Publish = 80:10.99.0.1:80")).warnings
     assert "10.99.0.1, which no peer has in its AllowedIPs" in str(warning)

@@ -23,6 +23,7 @@ def _no_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def state_of(*lines: str, allowed: str = "10.77.0.2/32", mark: int = 0) -> host.DesiredState:
     text = (
         INTERFACE
+        + (f"FwMark = {mark}\n" if mark else "")
         + "Address = 10.77.0.1/24\n[Tunnel]\n"
         + "".join(f"{line}\n" for line in lines)
         + f"[Peer]\nPublicKey = {PEER}\nAllowedIPs = {allowed}\n"
@@ -78,13 +79,26 @@ def test_a_kill_switch_of_a_split_tunnel_guards_its_networks_alone() -> None:
     rules = rules_of(state_of("KillSwitch = yes"), "killswitch")
     assert rules[0] == 'oifname { "lo", "office" } return'
     assert rules[1:] == [
-        f"ip daddr {address}/32 {end}"
-        for address in ("10.77.0.2", "10.77.0.3")
+        f"ip daddr {address} {end}"
+        for address in ("10.77.0.2/32", "10.77.0.3/32", "10.77.0.0/24")
         for end in (
             "meta l4proto 6 counter reject with tcp reset",
             "counter reject with icmpx admin-prohibited",
         )
-    ]
+    ], "the tunnel's own network, too: without the interface the default route leads there"
+
+
+def test_a_kill_switch_leaves_neighbours_on_a_cable_alone() -> None:
+    rules = rules_of(state_of("KillSwitch = yes", allowed="fe80::/64, ff00::/8"), "killswitch")
+    assert not any("ip6" in rule for rule in rules)
+
+
+def test_two_halves_are_all_to_a_kill_switch() -> None:
+    whole = rules_of(state_of("KillSwitch = yes", allowed="0.0.0.0/0", mark=7), "killswitch")
+    halves = "0.0.0.0/1, 128.0.0.0/1"
+    assert rules_of(state_of("KillSwitch = yes", allowed=halves, mark=7), "killswitch") == whole
+    half = rules_of(state_of("KillSwitch = yes", allowed="0.0.0.0/1", mark=7), "killswitch")
+    assert half[2].startswith("ip daddr 0.0.0.0/1 ")
 
 
 def test_a_kill_switch_of_a_full_tunnel_ends_in_a_refusal_of_all() -> None:
