@@ -77,6 +77,12 @@ def up_command(facts: Facts) -> str:
     return f"tunnel up {shlex.quote(str(what))}"
 
 
+def doctor_command(facts: Facts) -> str:
+    """The command that runs the doctor on the same tunnel."""
+    path = facts.conf.path if facts.conf is not None else None
+    return f"tunnel doctor {shlex.quote(str(path or facts.name))}"
+
+
 def check_leaks(facts: Facts) -> Iterator[Finding]:
     """A full tunnel that another program's rule or route takes packets away from."""
     conf = facts.conf.interface if facts.conf is not None else None

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ipaddress import ip_interface
 
 from tunnel.config import OWN_KEY, PrivateKey
-from tunnel.doctor.around import put_back, up_command
+from tunnel.doctor.around import doctor_command, put_back, up_command
 from tunnel.doctor.facts import Facts, Network
 from tunnel.doctor.findings import Finding
 
@@ -159,7 +159,7 @@ def check_running(facts: Facts) -> Iterator[Finding]:
             "not_ready",
             f"the tunnel {facts.name} is coming up or going down, slowed by a hook or look-up",
             facts.daemon_error,
-            f"sleep 10; tunnel doctor {facts.name}",
+            f"sleep 10; {doctor_command(facts)}",
         )
         return
     if facts.after is None and not facts.problems:
@@ -188,7 +188,7 @@ def check_privileges(facts: Facts) -> Iterator[Finding]:
             "privileges",
             "the doctor lacks privileges: no probes and no trace, so there may be more faults",
             f"it runs without {', '.join(facts.missing)}",
-            f"sudo tunnel doctor {facts.name}",
+            f"sudo {doctor_command(facts)}",
         )
     if facts.daemon_missing:
         yield Finding(
@@ -197,7 +197,7 @@ def check_privileges(facts: Facts) -> Iterator[Finding]:
             "reload the conf",
             f"process {facts.after.pid if facts.after else '?'} runs without "
             f"{', '.join(facts.daemon_missing)}",
-            f"tunnel down {facts.name}; sudo tunnel up {facts.name}",
+            f"tunnel down {facts.name}; sudo {up_command(facts)}",
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from tunnel.config import PublicKey
 from tunnel.control.messages.status import PeerStatus, RefusedHandshake
+from tunnel.doctor.around import up_command
 from tunnel.doctor.facts import Facts
 from tunnel.doctor.findings import Finding
 
@@ -150,7 +151,7 @@ def check_peer_clock(facts: Facts) -> Iterator[Finding]:
             "a peer's clock was set back: its handshakes are older than one seen before",
             _seen(facts, "old_timestamp", gone),
             "set the clock on the peer; or forget the last handshake here: "
-            f"tunnel down {facts.name}; tunnel up {facts.name}",
+            f"tunnel down {facts.name}; {up_command(facts)}",
             _key(facts, "old_timestamp", gone),
         )
 

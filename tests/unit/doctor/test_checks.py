@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -577,3 +578,19 @@ def test_icmp_errors_name_the_endpoint_that_refused() -> None:
     for length in range(len(refusal()) - 4):
         for version in (4, 6):
             assert parse_refusal_untrusted(refusal()[:length], version) is None
+
+
+def test_remedies_name_the_conf_wherever_it_lies() -> None:
+    """The name alone is found only in /etc."""
+    path = Path("/home/jo/my confs/wg0.conf")
+    lying = replace(HEALTHY, conf=replace(conf(), path=path))
+    for facts, remedy in (
+        (replace(lying, missing=("CAP_NET_RAW",)), f"sudo tunnel doctor '{path}'"),
+        (
+            replace(lying, daemon_missing=("CAP_NET_ADMIN",)),
+            f"tunnel down wg0; sudo tunnel up '{path}'",
+        ),
+        (replace(lying, after=None, before=None), f"tunnel up '{path}'"),
+        (replace(lying, after=None, before=None, busy=True), f"sleep 10; tunnel doctor '{path}'"),
+    ):
+        assert remedy in [finding.remedy for finding in diagnose(facts).findings]
