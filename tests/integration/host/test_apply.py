@@ -491,9 +491,22 @@ def test_up_again_after_kill(ns: Namespace, tmp_path: Path) -> None:
 
 
 def test_record_of_another_namespace_is_respected(ns: Namespace, tmp_path: Path) -> None:
-    apply(state(), netns=ns.path, state_dir=tmp_path)
+    with inside(ns.path):
+        apply(state(), state_dir=tmp_path)
     with pytest.raises(HostError, match="another network namespace"):
         remove("tun0", state_dir=tmp_path)
+
+
+def test_record_that_names_its_namespace_is_undone_from_outside(
+    ns: Namespace, tmp_path: Path
+) -> None:
+    apply(state(), netns=ns.path, state_dir=tmp_path)
+    assert interface_status("tun0", netns=ns.path) is not None
+    assert remove("tun0", state_dir=tmp_path) is True
+    status = interface_status("tun0", netns=ns.path)
+    assert status is not None
+    assert (status.up, status.addresses) == (False, ())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_record_of_a_namespace_that_is_gone_is_no_obstacle(ns: Namespace, tmp_path: Path) -> None:
