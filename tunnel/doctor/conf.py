@@ -146,12 +146,15 @@ def check_running(facts: Facts) -> Iterator[Finding]:
     """No daemon, or one that does not answer."""
     up = up_command(facts)
     if facts.hangs:
+        options = facts.conf.interface.options if facts.conf is not None else None
+        # `down` opens a kill switch, and `up` needs none before.
+        down = "" if options and options.kill_switch else f"tunnel down {facts.name}; "
         yield Finding(
             "daemon_hangs",
             f"the daemon of {facts.name} is running, but does not answer",
             f"process {facts.hangs}: {facts.daemon_error}",
             f"kill -CONT {facts.hangs}; sleep 1; tunnel show {facts.name} >/dev/null || "
-            f"{{ kill -KILL {facts.hangs}; sleep 1; tunnel down {facts.name}; {up}; }}",
+            f"{{ kill -KILL {facts.hangs}; sleep 1; {down}{up}; }}",
         )
         return
     if facts.busy:
@@ -163,21 +166,26 @@ def check_running(facts: Facts) -> Iterator[Finding]:
         )
         return
     if facts.after is None and not facts.problems:
+        shut = "; its kill switch refuses all that should go into it" if facts.shut else ""
         if facts.obstacles:
             yield Finding(
                 "not_running",
-                f"the tunnel {facts.name} is not up, and would not come up",
+                f"the tunnel {facts.name} is not up, and would not come up{shut}",
                 "there is no control socket; what stands in the way is named here, too",
                 f"{up}   # once that is removed",
             )
             return
+        down_first = f"tunnel down {facts.name}; {up}" if facts.killed else up
         yield Finding(
             "not_running",
-            f"the tunnel {facts.name} is not up, or does not answer",
+            f"the tunnel {facts.name} is not up, or does not answer{shut}",
             facts.daemon_error
             or ("its daemon was killed and has left things behind" if facts.killed else "")
             or "there is no control socket",
-            f"tunnel down {facts.name}; {up}" if facts.killed else up,
+            # Down, and packets leave in clear until the next command has begun.
+            f"{up}   # tunnel down {facts.name} opens the network without it"
+            if facts.shut
+            else down_first,
         )
 
 

@@ -158,18 +158,19 @@ class Facts:
     """One tunnel and the machine around it. What is not known is empty or None.
 
     `before` and `after` are the daemon's status before and after the probes. `killed` says that it
-    is gone and could not clean up, `hangs` is its process if it does not answer (else 0), `busy`
-    says that it is on its way up or down, `conf_gone` that its conf is gone, `elsewhere` that it is
-    in another network namespace than we: then nothing of the machine is known. `differences` are
-    what `tunnel diff` says, None if it was not asked or failed. `samples` are the routes to
-    addresses anywhere in the default routes of the allowed IPs. `unmarked` are the routes to
-    endpoints for packets without the tunnel's fwmark, `own_routes` those to probed addresses for
-    packets from our own address in the tunnel. `probe_id` is the ICMP identifier of the probes,
-    `behind` what was seen of an address that this host should forward to. `spoofed` counts the
-    packets that rp_filter dropped meanwhile, `refusals` are ICMP errors by the destination of the
-    datagram (`address port`). `networks` are those to which table main has routes by the interface,
-    None if that is not known. `missing` are capabilities that we lack, `daemon_missing` those that
-    the daemon lacks. `obstacles` are what `tunnel up` would fail at, if no daemon runs.
+    is gone and could not clean up, `shut` that its kill switch stands without it, `hangs` is its
+    process if it does not answer (else 0), `busy` says that it is on its way up or down,
+    `conf_gone` that its conf is gone, `elsewhere` that it is in another network namespace than we:
+    then nothing of the machine is known. `differences` are what `tunnel diff` says, None if it was
+    not asked or failed. `samples` are the routes to addresses anywhere in the default routes of the
+    allowed IPs. `unmarked` are the routes to endpoints for packets without the tunnel's fwmark,
+    `own_routes` those to probed addresses for packets from our own address in the tunnel.
+    `probe_id` is the ICMP identifier of the probes, `behind` what was seen of an address that this
+    host should forward to. `spoofed` counts the packets that rp_filter dropped meanwhile,
+    `refusals` are ICMP errors by the destination of the datagram (`address port`). `networks` are
+    those to which table main has routes by the interface, None if that is not known. `missing` are
+    capabilities that we lack, `daemon_missing` those that the daemon lacks. `obstacles` are what
+    `tunnel up` would fail at, if no daemon runs.
     """
 
     name: str
@@ -181,6 +182,7 @@ class Facts:
     after: TunnelStatus | None = None
     daemon_error: str = ""
     killed: bool = False
+    shut: bool = False
     hangs: int = 0
     busy: bool = False
     conf_gone: bool = False

@@ -230,7 +230,7 @@ def _ask_daemon(facts: Facts, notes: _Notes) -> Facts:
             pid = client.peer_pid()
             status = _status(facts, client)
     except NotRunningError as error:
-        return replace(facts, killed=error.killed)
+        return replace(facts, killed=error.killed, shut=machine.has_kill_switch(facts.name))
     except ControlError as error:
         hangs = pid if error.code == "timeout" else 0
         busy = error.code == DaemonError.code

@@ -16,7 +16,7 @@ from tunnel.doctor.facts import (
     LinkFacts,
     RouteFacts,
 )
-from tunnel.host import HostError, list_ruleset, run_program
+from tunnel.host import HostError, list_firewall, list_ruleset, run_program
 from tunnel.trace import trace_table
 from tunnel.trace.ruleset import Ruleset
 
@@ -143,6 +143,14 @@ def read_sysctls(interfaces: Iterable[str]) -> dict[str, str]:
 def read_firewall() -> FirewallRules:
     """Netfilter's rules in this namespace. Raises HostError."""
     return parse_firewall(list_ruleset())
+
+
+def has_kill_switch(name: str) -> bool:
+    """Whether a kill switch of that tunnel stands; False where that cannot be seen."""
+    try:
+        return "jump killswitch" in list_firewall(name)
+    except HostError:
+        return False
 
 
 def parse_firewall(listing: str) -> FirewallRules:

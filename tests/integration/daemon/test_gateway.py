@@ -216,6 +216,7 @@ def test_nothing_leaves_once_the_daemon_was_killed(shut: World) -> None:
         a.ping(address)
     os.kill(status(end)["pid"], signal.SIGKILL)
     a.wait_for(lambda: "wg0" not in a.interfaces(), 10, "the interface to go")
+    assert "its kill switch refuses all" in end.tunnel("doctor", "wg0", check=False)
     assert speaks_in_clear(shut) == []
     a.run(["ping", "-c", "1", "-W", "2", "-I", "eth0", "fe80::1"], check=False)  # the cable is open
     # What systemd does after a service that failed.

@@ -393,6 +393,10 @@ def test_a_daemon_that_hangs_or_is_not_ready_is_not_to_be_started() -> None:
     (finding,) = diagnose(replace(gone, hangs=17)).findings
     assert finding.code == "daemon_hangs"
     assert finding.remedy.startswith("kill -CONT 17; ")
+    assert "tunnel down" in finding.remedy
+    guarded = conf("#! tunnel: KillSwitch = yes")
+    (finding,) = diagnose(replace(gone, hangs=17, conf=guarded)).findings
+    assert "tunnel down" not in finding.remedy, "nothing leaves in between"
     (finding,) = diagnose(replace(gone, busy=True)).findings
     assert finding.code == "not_ready"
 

@@ -88,10 +88,17 @@ def test_what_a_killed_daemon_left_goes_first(monkeypatch: pytest.MonkeyPatch) -
         raise error
 
     monkeypatch.setattr(gathering, "TunnelClient", connect)
+    monkeypatch.setattr(machine, "has_kill_switch", lambda name: False)
     down = gathering._ask_daemon(replace(HEALTHY, before=None, after=None), gathering._Notes())
     (finding,) = diagnose(replace(down, conf=None)).findings
     assert finding.evidence == "its daemon was killed and has left things behind"
     assert finding.remedy == "tunnel down wg0; tunnel up CONF"
+
+    monkeypatch.setattr(machine, "has_kill_switch", lambda name: name == "wg0")
+    down = gathering._ask_daemon(replace(HEALTHY, before=None, after=None), gathering._Notes())
+    (finding,) = diagnose(replace(down, conf=None)).findings
+    assert finding.what.endswith("; its kill switch refuses all that should go into it")
+    assert finding.remedy.startswith("tunnel up CONF   #"), "nothing leaves in between"
 
 
 def chosen(facts: Facts, **changes: Any) -> list[str]:
