@@ -111,7 +111,7 @@ async def observe(device: Device, config: TunnelConfig, around: HostState) -> Ho
         link = host.interface_status(config.name, netns=interface.options.netns_path)
         # One that is down, or that was moved or renamed, says nothing of what else has changed.
         if link is not None and link.up:
-            gone = (item for item in around.applied.missing() if not isinstance(item, host.Link))
+            gone = _gone(config.name, around.applied.missing())
             addresses = set(link.addresses) - set(surroundings.state.addresses)
             mtu = link.mtu if link.mtu != surroundings.state.mtu else None
         port = interface.listen_port
@@ -126,6 +126,17 @@ async def observe(device: Device, config: TunnelConfig, around: HostState) -> Ho
         )
 
     return await trio.to_thread.run_sync(compare)
+
+
+def _gone(name: str, missing: Iterable[host.Item]) -> list[host.Item]:
+    """What hooks took away of what is `missing` of the tunnel's.
+
+    Name servers are not: ours have to be taken back at the end, and not at the next reload.
+    """
+    found = list(missing)
+    if any(isinstance(item, host.Dns) for item in found):
+        host.keep_servers(name)
+    return [item for item in found if not isinstance(item, host.Link | host.Dns)]
 
 
 def _peer_effects(

@@ -12,7 +12,15 @@ Everything except computing and printing states blocks: call it in a worker thre
 are HostError. Only `watch_link` is for the event loop (trio) itself.
 """
 
-from tunnel.host.apply import Applied, apply, missing, reconcile, remove, shut
+from tunnel.host.apply import (
+    Applied,
+    apply,
+    keep_servers,
+    missing,
+    reconcile,
+    remove,
+    shut,
+)
 from tunnel.host.docker import let_pass as let_docker_pass
 from tunnel.host.down_hooks import run_down_hooks
 from tunnel.host.errors import HostError, SlotTakenError
@@ -95,6 +103,7 @@ __all__ = [
     "interface_status",
     "is_standing",
     "keep_hooks",
+    "keep_servers",
     "let_docker_pass",
     "list_firewall",
     "list_ruleset",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tunnel.host import netfilter
-from tunnel.host.dns import RESOLVCONF, choose_backend, unset_dns
+from tunnel.host.dns import RESOLVCONF, choose_backend, read_servers, unset_dns
 from tunnel.host.errors import HostError
 from tunnel.host.links import require_ifindex
 from tunnel.host.machine import Machine, Report, Undo, current_index, ignore_steps, replaces
@@ -109,6 +109,16 @@ def missing(
         items = (*state.items(), *state.connected)
         there = machine.present(items, items)
         return tuple(item for item in items if item not in there)
+
+
+def keep_servers(interface: str, *, state_dir: Path = STATE_DIR) -> None:
+    """Take resolv.conf as it is for what `apply` made of it: a hook of the conf has changed it.
+
+    Raises HostError.
+    """
+    record = load_record(interface, state_dir)
+    if record is not None:
+        save_record(replace(record, servers=" ".join(read_servers())), state_dir)
 
 
 def shut(state: DesiredState) -> bool:

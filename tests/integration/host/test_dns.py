@@ -28,7 +28,7 @@ from jeepney.io.trio import (  # type: ignore[import-untyped]
 )
 
 from tests.support.host_namespace import Namespace
-from tunnel.host import HostError, apply, desired_state, reconcile, remove
+from tunnel.host import HostError, apply, desired_state, keep_servers, reconcile, remove
 from tunnel.host import dns as dns_module
 from tunnel.host import resolved as resolved_module
 from tunnel.host.dns import (
@@ -374,6 +374,22 @@ cat {known} > {conf}
     monkeypatch.setenv("PATH", str(programs), prepend=":")
     monkeypatch.setattr(dns_module, "RESOLV_CONF", conf)
     return conf
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("hook", ["nameserver 9.9.9.9\n", ""])
+def test_what_a_hook_made_of_resolv_conf_stays(
+    ns: Namespace, openresolv: Path, tmp_path: Path, hook: str
+) -> None:
+    where: Any = {"netns": ns.path, "state_dir": tmp_path / "state"}
+    applied = apply(state(), **where)
+    openresolv.write_text(hook)
+    keep_servers("tun0", state_dir=tmp_path / "state")
+    assert applied.missing() == ()
+    applied.reconcile(state())
+    assert openresolv.read_text() == hook
+    remove("tun0", **where)
+    assert openresolv.read_text() == "nameserver 192.0.2.53\n"
 
 
 @pytest.mark.root

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
 from tests.support.confs import INTERFACE, OTHER, PEER, PSK, read
+from tunnel import host
 from tunnel.config import PeerConfig, TunnelConfig
-from tunnel.daemon.hook_effects import HookEffects, _peer_effects
+from tunnel.daemon.hook_effects import HookEffects, _gone, _peer_effects
 from tunnel.daemon.host_state import Surroundings
-from tunnel.host import Item, Route, desired_state
+from tunnel.host import Dns, Item, Link, Route, desired_state
 
 BASE = f"[Peer]\nPublicKey = {PEER}\nAllowedIPs = 10.0.0.2/32\nEndpoint = 192.0.2.2:1\n"
 ADDED = f"[Peer]\nPublicKey = {OTHER}\nAllowedIPs = 10.9.0.0/16\nEndpoint = 192.0.2.3:1\n"
@@ -94,3 +95,13 @@ def test_port_mark_mtu_and_routes() -> None:
     assert found.on_conf(edited).interface.listen_port == 8
     kept = found.on_host(edited, around)
     assert (kept.mark, kept.state.mtu) == (0, 1420)
+
+
+def test_name_servers_that_a_hook_changed_stay_on_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[str] = []
+    monkeypatch.setattr(host, "keep_servers", kept.append)
+    route = Route(ip_network("10.9.0.0/16"))
+    assert _gone("office", [Link(1420), route]) == [route]
+    assert kept == []
+    assert _gone("office", [Dns((ip_address("10.9.0.53"),)), route]) == [route]
+    assert kept == ["office"]
