@@ -88,7 +88,7 @@ def reconcile(
 
     Adds what is missing on the machine, also if another program removed it, and removes what we
     added before and the new state does not have. Objects that we did not add are left alone. Name
-    servers are set again each time.
+    servers are given to resolvconf again each time.
     """
     with inside(netns):
         _change(state, state_dir, place=_place(netns))
@@ -293,9 +293,9 @@ def _step_by_step(
     for item in new:
         if item not in there:
             _add(machine, item, places_before.get(replaces(item)), undos)
-        elif isinstance(item, Dns):
-            # It cannot be read back, and setting it again changes nothing. So a failure here must
-            # not make the change of something else fail.
+        elif isinstance(item, Dns) and machine.dns_backend == RESOLVCONF:
+            # What resolvconf has on record cannot be seen, and setting it again changes nothing. So
+            # a failure here must not make the change of something else fail.
             try:
                 machine.add(item)
             except HostError as error:

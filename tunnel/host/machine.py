@@ -60,7 +60,7 @@ class Machine:
         self._interface = interface
         self._index = index
         self._sysctls = sysctls
-        self._dns_backend = dns_backend
+        self.dns_backend = dns_backend
         self._report = report
         self._fail_closed = fail_closed
 
@@ -101,7 +101,7 @@ class Machine:
                 )
             case Dns():
                 return item in before and dns.still_stands(
-                    item, self._index, self._dns_backend, self.servers
+                    item, self._index, self.dns_backend, self.servers
                 )
             case _:
                 return False
@@ -136,8 +136,8 @@ class Machine:
                 docker.let_pass(self._interface)
             case Dns():
                 again = not dns.is_in_resolv_conf(item, self.servers)
-                dns.set_dns(self._interface, self._index, item, self._dns_backend, again=again)
-                if self._dns_backend == dns.RESOLVCONF:
+                dns.set_dns(self._interface, self._index, item, self.dns_backend, again=again)
+                if self.dns_backend == dns.RESOLVCONF:
                     self.servers = " ".join(dns.read_servers())
 
     def remove(self, item: Item) -> None:
@@ -168,7 +168,7 @@ class Machine:
             case DockerPasses():
                 docker.stop_passing(self._interface)
             case Dns():
-                dns.unset_dns(self._interface, self._index, self._dns_backend)
+                dns.unset_dns(self._interface, self._index, self.dns_backend)
             case _:
                 pass
 

@@ -434,6 +434,12 @@ def test_servers_that_resolved_has_lost_are_put_back(
     wanted = desired_state("tun0", [ip_interface("10.9.0.1/24")], [], mtu=1400, dns=DNS.servers)
     applied = apply(wanted, netns=ns.path, state_dir=tmp_path)
     assert applied.missing() == ()
+    # Domains that a hook has set (`resolvectl domain`) stay: the servers are there.
+    before = [name for name, _ in resolved]
+    applied = applied.reconcile(wanted)
+    assert [name for name, _ in resolved if name.startswith("Set")] == [
+        name for name in before if name.startswith("Set")
+    ]
     resolved.append(("RevertLink", (1,)))
     assert [str(item) for item in applied.missing()] == ["dns 10.9.0.53 fd00::53"]
     applied = applied.reconcile(wanted)
