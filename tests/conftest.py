@@ -45,6 +45,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(PROGRAMS_FOLDER)))
     folder = Path(tempfile.mkdtemp(dir=os.environ[PROGRAMS_FOLDER]))
     config.stash[PROGRAMS] = Programs(folder, os.environ["PATH"])
+    # The library readline writes the size of the terminal into the environment of what is started
+    # by a process that has loaded it, as that of xdist's workers; for our programs it is an order.
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
     # A shell starts what it puts into the background with SIGINT ignored, and that is inherited;
     # tests that end something as ^C does must find it as it is in a foreground. The same goes for
     # SIGQUIT, and nohup does it to SIGHUP.
