@@ -23,17 +23,24 @@ def _is_refused(facts: Facts, reason: str, peers: Peers) -> bool:
 
 def _lasting(facts: Facts, reason: str, peers: Peers) -> tuple[PeerStatus, RefusedHandshake] | None:
     """A handshake refused before the doctor looked, of a peer that has completed none since."""
-    for refused in facts.before.refused if facts.before is not None else ():
+    if facts.before is None:
+        return None
+    for refused in facts.before.refused:
         for peer in peers if refused.reason == reason else ():
-            if refused.time > peer.latest_handshake + SETTLED and _may_be_from(refused, peer):
+            is_later = refused.time > peer.latest_handshake + SETTLED
+            if is_later and _may_be_from(refused, peer, facts.before.peers):
                 return peer, refused
     return None
 
 
-def _may_be_from(refused: RefusedHandshake, peer: PeerStatus) -> bool:
-    """By its key, else by the address; a peer that never was here may have any."""
+def _may_be_from(refused: RefusedHandshake, peer: PeerStatus, peers: Peers) -> bool:
+    """By its key, else by the endpoint, unless that is another's of `peers`, else by the address;
+    a peer that never was here may have any.
+    """
     if refused.peer == peer.public_key:
         return True
+    if any(other.endpoint == refused.endpoint for other in peers):
+        return peer.endpoint == refused.endpoint
     if peer.endpoint is None:
         return not peer.latest_handshake
     return refused.endpoint.rpartition(":")[0] == peer.endpoint.rpartition(":")[0]

@@ -28,7 +28,7 @@ from tests.support.doctor_facts import (
 )
 from tunnel import config
 from tunnel.control.messages.changes import TAKEN, Change
-from tunnel.control.messages.status import RefusedHandshake
+from tunnel.control.messages.status import PeerStatus, RefusedHandshake
 from tunnel.doctor import Facts, Options, Report, diagnose
 from tunnel.doctor.facts import (
     Behind,
@@ -245,6 +245,22 @@ def test_what_was_refused_counts_until_a_handshake_completes(reason: str, code: 
     )
     assert codes(later) == ["nothing_comes"]
     assert codes(refused(HEALTHY, reason)) == []
+
+
+def test_what_was_refused_of_one_peer_explains_no_other_at_its_address() -> None:
+    facts = refused(silent(conf=None), "unknown_peer", endpoint="192.0.2.2:51820")
+    twin = replace(PEER, public_key=OURS, latest_handshake=NOW)
+
+    def codes_with(*twins: PeerStatus) -> list[str]:
+        changed = {}
+        for name in ("before", "after"):
+            status = getattr(facts, name)
+            moved = replace(status.peers[0], endpoint="192.0.2.2:9")
+            changed[name] = replace(status, peers=(moved, *twins))
+        return codes(replace(facts, before=changed["before"], after=changed["after"]))
+
+    assert codes_with() == ["unknown_peer"]
+    assert "unknown_peer" not in codes_with(twin)
 
 
 def test_a_refused_handshake_is_known_by_its_key() -> None:
