@@ -226,6 +226,23 @@ def black_hole(s: Scene) -> Iterator[None]:
         faults.unblock(s.router, Hook.OUTPUT)
 
 
+@contextlib.contextmanager
+def moved_away(s: Scene) -> Iterator[None]:
+    """Into a network namespace beside the host, where it has no addresses and is down."""
+    name = f"{s.here.netns}-odd"
+    s.here.run(["ip", "netns", "add", name])
+    try:
+        s.here.ip(f"link set wg0 netns {name}")
+        try:
+            yield
+        finally:
+            s.here.run(["ip", "-n", name, "link", "set", "wg0", "netns", str(s.here.pid)])
+            s.here.ip("link set wg0 up")
+            s.a.tunnel("reload", "wg0")
+    finally:
+        s.here.run(["ip", "netns", "delete", name])
+
+
 def clock(side: str) -> Make:
     @contextlib.contextmanager
     def make(s: Scene) -> Iterator[None]:
@@ -599,6 +616,11 @@ FAULTS: tuple[Fault, ...] = (
         ),
         codes("interface_missing"),
         heals=True,
+    ),
+    Fault(
+        "a's interface moved",
+        moved_away,
+        codes("address_missing", "interface_down"),
     ),
     Fault(
         "a's address taken away",
