@@ -63,6 +63,7 @@ NOTES: tuple[Check, ...] = (
     keys.check_under_load,
     liveness.check_absent,
     liveness.check_no_ping,
+    routing.check_dead_ends,
     liveness.check_dropped_earlier,
     liveness.check_batches,
 )

@@ -168,7 +168,8 @@ class Facts:
     `probe_id` is the ICMP identifier of the probes, `behind` what was seen of an address that this
     host should forward to. `spoofed` counts the packets that rp_filter dropped meanwhile,
     `refusals` are ICMP errors by the destination of the datagram (`address port`). `networks` are
-    those to which table main has routes by the interface, None if that is not known. `missing` are
+    those to which table main has routes by the interface, None if that is not known, `dead_ends`
+    its routes that drop, as in "blackhole 10.0.0.0/8". `missing` are
     capabilities that we lack, `daemon_missing` those that the daemon lacks. `obstacles` are what
     `tunnel up` would fail at, if no daemon runs.
     """
@@ -195,6 +196,7 @@ class Facts:
     samples: dict[str, RouteFacts] = field(default_factory=dict)
     differences: tuple[Change, ...] | None = None
     networks: tuple[str, ...] | None = None
+    dead_ends: tuple[str, ...] = ()
     sysctls: dict[str, str] = field(default_factory=dict)
     firewall: FirewallRules = FirewallRules()
     journeys: tuple[Journey, ...] = ()

@@ -326,6 +326,7 @@ def _look_at_routes(facts: Facts) -> Facts:
         unmarked=unmarked,
         own_routes=own_routes,
         networks=known,
+        dead_ends=machine.read_dead_ends(),
         samples=machine.read_samples(wide, status.fwmark),
     )
 

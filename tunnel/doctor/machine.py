@@ -60,6 +60,17 @@ def read_networks(interface: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def read_dead_ends() -> tuple[str, ...]:
+    """Where table main leads nowhere, as in "blackhole 10.0.0.0/8". Raises HostError."""
+    return tuple(
+        f"{kind} {entry['dst']}"
+        for version in ("-4", "-6")
+        for kind in ("blackhole", "unreachable", "prohibit")
+        for entry in _ip(version, "route", "show", "table", "main", "type", kind)
+        if entry["dst"] != "default"
+    )
+
+
 def read_route(address: str, mark: int = 0, source: str | None = None) -> RouteFacts:
     """The kernel's choice for packets to `address` with this fwmark, from this address of ours."""
     arguments = ["from", source] if source is not None else []

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
 
+from tunnel.config.checks import is_inside
+from tunnel.control.messages.sentences import some
 from tunnel.doctor.around import put_back, taken_networks, up_command
 from tunnel.doctor.facts import (
     WIDE,
@@ -126,6 +128,25 @@ def _unreachable(facts: Facts, peer: str | None, address: str, evidence: str) ->
         f"ip route get {address}; ip link; then ip route add {address} via GATEWAY",
         peer,
     )
+
+
+def check_dead_ends(facts: Facts) -> Iterator[Finding]:
+    """Routes of this host that drop a part of what AllowedIPs would lead into the tunnel."""
+    allowed = [network for peer in facts.peers for network in networks_of(peer)]
+    found = [
+        text
+        for text in facts.dead_ends
+        if any(is_inside(ip_network(text.split()[1]), network) for network in allowed)
+    ]
+    if found:
+        yield Finding(
+            "route_drops",
+            "routes of this host drop packets that AllowedIPs would lead into the tunnel; they may "
+            "be meant",
+            f"ip route show table main: {some(found)}",
+            f"ip -{ip_network(found[0].split()[1]).version} route del {found[0]}   # unless it is "
+            "meant",
+        )
 
 
 def check_address(facts: Facts) -> Iterator[Finding]:

@@ -85,6 +85,19 @@ def test_what_leaves_in_clear(full: Net, add: str, remove: str) -> None:
         assert gone.returncode != 0
 
 
+def test_a_route_that_drops_a_part(full: Net) -> None:
+    for route in ("blackhole 10.66.0.0/16", "prohibit 2001:db8:66::/48"):
+        family = "-6" if ":" in route else "-4"
+        full.host.run(["ip", family, "route", "add", *route.split()])
+        report = examine(full.a)
+        assert codes(report) == set()
+        assert codes(report, "notes") == {"route_drops"}
+        (note,) = [each for each in report["notes"] if each["code"] == "route_drops"]
+        assert route in note["evidence"]
+        full.host.run(["sh", "-c", note["remedy"]])
+    assert codes(examine(full.a), "notes") == set()
+
+
 def test_a_conf_that_is_gone(net: Net) -> None:
     kept = net.a.conf.rename(net.a.conf.with_suffix(".kept"))
     try:
