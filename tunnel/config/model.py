@@ -228,6 +228,11 @@ class InterfaceConfig:
         return tuple(entry for entry in self.dns_entries if isinstance(entry, str))
 
     @property
+    def has_hooks(self) -> bool:
+        """Whether there is any shell command to run."""
+        return any((self.pre_up, self.post_up, self.pre_down, self.post_down))
+
+    @property
     def hooks_change_routes(self) -> bool:
         """Whether PreUp or PostUp change routes, which may then differ from AllowedIPs."""
         return any(_ROUTES.search(command) for command in (*self.pre_up, *self.post_up))
@@ -343,6 +348,11 @@ class TunnelConfig:
     path: Path | None = field(default=None, compare=False)
     status: os.stat_result | None = field(default=None, compare=False, repr=False)
     warnings: tuple[Problem, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def networks(self) -> list[IPv4Network | IPv6Network]:
+        """The allowed networks of all peers, in order."""
+        return [network for peer in self.peers for network in peer.networks]
 
 
 Section = InterfaceConfig | PeerConfig | TunnelOptions

@@ -145,7 +145,7 @@ def wanted_state(config: TunnelConfig, mtu: int) -> host.DesiredState:
     There is no other way out, so a default route needs no rules, and no mark.
     """
     interface = config.interface
-    networks = [network for peer in config.peers for network in peer.networks]
+    networks = config.networks
     state = host.desired_state(
         config.name,
         interface.addresses,

@@ -199,7 +199,7 @@ def _unreached_servers(config: TunnelConfig) -> list[str]:
     """The name servers of this host, where the command would ask them, and reach none of them."""
     if config.interface.dns:
         return []
-    networks = [network for peer in config.peers for network in peer.networks]
+    networks = config.networks
     servers = list(read_servers())
     for server in servers:
         with contextlib.suppress(ValueError):

@@ -21,16 +21,14 @@ def with_gateway(config: TunnelConfig, state: host.DesiredState) -> host.Desired
 
 def _versions(config: TunnelConfig) -> set[int]:
     """The IP versions that the tunnel has, by its addresses and those of its peers."""
-    networks = [network for peer in config.peers for network in peer.networks]
-    return {each.version for each in (*config.interface.addresses, *networks)}
+    return {each.version for each in (*config.interface.addresses, *config.networks)}
 
 
 def _gates(config: TunnelConfig, mark: int) -> Iterator[Gate]:
     name, options = config.name, config.interface.options
     if options.kill_switch:
-        networks = [network for peer in config.peers for network in peer.networks]
         # Without the interface, the way to its own networks would lead by the default route.
-        networks += host.connected_networks(config.interface.addresses)
+        networks = config.networks + host.connected_networks(config.interface.addresses)
         yield gateway.kill_switch(name, networks, mark, dns=bool(config.interface.dns))
     sources: dict[PublicKey, PeerSource] = {}
     for allowance in options.allow:

@@ -41,9 +41,9 @@ async def watch(daemon: Daemon) -> None:
     """Report what goes missing on this host, until cancelled."""
     # A socket of ours in another namespace would keep that alive after its owner has removed it.
     polls = daemon.config.interface.options.netns_path is not None
-    watch = contextlib.nullcontext() if polls else RouteWatch(firewall=True)
+    watching = contextlib.nullcontext() if polls else RouteWatch(firewall=True)
     try:
-        with unwrapped(host.HostError), watch as changes:
+        with unwrapped(host.HostError), watching as changes:
             repairs = 0
             while True:
                 if changes is None:

@@ -109,7 +109,7 @@ def _compute(
                 netns,
             )
             dns = ()
-    networks = [network for peer in config.peers for network in peer.networks]
+    networks = config.networks
     if not host.has_default_route(networks, table):
         slot = None
     elif slot is None:

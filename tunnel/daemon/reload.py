@@ -191,9 +191,7 @@ def _best_effort(restore: Callable[[int], None], value: int) -> None:
 
 def check_hooks(config: TunnelConfig) -> None:
     """Raise HostError if the conf has hooks, and others can write it."""
-    interface = config.interface
-    hooks = (interface.pre_up, interface.post_up, interface.pre_down, interface.post_down)
-    if any(hooks) and config.path is not None:
+    if config.interface.has_hooks and config.path is not None:
         host.check_hook_source(config.path, config.status)
 
 

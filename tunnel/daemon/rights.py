@@ -53,9 +53,7 @@ def give_up(config: TunnelConfig) -> bool:
 
 def runs_other_programs(config: TunnelConfig) -> bool:
     """Whether the conf has hooks or name servers."""
-    interface = config.interface
-    hooks = (interface.pre_up, interface.post_up, interface.pre_down, interface.post_down)
-    return any(hooks) or bool(interface.dns_entries)
+    return config.interface.has_hooks or bool(config.interface.dns_entries)
 
 
 def _is_left_with_hooks(name: str) -> bool:

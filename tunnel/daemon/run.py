@@ -101,7 +101,7 @@ async def _live(daemon: Daemon, wg: AwaitedDevice, ready: Callable[[], None]) ->
     endpoints = {key: addresses[0] for key, addresses in found.items() if addresses}
     around = await host_state.compute(daemon.config, endpoints.values())
     async with _shut(daemon, around.state):
-        await _set_up(daemon, wg, ready, around, found)
+        await _set_up(daemon, wg, ready, around, found, endpoints)
 
 
 async def _set_up(
@@ -110,9 +110,9 @@ async def _set_up(
     ready: Callable[[], None],
     around: Surroundings,
     found: Mapping[PublicKey, Sequence[Endpoint]],
+    endpoints: Mapping[PublicKey, Endpoint],
 ) -> None:
     interface = daemon.config.interface
-    endpoints = {key: addresses[0] for key, addresses in found.items() if addresses}
     try:
         with (
             line_of_port(daemon.config),

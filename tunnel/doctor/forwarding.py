@@ -12,11 +12,8 @@ from tunnel.doctor.facts import Facts, FirewallChain, FirewallRule, Network, net
 from tunnel.doctor.findings import STAYS_SYSCTL, Finding
 from tunnel.doctor.firewall import STAYS
 from tunnel.doctor.rules import CLOSED
-
-SYSCTLS = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
-"""What turns forwarding on, by IP version."""
-DOCKER_USER = "DOCKER-USER"
-"""The chain that docker leaves to the user, and goes through first."""
+from tunnel.host.docker import DOCKER_USER
+from tunnel.host.forwarding import FORWARDING
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,9 @@ def check_forwarding(facts: Facts) -> Iterator[Finding]:
     """Forwarding that is wanted and off."""
     reported: set[int] = set()
     for wish in _wishes(facts):
-        off = {version for version in wish.versions if facts.sysctls.get(SYSCTLS[version]) == "0"}
+        off = {
+            version for version in wish.versions if facts.sysctls.get(FORWARDING[version]) == "0"
+        }
         if wish.one_is_enough and off != wish.versions:
             continue
         if facts.conf is not None and facts.conf.interface.options.forwards:
@@ -72,8 +71,8 @@ def check_forwarding(facts: Facts) -> Iterator[Finding]:
                 "forwarding_off",
                 f"this host should forward packets of the tunnel ({wish.why}), and IPv{version} "
                 "forwarding is off",
-                f"sysctl {SYSCTLS[version]} is 0",
-                f"sysctl -w {SYSCTLS[version]}=1{STAYS_SYSCTL}",
+                f"sysctl {FORWARDING[version]} is 0",
+                f"sysctl -w {FORWARDING[version]}=1{STAYS_SYSCTL}",
             )
 
 
@@ -122,7 +121,7 @@ def check_forward_policy(facts: Facts) -> Iterator[Finding]:
     for wish in _wishes(facts):
         for version in wish.versions:
             # Of several versions of which one is enough, those that are on are meant.
-            if not wish.one_is_enough or facts.sysctls.get(SYSCTLS[version]) != "0":
+            if not wish.one_is_enough or facts.sysctls.get(FORWARDING[version]) != "0":
                 wanted.setdefault(version, wish.why)
     networks = _networks(facts)
     for chain in facts.firewall.chains:

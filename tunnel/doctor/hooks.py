@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import PurePath
 
+from tunnel.host.docker import DOCKER_USER
+
 VERSIONS = {"ip": frozenset({4}), "ip6": frozenset({6})}
 """IP versions of nft's families; every other family has both."""
 BOTH = frozenset({4, 6})
@@ -63,7 +65,7 @@ def _iptables_forwards(words: Sequence[str]) -> bool:
     if target in ("MASQUERADE", "SNAT"):
         return _value(words, "-A", "-I", "--append", "--insert") is not None
     chain = _value(words, "-A", "-I", "--append", "--insert") or ""
-    return target == "ACCEPT" and ("FORWARD" in chain or chain == "DOCKER-USER")
+    return target == "ACCEPT" and ("FORWARD" in chain or chain == DOCKER_USER)
 
 
 def _value(words: Sequence[str], *options: str) -> str | None:

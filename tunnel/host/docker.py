@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from tunnel.host.errors import HostError
 from tunnel.host.programs import run_program
 
-CHAIN = "DOCKER-USER"
+DOCKER_USER = "DOCKER-USER"
+"""The chain that docker leaves to the user, and goes through first."""
 _PROGRAMS = ("iptables", "ip6tables")
 
 
@@ -22,7 +23,7 @@ def lets_pass(interface: str) -> bool:
 def let_pass(interface: str) -> None:
     """Put our rules at the head of each DOCKER-USER that lacks them. Raises HostError."""
     for program, rule in list(_lacking(interface)):
-        _iptables(program, "-I", CHAIN, "1", *rule)
+        _iptables(program, "-I", DOCKER_USER, "1", *rule)
 
 
 def stop_passing(interface: str) -> None:
@@ -30,7 +31,7 @@ def stop_passing(interface: str) -> None:
     for program, chain in _chains():
         for rule in _rules(interface):
             if _there(chain, rule):
-                _iptables(program, "-D", CHAIN, *rule)
+                _iptables(program, "-D", DOCKER_USER, *rule)
 
 
 def is_here() -> bool:
@@ -53,7 +54,7 @@ def _lacking(interface: str) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 def _there(chain: list[str], rule: tuple[str, ...]) -> bool:
     # A name with characters that a shell knows is printed in quotes.
-    wanted = " ".join(("-A", CHAIN, *rule))
+    wanted = " ".join(("-A", DOCKER_USER, *rule))
     return wanted in (line.replace('"', "") for line in chain)
 
 
@@ -61,7 +62,7 @@ def _chains() -> Iterator[tuple[str, list[str]]]:
     """Each program that knows the chain, and the chain's lines; without docker none."""
     for program in _PROGRAMS:
         try:
-            yield program, _iptables(program, "-S", CHAIN).splitlines()
+            yield program, _iptables(program, "-S", DOCKER_USER).splitlines()
         except HostError:
             continue  # no such chain, or no such program: then there is no docker of this family
 
@@ -69,8 +70,8 @@ def _chains() -> Iterator[tuple[str, list[str]]]:
 def _iptables(program: str, *arguments: str) -> str:
     return run_program(
         "docker's firewall",
-        CHAIN,
+        DOCKER_USER,
         [program, "-w", "5", *arguments],
         install="apt-get install iptables",
-        remedy=f"{program} -S {CHAIN} shows the chain",
+        remedy=f"{program} -S {DOCKER_USER} shows the chain",
     )
