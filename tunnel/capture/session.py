@@ -14,6 +14,7 @@ from typing import Any
 from tunnel import host
 from tunnel.capture import pcapng, segments
 from tunnel.capture.dedup import Sighting, Sightings
+from tunnel.capture.handshakes import PATIENCE_NS, Handshakes
 from tunnel.capture.matched import Carriers
 from tunnel.capture.pcapng import Direction, wireguard_keys
 from tunnel.capture.writer import REORDERING_NS, Recording
@@ -31,6 +32,9 @@ POLL = 0.1
 
 BURST = 512
 """Packets read from one side before the other has its turn."""
+
+FINISH = 1.0
+"""Seconds in which what was seen until the end of the capture is read."""
 
 DEVICES_NS = 50_000_000
 """Nanoseconds a datagram waits for being seen on a device that is closer to its socket."""
@@ -100,6 +104,7 @@ class Capture:
         self._wanted = wanted
         self._warn = warn
         self._carriers = Carriers() if streams.records is not None else None
+        self._handshakes = Handshakes() if streams.keys is not None else None
         self._sightings = Sightings()
         self._held: deque[tuple[int, Sighting]] = deque()
         self._hold_ns = DEVICES_NS if streams.records is None else RECORDS_NS
@@ -142,9 +147,9 @@ class Capture:
                 if not all(self._read_events(client, recording) for client in clients):
                     break
                 self._read_packets(recording)
-                now = time.time_ns()
-                self._release(recording, now - self._hold_ns)
-                recording.write_until(now - self._hold_ns - REORDERING_NS)
+                settled = self._settled(time.time_ns() - self._hold_ns)
+                self._release(recording, settled)
+                recording.write_until(settled - REORDERING_NS)
                 if self._carriers is not None and time.monotonic() - turned > 1:
                     turned = time.monotonic()
                     self._carriers.turn()
@@ -163,6 +168,8 @@ class Capture:
                 self._warn(f"{event.details['count']} {what} were lost")
             elif client is self._streams.keys:
                 if event.type == "ephemeral":
+                    assert self._handshakes is not None
+                    self._handshakes.add_key(event.details["ephemeral_key"])
                     recording.add_secrets(session_keys(event.details))
             elif client is self._streams.records:
                 assert self._carriers is not None
@@ -187,7 +194,9 @@ class Capture:
         self._outer = tap
         self._selector.register(tap.socket, selectors.EVENT_READ)
 
-    def _read_packets(self, recording: Recording) -> None:
+    def _read_packets(self, recording: Recording) -> bool:
+        """Take a burst of each side, and say whether one of them may have more."""
+        more = False
         for _ in range(BURST):
             try:
                 seen = self._inner.read()
@@ -201,6 +210,8 @@ class Capture:
                 if headers is None or not self._wanted.filter.matches(headers):
                     continue
             self._add(recording, INNER, seen, seen.packet)
+        else:
+            more = True
         self._own.refresh()
         for _ in range(BURST):
             try:
@@ -214,7 +225,12 @@ class Capture:
             for datagram in segments.split(seen.packet):
                 sighting = self._sightings.add(seen, datagram)
                 if sighting is not None:
+                    if self._handshakes is not None and seen.outgoing:
+                        self._handshakes.sent(datagram, seen.time_ns)
                     self._held.append((seen.time_ns, sighting))
+        else:
+            more = True
+        return more
 
     def _is_ours(self, seen: SeenPacket) -> bool:
         """Whether this machine is an end of the datagram, and does not just forward it."""
@@ -237,17 +253,20 @@ class Capture:
         block = pcapng.packet(number, seen.time_ns, kept, length=len(packet), direction=direction)
         recording.add_packet(seen.time_ns, block)
 
+    def _settled(self, time_ns: int) -> int:
+        """The time, at most `time_ns`, before which no datagram waits for a key."""
+        return time_ns if self._handshakes is None else self._handshakes.complete_until(time_ns)
+
     def _finish(self, recording: Recording) -> None:
-        self._read_packets(recording)
-        records = self._streams.records
-        if records is not None:
-            # The last datagrams may be ahead of the daemon's records of them.
-            with selectors.DefaultSelector() as selector:
-                selector.register(records, selectors.EVENT_READ)
-                end = time.monotonic() + RECORDS_NS / 1e9
-                while (left := end - time.monotonic()) > 0 and selector.select(left):
-                    if not self._read_events(records, recording):
-                        break
+        end = time.monotonic() + FINISH
+        while self._read_packets(recording) and time.monotonic() < end:
+            pass
+        # The last datagrams may be ahead of their keys, and of the daemon's records of them.
+        if self._streams.keys is not None:
+            now = time.time_ns()
+            self._wait(self._streams.keys, recording, PATIENCE_NS, lambda: self._settled(now) < now)
+        if self._streams.records is not None:
+            self._wait(self._streams.records, recording, RECORDS_NS, lambda: True)
         self._release(recording, None)
         now = time.time_ns()
         self._closed.append(self._outer.statistics())
@@ -259,6 +278,21 @@ class Capture:
         )
         recording.finish(blocks)
         self._warn(f"{recording.written} packets captured, {inner[1] + outer[1]} lost")
+
+    def _wait(
+        self,
+        client: TunnelClient,
+        recording: Recording,
+        patience_ns: int,
+        missing: Callable[[], bool],
+    ) -> None:
+        """Read a stream while something of it is missing, for a time."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(client, selectors.EVENT_READ)
+            end = time.monotonic() + patience_ns / 1e9
+            while missing() and (left := end - time.monotonic()) > 0 and selector.select(left):
+                if not self._read_events(client, recording):
+                    break
 
 
 def preamble(interface: str, port: int, snap_length: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,24 @@ def test_with_keys_the_outer_packets_are_decrypted(
     end_capture(capture)
     decrypted = fields(file, "wg.type == 4 and icmp", "frame.interface_name", "icmp.type")
     assert decrypted == [["wg0-udp", "8"], ["wg0-udp", "0"]]
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_what_is_unread_when_it_is_ended_is_kept_with_its_keys(
+    two_hosts: TwoHosts, tmp_path: Path, end: int
+) -> None:
+    """On a busy machine, ^C comes before the capture had its turn."""
+    pair = make_pair(two_hosts)
+    a, _ = pair.hosts
+    file = tmp_path / "late.pcapng"
+    capture = begin_capture(pair.hosts[end], "-w", str(file), "--with-keys")
+    capture.signal(signal.SIGSTOP)
+    a.run(["ping", "-n", "-q", "-f", "-c", "600", pair.b.node.address()])
+    capture.signal(signal.SIGINT)
+    capture.signal(signal.SIGCONT)
+    assert capture.wait(10) == 0, capture.log()
+    assert len(fields(file, "wg.type == 4 and icmp", "icmp.type")) == 1200
+    assert len(fields(file, "frame.interface_name == wg0 and icmp", "icmp.type")) == 1200
 
 
 @pytest.mark.foreign("iperf3")
