@@ -14,7 +14,7 @@ from typing import Any
 from tunnel import host
 from tunnel.capture import pcapng, segments
 from tunnel.capture.dedup import Sighting, Sightings
-from tunnel.capture.handshakes import PATIENCE_NS, Handshakes
+from tunnel.capture.handshake_keys import PATIENCE_NS, HandshakeKeys
 from tunnel.capture.matched import Carriers
 from tunnel.capture.pcapng import Direction, wireguard_keys
 from tunnel.capture.writer import REORDERING_NS, Recording
@@ -104,7 +104,7 @@ class Capture:
         self._wanted = wanted
         self._warn = warn
         self._carriers = Carriers() if streams.records is not None else None
-        self._handshakes = Handshakes() if streams.keys is not None else None
+        self._keys = HandshakeKeys() if streams.keys is not None else None
         self._sightings = Sightings()
         self._held: deque[tuple[int, Sighting]] = deque()
         self._hold_ns = DEVICES_NS if streams.records is None else RECORDS_NS
@@ -168,8 +168,8 @@ class Capture:
                 self._warn(f"{event.details['count']} {what} were lost")
             elif client is self._streams.keys:
                 if event.type == "ephemeral":
-                    assert self._handshakes is not None
-                    self._handshakes.add_key(event.details["ephemeral_key"])
+                    assert self._keys is not None
+                    self._keys.add_key(event.details["ephemeral_key"])
                     recording.add_secrets(session_keys(event.details))
             elif client is self._streams.records:
                 assert self._carriers is not None
@@ -225,8 +225,8 @@ class Capture:
             for datagram in segments.split(seen.packet):
                 sighting = self._sightings.add(seen, datagram)
                 if sighting is not None:
-                    if self._handshakes is not None and seen.outgoing:
-                        self._handshakes.sent(datagram, seen.time_ns)
+                    if self._keys is not None and seen.outgoing:
+                        self._keys.sent(datagram, seen.time_ns)
                     self._held.append((seen.time_ns, sighting))
         else:
             more = True
@@ -255,7 +255,7 @@ class Capture:
 
     def _settled(self, time_ns: int) -> int:
         """The time, at most `time_ns`, before which no datagram waits for a key."""
-        return time_ns if self._handshakes is None else self._handshakes.complete_until(time_ns)
+        return time_ns if self._keys is None else self._keys.complete_until(time_ns)
 
     def _finish(self, recording: Recording) -> None:
         end = time.monotonic() + FINISH

@@ -1,4 +1,4 @@
-"""Handshakes that were seen on the wire before their keys came.
+"""HandshakeKeys that were seen on the wire before their keys came.
 
 The daemon publishes the key of a handshake message before it sends the message. The capture reads
 keys and packets from two sockets, so on a busy machine it may see the message first. A reader such
@@ -22,7 +22,7 @@ _EPHEMERAL_AT = {1: 8, 2: 12}
 """By message type, where the ephemeral public key begins (WireGuard whitepaper, section 5.4)."""
 
 
-class Handshakes:
+class HandshakeKeys:
     """Our own handshake messages, each known by its ephemeral public key."""
 
     def __init__(self) -> None:
