@@ -221,7 +221,7 @@ def test_no_circle_of_rooms() -> None:
         ("tunnel.config.parser", "from tunnel.protocol import Peer"),
         ("tunnel.control.uapi_client", "from tunnel.device import uapi"),
         ("tunnel.daemon", "from tunnel.cli import main"),
-        ("tunnel.device.resolve", "from tunnel.cli.show import age"),
+        ("tunnel.device.resolve", "from tunnel.cli.status import age"),
         ("tunnel.loose", "import os"),
         ("tunnel.api", "from tunnel.loose import name"),
         (

@@ -8,15 +8,17 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from tunnel import config
-from tunnel.control import json_socket, run_folder
+from tunnel.control import run_folder
 from tunnel.control.client import TunnelClient
-from tunnel.control.json_socket import ControlError
+from tunnel.control.json_protocol import ControlError
 from tunnel.log import output, redact
+
+if TYPE_CHECKING:
+    from tunnel.config import TunnelConfig
 
 EXIT_FAILED = 1
 """The machine or the daemon refused; the reason is on standard error."""
@@ -57,8 +59,10 @@ def complain(message: object, level: int = logging.ERROR) -> None:
         typer.echo(prefix + redact.printable(line), err=True)
 
 
-def load_config(name: str) -> config.TunnelConfig:
+def load_config(name: str) -> TunnelConfig:
     """The conf a user means by `name`; leaves with every mistake printed if it has any."""
+    from tunnel import config
+
     try:
         loaded = config.load(config.find(name))
     except config.ConfigErrors as errors:
@@ -79,7 +83,7 @@ def conf_of_running(name: str) -> str | None:
     try:
         with TunnelClient(name) as client:
             conf = client.status().conf
-    except (json_socket.ControlError, OSError):
+    except (ControlError, OSError):
         return None
     return conf if conf and os.path.exists(conf) else None
 

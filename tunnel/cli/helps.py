@@ -6,28 +6,23 @@ of 80 columns with what no reader asks.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 
-class _PlainOption(TyperOption):
-    def display_type_rich(self, ctx: Any) -> str | None:
-        return self.metavar
-
-
-class _PlainArgument(TyperArgument):
-    def display_type_rich(self, ctx: Any) -> str | None:
-        return None
+def _no_metavar(*_: object, **__: object) -> str:
+    return ""
 
 
 def _plain(parameters: list[Any]) -> list[Any]:
-    """The same parameters, made by typer, as ours: it has no place to name another class."""
+    """The same parameters, without a name of their type."""
     for each in parameters:
-        if type(each) is TyperOption:
-            each.__class__ = _PlainOption
-        elif type(each) is TyperArgument:
-            each.__class__ = _PlainArgument
+        if type(each) is TyperArgument or (type(each) is TyperOption and each.metavar is None):
+            # A copy, as parameters share the types of typer.
+            each.type = copy.copy(each.type)
+            vars(each.type)["get_metavar"] = _no_metavar
     return parameters
 
 

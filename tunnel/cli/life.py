@@ -1,4 +1,4 @@
-"""`tunnel up`, `down` and `show`: the life of a tunnel; and `run`, a tunnel's for one command.
+"""`tunnel up` and `down`: the life of a tunnel.
 
 They load no more than they need, since their callers wait for it: the daemon's modules are
 imported when a command wants them, before `up` forks, so that they are loaded once.
@@ -7,47 +7,31 @@ imported when a command wants them, before `up` forks, so that they are loaded o
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from tunnel.cli import background, run
+from tunnel.cli import background
 from tunnel.cli.common import (
-    CONTEXT,
     EXIT_FAILED,
-    Json,
     Name,
     complain,
     fail,
     interface_name,
     load_config,
-    refusals_printed,
 )
-from tunnel.cli.helps import PlainGroup
-from tunnel.config import TunnelConfig
-from tunnel.control import json_client, json_socket, run_folder
-from tunnel.control.client import TunnelClient
-from tunnel.control.messages.status import TunnelStatus
-from tunnel.daemon.lock import unwritable
 from tunnel.errors import TunnelError, with_notes
 from tunnel.log import output, writer
 
-app = typer.Typer(
-    cls=PlainGroup,
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-    context_settings=CONTEXT,
-)
-app.add_typer(run.app)
+if TYPE_CHECKING:
+    from tunnel.config import TunnelConfig
+
+app = typer.Typer()
 
 
 @app.command()
@@ -82,6 +66,8 @@ def up(
         try:
             output.log_to_file(path, verbose=verbose, as_json=log_json, with_stderr=True)
         except OSError as error:
+            from tunnel.daemon.lock import unwritable
+
             raise unwritable(path, error) from error
         _set_log_level(config, verbose=verbose)
         for warning in config.warnings:
@@ -90,8 +76,6 @@ def up(
 
     def serve(readiness: background.Readiness, log_file: Path) -> int:
         return _serve(config, readiness, start_log=partial(log_to, log_file), log_file=log_file)
-
-    # Before the fork: what is loaded now need not be loaded by both.
 
     try:
         background.start(
@@ -209,64 +193,3 @@ def down(
         complain(f"tunnel: {failure}")
     if done.failures:
         raise typer.Exit(EXIT_FAILED)
-
-
-@app.command()
-def show(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="One interface; all if left out.")
-    ] = None,
-    as_json: Json = False,
-    secrets: Annotated[
-        bool, typer.Option("--secrets", help="Print private and preshared keys too.")
-    ] = False,
-    watching: Annotated[
-        bool, typer.Option("--watch", "-w", help="Go on showing them, until ^C.")
-    ] = False,
-) -> None:
-    """Show running tunnels: peers, endpoints, handshakes, transfer, drops by reason."""
-    names = [interface_name(name)] if name else run_folder.running_names()
-    if watching:
-        if not names:
-            fail("no tunnel is running on this host")
-        from tunnel.cli.watch import watch
-
-        with refusals_printed():
-            watch(names, Console(highlight=False), secrets=secrets)
-        return
-    statuses, is_silent = [], False
-    for each in names:
-        try:
-            with TunnelClient(each) as client:
-                client.ping()
-                statuses.append(client.status(secrets=secrets))
-        except json_socket.ControlError as error:
-            # Without a name: one that is not up yet, ended meanwhile, or left its socket behind.
-            if name or error.code not in (
-                "not_running",
-                "state",
-                "closed",
-                "timeout",
-                "permission",
-            ):
-                fail(error)
-            # One that does not answer us keeps none of the others from being shown.
-            is_silent = is_silent or error.code in ("timeout", "permission")
-            if is_silent or (isinstance(error, json_client.NotRunningError) and error.killed):
-                complain(f"tunnel: {error}")
-    _print_statuses(statuses, as_json=as_json)
-    if is_silent:
-        raise typer.Exit(EXIT_FAILED)
-
-
-def _print_statuses(statuses: Sequence[TunnelStatus], *, as_json: bool) -> None:
-    from tunnel.cli.show import print_status
-
-    if as_json:
-        typer.echo(json.dumps([status.to_json() for status in statuses], indent=2))
-        return
-    console = Console(highlight=False)
-    for place, status in enumerate(statuses):
-        if place:
-            console.print()
-        print_status(console, status)

@@ -1,38 +1,55 @@
-"""The command `tunnel`: arguments, printing, exit codes."""
+"""The command `tunnel`: which commands there are, and in which module each is."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from tunnel.cli import bench, capture, doctor, firewall, keys, lab, life, manage, service, trace
 from tunnel.cli.common import CONTEXT
 from tunnel.cli.helps import PlainGroup
-from tunnel.cli.top import command
 
-app = typer.Typer(
-    cls=PlainGroup,
-    help="A userspace VPN that speaks WireGuard and shows every packet's way through the IP stack.",
-    epilog="Exit codes: 0 done, 1 failed (the reason is on standard error), "
-    "2 wrong command line or conf (nothing was touched).",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-    context_settings=CONTEXT,
-)
-app.add_typer(life.app)
-app.add_typer(keys.app)
-app.add_typer(lab.app)
-app.add_typer(bench.app)
-app.add_typer(manage.app)
-app.add_typer(capture.app)
-app.add_typer(command.app)
-app.add_typer(trace.app)
-app.add_typer(doctor.app)
-app.add_typer(firewall.app)
-app.add_typer(service.app, name="service")
+MODULES = {
+    "life": ("up", "down"),
+    "show": ("show",),
+    "run": ("run",),
+    "keys": ("genkey", "genpsk", "pubkey", "strip"),
+    "lab": ("lab",),
+    "bench": ("bench",),
+    "manage": ("reload", "diff", "save", "events"),
+    "capture": ("capture",),
+    "top.command": ("top",),
+    "trace": ("trace",),
+    "doctor": ("doctor",),
+    "firewall": ("firewall",),
+    "service": ("service",),
+}
+"""The commands of each module of this room, in the order of the help."""
+
+
+def make_app(first_word: str = "") -> typer.Typer:
+    """The command line, with the one command that `first_word` names, or with all.
+
+    Scripts and units call and wait for it, and a module takes its time to load.
+    """
+    app = typer.Typer(
+        cls=PlainGroup,
+        help="A userspace VPN that speaks WireGuard and shows every packet's way through the IP"
+        " stack.",
+        epilog="Exit codes: 0 done, 1 failed (the reason is on standard error), "
+        "2 wrong command line or conf (nothing was touched).",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+        context_settings=CONTEXT,
+    )
+    app.callback()(_options)
+    wanted = [module for module, commands in MODULES.items() if first_word in commands]
+    for module in wanted or MODULES:
+        app.add_typer(import_module(f"tunnel.cli.{module}").app)
+    return app
 
 
 def _print_version(wanted: bool) -> None:
@@ -43,8 +60,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def options(
+def _options(
     version: Annotated[
         bool,
         typer.Option(

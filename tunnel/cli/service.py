@@ -14,6 +14,7 @@ from tunnel.cli.helps import PlainGroup
 from tunnel.systemd import units
 
 app = typer.Typer(
+    name="service",
     cls=PlainGroup,
     help="Run tunnels as services of systemd: at boot, watched over, with few rights.",
     no_args_is_help=True,

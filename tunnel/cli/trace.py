@@ -28,7 +28,8 @@ from tunnel.cli.common import (
     writable,
 )
 from tunnel.cli.helps import PlainCommand
-from tunnel.control import json_socket, run_folder
+from tunnel.control import run_folder
+from tunnel.control.json_protocol import ControlError
 from tunnel.errors import unwrapped
 from tunnel.packet.filter import EXAMPLES, WORDS, Filter, FilterError
 from tunnel.trace import diagram
@@ -117,7 +118,7 @@ def trace(
         lambda text: complain(f"tunnel: {text}"),
     )
     try:
-        with refusals_printed(), unwrapped(OSError, TraceTableError, json_socket.ControlError):
+        with refusals_printed(), unwrapped(OSError, TraceTableError, ControlError):
             result = trio.run(_run, session)
     except (OSError, TraceTableError) as error:
         fail(error)

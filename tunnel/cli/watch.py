@@ -11,9 +11,9 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from tunnel.cli.show import status_lines
+from tunnel.cli.status import status_lines
 from tunnel.control.client import TunnelClient
-from tunnel.control.json_socket import ControlError
+from tunnel.control.json_protocol import ControlError
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.messages.sentences import describe
 

@@ -15,7 +15,7 @@ from tunnel.containers.command import Namespaces
 from tunnel.containers.outside import Inside
 from tunnel.control import json_socket, unix_socket
 from tunnel.control.client import TunnelClient
-from tunnel.control.json_socket import ControlError
+from tunnel.control.json_protocol import ControlError
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.messages.status import TunnelStatus
 from tunnel.daemon.lock import unwritable

@@ -27,7 +27,7 @@ from tunnel.control.json_client import (
     connect_error,
     silence_error,
 )
-from tunnel.control.json_socket import ControlError
+from tunnel.control.json_protocol import ControlError
 from tunnel.control.messages.changes import ReloadResult, SaveResult
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.messages.status import TunnelStatus

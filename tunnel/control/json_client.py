@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tunnel.control.json_socket import VERSION, ControlError
+from tunnel.control.json_protocol import VERSION, ControlError
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.run_folder import socket_path
 

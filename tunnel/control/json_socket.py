@@ -1,19 +1,4 @@
-"""tunnel's own control socket: one JSON object per line over a unix stream socket, root only.
-
-Request     {"v": 1, "id": 7, "method": "status", "params": {…}}
-Reply       {"v": 1, "id": 7, "result": …}
-Refusal     {"v": 1, "id": 7, "error": {"code": "unknown_method", "message": "…"}}
-
-A connection may carry any number of requests, answered in order, until one asks for a stream:
-
-Stream      {"v": 1, "id": 7, "result": {"streaming": true}}
-            {"v": 1, "id": 7, "event": {…}}
-
-From then on it carries nothing but that stream; one that fails ends with an `error`. A request
-whose client has closed the connection before its turn came is not carried out. Protocol version 1;
-a request of another version is refused with the code `version`. A request is at most
-1 MiB, an answer as long as it has to be. docs/control.md describes the methods.
-"""
+"""The server of tunnel's own control socket; json_protocol has what it speaks."""
 
 from __future__ import annotations
 
@@ -28,11 +13,11 @@ import trio
 
 from tunnel.control.clients import MAX_KEPT, Client
 from tunnel.control.connections import Failures, Lines, LineTooLongError, serve_connections
+from tunnel.control.json_protocol import VERSION, ControlError
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.timeslice import Pace
 from tunnel.errors import TunnelError
 
-VERSION = 1
 MAX_LINE = 1024 * 1024
 """Bytes of the longest request read."""
 
@@ -45,14 +30,6 @@ becomes a refusal with its code."""
 
 Stream = Callable[[dict[str, Any]], contextlib.AbstractContextManager[AsyncIterator[TunnelEvent]]]
 """Takes `params`; what is entered gives the events, and is left when the client has gone."""
-
-
-class ControlError(TunnelError):
-    """A control request that could not be answered. `code` is one word for programs."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 async def serve(

@@ -13,7 +13,7 @@ from tunnel.capture.inner_filter import InnerFilter
 from tunnel.capture.keylog import KeyLog
 from tunnel.control import json_socket, run_folder, unix_socket
 from tunnel.control.broadcast import EventQueue, Subscription
-from tunnel.control.json_socket import ControlError
+from tunnel.control.json_protocol import ControlError
 from tunnel.control.messages.changes import ReloadResult, SavedLine, SaveResult
 from tunnel.control.messages.status import TunnelStatus
 from tunnel.daemon.daemon import Daemon

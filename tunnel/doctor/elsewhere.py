@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tunnel.control.client import TunnelClient
-from tunnel.control.json_socket import ControlError
+from tunnel.control.json_protocol import ControlError
 from tunnel.doctor import machine
 from tunnel.doctor.facts import Facts, Options
 from tunnel.doctor.findings import Finding, Report

@@ -15,7 +15,7 @@ from tunnel import config
 from tunnel.config import EndpointConfig
 from tunnel.control.client import TunnelClient
 from tunnel.control.json_client import NotRunningError
-from tunnel.control.json_socket import ControlError
+from tunnel.control.json_protocol import ControlError
 from tunnel.control.messages.changes import Change
 from tunnel.control.messages.sentences import some
 from tunnel.control.messages.status import TunnelStatus

@@ -19,7 +19,7 @@ import trio
 
 from tunnel.control.async_client import EventStream, open_stream
 from tunnel.control.client import TunnelClient
-from tunnel.control.json_socket import ControlError
+from tunnel.control.json_protocol import ControlError
 from tunnel.packet.filter import Filter
 from tunnel.trace.correlate import LATE, QUIET, Joiner
 from tunnel.trace.journey import Journey

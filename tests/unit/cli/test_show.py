@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from tests.support.statuses import STATUS
-from tunnel.cli.show import age, print_status, size
+from tunnel.cli.status import age, print_status, size
 from tunnel.control.messages.status import TunnelStatus
 
 

@@ -17,7 +17,8 @@ from tunnel.cli.top import command, poll
 from tunnel.cli.top.poll import Looker, open_looker
 from tunnel.control import run_folder
 from tunnel.control.json_client import NotRunningError
-from tunnel.control.json_socket import ControlError, serve
+from tunnel.control.json_protocol import ControlError
+from tunnel.control.json_socket import serve
 from tunnel.control.unix_socket import bind_unix_socket
 
 

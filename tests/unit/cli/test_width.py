@@ -19,10 +19,10 @@ from tunnel.trace.journey import Journey, Step
 WIDTH = 80
 
 
-@pytest.mark.parametrize("path", commands(typer.main.get_command(main.app)), ids=" ".join)
+@pytest.mark.parametrize("path", commands(typer.main.get_command(main.make_app())), ids=" ".join)
 def test_help_of_a_command(path: tuple[str, ...]) -> None:
     shown = CliRunner(env={"COLUMNS": str(WIDTH), "TERMINAL_WIDTH": str(WIDTH)}).invoke(
-        main.app, [*path, "--help"]
+        main.make_app(), [*path, "--help"]
     )
     assert shown.exit_code == 0
     assert max(map(len, shown.output.splitlines())) <= WIDTH
@@ -31,7 +31,7 @@ def test_help_of_a_command(path: tuple[str, ...]) -> None:
 
 
 def test_what_an_option_takes_has_a_name() -> None:
-    root = typer.main.get_command(main.app)
+    root = typer.main.get_command(main.make_app())
     context = typer.Context(root)
     for path in commands(root):
         command: object = root

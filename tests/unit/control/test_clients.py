@@ -17,7 +17,7 @@ from tests.support.uapi_device import make_device
 from tunnel.control import http, json_socket, run_folder, uapi
 from tunnel.control.client import Ended, TunnelClient
 from tunnel.control.clients import MAX_CONNECTIONS, MAX_KEPT
-from tunnel.control.json_socket import ControlError
+from tunnel.control.json_protocol import ControlError
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.unix_socket import bind_unix_socket
 

@@ -13,7 +13,8 @@ import trio
 from tunnel.control import run_folder
 from tunnel.control.client import TunnelClient
 from tunnel.control.json_client import NotRunningError
-from tunnel.control.json_socket import ControlError, Method, serve
+from tunnel.control.json_protocol import ControlError
+from tunnel.control.json_socket import Method, serve
 from tunnel.control.unix_socket import bind_unix_socket
 
 

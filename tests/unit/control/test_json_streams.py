@@ -16,7 +16,8 @@ import trio
 from tunnel.control import client as client_module
 from tunnel.control import json_socket, run_folder
 from tunnel.control.client import TunnelClient
-from tunnel.control.json_socket import ControlError, serve
+from tunnel.control.json_protocol import ControlError
+from tunnel.control.json_socket import serve
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.unix_socket import bind_unix_socket
 

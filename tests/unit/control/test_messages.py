@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunnel.control.json_client import Dialogue
-from tunnel.control.json_socket import ControlError
+from tunnel.control.json_protocol import ControlError
 from tunnel.control.messages import Message
 from tunnel.control.messages.changes import Change, ReloadResult, SavedLine, SaveResult
 from tunnel.control.messages.status import PeerStatus, TunnelStatus

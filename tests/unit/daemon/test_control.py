@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from tests.support.confs import INTERFACE, read
-from tunnel.control.json_socket import ControlError
+from tunnel.control.json_protocol import ControlError
 from tunnel.daemon.control import methods
 from tunnel.daemon.daemon import Daemon
 

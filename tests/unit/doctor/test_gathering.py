@@ -13,7 +13,7 @@ import trio
 
 from tests.support.doctor_facts import HEALTHY, PEER, STATUS, conf
 from tunnel.control.json_client import NotRunningError
-from tunnel.control.json_socket import ControlError
+from tunnel.control.json_protocol import ControlError
 from tunnel.doctor import Options, choosing, diagnose, gathering, machine
 from tunnel.doctor.facts import Facts, Probe
 from tunnel.host import HostError

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tunnel.cli.main import app
+from tunnel.cli.main import make_app
 from tunnel.systemd import units
 from tunnel.systemd.units import ServiceError
 
@@ -149,34 +149,37 @@ def test_every_drop_in_is_documented() -> None:
 def test_command_says_what_it_did_and_what_is_next(root: Path) -> None:
     run = CliRunner().invoke
     base = ["--root", str(root)]
-    done = run(app, ["service", "install", *base, "--program", PROGRAM])
+    done = run(make_app(), ["service", "install", *base, "--program", PROGRAM])
     assert done.exit_code == 0, done.output
     assert f"wrote {root / FOLDER / 'tunnel@.service'}" in done.output
     assert "systemctl daemon-reload" in done.output
     assert "systemctl enable --now tunnel@NAME" in done.output
-    again = run(app, ["service", "install", *base, "--program", PROGRAM])
+    again = run(make_app(), ["service", "install", *base, "--program", PROGRAM])
     assert again.output == "everything is installed already\n"
     wants = root / FOLDER / "tunnel.target.wants"
     wants.mkdir()
     link = wants / "tunnel@wg0.service"
     link.symlink_to("../tunnel@.service")
-    refused = run(app, ["service", "uninstall", *base])
+    refused = run(make_app(), ["service", "uninstall", *base])
     assert refused.exit_code == 1
     assert "systemctl disable --now tunnel@wg0" in refused.output
     link.unlink()
-    done = run(app, ["service", "uninstall", *base])
+    done = run(make_app(), ["service", "uninstall", *base])
     assert done.exit_code == 0
     assert "removed" in done.output
-    assert run(app, ["service", "uninstall", *base]).output == "none of our units is installed\n"
+    assert (
+        run(make_app(), ["service", "uninstall", *base]).output
+        == "none of our units is installed\n"
+    )
 
 
 def test_command_shows_the_unit_and_each_drop_in() -> None:
-    shown = CliRunner().invoke(app, ["service", "show", "--program", PROGRAM])
+    shown = CliRunner().invoke(make_app(), ["service", "show", "--program", PROGRAM])
     assert f"ExecStart={PROGRAM} up" in shown.output
     assert re.search(r"^# +hooks: For PreUp", shown.output, re.M)
-    one = CliRunner().invoke(app, ["service", "show", "save-config"])
+    one = CliRunner().invoke(make_app(), ["service", "show", "save-config"])
     assert "ReadWritePaths=-/etc/tunnel -/etc/wireguard" in one.output
-    assert CliRunner().invoke(app, ["service", "show", "x"]).exit_code == 2
+    assert CliRunner().invoke(make_app(), ["service", "show", "x"]).exit_code == 2
 
 
 @pytest.mark.parametrize("command", ["install", "uninstall"])
@@ -184,12 +187,12 @@ def test_command_without_root_is_refused_clearly(
     command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    done = CliRunner().invoke(app, ["service", command])
+    done = CliRunner().invoke(make_app(), ["service", command])
     assert done.exit_code == 1
     assert "run it as root (sudo)" in done.output
 
 
 @pytest.mark.parametrize("arguments", [["--for", "wg0"], ["--for", "no/name", "--with", "hooks"]])
 def test_command_refuses_what_makes_no_sense(root: Path, arguments: list[str]) -> None:
-    done = CliRunner().invoke(app, ["service", "install", "--root", str(root), *arguments])
+    done = CliRunner().invoke(make_app(), ["service", "install", "--root", str(root), *arguments])
     assert done.exit_code == 2

@@ -11,7 +11,7 @@ import trio
 from tunnel.cli.top.view import History
 from tunnel.control.async_client import Connection, open_connection
 from tunnel.control.json_client import NotRunningError
-from tunnel.control.json_socket import ControlError
+from tunnel.control.json_protocol import ControlError
 from tunnel.control.messages.status import TunnelStatus
 
 PATIENCE = 2.0
