@@ -10,6 +10,13 @@ from tunnel.host.sysctl import read_sysctl
 FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 """What turns forwarding on, by IP version."""
 
+REDIRECTS = "net.ipv4.conf.all.send_redirects"
+"""Whether a host that forwards packets back into the interface they came by says so to the sender.
+
+Between peers there is no shorter way, and after a redirect the kernel holds ICMP errors back for a
+second. It takes this and the interface's own setting (`machine`) to have none.
+"""
+
 _ADVERTISEMENTS = "net/ipv6/conf/{}/accept_ra"
 
 
@@ -22,7 +29,7 @@ def forwarding(
     on a host that forwards: it is to go on (accept_ra = 2). Raises HostError.
     """
     versions = set(versions)
-    wanted = [Sysctl(FORWARDING[4], "1")] if 4 in versions else []
+    wanted = [Sysctl(REDIRECTS, "0"), Sysctl(FORWARDING[4], "1")] if 4 in versions else []
     if 6 not in versions:
         return wanted
     record = load_record(interface, state_dir)

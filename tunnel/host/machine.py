@@ -121,6 +121,8 @@ class Machine:
                 # Else the kernel drops all of a network's addresses with the first of them.
                 with suppress(HostError):
                     sysctl.write_conf(self._interface, "promote_secondaries", "1")
+                with suppress(HostError):
+                    sysctl.write_conf(self._interface, "send_redirects", "0")
             case Route():
                 routes.add_route(self._netlink, self._index, item)
             case Connected():

@@ -30,7 +30,12 @@ from tunnel.lab.peers import OurEnd
 pytestmark = pytest.mark.root
 
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
-SYSCTLS = ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "net.ipv6.conf.eth0.accept_ra")
+SYSCTLS = (
+    "net.ipv4.ip_forward",
+    "net.ipv6.conf.all.forwarding",
+    "net.ipv6.conf.eth0.accept_ra",
+    "net.ipv4.conf.all.send_redirects",
+)
 
 
 def kernel_settings(host: Host) -> list[str]:
@@ -50,7 +55,7 @@ def ruleset(host: Host) -> str:
 def net(lab: Lab) -> Iterator[Gateway]:
     net = make_gateway(lab)
     before = kernel_settings(net.gw), ruleset(net.gw), routes(net.gw)
-    assert before[:2] == (["0", "0", "1"], "")
+    assert before[:2] == (["0", "0", "1", "1"], "")
     net.end.up()
     yield net
     net.end.down()
@@ -67,9 +72,9 @@ def is_refused(client: Host, address: str, port: int, server: socket.socket) -> 
 def test_masquerade_lets_hosts_without_a_way_back_answer(net: Gateway) -> None:
     with pytest.raises(LabError):
         net.b.ping(LAN[0], timeout=1)
-    assert kernel_settings(net.gw) == ["0", "0", "1"]
+    assert kernel_settings(net.gw) == ["0", "0", "1", "1"]
     net.set("Masquerade = auto")
-    assert kernel_settings(net.gw) == ["1", "1", "2"], "router advertisements are still taken"
+    assert kernel_settings(net.gw) == ["1", "1", "2", "0"], "router advertisements are still taken"
     for address, own in zip(LAN, ("192.168.1.1", "fd01::1"), strict=True):
         net.b.ping(address)
         with listening(net.lan, address, 80, TCP) as server:
@@ -78,7 +83,7 @@ def test_masquerade_lets_hosts_without_a_way_back_answer(net: Gateway) -> None:
     with pytest.raises(LabError):
         net.b.ping(LAN[0], timeout=1)
     net.set()
-    assert kernel_settings(net.gw) == ["0", "0", "1"]
+    assert kernel_settings(net.gw) == ["0", "0", "1", "1"]
     assert ruleset(net.gw) == ""
 
 
@@ -178,9 +183,9 @@ def test_all_is_gone_after_a_kill(net: Gateway) -> None:
     net.set("Masquerade = auto", f"Publish = 8080:{B[0]}:80")
     os.kill(status(net.end)["pid"], signal.SIGKILL)
     net.gw.wait_for(lambda: "wg0" not in net.gw.interfaces(), 10, "the interface to go")
-    assert kernel_settings(net.gw) == ["1", "1", "2"]
+    assert kernel_settings(net.gw) == ["1", "1", "2", "0"]
     net.end.down()
-    assert kernel_settings(net.gw) == ["0", "0", "1"]
+    assert kernel_settings(net.gw) == ["0", "0", "1", "1"]
     net.end.up()  # for the fixture
 
 
