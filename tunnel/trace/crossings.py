@@ -131,10 +131,16 @@ class CrossingBuilder:
             marks = event.table == self._table and event.rule_handle is not None
             if not marks or headers is None or hook_name is None:
                 return None
-            hook = HookTrace(hook_name, event.time, headers, headers, event.iif, event.oif)
-            crossing = Crossing([hook], event.time, event.packet_id)
+            renumbered = self._renumbered(hook_name, headers)
+            if renumbered is None:
+                hook = HookTrace(hook_name, event.time, headers, headers, event.iif, event.oif)
+                crossing = Crossing([hook], event.time, event.packet_id)
+                self._open[event.packet_id] = crossing
+                return crossing
+            crossing = renumbered
+            self.forget(crossing)
+            crossing.number = event.packet_id
             self._open[event.packet_id] = crossing
-            return crossing
         crossing.latest = event.time
         hook = crossing.hooks[-1]
         if hook_name is not None and hook_name != hook.name:
@@ -145,6 +151,20 @@ class CrossingBuilder:
             hook.exit = headers
             hook.iif, hook.oif = hook.iif or event.iif, event.oif or hook.oif
         self._decide(hook, event)
+        return None
+
+    def _renumbered(self, hook_name: str, headers: Headers) -> Crossing | None:
+        """The crossing of a packet that has come to this hook under another number.
+
+        A number holds the interface that the packet came by. With br_netfilter, as Docker has it,
+        PREROUTING is at the port of a bridge, and the hooks after it are at the bridge.
+        """
+        if hook_name not in ("INPUT", "FORWARD"):
+            return None
+        for crossing in reversed(self._open.values()):
+            last = crossing.hooks[-1]
+            if last.name == "PREROUTING" and last.left and crossing.exit.key == headers.key:
+                return crossing
         return None
 
     def named(self, decision: Decision) -> Decision:

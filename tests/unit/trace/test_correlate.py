@@ -133,6 +133,22 @@ def test_the_kernel_uses_a_number_again() -> None:
     assert [places(journey) for journey in stack.journeys()] == [OUT, OUT]
 
 
+@pytest.mark.parametrize(("hooks", "oif"), [("FORWARD POSTROUTING", TUN), ("INPUT", 0)])
+def test_a_bridge_with_br_netfilter_has_the_packet_renumbered(hooks: str, oif: int) -> None:
+    stack = Stack()
+    stack.cross(5, echo(7), "PREROUTING", iif=ETH)
+    stack.cross(1, echo(8), "PREROUTING", iif=ETH)
+    stack.cross(2, echo(8), hooks, iif=ETH, oif=oif)
+    stack.cross(6, echo(7), hooks, iif=ETH, oif=oif)
+    if oif:
+        for number in (7, 8):
+            stack.sent(echo(number), counter=number)
+            stack.cross(number, message(7, number), "OUTPUT POSTROUTING", oif=ETH)
+    crossed = [f"inner {hook}" for hook in ("PREROUTING", *hooks.split())]
+    rest = OUT[2:] if oif else []
+    assert [places(journey) for journey in stack.journeys()] == [crossed + rest] * 2
+
+
 def test_a_hub_sends_back_into_the_tunnel() -> None:
     stack = Stack()
     stack.cross(1, message(5, 1), "PREROUTING INPUT", iif=ETH)
