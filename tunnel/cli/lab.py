@@ -1,4 +1,4 @@
-"""`tunnel lab`: two hosts and a real tunnel on this machine, and what one packet does in it."""
+"""`tunnel lab`: hosts and real tunnels on this machine, and what packets do in them."""
 
 from __future__ import annotations
 
@@ -10,25 +10,36 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from tunnel.cli import labtrace, timeline
+from tunnel.cli import labtrace, labtrials, timeline
 from tunnel.cli.common import EXIT_USAGE, fail, writable
 from tunnel.datapath.interface import MESSAGE_OVERHEAD
-from tunnel.lab import Host, Lab, LabError, LabUnavailableError, crossings, rootless
+from tunnel.lab import (
+    Host,
+    Lab,
+    LabError,
+    LabUnavailableError,
+    crossings,
+    docker,
+    entering,
+    rootless,
+)
+from tunnel.lab.building import Built, build, outside_v6
 from tunnel.lab.crossings import LabPacket
-from tunnel.lab.peers import End, Node, generate_preshared_key, mesh
+from tunnel.lab.peers import OurEnd, generate_preshared_key
+from tunnel.lab.plan import Blueprint
+from tunnel.lab.plans import PAIR, PLANS
 from tunnel.packet.headers import TRANSPORT_DATA
 from tunnel.trace import diagram
 from tunnel.trace.journey import Journey
 
 app = typer.Typer()
 
-OUTER = {4: ("192.0.2.1", "192.0.2.2"), 6: ("2001:db8::1", "2001:db8::2")}
 TRANSPORT_OVERHEAD = 32
 UDP_HEADER = 8
 
@@ -40,39 +51,91 @@ class PeerKind(StrEnum):
     WIREGUARD_GO = "wireguard-go"
 
 
+class TopologyName(StrEnum):
+    """What a lab is built like."""
+
+    PAIR = "pair"
+    NAT = "nat"
+    HUB = "hub"
+    MESH = "mesh"
+    BRIDGE = "bridge"
+    GATEWAY = "gateway"
+    DOCKER = "docker"
+
+
 @app.command(name="lab")
 def lab_command(
+    topology: Annotated[
+        TopologyName | None,
+        typer.Option(
+            metavar="|".join(TopologyName),
+            help="What to build, and to try out; see examples/. Two hosts if not given.",
+        ),
+    ] = None,
+    confs: Annotated[
+        bool, typer.Option("--confs", help="Show the confs of the topology; build nothing.")
+    ] = False,
     peer: Annotated[
-        PeerKind, typer.Option(metavar="ours|wireguard-go", help="What runs on host B.")
+        PeerKind, typer.Option(metavar="ours|wireguard-go", help="What runs on host B of a pair.")
     ] = PeerKind.OURS,
-    outer_v6: Annotated[bool, typer.Option("--ipv6", "-6", help="IPv6 outside.")] = False,
-    shell: Annotated[bool, typer.Option("--shell", help="Open a shell in host A.")] = False,
+    outer_v6: Annotated[
+        bool, typer.Option("--ipv6", "-6", help="IPv6 outside, for a pair.")
+    ] = False,
+    shell: Annotated[bool, typer.Option("--shell", help="Open a shell in the first host.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the lab standing.")] = False,
+    enter: Annotated[
+        str | None,
+        typer.Option(
+            "--enter",
+            metavar="[ID/]HOST",
+            help="Open a shell (or run -- COMMAND…) in a host of a lab that stands.",
+        ),
+    ] = None,
     down: Annotated[
         str | None, typer.Option("--down", metavar="ID", help="Take down a lab that was kept.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
     traced: Annotated[
         bool,
-        typer.Option("--trace/--no-trace", help="Show every hop, or the four interfaces only."),
+        typer.Option(
+            "--trace/--no-trace", help="Show every hop of a pair, or the four interfaces only."
+        ),
     ] = True,
     svg: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw the hops to this file, too.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw the hops of a pair to this file, too."),
+    ] = None,
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="-- COMMAND…", show_default=False)
     ] = None,
 ) -> None:
-    """Build two hosts and a real encrypted tunnel on this machine, and ping through it.
+    """Build hosts and real encrypted tunnels on this machine, and ping through them.
 
-    The hosts are network namespaces, the internet between them is a veth cable. Every step of a
-    packet is shown as it was measured, from the application that sends it to the one that gets it:
-    through the IP stack, the tunnel, the IP stack again, and the same on the other host. Nothing
-    stays behind. Root is not needed where the kernel allows user namespaces and /dev/net/tun is
-    open to users.
+    The hosts are network namespaces, the internet between them is a veth cable or a bridge. Every
+    step of a packet between two of them is shown as it was measured, from the application that
+    sends it to the one that gets it: through the IP stack, the tunnel, the IP stack again, and the
+    same on the other host. The other topologies are drawn, and what there is to try in them is
+    typed. Nothing stays behind. Root is not needed where the kernel allows user namespaces and
+    /dev/net/tun is open to users (but for docker).
     """
     try:
+        if enter is not None:
+            entering.enter(enter, command or ())
+        if command:
+            fail("a COMMAND goes with --enter HOST", EXIT_USAGE)
         if down is not None:
             Lab.remove(down)
             typer.echo(f"lab {down} is gone")
             return
+        plan = PLANS[topology or TopologyName.PAIR]
+        if confs:
+            labtrials.show_confs(plan)
+            return
+        pair_only = peer is not PeerKind.OURS or outer_v6 or svg is not None or not traced
+        if plan is not PAIR and pair_only:
+            fail("--peer, --ipv6, --no-trace and --svg are for --topology pair", EXIT_USAGE)
+        if plan.uses_docker:
+            docker.check()
         if rootless.is_needed():
             rootless.enter_user_namespace([sys.executable, "-m", "tunnel", *sys.argv[1:]])
         rootless.check()
@@ -83,11 +146,41 @@ def lab_command(
                     EXIT_USAGE,
                 )
             writable(svg)
-        show = Show(traced, as_json, svg)
-        _run(peer, 6 if outer_v6 else 4, show, shell=shell, keep=keep)
+        with Lab() as lab:
+            plan = (outside_v6(plan) if outer_v6 else plan).with_keys()
+            _say(f"building {plan.title[0].lower()}{plan.title[1:]}: {_names(plan)}")
+            built = build(
+                lab,
+                plan,
+                preshared_key=generate_preshared_key(),
+                foreign={} if peer is PeerKind.OURS else {"B": peer.value},
+            )
+            for name, end in built.ends.items():
+                _say(f"starting {end.program} on {name}")
+            built.up()
+            if topology is not None and not as_json:
+                labtrials.show_plan(plan)
+            if plan.name == PAIR.name:
+                passed = _run_pair(built, Show(traced, as_json, svg))
+            else:
+                passed = labtrials.run(built, as_json=as_json)
+            first = next(iter(built.hosts.values()))
+            if shell:
+                typer.echo(labtrials.how_to_explore(built))
+                first.shell()
+            if keep:
+                lab.keep()
+                typer.echo(_how_to_go_on(lab, *built.hosts.values()))
+        if not passed:
+            raise typer.Exit(1)
     except (LabError, LabUnavailableError) as error:
         typer.echo(f"tunnel: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+def _names(plan: Blueprint) -> str:
+    *names, last = (place.name for place in plan.places)
+    return f"{', '.join(names)} and {last}"
 
 
 @dataclass(frozen=True)
@@ -99,43 +192,21 @@ class Show:
     svg: Path | None
 
 
-def _run(peer: PeerKind, outer: int, show: Show, *, shell: bool, keep: bool) -> None:
-    with Lab() as lab:
-        _say("building two hosts, A and B, and a cable between them")
-        a, b = lab.host("A"), lab.host("B")
-        lab.link(
-            a,
-            b,
-            [f"{OUTER[4][0]}/24", f"{OUTER[6][0]}/64"],
-            [f"{OUTER[4][1]}/24", f"{OUTER[6][1]}/64"],
-        )
-        nodes = [
-            Node(host, (f"10.77.0.{number}/24", f"fd77::{number}/64"), OUTER[outer][number - 1])
-            for number, host in enumerate((a, b), start=1)
-        ]
-        foreign = {} if peer is PeerKind.OURS else {"B": peer.value}
-        ends = mesh(nodes, preshared_key=generate_preshared_key(), foreign=foreign)
-        for name, end in ends.items():
-            _say(f"starting {end.program} on {name}")
-            end.up()
-        target = nodes[1].address()
-        _say(f"pinging {target} from A, through the tunnel")
-        # The first packet waits for the handshake; the second shows the path alone.
-        a.ping(target)
-        journeys: list[Journey] = []
-        seen = crossings.watch(
-            [(a, "wg0"), (a, "eth0"), (b, "eth0"), (b, "wg0")],
-            lambda: journeys.extend(_ping(a, b, target, traced=show.traced and not foreign)),
-        )
-        _show(lab, ends, list(find_steps(seen)), journeys, show)
-        if shell:
-            typer.echo(
-                f"\nThis is host A; B is {target}. Try: tunnel show, ping {target}. ^D ends it."
-            )
-            a.shell()
-        if keep:
-            lab.keep()
-            typer.echo(_how_to_go_on(lab, a, b))
+def _run_pair(built: Built, show: Show) -> bool:
+    """Ping from A to B, and show the steps of it; whether it got there."""
+    a, b = built.hosts["A"], built.hosts["B"]
+    target = built.address("B")
+    _say(f"pinging {target} from A, through the tunnel")
+    # The first packet waits for the handshake; the second shows the path alone.
+    a.ping(target)
+    foreign = built.ends["B"].program != OurEnd.program
+    journeys: list[Journey] = []
+    seen = crossings.watch(
+        [(a, "wg0"), (a, "eth0"), (b, "eth0"), (b, "wg0")],
+        lambda: journeys.extend(_ping(a, b, target, traced=show.traced and not foreign)),
+    )
+    _show(built, list(find_steps(seen)), journeys, show)
+    return True
 
 
 def _ping(a: Host, b: Host, target: str, *, traced: bool) -> list[Journey]:
@@ -152,11 +223,10 @@ def _ping(a: Host, b: Host, target: str, *, traced: bool) -> list[Journey]:
     return []
 
 
-def _show(
-    lab: Lab, ends: dict[str, End], steps: list[PingStep], journeys: list[Journey], show: Show
-) -> None:
+def _show(built: Built, steps: list[PingStep], journeys: list[Journey], show: Show) -> None:
     if show.as_json:
-        report = _report(lab, ends, steps)
+        report = labtrials.report(built)
+        report["steps"] = [asdict(step) for step in steps]
         report["journeys"] = [journey.to_json() for journey in journeys]
         typer.echo(json.dumps(report, indent=2))
     elif journeys:
@@ -275,24 +345,6 @@ def _conclusion(steps: list[PingStep]) -> Iterator[str]:
             f"which left by {outer.interface}. On B the same happened the other way round."
         )
     yield f"There and back it took {steps[-1].microseconds:.0f} µs."
-
-
-def _report(lab: Lab, ends: dict[str, End], steps: list[PingStep]) -> dict[str, Any]:
-    return {
-        "lab": lab.id,
-        "hosts": [
-            {
-                "name": name,
-                "namespace": end.node.host.netns,
-                "inner": list(end.node.addresses),
-                "outer": end.node.endpoint,
-                "public_key": end.node.public_key,
-                "program": end.program,
-            }
-            for name, end in ends.items()
-        ],
-        "steps": [asdict(step) for step in steps],
-    }
 
 
 def _how_to_go_on(lab: Lab, *hosts: Host) -> str:

@@ -16,9 +16,11 @@ from typing import Any, TypeVar
 
 from tunnel.lab.errors import LabError, LabTimeoutError
 from tunnel.lab.namespace import (
+    HOLDER_MARK,
     HOLDER_SCRIPT,
     check_run,
     end_host,
+    enter_command,
     outer_uid,
     remove_name,
 )
@@ -66,7 +68,7 @@ class Host:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=self._environment({}),
+            env=self._environment({HOLDER_MARK: "1"}),
             start_new_session=True,
         )
         try:
@@ -104,21 +106,11 @@ class Host:
 
     def enter_command(self) -> list[str]:
         """The words to put before a command so that it runs in this host."""
-        pid = self.pid
-        return [
-            "nsenter",
-            f"--net=/proc/{pid}/ns/net",
-            f"--mount=/proc/{pid}/ns/mnt",
-            f"--uts=/proc/{pid}/ns/uts",
-        ]
+        return enter_command(self.pid)
 
     def enter_command_for_user(self) -> list[str]:
         """The same for the user who made the lab, at a prompt outside of all its namespaces."""
-        if outer_uid() == 0:
-            return self.enter_command()
-        program, *options = self.enter_command()
-        user = f"--user=/proc/{self.pid}/ns/user"
-        return [program, user, "--preserve-credentials", *options]
+        return enter_command(self.pid, joins_user=outer_uid() != 0)
 
     def addresses(self, interface: str | None = None) -> list[HostAddress]:
         """Addresses as the kernel has them now, link-local ones and loopback's left out."""

@@ -12,6 +12,8 @@ from tunnel.linux.processes import end_processes, pids_in
 
 NETNS_DIRECTORY = Path("/run/netns")
 
+_SPACES = (("net", "net"), ("mount", "mnt"), ("uts", "uts"))
+
 HOLDER_SCRIPT = r"""
 set -eu
 name=$1 etc=$2
@@ -49,6 +51,19 @@ done
 
 Arguments: the host's name and the directory with its own resolv.conf and hosts.
 """
+
+HOLDER_MARK = "TUNNEL_LAB_HOLDER"
+"""In the environment of that process alone."""
+
+
+def enter_command(pid: int, *, joins_user: bool = False) -> list[str]:
+    """The words to put before a command so that it runs in the host that `pid` holds.
+
+    `joins_user` is for the user who made it, outside of its user namespace.
+    """
+    user = [f"--user=/proc/{pid}/ns/user", "--preserve-credentials"] if joins_user else []
+    spaces = [f"--{option}=/proc/{pid}/ns/{name}" for option, name in _SPACES]
+    return ["nsenter", *user, *spaces]
 
 
 def outer_uid() -> int:

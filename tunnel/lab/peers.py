@@ -29,8 +29,15 @@ PORT = 51820
 UP_SECONDS = 30.0
 
 
-def _generate_key() -> str:
+def generate_key() -> str:
+    """A random private key in base64."""
     return base64.b64encode(X25519PrivateKey.generate().private_bytes_raw()).decode()
+
+
+def public_key_of(private_key: str) -> str:
+    """The public key of a private key, both in base64."""
+    private = X25519PrivateKey.from_private_bytes(base64.b64decode(private_key))
+    return base64.b64encode(private.public_key().public_bytes_raw()).decode()
 
 
 def generate_preshared_key() -> str:
@@ -54,13 +61,17 @@ class Node:
     keepalive: int = 0
     mtu: int | None = None
     routes: tuple[str, ...] = ()
-    private_key: str = field(default_factory=_generate_key, repr=False)
+    private_key: str = field(default_factory=generate_key, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The name of its host."""
+        return self.host.name
 
     @property
     def public_key(self) -> str:
         """The public key in base64."""
-        private = X25519PrivateKey.from_private_bytes(base64.b64decode(self.private_key))
-        return base64.b64encode(private.public_key().public_bytes_raw()).decode()
+        return public_key_of(self.private_key)
 
     def address(self, version: int = 4) -> str:
         """The inner address of that IP version, without its prefix length."""
@@ -71,25 +82,69 @@ class Node:
         raise LabError(f"{self.host.name} has no IPv{version} address in the tunnel")
 
 
+@dataclass(frozen=True)
+class Side:
+    """One end of tunnels as a plan has it: on the host `name`, `peers` are the others' names.
+
+    `endpoint` is its address outside; without one its peers learn it from its first packet.
+    `routes` are networks that it is reachable for, `settings` the lines of its section [Tunnel].
+    """
+
+    name: str
+    addresses: tuple[str, ...]
+    peers: tuple[str, ...]
+    endpoint: str | None = None
+    routes: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    keepalive: int = 0
+    port: int = PORT
+    mtu: int | None = None
+    private_key: str = field(default="", repr=False)
+
+    @property
+    def public_key(self) -> str:
+        """The public key in base64."""
+        return public_key_of(self.private_key)
+
+    def on(self, host: Host) -> Node:
+        """The same on a host that is there."""
+        return Node(
+            host,
+            self.addresses,
+            self.endpoint,
+            self.port,
+            keepalive=self.keepalive,
+            mtu=self.mtu,
+            routes=self.routes,
+            private_key=self.private_key,
+        )
+
+
 def render_conf(
-    node: Node,
-    peers: Iterable[Node],
+    node: Node | Side,
+    peers: Iterable[Node | Side],
     preshared_key: str | None = None,
     *,
     quick: bool = True,
     extra: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    named: bool = False,
 ) -> str:
     """The conf of `node` with `peers`; without `quick`, only what `wg setconf` takes.
 
-    `extra` are more lines of section [Interface].
+    `extra` are more lines of section [Interface], `settings` the lines of section [Tunnel]. With
+    `named` the peers have friendly names.
     """
     lines = ["[Interface]", f"PrivateKey = {node.private_key}", f"ListenPort = {node.port}"]
     if quick:
         lines += [f"Address = {', '.join(node.addresses)}", *extra]
         lines += [f"MTU = {node.mtu}"] if node.mtu else []
+        lines += ["", "[Tunnel]", *settings] if settings else []
     for peer in peers:
         hosts = [str(ip_interface(text).ip) for text in peer.addresses]
-        lines += ["", "[Peer]", f"PublicKey = {peer.public_key}"]
+        lines += ["", "[Peer]"]
+        lines += [f"# friendly_name = {peer.name}"] if named and quick else []
+        lines.append(f"PublicKey = {peer.public_key}")
         lines += [f"PresharedKey = {preshared_key}"] if preshared_key else []
         lines.append(f"AllowedIPs = {', '.join([*hosts, *peer.routes])}")
         if peer.endpoint is not None:

@@ -132,6 +132,15 @@ def test_kept_lab_can_be_entered_and_taken_down() -> None:
     try:
         inside = ["ip", "netns", "exec", name, "ping", "-c1", "-w5", "10.77.0.2"]
         assert subprocess.run(inside, capture_output=True, check=False).returncode == 0
+        entered = run("--enter", f"{lab_id}/B", "--", "sh", "-c", "hostname; ping -c1 10.77.0.1")
+        assert entered.returncode == 0, entered.stderr
+        assert entered.stdout.startswith("B\n")
+        # From one host into the other of the same lab, whatever else stands.
+        from_there = f"exec {sys.executable} -m tunnel lab --enter B -- hostname"
+        assert run("--enter", f"{lab_id}/A", "--", "sh", "-c", from_there).stdout == "B\n"
+        unknown = run("--enter", f"{lab_id}/C")
+        assert unknown.returncode == 1
+        assert f"{lab_id}/A, {lab_id}/B" in unknown.stderr
     finally:
         down = run("--down", lab_id)
     assert down.returncode == 0, down.stderr
@@ -196,6 +205,8 @@ def test_an_ordinary_users_lab_can_be_kept(user: LabUser) -> None:
             check=False,
         )
         assert inside.returncode == 0, inside.stderr
+        entered = user.run("--enter", f"{path.stem}/B", "--", "hostname")
+        assert entered.stdout == "B\n", entered.stderr
         assert path.stem not in Lab.sweep()
     finally:
         down = user.run("--down", path.stem)
@@ -224,6 +235,13 @@ def test_forbidden_user_namespaces_are_named_with_the_remedy(user: LabUser) -> N
     assert "namespaces cannot be made here: unshare failed" in result.stderr
     assert "sudo sysctl -w user.max_user_namespaces=15000" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("options", [("--topology", "hub", "-6"), ("--", "true")])
+def test_options_that_do_not_go_together_are_refused(options: tuple[str, ...]) -> None:
+    refused = run(*options)
+    assert refused.returncode == 2
+    assert "--topology pair" in refused.stderr or "--enter HOST" in refused.stderr
 
 
 @pytest.mark.parametrize("option", ["--no-trace", "--peer=wireguard-go"])

@@ -1,0 +1,100 @@
+"""What `tunnel lab --topology` prints: the picture, the confs, and what was tried in it."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from typing import Any
+
+import typer
+
+from tunnel.lab.building import Built, Outcome
+from tunnel.lab.drawing import WIDTH, draw
+from tunnel.lab.plan import EXAMPLE_KEYS, Blueprint, example_key
+
+_SIGNS = {True: "✓", False: "✗", None: "?"}
+_MARGIN = "    "
+
+
+def show_plan(plan: Blueprint) -> None:
+    """The title, what it is there for, and the picture."""
+    typer.echo(f"\n{plan.title}\n")
+    for line in textwrap.wrap(plan.lesson, WIDTH - 2):
+        typer.echo(f" {line}")
+    typer.echo()
+    for line in draw(plan):
+        typer.echo(f" {line}".rstrip())
+
+
+def show_confs(plan: Blueprint) -> None:
+    """The picture, and the confs with the keys that the examples have."""
+    show_plan(plan)
+    keyed = plan.with_keys(example_key)
+    for side in keyed.sides:
+        typer.echo(f"\n# wg0.conf of {side.name}. {EXAMPLE_KEYS}")
+        typer.echo(keyed.conf(side.name), nl=False)
+
+
+def run(built: Built, *, as_json: bool) -> bool:
+    """Type all trials of the plan; whether none failed."""
+    outcomes: list[Outcome] = []
+    for trial in built.plan.trials:
+        outcomes.append(built.attempt(trial, columns=WIDTH - len(_MARGIN)))
+        if not as_json:
+            _show(outcomes[-1])
+    failed = [outcome for outcome in outcomes if outcome.passed is False]
+    if as_json:
+        found = report(built)
+        found["trials"] = [
+            {
+                "host": outcome.trial.host,
+                "command": outcome.trial.command,
+                "shows": outcome.trial.shows,
+                "passed": outcome.passed,
+                "output": outcome.output,
+            }
+            for outcome in outcomes
+        ]
+        typer.echo(json.dumps(found, indent=2))
+    elif failed:
+        typer.echo(f"\n{len(failed)} of {len(outcomes)} went otherwise than described (✗).")
+    return not failed
+
+
+def _show(outcome: Outcome) -> None:
+    trial = outcome.trial
+    typer.echo(f"\n {_SIGNS[outcome.passed]} {trial.shows}")
+    typer.echo(f"{_MARGIN}{trial.host}# {trial.command}")
+    for line in outcome.output.strip("\n").splitlines():
+        typer.echo(f"{_MARGIN}{line}".rstrip())
+
+
+def report(built: Built) -> dict[str, Any]:
+    """What stands, for programs."""
+    hosts = []
+    for name, host in built.hosts.items():
+        entry: dict[str, Any] = {"name": name, "namespace": host.netns}
+        side = built.plan.side(name)
+        if side is not None:
+            entry |= {
+                "inner": list(side.addresses),
+                "outer": side.endpoint,
+                "public_key": side.public_key,
+                "program": built.ends[name].program,
+            }
+        hosts.append(entry)
+    return {"lab": built.lab.id, "topology": built.plan.name, "hosts": hosts}
+
+
+def how_to_explore(built: Built) -> str:
+    """What to type in the shell that is about to be opened."""
+    first, *others = built.hosts
+    lines = [f"\nThis is host {first}. ^D ends it, and the lab. Try:"]
+    lines += [f"  {trial.command}" for trial in built.plan.trials if trial.host == first]
+    lines += [
+        f"Another host ({', '.join(others)}), from here or in another terminal:",
+        f"  tunnel lab --enter {others[0]}",
+    ]
+    for name, end in built.ends.items():
+        lines.append(f"The conf of {name}: {end.conf}")
+    return "\n".join(lines)
