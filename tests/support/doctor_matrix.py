@@ -122,13 +122,27 @@ REJECT = """table inet wall {
 }"""
 
 
-@contextlib.contextmanager
-def rejected(s: Scene) -> Iterator[None]:
-    s.there.nft(REJECT)
-    try:
-        yield
-    finally:
-        s.there.run(["nft", "delete", "table", "inet", "wall"])
+INGRESS = """table netdev wall {
+    chain early {
+        type filter hook ingress device "eth0" priority filter; policy accept;
+        udp dport 51820 drop
+    }
+}"""
+
+
+def ruleset(text: str) -> Make:
+    """Of b, for the time of the fault."""
+    family, name = text.split()[1:3]
+
+    @contextlib.contextmanager
+    def make(s: Scene) -> Iterator[None]:
+        s.there.nft(text)
+        try:
+            yield
+        finally:
+            s.there.run(["nft", "delete", "table", family, name])
+
+    return make
 
 
 def stranger(s: Scene) -> str:
@@ -457,7 +471,6 @@ NOT_FULL = only("only a full tunnel has rules", *FULL)
 NOT_ROUTER = only("b forwards nothing", "gateway")
 WIDE = but("a default route covers all", *FULL, "halves")
 IS_WAITING = but("b has no Endpoint of a: it never initiates", *FULL, "halves", "gateway", "hub")
-NESTED = but("goes through the other tunnel's rules", "nested")
 
 
 def not_made(s: Scene) -> contextlib.AbstractContextManager[object]:
@@ -474,7 +487,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "b is down, its port closed", closed, codes("not_running", "endpoint_refuses"), heals=True
     ),
-    Fault("b's firewall rejects", rejected, codes("firewall_drop"), heals=True),
+    Fault("b's firewall rejects", ruleset(REJECT), codes("firewall_drop"), heals=True),
     Fault("a has a wrong key of b", wrong_key_at_a, codes("peer_has_wrong_key", "unknown_peer")),
     Fault("b has a wrong key of a", wrong_key_at_b, codes("peer_has_wrong_key", "unknown_peer")),
     Fault("preshared key on a alone", psk_at_a, codes("preshared_key_differs")),
@@ -502,6 +515,13 @@ FAULTS: tuple[Fault, ...] = (
         for side, hook in product(
             "ab", (Hook.OUTPUT, Hook.POSTROUTING, Hook.PREROUTING, Hook.INPUT)
         )
+    ),
+    Fault(
+        "b's firewall drops in ingress",
+        ruleset(INGRESS),
+        codes("firewall_drop"),
+        heals=True,
+        senseless=but("eth0 carries the other tunnel", "nested"),
     ),
     Fault(
         "a's route taken away",

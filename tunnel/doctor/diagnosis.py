@@ -42,6 +42,7 @@ CAUSES: tuple[Check, ...] = (
     firewall.check_verdicts,
     firewall.check_refused,
     firewall.check_shut,
+    firewall.check_ingress,
     forwarding.check_forwarding,
     forwarding.check_forward_policy,
     forwarding.check_way_back,

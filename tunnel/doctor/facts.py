@@ -90,13 +90,17 @@ class LinkFacts:
 
 @dataclass(frozen=True, slots=True)
 class FirewallChain:
-    """A chain of netfilter at one of its hooks; `hook` and `policy` as nftables writes them."""
+    """A chain of netfilter at one of its hooks; `hook` and `policy` as nftables writes them.
+
+    `devices` are those of a chain at ingress or egress.
+    """
 
     family: str
     table: str
     name: str
     hook: str
     policy: str = "accept"
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,44 @@ def _shut_chains(facts: Facts, version: str, port: int) -> dict[FirewallChain, s
     return found
 
 
+def check_ingress(facts: Facts) -> Iterator[Finding]:
+    """The same at ingress, which no trace sees: it comes before the hook where a trace begins."""
+    if facts.after is None:
+        return
+    port = facts.after.listen_port
+    reported = set()
+    for peer in (*facts.silent, *(peer for peer in facts.absent if _must_come(facts, peer))):
+        for chain in facts.firewall.chains:
+            ways = _ways_in(facts, peer)
+            if chain.hook != "ingress" or not ways.issubset(chain.devices) or chain in reported:
+                continue
+            found = [
+                rules.what_shuts(facts.firewall, chain, version, port, facts.name)
+                for version in _versions(peer)
+            ]
+            evidence = found[0]
+            if evidence is not None and all(found):
+                reported.add(chain)
+                yield Finding(
+                    "firewall_drop",
+                    f"the firewall of this host drops datagrams to the tunnel's port {port} at "
+                    f"INGRESS of {', '.join(sorted(ways))}",
+                    evidence,
+                    rules.insert(f"{chain.family} {chain.table}", chain.name, f"udp dport {port}")
+                    + STAYS,
+                    peer.public_key,
+                )
+
+
+def _ways_in(facts: Facts, peer: PeerStatus) -> set[str]:
+    """The devices by which datagrams of the peer may come in."""
+    address = endpoint_address(peer)
+    if address is not None:
+        return {facts.routes[address].device} if address in facts.routes else {""}
+    others = (link for link in facts.links.values() if link.up and link.networks)
+    return {link.name for link in others} - {"lo", facts.name} or {""}
+
+
 def _must_come(facts: Facts, peer: PeerStatus) -> bool:
     """Whether only the peer can initiate: its address is unknown, or only its packets showed it."""
     written = facts.conf.peers if facts.conf is not None else ()

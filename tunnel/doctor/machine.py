@@ -169,7 +169,7 @@ def parse_firewall(listing: str) -> FirewallRules:
     found = Ruleset.parse(listing)
     return FirewallRules(
         tuple(
-            FirewallChain(family, table, name, chain.hook.lower(), chain.policy)
+            FirewallChain(family, table, name, chain.hook.lower(), chain.policy, chain.devices)
             for (family, table, name), chain in found.chains.items()
             if not table.startswith(trace_table.PREFIX)
         ),

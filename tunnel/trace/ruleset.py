@@ -16,6 +16,7 @@ FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 _TABLE = re.compile(r"table (\S+) (\S+) \{")
 _BLOCK = re.compile(r"\t(\S+) (\S+) \{")
 _HOOK = re.compile(r"\t\ttype \S+ hook (\S+) .*priority ([^;]+);(?: policy (\S+);)?")
+_DEVICES = re.compile(r" devices? (?:= \{ ?([^}]*)\}|(\S+))")
 _RULE = re.compile(r"\t\t\s*(.*\S)\s+# handle (\d+)$")
 
 
@@ -23,12 +24,14 @@ _RULE = re.compile(r"\t\t\s*(.*\S)\s+# handle (\d+)$")
 class BaseChain:
     """Where a base chain hangs. `hook` in capitals, as the kernel's documents write them.
 
-    `policy` is the verdict on what no rule decides.
+    `policy` is the verdict on what no rule decides. `devices` are those of a chain at ingress or
+    egress; another chain sees the packets of all.
     """
 
     hook: str
     priority: int
     policy: str = "accept"
+    devices: tuple[str, ...] = ()
 
 
 @dataclass
@@ -69,7 +72,9 @@ class Ruleset:
             elif opened := _HOOK.match(line):
                 priority = int(opened[2]) if opened[2].lstrip("-").isdigit() else 0
                 policy = opened[3] or "accept"
-                found.chains[chain] = BaseChain(opened[1].upper(), priority, policy)
+                found.chains[chain] = BaseChain(
+                    opened[1].upper(), priority, policy, _devices(opened[0])
+                )
             elif opened := _RULE.match(line):
                 found.rules[*table, int(opened[2])] = opened[1]
                 found.homes[*table, int(opened[2])] = chain[2]
@@ -81,3 +86,11 @@ class Ruleset:
         self.rules.update(later.rules)
         self.homes.update(later.homes)
         self.names |= later.names
+
+
+def _devices(hook: str) -> tuple[str, ...]:
+    found = _DEVICES.search(hook)
+    if found is None:
+        return ()
+    names = (found[1] or found[2]).split(",")
+    return tuple(name.strip().strip('"') for name in names if name.strip())

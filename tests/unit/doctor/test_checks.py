@@ -66,6 +66,36 @@ WORKING_RULE = FirewallRule("ip", "filter", "FORWARD", 'iifname "wg0" accept')
 MASQUERADED = FirewallRule("ip", "nat", "POSTROUTING", 'iifname "wg0" oifname "eth0" masquerade')
 
 
+EARLY = FirewallRule("netdev", "wall", "early", "udp dport 51820 drop")
+
+
+@pytest.mark.parametrize(
+    ("devices", "rule", "code"),
+    [
+        (("eth1", "eth0"), EARLY, "firewall_drop"),
+        (("eth1",), EARLY, "nothing_comes"),
+        (("eth0",), replace(EARLY, text="udp dport 5 drop"), "nothing_comes"),
+        (("eth0",), replace(EARLY, text="ip saddr @known accept"), "nothing_comes"),
+    ],
+)
+def test_a_chain_at_ingress_of_the_peers_device(
+    devices: tuple[str, ...], rule: FirewallRule, code: str
+) -> None:
+    chain = FirewallChain("netdev", "wall", "early", "ingress", devices=devices)
+    facts = silent(firewall=FirewallRules((chain,), (rule,)))
+    assert codes(facts) == [code]
+    assert codes(replace(HEALTHY, firewall=facts.firewall)) == []
+
+
+@pytest.mark.parametrize(("devices", "found"), [(("eth0",), True), (("eth1",), False)])
+def test_a_chain_at_ingress_of_all_ways_in(devices: tuple[str, ...], found: bool) -> None:
+    """The peer has to initiate, and its address is not known."""
+    chain = FirewallChain("netdev", "wall", "early", "ingress", devices=devices)
+    facts = with_peer(endpoint=None, latest_handshake=0.0, rx_bytes=0, tx_bytes=0)
+    shut = replace(facts, probes=(), conf=None, firewall=FirewallRules((chain,), (EARLY,)))
+    assert ("firewall_drop" in codes(shut)) is found
+
+
 def test_a_healthy_tunnel_has_nothing() -> None:
     assert diagnose(HEALTHY) == Report(
         "wg0", (), (), {"datapath": "native", "tun": "csum", "udp": "gso gro"}

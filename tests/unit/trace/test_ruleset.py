@@ -43,6 +43,25 @@ def test_hooks_and_words() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("device", "devices"),
+    [
+        ('device "eth0" ', ("eth0",)),
+        ("device eth0.7 ", ("eth0.7",)),
+        ('devices = { "eth0", "eth1" } ', ("eth0", "eth1")),
+        ("devices = { eth0, eth1 } ", ("eth0", "eth1")),
+        ("", ()),
+    ],
+)
+def test_a_chain_at_ingress_knows_its_devices(device: str, devices: tuple[str, ...]) -> None:
+    found = Ruleset.parse(
+        "table netdev t { # handle 1\n\tchain c { # handle 1\n"
+        f"\t\ttype filter hook ingress {device}priority -5; policy drop;\n\t}}\n}}\n"
+    )
+    expected = BaseChain("INGRESS", -5, "drop", devices)
+    assert found.chains == {("netdev", "t", "c"): expected}
+
+
 def test_what_was_deleted_stays_known() -> None:
     found = Ruleset.parse(LISTING)
     found.update(Ruleset())
