@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from crypto.cookies import MacChecker, MacError, mac1, mac1_key, source_bytes
 from crypto.keys import PrivateKey, PublicKey
-from tests.support.packets import Flow, draw_frame, mangled
+from tests.support.packets import Flow, draw_ethernet, draw_frame, draw_tap_frame, mangled
 from tunnel import datapath
 from tunnel.datapath import reference
 from tunnel.datapath.interface import (
@@ -52,24 +52,24 @@ def native(machine_path: str) -> SessionFactory:
         pytest.skip(str(error))
 
 
-def pair(native: SessionFactory, counter: int = 0) -> list[Session]:
+def pair(native: SessionFactory, counter: int = 0, *, ethernet: bool = False) -> list[Session]:
     return [
-        make(KEY, KEY, LOCAL, REMOTE, initial_counter=counter)
+        make(KEY, KEY, LOCAL, REMOTE, initial_counter=counter, ethernet=ethernet)
         for make in (reference.ReferenceSession, native)
     ]
 
 
-def check_seal(native: SessionFactory, seed: int) -> None:
+def check_seal(native: SessionFactory, seed: int, *, ethernet: bool) -> None:
     random = Random(seed)
     counter = 0
     if random.random() < 0.1:
         counter = REJECT_AFTER_MESSAGES - random.randrange(60)
-    twins = pair(native, counter)
+    twins = pair(native, counter, ethernet=ethernet)
     for _ in range(random.randint(1, 3)):
         buffer, spans = bytearray(), []
         for _ in range(random.choice((1, 1, 2, 5, 30))):
             buffer += bytes(random.choice((0, 0, 3, 40_000)))
-            frame = draw_frame(random)
+            frame = (draw_tap_frame if ethernet else draw_frame)(random)
             spans.append((len(buffer), len(buffer) + len(frame)))
             buffer += frame
         mtu = random.choice((1420, 1420, 1280, 1500, 65_535, 9000, 0))
@@ -90,14 +90,20 @@ def check_seal(native: SessionFactory, seed: int) -> None:
         assert results[0] == results[1]
 
 
-def draw_batch(random: Random, cipher: ChaCha20Poly1305, counter: int) -> tuple[bytes, int, int]:
+def draw_batch(
+    random: Random, cipher: ChaCha20Poly1305, counter: int, *, ethernet: bool
+) -> tuple[bytes, int, int]:
     """Return a batch of datagrams, its stride and the next counter."""
     flows = [Flow.draw(random) for _ in range(random.choice((1, 1, 2, 4)))]
+    links = [draw_ethernet(random, flow.next_packet()) for flow in flows]
     packets = []
     for _ in range(random.choice((1, 2, 10, 40, 64, 90))):
-        packet = random.choice(flows).next_packet()
+        flow = random.randrange(len(flows))
+        packet = flows[flow].next_packet()
         if random.random() < 0.02:
             packet = random.choice((b"", random.randbytes(30), draw_frame(random)[10:300]))
+        if ethernet if random.random() < 0.98 else not ethernet:
+            packet = b"\x30\0" + random.choice((links[flow],) * 9 + (links[0],)) + packet
         packets.append(mangled(random, packet, 0.03))
     length = max(map(len, packets))
     if random.random() < 0.3:
@@ -125,14 +131,14 @@ def draw_batch(random: Random, cipher: ChaCha20Poly1305, counter: int) -> tuple[
     return bytes(batch), stride, counter
 
 
-def check_open(native: SessionFactory, seed: int) -> None:
+def check_open(native: SessionFactory, seed: int, *, ethernet: bool) -> None:
     random = Random(seed)
-    twins = pair(native)
+    twins = pair(native, ethernet=ethernet)
     cipher = ChaCha20Poly1305(KEY)
     counter = random.choice((0, 5, 8191, 2**40))
     batches = []
     for _ in range(random.randint(1, 4)):
-        batch, stride, counter = draw_batch(random, cipher, counter)
+        batch, stride, counter = draw_batch(random, cipher, counter, ethernet=ethernet)
         batches.append((batch, stride))
     if random.random() < 0.2:
         batches.append(batches[0])
@@ -154,27 +160,29 @@ def check_open(native: SessionFactory, seed: int) -> None:
         assert results[0] == results[1]
 
 
-@given(st.integers(0, 2**64))
-@settings(deadline=None, max_examples=300)
-def test_seal(native: SessionFactory, seed: int) -> None:
-    check_seal(native, seed)
+@given(st.integers(0, 2**64), st.booleans())
+@settings(deadline=None, max_examples=500)
+def test_seal(native: SessionFactory, seed: int, ethernet: bool) -> None:
+    check_seal(native, seed, ethernet=ethernet)
 
 
-@given(st.integers(0, 2**64))
-@settings(deadline=None, max_examples=300)
-def test_open(native: SessionFactory, seed: int) -> None:
-    check_open(native, seed)
+@given(st.integers(0, 2**64), st.booleans())
+@settings(deadline=None, max_examples=500)
+def test_open(native: SessionFactory, seed: int, ethernet: bool) -> None:
+    check_open(native, seed, ethernet=ethernet)
 
 
-@given(st.lists(st.binary(max_size=120), max_size=5), st.integers(0, 9000))
+@given(st.lists(st.binary(max_size=120), max_size=5), st.integers(0, 9000), st.booleans())
 @settings(deadline=None)
-def test_seal_arbitrary_frames(native: SessionFactory, frames: list[bytes], mtu: int) -> None:
+def test_seal_arbitrary_frames(
+    native: SessionFactory, frames: list[bytes], mtu: int, ethernet: bool
+) -> None:
     spans, at = [], 0
     for frame in frames:
         spans.append((at, at + len(frame)))
         at += len(frame)
     results = []
-    for session in pair(native):
+    for session in pair(native, ethernet=ethernet):
         out = bytearray(SEAL_OUT_SIZE)
         results.append((session.seal(b"".join(frames), spans, mtu, out), out))
     assert results[0] == results[1]
@@ -262,8 +270,9 @@ def test_long(native: SessionFactory) -> None:
     while time.monotonic() < end:
         seed = seeds.getrandbits(64)
         try:
-            check_seal(native, seed)
-            check_open(native, seed)
+            for ethernet in (False, True):
+                check_seal(native, seed, ethernet=ethernet)
+                check_open(native, seed, ethernet=ethernet)
         except BaseException as error:
             error.add_note(f"seed {seed}")
             raise

@@ -180,3 +180,28 @@ def draw_frame(random: Random) -> bytes:
     if random.random() < 0.1:
         return frame[: random.randrange(len(frame))]
     return frame + random.randbytes(random.choice((0, 0, 0, 5)))
+
+
+def draw_ethernet(random: Random, packet: bytes) -> bytes:
+    """Return an Ethernet header for the packet, mostly with its type, often with VLAN tags."""
+    kind = b"\x86\xdd" if packet[:1] and packet[0] >> 4 == 6 else b"\x08\x00"
+    if random.random() < 0.05:
+        kind = random.choice((b"\x08\x06", b"\x86\xdd", b"\x08\x00", b"\x81\x00", b"\x00\x26"))
+    tags = random.choice((0, 0, 0, 1, 2, 3))
+    tag = b"".join(
+        random.choice((b"\x81\x00", b"\x88\xa8")) + bytes((0, random.randrange(2)))
+        for _ in range(tags)
+    )
+    return bytes(random.choices((2, 4), k=12)) + tag + kind
+
+
+def draw_tap_frame(random: Random) -> bytes:
+    """Return a frame as a TAP gives it, from one as a TUN gives it."""
+    frame = draw_frame(random)
+    link = draw_ethernet(random, frame[10:])
+    header = bytearray(frame[:10].ljust(10, b"\0"))
+    shift = len(link) if random.random() < 0.97 else random.randrange(30)
+    start = int.from_bytes(header[6:8], "little") + shift
+    header[6:8] = (start & 0xFFFF).to_bytes(2, "little")
+    whole = bytes(header) + link + frame[10:]
+    return whole if random.random() < 0.98 else whole[: random.randrange(30)]

@@ -6,7 +6,7 @@ packet is merged only if splitting the frame again gives back every byte of it t
 
 from functools import lru_cache
 from struct import Struct
-from typing import Final
+from typing import Final, TypeAlias
 
 from tunnel.datapath import ip
 from tunnel.datapath.interface import MAX_BATCH_SEGMENTS, MAX_FRAME_PACKET, Offload
@@ -105,6 +105,10 @@ def _constant_fields(number: int, headers: int) -> int:
     return int.from_bytes(mask, "little")
 
 
+_Flow: TypeAlias = tuple[int, bytes, bytes]
+"""The kind of its packets, their addresses and ports, and their Ethernet header."""
+
+
 class _Run:
     """A frame in the making: packets of one flow, each the continuation of the one before."""
 
@@ -122,14 +126,16 @@ class _Run:
         "headers",
         "is_open",
         "length",
+        "link",
     )
 
-    def __init__(self, packet: bytes) -> None:
+    def __init__(self, packet: bytes, link: bytes) -> None:
         self._parts = [packet]
+        self.link = link
         self.length = len(packet)
         self.is_open = False
 
-    def begin(self, kind: _Kind, headers: int, flow: tuple[int, bytes]) -> None:
+    def begin(self, kind: _Kind, headers: int, flow: _Flow) -> None:
         """Let others join this packet, which is mergeable."""
         packet = self._parts[0]
         self._kind, self.headers, self.flow = kind, headers, flow
@@ -191,8 +197,9 @@ class _Run:
     def finish(self) -> list[bytes]:
         """Return the pieces of the frame."""
         parts = self._parts
+        link = self.link
         if len(parts) == 1:
-            return [NO_OFFLOAD, *parts]
+            return [NO_OFFLOAD, link, *parts]
         kind, first = self._kind, parts[0]
         at = kind.transport
         headers = bytearray(first[: self.headers])
@@ -213,9 +220,14 @@ class _Run:
         field = at + kind.csum_offset
         headers[field : field + 2] = pseudo.to_bytes(2, "big")
         virtio = VirtioNetHdr(
-            NEEDS_CSUM, kind.gso_type, self.headers, self._size, at, kind.csum_offset
+            NEEDS_CSUM,
+            kind.gso_type,
+            len(link) + self.headers,
+            self._size,
+            len(link) + at,
+            kind.csum_offset,
         )
-        return [virtio.pack(), bytes(headers), first[self.headers :], *parts[1:]]
+        return [virtio.pack(), link, bytes(headers), first[self.headers :], *parts[1:]]
 
 
 class Coalescer:
@@ -223,35 +235,36 @@ class Coalescer:
 
     The driver calls `add` for each packet in order of arrival, then `finish` once. Packets must
     have passed `ip.length_untrusted` and be trimmed to the length it gave; beyond that their bytes
-    are hostile, and nothing here raises.
+    are hostile, and nothing here raises. `link` is the Ethernet header before the packet; a frame
+    of Ethernet that holds none is all `link`.
     """
 
     def __init__(self, offloads: Offload) -> None:
         self._mergeable_kinds = [bool(kind.offload & offloads) for kind in _KINDS]
         self._frames: list[_Run] = []
-        self._open: dict[tuple[int, bytes], _Run] = {}
+        self._open: dict[_Flow, _Run] = {}
         self._latest: _Run | None = None
 
-    def add(self, packet: bytes) -> None:
+    def add(self, packet: bytes, link: bytes = b"") -> None:
         """Take the next packet."""
         # Usually it continues what the packet before it belongs to.
         latest = self._latest
-        if latest is not None and latest.extend(packet):
+        if latest is not None and latest.link == link and latest.extend(packet):
             if not latest.is_open:
                 self._close(latest.flow)
             return
-        kind = _kind_of(packet)
+        kind = _kind_of(packet) if packet else None
         headers = _headers_length(packet, kind) if kind is not None else 0
         if kind is None or not headers:
             # Its flow is unknown: nothing before it may be merged with what comes after it.
-            self._frames.append(_Run(packet))
+            self._frames.append(_Run(packet, link))
             self._open.clear()
             self._latest = None
             return
-        flow = kind.number, packet[kind.flow]
+        flow = kind.number, packet[kind.flow], link
         run = self._open.get(flow)
         if run is None or run is latest or not run.extend(packet):
-            run = _Run(packet)
+            run = _Run(packet, link)
             self._frames.append(run)
             if self._mergeable_kinds[kind.number] and _is_mergeable(packet, kind, headers):
                 run.begin(kind, headers, flow)
@@ -260,7 +273,7 @@ class Coalescer:
         else:
             self._close(flow)
 
-    def _close(self, flow: tuple[int, bytes]) -> None:
+    def _close(self, flow: _Flow) -> None:
         """End the run of a flow, if it has one."""
         run = self._open.pop(flow, None)
         if run is not None and run is self._latest:
@@ -273,7 +286,7 @@ class Coalescer:
         at = 0
         for run in self._frames:
             pieces += run.finish()
-            end = at + VIRTIO_NET_HDR_LEN + run.length
+            end = at + VIRTIO_NET_HDR_LEN + len(run.link) + run.length
             spans.append((at, end))
             at = end
         out[:at] = b"".join(pieces)

@@ -11,9 +11,13 @@ class DatapathDrop(StrEnum):
 
     # seal and open: the IP packet itself
     TRUNCATED = "truncated"
-    """A frame without room for the virtio header and one byte of packet."""
+    """A frame that is shorter than the headers of virtio and Ethernet, or without any packet."""
     IP_VERSION = "ip_version"
     """The first nibble is neither 4 nor 6."""
+    ETHERNET = "ethernet"
+    """An Ethernet frame in a tunnel of packets: the peer has `Mode = tap`, and this end has not."""
+    NOT_ETHERNET = "not_ethernet"
+    """No Ethernet frame in a tunnel of frames: this end has `Mode = tap`, and the peer has not."""
     IP_LENGTH = "ip_length"
     """A header is cut off, or the packet's length field is more than the bytes there are."""
 

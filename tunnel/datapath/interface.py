@@ -4,11 +4,19 @@ Words
     packet      an IPv4 or IPv6 packet.
     frame       what the TUN device reads and writes: the 10-byte ``struct virtio_net_hdr``
                 followed by a packet, which may be longer than the MTU and meant to be split (GSO).
+                Of a TAP device: followed by an Ethernet frame.
     datagram    one sealed WireGuard transport message: 16-byte header (type 4 and three zero bytes,
                 receiver index u32 LE, counter u64 LE), ciphertext, 16-byte tag.
     span        ``(start, end)``, offsets into one buffer.
     batch       equally long datagrams back to back in one buffer, as UDP_SEGMENT and UDP_GRO see
                 them: `stride` bytes each, the last one may be shorter.
+
+With Ethernet, a session carries the frames of TAP devices as EtherIP: what is sealed is two bytes
+30 00 and the Ethernet frame. Where the frame holds, behind its header and up to two VLAN tags
+(8100, 88a8), an IP packet of the version that its type says, as long as it says at most, all that
+is said of packets below is true of that one: each segment gets the same Ethernet header, packets
+are merged if they have the same, csum_start and hdr_len count from the start of the Ethernet
+frame, and bytes behind the packet are left out. Any other frame is carried as it is, not padded.
 
 A datapath holds no file descriptor, knows no peer and no clock. Every function works on buffers the
 caller owns, and keeps no reference to them. The two datapaths give the same bytes, the same results
@@ -139,7 +147,8 @@ class Session(Protocol):
         frames  buffer that holds the frames; not modified.
         spans   where each frame is: virtio header and packet.
         mtu     MTU of the TUN device. A packet of n bytes is zero-padded to
-                ``min(n rounded up to 16, max(n, min(mtu, MAX_PACKET)))``.
+                ``min(n rounded up to 16, max(n, min(mtu, MAX_PACKET)))``. With Ethernet n counts
+                what comes before the packet, too, and 20 is added to `mtu`.
         out     receives the datagrams, from `start` on. Never resized.
 
         Order: datagrams appear in the order of the frames, the segments of a frame in the order of
@@ -170,14 +179,16 @@ class Session(Protocol):
         The packet is as long as its IP header says; bytes of the frame after that are left out.
 
         Drops, in this order of checks (the first that applies is counted, once per frame):
-            truncated           frame shorter than 11 bytes
+            truncated           frame shorter than 11 bytes (with Ethernet: 24)
+            gso_type            with Ethernet and no IP packet: gso_type not NONE
             ip_version          first nibble of the packet neither 4 nor 6
             ip_length           IPv4: fewer than 20 bytes, IHL < 5, total length less than the
                                 header or more than there is. IPv6: fewer than 40 bytes, 40 +
                                 payload length more than there is.
           gso_type NONE:
-            checksum_offset     NEEDS_CSUM and csum_start less than the IP header (IPv6: 40), or
-                                csum_start + csum_offset + 2 more than the packet
+            checksum_offset     NEEDS_CSUM and csum_start less than the IP header (IPv6: 40; with
+                                Ethernet and no IP packet: 14), or csum_start + csum_offset + 2 more
+                                than the packet
             too_long            packet longer than MAX_PACKET
           any other gso_type:
             gso_type            (gso_type & 0x7f) none of TCPV4 1, TCPV6 4, UDP_L4 5; or TCPV4 on
@@ -231,7 +242,10 @@ class Session(Protocol):
             authentication  the tag is wrong
           from here on the datagram counts in `packets`, and its counter is marked as seen (never
           before); an empty plaintext counts in `keepalives` and ends here
+            ethernet        without Ethernet: the first nibble is 3
             ip_version, ip_length   as in `seal`
+            not_ethernet    with Ethernet: it does not begin with 30 00
+            truncated       with Ethernet: fewer than 16 bytes
         The packet is as long as its IP header says; the padding behind it is removed.
 
         ECN (RFC 6040, figure 4): outer CE makes inner ECT(0), ECT(1) and CE to CE; outer ECT(1)
@@ -301,8 +315,11 @@ class SessionFactory(Protocol):
         remote_index: int,
         *,
         initial_counter: int = 0,
+        ethernet: bool = False,
     ) -> Session:
         """Make a session of two 32-byte keys and two 32-bit indices.
+
+        With `ethernet` it carries the frames of a TAP device.
 
         `initial_counter` is for tests of the message limit; 0 in a real session.
         Raises ValueError if a key is not 32 bytes, or an index or the counter is out of range.

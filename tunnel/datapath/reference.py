@@ -13,7 +13,7 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from tunnel.datapath import ip
+from tunnel.datapath import ethernet, ip
 from tunnel.datapath.coalesce import Coalescer
 from tunnel.datapath.drops import DatapathDrop
 from tunnel.datapath.errors import PacketRefusedError, SessionExhausted
@@ -29,7 +29,7 @@ from tunnel.datapath.interface import (
     Sealed,
 )
 from tunnel.datapath.replay import ReplayWindow
-from tunnel.datapath.split import split_untrusted
+from tunnel.datapath.split import split_ethernet_untrusted, split_untrusted
 
 _KEY_LEN: Final = 32
 _HEADER_LEN: Final = 16
@@ -43,6 +43,8 @@ _SHORTEST_MESSAGE: Final = 8 + 2 * _MAC_LEN
 _HEADER: Final = Struct("<IIQ")
 """Type, receiver index, counter (whitepaper, section 5.4.6)."""
 _NONCE: Final = Struct("<4xQ")
+
+_ETHERIP_VERSION: Final = 3
 
 
 class _Batches:
@@ -86,7 +88,15 @@ class _Batches:
 class ReferenceSession:
     """One session's pair of transport keys; see `interface.Session`, which this implements."""
 
-    __slots__ = ("_decrypt", "_encrypt", "_local_index", "_remote_index", "_sent", "_window")
+    __slots__ = (
+        "_decrypt",
+        "_encrypt",
+        "_ethernet",
+        "_local_index",
+        "_remote_index",
+        "_sent",
+        "_window",
+    )
 
     def __init__(
         self,
@@ -96,6 +106,7 @@ class ReferenceSession:
         remote_index: int,
         *,
         initial_counter: int = 0,
+        ethernet: bool = False,
     ) -> None:
         if len(send_key) != _KEY_LEN or len(receive_key) != _KEY_LEN:
             raise ValueError("a transport key has 32 bytes")
@@ -105,6 +116,7 @@ class ReferenceSession:
             raise ValueError("the counter starts between 0 and the message limit")
         self._encrypt = ChaCha20Poly1305(send_key).encrypt
         self._decrypt = ChaCha20Poly1305(receive_key).decrypt
+        self._ethernet = ethernet
         self._local_index = local_index
         self._remote_index = remote_index
         self._sent = initial_counter
@@ -143,13 +155,14 @@ class ReferenceSession:
                 raise ValueError("a span lies outside the frames' buffer")
 
         view = memoryview(frames)
+        split = split_ethernet_untrusted if self._ethernet else split_untrusted
         batches = _Batches(start)
         pieces: list[bytes] = []
         drops: dict[str, int] = {}
         consumed = packets = 0
         for first, last in spans:
             try:
-                segments = split_untrusted(view[first:last], mtu)
+                segments, ecn = split(view[first:last], mtu)
             except PacketRefusedError as refused:
                 drops[refused.drop] = drops.get(refused.drop, 0) + 1
                 consumed += 1
@@ -163,7 +176,6 @@ class ReferenceSession:
                     break
                 raise SessionExhausted("the session reached its message limit")
             self._seal_into(pieces, segments)
-            ecn = ip.ecn(segments[0])
             batches.add(len(segments[0]) + MESSAGE_OVERHEAD, ecn, count - 1)
             batches.add(len(segments[-1]) + MESSAGE_OVERHEAD, ecn)
             consumed += 1
@@ -239,18 +251,24 @@ class ReferenceSession:
                 if not plain:
                     keepalives += 1
                     continue
-                length = ip.length_untrusted(plain)
-                if length < len(plain):
-                    plain = plain[:length]
-                if outer_ecn:
+                link = b""
+                if self._ethernet:
+                    link, plain = ethernet.decapsulated_untrusted(plain)
+                elif plain[0] >> 4 == _ETHERIP_VERSION:
+                    raise PacketRefusedError(DatapathDrop.ETHERNET)
+                else:
+                    length = ip.length_untrusted(plain)
+                    if length < len(plain):
+                        plain = plain[:length]
+                if outer_ecn and plain:
                     plain = ip.decapsulated(plain, outer_ecn)
             except InvalidTag:
                 drops[DatapathDrop.AUTHENTICATION] = drops.get(DatapathDrop.AUTHENTICATION, 0) + 1
             except PacketRefusedError as refused:
                 drops[refused.drop] = drops.get(refused.drop, 0) + 1
             else:
-                payload_bytes += length
-                add(plain)
+                payload_bytes += len(link) + len(plain)
+                add(plain, link)
         frames = coalescer.finish(out)
         return Opened(frames, at, packets, keepalives, wire_bytes, payload_bytes, drops)
 

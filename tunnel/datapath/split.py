@@ -1,4 +1,4 @@
-"""From a frame of the TUN to plain packets: segmentation (TSO, USO) and checksums.
+"""From a frame of the TUN or TAP to plaintexts: segmentation (TSO, USO) and checksums.
 
 The rules stand in `interface.Session.seal`; they are those of Linux' software segmentation
 (net/ipv4/tcp_offload.c, udp_offload.c), so that it makes no difference who segments.
@@ -6,9 +6,9 @@ The rules stand in `interface.Session.seal`; they are those of Linux' software s
 
 from functools import lru_cache
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
-from tunnel.datapath import ip
+from tunnel.datapath import ethernet, ip
 from tunnel.datapath.drops import DatapathDrop
 from tunnel.datapath.errors import PacketRefusedError
 from tunnel.datapath.interface import (
@@ -29,6 +29,7 @@ from tunnel.datapath.virtio import (
     VIRTIO_NET_HDR_LEN,
 )
 from tunnel.packet.checksum import checksum, residue, short_residue
+from tunnel.packet.ethernet import ETHERIP, HEADER_LENGTH, OVERHEAD
 from tunnel.packet.headers import header_length
 
 _IPV4: Final = Struct(">4sH4sH")
@@ -44,26 +45,67 @@ def padded_length(length: int, mtu: int) -> int:
     return min(-(-length // PADDING) * PADDING, max(length, min(mtu, MAX_PACKET)))
 
 
-def split_untrusted(frame: ReadableBuffer, mtu: int) -> list[bytes]:
-    """Return the packets of one frame, checksums complete, zero-padded, in order.
+class Segments(NamedTuple):
+    """The plaintexts of one frame, zero-padded, in order, and the ECN field of their packets.
 
     All have one length but the last, which may be shorter.
+    """
+
+    plains: list[bytes]
+    ecn: int
+
+
+def split_untrusted(frame: ReadableBuffer, mtu: int) -> Segments:
+    """Return the packets of one frame, checksums complete.
+
     Raises PacketRefusedError with the reasons of `interface.Session.seal`.
     """
     if len(frame) <= VIRTIO_NET_HDR_LEN:
         raise PacketRefusedError(DatapathDrop.TRUNCATED)
-    flags, gso_type, _, gso_size, csum_start, csum_offset = LAYOUT.unpack_from(frame)
     packet = bytes(frame[VIRTIO_NET_HDR_LEN:])
     length = ip.length_untrusted(packet)
     if length < len(packet):
         packet = packet[:length]
+    return _split(frame, packet, b"", 0, mtu)
 
+
+def split_ethernet_untrusted(frame: ReadableBuffer, mtu: int) -> Segments:
+    """Return the Ethernet frames of one frame as EtherIP, checksums complete.
+
+    Raises PacketRefusedError as `split_untrusted` does.
+    """
+    if len(frame) < VIRTIO_NET_HDR_LEN:
+        raise PacketRefusedError(DatapathDrop.TRUNCATED)
+    link, packet = ethernet.parse_untrusted(bytes(frame[VIRTIO_NET_HDR_LEN:]))
+    if packet:
+        return _split(frame, packet, ETHERIP + link, len(link), mtu + OVERHEAD)
+    flags, gso_type, _, _, csum_start, csum_offset = LAYOUT.unpack_from(frame)
+    if gso_type != GSO_NONE:
+        raise PacketRefusedError(DatapathDrop.GSO_TYPE)
+    if flags & NEEDS_CSUM:
+        link = _completed(link, csum_start, csum_offset, HEADER_LENGTH)
+    plain = ETHERIP + link
+    if len(plain) > MAX_PACKET:
+        raise PacketRefusedError(DatapathDrop.TOO_LONG)
+    # Not padded: nothing would say where the frame ends.
+    return Segments([plain], 0)
+
+
+def _split(frame: ReadableBuffer, packet: bytes, lead: bytes, link: int, mtu: int) -> Segments:
+    """Split an IP packet that is as long as it says. `lead` comes before each segment, and `link`
+    bytes before the packet in the frame.
+    """
+    flags, gso_type, _, gso_size, csum_start, csum_offset = LAYOUT.unpack_from(frame)
+    csum_start -= link
+    length = len(packet)
+    ecn = ip.ecn(packet)
     if gso_type == GSO_NONE:
         if flags & NEEDS_CSUM:
-            packet = _completed(packet, csum_start, csum_offset)
+            packet = _completed(packet, csum_start, csum_offset, header_length(packet))
+        length += len(lead)
         if length > MAX_PACKET:
             raise PacketRefusedError(DatapathDrop.TOO_LONG)
-        return [packet.ljust(padded_length(length, mtu), b"\0")]
+        return Segments([(lead + packet).ljust(padded_length(length, mtu), b"\0")], ecn)
 
     gso_type &= ~GSO_ECN
     if packet[0] >> 4 not in _VERSIONS.get(gso_type, ()):
@@ -77,15 +119,18 @@ def split_untrusted(frame: ReadableBuffer, mtu: int) -> list[bytes]:
     field = 6 if protocol == ip.UDP else 16
     if not flags & NEEDS_CSUM or csum_start != offset or csum_offset != field:
         raise PacketRefusedError(DatapathDrop.CHECKSUM_OFFSET)
-    _check_size(length, headers, gso_size, mtu)
+    _check_size(length, headers, gso_size, len(lead), mtu)
     split = _split_udp if protocol == ip.UDP else _split_tcp
-    return split(packet, offset, headers, gso_size, mtu)
+    return Segments(split(packet, offset, headers, gso_size, lead, mtu), ecn)
 
 
-def _completed(packet: bytes, csum_start: int, csum_offset: int) -> bytes:
-    """Return the packet with the checksum that the kernel left to the device."""
+def _completed(packet: bytes, csum_start: int, csum_offset: int, least: int) -> bytes:
+    """Return the packet with the checksum that the kernel left to the device.
+
+    What it covers begins `least` bytes behind the start, or later.
+    """
     at = csum_start + csum_offset
-    if csum_start < header_length(packet) or at + 2 > len(packet):
+    if csum_start < least or at + 2 > len(packet):
         raise PacketRefusedError(DatapathDrop.CHECKSUM_OFFSET)
     value = checksum(packet[csum_start:])
     return b"".join((packet[:at], value.to_bytes(2, "big"), packet[at + 2 :]))
@@ -104,30 +149,45 @@ def _transport_header_length(packet: bytes, protocol: int, offset: int) -> int:
     return length
 
 
-def _check_size(length: int, headers: int, gso_size: int, mtu: int) -> None:
+def _check_size(length: int, headers: int, gso_size: int, lead: int, mtu: int) -> None:
     """Refuse a frame before any work is done for it if its segments can not be sent."""
     whole, rest = divmod(length - headers, gso_size)
-    first = headers + min(gso_size, length - headers)
+    first = lead + headers + min(gso_size, length - headers)
     if first > MAX_PACKET:
         raise PacketRefusedError(DatapathDrop.TOO_LONG)
-    size = whole * (padded_length(headers + gso_size, mtu) + MESSAGE_OVERHEAD)
+    size = whole * (padded_length(lead + headers + gso_size, mtu) + MESSAGE_OVERHEAD)
     if rest or not whole:
-        size += padded_length(headers + rest, mtu) + MESSAGE_OVERHEAD
+        size += padded_length(lead + headers + rest, mtu) + MESSAGE_OVERHEAD
     if size > SEAL_OUT_SIZE:
         raise PacketRefusedError(DatapathDrop.TOO_MANY_SEGMENTS)
 
 
 class _Prefix:
-    """The IP headers of the segments of one length, and what depends on that length.
+    """What segments of one length begin with, `lead` and the IP headers, and what depends on that
+    length. `padding` is how many zero bytes they end with.
 
     transport_sum is the residue, in network order, of the frame's checksum field with the length of
     its pseudo-header exchanged for the segments' one.
     """
 
-    __slots__ = ("_head", "_identification", "_middle", "_rest", "_sum", "transport_sum")
+    __slots__ = (
+        "_head",
+        "_identification",
+        "_lead",
+        "_middle",
+        "_rest",
+        "_sum",
+        "padding",
+        "transport_sum",
+    )
 
-    def __init__(self, packet: bytes, offset: int, field: int, length: int) -> None:
+    def __init__(
+        self, packet: bytes, offset: int, field: int, length: int, lead: bytes, mtu: int
+    ) -> None:
         at = offset + field
+        self._lead = lead
+        whole = len(lead) + length
+        self.padding = padded_length(whole, mtu) - whole
         pseudo = packet[at] << 8 | packet[at + 1]
         # Subtracting the old length is adding its complement, which keeps the sum positive.
         self.transport_sum = pseudo + 0xFFFF - (len(packet) - offset) + (length - offset)
@@ -143,27 +203,29 @@ class _Prefix:
         self._sum = short_residue(self._head + self._middle + self._rest) << 8
 
     def of(self, number: int) -> bytes:
-        """Return the IP headers of segment `number`."""
+        """Return what segment `number` begins with."""
         if self._identification < 0:
-            return self._rest
+            return self._lead + self._rest
         identification = self._identification + number & 0xFFFF
         value = -(self._sum + identification) % 65_535
-        return _IPV4.pack(self._head, identification, self._middle, value) + self._rest
+        return self._lead + _IPV4.pack(self._head, identification, self._middle, value) + self._rest
 
 
 @lru_cache(maxsize=256)
-def _tcp_layout(ip_headers: int, header: int, payload: int, padding: int) -> Struct:
-    """IP headers; ports; sequence; ack and data offset; flags; window; checksum; rest; payload."""
-    return Struct(f">{ip_headers}s4sI5sB2sH{header - 18}s{payload}s{padding}x")
+def _tcp_layout(prefix: int, header: int, payload: int, padding: int) -> Struct:
+    """Prefix; ports; sequence; ack and data offset; flags; window; checksum; rest; payload."""
+    return Struct(f">{prefix}s4sI5sB2sH{header - 18}s{payload}s{padding}x")
 
 
 @lru_cache(maxsize=256)
-def _udp_layout(ip_headers: int, payload: int, padding: int) -> Struct:
-    """IP headers; ports; length; checksum; payload."""
-    return Struct(f">{ip_headers}s4sHH{payload}s{padding}x")
+def _udp_layout(prefix: int, payload: int, padding: int) -> Struct:
+    """Prefix; ports; length; checksum; payload."""
+    return Struct(f">{prefix}s4sHH{payload}s{padding}x")
 
 
-def _split_tcp(packet: bytes, offset: int, headers: int, gso_size: int, mtu: int) -> list[bytes]:
+def _split_tcp(
+    packet: bytes, offset: int, headers: int, gso_size: int, lead: bytes, mtu: int
+) -> list[bytes]:
     length = len(packet)
     header = packet[offset:headers]
     ports, window, rest = header[:4], header[14:16], header[18:]
@@ -174,9 +236,9 @@ def _split_tcp(packet: bytes, offset: int, headers: int, gso_size: int, mtu: int
     constant = short_residue(ports + ack_offset + b"\0" + window + rest) << 8
     sequence = int.from_bytes(header[4:8], "big")
     size = min(gso_size, length - headers)
-    prefix = _Prefix(packet, offset, 16, headers + size)
-    padding = padded_length(headers + size, mtu) - headers - size
-    layout = _tcp_layout(offset, headers - offset, size, padding)
+    prefix = _Prefix(packet, offset, 16, headers + size, lead, mtu)
+    before = len(lead) + offset
+    layout = _tcp_layout(before, headers - offset, size, prefix.padding)
     constant_of_all = constant + prefix.transport_sum
 
     segments: list[bytes] = []
@@ -186,9 +248,8 @@ def _split_tcp(packet: bytes, offset: int, headers: int, gso_size: int, mtu: int
             flags |= all_flags & _FIN_PSH
             if length - at != size:
                 size = length - at
-                prefix = _Prefix(packet, offset, 16, headers + size)
-                padding = padded_length(headers + size, mtu) - headers - size
-                layout = _tcp_layout(offset, headers - offset, size, padding)
+                prefix = _Prefix(packet, offset, 16, headers + size, lead, mtu)
+                layout = _tcp_layout(before, headers - offset, size, prefix.padding)
                 constant_of_all = constant + prefix.transport_sum
         payload = packet[at : at + size]
         total = constant_of_all + sequence + flags + (residue(payload) << 8)
@@ -210,7 +271,9 @@ def _split_tcp(packet: bytes, offset: int, headers: int, gso_size: int, mtu: int
     return segments
 
 
-def _split_udp(packet: bytes, offset: int, headers: int, gso_size: int, mtu: int) -> list[bytes]:
+def _split_udp(
+    packet: bytes, offset: int, headers: int, gso_size: int, lead: bytes, mtu: int
+) -> list[bytes]:
     length = len(packet)
     ports = packet[offset : offset + 4]
     constant = short_residue(ports) << 8
@@ -220,9 +283,8 @@ def _split_udp(packet: bytes, offset: int, headers: int, gso_size: int, mtu: int
         payload = packet[at : at + gso_size]
         if len(payload) != size:
             size = len(payload)
-            prefix = _Prefix(packet, offset, 6, headers + size)
-            padding = padded_length(headers + size, mtu) - headers - size
-            layout = _udp_layout(offset, size, padding)
+            prefix = _Prefix(packet, offset, 6, headers + size, lead, mtu)
+            layout = _udp_layout(len(lead) + offset, size, prefix.padding)
         total = constant + prefix.transport_sum + 8 + size + (residue(payload) << 8)
         value = -total % 65_535 or 65_535
         segments.append(layout.pack(prefix.of(number), ports, 8 + size, value, payload))

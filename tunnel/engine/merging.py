@@ -79,7 +79,7 @@ class Merging:
 
 def packets_of(frame: memoryview) -> list[bytes]:
     """The packets that were merged into `frame`, each as a frame of its own."""
-    return [NO_OFFLOAD + packet for packet in split_untrusted(frame, mtu=0)]
+    return [NO_OFFLOAD + packet for packet in split_untrusted(frame, mtu=0).plains]
 
 
 def _kind_of(frame: memoryview) -> Offload:

@@ -202,7 +202,7 @@ pub fn coalesce(data: &[u8]) {
         }
     }
     for &(start, length) in &places {
-        frames.add(&buffer, start, length, offload);
+        frames.add(&buffer, start, 0, length, offload);
     }
     let mut out = Vec::new();
     let spans = frames.write_frames(&buffer, |_, bytes| out.extend(bytes));

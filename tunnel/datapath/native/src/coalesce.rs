@@ -5,6 +5,7 @@
 //! `write_frames` then copies each byte once to where it is wanted.
 
 use crate::checksum;
+use crate::ethernet::LONGEST_HEADER;
 use crate::ip::{self, read_u16, read_u32, write_u16};
 use crate::limits::{MAX_BATCH_SEGMENTS, MAX_FRAME_PACKET};
 use crate::split::tcp_header_length;
@@ -136,7 +137,8 @@ const NONE: usize = usize::MAX;
 struct Run {
     /// What the first packet is; `None` if it is not plain.
     plain: Option<Plain>,
-    /// The whole first packet.
+    /// The whole first packet, behind `link` bytes of the header of Ethernet.
+    link: usize,
     start: usize,
     first_length: usize,
     /// Bytes of the merged packet.
@@ -166,13 +168,27 @@ impl Coalescer {
         self.open.clear();
     }
 
-    /// Take the packet at `buffer[start..start + length]`, which `ip::packet_length` accepted and
-    /// which has just that length. The buffer's earlier packets must not have changed.
-    pub fn add(&mut self, buffer: &[u8], start: usize, length: usize, offload: Offload) {
+    /// Take the packet of `length` bytes behind the `link` bytes at `begin`, the header of
+    /// Ethernet. `ip::packet_length` accepted it, and it has just that length; or it is empty. The
+    /// buffer's earlier packets must not have changed.
+    pub fn add(
+        &mut self,
+        buffer: &[u8],
+        begin: usize,
+        link: usize,
+        length: usize,
+        offload: Offload,
+    ) {
+        let start = begin + link;
         let packet = &buffer[start..start + length];
-        let Some(plain) = Plain::parse(packet, offload) else {
+        let plain = if packet.is_empty() {
+            None
+        } else {
+            Plain::parse(packet, offload)
+        };
+        let Some(plain) = plain else {
             self.open.clear();
-            self.begin(start, length, None, 0);
+            self.begin(start, link, length, None, 0);
             return;
         };
         let sequence = if plain.tcp {
@@ -182,8 +198,12 @@ impl Coalescer {
         };
         let size = length - plain.headers;
         let place = self.open.iter().rposition(|&index| {
-            let other = self.runs[index].plain.as_ref();
-            other.is_some_and(|other| other.same_flow(&plain))
+            let run = &self.runs[index];
+            run.link(buffer) == &buffer[begin..start]
+                && run
+                    .plain
+                    .as_ref()
+                    .is_some_and(|other| other.same_flow(&plain))
         });
         if let Some(place) = place {
             let index = self.open[place];
@@ -202,15 +222,24 @@ impl Coalescer {
         }
         self.begin(
             start,
+            link,
             length,
             Some(plain),
             sequence.wrapping_add(size as u32),
         );
     }
 
-    fn begin(&mut self, start: usize, length: usize, plain: Option<Plain>, sequence: u32) {
+    fn begin(
+        &mut self,
+        start: usize,
+        link: usize,
+        length: usize,
+        plain: Option<Plain>,
+        sequence: u32,
+    ) {
         self.runs.push(Run {
             plain,
+            link,
             start,
             first_length: length,
             length,
@@ -259,8 +288,8 @@ impl Coalescer {
             let first = &buffer[run.start..run.start + run.first_length];
             match &run.plain {
                 Some(plain) if run.count > 1 => {
-                    let mut head = [0; virtio::LENGTH + 100];
-                    let length = run.write_headers(first, plain, &mut head);
+                    let mut head = [0; virtio::LENGTH + LONGEST_HEADER + 100];
+                    let length = run.write_headers(run.link(buffer), first, plain, &mut head);
                     put(&head[..length]);
                     put(&first[plain.headers..]);
                     let mut next = run.head;
@@ -271,6 +300,7 @@ impl Coalescer {
                 }
                 _ => {
                     put(&[0; virtio::LENGTH]);
+                    put(run.link(buffer));
                     put(first);
                 }
             }
@@ -281,6 +311,11 @@ impl Coalescer {
 }
 
 impl Run {
+    /// The header of Ethernet before the first packet.
+    fn link<'a>(&self, buffer: &'a [u8]) -> &'a [u8] {
+        &buffer[self.start - self.link..self.start]
+    }
+
     /// Payload of the first packet.
     fn payload(&self) -> usize {
         self.first_length - self.plain.as_ref().map_or(0, |plain| plain.headers)
@@ -313,8 +348,8 @@ impl Run {
             && same_headers(first, packet, plain)
     }
 
-    /// Write the virtio header and the headers of the merged packet; returns their length.
-    fn write_headers(&self, first: &[u8], plain: &Plain, out: &mut [u8]) -> usize {
+    /// Write the virtio header, `link` and the headers of the merged packet; returns their length.
+    fn write_headers(&self, link: &[u8], first: &[u8], plain: &Plain, out: &mut [u8]) -> usize {
         let (transport, headers) = (plain.transport, plain.headers);
         let csum_offset: u16 = if plain.tcp { 16 } else { 6 };
         let virtio = virtio::Header {
@@ -324,13 +359,15 @@ impl Run {
                 (true, false) => virtio::GSO_TCPV6,
                 (false, _) => virtio::GSO_UDP_L4,
             },
-            hdr_len: headers as u16,
+            hdr_len: (link.len() + headers) as u16,
             gso_size: self.payload() as u16,
-            csum_start: transport as u16,
+            csum_start: (link.len() + transport) as u16,
             csum_offset,
         };
         let (head, out) = out.split_at_mut(virtio::LENGTH);
         head.copy_from_slice(&virtio.emit());
+        let (before, out) = out.split_at_mut(link.len());
+        before.copy_from_slice(link);
         let packet = &mut out[..headers];
         packet.copy_from_slice(&first[..headers]);
         let length = self.length - transport;
@@ -354,6 +391,6 @@ impl Run {
             + length as u64;
         let field = transport + usize::from(csum_offset);
         write_u16(packet, field, checksum::fold(pseudo));
-        virtio::LENGTH + headers
+        virtio::LENGTH + link.len() + headers
     }
 }

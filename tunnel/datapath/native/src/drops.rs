@@ -3,10 +3,14 @@
 /// One reason for each way in which a frame or a datagram can be refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drop {
-    /// A frame without room for the virtio header and one byte of packet.
+    /// A frame without room for the virtio header and one byte of packet, or an Ethernet header.
     Truncated,
     /// The first nibble is neither 4 nor 6.
     IpVersion,
+    /// An Ethernet frame where packets are expected.
+    Ethernet,
+    /// No Ethernet frame where one is expected.
+    NotEthernet,
     /// A header does not fit, or the packet's own length is more than there are bytes.
     IpLength,
     /// An unknown kind of segmentation, or one that does not fit the packet.
@@ -29,9 +33,11 @@ pub enum Drop {
 
 impl Drop {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Drop; 11] = [
+    pub const ALL: [Drop; 13] = [
         Drop::Truncated,
         Drop::IpVersion,
+        Drop::Ethernet,
+        Drop::NotEthernet,
         Drop::IpLength,
         Drop::GsoType,
         Drop::GsoSize,
@@ -48,6 +54,8 @@ impl Drop {
         match self {
             Drop::Truncated => "truncated",
             Drop::IpVersion => "ip_version",
+            Drop::Ethernet => "ethernet",
+            Drop::NotEthernet => "not_ethernet",
             Drop::IpLength => "ip_length",
             Drop::GsoType => "gso_type",
             Drop::GsoSize => "gso_size",

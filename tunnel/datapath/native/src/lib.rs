@@ -8,6 +8,7 @@ pub mod batches;
 pub mod checksum;
 pub mod coalesce;
 pub mod drops;
+pub mod ethernet;
 pub mod ip;
 pub mod limits;
 pub mod macs;

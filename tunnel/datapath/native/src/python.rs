@@ -221,13 +221,16 @@ struct Session {
 #[pymethods]
 impl Session {
     #[new]
-    #[pyo3(signature = (send_key, receive_key, local_index, remote_index, *, initial_counter=None))]
+    #[pyo3(signature = (
+        send_key, receive_key, local_index, remote_index, *, initial_counter=None, ethernet=false
+    ))]
     fn new(
         send_key: &[u8],
         receive_key: &[u8],
         local_index: &Bound<'_, PyAny>,
         remote_index: &Bound<'_, PyAny>,
         initial_counter: Option<&Bound<'_, PyAny>>,
+        ethernet: bool,
     ) -> PyResult<Self> {
         const INDEX: &str = "a receiver index has 32 bits";
         const COUNTER: &str = "the counter starts between 0 and the message limit";
@@ -241,7 +244,8 @@ impl Session {
             return Err(PyValueError::new_err(COUNTER));
         }
         let core = session::Session::new(send_key, receive_key, local_index, remote_index, counter)
-            .ok_or_else(|| PyValueError::new_err("a transport key has 32 bytes"))?;
+            .ok_or_else(|| PyValueError::new_err("a transport key has 32 bytes"))?
+            .with_ethernet(ethernet);
         Ok(Session { core })
     }
 

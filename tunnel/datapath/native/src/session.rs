@@ -6,6 +6,7 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use crate::batches::{self, Batch};
 use crate::coalesce::{Coalescer, Offload};
 use crate::drops::{Drop, Drops};
+use crate::ethernet::{self, ETHERIP, ETHERIP_VERSION};
 use crate::ip;
 use crate::limits::{HEADER, OVERHEAD, REJECT_AFTER_MESSAGES, TAG};
 use crate::replay::Replay;
@@ -57,6 +58,15 @@ pub struct Session {
     remote_index: u32,
     send_counter: u64,
     replay: Replay,
+    ethernet: bool,
+}
+
+/// Where a message holds a packet.
+struct Inner {
+    /// Bytes before it, the header of Ethernet.
+    link: usize,
+    /// Its bytes. An Ethernet frame that holds none is all `link`.
+    packet: usize,
 }
 
 fn nonce(counter: u64) -> Nonce {
@@ -82,7 +92,14 @@ impl Session {
             remote_index,
             send_counter: initial_counter,
             replay: Replay::default(),
+            ethernet: false,
         })
+    }
+
+    /// The session for the frames of a TAP device, if `ethernet`.
+    pub fn with_ethernet(mut self, ethernet: bool) -> Session {
+        self.ethernet = ethernet;
+        self
     }
 
     /// Messages sealed so far, which is also the counter of the next one.
@@ -153,7 +170,12 @@ impl Session {
         let mut result = Sealed::default();
         let mut at = 0;
         for &(start, end) in spans {
-            let plan = match Plan::new(&frames[start..end], mtu) {
+            let plan = if self.ethernet {
+                Plan::of_ethernet(&frames[start..end], mtu)
+            } else {
+                Plan::new(&frames[start..end], mtu)
+            };
+            let plan = match plan {
                 Ok(plan) => plan,
                 Err(reason) => {
                     result.drops.add(reason);
@@ -208,10 +230,11 @@ impl Session {
             }
             result.consumed += length;
             match self.open_one(datagram, outer_ecn, &mut result) {
-                Ok(0) => result.keepalives += 1,
-                Ok(packet) => {
-                    result.payload_bytes += packet;
-                    frames.add(batch, start + HEADER, packet, offload);
+                Ok(None) => result.keepalives += 1,
+                Ok(Some(Inner { link, packet })) => {
+                    result.payload_bytes += link + packet;
+                    let lead = if self.ethernet { ETHERIP.len() } else { 0 };
+                    frames.add(batch, start + HEADER + lead, link, packet, offload);
                 }
                 Err(reason) => result.drops.add(reason),
             }
@@ -219,13 +242,13 @@ impl Session {
         result
     }
 
-    /// Decrypt one datagram in place; returns the length of its packet, 0 for a keepalive.
+    /// Decrypt one datagram in place; returns where its packet is, `None` for a keepalive.
     fn open_one(
         &mut self,
         datagram: &mut [u8],
         outer_ecn: u8,
         result: &mut Opened,
-    ) -> Result<usize, Drop> {
+    ) -> Result<Option<Inner>, Drop> {
         let length = datagram.len();
         let (header, sealed) = datagram.split_at_mut(HEADER);
         let mut counter = [0; 8];
@@ -246,11 +269,27 @@ impl Session {
         self.replay.mark(counter);
         result.packets += 1;
         result.wire_bytes += length;
-        if plaintext.is_empty() {
-            return Ok(0);
+        let Some(&first) = plaintext.first() else {
+            return Ok(None);
+        };
+        if !self.ethernet {
+            if first >> 4 == ETHERIP_VERSION {
+                return Err(Drop::Ethernet);
+            }
+            let packet = ip::packet_length(plaintext)?;
+            ip::decapsulate_ecn(&mut plaintext[..packet], outer_ecn);
+            return Ok(Some(Inner { link: 0, packet }));
         }
-        let length = ip::packet_length(plaintext)?;
-        ip::decapsulate_ecn(&mut plaintext[..length], outer_ecn);
-        Ok(length)
+        if !plaintext.starts_with(&ETHERIP) {
+            return Err(Drop::NotEthernet);
+        }
+        let frame = &mut plaintext[ETHERIP.len()..];
+        let (link, packet) = ethernet::parse(frame)?;
+        let Some(packet) = packet else {
+            let link = frame.len();
+            return Ok(Some(Inner { link, packet: 0 }));
+        };
+        ip::decapsulate_ecn(&mut frame[link..link + packet], outer_ecn);
+        Ok(Some(Inner { link, packet }))
     }
 }

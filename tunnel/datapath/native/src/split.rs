@@ -1,8 +1,9 @@
-//! From a frame of the TUN to packets: segmentation (TSO, USO) and checksums, as
+//! From a frame of the TUN or TAP to plaintexts: segmentation (TSO, USO) and checksums, as
 //! `interface.Session.seal` describes them.
 
 use crate::checksum;
 use crate::drops::Drop;
+use crate::ethernet::{self, ETHERIP};
 use crate::ip::{self, read_u16, read_u32, write_u16};
 use crate::limits::{MAX_PACKET, OVERHEAD, SEAL_OUT_SIZE, padded_length};
 use crate::virtio;
@@ -22,44 +23,99 @@ enum Checksum {
 /// A frame that was found to be in order, with how it is to be cut.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan<'a> {
+    /// What comes before the packet in each segment: the header of EtherIP, of which a TUN has
+    /// none, and that of Ethernet.
+    lead: (&'static [u8], &'a [u8]),
+    /// An IP packet, or all of an Ethernet frame that holds none.
     packet: &'a [u8],
+    /// The ECN field of the packets.
+    ecn: u8,
     checksum: Checksum,
     protocol: u8,
     /// Bytes of all headers, which each segment repeats; the whole packet if it is not split.
     headers: usize,
     gso_size: usize,
+    /// What is not padded past. 0: nothing is padded.
     mtu: usize,
 }
 
 /// A frame has at least one segment, numbered from 0.
 impl<'a> Plan<'a> {
-    /// Check a frame (virtio header and packet) and plan its segments.
+    /// Check a frame of a TUN (virtio header and packet) and plan its segments.
     pub fn new(frame: &'a [u8], mtu: usize) -> Result<Self, Drop> {
         let (virtio, bytes) = virtio::Header::parse(frame).ok_or(Drop::Truncated)?;
         let packet = &bytes[..ip::packet_length(bytes)?];
+        Plan::of_packet(virtio, (&[], &[]), packet, mtu)
+    }
+
+    /// Check a frame of a TAP (virtio header and Ethernet frame) and plan its segments.
+    pub fn of_ethernet(frame: &'a [u8], mtu: usize) -> Result<Self, Drop> {
+        let (mut virtio, bytes) = virtio::Header::parse(frame).ok_or(Drop::Truncated)?;
+        let (link, length) = ethernet::parse(bytes)?;
+        if let Some(length) = length {
+            let (link, rest) = bytes.split_at(link);
+            if virtio.flags & virtio::NEEDS_CSUM != 0 {
+                let start = usize::from(virtio.csum_start).checked_sub(link.len());
+                // The start of an IP packet is no place for it either.
+                virtio.csum_start = start.unwrap_or(0) as u16;
+            }
+            let mtu = mtu.saturating_add(ethernet::OVERHEAD);
+            return Plan::of_packet(virtio, (&ETHERIP, link), &rest[..length], mtu);
+        }
+        if virtio.gso_type != virtio::GSO_NONE {
+            return Err(Drop::GsoType);
+        }
+        // Not padded: nothing would say where the frame ends.
+        Plan::whole(virtio, (&ETHERIP, &[]), bytes, ethernet::HEADER, 0, 0)
+    }
+
+    /// What is not to be split. Its checksum covers what begins `least` bytes behind the start of
+    /// `packet`, or later.
+    fn whole(
+        virtio: virtio::Header,
+        lead: (&'static [u8], &'a [u8]),
+        packet: &'a [u8],
+        least: usize,
+        ecn: u8,
+        mtu: usize,
+    ) -> Result<Self, Drop> {
+        let mut checksum = Checksum::Done;
+        if virtio.flags & virtio::NEEDS_CSUM != 0 {
+            let start = usize::from(virtio.csum_start);
+            let field = start + usize::from(virtio.csum_offset);
+            if start < least || field + 2 > packet.len() {
+                return Err(Drop::ChecksumOffset);
+            }
+            checksum = Checksum::Complete { start, field };
+        }
+        if lead.0.len() + lead.1.len() + packet.len() > MAX_PACKET {
+            return Err(Drop::TooLong);
+        }
+        Ok(Plan {
+            lead,
+            packet,
+            ecn,
+            checksum,
+            protocol: 0,
+            headers: packet.len(),
+            gso_size: 1,
+            mtu,
+        })
+    }
+
+    fn of_packet(
+        virtio: virtio::Header,
+        lead: (&'static [u8], &'a [u8]),
+        packet: &'a [u8],
+        mtu: usize,
+    ) -> Result<Self, Drop> {
+        let ecn = ip::ecn(packet);
+        if virtio.gso_type == virtio::GSO_NONE {
+            return Plan::whole(virtio, lead, packet, ip::header_length(packet), ecn, mtu);
+        }
         let needs_csum = virtio.flags & virtio::NEEDS_CSUM != 0;
         let start = usize::from(virtio.csum_start);
         let field = start + usize::from(virtio.csum_offset);
-        if virtio.gso_type == virtio::GSO_NONE {
-            let mut checksum = Checksum::Done;
-            if needs_csum {
-                if start < ip::header_length(packet) || field + 2 > packet.len() {
-                    return Err(Drop::ChecksumOffset);
-                }
-                checksum = Checksum::Complete { start, field };
-            }
-            if packet.len() > MAX_PACKET {
-                return Err(Drop::TooLong);
-            }
-            return Ok(Plan {
-                packet,
-                checksum,
-                protocol: 0,
-                headers: packet.len(),
-                gso_size: 1,
-                mtu,
-            });
-        }
 
         let wanted = match (virtio.gso_type & !virtio::GSO_ECN, ip::is_v4(packet)) {
             (virtio::GSO_TCPV4, true) | (virtio::GSO_TCPV6, false) => ip::TCP,
@@ -86,14 +142,16 @@ impl<'a> Plan<'a> {
             return Err(Drop::ChecksumOffset);
         }
         let plan = Plan {
+            lead,
             packet,
+            ecn,
             checksum: Checksum::Complete { start, field },
             protocol,
             headers: offset + header,
             gso_size,
             mtu,
         };
-        if plan.segment_length(0) > MAX_PACKET {
+        if plan.plain_length(0) > MAX_PACKET {
             return Err(Drop::TooLong);
         }
         if plan.sealed_length() > SEAL_OUT_SIZE {
@@ -111,7 +169,7 @@ impl<'a> Plan<'a> {
 
     /// The ECN field of the packets.
     pub fn ecn(&self) -> u8 {
-        ip::ecn(self.packet)
+        self.ecn
     }
 
     /// Bytes of all datagrams of this frame.
@@ -122,7 +180,15 @@ impl<'a> Plan<'a> {
 
     /// Length of one segment, padded.
     pub fn padded_length(&self, number: usize) -> usize {
-        padded_length(self.segment_length(number), self.mtu)
+        padded_length(self.plain_length(number), self.mtu)
+    }
+
+    fn lead_length(&self) -> usize {
+        self.lead.0.len() + self.lead.1.len()
+    }
+
+    fn plain_length(&self, number: usize) -> usize {
+        self.lead_length() + self.segment_length(number)
     }
 
     fn segment_length(&self, number: usize) -> usize {
@@ -132,6 +198,10 @@ impl<'a> Plan<'a> {
 
     /// Write segment `number` and its padding to `out`, which has `padded_length(number)` bytes.
     pub fn write(&self, number: usize, out: &mut [u8]) {
+        let (etherip, out) = out.split_at_mut(self.lead.0.len());
+        etherip.copy_from_slice(self.lead.0);
+        let (link, out) = out.split_at_mut(self.lead.1.len());
+        link.copy_from_slice(self.lead.1);
         let (segment, padding) = out.split_at_mut(self.segment_length(number));
         padding.fill(0);
         let (headers, payload) = segment.split_at_mut(self.headers);
