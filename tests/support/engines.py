@@ -33,6 +33,7 @@ class FakeTun:
     """A TUN whose frames come from and go to lists."""
 
     offloads: TunOffload = ALL_OFFLOADS
+    tap: bool = False
     drops: Counter[IoDrop] = field(default_factory=Counter)
     incoming: deque[bytes] = field(default_factory=deque)
     written: list[bytes] = field(default_factory=list)
@@ -88,11 +89,12 @@ class FakeTun:
 @dataclass
 class FakeUdp:
     """UDP between two engines in memory; `room` bytes fit before it would block; after `delay`
-    seconds a datagram wakes its receiver.
+    seconds a datagram wakes its receiver. With `others`, by their address, there are more than two.
     """
 
     own: Endpoint
     other: FakeUdp | None = None
+    others: dict[bytes, FakeUdp] = field(default_factory=dict)
     drops: Counter[IoDrop] = field(default_factory=Counter)
     incoming: deque[tuple[bytes, int, Endpoint]] = field(default_factory=deque)
     sent: list[tuple[bytes, int, Endpoint, int]] = field(default_factory=list)
@@ -142,8 +144,9 @@ class FakeUdp:
         if len(data) > self.room:
             return Sent(rest=len(data))
         self.sent.append((data, stride, endpoint, tos))
-        if self.other is not None:
-            self.other.feed(data, stride, self.own)
+        other = self.others.get(endpoint.address, self.other)
+        if other is not None:
+            other.feed(data, stride, self.own)
         return SENT
 
 
@@ -158,8 +161,8 @@ class Side:
 Sides: TypeAlias = tuple[Side, Side]
 
 
-def make_side(number: int, clock: Clock = trio.current_time) -> Side:
-    tun = FakeTun()
+def make_side(number: int, clock: Clock = trio.current_time, *, tap: bool = False) -> Side:
+    tun = FakeTun(tap=tap)
     udp = FakeUdp(Endpoint(bytes([192, 0, 2, number]), 51820))
     events: list[Event] = []
     engine = Engine(
@@ -182,15 +185,15 @@ def packet(source: int, destination: int, size: int = 84) -> bytes:
     return bytes(10) + header + addresses + bytes(size - 20)
 
 
-def run(sides: Sides, scenario: Callable[[Side, Side], Awaitable[None]]) -> None:
-    a, b = sides
+def run(sides: Sequence[Side], scenario: Callable[..., Awaitable[None]]) -> None:
+    """Call `scenario` with all sides while their engines run."""
 
     async def main() -> None:
         with trio.fail_after(100_000):
             async with trio.open_nursery() as nursery:
-                await nursery.start(a.engine.run)
-                await nursery.start(b.engine.run)
-                await scenario(a, b)
+                for side in sides:
+                    await nursery.start(side.engine.run)
+                await scenario(*sides)
                 nursery.cancel_scope.cancel()
 
     clock = trio.testing.MockClock(autojump_threshold=0)

@@ -46,7 +46,7 @@ class EngineDrop(StrEnum):
     """Reasons of the engine itself."""
 
     NOT_IP = "not_ip"
-    """A frame from the TUN that is neither IPv4 nor IPv6."""
+    """What a TUN gave is neither IPv4 nor IPv6; or what a TAP gave, or a peer sent, is no frame."""
     NO_ENDPOINT = "no_endpoint"
     """The peer's address is not known (yet)."""
     HANDSHAKE_QUEUE_FULL = "handshake_queue_full"

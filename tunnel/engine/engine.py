@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
@@ -26,7 +27,7 @@ from tunnel import datapath
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.tun import Tun
 from tunnel.io.udp import FAMILIES, Udp
-from tunnel.protocol import Datagram, Event, Seal
+from tunnel.protocol import Datagram, Event, PeerRemoved, Seal
 from tunnel.protocol import Interface as ProtocolInterface
 
 from .common import Clock, Interface, boot_time
@@ -36,6 +37,7 @@ from .instrument import Tracer, joined
 from .receiver import Receiver
 from .sender import Sender
 from .shared import Counters, Shared
+from .switching import Switching
 
 MAX_SLEEP = 10.0
 """Seconds. trio sleeps by a clock that stops in suspend while key ages do not: look this often."""
@@ -43,6 +45,8 @@ MAX_SLEEP = 10.0
 
 class Engine:
     """One interface's packets. Owns neither the descriptors nor the host's state around them.
+
+    Those of a TAP are Ethernet frames, and there is a switch for them, `switching`.
 
     `run()` returns only by cancellation or by an exception: `tunnel.io.errors.TunDeleted` when the
     device is gone. `mtu` (bytes of an inner packet) may be changed while it runs. `on_event` is
@@ -72,7 +76,7 @@ class Engine:
         self.interface: Interface = ProtocolInterface(
             random=random,
             unix_time_ns=unix_time_ns,
-            make_transport=self.datapath.session,
+            make_transport=partial(self.datapath.session, ethernet=tun.tap),
             retry_endpoint=retry_endpoint,
         )
         self._trace: Tracer | None = None
@@ -88,9 +92,10 @@ class Engine:
             clock=clock,
             drain=self._drain_outputs,
         )
-        self._sender = Sender(self._shared)
+        self.switching = Switching(self._shared) if tun.tap else None
+        self._sender = Sender(self._shared, self.switching)
         self._handshakes = HandshakeQueue(self._shared, self.datapath, random=random)
-        self._receiver = Receiver(self._shared, self._sender, self._handshakes)
+        self._receiver = Receiver(self._shared, self._sender, self._handshakes, self.switching)
 
     @property
     def mtu(self) -> int:
@@ -178,8 +183,11 @@ class Engine:
                 self._sender.send_handshake(output)
             elif isinstance(output, Seal):
                 self._sender.send_staged(output, now)
-            elif self._on_event is not None:
-                self._on_event(output)
+            else:
+                if self.switching is not None and isinstance(output, PeerRemoved):
+                    self.switching.forget(output.public_key)
+                if self._on_event is not None:
+                    self._on_event(output)
         deadline = self.interface.next_deadline()
         if deadline is not None and deadline < self._armed:
             self._rearm.set()

@@ -6,9 +6,10 @@ import logging
 from math import inf
 
 from tunnel.datapath import VIRTIO_NET_HDR_LEN, Offload
-from tunnel.datapath.split import split_untrusted
+from tunnel.datapath.split import split_ethernet_untrusted, split_untrusted
 from tunnel.datapath.virtio import GSO_TCPV4, GSO_UDP_L4, NO_OFFLOAD
 from tunnel.io.tun import TunOffload
+from tunnel.packet.ethernet import ETHERIP, ethertype_untrusted
 
 from .common import Clock
 
@@ -35,11 +36,13 @@ class Merging:
     """Which kinds of packets to merge: `kinds`. A TUN takes those large frames that it gives.
 
     Some kernels grant an offload and still refuse its frames, every one: then the packets of that
-    kind are written one by one, and `TRY_AGAIN` seconds later merged again.
+    kind are written one by one, and `TRY_AGAIN` seconds later merged again. With `ethernet` they
+    are those of a TAP.
     """
 
-    def __init__(self, granted: TunOffload, clock: Clock) -> None:
+    def __init__(self, granted: TunOffload, clock: Clock, *, ethernet: bool = False) -> None:
         self._clock = clock
+        self._ethernet = ethernet
         self._refused: dict[Offload, float] = {}
         self._reported = Offload.NONE
         self._all = Offload.NONE
@@ -49,9 +52,17 @@ class Merging:
         self.kinds = self._all
         self.try_again_at = inf
 
+    def apart(self, frame: memoryview) -> list[bytes]:
+        """What was merged into `frame`, each as a frame of its own."""
+        if self._ethernet:
+            plains = split_ethernet_untrusted(frame, mtu=0).plains
+            return [NO_OFFLOAD + plain[len(ETHERIP) :] for plain in plains]
+        return [NO_OFFLOAD + packet for packet in split_untrusted(frame, mtu=0).plains]
+
     def refuse(self, frame: memoryview) -> None:
         """The packets of `frame` pass one by one, and did not as one frame."""
-        kind = _kind_of(frame)
+        link = ethertype_untrusted(frame[VIRTIO_NET_HDR_LEN:])[1] if self._ethernet else 0
+        kind = _kind_of(frame, link)
         self._refused[kind] = self._clock() + TRY_AGAIN
         self._update()
         if not kind & self._reported:
@@ -77,13 +88,8 @@ class Merging:
         self.try_again_at = min(self._refused.values(), default=inf)
 
 
-def packets_of(frame: memoryview) -> list[bytes]:
-    """The packets that were merged into `frame`, each as a frame of its own."""
-    return [NO_OFFLOAD + packet for packet in split_untrusted(frame, mtu=0).plains]
-
-
-def _kind_of(frame: memoryview) -> Offload:
-    gso_type, version = frame[1], frame[VIRTIO_NET_HDR_LEN] >> 4
+def _kind_of(frame: memoryview, link: int) -> Offload:
+    gso_type, version = frame[1], frame[VIRTIO_NET_HDR_LEN + link] >> 4
     if gso_type == GSO_UDP_L4:
         return Offload.UDP4 if version == 4 else Offload.UDP6
     return Offload.TCP4 if gso_type == GSO_TCPV4 else Offload.TCP6

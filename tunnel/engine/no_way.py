@@ -30,14 +30,14 @@ class NoWay:
         self._shared = shared
         self._errors = Budget(ICMP_RATE, ICMP_BURST)
 
-    def is_loop(self, frame: memoryview) -> bool:
+    def is_loop(self, frame: memoryview, link: int = 0) -> bool:
         """Whether `frame`, to the address of a peer's endpoint, holds datagrams of ours to it.
 
         Then they are counted: the route to the endpoint leads into the tunnel. Carried, they would
         come back for ever. They are recognised by the session that they belong to, since another
-        WireGuard behind us may use our very port.
+        WireGuard behind us may use our very port. `link` bytes of Ethernet are before the packet.
         """
-        packet = bytes(frame[VIRTIO_NET_HDR_LEN:][:HEADER_ROOM])
+        packet = bytes(frame[VIRTIO_NET_HDR_LEN + link :][:HEADER_ROOM])
         headers = Headers.parse(_without_fragment_header(packet))
         if headers is None or headers.protocol != UDP or headers.ports is None:
             return False

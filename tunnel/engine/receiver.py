@@ -15,9 +15,10 @@ from tunnel.protocol import ProtocolDrop
 
 from .common import DRAIN_BYTES, LONE_AFTER, LONE_ROW, LOOK_COST, READ_COST, EngineDrop, Peer
 from .handshake_queue import TYPE_TRANSPORT, HandshakeQueue
-from .merging import Merging, packets_of
+from .merging import Merging
 from .sender import Sender
 from .shared import Shared
+from .switching import Switching
 
 CE = 3
 """ECN field of a datagram that met congestion."""
@@ -26,11 +27,18 @@ CE = 3
 class Receiver:
     """Opens and delivers. Each family has a `pump`."""
 
-    def __init__(self, shared: Shared, sender: Sender, handshakes: HandshakeQueue) -> None:
+    def __init__(
+        self,
+        shared: Shared,
+        sender: Sender,
+        handshakes: HandshakeQueue,
+        switching: Switching | None,
+    ) -> None:
         self._shared = shared
+        self._refusal = self._packet_refusal if switching is None else switching.refusal
         self._sender = sender
         self._handshakes = handshakes
-        self._merging = Merging(shared.tun.offloads, shared.clock)
+        self._merging = Merging(shared.tun.offloads, shared.clock, ethernet=switching is not None)
 
     async def pump(self, family: socket.AddressFamily) -> None:
         """Deliver what comes by the sockets of a family, until cancelled."""
@@ -130,19 +138,14 @@ class Receiver:
         written = 0
         view = memoryview(out)
         for start, end in opened.frames:
-            packet = start + datapath.VIRTIO_NET_HDR_LEN
-            if view[packet] >> 4 == 4:
-                source = bytes(view[packet + 12 : packet + 16])
-            else:
-                source = bytes(view[packet + 8 : packet + 24])
-            if not self._shared.interface.source_allowed(peer, source):
-                peer.count(ProtocolDrop.SOURCE_NOT_ALLOWED)
+            frame = view[start:end]
+            drop = self._refusal(peer, frame)
+            if drop is not None:
                 if self._shared.tracer is not None:
-                    self._shared.tracer.packet_delivered(ProtocolDrop.SOURCE_NOT_ALLOWED)
+                    self._shared.tracer.packet_delivered(drop)
                 continue
-            drop: str | None = None
             try:
-                if self._shared.tun.write(view[start:end]):
+                if self._shared.tun.write(frame):
                     written += 1
                 else:
                     drop = EngineDrop.TUN_BUSY
@@ -150,7 +153,7 @@ class Receiver:
             except TunWriteDropped as error:
                 drop = error.reason
             except TunMergeRefused:
-                count = self._write_one_by_one(view[start:end])
+                count = self._write_one_by_one(frame)
                 written += count
                 drop = None if count else IoDrop.TUN_REFUSED
             if self._shared.tracer is not None:
@@ -160,10 +163,22 @@ class Receiver:
         self._shared.load.opened.add(opened.packets)
         return written
 
+    def _packet_refusal(self, peer: Peer, frame: memoryview) -> str | None:
+        """Why a packet is not written, and counted: its source is not the peer's."""
+        packet = datapath.VIRTIO_NET_HDR_LEN
+        if frame[packet] >> 4 == 4:
+            source = bytes(frame[packet + 12 : packet + 16])
+        else:
+            source = bytes(frame[packet + 8 : packet + 24])
+        if self._shared.interface.source_allowed(peer, source):
+            return None
+        peer.count(ProtocolDrop.SOURCE_NOT_ALLOWED)
+        return ProtocolDrop.SOURCE_NOT_ALLOWED
+
     def _write_one_by_one(self, frame: memoryview) -> int:
         """Write the packets that were merged into `frame`; how many the TUN took."""
         written = 0
-        for packet in packets_of(frame):
+        for packet in self._merging.apart(frame):
             with suppress(TunWriteDropped):
                 if self._shared.tun.write(packet):
                     written += 1

@@ -12,6 +12,7 @@ from tunnel.datapath.drops import DatapathDrop
 from tunnel.engine.common import EngineDrop
 from tunnel.io.drops import IoDrop
 from tunnel.protocol.drops import ProtocolDrop
+from tunnel.switch.drops import SwitchDrop
 
 __all__ = ["SOURCES", "page", "reasons"]
 
@@ -19,6 +20,7 @@ SOURCES: dict[type[StrEnum], str] = {
     ProtocolDrop: "The protocol",
     EngineDrop: "The engine",
     DatapathDrop: "The datapath",
+    SwitchDrop: "The switch, with `Mode = tap`",
     IoDrop: "Between the daemon and the kernel",
 }
 """Every enum of reasons, and the heading that it gets."""

@@ -16,6 +16,7 @@ from tunnel.protocol import Datagram, ProtocolDrop, Seal
 from .common import DRAIN_BYTES, LONE_AFTER, LONE_ROW, READ_COST, EngineDrop, Peer, Span
 from .no_way import NoWay
 from .shared import Shared
+from .switching import Switching
 
 Unsent: TypeAlias = tuple[memoryview, int, int]
 """The rest of a batch that the socket had no room for, its stride in bytes, and its ECN bits."""
@@ -39,7 +40,7 @@ class Sender:
     What the socket has no room for waits in `pump`, or in a task of `nursery`.
     """
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, switching: Switching | None) -> None:
         self.nursery: trio.Nursery
         self._shared = shared
         self._arena = memoryview(bytearray(ARENA_SIZE))
@@ -48,6 +49,7 @@ class Sender:
         self._held_up = False
         self._going_on = trio.lowlevel.ParkingLot()
         self._no_way = NoWay(shared)
+        self._switching = switching
         # What is the same for every frame is looked up once.
         self._peer_for_destination = shared.interface.peer_for_destination
         self._peers_at = shared.interface.peers_at
@@ -118,7 +120,15 @@ class Sender:
             count += 1
             taken += length + READ_COST
             end = start + length
-            peer = self._peer_for(view, start, end)
+            if self._switching is None:
+                peer = self._peer_for(view, start, end)
+            else:
+                peers = self._switching.peers_for(view, start, end)
+                peer = peers[0] if len(peers) == 1 else None
+                if len(peers) > 1:
+                    runs += ((each, [(start, end)]) for each in peers)
+                    taken += (length + READ_COST) * (len(peers) - 1)
+                    latest, start = None, end
             if peer is None:
                 continue
             if peer is latest:

@@ -25,6 +25,8 @@ Nothing here imports trio, socket, time, random or os; `now` and randomness are 
 test or a simulation lives through hours in a moment, and the same way each time.
 """
 
+from crypto.keys import PublicKey
+
 from .allowed_ips import AllowedIPs, Network, pack, unpack
 from .driver import Transport, UdpAddress
 from .drops import ProtocolDrop
@@ -66,6 +68,7 @@ __all__ = [
     "PeerRemoved",
     "PeerRoamed",
     "ProtocolDrop",
+    "PublicKey",
     "RoutingLoop",
     "Seal",
     "Transport",

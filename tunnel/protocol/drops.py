@@ -41,7 +41,8 @@ class ProtocolDrop(StrEnum):
     SESSION_EXPIRED = "session_expired"
     """A transport message for a keypair that is too old."""
     SOURCE_NOT_ALLOWED = "source_not_allowed"
-    """A decrypted packet whose source address is another peer's, or no peer's."""
+    """A decrypted packet whose source address is another peer's, or no peer's; of frames also the
+    sender of ARP and the target of neighbour discovery."""
     # Packets to send.
     NO_PEER = "no_peer"
     """No peer's AllowedIPs cover the destination."""

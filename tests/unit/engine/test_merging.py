@@ -9,7 +9,8 @@ import trio
 
 from tests.support.engines import Side, Sides, packet, run, until
 from tunnel.datapath.virtio import GSO_TCPV4, GSO_UDP_L4, NEEDS_CSUM, VirtioNetHdr
-from tunnel.engine.merging import TRY_AGAIN, packets_of
+from tunnel.engine.merging import TRY_AGAIN, Merging
+from tunnel.io.tun import ALL_OFFLOADS
 from tunnel.packet.checksum import checksum, folded
 
 PIECE = 100
@@ -42,7 +43,7 @@ def test_refused_packets_are_written_one_by_one_and_merged_again_later(
 ) -> None:
     caplog.set_level(logging.WARNING)
     frame = merged(protocol, 10)
-    apart = packets_of(memoryview(frame))
+    apart = Merging(ALL_OFFLOADS, lambda: 0.0).apart(memoryview(frame))
     assert len(apart) == 10
 
     async def scenario(a: Side, b: Side) -> None:
