@@ -116,17 +116,11 @@ def _refuse_key(reason: str, found: str) -> NoReturn:
 
 
 def _print(text: str) -> None:
-    """Print a result, and fail when it did not arrive: a key on a full disk is lost."""
-    try:
-        if sys.stdout is None:
-            raise OSError("standard output is closed")
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
-    except OSError as error:
-        typer.echo(f"tunnel: cannot write the result: {error.strerror or error}", err=True)
-        # What is left in the buffer would be tried, and complained about, once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        raise typer.Exit(1) from None
+    """Print a result; one that has nowhere to go is lost, and that is a failure."""
+    if sys.stdout is None:
+        typer.echo("tunnel: cannot write the output: standard output is closed", err=True)
+        raise typer.Exit(1)
+    sys.stdout.write(text + "\n")
 
 
 def _warn_if_others_can_read() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import errno
+import io
 import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
+from typing import NoReturn, Self
 
 _FORWARDED = (
     signal.SIGTERM,
@@ -30,20 +32,75 @@ def prepared() -> Iterator[None]:
     os.environ["PATH"] = with_admin_folders(os.environ.get("PATH", os.defpath))
     if os.getpid() == 1:
         _become_init()
+    if type(sys.stdout) is io.TextIOWrapper:
+        sys.stdout = _Output.taking_over(sys.stdout)
     try:
         yield
+        _flush()
+    except SystemExit:
+        _flush()
+        raise
     except BrokenPipeError:
         _discard_output()
         sys.exit(1)
-    finally:
+    except OutputError as error:
+        _end_without(error)
+
+
+class OutputError(OSError):
+    """Standard output could not be written: a full disk, for instance."""
+
+
+class _Output(io.TextIOWrapper):
+    """Standard output whose failures can be told from those of other files.
+
+    `lost` is the last of them: some libraries pass over what they could not print.
+    """
+
+    lost: OutputError | None = None
+
+    @classmethod
+    def taking_over(cls, other: io.TextIOWrapper) -> Self:
+        form = (other.encoding, other.errors, None, other.line_buffering, other.write_through)
+        return cls(other.detach(), *form)
+
+    def write(self, text: str) -> int:
+        with self._failures_named():
+            return super().write(text)
+
+    def flush(self) -> None:
+        with self._failures_named():
+            super().flush()
+
+    @contextlib.contextmanager
+    def _failures_named(self) -> Iterator[None]:
         try:
-            # A command that has closed it itself has written everything.
-            if sys.stdout is not None and not sys.stdout.closed:
-                sys.stdout.flush()
+            yield
+        except BrokenPipeError:
+            raise
         except OSError as error:
-            if error.errno != errno.EPIPE:
-                raise
-            _discard_output()
+            self.lost = OutputError(error.errno, error.strerror)
+            raise self.lost from error
+
+
+def _flush() -> None:
+    """Write what still waits. A command that has closed standard output has written everything."""
+    try:
+        if sys.stdout is not None and not sys.stdout.closed:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+    except OutputError:
+        pass
+    if isinstance(sys.stdout, _Output) and sys.stdout.lost is not None:
+        _end_without(sys.stdout.lost)
+
+
+def _end_without(error: OutputError) -> NoReturn:
+    _discard_output()
+    program = Path(sys.argv[0]).name.replace("__main__.py", "tunnel")
+    sys.stderr.write(f"{program}: cannot write the output: {error.strerror}\n")
+    sys.exit(1)
 
 
 def given_environment() -> dict[str, str]:

@@ -101,7 +101,7 @@ def test_a_key_that_cannot_be_written_is_a_failure() -> None:
         done = subprocess.run([*TUNNEL, "genkey"], stdout=full, stderr=subprocess.PIPE, check=False)
     assert (done.returncode, done.stderr) == (
         1,
-        b"tunnel: cannot write the result: No space left on device\n",
+        b"tunnel: cannot write the output: No space left on device\n",
     )
 
 
@@ -112,7 +112,7 @@ def test_closed_ends() -> None:
     done = run("genkey", program=shell)
     assert (done.returncode, done.stderr) == (
         1,
-        b"tunnel: cannot write the result: standard output is closed\n",
+        b"tunnel: cannot write the output: standard output is closed\n",
     )
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tunnel.cli.startup import with_admin_folders
 
+PRIVATE = base64.b64encode(bytes(range(32))).decode()
 TUNNEL = f"{sys.executable} -m tunnel"
 
 
@@ -46,6 +49,28 @@ def test_reader_that_has_gone() -> None:
     # More than a pipe holds, so that it is noticed before the end.
     done = shell(f"for n in 1 2 3; do {TUNNEL} --help | head -c 1; {TUNNEL} --help | true; done")
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("tunnel show --json", "tunnel genkey", "tunnel pubkey < {key}", "tunnel strip {conf}"),
+        *("tunnel --help", "tunnel up --help", "tunnel --version"),
+        *("tunnel-wg --help", "tunnel-wg --version", "tunnel-wg-quick --version"),
+    ],
+)
+def test_output_that_cannot_be_written(command: str, unbuffered: str, tmp_path: Path) -> None:
+    """A full disk."""
+    key, conf = tmp_path / "key", tmp_path / "wg0.conf"
+    key.write_text(PRIVATE)
+    conf.write_text(f"[Interface]\nPrivateKey = {PRIVATE}\n")
+    conf.chmod(0o600)
+    program = Path(sys.executable).parent / command.format(key=key, conf=conf)
+    done = shell(f"PYTHONUNBUFFERED={unbuffered} {program} > /dev/full")
+    name = command.split()[0]
+    assert done.stderr == f"{name}: cannot write the output: No space left on device\n"
+    assert done.returncode == 1
 
 
 INIT = """
