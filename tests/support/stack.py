@@ -141,10 +141,11 @@ class Stack:
         if staged:
             record["staged"] = True
         elif drop != "no_peer":
-            record |= {"sealed_at": self.time, "index": 7, "session": 8}
+            record |= {"session_at": self.time, "sealed_at": self.time, "index": 7, "session": 8}
             if drop != "too_long":
                 batch = {"counter": counter, "packets": packets, "size": 128, "ecn": 0}
                 record |= {"batches": [batch], "endpoint": "192.0.2.2:51820"}
+                record["sending_at"] = self.time
         self.joiner.add_record("out", record, self.time)
 
     def received(
@@ -172,6 +173,8 @@ class Stack:
         }
         if drop not in ("replay", "authentication", "no_session"):
             record |= {"packet": data[:40].hex(), "size": len(data), "allowed_ip": "10.77.0.1/32"}
+            if drop != "source_not_allowed":
+                record["allowed_at"] = self.time
         self.joiner.add_record("in", record, self.time)
 
     def journeys(self) -> list[Journey]:

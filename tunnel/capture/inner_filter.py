@@ -211,6 +211,12 @@ class InnerFilter:
     def sent(self, endpoint: Endpoint | None, drop: str | None) -> None:
         """The capture itself sees what has left."""
 
+    def sending(self) -> None:
+        """The capture itself sees what has left."""
+
+    def source_allowed(self) -> None:
+        """It was carried, whatever becomes of it."""
+
     def packet_delivered(self, drop: str | None) -> None:
         """It was carried, whatever becomes of it."""
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from rich.console import Console
 from rich.text import Text
 
-from tunnel.trace.journey import Journey, Step
+from tunnel.trace.journey import Journey, Step, elapsed
 
 _STYLES = {"inner": "cyan", "tunnel": "magenta", "outer": "yellow"}
 _ENDS = {
@@ -21,6 +21,9 @@ _ENDS = {
 
 
 _MARGIN = f"  {'':<7}│  "
+_WORDS = len(f"  {'':<7}├─ {'':<13}{'':>8}  {'':>9}  ")
+"""The column in which the words of a step begin."""
+
 _NARROW = 20
 """Columns that are left for words at the least."""
 
@@ -48,9 +51,8 @@ def _folded(console: Console, line: Text, width: int | None) -> Iterator[Text]:
 
 def _indent(plain: str) -> int:
     """Where the words of a line begin: of a step, after its time."""
-    for sign in (" µs  ", "same time  "):
-        if "├" in plain and sign in plain:
-            return plain.index(sign) + len(sign)
+    if "├" in plain:
+        return _WORDS
     return len(plain) - len(plain.lstrip(" │"))
 
 
@@ -72,26 +74,23 @@ def lines(journey: Journey) -> Iterator[Text]:
 
 def step_lines(journey: Journey, *, before: float | None = None) -> Iterator[Text]:
     """The steps alone. `before` is the time of the last step on another host."""
-    previous = journey.start if before is None else before
     layer = ""
-    for number, step in enumerate(journey.steps):
+    for step, seconds in zip(journey.steps, elapsed(journey, before), strict=True):
         label = step.layer if step.layer != layer else ""
         layer = step.layer
-        elapsed = f"+{max(0.0, step.time - previous) * 1e6:>5.0f} µs"
-        # Measured once for several steps: how long each took is not known.
-        yield _line(step, label, "same time" if number and step.time == previous else elapsed)
+        yield _line(step, label, seconds)
         yield from _remarks(step)
-        previous = step.time
 
 
-def _line(step: Step, label: str, elapsed: str) -> Text:
+def _line(step: Step, label: str, seconds: float | None) -> Text:
     style = "bold red" if step.dropped else _STYLES[step.layer]
+    since = " " * 9 if seconds is None else f"+{seconds * 1e6:>5.0f} µs"
     size = f"{step.size:>6} B" if step.size else " " * 8
     return Text.assemble(
         (f"  {label:<7}", style),
         "├─ ",
         (f"{step.place:<13}", style),
-        f"{size}  {elapsed}  ",
+        f"{size}  {since}  ",
         (step.what, "bold red" if step.dropped else ""),
     )
 

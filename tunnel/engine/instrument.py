@@ -46,6 +46,9 @@ class Tracer(Protocol):
         Those that `together` allowed with it were sealed, too, as far as there was room.
         """
 
+    def sending(self) -> None:
+        """A batch is about to be passed to the kernel."""
+
     def sent(self, endpoint: Endpoint | None, drop: str | None) -> None:
         """The first batch of the frame sealed last was sent to `endpoint`, or was dropped."""
 
@@ -63,6 +66,9 @@ class Tracer(Protocol):
 
         Without a keypair, both `peer` and `opened` are None.
         """
+
+    def source_allowed(self) -> None:
+        """The packet opened last comes from an allowed source, and is about to be written."""
 
     def packet_delivered(self, drop: str | None) -> None:
         """The packet opened last was written into the TUN, or dropped."""
@@ -106,6 +112,11 @@ class TracerGroup:
         for tracer in self._tracers:
             tracer.frame_sealed(peer, session, frame, start, counter, sealed)
 
+    def sending(self) -> None:
+        """Call all."""
+        for tracer in self._tracers:
+            tracer.sending()
+
     def sent(self, endpoint: Endpoint | None, drop: str | None) -> None:
         """Call all."""
         for tracer in self._tracers:
@@ -122,6 +133,11 @@ class TracerGroup:
         """Call all."""
         for tracer in self._tracers:
             tracer.datagrams_opened(peer, opened, out)
+
+    def source_allowed(self) -> None:
+        """Call all."""
+        for tracer in self._tracers:
+            tracer.source_allowed()
 
     def packet_delivered(self, drop: str | None) -> None:
         """Call all."""

@@ -144,6 +144,8 @@ class Receiver:
                 if self._shared.tracer is not None:
                     self._shared.tracer.packet_delivered(drop)
                 continue
+            if self._shared.tracer is not None:
+                self._shared.tracer.source_allowed()
             try:
                 if self._shared.tun.write(frame):
                     written += 1

@@ -243,6 +243,8 @@ class Sender:
             if self._shared.tracer is not None:
                 self._shared.tracer.sent(None, EngineDrop.NO_ENDPOINT)
             return 0
+        if self._shared.tracer is not None:
+            self._shared.tracer.sending()
         sent = self._shared.udp.send(batch, stride, endpoint, tos)
         if self._shared.tracer is not None:
             self._shared.tracer.sent(endpoint, sent.drop)

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Final
 from xml.sax.saxutils import escape
 
-from tunnel.trace.journey import READ, Journey, Layer, Step, join_hosts
+from tunnel.trace.journey import READ, Journey, Layer, Step, elapsed, join_hosts
 
 MAX_COLUMNS = 8
 """Journeys drawn; of more the first ones."""
@@ -137,16 +137,12 @@ def _parts(journey: Journey) -> list[Journey]:
 
 
 def _column(journey: Journey, before: _Column | None, x: int) -> _Column:
-    previous = journey.start if before is None else before.journey.steps[-1].time
-    boxes: list[_Box] = []
-    for step in journey.steps:
-        elapsed = f"+{max(0.0, step.time - previous) * 1e6:.0f} µs"
-        # Measured once for several steps: how long each took is not known.
-        if boxes and step.time == previous:
-            elapsed = "same time"
-        boxes.append(_Box(step, elapsed, tuple(_lines(step))))
-        previous = step.time
-    return _Column(journey, tuple(boxes), x)
+    times = elapsed(journey, None if before is None else before.journey.steps[-1].time)
+    boxes = tuple(
+        _Box(step, "" if seconds is None else f"+{seconds * 1e6:.0f} µs", tuple(_lines(step)))
+        for step, seconds in zip(journey.steps, times, strict=True)
+    )
+    return _Column(journey, boxes, x)
 
 
 def _lines(step: Step) -> Iterator[str]:

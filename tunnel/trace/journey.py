@@ -7,6 +7,7 @@ netfilter's names in capitals; those of the daemon are five on the way out, four
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self, get_args
 
@@ -25,8 +26,9 @@ class Step:
 
     `time` is CLOCK_MONOTONIC in seconds. A step of the daemon is stamped as it happens. One of the
     kernel is stamped when its message was read, and never later than what came after it: the
-    latest moment at which it can have happened. `size` is in bytes, of the packet of that layer; 0
-    if not known. `nat` says what was rewritten here. `decisions` are the rules that matched.
+    latest moment at which it can have happened. One that is not `measured` has no stamp of its own:
+    its `time` is that of a neighbour. `size` is in bytes, of the packet of that layer; 0 if not
+    known. `nat` says what was rewritten here. `decisions` are the rules that matched.
     """
 
     layer: Layer
@@ -37,6 +39,7 @@ class Step:
     nat: str | None = None
     dropped: bool = False
     decisions: tuple[Decision, ...] = ()
+    measured: bool = True
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
@@ -95,13 +98,25 @@ class Journey:
 
 
 def in_order(steps: list[Step]) -> tuple[Step, ...]:
-    """The steps with no time later than that of a step after it."""
+    """The steps with no time later than that of a step after it; one put back is not measured."""
     latest = float("inf")
     settled: list[Step] = []
     for step in reversed(steps):
+        measured = step.measured and step.time <= latest
         latest = min(latest, step.time)
-        settled.append(replace(step, time=latest))
+        settled.append(replace(step, time=latest, measured=measured))
     return tuple(reversed(settled))
+
+
+def elapsed(journey: Journey, before: float | None = None) -> Iterator[float | None]:
+    """For each step the seconds since the last measured one, None for what was not measured.
+
+    `before` is the time of the last step on another host.
+    """
+    previous = journey.start if before is None else before
+    for step in journey.steps:
+        yield max(0.0, step.time - previous) if step.measured else None
+        previous = step.time if step.measured else previous
 
 
 @dataclass(slots=True)

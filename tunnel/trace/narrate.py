@@ -72,12 +72,16 @@ class _Narrator:
         if not self.ended:
             self.outcome, self.death = outcome, why
 
-    def add(self, place: str, what: str, time: float, size: int = 0) -> None:
-        self.steps.append(Step("tunnel", place, what, time, size))
+    def add(
+        self, place: str, what: str, time: float, size: int = 0, *, measured: bool = True
+    ) -> None:
+        self.steps.append(Step("tunnel", place, what, time, size, measured=measured))
 
-    def drop(self, place: str, reason: str, time: float) -> None:
+    def drop(self, place: str, reason: str, time: float, *, measured: bool = True) -> None:
         what = DROPS.get(reason, reason.replace("_", " ").replace("-", " "))
-        self.steps.append(Step("tunnel", place, f"DROPPED: {what}", time, dropped=True))
+        self.steps.append(
+            Step("tunnel", place, f"DROPPED: {what}", time, dropped=True, measured=measured)
+        )
         self.outcome, self.death = "dropped", f"{place}, in the daemon: {what} ({reason})"
 
     def cross(self, layer: Layer, crossing: Crossing) -> None:
@@ -262,40 +266,43 @@ def _add_received(narrator: _Narrator, record: PacketRecord) -> None:
         return
     size = details["size"]
     narrator.add(journey.OPEN, f"authentic, counter not seen before: {size} bytes", opened_at, size)
-    if drop == "source_not_allowed":
-        narrator.drop(journey.SOURCE, drop, opened_at)
+    allowed_at = details.get("allowed_at")
+    if allowed_at is None:
+        narrator.drop(journey.SOURCE, drop or "source_not_allowed", opened_at, measured=False)
         return
     source = record.headers.flow().split(" → ")[0]
     allowed = f"{source} is in {details['allowed_ip']} of {_peer(details)}"
-    narrator.add(journey.SOURCE, allowed, opened_at)
+    narrator.add(journey.SOURCE, allowed, allowed_at)
     if drop is not None:
-        narrator.drop(journey.WRITE, drop, opened_at)
+        narrator.drop(journey.WRITE, drop, allowed_at, measured=False)
         return
-    narrator.add(
-        journey.WRITE, f"into {narrator.names.interface(narrator.names.tun)}", opened_at, size
-    )
+    into = f"into {narrator.names.interface(narrator.names.tun)}"
+    narrator.add(journey.WRITE, into, allowed_at, size, measured=False)
 
 
-def _add_read(narrator: _Narrator, record: PacketRecord, time: float) -> None:
+def _add_read(narrator: _Narrator, record: PacketRecord, otherwise: float) -> None:
+    """Reading and looking up have one stamp; `otherwise` is the time if that is not known."""
     details = record.details
+    read_at = details["read_at"]
+    time = otherwise if read_at is None else read_at
     assert record.headers is not None
     what = f"out of {narrator.names.interface(narrator.names.tun)}"
     if details["segment"]:
         what += f", one frame of segments of {details['segment']} bytes"
-    narrator.add(journey.READ, what, time, details["size"])
+    narrator.add(journey.READ, what, time, details["size"], measured=read_at is not None)
     if details["drop"] in ("no_peer", "routing_loop"):
-        narrator.drop(journey.ALLOWED, details["drop"], time)
+        narrator.drop(journey.ALLOWED, details["drop"], time, measured=False)
         return
     destination = record.headers.flow().split(" → ")[1]
     what = f"{destination} is in {details['allowed_ip']} of {_peer(details)}"
-    narrator.add(journey.ALLOWED, what, time)
+    narrator.add(journey.ALLOWED, what, time, measured=False)
 
 
 def _add_staged(narrator: _Narrator, record: PacketRecord) -> None:
     time = record.details["read_at"] or record.arrived
-    _add_read(narrator, record, time)
+    _add_read(narrator, record, record.arrived)
     what = "none with this peer: the packet waits, and a handshake begins"
-    narrator.add(journey.SESSION, what, time)
+    narrator.add(journey.SESSION, what, time, measured=False)
 
 
 def _add_sent(narrator: _Narrator, trip: Trip) -> None:
@@ -303,7 +310,7 @@ def _add_sent(narrator: _Narrator, trip: Trip) -> None:
     assert record is not None
     details, drop = record.details, record.details["drop"]
     if trip.staged is None:
-        _add_read(narrator, record, details["read_at"] or details.get("sealed_at", record.arrived))
+        _add_read(narrator, record, details.get("session_at", record.arrived))
     if narrator.outcome == "dropped":
         return
     sealed_at = details["sealed_at"]
@@ -316,7 +323,7 @@ def _add_sent(narrator: _Narrator, trip: Trip) -> None:
     if packets > 1:
         counters = f"counters {first['counter']} to {first['counter'] + packets - 1}"
     session = f"receiver index {details['index']:#010x}, {counters}"
-    narrator.add(journey.SESSION, session, sealed_at)
+    narrator.add(journey.SESSION, session, details["session_at"])
     size = first["size"]
     if packets > 1:
         what = f"{packets} messages of {size} bytes at most"
@@ -324,12 +331,16 @@ def _add_sent(narrator: _Narrator, trip: Trip) -> None:
         padding = size - OVERHEAD - details["size"]
         what = f"{details['size']} + 16 header + {padding} padding + 16 tag = {size} bytes"
     narrator.add(journey.SEAL, what, sealed_at, size)
+    # It is not passed to the kernel without an endpoint.
+    sending_at = details.get("sending_at")
+    given, time = sending_at is not None, sending_at or sealed_at
     if drop is not None and not trip.departures:
-        narrator.drop(journey.SEND, drop, sealed_at)
+        narrator.drop(journey.SEND, drop, time, measured=given)
         return
     # What a rule drops in OUTPUT the socket refuses as well: the rule says more.
     refused = "" if drop is None else f", refused by the kernel ({drop})"
-    narrator.add(journey.SEND, f"to {details['endpoint']}{refused}", sealed_at, size)
+    what = f"to {details['endpoint']}{refused}"
+    narrator.add(journey.SEND, what, time, size, measured=given)
     _add_departures(narrator, trip.departures)
 
 

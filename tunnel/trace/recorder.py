@@ -78,6 +78,7 @@ class Recorder:
 
     def _forget(self) -> None:
         self._read_times: dict[int, float] = {}
+        self._session_at = 0.0
         self._sealed: tuple[Headers, dict[str, Any]] | None = None
         self._received: dict[str, Any] = {}
         self._opened: tuple[Headers, dict[str, Any]] | None = None
@@ -117,7 +118,8 @@ class Recorder:
             self._publish("out", headers, record)
 
     def together(self, frames: memoryview, spans: list[tuple[int, int]]) -> int:
-        """Each frame has a record of its own."""
+        """Each frame has a record of its own; its session is chosen."""
+        self._session_at = time.monotonic()
         return 1
 
     @property
@@ -150,7 +152,8 @@ class Recorder:
         if headers is None:
             return
         record = self._outgoing(headers, frame, peer)
-        record["read_at"], record["sealed_at"] = read_at, time.monotonic()
+        record["read_at"], record["session_at"] = read_at, self._session_at
+        record["sealed_at"] = time.monotonic()
         record["index"], record["session"] = session.remote_index, session.local_index
         if sealed.drops:
             record["drop"] = next(iter(sealed.drops))
@@ -162,6 +165,11 @@ class Recorder:
             batches.append({"counter": counter, "packets": packets, "size": stride, "ecn": ecn})
             counter += packets
         self._sealed = headers, record
+
+    def sending(self) -> None:
+        """The frame sealed last goes to the kernel; of several batches, the first counts."""
+        if self._sealed is not None:
+            self._sealed[1]["sending_at"] = time.monotonic()
 
     def sent(self, endpoint: Endpoint | None, drop: str | None) -> None:
         """The frame sealed last has left, or not."""
@@ -218,6 +226,11 @@ class Recorder:
                 allowed = self._engine.interface.allowed_ips.covering(headers.source)
                 record["allowed_ip"] = None if allowed is None else str(allowed)
                 self._opened = headers, record
+
+    def source_allowed(self) -> None:
+        """The packet opened last may come from where it says."""
+        if self._opened is not None:
+            self._opened[1]["allowed_at"] = time.monotonic()
 
     def packet_delivered(self, drop: str | None) -> None:
         """The packet opened last reached the TUN, or not."""

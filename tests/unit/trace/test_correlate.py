@@ -11,7 +11,7 @@ import pytest
 from tests.support.operations import Operations
 from tests.support.stack import ETH, TUN, Stack, echo, message
 from tunnel.trace.correlate import LATE, PATIENCE, QUIET, Joiner
-from tunnel.trace.journey import Journey
+from tunnel.trace.journey import Journey, Step, elapsed, in_order
 from tunnel.trace.nftrace import Verdict, decode
 from tunnel.trace.ruleset import Ruleset
 
@@ -72,6 +72,28 @@ def test_a_recorded_ping_has_all_its_steps_in_order() -> None:
     assert request.steps[5].what == "84 + 16 header + 12 padding + 16 tag = 128 bytes"
     assert request.steps[8].what == "leaves by eth0"
     assert [step.size for step in request.steps] == [84, 84, 84, 0, 0, 128, 128, 156, 156]
+
+
+def test_only_steps_with_a_stamp_of_their_own_have_a_time() -> None:
+    request, reply, *_ = recorded()
+    ours = [step for step in request.steps + reply.steps if step.layer == "tunnel"]
+    unmeasured = [step.place for step in ours if not step.measured]
+    assert unmeasured == ["allowed IPs", "TUN write"]
+    times = [step.time for step in ours if step.measured]
+    assert len(set(times)) == len(times)
+    shown = list(elapsed(request))
+    assert [shown[number] is None for number in range(2, 7)] == [False, True, False, False, False]
+    total = request.steps[-1].time - request.start
+    assert sum(filter(None, shown)) == pytest.approx(total)
+
+
+def test_what_is_put_back_in_time_counts_as_not_measured() -> None:
+    steps = [Step("inner", "OUTPUT", "", time) for time in (1.0, 3.0, 2.0)]
+    assert [(step.time, step.measured) for step in in_order(steps)] == [
+        (1.0, True),
+        (2.0, False),
+        (2.0, True),
+    ]
 
 
 def test_times_never_go_back() -> None:

@@ -77,9 +77,15 @@ def test_frames_read_together_have_counters_of_their_own(sides: Sides) -> None:
         sent = [details for _, details in await told(near, 5)]
         assert [details["batches"][0]["counter"] for details in sent] == [1, 2, 3, 4, 5]
         assert [details["size"] for details in sent] == [100, 101, 102, 103, 104]
-        assert all(details["read_at"] <= details["sealed_at"] for details in sent)
+        for details in sent:
+            names = ("read_at", "session_at", "sealed_at", "sending_at")
+            times = [details[name] for name in names]
+            assert times == sorted(set(times)), "each has a stamp of its own"
         received = [details for _, details in await told(far, 5)]
         assert [details["counter"] for details in received] == [1, 2, 3, 4, 5]
+        for details in received:
+            times = [details[name] for name in ("received_at", "opened_at", "allowed_at")]
+            assert times == sorted(set(times))
 
     traced(sides, scenario)
 
@@ -115,6 +121,7 @@ def test_drops_are_told_with_their_reason(sides: Sides) -> None:
         a.tun.feed(packet(9, 2))
         ((_, stranger),) = await told(far, 1)
         assert stranger["drop"] == "source_not_allowed"
+        assert "allowed_at" not in stranger
         b.tun.busy = True
         a.tun.feed(packet(1, 2))
         ((_, busy),) = await told(far, 1)
