@@ -23,6 +23,7 @@ from tunnel import config
 from tunnel.config import PrivateKey
 from tunnel.control import json_socket
 from tunnel.control.unix_socket import bind_unix_socket
+from tunnel.daemon.attach import Attachment
 from tunnel.daemon.control import methods, streams
 from tunnel.daemon.daemon import Daemon
 
@@ -30,6 +31,8 @@ METHODS = [
     "ping",
     "status",
     "diff",
+    "attach",
+    "detach",
     "reload",
     "save",
     "down",
@@ -38,7 +41,7 @@ METHODS = [
     "trace",
     "carriers",
 ]
-PARAMS = ["secrets", "paths", "filter", "seconds", "rate"]
+PARAMS = ["secrets", "paths", "filter", "seconds", "rate", "kind", "target", "docker_host"]
 
 values = st.recursive(
     st.none()
@@ -47,6 +50,7 @@ values = st.recursive(
     | st.floats()
     | st.text(max_size=20)
     | st.sampled_from(["\ud800", "host 10.0.0.1", "icmp", "\x00", "tcp port " + "9" * 5000])
+    | st.sampled_from(["container", "pid", "netns", "unix:///none\x00", "..", "²", "9" * 5000])
     | st.sampled_from([10**400, -(10**4000), 1e308, sys.float_info.min, 2**63, -1, 0, 0.0]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=5,
@@ -129,7 +133,9 @@ async def daemon_socket(folder: Path) -> Any:
 
     async with trio.open_nursery() as nursery:
         listener = bind_unix_socket(path)
-        nursery.start_soon(json_socket.serve, listener, methods(daemon), streams(daemon))
+        nursery.start_soon(
+            json_socket.serve, listener, methods(daemon, Attachment(daemon)), streams(daemon)
+        )
         yield ask
         nursery.cancel_scope.cancel()
 
@@ -165,7 +171,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_the_methods_are_those_of_the_daemon() -> None:
     daemon = cast(Daemon, None)
-    assert sorted([*methods(daemon), *streams(daemon)]) == sorted(METHODS)
+    assert sorted([*methods(daemon, Attachment(daemon)), *streams(daemon)]) == sorted(METHODS)
 
 
 def test_known_hostile_requests_end_nothing(folder: Path) -> None:

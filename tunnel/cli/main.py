@@ -18,6 +18,7 @@ MODULES = {
     "lab": ("lab",),
     "bench": ("bench",),
     "manage": ("reload", "diff", "save", "events"),
+    "attach": ("attach", "detach"),
     "capture": ("capture",),
     "top.command": ("top",),
     "trace": ("trace",),

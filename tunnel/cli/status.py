@@ -56,7 +56,9 @@ def status_lines(status: TunnelStatus, *, now: float) -> Iterator[Text]:
         yield _line("fwmark", hex(status.fwmark))
     yield _line("addresses", ", ".join(status.addresses) or "(none)")
     yield _line("mtu", str(status.mtu))
-    if status.netns:
+    if status.attached:
+        yield _line("attached to", status.attached)
+    elif status.netns:
         yield _line("network namespace", status.netns)
     if status.nested_in:
         yield _line("nested in", ", ".join(status.nested_in))

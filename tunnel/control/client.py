@@ -28,7 +28,7 @@ from tunnel.control.json_client import (
     silence_error,
 )
 from tunnel.control.json_protocol import ControlError
-from tunnel.control.messages.changes import ReloadResult, SaveResult
+from tunnel.control.messages.changes import Attached, ReloadResult, SaveResult
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.messages.status import TunnelStatus
 from tunnel.control.run_folder import socket_path
@@ -124,6 +124,17 @@ class TunnelClient:
         """Make the tunnel equal to its conf; a refusal has left everything as it was."""
         self.ping()
         return ReloadResult.from_json(self.call("reload", timeout=RELOAD_TIMEOUT))
+
+    def attach(self, kind: str, target: str, docker_host: str = "") -> Attached:
+        """Have the interface in a `container`, or where a `pid` or `netns` is."""
+        self.ping()
+        params = {"kind": kind, "target": target, "docker_host": docker_host}
+        return Attached.from_json(self.call("attach", timeout=RELOAD_TIMEOUT, **params))
+
+    def detach(self) -> Attached:
+        """Bring the interface back; from what."""
+        self.ping()
+        return Attached.from_json(self.call("detach", timeout=RELOAD_TIMEOUT))
 
     def save(self) -> SaveResult:
         """Write the running state into the conf; what had to change in the file."""

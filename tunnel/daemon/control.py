@@ -14,8 +14,9 @@ from tunnel.capture.keylog import KeyLog
 from tunnel.control import json_socket, run_folder, unix_socket
 from tunnel.control.broadcast import EventQueue, Subscription
 from tunnel.control.json_protocol import ControlError
-from tunnel.control.messages.changes import ReloadResult, SavedLine, SaveResult
+from tunnel.control.messages.changes import Attached, ReloadResult, SavedLine, SaveResult
 from tunnel.control.messages.status import TunnelStatus
+from tunnel.daemon.attach import Attachment
 from tunnel.daemon.daemon import Daemon
 from tunnel.daemon.lock import unwritable
 from tunnel.engine import Engine
@@ -42,7 +43,7 @@ FAREWELL = 0.5
 
 
 @contextlib.asynccontextmanager
-async def control_socket(daemon: Daemon) -> AsyncIterator[None]:
+async def control_socket(daemon: Daemon, attachment: Attachment) -> AsyncIterator[None]:
     """Serve the daemon's control socket for the time of the `async with`.
 
     Raises DaemonError when the socket cannot be made.
@@ -52,9 +53,10 @@ async def control_socket(daemon: Daemon) -> AsyncIterator[None]:
         listener = unix_socket.bind_unix_socket(path)
     except OSError as error:
         raise unwritable(path, error) from error
+    known = methods(daemon, attachment)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(json_socket.serve, listener, methods(daemon), streams(daemon))
+            nursery.start_soon(json_socket.serve, listener, known, streams(daemon))
             yield
             with trio.move_on_after(FAREWELL):
                 await daemon.feed.wait_idle()
@@ -64,7 +66,7 @@ async def control_socket(daemon: Daemon) -> AsyncIterator[None]:
         path.unlink(missing_ok=True)
 
 
-def methods(daemon: Daemon) -> dict[str, json_socket.Method]:
+def methods(daemon: Daemon, attachment: Attachment) -> dict[str, json_socket.Method]:
     """The requests that have one answer."""
 
     async def ping(params: dict[str, Any]) -> bool:
@@ -95,7 +97,17 @@ def methods(daemon: Daemon) -> dict[str, json_socket.Method]:
             notes=saved.notes[:MAX_LINES],
         )
 
-    return {method.__name__: method for method in (ping, status, down, reload, diff, save)}
+    async def attach(params: dict[str, Any]) -> Attached:
+        kind, target, docker_host = (
+            _text(params, name) for name in ("kind", "target", "docker_host")
+        )
+        return await attachment.attach(kind, target, docker_host)
+
+    async def detach(params: dict[str, Any]) -> Attached:
+        return await attachment.detach()
+
+    known = (ping, status, down, reload, diff, save, attach, detach)
+    return {method.__name__: method for method in known}
 
 
 class _Observers:
@@ -136,6 +148,14 @@ def _flag(params: dict[str, Any], name: str) -> bool:
     return value
 
 
+def _text(params: dict[str, Any], name: str) -> str:
+    """A parameter that is empty unless it is given. Raises ControlError."""
+    value = params.get(name, "")
+    if not isinstance(value, str):
+        raise ControlError("syntax", f"{name} is a string")
+    return value
+
+
 def _limit(params: dict[str, Any], name: str) -> float:
     """A limit that a client may give. Raises ControlError."""
     value = params.get(name, float("inf"))
@@ -147,9 +167,7 @@ def _limit(params: dict[str, Any], name: str) -> float:
 
 def _filter(params: dict[str, Any]) -> Filter:
     """The packets that a client wants. Raises ControlError, FilterError."""
-    text = params.get("filter", "")
-    if not isinstance(text, str):
-        raise ControlError("syntax", "filter is a string")
+    text = _text(params, "filter")
     if len(text) > MAX_FILTER:
         raise FilterError(f"a filter has at most {MAX_FILTER} characters")
     return Filter.parse(text)

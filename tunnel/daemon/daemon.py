@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+from collections.abc import Iterator
 from enum import Enum, auto
 from typing import Any
 
@@ -21,7 +22,7 @@ from tunnel.control.messages.status import TunnelStatus
 from tunnel.control.timeslice import let_go
 from tunnel.daemon import hook_effects, redaction, reload, rights, save
 from tunnel.daemon.hook_effects import HookEffects
-from tunnel.daemon.host_state import HostState
+from tunnel.daemon.host_state import HostState, Location, place_in_conf
 from tunnel.daemon.prometheus import Meter
 from tunnel.daemon.reload import Plan
 from tunnel.daemon.save import Saved
@@ -82,7 +83,8 @@ class Daemon:
     `stopping` is set once it has been asked to stop; `starting` is the scope of what is cancelled
     if that is before it is up. `failures` are what went wrong on the way down, in words, `notes`
     what else there is to know of it; `hook_stopper` is for the hook that runs, and `missing` is
-    what another program has removed. `is_asked` says that it goes down because somebody wants it,
+    what another program has removed. `place` is where the interface is, `attached` says in words to
+    what `tunnel attach` has tied it. `is_asked` says that it goes down because somebody wants it,
     `gave_up_rights` that what a reload brings cannot have all of root's.
     """
 
@@ -108,9 +110,12 @@ class Daemon:
         self.effects = HookEffects(config.interface)
         self.hook_stopper = host.HookStopper()
         self.is_asked = False
+        self.attached = ""
         self.starting = trio.CancelScope()
         self._reloading = trio.Lock()
+        self.place = place_in_conf(config)
         self._reading = trio.CancelScope()
+        self._staying = trio.CancelScope()
 
     @property
     def name(self) -> str:
@@ -138,6 +143,17 @@ class Daemon:
         self.hook_stopper.stop()
         self.is_asked = True
         self.stop()
+
+    def move_to(self, place: Location) -> None:
+        """Note that the interface is there; ends what goes on in `staying`."""
+        self.place = place
+        self._staying.cancel()
+
+    @contextlib.contextmanager
+    def staying(self) -> Iterator[None]:
+        """For what is cancelled when the interface comes to another place. One at a time."""
+        with trio.CancelScope() as self._staying:
+            yield
 
     def is_ending(self) -> bool:
         """Whether it is on its way down, or there."""
@@ -170,7 +186,13 @@ class Daemon:
         device = self.running()
         found = await take_status(device.engine, self.config, secrets=secrets, paths=paths)
         missing = tuple(sorted(map(str, self.missing)))
-        return dataclasses.replace(found, missing=missing, refused=device.refused)
+        return dataclasses.replace(
+            found,
+            missing=missing,
+            refused=device.refused,
+            netns=self.place.netns or "",
+            attached=self.attached,
+        )
 
     async def plan_reload(self, new: TunnelConfig | None = None) -> ReloadResult:
         """What `reload` would do. Raises TunnelError when it would fail."""
@@ -196,7 +218,9 @@ class Daemon:
         if self.host is None:
             raise DaemonError(f"{self.name} is going down")
         engine = self.running().engine
-        plan = await reload.plan(engine, self.config, wanted, self.host, addresses, self.effects)
+        plan = await reload.plan(
+            engine, self.config, wanted, self.host, addresses, self.effects, self.place
+        )
         if not (self.gave_up_rights and rights.runs_other_programs(wanted)):
             return plan
         note = (
@@ -280,7 +304,11 @@ class Daemon:
         """Keep what cannot be saved; what became of it, in words."""
         try:
             path = await save.keep_copy(
-                device, self.config, auto_mark=self._mark(), by_hooks=self.effects.addresses
+                device,
+                self.config,
+                self.place,
+                auto_mark=self._mark(),
+                by_hooks=self.effects.addresses,
             )
         except (OSError, TunnelError) as error:
             return f"what was set while it was up is lost: {error}"
@@ -302,7 +330,11 @@ class Daemon:
     async def save_locked(self, device: Device) -> Saved:
         """`save` for a caller that holds the lock of `device`."""
         saved = await save.save(
-            device, self.config, auto_mark=self._mark(), by_hooks=self.effects.addresses
+            device,
+            self.config,
+            self.place,
+            auto_mark=self._mark(),
+            by_hooks=self.effects.addresses,
         )
         self.config = dataclasses.replace(self.config, status=saved.status)
         return saved
@@ -336,7 +368,7 @@ class Daemon:
         if device is None:
             return
         async with device.changing:
-            if self.host is None or await reload.whereabouts(device.engine, self.config):
+            if self.host is None or await reload.whereabouts(device.engine, self.name, self.place):
                 return
             applied = self.host.applied
             # The MTU may have been changed by hand, too.

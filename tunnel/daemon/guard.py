@@ -38,9 +38,16 @@ MAX_ITEMS = 100
 
 
 async def watch(daemon: Daemon) -> None:
-    """Report what goes missing on this host, until cancelled."""
+    """Report what goes missing around the tunnel, wherever it is, until cancelled."""
+    while True:
+        with daemon.staying():
+            await _watch_here(daemon)
+            await trio.sleep_forever()
+
+
+async def _watch_here(daemon: Daemon) -> None:
     # A socket of ours in another namespace would keep that alive after its owner has removed it.
-    polls = daemon.config.interface.options.netns_path is not None
+    polls = daemon.place.netns is not None
     watching = contextlib.nullcontext() if polls else RouteWatch(firewall=True)
     try:
         with unwrapped(host.HostError), watching as changes:
@@ -73,8 +80,7 @@ async def _missing(daemon: Daemon) -> frozenset[host.Item]:
             return frozenset()
         try:
             link = await trio.to_thread.run_sync(device.engine.tun.link)
-            placed = daemon.config.interface.options.netns_path is not None
-            if not (link.up and (link.here or placed)):
+            if not (link.up and (link.here or daemon.place.netns)):
                 return daemon.missing
             found = frozenset(await trio.to_thread.run_sync(daemon.host.applied.missing))
             if host.DockerPasses() in found:

@@ -108,7 +108,7 @@ async def observe(device: Device, config: TunnelConfig, around: HostState) -> Ho
         gone: Iterable[host.Item] = ()
         addresses: Iterable[IPv4Interface | IPv6Interface] = ()
         mtu = None
-        link = host.interface_status(config.name, netns=interface.options.netns_path)
+        link = host.interface_status(config.name, netns=around.applied.netns)
         # One that is down, or that was moved or renamed, says nothing of what else has changed.
         if link is not None and link.up:
             gone = _gone(config.name, around.applied.missing())

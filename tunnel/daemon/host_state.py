@@ -7,6 +7,7 @@ import errno
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import ip_address
 
 import trio
@@ -32,17 +33,42 @@ class Surroundings:
     mark: int
 
 
+@dataclass(frozen=True, slots=True)
+class Location:
+    """The network namespace of the interface: its path, or None for the daemon's own.
+
+    `resolv_conf` is the file with the name servers of its programs, empty if there is none to be
+    written. In a `spare` one the interface waits for another: nothing but its link is set up.
+    """
+
+    netns: str | None = None
+    resolv_conf: str = ""
+    spare: bool = False
+
+
+HOME = Location()
+
+
+def place_in_conf(config: TunnelConfig) -> Location:
+    """Where the conf wants the interface."""
+    netns = config.interface.options.netns_path
+    return Location(netns, host.resolv_conf_of(netns) if netns else "")
+
+
 async def compute(
     config: TunnelConfig,
     endpoints: Iterable[Endpoint],
     *,
     slot: host.DefaultRouteSlot | None = None,
+    place: Location | None = None,
 ) -> Surroundings:
-    """The surroundings that `config` asks for. `slot` is what the tunnel holds already.
+    """The surroundings that `config` asks for, at `place` or where it says. `slot` is what the
+    tunnel holds already.
 
     Raises HostError. Looks at the machine's routes, and changes nothing.
     """
-    return await trio.to_thread.run_sync(_compute, config, list(endpoints), slot)
+    where = place or place_in_conf(config)
+    return await trio.to_thread.run_sync(_compute, config, list(endpoints), slot, where)
 
 
 @contextlib.contextmanager
@@ -71,9 +97,10 @@ async def settle(
     endpoints: Iterable[Endpoint],
     *,
     moved: Callable[[Surroundings], Awaitable[None]],
-    apply: Callable[[host.DesiredState], host.Applied],
+    place: Location = HOME,
+    apply: Callable[..., host.Applied] = host.apply,
 ) -> HostState:
-    """Apply `surroundings` to the machine, by `apply`.
+    """Apply `surroundings` to the machine, by `apply`, at `place`.
 
     Where another full tunnel has taken the place of our default route meanwhile, another one is
     chosen; `moved` is called with the new surroundings before they are applied. Raises HostError,
@@ -81,12 +108,13 @@ async def settle(
     """
     known = list(endpoints)
     applied: host.Applied | None = None
+    apply_there = partial(apply, netns=place.netns)
     with trio.CancelScope(shield=True):
         while applied is None:
             try:
-                applied = await trio.to_thread.run_sync(apply, surroundings.state)
+                applied = await trio.to_thread.run_sync(apply_there, surroundings.state)
             except host.SlotTakenError:
-                surroundings = await compute(config, known)
+                surroundings = await compute(config, known, place=place)
                 await moved(surroundings)
     if applied is None:
         raise RuntimeError("a shielded scope was cancelled")
@@ -94,27 +122,32 @@ async def settle(
 
 
 def _compute(
-    config: TunnelConfig, endpoints: list[Endpoint], slot: host.DefaultRouteSlot | None
+    config: TunnelConfig,
+    endpoints: list[Endpoint],
+    slot: host.DefaultRouteSlot | None,
+    place: Location,
 ) -> Surroundings:
     interface = config.interface
-    netns = interface.options.netns_path
+    netns = place.netns
     table, dns = interface.table, interface.dns
+    networks = config.networks
     if netns:
-        # Our datagrams are outside: nothing need be kept from catching them.
-        table = host.MAIN_TABLE if table == "auto" else table
-        if dns:
+        if table == "auto" and not slot and not host.has_default_way(networks, config.name, netns):
+            # Our datagrams are outside: nothing need be kept from catching them.
+            table = host.MAIN_TABLE
+        if dns and not place.resolv_conf and not place.spare:
             log.warning(
-                "DNS is not set in the network namespace %s: programs there need a resolv.conf of "
-                "their own (ip netns exec NAME uses /etc/netns/NAME/resolv.conf)",
+                "DNS is not set in the network namespace %s: its programs read the resolv.conf of "
+                "this host, or one of their own that is not known here",
                 netns,
             )
             dns = ()
-    networks = config.networks
     if not host.has_default_route(networks, table):
         slot = None
     elif slot is None:
-        slot = host.find_default_route_slot()
-    mark = interface.fwmark or (slot.mark if slot else 0)
+        slot = host.find_default_route_slot(netns=netns)
+    # Out here, the number of a table in there means nothing.
+    mark = interface.fwmark or (slot.mark if slot and not netns else 0)
     mtu = interface.mtu
     if mtu is None:
         addresses = [ip_address(endpoint.address) for endpoint in endpoints]
@@ -127,16 +160,19 @@ def _compute(
                 IPV6_MIN_MTU,
                 IPV6_MIN_MTU,
             )
+    if place.spare:
+        return Surroundings(host.DesiredState(config.name, mtu=mtu), None, mark)
     state = host.desired_state(
         config.name,
         interface.addresses,
         networks,
         mtu=mtu,
         table=table,
-        fwmark=interface.fwmark,
+        fwmark=0 if netns else interface.fwmark,
         slot=slot,
         dns=dns,
         dns_search=interface.dns_search,
+        dns_file=place.resolv_conf,
     )
     with host.inside(netns):
         state = with_gateway(config, state)

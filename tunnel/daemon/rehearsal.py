@@ -14,7 +14,7 @@ from tunnel import host
 from tunnel.config import TunnelConfig
 from tunnel.daemon import reload
 from tunnel.daemon.descriptors import check_descriptors
-from tunnel.daemon.host_state import compute, line_of_port
+from tunnel.daemon.host_state import compute, line_of_port, place_in_conf
 from tunnel.daemon.teardown import refuse_others, who_has_name
 from tunnel.errors import TunnelError
 from tunnel.host import Obstacle
@@ -37,7 +37,7 @@ async def rehearse(config: TunnelConfig, endpoints: Iterable[Endpoint]) -> tuple
             found.append(_other(error))
     try:
         around = await compute(config, endpoints)
-        foresee = partial(host.foresee, netns=config.interface.options.netns_path)
+        foresee = partial(host.foresee, netns=place_in_conf(config).netns)
         found += await trio.to_thread.run_sync(foresee, around.state)
     except host.HostError as error:
         found.append(_other(error))

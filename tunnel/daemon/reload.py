@@ -24,7 +24,7 @@ from tunnel.config import PeerConfig, PublicKey, TunnelConfig
 from tunnel.control.messages.changes import TAKEN, Change, ReloadResult
 from tunnel.control.timeslice import Pace
 from tunnel.daemon.hook_effects import HookEffects
-from tunnel.daemon.host_state import HostState, Surroundings, compute, line_of_port
+from tunnel.daemon.host_state import HostState, Location, Surroundings, compute, line_of_port
 from tunnel.device import sync
 from tunnel.device.device import Device
 from tunnel.engine import Engine
@@ -93,9 +93,10 @@ async def plan(
     around: HostState,
     addresses: Mapping[PublicKey, Sequence[Endpoint]],
     effects: HookEffects,
+    place: Location,
 ) -> Plan:
-    """Compare the running tunnel with `new`; `old` is the conf applied last, `addresses` are those
-    of what `to_resolve` gave, and `effects` what hooks have changed.
+    """Compare the running tunnel, which is at `place`, with `new`; `old` is the conf applied last,
+    `addresses` are those of what `to_resolve` gave, and `effects` what hooks have changed.
 
     Raises DaemonError, HostError.
     """
@@ -106,19 +107,15 @@ async def plan(
         )
     check_hooks(new)
     endpoints = await _endpoints(engine, new, addresses)
-    # NetNS counts when the tunnel comes up again.
-    placed = replace(new.interface.options, netns=old.interface.options.netns)
-    there = replace(new, interface=replace(new.interface, options=placed))
-    surroundings = await compute(there, endpoints, slot=around.surroundings.slot)
-    surroundings = effects.on_host(new, surroundings)
     wanted = await trio.to_thread.run_sync(effects.on_conf, new)
     port = wanted.interface.listen_port
     if not port and not old.interface.listen_port:
         port = engine.udp.port  # any will do, so the one in use
-    away = await whereabouts(engine, old)
-    if away:
-        surroundings, on_host = around.surroundings, []
-    else:
+    surroundings, on_host = around.surroundings, list[Change]()
+    away = await whereabouts(engine, old.name, place)
+    if not away:
+        surroundings = await compute(new, endpoints, slot=surroundings.slot, place=place)
+        surroundings = effects.on_host(new, surroundings)
         on_host = await trio.to_thread.run_sync(_host_changes, around.applied, surroundings.state)
     changes = [
         *_socket_changes(engine, port, surroundings.mark),
@@ -134,13 +131,15 @@ async def plan(
     return Plan(new, wanted, surroundings, addresses, port, outcome, bool(away))
 
 
-async def whereabouts(engine: Engine, config: TunnelConfig) -> str:
-    """Where the interface is, in words; empty if it is where `config` wants it, by its name."""
-    name, netns = config.name, config.interface.options.netns_path
-    if netns:
-        look = partial(host.interface_status, name, netns=netns)
-        found = await trio.to_thread.run_sync(look)
-        return "" if found else f"{name} is not in the network namespace {netns}"
+async def whereabouts(engine: Engine, name: str, place: Location) -> str:
+    """Where the interface is, in words; empty if it is at `place`, by its name."""
+    if place.netns:
+        look = partial(host.interface_status, name, netns=place.netns)
+        try:
+            found = await trio.to_thread.run_sync(look)
+        except host.HostError:
+            found = None  # the namespace has just gone
+        return "" if found else f"{name} is not in the network namespace {place.netns}"
     link = await trio.to_thread.run_sync(engine.tun.link)
     if not link.here:
         return f"{name} was moved to another network namespace"

@@ -26,6 +26,7 @@ from tunnel import host
 from tunnel.config import PublicKey
 from tunnel.control.broadcast import Events
 from tunnel.daemon import guard, host_state, redaction, reload
+from tunnel.daemon.attach import Attachment
 from tunnel.daemon.control import control_socket
 from tunnel.daemon.daemon import Daemon, Stage
 from tunnel.daemon.descriptors import check_descriptors
@@ -66,12 +67,12 @@ async def run(
     """
     check_descriptors()
     lock = contextlib.nullcontext() if is_held else hold(daemon.name)
-    with unwrapped(), lock:
+    with unwrapped(), lock, Attachment(daemon) as attachment:
         await _clean_up_before(daemon)
         # Before there is a socket for `wg` by that name: another's says whose the interface is.
         await trio.to_thread.run_sync(refuse_taken, daemon.name)
         async with (
-            control_socket(daemon),
+            control_socket(daemon, attachment),
             uapi_served(daemon.name, daemon.stop) as wg,
             trio.open_nursery() as nursery,
         ):
@@ -82,7 +83,7 @@ async def run(
                 daemon.enter(Stage.STARTING)
             try:
                 with daemon.starting:
-                    await _live(daemon, wg, ready)
+                    await _live(daemon, wg, ready, attachment)
             finally:
                 daemon.stop()
                 daemon.feed.publish("down", failures=daemon.failures, notes=daemon.notes)
@@ -94,14 +95,17 @@ async def run(
             raise DaemonError(f"{daemon.name} was stopped while starting; all changes were undone")
 
 
-async def _live(daemon: Daemon, wg: AwaitedDevice, ready: Callable[[], None]) -> None:
+async def _live(
+    daemon: Daemon, wg: AwaitedDevice, ready: Callable[[], None], attachment: Attachment
+) -> None:
     redaction.hide_secrets(daemon.config)
     reload.check_hooks(daemon.config)
     found = await resolve_some(daemon.config.peers)
     endpoints = {key: addresses[0] for key, addresses in found.items() if addresses}
-    around = await host_state.compute(daemon.config, endpoints.values())
+    await attachment.load()
+    around = await host_state.compute(daemon.config, endpoints.values(), place=daemon.place)
     async with _shut(daemon, around.state):
-        await _set_up(daemon, wg, ready, around, found, endpoints)
+        await _set_up(daemon, wg, ready, around, found, endpoints, attachment)
 
 
 async def _set_up(
@@ -111,6 +115,7 @@ async def _set_up(
     around: Surroundings,
     found: Mapping[PublicKey, Sequence[Endpoint]],
     endpoints: Mapping[PublicKey, Endpoint],
+    attachment: Attachment,
 ) -> None:
     interface = daemon.config.interface
     try:
@@ -128,9 +133,8 @@ async def _set_up(
         ):
             # As with wg-quick, `wg` may be used by PreUp, and the conf has the last word.
             wg.device = device
-            if interface.options.netns_path:
-                move = partial(host.move_link, daemon.name, interface.options.netns_path)
-                await trio.to_thread.run_sync(move)
+            if daemon.place.netns:
+                await trio.to_thread.run_sync(host.move_link, daemon.name, daemon.place.netns)
             await _run_hooks(daemon, "PreUp", interface.pre_up)
             udp = device.engine.udp
             udp.set_port(interface.listen_port or udp.port)
@@ -138,7 +142,7 @@ async def _set_up(
             await device.endpoints.update(daemon.config.peers, found)
             await sync.apply(device.engine, daemon.config, endpoints)
             async with _host_state(daemon, device, around, endpoints.values()):
-                await _carry_packets(daemon, device, ready)
+                await _carry_packets(daemon, device, ready, attachment)
     finally:
         wg.device = None
         if daemon.stage is Stage.STOPPING:
@@ -168,16 +172,19 @@ async def _shut(daemon: Daemon, state: host.DesiredState) -> AsyncIterator[None]
                 log.warning("%s", _STAYS_SHUT.format(daemon.name))
 
 
-async def _carry_packets(daemon: Daemon, device: Device, ready: Callable[[], None]) -> None:
+async def _carry_packets(
+    daemon: Daemon, device: Device, ready: Callable[[], None], attachment: Attachment
+) -> None:
     """From the first packet to the last."""
     async with trio.open_nursery() as nursery:
         # Before the first handshake: it must not be over before anyone can subscribe.
         await nursery.start(serve_metrics, daemon)
-        await nursery.start(_run_device, daemon, device)
+        await nursery.start(_run_device, daemon, device, attachment)
         nursery.start_soon(watch_drops, daemon.feed, device.engine.drops)
         nursery.start_soon(watch_port, daemon.feed, device.engine.udp)
         daemon.device = device
         try:
+            nursery.start_soon(attachment.keep)
             await _run_hooks(daemon, "PostUp", daemon.config.interface.post_up)
             if device.engine.interface.private_key is None:
                 log.warning(
@@ -226,10 +233,11 @@ async def _clean_up_before(daemon: Daemon) -> None:
 async def _run_device(
     daemon: Daemon,
     device: Device,
+    attachment: Attachment,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    await device.run(daemon.restore, task_status=task_status)
+    await device.run(daemon.restore, renew=attachment.renew, task_status=task_status)
     log.warning("%s was deleted by another program: stopping", daemon.name)
     daemon.stop()
 
@@ -244,8 +252,9 @@ async def _host_state(
         device.engine.udp.set_fwmark(now.mark)
         device.engine.mtu = now.state.mtu
 
-    apply = partial(host.apply, netns=daemon.config.interface.options.netns_path)
-    daemon.host = await host_state.settle(daemon.config, around, endpoints, moved=move, apply=apply)
+    daemon.host = await host_state.settle(
+        daemon.config, around, endpoints, moved=move, place=daemon.place
+    )
     try:
         yield
     finally:

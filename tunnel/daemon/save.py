@@ -27,6 +27,7 @@ from tunnel.config import (
     TunnelConfig,
 )
 from tunnel.control.snapshot import DeviceSnapshot, PeerSnapshot
+from tunnel.daemon.host_state import Location
 from tunnel.device.device import Device
 from tunnel.device.status import take_snapshot
 from tunnel.errors import DaemonError
@@ -53,7 +54,12 @@ Addresses = tuple[Address, ...]
 
 
 async def save(
-    device: Device, config: TunnelConfig, *, auto_mark: int, by_hooks: Collection[Address] = ()
+    device: Device,
+    config: TunnelConfig,
+    place: Location,
+    *,
+    auto_mark: int,
+    by_hooks: Collection[Address] = (),
 ) -> Saved:
     """Write the running state into the conf; what that changed in it.
 
@@ -62,7 +68,7 @@ async def save(
     DaemonError.
     """
     # A conf of thousands of peers takes seconds: nothing of it is done in the event loop.
-    running = await _running(device, config, auto_mark, by_hooks)
+    running = await _running(device, config, place, auto_mark, by_hooks)
     saved = await trio.to_thread.run_sync(_write, running)
     for note in saved.notes:
         log.warning("%s", note)
@@ -70,13 +76,18 @@ async def save(
 
 
 async def keep_copy(
-    device: Device, config: TunnelConfig, *, auto_mark: int, by_hooks: Collection[Address] = ()
+    device: Device,
+    config: TunnelConfig,
+    place: Location,
+    *,
+    auto_mark: int,
+    by_hooks: Collection[Address] = (),
 ) -> Path | None:
     """Write the running state, which cannot be saved, beside our sockets; where.
 
     None if it is what the conf says anyway. Raises OSError, ConfigErrors, HostError.
     """
-    running = await _running(device, config, auto_mark, by_hooks)
+    running = await _running(device, config, place, auto_mark, by_hooks)
     if running == config:
         return None
     return await trio.to_thread.run_sync(write_copy, running)
@@ -90,11 +101,17 @@ def write_copy(running: TunnelConfig) -> Path:
 
 
 async def _running(
-    device: Device, config: TunnelConfig, auto_mark: int, by_hooks: Collection[Address]
+    device: Device,
+    config: TunnelConfig,
+    place: Location,
+    auto_mark: int,
+    by_hooks: Collection[Address],
 ) -> TunnelConfig:
-    netns = config.interface.options.netns_path
-    look = partial(host.interface_status, config.name, netns=netns)
-    link = await trio.to_thread.run_sync(look)
+    link = None
+    # In a spare namespace it has nothing of the conf.
+    if not place.spare:
+        look = partial(host.interface_status, config.name, netns=place.netns)
+        link = await trio.to_thread.run_sync(look)
     if link is not None:
         own = config.interface.addresses
         kept = tuple(each for each in link.addresses if each in own or each not in by_hooks)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -35,6 +35,8 @@ from tunnel.io.errors import TunDeleted
 from tunnel.io.tun import Tun
 from tunnel.io.udp import Udp
 from tunnel.protocol import Event
+
+Renew = Callable[[], Awaitable[bool]]
 
 PATIENCE = 10.0
 """Seconds that a `wg set` waits for a reload, or for the hooks of a tunnel that goes down."""
@@ -130,17 +132,33 @@ class Device:
         self,
         restore: Restore | None = None,
         *,
+        renew: Renew | None = None,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Carry packets until cancelled, or until the interface is deleted from outside.
 
         `restore` is called when the interface has come up again: the kernel took routes and IPv6
-        addresses when it went down. Started once packets are carried.
+        addresses when it went down. With `renew`, which makes the interface again after it was
+        deleted, and says whether it has, sessions and peers are kept. Started once packets are
+        carried.
         """
+        await self._run_once(restore, task_status)
+        while self.is_deleted and renew is not None and await renew():
+            self.is_deleted = False
+            await self._run_once(restore)
+
+    async def _run_once(
+        self,
+        restore: Restore | None,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Carry packets until the interface is deleted."""
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.engine.run)
-                nursery.start_soon(follow_link, self.engine, self.engine.tun, restore)
+                nursery.start_soon(
+                    follow_link, self.engine, self.engine.tun, restore, self.changing
+                )
                 nursery.start_soon(self.endpoints.run, self.engine)
                 nursery.start_soon(self._routes.run)
                 nursery.start_soon(self._announce_port)

@@ -38,11 +38,14 @@ SETTLE = 0.02
 Restore = Callable[[], Awaitable[None]]
 
 
-async def follow_link(engine: Engine, tun: Tun, restore: Restore | None = None) -> None:
+async def follow_link(
+    engine: Engine, tun: Tun, restore: Restore | None = None, changing: trio.Lock | None = None
+) -> None:
     """Follow the interface of `tun` until it is deleted, which raises TunDeleted.
 
     `restore` is called when the interface has come up again in our namespace: with its going down
-    the kernel took routes and IPv6 addresses away.
+    the kernel took routes and IPv6 addresses away. Who holds `changing` may be moving it to another
+    namespace, where it is down for a moment: that ends no session.
     """
     follower = _Follower(engine, restore)
     here: bool | None = None
@@ -59,6 +62,9 @@ async def follow_link(engine: Engine, tun: Tun, restore: Restore | None = None) 
             await trio.sleep(LOOK_AGAIN)
             continue
         reachable = True
+        if not link.up and changing is not None and changing.locked():
+            async with changing:
+                continue
         await follower.take(link.mtu, up=link.up, ifindex=link.ifindex if link.here else None)
         if link.here is not here:
             if here is not None:
@@ -69,7 +75,7 @@ async def follow_link(engine: Engine, tun: Tun, restore: Restore | None = None) 
             await trio.sleep(LOOK_AGAIN)
             continue
         try:
-            await _follow_events(follower, link.ifindex)
+            await _follow_events(follower, link.ifindex, changing)
         except HostError as error:
             log.warning("%s", error)
             await trio.sleep(LOOK_AGAIN)
@@ -77,13 +83,16 @@ async def follow_link(engine: Engine, tun: Tun, restore: Restore | None = None) 
         await trio.sleep(SETTLE)
 
 
-async def _follow_events(follower: _Follower, ifindex: int) -> None:
+async def _follow_events(follower: _Follower, ifindex: int, changing: trio.Lock | None) -> None:
     with watch_link(ifindex) as events, unwrapped(HostError):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_follow_forwarding, follower)
             async for event in events:
                 if isinstance(event, LinkGone):
                     break
+                if not event.up and changing is not None and changing.locked():
+                    async with changing:
+                        break  # as it is by then
                 await follower.take(event.mtu, up=event.up, ifindex=ifindex)
             nursery.cancel_scope.cancel()
 

@@ -116,7 +116,6 @@ async def describe(
         here=link is None or link.here,
         device_netns=0 if link is None else link.netns,
         conf="" if config.path is None else str(config.path.absolute()),
-        netns=config.interface.options.netns_path or "",
         nested_in=_outer_tunnels(snapshot, "" if link is None else link.name),
     )
 

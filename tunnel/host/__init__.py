@@ -35,6 +35,8 @@ from tunnel.host.netfilter import has_firewall, list_firewall
 from tunnel.host.netfilter import render as render_firewall
 from tunnel.host.programs import list_ruleset, run_program
 from tunnel.host.record import DownHooks, Record, keep_hooks, load_record
+from tunnel.host.resolv_conf import file_of as resolv_conf_of
+from tunnel.host.routes import has_default_way
 from tunnel.host.rtnetlink import inside
 from tunnel.host.slots import find_default_route_slot
 from tunnel.host.state import (
@@ -98,6 +100,7 @@ __all__ = [
     "foresee",
     "forwarding",
     "has_default_route",
+    "has_default_way",
     "has_firewall",
     "inside",
     "interface_status",
@@ -113,6 +116,7 @@ __all__ = [
     "reconcile",
     "remove",
     "render_firewall",
+    "resolv_conf_of",
     "run_down_hooks",
     "run_hooks",
     "run_program",

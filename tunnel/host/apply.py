@@ -29,6 +29,7 @@ from tunnel.host.record import (
     record_path,
     save_record,
 )
+from tunnel.host.resolv_conf import unset_servers
 from tunnel.host.rtnetlink import inside, rtnetlink, step
 from tunnel.host.slots import claiming
 from tunnel.host.state import DesiredState, Dns, Item, Sysctl
@@ -149,6 +150,7 @@ def remove(
     record = load_record(interface, state_dir)
     if netns is None and record is not None and record.place:
         if not _still_at(record):
+            _put_files_back(record)
             delete_record(interface, state_dir)  # all of it went with the namespace
             return True
         netns = record.place
@@ -169,10 +171,18 @@ def remove(
                 f"run it in there, or delete {record_path(interface, state_dir)} to forget it",
             )
         else:
-            # All went with the namespace but what resolvconf wrote into files.
+            # All went with the namespace but what was written into files.
+            _put_files_back(record)
             unset_dns(interface, 0, record.dns if record.dns == RESOLVCONF else "")
             delete_record(interface, state_dir)
         return True
+
+
+def _put_files_back(record: Record) -> None:
+    """Undo what a namespace does not take with it when it goes."""
+    for item in record.items:
+        if isinstance(item, Dns) and item.file:
+            unset_servers(record.interface, item)
 
 
 def _remove(record: Record, state_dir: Path, report: Report, fail_closed: bool = False) -> None:
@@ -374,4 +384,5 @@ def _sysctls_before(
 def _dns_backend(items: Iterable[Item], record: Record | None) -> str:
     if record is not None and record.dns:
         return record.dns
-    return choose_backend() if any(isinstance(item, Dns) for item in items) else ""
+    needs_one = any(isinstance(item, Dns) and not item.file for item in items)
+    return choose_backend() if needs_one else ""

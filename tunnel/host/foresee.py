@@ -49,7 +49,7 @@ def foresee(state: DesiredState, *, netns: Path | str | None = None) -> list[Obs
     """
     found = []
     with inside(netns):
-        for kind, check in _checks(state):
+        for kind, check in _checks(state, is_moved=netns is not None):
             try:
                 check()
             except HostError as error:
@@ -60,14 +60,15 @@ def foresee(state: DesiredState, *, netns: Path | str | None = None) -> list[Obs
     return found
 
 
-def _checks(state: DesiredState) -> Iterator[tuple[Kind, Callable[[], object]]]:
+def _checks(state: DesiredState, *, is_moved: bool) -> Iterator[tuple[Kind, Callable[[], object]]]:
     with_ipv6: list[Item] = [
         *(Address(each) for each in state.addresses if each.version == 6),
         *(route for route in state.routes if route.destination.version == 6),
     ]
-    if with_ipv6:
+    # In another namespace `move_link` turns it on, for our interface alone.
+    if with_ipv6 and not (is_moved and _IPV6.exists()):
         yield "ipv6", partial(_check_ipv6, with_ipv6[0])
-    if state.dns is not None:
+    if state.dns is not None and not state.dns.file:
         yield "dns", choose_backend
     for sysctl in state.sysctls:
         yield "other", partial(check_sysctl, sysctl.name, sysctl.value)

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import suppress
 from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from tunnel.host.errors import HostError
 from tunnel.host.rtnetlink import absent_is_fine, family, find_ifindex, inside, rtnetlink, step
 from tunnel.host.state import Address, Link
+from tunnel.host.sysctl import write_conf
 
 _IFF_UP = 1
 _ADDR_GEN_MODE_NONE = 1
@@ -39,9 +41,10 @@ def is_tunnel(interface: str) -> bool:
         return False
 
 
-def move_link(interface: str, netns: Path | str) -> None:
-    """Move the interface into another network namespace, where it is down and has no addresses.
+def move_link(interface: str, netns: Path | str, *, origin: Path | str | None = None) -> None:
+    """Move the interface out of the network namespace `origin` (None: the caller's) into another.
 
+    There it is down, has no addresses, and may have those of IPv6 even where containers get none.
     Raises HostError, and then it is where it was.
     """
     try:
@@ -51,10 +54,19 @@ def move_link(interface: str, netns: Path | str) -> None:
             "open namespace", str(netns), error.errno or 0, "see which there are: ip netns list"
         ) from error
     try:
-        with rtnetlink() as netlink, step("move", f"{interface} into {netns}"):
+        with (
+            inside(origin),
+            rtnetlink() as netlink,
+            step("move", f"{interface} into {netns}", _NAME_TAKEN.format(interface)),
+        ):
             netlink.link("set", index=require_ifindex(netlink, interface), net_ns_fd=descriptor)
+        with inside(f"/proc/self/fd/{descriptor}"), suppress(HostError):
+            write_conf(interface, "disable_ipv6", "0", family="ipv6")
     finally:
         os.close(descriptor)
+
+
+_NAME_TAKEN = "if an interface {} is there already, give the conf another name"
 
 
 def delete_link(interface: str, *, netns: Path | str | None = None) -> bool:

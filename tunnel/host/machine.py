@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from tunnel.host import dns, docker, links, netfilter, routes, rules, sysctl
+from tunnel.host import dns, docker, links, netfilter, resolv_conf, routes, rules, sysctl
 from tunnel.host.errors import HostError
 from tunnel.host.forwarding import FORWARDING
 from tunnel.host.rtnetlink import find_ifindex, step
@@ -99,6 +99,8 @@ class Machine:
                 return not sysctl.has_sysctl(item.name) or (
                     sysctl.read_sysctl(item.name) == item.value
                 )
+            case Dns() if item.file:
+                return resolv_conf.stands(self._interface, item)
             case Dns():
                 return item in before and dns.still_stands(
                     item, self._index, self.dns_backend, self.servers
@@ -136,6 +138,8 @@ class Machine:
                 self.firewall = netfilter.fingerprint(self._interface)
             case DockerPasses():
                 docker.let_pass(self._interface)
+            case Dns() if item.file:
+                resolv_conf.set_servers(self._interface, item)
             case Dns():
                 again = not dns.is_in_resolv_conf(item, self.servers)
                 dns.set_dns(self._interface, self._index, item, self.dns_backend, again=again)
@@ -169,6 +173,8 @@ class Machine:
                 self._remove_firewall(item)
             case DockerPasses():
                 docker.stop_passing(self._interface)
+            case Dns() if item.file:
+                resolv_conf.unset_servers(self._interface, item)
             case Dns():
                 dns.unset_dns(self._interface, self._index, self.dns_backend)
             case _:

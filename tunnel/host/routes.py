@@ -8,13 +8,21 @@ them as its own.
 import errno
 from collections.abc import Iterable
 from ipaddress import ip_interface
+from pathlib import Path
 from typing import Any
 
 from tunnel.host import route_messages
 from tunnel.host.errors import HostError
 from tunnel.host.links import is_enslaved
-from tunnel.host.rtnetlink import VERSIONS, absent_is_fine, step
-from tunnel.host.state import MAIN_TABLE, Connected, Route
+from tunnel.host.rtnetlink import (
+    VERSIONS,
+    absent_is_fine,
+    find_ifindex,
+    inside,
+    rtnetlink,
+    step,
+)
+from tunnel.host.state import MAIN_TABLE, Connected, Network, Route
 
 _SECONDARY = 0x01
 _NO_PREFIX_ROUTE = 0x200  # linux/if_addr.h
@@ -31,6 +39,23 @@ def list_routes(index: int) -> set[Route]:
         for entry in route_messages.dump(version, device=index)
         if entry.type == route_messages.UNICAST and entry.devices == (index,)
     }
+
+
+def has_default_way(networks: Iterable[Network], interface: str, netns: Path | str) -> bool:
+    """Whether the namespace has a default route past the interface, for a version in which
+    `networks` have one, too.
+    """
+    versions = {4 if each.version == 4 else 6 for each in networks if not each.prefixlen}
+    with inside(netns), rtnetlink() as netlink:
+        own = find_ifindex(netlink, interface)
+        return any(
+            not entry.network.prefixlen
+            and entry.type == route_messages.UNICAST
+            and own not in entry.devices
+            for version in VERSIONS
+            if version in versions
+            for entry in route_messages.dump(version, table=MAIN_TABLE)
+        )
 
 
 def add_route(netlink: Any, index: int, route: Route) -> None:

@@ -161,14 +161,16 @@ class DockerPasses:
 
 @dataclass(frozen=True, slots=True)
 class Dns:
-    """Name servers and search domains of the interface."""
+    """Name servers and search domains of the interface; in another network namespace, in `file`."""
 
     servers: tuple[IpAddress, ...]
     search: tuple[str, ...] = ()
+    file: str = ""
 
     def __str__(self) -> str:
         text = "dns " + " ".join(map(str, self.servers))
-        return f"{text} search {' '.join(self.search)}" if self.search else text
+        text += f" search {' '.join(self.search)}" if self.search else ""
+        return f"{text} in {self.file}" if self.file else text
 
 
 Item = Address | Link | Route | Connected | Rule | Sysctl | Firewall | DockerPasses | Dns
@@ -257,6 +259,7 @@ def desired_state(
     slot: DefaultRouteSlot | None = None,
     dns: Sequence[IpAddress] = (),
     dns_search: Sequence[str] = (),
+    dns_file: str = "",
     firewall: bool = True,
 ) -> DesiredState:
     """The state wg-quick(8) would set up for these values.
@@ -272,7 +275,8 @@ def desired_state(
         allowed_ips = [net for net in allowed_ips if not _covered(net, covers)]
         own = tuple(address for address in own if address.version == 4)
     # As in wg-quick, search domains without a server change nothing.
-    names = Dns(tuple(dict.fromkeys(dns)), tuple(dict.fromkeys(dns_search))) if dns else None
+    servers, search = tuple(dict.fromkeys(dns)), tuple(dict.fromkeys(dns_search))
+    names = Dns(servers, search, dns_file) if dns else None
     if table == "off":
         return DesiredState(interface, own, mtu, dns=names, mark=fwmark)
     networks = longest_prefix_first(allowed_ips)

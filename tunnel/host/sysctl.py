@@ -3,6 +3,7 @@
 import errno
 import os
 from pathlib import Path
+from typing import Literal
 
 from tunnel.host.errors import HostError
 
@@ -36,10 +37,12 @@ def check_sysctl(name: str, value: str) -> None:
         raise HostError.from_errno("set sysctl", f"{name} = {value}", errno.EROFS, _REMEDY)
 
 
-def write_conf(interface: str, name: str, value: str) -> None:
-    """Set an IPv4 setting of one interface; it goes with the interface."""
+def write_conf(
+    interface: str, name: str, value: str, *, family: Literal["ipv4", "ipv6"] = "ipv4"
+) -> None:
+    """Set a setting of one interface; it goes with the interface."""
     # Not as a dotted name: that of an interface may hold dots.
-    path = Path("/proc/sys/net/ipv4/conf") / interface / name
+    path = Path("/proc/sys/net", family, "conf", interface, name)
     _write(path, f"{name} of {interface}", value)
 
 

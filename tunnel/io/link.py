@@ -76,6 +76,19 @@ def query(fd: int, control: socket.socket | None = None) -> TunLink:
     return TunLink(name, ifindex, mtu, bool(flags & kernel.IFF_UP), here, inode)
 
 
+def namespace_of(fd: int) -> int:
+    """An open descriptor of the network namespace that the device is in.
+
+    Raises TunDeleted, or TunError where the kernel does not say.
+    """
+    try:
+        return int(fcntl.ioctl(fd, kernel.TUNGETDEVNETNS))
+    except OSError as error:
+        if error.errno == errno.EBADFD:
+            raise TunDeleted("the TUN device was deleted") from error
+        raise TunError(f"cannot find the TUN device's network namespace: {error}") from error
+
+
 def set_mtu(fd: int, mtu: int) -> None:
     """Set the interface's MTU in bytes; raises TunError naming the value, TunDeleted."""
     name, _ = name_and_flags(fd)

@@ -14,7 +14,7 @@ import os
 import socket
 import sys
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from enum import IntFlag
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ from tunnel.io.drops import TUN_WRITE_REASONS, IoDrop
 from tunnel.io.errors import TunDeleted, TunError, TunMergeRefused, TunWriteDropped
 from tunnel.io.link import TunLink
 from tunnel.linux import kernel
+from tunnel.linux.netns import call_inside
 
 logger = logging.getLogger("tunnel.io")
 
@@ -83,6 +84,7 @@ class Tun:
         control: socket.socket | None = None,
     ) -> None:
         self._control = control
+        self._wanted = offloads
         # The library's object closes the descriptor when it is collected: keep it as long as us.
         self._device = device
         self._fd = fd
@@ -124,10 +126,7 @@ class Tun:
         kind = kernel.IFF_TAP if tap else kernel.IFF_TUN
         # Without IFF_TUN_EXCL an existing persistent device would be joined silently.
         flags = kind | kernel.IFF_NO_PI | kernel.IFF_VNET_HDR | kernel.IFF_TUN_EXCL
-        try:
-            device = TunTapDevice(name, flags=flags)
-        except OSError as error:
-            raise TunError(_why_not_opened(name, error)) from error
+        device = _open_device(name, flags)
         try:
             tun = cls(device.fileno(), device=device, offloads=offloads)
             if mtu is not None:
@@ -163,6 +162,42 @@ class Tun:
         except OSError as error:
             raise TunError(f"cannot use descriptor {fd} as a TUN device: {error}") from error
         return tun
+
+    def renew(self, name: str, mtu: int, namespace: Path | str) -> None:
+        """Make the deleted device again, in the network namespace at that path, and still down.
+
+        No task may be waiting for it. Blocks. Raises TunError.
+        """
+        flags = kernel.IFF_TUN | kernel.IFF_NO_PI | kernel.IFF_VNET_HDR | kernel.IFF_TUN_EXCL
+
+        def make() -> TunTapDevice:
+            device = _open_device(name, flags)
+            try:
+                link.set_mtu(device.fileno(), mtu)
+            except BaseException:
+                device.close()
+                raise
+            return device
+
+        device = call_inside(namespace, make)
+        if self._device is not None:
+            self._device.close()
+        self._device, self._fd = device, device.fileno()
+        os.set_blocking(self._fd, False)
+        fcntl.ioctl(self._fd, kernel.TUNSETVNETHDRSZ, VNET_HDR_LEN.to_bytes(4, sys.byteorder))
+        self.offloads = _set_offloads(self._fd, self._wanted)
+
+    @contextlib.contextmanager
+    def namespace(self) -> Iterator[Path]:
+        """A path of the network namespace that it is in, good for this process in the body.
+
+        Raises TunDeleted, TunError.
+        """
+        descriptor = link.namespace_of(self._fd)
+        try:
+            yield Path(f"/proc/self/fd/{descriptor}")
+        finally:
+            os.close(descriptor)
 
     def read(self, buffer: Writable, start: int = 0) -> int:
         """Read one frame into `buffer[start:]`, which must have room for READ_SIZE bytes.
@@ -291,6 +326,13 @@ class Tun:
         reason = TUN_WRITE_REASONS.get(number or 0, IoDrop.TUN_ERROR)
         self.drops[reason] += 1
         return TunWriteDropped(reason)
+
+
+def _open_device(name: str, flags: int) -> TunTapDevice:
+    try:
+        return TunTapDevice(name, flags=flags)
+    except OSError as error:
+        raise TunError(_why_not_opened(name, error)) from error
 
 
 def _set_offloads(fd: int, wanted: TunOffload) -> TunOffload:

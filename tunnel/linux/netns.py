@@ -57,17 +57,26 @@ def call_inside(namespace: Path | str | int, function: Callable[[], _T]) -> _T:
     It runs in a thread of its own, so that no other part of the process can find itself there.
     A socket that it opens stays in that namespace wherever it is used.
     """
+
+    def go() -> _T:
+        if isinstance(namespace, int):
+            enter(namespace)
+        else:
+            # Without a way back, which an ordinary user may not go.
+            with _opened(namespace) as there:
+                enter(there)
+        return function()
+
+    return _in_a_thread(go)
+
+
+def _in_a_thread(function: Callable[[], _T]) -> _T:
+    """What `function` returns or raises in a thread that ends with it."""
     result: list[_T] = []
     failure: list[BaseException] = []
 
     def body() -> None:
         try:
-            if isinstance(namespace, int):
-                enter(namespace)
-            else:
-                # Without a way back, which an ordinary user may not go.
-                with _opened(namespace) as there:
-                    enter(there)
             result.append(function())
         except BaseException as error:  # handed to the caller, whatever it is
             failure.append(error)
@@ -78,6 +87,18 @@ def call_inside(namespace: Path | str | int, function: Callable[[], _T]) -> _T:
     if failure:
         raise failure[0]
     return result[0]
+
+
+def new_namespace() -> int:
+    """Make a network namespace; an open descriptor, which keeps it. Raises OSError."""
+
+    def make() -> int:
+        if _libc.unshare(CLONE_NEWNET) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        return os.open(_OURS, os.O_RDONLY | os.O_CLOEXEC)
+
+    return _in_a_thread(make)
 
 
 def namespace_id() -> int:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import signal
 import time
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+_NS_GET_PARENT: Final = 0xB702
 
 
 def netns_inode(path: str) -> int | None:
@@ -16,6 +21,60 @@ def netns_inode(path: str) -> int | None:
         return os.stat(path).st_ino
     except OSError:
         return None
+
+
+def start_time(pid: str) -> int:
+    """When the process began, in clock ticks since boot; 0 if there is none."""
+    try:
+        # The folder may have another name, as "self".
+        number = int(pid) if pid.isascii() and pid.isdecimal() else 0
+        text = Path(f"/proc/{number}/stat").read_text(errors="replace")
+    except (OSError, ValueError):
+        return 0
+    # The second field, its name, may hold anything.
+    return int(text.rpartition(")")[2].split()[19])
+
+
+def own_pid(pid: int, other: int) -> int:
+    """Our number of the process that is `pid` in the PID namespace of process `other`; 0 if there
+    is none in sight.
+    """
+    theirs = _pid_namespace(other)
+    if theirs in (None, _pid_namespace(os.getpid())):
+        return pid
+    depth = len(_numbers(other))
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        numbers = _numbers(int(entry))
+        if len(numbers) >= depth and numbers[depth - 1] == pid and _is_below(int(entry), theirs):
+            return int(entry)
+    return 0
+
+
+def _numbers(pid: int) -> list[int]:
+    """What the process is called in each PID namespace, from ours to its own."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
+            if line.startswith("NSpid:"):
+                return [int(word) for word in line.split()[1:]]
+    return []
+
+
+def _pid_namespace(pid: int) -> int | None:
+    with contextlib.suppress(OSError):
+        return os.stat(f"/proc/{pid}/ns/pid").st_ino
+    return None
+
+
+def _is_below(pid: int, inode: int | None) -> bool:
+    """Whether the PID namespace of the process is the one of that inode, or within it."""
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+        found = os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        while True:
+            stack.callback(os.close, found)
+            if os.fstat(found).st_ino == inode:
+                return True
+            found = fcntl.ioctl(found, _NS_GET_PARENT)
+    return False
 
 
 def pids_in(inode: int) -> list[int]:

@@ -33,6 +33,7 @@ from tunnel.control.uapi import DeviceState
 from tunnel.control.uapi_changes import DeviceChange
 from tunnel.control.uapi_grammar import Parser
 from tunnel.control.unix_socket import bind_unix_socket
+from tunnel.daemon.attach import Attachment
 from tunnel.daemon.control import methods, streams
 from tunnel.daemon.daemon import Daemon
 from tunnel.errors import DaemonError
@@ -107,7 +108,7 @@ def test_every_control_method_fails_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, make: Callable[[], BaseException]
 ) -> None:
     daemon = cast(Daemon, Failing(make))
-    called, streamed = methods(daemon), streams(daemon)
+    called, streamed = methods(daemon, Attachment(daemon)), streams(daemon)
     # Ping asks nothing of the daemon: it answers whatever is wrong with it.
     failing = [method for method in [*called, *streamed] if method != "ping"]
 

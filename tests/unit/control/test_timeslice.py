@@ -20,7 +20,7 @@ from tunnel.control import json_socket, run_folder, unix_socket
 from tunnel.control.timeslice import Pace, let_go
 from tunnel.daemon import metrics, save
 from tunnel.daemon.hook_effects import HookEffects
-from tunnel.daemon.host_state import HostState, Surroundings
+from tunnel.daemon.host_state import HOME, HostState, Surroundings
 from tunnel.daemon.prometheus import Meter
 from tunnel.daemon.reload import parts, plan, to_resolve
 from tunnel.device import sync
@@ -169,7 +169,7 @@ def test_what_a_reload_would_change(run: Run, config: TunnelConfig) -> None:
 
     async def main() -> Any:
         assert await to_resolve(engine, config, config, {}) == []
-        return await plan(engine, config, config, around, {}, HookEffects(config.interface))
+        return await plan(engine, config, config, around, {}, HookEffects(config.interface), HOME)
 
     assert run(main).outcome.changes == ()
     assert len(run(lambda: sync.differences(engine, config, conf()))) == len(config.peers)
@@ -221,7 +221,7 @@ def test_save(
     monkeypatch.setattr("tunnel.host.interface_status", lambda name, **_: None)
     config = parse(path.read_text(), name="wg0", source="test")
     object.__setattr__(config, "path", path)
-    assert run(lambda: save.save(device, config, auto_mark=0)).lines
+    assert run(lambda: save.save(device, config, HOME, auto_mark=0)).lines
     text = path.read_text()
     assert text.count("[Peer]") == len(engine.interface.peers)
     assert text.count("/") >= len(engine.interface.allowed_ips)

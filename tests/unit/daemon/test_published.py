@@ -80,7 +80,7 @@ def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
         return choose_mtu([LINK_MTU] * len(endpoints), lambda: LINK_MTU)
 
     monkeypatch.setattr(host, "compute_mtu", compute_mtu)
-    monkeypatch.setattr(host, "find_default_route_slot", host.DefaultRouteSlot)
+    monkeypatch.setattr(host, "find_default_route_slot", lambda **_: host.DefaultRouteSlot())
 
 
 def plan(config: TunnelConfig) -> Around:

@@ -45,6 +45,14 @@ class ReloadResult(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Attached(Message):
+    """To what a tunnel is attached, or was until now, in words; `notes` are on what it shares."""
+
+    target: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SavedLine(Message):
     """A line of the conf: `sign` is - for one that is gone, by its old number, + for a new one.
 

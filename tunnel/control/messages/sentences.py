@@ -93,6 +93,13 @@ def _words(kind: str, of: Mapping[str, Any]) -> str | None:
             return _missing(of)
         case "port":
             return f"the UDP port is {of['new']} now, was {of['old']}"
+        case "attached":
+            return f"the interface is attached to {of['target']}"
+        case "detached":
+            return f"the interface is back from {of['target']}"
+        case "waiting":
+            reason = f": {of['reason']}" if of["reason"] else ""
+            return f"the interface waits for {of['target']}{reason}"
         case "lost":
             return f"{of['count']} events were lost here: they came faster than they were read"
     return None

@@ -53,7 +53,8 @@ class TunnelStatus(Message):
     was set up from, empty if there is none. `nested_in` names the other tunnels through which
     datagrams to the first few peers leave this host. `missing` are routes, rules and the like that
     another program removed, `refused` handshakes by reason. `netns` is the path of the network
-    namespace that the conf puts the interface into, empty for none.
+    namespace that the interface was put into, empty for the daemon's; `attached` says in words to
+    what it was attached, empty for nothing.
     """
 
     name: str
@@ -76,4 +77,5 @@ class TunnelStatus(Message):
     missing: tuple[str, ...] = ()
     refused: tuple[RefusedHandshake, ...] = ()
     netns: str = ""
+    attached: str = ""
     device_netns: int = 0

@@ -1,0 +1,73 @@
+"""`tunnel attach` and `detach`: the interface in the network namespace of a container."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tunnel.cli.common import EXIT_USAGE, Name, fail, interface_name, refusals_printed
+from tunnel.control import run_folder
+from tunnel.control.client import TunnelClient
+
+app = typer.Typer()
+
+
+@app.command()
+def attach(
+    name: Name,
+    container: Annotated[
+        str, typer.Option("--container", metavar="NAME|ID", help="A container of the engine here.")
+    ] = "",
+    pid: Annotated[int, typer.Option("--pid", metavar="PID", help="A process.")] = 0,
+    netns: Annotated[
+        str, typer.Option("--netns", metavar="NAME", help="A name that `ip netns list` shows.")
+    ] = "",
+    docker_host: Annotated[
+        str,
+        typer.Option(
+            "--docker-host",
+            metavar="unix://PATH",
+            envvar="DOCKER_HOST",
+            help="The socket of the engine, Docker or podman.",
+        ),
+    ] = "",
+) -> None:
+    """Move a running tunnel into the network of a container, and keep it there.
+
+    Its addresses, routes, rules and name servers move with it; its UDP socket stays outside. When
+    the container or the daemon comes back after its end, the tunnel is attached again, until
+    `tunnel detach`.
+    """
+    targets = {"container": container, "pid": str(pid or ""), "netns": netns}
+    given = [(kind, value) for kind, value in targets.items() if value]
+    if len(given) != 1:
+        fail("give one of --container, --pid and --netns", EXIT_USAGE)
+    with refusals_printed(), TunnelClient(interface_name(name)) as client:
+        attached = client.attach(*given[0], docker_host)
+    typer.echo(f"{interface_name(name)} is attached to {attached.target}")
+    for note in attached.notes:
+        typer.echo(f"note: {note}")
+
+
+@app.command()
+def detach(name: Name) -> None:
+    """Bring a tunnel back that `tunnel attach` has moved; also one that is down."""
+    interface = interface_name(name)
+    if interface not in run_folder.running_names():
+        # Late, as other commands should not wait for it.
+        from tunnel.daemon import attach_target
+        from tunnel.errors import DaemonError
+
+        try:
+            target = attach_target.load(interface)
+            attach_target.save(interface, None)
+        except DaemonError as error:
+            fail(error)
+        if target is None:
+            fail(f"{interface} is not attached, and not up")
+        typer.echo(f"{interface} will not be attached to {target} again")
+        return
+    with refusals_printed(), TunnelClient(interface) as client:
+        detached = client.detach()
+    typer.echo(f"{interface} is back from {detached.target}")

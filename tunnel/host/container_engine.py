@@ -1,0 +1,175 @@
+"""What a container engine says of its containers: HTTP on its unix socket, as Docker's API has it.
+
+podman serves the same. Requests are HTTP/1.0, whose answers end with the connection.
+Source: https://docs.docker.com/reference/api/engine/, ContainerInspect and SystemEvents.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import time
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import trio
+
+from tunnel.host.errors import HostError
+from tunnel.linux.processes import own_pid
+
+SOCKETS = ("/var/run/docker.sock", "/run/podman/podman.sock")
+"""Where engines listen by default; the first that is there is taken."""
+
+PATIENCE = 10.0
+"""Seconds for an answer."""
+
+_MAX_ANSWER = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container as it is now. `pid` is that of its first process as this host sees it, 0 if it
+    does not run; `network` its network mode; `resolv_conf` the file of the host that it reads.
+    """
+
+    id: str
+    name: str
+    pid: int
+    network: str
+    resolv_conf: str
+
+
+def socket_of(host: str) -> str:
+    """The socket that a value of DOCKER_HOST names; of none, that of the engine here.
+
+    Raises HostError for an engine of another machine: its process IDs mean nothing on this one.
+    """
+    if not host:
+        return next((path for path in SOCKETS if Path(path).is_socket()), SOCKETS[0])
+    scheme, _, path = host.partition("://")
+    if scheme != "unix" or not path.startswith("/") or not path.isprintable():
+        raise HostError(
+            "ask engine",
+            host,
+            "only an engine of this machine can be asked",
+            "give its socket: --docker-host unix:///var/run/docker.sock",
+        )
+    return path
+
+
+async def find_container(engine: str, name: str) -> Container | None:
+    """The container of that name, ID, or beginning of an ID; None if there is none.
+
+    Raises HostError when the engine at the socket `engine` cannot be asked, or refuses.
+    """
+    with trio.move_on_after(PATIENCE):
+        stream = await _request(engine, f"/containers/{quote(name, safe='')}/json")
+        async with stream:
+            engine_pid = _peer_pid(stream)
+            answer = b""
+            while data := await _receive(engine, stream):
+                answer += data
+                if len(answer) > _MAX_ANSWER:
+                    raise _refused(engine, "its answer has no end")
+        head, _, body = answer.partition(b"\r\n\r\n")
+        found = _container_untrusted(engine, _status(engine, head), body)
+        if found is not None and found.pid:
+            here = await trio.to_thread.run_sync(own_pid, found.pid, engine_pid)
+            found = replace(found, pid=here)
+        return found
+    raise _refused(engine, f"no answer in {PATIENCE:.0f} seconds")
+
+
+async def starts(engine: str) -> AsyncGenerator[None]:
+    """Yield once it is subscribed, and each time that a container starts; until the engine ends.
+
+    Raises HostError when it cannot be asked.
+    """
+    # What happens between its answer and its subscription is not lost so.
+    since = f"{time.time() - 1:.3f}"
+    wanted = json.dumps({"type": ["container"], "event": ["start"]})
+    query = urlencode({"since": since, "filters": wanted})
+    stream = await _request(engine, f"/events?{query}")
+    async with stream:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            data = await _receive(engine, stream)
+            if not data or len(head) > _MAX_ANSWER:
+                raise _refused(engine, "it ended without an answer")
+            head += data
+        if _status(engine, head) != 200:
+            raise _refused(engine, head.split(b"\r\n", 1)[0].decode(errors="replace"))
+        yield
+        while await _receive(engine, stream):
+            yield
+
+
+async def _request(engine: str, path: str) -> trio.SocketStream:
+    try:
+        stream = await trio.open_unix_socket(engine)
+        await stream.send_all(f"GET {path} HTTP/1.0\r\nHost: engine\r\n\r\n".encode())
+    except (OSError, trio.BrokenResourceError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        number = cause.errno or 0 if isinstance(cause, OSError) else 0
+        reason = cause.strerror if isinstance(cause, OSError) else str(error)
+        raise _refused(engine, reason or str(error), _remedy(number)) from error
+    return stream
+
+
+async def _receive(engine: str, stream: trio.SocketStream) -> bytes:
+    try:
+        return bytes(await stream.receive_some())
+    except trio.BrokenResourceError as error:
+        raise _refused(engine, "the connection broke") from error
+
+
+def _peer_pid(stream: trio.SocketStream) -> int:
+    credentials = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int.from_bytes(credentials[:4], sys.byteorder)
+
+
+def _remedy(number: int) -> str:
+    if number in (1, 13):
+        return "be root, or have the right to use that socket (it is as good as root)"
+    return "start the engine, or give its socket: --docker-host unix:///PATH"
+
+
+def _refused(engine: str, reason: str, remedy: str = "") -> HostError:
+    return HostError("ask the container engine at", engine, reason, remedy)
+
+
+def _status(engine: str, head: bytes) -> int:
+    words = head.split(b"\r\n", 1)[0].split()
+    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+        raise _refused(engine, "what listens there speaks no HTTP")
+    return int(words[1])
+
+
+def _container_untrusted(engine: str, status: int, body: bytes) -> Container | None:
+    if status == 404:
+        return None
+    try:
+        document = json.loads(body)
+        if status != 200:
+            raise _refused(engine, str(document.get("message", status)))
+        state, settings = document["State"], document["HostConfig"]
+        return Container(
+            id=_text(document, "Id"),
+            name=_text(document, "Name").removeprefix("/"),
+            pid=int(state["Pid"]) if state["Running"] else 0,
+            network=_text(settings, "NetworkMode"),
+            resolv_conf=str(document.get("ResolvConfPath") or ""),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _refused(engine, f"its answer is not one of a container: {error!r}") from error
+
+
+def _text(document: Mapping[str, Any], name: str) -> str:
+    value = document[name]
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is no string")
+    return value
