@@ -24,6 +24,7 @@ MODULES = {
     "trace": ("trace",),
     "doctor": ("doctor",),
     "firewall": ("firewall",),
+    "docker_plugin": ("docker-plugin",),
     "service": ("service",),
 }
 """The commands of each module of this room, in the order of the help."""

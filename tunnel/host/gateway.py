@@ -25,6 +25,7 @@ Reach = tuple[Network, int, int, str | None]
 """Network, first and last port (0: all), protocol (None: TCP and UDP)."""
 
 CHAINS = {
+    "guard": "type filter hook prerouting priority -300; policy accept;",
     "dstnat": "type nat hook prerouting priority -100; policy accept;",
     "dstnat-local": "type nat hook output priority -100; policy accept;",
     "srcnat": "type nat hook postrouting priority 100; policy accept;",
@@ -41,7 +42,7 @@ BEGUN = "ct state established,related accept"
 """The first rule where connections are judged: only their first packet is."""
 JUDGED = ("forward", "input")
 
-_REJECT = (
+REJECT = (
     "meta l4proto 6 counter reject with tcp reset",
     "counter reject with icmpx admin-prohibited",
 )
@@ -123,7 +124,7 @@ def isolate(interface: str) -> Gate:
         f"iifname {own} meta oifkind {TUNNELS}",
         f"meta iifkind {TUNNELS} oifname {own}",
     )
-    rules = tuple(("forward", f"{way} {end}") for way in ways for end in _REJECT)
+    rules = tuple(("forward", f"{way} {end}") for way in ways for end in REJECT)
     return Gate("Isolate = yes", rules)
 
 
@@ -171,7 +172,7 @@ def limit(interface: str, peer: PeerSource) -> Gate:
     rules = tuple(
         (chain, f'iifname "{interface}" {source} {end}')
         for source in peer.matches()
-        for end in _REJECT
+        for end in REJECT
         for chain in JUDGED
     )
     return Gate(f"Allow: {peer.name} may reach nothing else", rules)
@@ -225,14 +226,14 @@ def kill_switch(interface: str, networks: Iterable[Network], mark: int, *, dns: 
     begin = [f'oifname {{ "lo", "{interface}" }} return']
     if mark:
         begin.append(f"meta mark {mark:#x} return")
-    to = [f"{_ip(net)} daddr {net} {end}" for net in specific for end in _REJECT]
+    to = [f"{_ip(net)} daddr {net} {end}" for net in specific for end in REJECT]
     if everything:
         udp = f"meta l4proto {socket.IPPROTO_UDP}"
         begin += [f"{udp} udp sport {a} udp dport {b} return" for a, b in _DHCP]
         begin.append(f"meta l4proto 58 icmpv6 type {_NEIGHBOURS} return")
         if dns:
-            to += [f"meta l4proto {{ 6, 17 }} th dport {{ 53, 853 }} {end}" for end in _REJECT]
-        to += [f"ip daddr {LOCAL[4]} return", f"ip6 daddr {LOCAL[6]} return", *_REJECT]
+            to += [f"meta l4proto {{ 6, 17 }} th dport {{ 53, 853 }} {end}" for end in REJECT]
+        to += [f"ip daddr {LOCAL[4]} return", f"ip6 daddr {LOCAL[6]} return", *REJECT]
     hooks = [(chain, "jump killswitch") for chain in ("kill-output", "kill-forward")]
     rules = (*(("killswitch", rule) for rule in (*begin, *to)), *hooks)
     return Gate("KillSwitch = yes", rules, stays=True)

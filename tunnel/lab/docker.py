@@ -30,13 +30,16 @@ _PACKAGES = {
 # The /run and /sys of a lab's host are its own, and the latter has no cgroups.
 _INIT = """\
 set -e
-mkdir -p /run/docker
+mkdir -p /run/docker/plugins /run/docker-plugins
+mount --bind /run/docker/plugins /run/docker-plugins
 mount -t tmpfs tmpfs /run/docker
+mkdir /run/docker/plugins
+mount --bind /run/docker-plugins /run/docker/plugins
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 while :; do
     rm -f "$1/docker.pid" "$1/exec/containerd/containerd.pid"
     dockerd --data-root "$1/data" --exec-root "$1/exec" --pidfile "$1/docker.pid" \\
-        --host unix:///run/docker.sock --storage-driver vfs --log-level warn || true
+        --host unix:///run/docker.sock --storage-driver vfs --log-level warn $2 || true
 done
 """
 
@@ -63,6 +66,12 @@ class DockerEngine:
         self.host.wait_for(self.answers, 30, "dockerd to answer")
         if not self.docker("images", "--quiet", IMAGE):
             _import_image(self)
+
+    def pid(self) -> int:
+        """The process of dockerd."""
+        named = {pid: Path(f"/proc/{pid}/comm") for pid in self.host.pids()}
+        (found,) = (pid for pid, name in named.items() if name.read_text().strip() == "dockerd")
+        return found
 
     def start(self, name: str, *options: str) -> None:
         """A container that does nothing, until it is removed."""
@@ -94,18 +103,22 @@ def check() -> None:
         )
 
 
-def start(host: Host) -> tuple[DockerEngine, HostProcess]:
-    """An engine that will answer soon (`wait`), and the process that it is all gone with."""
+def start(host: Host, *options: str) -> tuple[DockerEngine, HostProcess]:
+    """An engine that will answer soon (`wait`), and the process that it is all gone with.
+
+    `options` are dockerd's. It finds plugins where the host has them, in /run/docker/plugins.
+    """
     folder = host.directory / "docker"
     folder.mkdir()
     space = ["unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"]
-    return DockerEngine(host, folder), host.popen([*space, "sh", "-c", _INIT, "sh", str(folder)])
+    words = ["sh", "-c", _INIT, "sh", str(folder), " ".join(options)]
+    return DockerEngine(host, folder), host.popen([*space, *words])
 
 
 @contextlib.contextmanager
-def engine(host: Host) -> Iterator[DockerEngine]:
-    """An engine that answers and has IMAGE; all of it is gone at the end."""
-    found, process = start(host)
+def engine(host: Host, *options: str) -> Iterator[DockerEngine]:
+    """An engine that answers and has IMAGE, as of `start`; all of it is gone at the end."""
+    found, process = start(host, *options)
     try:
         found.wait()
         yield found

@@ -1,0 +1,47 @@
+"""`tunnel docker-plugin`: the network driver that Docker asks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tunnel.cli.common import fail
+from tunnel.errors import TunnelError
+from tunnel.log import output
+
+app = typer.Typer()
+
+
+@app.command("docker-plugin")
+def docker_plugin(
+    listen: Annotated[
+        Path,
+        typer.Option("--socket", metavar="PATH", help="Where Docker asks it."),
+    ] = Path("/run/docker/plugins/tunnel.sock"),
+    docker: Annotated[
+        str,
+        typer.Option("--docker", metavar="PATH", help="Docker's own socket."),
+    ] = "/run/docker.sock",
+    state: Annotated[
+        Path | None,
+        typer.Option("--state", metavar="DIR", help="Where it keeps what it knows."),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    """Serve Docker networks whose containers reach each other through a tunnel, on all its hosts.
+
+    After it: `docker network create -d tunnel --ipam-driver tunnel --ipam-opt conf=NAME
+    --subnet 10.90.0.0/24 -o conf=NAME NETWORK`, on each host. See docs/containers.md.
+    """
+    output.log_to_stream(verbose=verbose)
+    from tunnel.containers.docker import plugin
+
+    folder = state or Path(os.environ.get("STATE_DIRECTORY") or plugin.STATE)
+    try:
+        plugin.run(plugin.PluginOptions(listen, docker.removeprefix("unix://"), folder))
+    except TunnelError as error:
+        output.flush()
+        fail(error)

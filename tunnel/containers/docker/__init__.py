@@ -1,0 +1,1 @@
+"""`tunnel docker-plugin`: Docker networks whose containers reach each other through a tunnel."""

@@ -1,0 +1,83 @@
+"""Which addresses of a network are this host's to give, and which are other hosts'.
+
+A network has the same pool of addresses on all hosts. The part of another host is what the tunnel's
+AllowedIPs give to its peer; what is no peer's is this host's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from typing import cast
+
+from tunnel.host.gateway import IpAddress, Network
+
+
+def others(pool: Network, allowed: Iterable[Network]) -> list[Network]:
+    """The parts of the pool that peers have, shortest first; those that hold all of it are none:
+    the route to them is no more specific than the one to the pool.
+    """
+    found = [
+        network
+        for network in allowed
+        if network.version == pool.version and network != pool and network.subnet_of(pool)  # type: ignore[arg-type]
+    ]
+    return _collapsed(found)
+
+
+def own(pool: Network, taken: Iterable[Network]) -> list[Network]:
+    """What is left of the pool without the parts that are `taken`, in order."""
+    left = [pool]
+    for part in taken:
+        rest: list[Network] = []
+        for piece in left:
+            if part.supernet_of(piece):  # type: ignore[arg-type]
+                continue
+            if part.subnet_of(piece):  # type: ignore[arg-type]
+                rest += piece.address_exclude(part)  # type: ignore[arg-type]
+            else:
+                rest.append(piece)
+        left = rest
+    return _collapsed(left)
+
+
+def holds(parts: Iterable[Network], address: IpAddress) -> bool:
+    """Whether the address is in one of the parts."""
+    return any(address in part for part in parts)
+
+
+def hosts(pool: Network, parts: Sequence[Network]) -> Iterator[IpAddress]:
+    """The addresses of `parts` that a host of the pool may have, in order."""
+    edges = {pool.network_address}
+    if pool.version == 4 and pool.prefixlen < 31:
+        edges.add(pool.broadcast_address)
+    for part in parts:
+        for address in part:
+            if address not in edges:
+                yield address
+
+
+def first_host(pool: Network) -> IpAddress:
+    """The first address of the pool that a host may have."""
+    return next(hosts(pool, [pool]))
+
+
+def last_host(pool: Network, part: Network, but: Iterable[IpAddress] = ()) -> IpAddress:
+    """The last address of the part that a host of the pool may have, and that is none of `but`."""
+    unfit = {pool.network_address, pool.broadcast_address, *but}
+    last = part.num_addresses - 1
+    while last > 0 and part[last] in unfit:
+        last -= 1
+    return part[last]
+
+
+def listing(networks: Iterable[Network]) -> str:
+    """The networks as a person writes them."""
+    return ", ".join(map(str, networks)) or "none"
+
+
+def _collapsed(networks: Sequence[Network]) -> list[Network]:
+    return [
+        *collapse_addresses(cast("list[IPv4Network]", [n for n in networks if n.version == 4])),
+        *collapse_addresses(cast("list[IPv6Network]", [n for n in networks if n.version == 6])),
+    ]

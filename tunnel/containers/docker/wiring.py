@@ -1,0 +1,204 @@
+"""Networks of containers on this machine: bridge, firewall, cards, and the sockets for names."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+from tunnel import host
+from tunnel.containers.docker.store import NetworkRecord
+from tunnel.containers.errors import ContainerError
+from tunnel.host import bridge
+from tunnel.host.container_gates import NameServer, network_gates, publish_gates
+from tunnel.host.gateway import IpAddress
+from tunnel.host.state import Connected
+from tunnel.linux.files import RUN_FOLDER
+from tunnel.linux.ports import port_holder
+
+OWNER = "tunnel docker-plugin"
+ASKED_PORT = 5354
+"""The UDP port by which hosts ask each other for names of a network: of any address of its part."""
+
+_ID_LENGTH = 12
+_FREEBIND = 15  # linux/in.h: IP_FREEBIND
+_KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+
+
+def bridge_name(network: str) -> str:
+    """What the bridge of a network is called; as long as a name may be."""
+    return f"tn-{network[:_ID_LENGTH]}"
+
+
+class NameSockets:
+    """The two UDP sockets of a network at its gateway: for containers, and for other hosts."""
+
+    def __init__(self, queries: socket.socket, peers: socket.socket) -> None:
+        self.queries = queries
+        self.peers = peers
+
+    @property
+    def ports(self) -> tuple[int, int]:
+        """Their ports."""
+        return self.queries.getsockname()[1], self.peers.getsockname()[1]
+
+    def close(self) -> None:
+        """Close both."""
+        self.queries.close()
+        self.peers.close()
+
+
+class HostWiring:
+    """See `driver.Wiring`. `names` are the sockets by network, for the server of names, which also
+    closes those that are `retired`: it may be waiting for them.
+    """
+
+    def __init__(self, state_dir: Path = RUN_FOLDER) -> None:
+        self.names: dict[str, NameSockets] = {}
+        self.retired: list[NameSockets] = []
+        self._state_dir = state_dir
+
+    def check(self, network: str, record: NetworkRecord) -> None:
+        """Raise if a new network cannot be set up here."""
+        bridge.require_free(bridge_name(network))
+        for pool in record.pools:
+            routes = bridge.overlapping_routes(pool, but=[record.conf])
+            if routes:
+                raise ContainerError(
+                    f"{pool} overlaps a network that this host reaches already ({routes[0]}); "
+                    "choose other addresses for the network, on all hosts"
+                )
+
+    def set_up(self, network: str, record: NetworkRecord) -> NetworkRecord:
+        """Make what stands equal to the record; which is returned with the ports for names."""
+        name = bridge_name(network)
+        record = self._with_sockets(network, record)
+        versions = {pool.version for pool in record.pools}
+        mac = hashlib.sha256(network.encode()).hexdigest()[:10]
+        pairs = (mac[at : at + 2] for at in range(0, len(mac), 2))
+        bridge.make_bridge(name, ":".join(["02", *pairs]), ipv6=6 in versions)
+        server = self._name_server(record)
+        # Published ports are there at 127.0.0.1 too.
+        has_ports = any(each.published for each in record.endpoints.values())
+        bridge.let_loopback_out(name, allowed=has_ports)
+        published = [port for each in record.endpoints.values() for port in each.published]
+        state = host.DesiredState(
+            name,
+            record.gateways,
+            record.mtu,
+            sysctls=tuple(host.forwarding(name, versions, state_dir=self._state_dir)),
+            firewall=host.Firewall(
+                gates=(
+                    *network_gates(
+                        name, record.conf, record.pools, internal=record.internal, names=server
+                    ),
+                    *publish_gates(name, record.pools, published),
+                )
+            ),
+            docker=host.DockerPasses(),
+            connected=tuple(map(Connected, record.pools)),
+        )
+        if host.load_record(name, self._state_dir) is None:
+            host.apply(state, state_dir=self._state_dir, owner=OWNER)
+        else:
+            host.reconcile(state, state_dir=self._state_dir)
+        return record
+
+    def take_down(self, network: str) -> None:
+        """Remove all of a network."""
+        sockets = self.names.pop(network, None)
+        if sockets is not None:
+            self.retired.append(sockets)
+        host.remove(bridge_name(network), state_dir=self._state_dir)
+        host.delete_link(bridge_name(network))
+
+    def plug(self, network: str, endpoint: str, mtu: int) -> str:
+        """Make a card for a container, the other end in the bridge; its name, to be moved."""
+        inner = f"tc-{endpoint[:_ID_LENGTH]}"
+        bridge.make_pair(inner, _outer(endpoint), bridge_name(network), mtu)
+        return inner
+
+    def unplug(self, endpoint: str) -> None:
+        """Remove a container's card."""
+        host.delete_link(_outer(endpoint))
+
+    def is_plugged(self, network: str, endpoint: str) -> bool:
+        """Whether a container has its card; one that has lost its bridge is put back in."""
+        return bridge.plug_in(_outer(endpoint), bridge_name(network))
+
+    def holder(self, protocol: str, address: IpAddress | None, port: int) -> str | None:
+        """Who has a port of this host, in words; None if it is free."""
+        try:
+            self._bind(protocol, address, port).close()
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                who = port_holder(port, "tcp" if protocol == "tcp" else "udp")
+                return f"in use by {who}" if who else "in use"
+            if error.errno == errno.EADDRNOTAVAIL:
+                return f"of an address, {address}, that no interface of this host has"
+            return str(error.strerror)
+        return None
+
+    def free_port(self, protocol: str, address: IpAddress | None) -> int:
+        """A port that is free."""
+        with self._bind(protocol, address, 0) as sock:
+            return int(sock.getsockname()[1])
+
+    def _bind(self, protocol: str, address: IpAddress | None, port: int) -> socket.socket:
+        is_six = address is not None and address.version == 6
+        sock = socket.socket(socket.AF_INET6 if is_six else socket.AF_INET, _KINDS[protocol])
+        try:
+            if protocol == "tcp":
+                # Connections of before that wait for their end do not count.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((str(address) if address else "0.0.0.0", port))
+            if protocol == "tcp":
+                # With SO_REUSEADDR, only this finds one that listens at another address.
+                sock.listen(1)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def _with_sockets(self, network: str, record: NetworkRecord) -> NetworkRecord:
+        server = self._name_server(record)
+        if server is None:
+            return record
+        if network not in self.names:
+            queries = _name_socket(server.address, record.ports[0])
+            try:
+                peers = _name_socket(server.address, record.ports[1])
+            except BaseException:
+                queries.close()
+                raise
+            self.names[network] = NameSockets(queries, peers)
+        return replace(record, ports=self.names[network].ports)
+
+    def _name_server(self, record: NetworkRecord) -> NameServer | None:
+        for gateway in record.gateways:
+            if gateway.version == 4:
+                return NameServer(gateway.ip, *record.ports, ASKED_PORT)
+        return None
+
+
+def _name_socket(address: IpAddress, port: int) -> socket.socket:
+    """A UDP socket at an address which need not be there yet; at `port`, if that is free."""
+    for choice in dict.fromkeys((port, 0)):
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            sock.setsockopt(socket.IPPROTO_IP, _FREEBIND, 1)
+            sock.bind((str(address), choice))
+            return sock
+        except OSError as error:
+            sock.close()
+            if error.errno != errno.EADDRINUSE or choice == 0:
+                raise ContainerError(
+                    f"no socket for names at {address}: {error.strerror}"
+                ) from error
+    raise AssertionError("a port of 0 is always tried")
+
+
+def _outer(endpoint: str) -> str:
+    return f"tv-{endpoint[:_ID_LENGTH]}"

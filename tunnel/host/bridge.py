@@ -1,0 +1,116 @@
+"""Bridges and pairs of virtual cables, as networks of containers are built of.
+
+All functions block, work in the caller's network namespace, and raise HostError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from tunnel.host import route_messages
+from tunnel.host.errors import HostError
+from tunnel.host.links import is_enslaved, require_ifindex
+from tunnel.host.rtnetlink import VERSIONS, find_ifindex, rtnetlink, step
+from tunnel.host.state import MAIN_TABLE, Network
+from tunnel.host.sysctl import write_conf, write_sysctl
+
+
+def make_bridge(name: str, mac: str, *, ipv6: bool) -> bool:
+    """Make a bridge that answers ARP for what lies elsewhere; False if it was there already.
+
+    `mac` stays its own whatever is plugged in: containers know their gateway by it.
+    """
+    with rtnetlink() as netlink, step("make bridge", name):
+        is_new = find_ifindex(netlink, name) is None
+        if is_new:
+            netlink.link("add", ifname=name, kind="bridge", address=mac)
+        netlink.link("set", index=require_ifindex(netlink, name), state="up")
+    write_conf(name, "proxy_arp", "1")
+    # Else the kernel waits up to 0.8 s before it answers for another.
+    write_sysctl(f"net/ipv4/neigh/{name}/proxy_delay", "0")
+    if not ipv6:
+        write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "1")
+    return is_new
+
+
+def let_loopback_out(name: str, *, allowed: bool) -> None:
+    """Whether packets from 127.0.0.1 may leave by the bridge, and others come in to it."""
+    write_conf(name, "route_localnet", "1" if allowed else "0")
+
+
+def make_pair(inner: str, outer: str, bridge: str, mtu: int) -> None:
+    """Make a pair of virtual Ethernet cards: `outer` is up in the bridge, `inner` is to be moved.
+
+    Cards of these names that are there are replaced.
+    """
+    with rtnetlink() as netlink, step("make", f"{outer} in {bridge}"):
+        master = require_ifindex(netlink, bridge)
+        for name in (outer, inner):
+            old = find_ifindex(netlink, name)
+            if old is not None:
+                netlink.link("del", index=old)
+        netlink.link("add", ifname=outer, kind="veth", peer={"ifname": inner})
+        for name in (outer, inner):
+            netlink.link("set", index=require_ifindex(netlink, name), mtu=mtu)
+        index = require_ifindex(netlink, outer)
+        _put_in(netlink, index, master)
+
+
+def plug_in(outer: str, bridge: str) -> bool:
+    """Put a card into the bridge, if it is in none; False if there is no such card."""
+    with rtnetlink() as netlink, step("plug in", outer):
+        index = find_ifindex(netlink, outer)
+        if index is None:
+            return False
+        if not is_enslaved(netlink, index):
+            _put_in(netlink, index, require_ifindex(netlink, bridge))
+        return True
+
+
+def _put_in(netlink: Any, index: int, bridge: int) -> None:
+    netlink.link("set", index=index, master=bridge)
+    # Else a container would not reach itself by a port of this host, where the bridge translates.
+    netlink.brport("set", index=index, mode=1)
+    netlink.link("set", index=index, state="up")
+
+
+def has_link(name: str) -> bool:
+    """Whether there is an interface of that name."""
+    with rtnetlink() as netlink, step("look for", name):
+        return find_ifindex(netlink, name) is not None
+
+
+def overlapping_routes(network: Network, but: Iterable[str] = ()) -> list[str]:
+    """Routes of table main that lead to a part of `network` or to more than it, as text.
+
+    Default routes do not count, nor those through the interfaces `but`.
+    """
+    found = []
+    with rtnetlink() as netlink, step("look at routes to", network):
+        passed = {find_ifindex(netlink, name) for name in but}
+        for version in VERSIONS:
+            if version != network.version:
+                continue
+            for entry in route_messages.dump(version, table=MAIN_TABLE):
+                other = entry.network
+                if not entry.bits or not other.overlaps(network) or set(entry.devices) & passed:
+                    continue
+                names = " and ".join(_names(netlink, entry.devices)) or "no interface"
+                found.append(f"{other} dev {names}")
+    return found
+
+
+def _names(netlink: Any, indices: Iterable[int]) -> list[str]:
+    return [str(netlink.get_links(index)[0].get_attr("IFLA_IFNAME")) for index in indices]
+
+
+def require_free(name: str) -> None:
+    """Raise HostError if there is an interface of that name."""
+    if has_link(name):
+        raise HostError(
+            "make bridge",
+            name,
+            "another interface has this name",
+            f"see whose it is: ip -d link show {name}; if it is not needed: ip link delete {name}",
+        )
