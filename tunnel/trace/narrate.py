@@ -20,7 +20,7 @@ OVERHEAD = 32
 """Bytes of header and tag around a sealed packet."""
 
 _VANISHED = {
-    "PREROUTING": "the kernel's routing refused it: rp_filter, no route, or not for this host",
+    "PREROUTING": "the kernel's routing refused it: rp_filter, no route, or no forwarding",
     "INPUT": "dropped by the kernel, not by an nftables rule",
     "FORWARD": "dropped by the kernel, not by an nftables rule",
     "OUTPUT": "dropped by the kernel, not by an nftables rule",

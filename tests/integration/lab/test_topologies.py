@@ -39,6 +39,7 @@ def test_all_that_there_is_to_try_goes_as_described(name: str) -> None:
 
 
 @pytest.mark.real_root
+@pytest.mark.slow
 @pytest.mark.foreign("curl", *PROGRAMS)
 def test_containers_of_two_docker_engines_reach_each_other() -> None:
     runs("docker")
