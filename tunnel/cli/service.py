@@ -50,6 +50,12 @@ def install(
         str | None,
         typer.Option("--for", metavar="NAME", help="The drop-ins are for this tunnel alone."),
     ] = None,
+    docker_plugin: Annotated[
+        bool,
+        typer.Option(
+            "--docker-plugin", help="Install the units of `tunnel docker-plugin` as well."
+        ),
+    ] = False,
     root: Root = Path("/"),
     program: Program = None,
 ) -> None:
@@ -61,7 +67,9 @@ def install(
     _need_root(root)
     command = (program,) if program else units.own_command()
     try:
-        written = units.install(root, command, names=tuple(names or ()), interface=interface)
+        written = units.install(
+            root, command, names=tuple(names or ()), interface=interface, docker=docker_plugin
+        )
     except units.ServiceError as error:
         fail(error)
     for path in written:
@@ -72,6 +80,9 @@ def install(
     typer.echo("next, for a tunnel whose conf is /etc/tunnel/NAME.conf:")
     typer.echo("  systemctl daemon-reload")
     typer.echo(f"  systemctl enable --now tunnel@{interface or 'NAME'}")
+    if docker_plugin:
+        typer.echo("and for Docker's networks:")
+        typer.echo("  systemctl enable --now tunnel-docker-plugin")
 
 
 @app.command()
@@ -80,7 +91,7 @@ def uninstall(root: Root = Path("/")) -> None:
     _need_root(root)
     still = units.enabled(root)
     if still:
-        shown = " ".join(f"tunnel@{name}" for name in still)
+        shown = " ".join(still)
         fail(f"started at boot: {', '.join(still)}; first: systemctl disable --now {shown}")
     try:
         removed = units.uninstall(root)

@@ -19,6 +19,7 @@ from tunnel.linux.files import replace_file
 
 UNIT = "tunnel@.service"
 TARGET = "tunnel.target"
+DOCKER = ("tunnel-docker-plugin.service", "tunnel-docker-plugin.socket")
 UNIT_FOLDER = Path("etc/systemd/system")
 """Where an administrator's units are, below the root folder."""
 
@@ -60,7 +61,7 @@ def drop_ins() -> dict[str, DropIn]:
 
 
 def render(file: str, command: Sequence[str]) -> str:
-    """The text of UNIT or TARGET. `command` runs `tunnel`; its first word is an absolute path."""
+    """The text of a unit. `command` runs `tunnel`; its first word is an absolute path."""
     text = (_SOURCES / file).read_text(encoding="utf-8")
     return text.replace(PLACEHOLDER, " ".join(map(_quoted, command)))
 
@@ -72,11 +73,17 @@ def own_command() -> tuple[str, ...]:
 
 
 def install(
-    root: Path, command: Sequence[str], *, names: tuple[str, ...] = (), interface: str | None = None
+    root: Path,
+    command: Sequence[str],
+    *,
+    names: tuple[str, ...] = (),
+    interface: str | None = None,
+    docker: bool = False,
 ) -> list[Path]:
     """Write the units and the drop-ins `names` below `root`; the files that were changed.
 
-    The drop-ins are for all tunnels, or for `interface` alone. Raises ServiceError, and then
+    The drop-ins are for all tunnels, or for `interface` alone. With `docker`, the units of the
+    plugin for Docker are among them. Raises ServiceError, and then
     nothing was written but what is a whole file.
     """
     known = drop_ins()
@@ -88,11 +95,15 @@ def install(
         )
     in_home = check_program(command[0], root)
     folder = root / UNIT_FOLDER
-    files = {folder / file: render(file, command) for file in (UNIT, TARGET)}
+    files = {
+        folder / file: render(file, command) for file in (UNIT, TARGET, *(DOCKER if docker else ()))
+    }
     for name in names:
         files[_drop_in_folder(folder, interface) / f"{name}.conf"] = known[name].text
     if in_home:
         files[_drop_in_folder(folder, None) / "home.conf"] = _HOME_DROP_IN
+        if docker:
+            files[folder / f"{DOCKER[0]}.d" / "home.conf"] = _HOME_DROP_IN
     for path in files:
         _check_ours(path)
     return [path for path, text in files.items() if _write(path, text)]
@@ -102,7 +113,12 @@ def uninstall(root: Path) -> list[Path]:
     """Remove all that `install` wrote, and only that; what was removed. Raises ServiceError."""
     folder = root / UNIT_FOLDER
     removed = []
-    for path in [*folder.glob("tunnel@*.service.d/*.conf"), folder / UNIT, folder / TARGET]:
+    drop_in_files = (
+        path
+        for name in ("tunnel@*", "tunnel-docker-plugin")
+        for path in folder.glob(f"{name}.service.d/*.conf")
+    )
+    for path in [*drop_in_files, *(folder / name for name in (UNIT, TARGET, *DOCKER))]:
         if not path.is_file() or not _is_ours(path):
             continue
         try:
@@ -117,9 +133,10 @@ def uninstall(root: Path) -> list[Path]:
 
 
 def enabled(root: Path) -> list[str]:
-    """The interfaces whose tunnel is started at boot, sorted."""
-    links = (root / UNIT_FOLDER).glob("*.wants/tunnel@*.service")
-    return sorted({link.name.removeprefix("tunnel@").removesuffix(".service") for link in links})
+    """The units that are started at boot, sorted, without `.service`."""
+    names = ("tunnel@*.service", *DOCKER)
+    links = (link for name in names for link in (root / UNIT_FOLDER).glob(f"*.wants/{name}"))
+    return sorted({link.name.removesuffix(".service") for link in links})
 
 
 def check_program(program: str, root: Path = Path("/")) -> bool:

@@ -33,7 +33,7 @@ def installed(tmp_path: Path, names: tuple[str, ...]) -> Path:
     assert real is not None
     (tmp_path / "usr/bin").mkdir(parents=True)
     shutil.copy(real, tmp_path / "usr/bin/true")
-    units.install(tmp_path, [PROGRAM], names=names)
+    units.install(tmp_path, [PROGRAM], names=names, docker=True)
     folder = tmp_path / units.UNIT_FOLDER
     shutil.copy(folder / units.UNIT, folder / "tunnel@wg0.service")
     if names:
@@ -49,7 +49,8 @@ def analyze(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("names", MAX_EXPOSURE)
 def test_verify_finds_nothing(tmp_path: Path, names: tuple[str, ...]) -> None:
     folder = installed(tmp_path, names)
-    done = analyze(folder, "verify", "./tunnel@wg0.service", "./tunnel.target")
+    docker = [f"./{name}" for name in units.DOCKER]
+    done = analyze(folder, "verify", "./tunnel@wg0.service", "./tunnel.target", *docker)
     # It warns of units of the machine too, if those have faults.
     ours = [line for line in (done.stdout + done.stderr).splitlines() if "tunnel" in line]
     assert ours == []
@@ -61,4 +62,10 @@ def test_exposure(tmp_path: Path, names: tuple[str, ...], limit: float) -> None:
     folder = installed(tmp_path, names)
     threshold = f"--threshold={round(limit * 10)}"
     done = analyze(folder, "security", "--offline=true", threshold, "./tunnel@wg0.service")
+    assert done.returncode == 0, done.stdout.splitlines()[-1]
+
+
+def test_exposure_of_the_plugin_for_docker(tmp_path: Path) -> None:
+    folder = installed(tmp_path, ())
+    done = analyze(folder, "security", "--offline=true", "--threshold=30", f"./{units.DOCKER[0]}")
     assert done.returncode == 0, done.stdout.splitlines()[-1]

@@ -61,6 +61,22 @@ def test_install_writes_whole_units_and_uninstall_takes_them_away(root: Path) ->
     assert units.uninstall(root) == []
 
 
+def test_the_units_for_docker_come_and_go_with_the_others(root: Path) -> None:
+    docker = ["tunnel-docker-plugin.service", "tunnel-docker-plugin.socket"]
+    others = ["tunnel.target", "tunnel@.service"]
+    units.install(root, [PROGRAM], docker=True)
+    assert files(root) == [*docker, *others]
+    assert f"ExecStart={PROGRAM} docker-plugin\n" in (root / FOLDER / docker[0]).read_text()
+    assert units.install(root, [PROGRAM]) == [], "what is there stays"
+    wants = root / FOLDER / "sockets.target.wants"
+    wants.mkdir()
+    (wants / docker[1]).symlink_to(f"../{docker[1]}")
+    assert units.enabled(root) == [docker[1]]
+    (wants / docker[1]).unlink()
+    units.uninstall(root)
+    assert files(root) == []
+
+
 def test_drop_ins_for_one_tunnel_alone(root: Path) -> None:
     units.install(root, [PROGRAM], names=("hooks",), interface="wg0")
     assert "tunnel@wg0.service.d/hooks.conf" in files(root)

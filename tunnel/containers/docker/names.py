@@ -163,10 +163,10 @@ class NetworkNames:
             allowed = (await trio.to_thread.run_sync(self._look_up, record.conf)).allowed
         gateways = [gateway.ip for gateway in record.gateways]
         targets = [
-            str(parts.last_host(pool, part, gateways))
+            str(parts.last_host(pool, left[-1], gateways))
             for pool in record.pools
             if pool.version == 4
-            for part in parts.others(pool, allowed)
+            for left in parts.by_host(pool, allowed)
         ]
         found: list[IpAddress] = []
         known = False

@@ -14,15 +14,11 @@ from tunnel.host.gateway import IpAddress, Network
 
 
 def others(pool: Network, allowed: Iterable[Network]) -> list[Network]:
-    """The parts of the pool that peers have, shortest first; those that hold all of it are none:
-    the route to them is no more specific than the one to the pool.
+    """The parts of the pool that peers have, as they are written; one may be inside of another.
+
+    Those that hold all of the pool are none: the route to them is no more specific than its own.
     """
-    found = [
-        network
-        for network in allowed
-        if network.version == pool.version and network != pool and network.subnet_of(pool)  # type: ignore[arg-type]
-    ]
-    return _collapsed(found)
+    return [each for each in dict.fromkeys(allowed) if each != pool and _is_inside(each, pool)]
 
 
 def own(pool: Network, taken: Iterable[Network]) -> list[Network]:
@@ -31,14 +27,21 @@ def own(pool: Network, taken: Iterable[Network]) -> list[Network]:
     for part in taken:
         rest: list[Network] = []
         for piece in left:
-            if part.supernet_of(piece):  # type: ignore[arg-type]
+            if _is_inside(piece, part):
                 continue
-            if part.subnet_of(piece):  # type: ignore[arg-type]
+            if _is_inside(part, piece):
                 rest += piece.address_exclude(part)  # type: ignore[arg-type]
             else:
                 rest.append(piece)
         left = rest
     return _collapsed(left)
+
+
+def by_host(pool: Network, allowed: Iterable[Network]) -> list[list[Network]]:
+    """The parts of others, each in pieces without what longer prefixes give to another one."""
+    found = others(pool, allowed)
+    inside = {part: [e for e in found if e != part and _is_inside(e, part)] for part in found}
+    return [left for part in found if (left := own(part, inside[part]))]
 
 
 def holds(parts: Iterable[Network], address: IpAddress) -> bool:
@@ -74,6 +77,10 @@ def last_host(pool: Network, part: Network, but: Iterable[IpAddress] = ()) -> Ip
 def listing(networks: Iterable[Network]) -> str:
     """The networks as a person writes them."""
     return ", ".join(map(str, networks)) or "none"
+
+
+def _is_inside(network: Network, other: Network) -> bool:
+    return network.version == other.version and network.subnet_of(other)  # type: ignore[arg-type]
 
 
 def _collapsed(networks: Sequence[Network]) -> list[Network]:

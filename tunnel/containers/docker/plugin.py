@@ -57,7 +57,7 @@ def run(options: PluginOptions) -> None:
     if os.geteuid() != 0:
         raise ContainerError("bridges and firewall are root's: run it as root (sudo)")
     notifier = Notifier.from_environment()
-    with _listening(options.listen) as listener, unwrapped():
+    with listening(options.listen) as listener, unwrapped():
         trio.run(_Plugin(options).run, listener, notifier)
 
 
@@ -145,7 +145,7 @@ class _Plugin:
 
 
 @contextlib.contextmanager
-def _listening(
+def listening(
     path: Path, environment: MutableMapping[str, str] = os.environ
 ) -> Iterator[socket.socket]:
     """The socket that systemd passes on, or one at `path`, which goes at the end."""

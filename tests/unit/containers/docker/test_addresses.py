@@ -137,8 +137,10 @@ def test_parts_share_the_pool_without_a_rest(allowed: list[IPv4Network]) -> None
     whole = IPv4Network(POOL)
     others = parts.others(whole, allowed)
     own = parts.own(whole, others)
-    addresses = [address for part in (*others, *own) for address in part]
-    assert sorted(addresses) == list(whole)
+    ours = [address for part in own for address in part]
+    assert sorted([*ours, *{address for part in others for address in part}]) == list(whole)
+    pieces = [piece for left in parts.by_host(whole, allowed) for piece in left]
+    assert sorted([*ours, *(address for piece in pieces for address in piece)]) == list(whole)
 
 
 def test_what_holds_all_of_a_pool_is_no_part() -> None:

@@ -21,6 +21,7 @@ from tests.support.docker_driver import (
 )
 from tunnel.containers.docker.driver import Answer
 from tunnel.containers.docker.protocol import CreateEndpoint, CreateNetwork, OfEndpoint, OfNetwork
+from tunnel.containers.docker.store import PluginState
 from tunnel.containers.errors import ContainerError
 
 
@@ -318,6 +319,44 @@ def test_what_docker_no_longer_has_goes(scene: Scene) -> None:
     scene.driver.forget_others({NETWORK: frozenset()}, asked)
     assert set(scene.driver.state.networks) == set(scene.wiring.standing) == {NETWORK}
     assert set(scene.driver.state.networks[NETWORK].endpoints) == {END}, "its card is there"
+
+
+class KilledError(BaseException):
+    """Nothing is done any more after it."""
+
+
+@pytest.mark.parametrize("step", ["check", "set_up", "plug"])
+def test_after_a_kill_at_any_step_all_is_as_docker_has_it(scene: Scene, step: str) -> None:
+    dead = False
+    save = scene.store.save
+
+    def until_killed(state: PluginState) -> None:
+        if dead:
+            raise KilledError
+        save(state)
+
+    def kill(now: str) -> None:
+        nonlocal dead
+        dead = dead or now == step
+        if dead:
+            raise KilledError
+
+    if step == "plug":
+        create(scene)
+        add(scene)
+    scene.store.save = until_killed  # type: ignore[method-assign]
+    scene.wiring.fail = kill
+    with pytest.raises(KilledError):
+        join(scene) if step == "plug" else create(scene)
+    scene.store.save = save  # type: ignore[method-assign]
+    scene.wiring.fail = lambda now: None
+    scene.again()
+    scene.driver.restore()
+    asked = scene.driver.state
+    assert scene.wiring.standing.keys() <= asked.networks.keys(), "no more than what is recorded"
+    scene.driver.forget_others({}, asked)
+    assert (scene.driver.state, scene.wiring.standing) == (PluginState(), {})
+    assert scene.wiring.cards == set()
 
 
 def test_a_network_that_came_after_the_question_stays(scene: Scene) -> None:

@@ -1,0 +1,199 @@
+"""Names: what is asked of other hosts, what is passed on, and what is answered to whom."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import Any
+
+import dns.flags
+import dns.message
+import dns.rcode
+import pytest
+import trio
+
+from tests.support.docker_driver import NETWORK, Tunnels
+from tunnel.containers.docker import names
+from tunnel.containers.docker.docker_api import DockerApi, NetworkView
+from tunnel.containers.docker.store import NetworkRecord
+from tunnel.containers.docker.wiring import ASKED_PORT, NameSockets
+
+RECORD = NetworkRecord(
+    "office", (ip_network("10.90.0.0/24"),), (ip_interface("10.90.0.1/24"),), False, 1420
+)
+HOSTS = ("10.90.0.191", "10.90.0.254")
+SERVER = "192.0.2.53"
+
+
+class FakeDocker(DockerApi):
+    """An engine with one container, web."""
+
+    async def network(self, network: str, *, names: bool = False) -> NetworkView | None:
+        assert network == NETWORK
+        return NetworkView("net", frozenset(), {"web": (ip_address("10.90.0.2"),)})
+
+
+Responder = Callable[[dns.message.Message], dns.message.Message | None]
+
+
+def addresses(*found: str) -> Responder:
+    """Answer with these addresses."""
+
+    def respond(query: dns.message.Message) -> dns.message.Message:
+        reply = dns.message.make_response(query)
+        name = query.question[0].name
+        reply.answer.append(dns.rrset.from_text_list(name, 1, "IN", "A", list(found)))
+        return reply
+
+    return respond
+
+
+def nothing(query: dns.message.Message) -> dns.message.Message:
+    """Answer that there is no such name."""
+    reply = dns.message.make_response(query)
+    reply.set_rcode(dns.rcode.NXDOMAIN)
+    return reply
+
+
+def silent(query: dns.message.Message) -> None:
+    """Do not answer."""
+
+
+class Dialogue:
+    """A question to the names of a network, and who was asked for it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, record: NetworkRecord = RECORD) -> None:
+        self.record = record
+        self.servers: dict[str, Responder] = {}
+        self.asked: list[tuple[str, int]] = []
+        monkeypatch.setattr(names, "_exchange", self._exchange)
+        monkeypatch.setattr(names, "read_servers", lambda: [SERVER])
+        monkeypatch.setattr(names, "original_destination", lambda whom, here: None)
+
+    async def _exchange(self, query: bytes, server: tuple[str, int], _: float) -> bytes | None:
+        self.asked.append(server)
+        reply = self.servers.get(server[0], silent)(dns.message.from_wire(query))
+        return None if reply is None else reply.to_wire()
+
+    def ask(self, name: str, kind: str = "A", *, as_host: bool = False) -> dns.message.Message:
+        query = dns.message.make_query(name, kind)
+        reply = dns.message.from_wire(self.send(query.to_wire(), as_host=as_host))
+        assert query.is_response(reply)
+        return reply
+
+    def send(self, *datagrams: bytes, as_host: bool = False) -> bytes:
+        """The answer to the last of these datagrams."""
+        tunnels = Tunnels(office=("10.77.0.2/32", "10.90.0.128/26", "10.90.0.192/26"))
+
+        async def main() -> bytes:
+            sockets = NameSockets(*(_bound() for _ in range(2)))
+            served = names.NetworkNames(
+                NETWORK, sockets, lambda: self.record, FakeDocker(""), tunnels.look_up
+            )
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(served.run)
+                client = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                with client, trio.fail_after(10):
+                    await client.connect(("127.0.0.1", sockets.ports[as_host]))
+                    for data in datagrams:
+                        await client.send(data)
+                    answer: bytes = await client.recv(65535)
+                nursery.cancel_scope.cancel()
+            sockets.close()
+            return answer
+
+        return trio.run(main)
+
+
+def _bound() -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    sock.bind(("127.0.0.1", 0))
+    return sock
+
+
+def found(reply: dns.message.Message) -> set[str]:
+    return {each.to_text() for rrset in reply.answer for each in rrset}
+
+
+@pytest.fixture
+def dialogue(monkeypatch: pytest.MonkeyPatch) -> Dialogue:
+    made = Dialogue(monkeypatch)
+    made.servers = dict.fromkeys((*HOSTS, SERVER), nothing)
+    return made
+
+
+@pytest.mark.parametrize("name", ["db", "DB", "db.net"])
+def test_containers_of_all_hosts_answer(dialogue: Dialogue, name: str) -> None:
+    dialogue.servers |= {HOSTS[0]: addresses("10.90.0.130"), HOSTS[1]: addresses("10.90.0.200")}
+    reply = dialogue.ask(name)
+    assert found(reply) == {"10.90.0.130", "10.90.0.200"}
+    assert all(rrset.ttl <= names.TTL for rrset in reply.answer)
+    assert set(dialogue.asked) == {(host, ASKED_PORT) for host in HOSTS}
+
+
+def test_a_name_without_an_address_of_that_kind_is_there(dialogue: Dialogue) -> None:
+    dialogue.servers[HOSTS[0]] = addresses("10.90.0.130")
+    reply = dialogue.ask("db", "AAAA")
+    assert (reply.rcode(), reply.answer) == (dns.rcode.NOERROR, [])
+    assert (SERVER, 53) not in dialogue.asked
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("www.example.com", "A"), ("db.nets", "A"), ("db", "PTR"), ("db", "MX")]
+)
+def test_names_of_the_world_are_not_asked_of_hosts(
+    dialogue: Dialogue, name: str, kind: str
+) -> None:
+    dialogue.ask(name, kind)
+    assert dialogue.asked == [(SERVER, 53)]
+
+
+def test_a_name_that_no_host_has_is_passed_on(
+    dialogue: Dialogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meant = ("198.51.100.53", 53)
+    monkeypatch.setattr(names, "original_destination", lambda whom, here: meant)
+    dialogue.servers[meant[0]] = addresses("203.0.113.7")
+    assert found(dialogue.ask("printer")) == {"203.0.113.7"}
+    assert dialogue.asked[-1] == meant
+
+
+def test_a_host_that_is_silent_is_not_taken_for_one_without_the_name(dialogue: Dialogue) -> None:
+    dialogue.servers[HOSTS[0]] = silent
+    assert dialogue.ask("db").rcode() == dns.rcode.SERVFAIL
+    dialogue.servers[SERVER] = addresses("203.0.113.7")
+    assert found(dialogue.ask("printer")) == {"203.0.113.7"}
+    dialogue.servers[HOSTS[1]] = addresses("10.90.0.200")
+    assert found(dialogue.ask("db")) == {"10.90.0.200"}
+
+
+def test_a_name_server_that_is_silent_is_a_failure(dialogue: Dialogue) -> None:
+    dialogue.servers.clear()
+    assert dialogue.ask("www.example.com").rcode() == dns.rcode.SERVFAIL
+
+
+def test_nothing_of_an_internal_network_is_passed_on(dialogue: Dialogue) -> None:
+    dialogue.record = replace(RECORD, internal=True)
+    for name in ("www.example.com", "db"):
+        assert dialogue.ask(name).rcode() == dns.rcode.NXDOMAIN
+    assert (SERVER, 53) not in dialogue.asked
+
+
+def test_another_host_gets_what_is_here_and_no_more(dialogue: Dialogue) -> None:
+    assert found(dialogue.ask("web", as_host=True)) == {"10.90.0.2"}
+    for name in ("db", "www.example.com"):
+        assert dialogue.ask(name, as_host=True).rcode() == dns.rcode.NXDOMAIN
+    assert dialogue.asked == [], "no host asks on: they would ask each other for ever"
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\0", b"\xff" * 600, b"GET / HTTP/1.1\r\n\r\n"])
+def test_garbage_from_another_host_is_dropped(dialogue: Dialogue, garbage: bytes) -> None:
+    query: Any = dns.message.make_query("web", "A")
+    answer = dialogue.send(garbage, query.to_wire(), as_host=True)
+    assert query.is_response(dns.message.from_wire(answer))
+    response = dns.message.make_response(query)
+    assert response.flags & dns.flags.QR
+    answer = dialogue.send(response.to_wire(), query.to_wire(), as_host=True)
+    assert found(dns.message.from_wire(answer)) == {"10.90.0.2"}
