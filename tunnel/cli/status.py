@@ -56,6 +56,10 @@ def status_lines(status: TunnelStatus, *, now: float) -> Iterator[Text]:
         yield _line("fwmark", hex(status.fwmark))
     yield _line("addresses", ", ".join(status.addresses) or "(none)")
     yield _line("mtu", str(status.mtu))
+    if status.mode != "tun":
+        yield _line("mode", status.mode)
+    if status.bridge:
+        yield _line("bridge", status.bridge)
     if status.attached:
         yield _line("attached to", status.attached)
     elif status.netns:
@@ -86,7 +90,10 @@ def _peer_lines(peer: PeerStatus, now: float) -> Iterator[Text]:
         yield _line("preshared key", peer.preshared_key or "(hidden)")
     if peer.endpoint:
         yield _line("endpoint", peer.endpoint)
-    yield _line("allowed ips", ", ".join(peer.allowed_ips) or "(none)")
+    nothing = "(none)" if peer.macs is None else "(any)"
+    yield _line("allowed ips", ", ".join(peer.allowed_ips) or nothing)
+    if peer.macs is not None:
+        yield _line("mac addresses", f"{peer.macs} learned")
     if peer.latest_handshake:
         words = age(now - peer.latest_handshake)
         yield _line("latest handshake", words if words == "now" else f"{words} ago")

@@ -17,6 +17,7 @@ from tunnel.linux.kernel import IPV6_MIN_MTU
 __all__ = [
     "OWN_KEY",
     "check_gateway",
+    "check_mode",
     "check_mtu",
     "check_peers",
     "check_permissions",
@@ -93,7 +94,7 @@ def check_mtu(
     own = [a.network for a in interface.addresses if isinstance(a, IPv6Interface)]
     networks = [n for peer in peers for n in peer.networks if isinstance(n, IPv6Network)]
     routed = [n for n in networks if not any(n.subnet_of(each) for each in own)]
-    if routed and interface.table != "off":
+    if routed and interface.table != "off" and not interface.options.is_tap:
         problems.error(
             line,
             "MTU",
@@ -137,7 +138,8 @@ def check_gateway(
                     f"Publish has the same port in {one} and in {other}",
                     "publish one of them under another port",
                 )
-        if not any(one.target in network for network in networks):
+        anywhere = options.is_tap and not all(peer.allowed_ips for peer in peers)
+        if not anywhere and not any(one.target in network for network in networks):
             problems.warning(
                 lines("Publish"),
                 "Publish",
@@ -178,6 +180,45 @@ def check_gateway(
                 f"{quote(peer.endpoint.host)} once the daemon was killed",
                 "write the address into Endpoint",
             )
+
+
+def check_mode(
+    interface: InterfaceConfig, name: str, lines: Callable[[str], int | None], problems: Problems
+) -> None:
+    """Find keys that mean nothing in the tunnel's mode. `lines` gives a key's."""
+    options = interface.options
+    if not options.is_tap:
+        if options.bridge:
+            problems.error(
+                lines("Bridge"),
+                "Bridge",
+                "Bridge is for Ethernet frames, and this tunnel carries packets",
+                "add Mode = tap here and at the peers, or remove Bridge",
+            )
+        return
+    if options.bridge == name:
+        problems.error(
+            lines("Bridge"),
+            "Bridge",
+            f"Bridge has the name of the interface, {name}",
+            "choose another name, as br0",
+        )
+    if interface.table not in ("auto", "off"):
+        problems.error(
+            lines("Table"),
+            "Table",
+            "Table is for routes to AllowedIPs, and with Mode = tap there are none",
+            "remove Table; the network of an Address is reached directly, and other networks by "
+            "routes of your own (PostUp = ip route add 10.1.0.0/16 via 10.0.0.2)",
+        )
+    if options.kill_switch:
+        problems.error(
+            lines("KillSwitch"),
+            "KillSwitch",
+            "KillSwitch keeps packets from leaving past the routes to AllowedIPs, and with "
+            "Mode = tap there are none",
+            "remove KillSwitch, or remove Mode = tap here and at the peers",
+        )
 
 
 def _refuses_own_packets(interface: InterfaceConfig, peers: Sequence[PeerConfig]) -> bool:

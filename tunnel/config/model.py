@@ -138,7 +138,8 @@ class InterfaceConfig:
             "MTU",
             values.mtu,
             f"bytes of the largest packet, {values.MTU_MIN} to {values.MTU_MAX}; without the key, "
-            "what the route to the peers allows minus 80 (by a relay on this host: 1420)",
+            "what the route to the peers allows minus 80 (by a relay on this host: 1420), and with "
+            "Mode = tap minus 20 more",
             reload=Reload.HOST,
             example="1420",
             empty="warning",
@@ -289,7 +290,7 @@ class PeerConfig:
             "AllowedIPs",
             values.allowed_ip,
             "networks that are sent to the peer and accepted from it; `+` and `-` before one add "
-            "to the list and take away from it",
+            "to the list and take away from it; with Mode = tap, none means any",
             reload=Reload.LIVE,
             example="10.0.0.2/32, fd00::/64",
             split=comma_separated,

@@ -231,6 +231,35 @@ class TunnelOptions:
         ),
     )
 
+    mode: Literal["tun", "tap"] = field(
+        default="tun",
+        metadata=key(
+            "Mode",
+            values.mode,
+            "what the interface carries: `tun` for IP packets, `tap` for Ethernet frames, as "
+            "between ports of a switch; the peers need the same, and with `tap` a peer without "
+            "AllowedIPs may send any frame",
+            reload=Reload.UP,
+            example="tap",
+        ),
+    )
+    bridge: str = field(
+        default="",
+        metadata=key(
+            "Bridge",
+            values.bridge,
+            "with Mode = tap, the Linux bridge that the interface is a port of, made if there is "
+            "none of that name; the addresses are the bridge's then",
+            reload=Reload.UP,
+            example="br0",
+        ),
+    )
+
+    @property
+    def is_tap(self) -> bool:
+        """Whether the interface carries Ethernet frames."""
+        return self.mode == "tap"
+
     @property
     def netns_path(self) -> str | None:
         """The file of the network namespace of the interface; None for the daemon's own."""

@@ -175,9 +175,10 @@ def _read(
         checks.check_mtu(interface, bare_peers, mtu[-1].line if mtu else None, problems)
 
         def line_of(name: str) -> int | None:
-            entries = sections.tunnel.get(name)
+            entries = sections.tunnel.get(name) or sections.interface.get(name)
             return entries[-1].line if entries else None
 
+        checks.check_mode(interface, name, line_of, problems)
         checks.check_gateway(interface, bare_peers, line_of, problems)
         if path is not None and status is not None:
             checks.check_permissions(interface, bare_peers, path, status, problems)

@@ -354,6 +354,30 @@ def namespace(text: str) -> str:
     return text
 
 
+def mode(text: str) -> Literal["tun", "tap"]:
+    """Read what the interface carries."""
+    match text.lower():
+        case "tun":
+            return "tun"
+        case "tap":
+            return "tap"
+        case _:
+            raise _wrong(
+                text, "tun or tap", "write tap for Ethernet frames, or remove the line for packets"
+            )
+
+
+def bridge(text: str) -> str:
+    """Read the name of a bridge."""
+    try:
+        check_name(text)
+    except Mistake:
+        raise _wrong(
+            text, "the name of a bridge", "write a name of 1 to 15 letters and digits, as br0"
+        ) from None
+    return text
+
+
 _INTERFACE_REMEDY: Final = "write it as 10.0.0.1/24 or fd00::1/64"
 
 

@@ -119,6 +119,11 @@ def _fitting(config: TunnelConfig, *, as_user: bool) -> TunnelConfig:
             "will not be looked up inside; add DNS = to the conf",
             ", ".join(unreached),
         )
+    if interface.options.is_tap:
+        raise ContainerError(
+            "tunnel run has no Mode = tap: its namespace has no other network to be a port of; use "
+            "tunnel up with NetNS, or remove Mode = tap here and at the peers"
+        )
     if interface.private_key is None:
         raise ContainerError(
             "the conf has no PrivateKey, and hooks, which may set one, are not run by tunnel run: "

@@ -192,6 +192,7 @@ class Daemon:
             refused=device.refused,
             netns=self.place.netns or "",
             attached=self.attached,
+            bridge="" if self.host is None else self.host.applied.state.bridge,
         )
 
     async def plan_reload(self, new: TunnelConfig | None = None) -> ReloadResult:

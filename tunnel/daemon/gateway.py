@@ -14,8 +14,8 @@ from tunnel.host.gateway import Gate, PeerSource
 def with_gateway(config: TunnelConfig, state: host.DesiredState) -> host.DesiredState:
     """`state` with what the conf wants of a gateway. Looks at the machine. Raises HostError."""
     options = config.interface.options
-    sysctls = host.forwarding(config.name, _versions(config)) if options.forwards else []
-    gates = tuple(_gates(config, state.mark))
+    sysctls = host.forwarding(state.addressed, _versions(config)) if options.forwards else []
+    gates = tuple(_gates(config, state.addressed, state.mark))
     return host.with_gateway(state, gates, sysctls, forwards=options.forwards)
 
 
@@ -24,8 +24,8 @@ def _versions(config: TunnelConfig) -> set[int]:
     return {each.version for each in (*config.interface.addresses, *config.networks)}
 
 
-def _gates(config: TunnelConfig, mark: int) -> Iterator[Gate]:
-    name, options = config.name, config.interface.options
+def _gates(config: TunnelConfig, name: str, mark: int) -> Iterator[Gate]:
+    options = config.interface.options
     if options.kill_switch:
         # Without the interface, the way to its own networks would lead by the default route.
         networks = config.networks + host.connected_networks(config.interface.addresses)

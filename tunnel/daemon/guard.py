@@ -85,8 +85,9 @@ async def _missing(daemon: Daemon) -> frozenset[host.Item]:
             found = frozenset(await trio.to_thread.run_sync(daemon.host.applied.missing))
             if host.DockerPasses() in found:
                 # That docker rewrites its chains when it starts is no damage.
-                await trio.to_thread.run_sync(host.let_docker_pass, daemon.name)
-                log.info("docker has rewritten its firewall: %s passes again", daemon.name)
+                name = daemon.host.applied.state.addressed
+                await trio.to_thread.run_sync(host.let_docker_pass, name)
+                log.info("docker has rewritten its firewall: %s passes again", name)
             return found - {host.DockerPasses()}
         except (TunError, host.HostError) as error:
             log.debug("cannot see what is around the tunnel: %s", error)

@@ -18,6 +18,7 @@ from tunnel.daemon.gateway import with_gateway
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import UdpError
 from tunnel.linux.kernel import IPV6_MIN_MTU
+from tunnel.packet import ethernet
 
 log = logging.getLogger("tunnel")
 
@@ -130,7 +131,9 @@ def _compute(
     interface = config.interface
     netns = place.netns
     table, dns = interface.table, interface.dns
-    networks = config.networks
+    options = interface.options
+    # An address of a tunnel of frames is found by ARP, in the network of our own.
+    networks = [] if options.is_tap else config.networks
     if netns:
         if table == "auto" and not slot and not host.has_default_way(networks, config.name, netns):
             # Our datagrams are outside: nothing need be kept from catching them.
@@ -152,6 +155,8 @@ def _compute(
     if mtu is None:
         addresses = [ip_address(endpoint.address) for endpoint in endpoints]
         mtu = host.compute_mtu(addresses, interface=config.name, mark=mark)
+        if options.is_tap:
+            mtu -= ethernet.OVERHEAD
         if mtu < IPV6_MIN_MTU and any(a.version == 6 for a in interface.addresses):
             log.warning(
                 "the way to the peers leaves an MTU of %d, and IPv6 needs at least %d: the tunnel "
@@ -174,6 +179,8 @@ def _compute(
         dns_search=interface.dns_search,
         dns_file=place.resolv_conf,
     )
+    if options.is_tap:
+        state = replace(state, bridge=options.bridge, link_local=not options.bridge)
     with host.inside(netns):
         state = with_gateway(config, state)
     if interface.hooks_change_routes:

@@ -107,6 +107,13 @@ async def plan(
         )
     check_hooks(new)
     endpoints = await _endpoints(engine, new, addresses)
+    # These count when the tunnel comes up again.
+    placed = replace(
+        new.interface.options,
+        mode="tap" if engine.tun.tap else "tun",
+        bridge=around.applied.state.bridge,
+    )
+    there = replace(new, interface=replace(new.interface, options=placed))
     wanted = await trio.to_thread.run_sync(effects.on_conf, new)
     port = wanted.interface.listen_port
     if not port and not old.interface.listen_port:
@@ -114,7 +121,7 @@ async def plan(
     surroundings, on_host = around.surroundings, list[Change]()
     away = await whereabouts(engine, old.name, place)
     if not away:
-        surroundings = await compute(new, endpoints, slot=surroundings.slot, place=place)
+        surroundings = await compute(there, endpoints, slot=surroundings.slot, place=place)
         surroundings = effects.on_host(new, surroundings)
         on_host = await trio.to_thread.run_sync(_host_changes, around.applied, surroundings.state)
     changes = [

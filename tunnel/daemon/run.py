@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Literal
@@ -23,7 +24,7 @@ from typing import Literal
 import trio
 
 from tunnel import host
-from tunnel.config import PublicKey
+from tunnel.config import InterfaceConfig, PublicKey
 from tunnel.control.broadcast import Events
 from tunnel.daemon import guard, host_state, redaction, reload
 from tunnel.daemon.attach import Attachment
@@ -42,6 +43,7 @@ from tunnel.device.uapi import AwaitedDevice, uapi_served
 from tunnel.errors import DaemonError, TunnelError, unwrapped
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.udp import Udp
+from tunnel.packet import ethernet
 
 log = logging.getLogger("tunnel")
 
@@ -129,6 +131,7 @@ async def _set_up(
                 listen_port=interface.listen_port,
                 fwmark=around.mark,
                 publish=daemon.publish,
+                mac=_mac(interface) if interface.options.is_tap else None,
             ) as device,
         ):
             # As with wg-quick, `wg` may be used by PreUp, and the conf has the last word.
@@ -228,6 +231,12 @@ async def _clean_up_before(daemon: Daemon) -> None:
         log.warning("the previous daemon of %s was killed; removing what it left behind", name)
     for failure in left.failures:
         log.warning("while removing what it left: %s", failure)
+
+
+def _mac(interface: InterfaceConfig) -> bytes:
+    """The MAC address of a TAP: the same at each start, so that no neighbour has an old one."""
+    key = interface.private_key
+    return ethernet.station_address(os.urandom(32) if key is None else bytes(key.public_key()))
 
 
 async def _run_device(

@@ -115,6 +115,8 @@ async def _running(
     if link is not None:
         own = config.interface.addresses
         kept = tuple(each for each in link.addresses if each in own or each not in by_hooks)
+        if config.interface.options.bridge:
+            kept = own  # those of the bridge, which may have others
         link = replace(link, addresses=kept)
     snapshot = await take_snapshot(device.engine)
     names = device.endpoints.names()

@@ -91,9 +91,11 @@ class Device:
         tun_fd: int | None = None,
         tun_control: socket.socket | None = None,
         publish: Publish = publish_nothing,
+        mac: bytes | None = None,
     ) -> Self:
         """Make the interface `name`, or take over the attached TUN device of `tun_fd`, and bind
         the UDP sockets. Needs no event loop. `tun_control` is a socket in the device's namespace.
+        With a `mac` the interface carries Ethernet frames, and has this address.
 
         Raises TunError and UdpError, and then nothing is left.
         """
@@ -102,7 +104,7 @@ class Device:
                 Udp.open(listen_port, fwmark, gso=offloads.gso, gro=offloads.gro)
             )
             if tun_fd is None:
-                tun = undo.enter_context(Tun.open(name, mtu=mtu, offloads=offloads.tun))
+                tun = undo.enter_context(Tun.open(name, mtu=mtu, offloads=offloads.tun, mac=mac))
             else:
                 tun = undo.enter_context(
                     Tun.adopt(tun_fd, offloads=offloads.tun, control=tun_control)

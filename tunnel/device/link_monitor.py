@@ -21,6 +21,7 @@ from tunnel.host.watch import LinkGone, watch_link
 from tunnel.io.errors import TunDeleted, TunError
 from tunnel.io.tun import Tun
 from tunnel.io.udp_socket import segments_per_batch
+from tunnel.packet.ethernet import OVERHEAD
 
 log = logging.getLogger("tunnel")
 
@@ -104,9 +105,13 @@ async def _follow_forwarding(follower: _Follower) -> None:
         await follower.fit_frames()
 
 
-def fitting_segments(mtu: int) -> int:
-    """How many TCP segments a frame may have, so that it is sent by one call once it is sealed."""
-    return segments_per_batch(mtu + MESSAGE_OVERHEAD)
+def fitting_segments(mtu: int, *, ethernet: bool = False) -> int:
+    """How many TCP segments a frame may have, so that it is sent by one call once it is sealed.
+
+    With `ethernet` it is one of a TAP.
+    """
+    before = (OVERHEAD if ethernet else 0) + MESSAGE_OVERHEAD
+    return segments_per_batch(mtu + before)
 
 
 class _Follower:
@@ -139,13 +144,13 @@ class _Follower:
         Without a limit it fills 64 KiB, and a few packets are left over for a call of their own on
         the way out, a batch of their own on the way in: that costs a quarter of the throughput. But
         a *forwarded* frame that has more segments than the limit is split into single packets, so
-        there is no limit on a host that forwards.
+        there is no limit on a host that forwards, nor for the port of a bridge.
         """
         if self._ifindex is None:
             return
         try:
-            segments = fitting_segments(self._engine.mtu)
-            if await trio.to_thread.run_sync(forwards):
+            segments = fitting_segments(self._engine.mtu, ethernet=self._engine.tun.tap)
+            if await trio.to_thread.run_sync(forwards, self._ifindex):
                 segments = UNLIMITED_SEGMENTS
             if segments != self._segments:
                 self._segments = segments

@@ -94,7 +94,8 @@ async def describe(
         mtu = None
         if paths and place < MAX_PATHS and peer.endpoint is not None:
             mtu = path_mtu(peer.endpoint, snapshot.fwmark)
-        peers.append(_peer_status(peer, shown, mtu, secrets=secrets))
+        macs = None if engine.switching is None else engine.switching.count_of(peer.public_key)
+        peers.append(_peer_status(peer, shown, mtu, macs, secrets=secrets))
         await pace.step()
     private = snapshot.private_key
     link = _link(engine)
@@ -116,6 +117,7 @@ async def describe(
         here=link is None or link.here,
         device_netns=0 if link is None else link.netns,
         conf="" if config.path is None else str(config.path.absolute()),
+        mode="tap" if engine.tun.tap else "tun",
         nested_in=_outer_tunnels(snapshot, "" if link is None else link.name),
     )
 
@@ -144,7 +146,12 @@ def _link(engine: Engine) -> TunLink | None:
 
 
 def _peer_status(
-    peer: PeerSnapshot, shown: tuple[str, ...], mtu: int | None, *, secrets: bool
+    peer: PeerSnapshot,
+    shown: tuple[str, ...],
+    mtu: int | None,
+    macs: int | None,
+    *,
+    secrets: bool,
 ) -> PeerStatus:
     psk = peer.preshared_key
     return PeerStatus(
@@ -158,6 +165,7 @@ def _peer_status(
         tx_bytes=peer.tx_bytes,
         persistent_keepalive=peer.persistent_keepalive,
         path_mtu=mtu,
+        macs=macs,
     )
 
 

@@ -42,6 +42,8 @@ from tunnel.host.slots import find_default_route_slot
 from tunnel.host.state import (
     MAIN_TABLE,
     Address,
+    Bridge,
+    BridgePort,
     DefaultRouteSlot,
     DesiredState,
     Dns,
@@ -65,6 +67,8 @@ __all__ = [
     "MAIN_TABLE",
     "Address",
     "Applied",
+    "Bridge",
+    "BridgePort",
     "DefaultRouteSlot",
     "DesiredState",
     "Dns",

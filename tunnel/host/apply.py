@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tunnel.host import netfilter
 from tunnel.host.dns import RESOLVCONF, choose_backend, read_servers, unset_dns
 from tunnel.host.errors import HostError
-from tunnel.host.links import require_ifindex
+from tunnel.host.links import list_addresses, require_ifindex
 from tunnel.host.machine import Machine, Report, Undo, current_index, ignore_steps, replaces
 from tunnel.host.record import (
     STATE_DIR,
@@ -30,9 +31,9 @@ from tunnel.host.record import (
     save_record,
 )
 from tunnel.host.resolv_conf import unset_servers
-from tunnel.host.rtnetlink import inside, rtnetlink, step
+from tunnel.host.rtnetlink import find_ifindex, inside, rtnetlink, step
 from tunnel.host.slots import claiming
-from tunnel.host.state import DesiredState, Dns, Item, Sysctl
+from tunnel.host.state import Address, Bridge, DesiredState, Dns, Item, Sysctl
 from tunnel.host.sysctl import read_sysctl
 from tunnel.linux.netns import find_namespace, namespace_id
 
@@ -105,7 +106,14 @@ def missing(
         index = require_ifindex(netlink, state.interface)
         known = record or Record(state.interface, index, namespace_id())
         machine = Machine(
-            netlink, state.interface, index, {}, known.dns, known.firewall, known.servers
+            netlink,
+            state.interface,
+            index,
+            {},
+            known.dns,
+            known.firewall,
+            known.servers,
+            bridge=state.bridge,
         )
         items = (*state.items(), *state.connected)
         there = machine.present(items, items)
@@ -198,6 +206,7 @@ def _remove(record: Record, state_dir: Path, report: Report, fail_closed: bool =
             record.servers,
             report,
             fail_closed,
+            bridge=_bridge_of(record.items),
         )
         failures = _run_all(
             [lambda item=item: machine.remove(item) for item in reversed(record.items)]  # type: ignore[misc]
@@ -243,7 +252,7 @@ def _change(
         if record and record.ifindex != index:
             # resolved forgot them with the interface of before.
             old = tuple(item for item in old if not isinstance(item, Dns))
-        new = state.items()
+        new = _without_foreign(netlink, state, old)
         wanted = set(new)
         planned = Record(
             state.interface,
@@ -270,6 +279,7 @@ def _change(
             report,
             # What fails on the way up leaves shut what was shut before: see `shut`.
             fail_closed=not old,
+            bridge=state.bridge,
         )
         with claiming(netlink, state, state_dir):
             save_record(planned, state_dir)
@@ -291,6 +301,23 @@ def _change(
                     error.add_note(f"while undoing: {failure}")
             _restore_record(found, state.interface, state_dir)
             raise
+
+
+def _bridge_of(items: Iterable[Item]) -> str:
+    return next((item.name for item in items if isinstance(item, Bridge)), "")
+
+
+def _without_foreign(netlink: Any, state: DesiredState, old: Sequence[Item]) -> tuple[Item, ...]:
+    """The objects of the state but for the addresses that its bridge had before we came.
+
+    Those are not ours to remove.
+    """
+    items = state.items()
+    index = find_ifindex(netlink, state.bridge) if state.bridge else None
+    if index is None:
+        return items
+    foreign = {item for item in list_addresses(netlink, index) if item not in old}
+    return tuple(i for i in items if not (isinstance(i, Address) and i in foreign))
 
 
 def _step_by_step(

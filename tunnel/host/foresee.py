@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from tunnel.host.bridges import check_bridge
 from tunnel.host.dns import choose_backend
 from tunnel.host.errors import HostError
 from tunnel.host.netfilter import check_firewall
@@ -68,12 +69,19 @@ def _checks(state: DesiredState, *, is_moved: bool) -> Iterator[tuple[Kind, Call
     # In another namespace `move_link` turns it on, for our interface alone.
     if with_ipv6 and not (is_moved and _IPV6.exists()):
         yield "ipv6", partial(_check_ipv6, with_ipv6[0])
+    if state.bridge:
+        yield "interface", partial(_check_bridge, state.bridge)
     if state.dns is not None and not state.dns.file:
         yield "dns", choose_backend
     for sysctl in state.sysctls:
         yield "other", partial(check_sysctl, sysctl.name, sysctl.value)
     if state.firewall is not None:
         yield "firewall", partial(check_firewall, state.interface, state.firewall)
+
+
+def _check_bridge(bridge: str) -> None:
+    with rtnetlink() as netlink, step("look at", f"bridge {bridge}"):
+        check_bridge(netlink, bridge)
 
 
 def _check_ipv6(first: Item) -> None:

@@ -102,10 +102,12 @@ def is_enslaved(netlink: Any, index: int) -> bool:
 
 
 def set_link(netlink: Any, index: int, link: Link) -> None:
-    """Set MTU and up. No link-local address is made up, as on the kernel's WireGuard devices."""
+    """Set MTU and up. Unless asked for, no link-local address is made up, as on the kernel's
+    WireGuard devices.
+    """
     with step("set", link, "an MTU is between 576 (IPv6: 1280) and 65535"):
         inet6 = ["AF_INET6", {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_MODE_NONE]]}]
-        if _has_ipv6(netlink, index):
+        if not link.link_local and _has_ipv6(netlink, index):
             netlink.link("set", index=index, IFLA_AF_SPEC={"attrs": [inet6]})
         netlink.link("set", index=index, mtu=link.mtu, state="up")
 
@@ -128,9 +130,15 @@ UNLIMITED_SEGMENTS = 65535
 _FORWARDING = ("/proc/sys/net/ipv4/conf", "/proc/sys/net/ipv6/conf")
 
 
-def forwards() -> bool:
-    """Whether this network namespace passes packets on from any of its interfaces."""
-    return any(
+def forwards(index: int) -> bool:
+    """Whether this network namespace passes packets on from any of its interfaces, or frames from
+    the interface `index` to another port of a bridge.
+    """
+    try:
+        name = socket.if_indextoname(index)
+    except OSError:
+        return False
+    return Path("/sys/class/net", name, "brport").exists() or any(
         path.read_text().strip() != "0"
         for folder in _FORWARDING
         for path in Path(folder).glob("*/forwarding")

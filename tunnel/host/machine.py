@@ -7,12 +7,24 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from tunnel.host import dns, docker, links, netfilter, resolv_conf, routes, rules, sysctl
+from tunnel.host import (
+    bridges,
+    dns,
+    docker,
+    links,
+    netfilter,
+    resolv_conf,
+    routes,
+    rules,
+    sysctl,
+)
 from tunnel.host.errors import HostError
 from tunnel.host.forwarding import FORWARDING
 from tunnel.host.rtnetlink import find_ifindex, step
 from tunnel.host.state import (
     Address,
+    Bridge,
+    BridgePort,
     Connected,
     Dns,
     DockerPasses,
@@ -40,6 +52,7 @@ class Machine:
     `dns_backend` says how name servers are set, `sysctls` holds the values to put back, `firewall`
     is the fingerprint of the table that we set last, and `servers` are those of resolv.conf after
     we set ours. With `fail_closed`, what stays of a firewall until `tunnel down` is not removed.
+    With a `bridge`, the addresses are that one's.
     """
 
     def __init__(
@@ -53,6 +66,7 @@ class Machine:
         servers: str = "",
         report: Report = ignore_steps,
         fail_closed: bool = False,
+        bridge: str = "",
     ) -> None:
         self.firewall = firewall
         self.servers = servers
@@ -63,6 +77,14 @@ class Machine:
         self.dns_backend = dns_backend
         self._report = report
         self._fail_closed = fail_closed
+        self._bridge = bridge
+
+    @property
+    def _addressed(self) -> int:
+        """The number of the interface that has the addresses, 0 if it is gone, or not made yet."""
+        if not self._bridge:
+            return self._index
+        return find_ifindex(self._netlink, self._bridge) or 0
 
     def present(self, wanted: Iterable[Item], known: Iterable[Item]) -> set[Item]:
         """Those of `wanted` that are there.
@@ -73,28 +95,38 @@ class Machine:
         wanted = tuple(wanted)
         seen: set[Item] = set(rules.list_rules(self._netlink))
         if self._index:
-            seen |= links.list_addresses(self._netlink, self._index)
-            seen |= routes.list_routes(self._index)
             mtu, up = links.read_link(self._netlink, self._index)
             if up:
-                seen.add(Link(mtu))
-            kernels = {item for item in wanted if isinstance(item, Connected)}
-            # A link that is down has none: they come with it.
-            seen |= (
-                routes.standing_connected(self._netlink, self._index, kernels, seen)
-                if up
-                else kernels
-            )
+                seen |= {Link(mtu), Link(mtu, link_local=True)}
+            seen |= self._present_addresses(wanted, up)
         before = set(known)
         return {item for item in wanted if item in seen or self._still(item, before)}
 
+    def _present_addresses(self, wanted: Iterable[Item], up: bool) -> set[Item]:
+        """The addresses and the routes, and those of `wanted` that the kernel adds with them."""
+        kernels = {item for item in wanted if isinstance(item, Connected)}
+        addressed = self._addressed
+        if not addressed:
+            return set()
+        seen: set[Item] = set(links.list_addresses(self._netlink, addressed))
+        seen |= routes.list_routes(addressed)
+        if not up:
+            return seen | kernels  # a link that is down has none: they come with it
+        return seen | routes.standing_connected(self._netlink, addressed, kernels, seen)
+
     def _still(self, item: Item, before: set[Item]) -> bool:
         match item:
+            case Bridge():
+                return bridges.stands(self._netlink, item.name)
+            case BridgePort():
+                return bool(self._index) and bridges.is_port(
+                    self._netlink, self._index, item.bridge
+                )
             case Firewall():
                 now = netfilter.fingerprint(self._interface)
                 return item in before and now != "" and now == self.firewall
             case DockerPasses():
-                return docker.lets_pass(self._interface)
+                return docker.lets_pass(self._bridge or self._interface)
             case Sysctl():
                 return not sysctl.has_sysctl(item.name) or (
                     sysctl.read_sysctl(item.name) == item.value
@@ -116,8 +148,12 @@ class Machine:
 
     def _add(self, item: Item) -> None:
         match item:
+            case Bridge():
+                bridges.add_bridge(self._netlink, item.name, self._index)
+            case BridgePort():
+                bridges.join(self._netlink, self._index, item.bridge)
             case Address():
-                links.add_address(self._netlink, self._index, item)
+                links.add_address(self._netlink, self._addressed, item)
             case Link():
                 links.set_link(self._netlink, self._index, item)
                 # Else the kernel drops all of a network's addresses with the first of them.
@@ -128,7 +164,7 @@ class Machine:
             case Route():
                 routes.add_route(self._netlink, self._index, item)
             case Connected():
-                routes.add_connected(self._netlink, self._index, item)
+                routes.add_connected(self._netlink, self._addressed, item)
             case Rule():
                 rules.add_rule(self._netlink, item)
             case Sysctl():
@@ -137,34 +173,41 @@ class Machine:
                 netfilter.set_firewall(self._interface, item)
                 self.firewall = netfilter.fingerprint(self._interface)
             case DockerPasses():
-                docker.let_pass(self._interface)
+                docker.let_pass(self._bridge or self._interface)
             case Dns() if item.file:
                 resolv_conf.set_servers(self._interface, item)
             case Dns():
                 again = not dns.is_in_resolv_conf(item, self.servers)
-                dns.set_dns(self._interface, self._index, item, self.dns_backend, again=again)
+                name = self._bridge or self._interface
+                dns.set_dns(name, self._addressed, item, self.dns_backend, again=again)
                 if self.dns_backend == dns.RESOLVCONF:
                     self.servers = " ".join(dns.read_servers())
 
     def remove(self, item: Item) -> None:
         """Take one away; no error if it is gone."""
-        if self._index or not isinstance(item, Address | Link | Route | Connected):
+        gone = not self._index and isinstance(item, BridgePort | Link | Route)
+        if not gone and (self._addressed or not isinstance(item, Address | Connected)):
             self._report("remove", item)
         with step("remove", item):
             self._remove(item)
 
     def _remove(self, item: Item) -> None:
+        addressed = self._addressed
         match item:
-            case Address() if self._index:
-                links.remove_address(self._netlink, self._index, item)
+            case Bridge():
+                bridges.remove_bridge(self._netlink, item.name)
+            case BridgePort() if self._index:
+                bridges.leave(self._netlink, self._index, item.bridge)
+            case Address() if addressed:
+                links.remove_address(self._netlink, addressed, item)
             case Link() if self._index:
                 mtu, up = links.read_link(self._netlink, self._index)
                 if up:
                     links.restore_link(self._netlink, self._index, mtu, up=False)
             case Route() if self._index:
                 routes.remove_route(self._index, item)
-            case Connected() if self._index:
-                routes.remove_connected(self._index, item)
+            case Connected() if addressed:
+                routes.remove_connected(addressed, item)
             case Rule():
                 rules.remove_rule(self._netlink, item)
             case Sysctl():
@@ -172,11 +215,11 @@ class Machine:
             case Firewall():
                 self._remove_firewall(item)
             case DockerPasses():
-                docker.stop_passing(self._interface)
+                docker.stop_passing(self._bridge or self._interface)
             case Dns() if item.file:
                 resolv_conf.unset_servers(self._interface, item)
             case Dns():
-                dns.unset_dns(self._interface, self._index, self.dns_backend)
+                dns.unset_dns(self._bridge or self._interface, addressed, self.dns_backend)
             case _:
                 pass
 

@@ -18,6 +18,8 @@ from tunnel.host.errors import HostError
 from tunnel.host.gateway import Gate
 from tunnel.host.state import (
     Address,
+    Bridge,
+    BridgePort,
     Dns,
     DockerPasses,
     Firewall,
@@ -34,6 +36,8 @@ STATE_DIR = RUN_FOLDER
 _VERSION = 1
 _MOVE_AWAY = "move away what has that name"
 _KINDS: dict[str, type[Item]] = {
+    "bridge": Bridge,
+    "port": BridgePort,
     "address": Address,
     "link": Link,
     "route": Route,

@@ -52,10 +52,34 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
+class Bridge:
+    """The Linux bridge of that name is there and up; made if it was not."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"bridge {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class BridgePort:
+    """The interface is a port of that bridge."""
+
+    bridge: str
+
+    def __str__(self) -> str:
+        return f"port of bridge {self.bridge}"
+
+
+@dataclass(frozen=True, slots=True)
 class Link:
-    """The interface is up with this MTU, in bytes of inner packet."""
+    """The interface is up with this MTU, in bytes of inner packet.
+
+    With `link_local` the kernel gives it an IPv6 address of its own, as an Ethernet card has one.
+    """
 
     mtu: int
+    link_local: bool = False
 
     def __str__(self) -> str:
         return f"link up mtu {self.mtu}"
@@ -173,7 +197,19 @@ class Dns:
         return f"{text} in {self.file}" if self.file else text
 
 
-Item = Address | Link | Route | Connected | Rule | Sysctl | Firewall | DockerPasses | Dns
+Item = (
+    Bridge
+    | BridgePort
+    | Address
+    | Link
+    | Route
+    | Connected
+    | Rule
+    | Sysctl
+    | Firewall
+    | DockerPasses
+    | Dns
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +231,8 @@ class DesiredState:
     full tunnel without one, the number of its routing table. `slot` is the slot chosen for that, to
     be claimed; None if there was no choice. `connected` are the routes which the kernel adds with
     the addresses: we add only those that another program removed. There are none if the conf
-    chooses the routing table.
+    chooses the routing table. With a `bridge`, the interface is a port of it, and the addresses are
+    the bridge's. `link_local` is as in `Link`.
     """
 
     interface: str
@@ -210,6 +247,13 @@ class DesiredState:
     mark: int = 0
     slot: DefaultRouteSlot | None = field(default=None, compare=False)
     connected: tuple[Connected, ...] = ()
+    bridge: str = ""
+    link_local: bool = False
+
+    @property
+    def addressed(self) -> str:
+        """The name of the interface that has the addresses."""
+        return self.bridge or self.interface
 
     def items(self) -> tuple[Item, ...]:
         """Every object of the state, in the order in which wg-quick sets them up.
@@ -217,9 +261,11 @@ class DesiredState:
         The firewall comes before the routes, so that nothing is routed unguarded; the rules come
         last, so that no packet is sent to a table that is still empty.
         """
+        ports = (Bridge(self.bridge), BridgePort(self.bridge)) if self.bridge else ()
         return (
+            *ports,
             *map(Address, self.addresses),
-            Link(self.mtu),
+            Link(self.mtu, self.link_local),
             *((self.dns,) if self.dns else ()),
             *self.sysctls,
             *((self.firewall,) if self.firewall else ()),

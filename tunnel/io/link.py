@@ -18,6 +18,7 @@ from tunnel.linux import kernel, netns
 
 _IFREQ = struct.Struct("16s24x")
 _IFREQ_SHORT = struct.Struct("16sh22x")
+_IFREQ_MAC = struct.Struct("16sH6s16x")  # ARPHRD_ETHER and the address
 _IFREQ_INT = struct.Struct("16si20x")
 
 
@@ -100,6 +101,17 @@ def set_mtu(fd: int, mtu: int) -> None:
         except (OSError, struct.error) as error:
             reason = error.strerror if isinstance(error, OSError) else "out of range"
             raise TunError(f"cannot set the MTU of {name} to {mtu}: {reason}") from error
+
+
+def set_mac(fd: int, mac: bytes) -> None:
+    """Set the MAC address of a TAP device, 6 bytes; raises TunError, TunDeleted."""
+    name, _ = name_and_flags(fd)
+    control, *_ = _control_socket(fd)
+    with control:
+        try:
+            fcntl.ioctl(control, kernel.SIOCSIFHWADDR, _IFREQ_MAC.pack(_encoded(name), 1, mac))
+        except OSError as error:
+            raise TunError(f"cannot set the MAC address of {name}: {error.strerror}") from error
 
 
 def _encoded(name: str) -> bytes:

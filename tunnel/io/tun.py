@@ -114,21 +114,23 @@ class Tun:
         *,
         mtu: int | None = None,
         offloads: TunOffload = ALL_OFFLOADS,
-        tap: bool = False,
+        mac: bytes | None = None,
     ) -> Self:
         """Create the interface `name` (or `name%d`, the kernel picks the number), still down.
 
-        It vanishes when the object is closed. Raises TunError, with the remedy, also when an
-        interface of that name exists.
+        With a `mac` of 6 bytes it is a TAP device with that address. It vanishes when the object is
+        closed. Raises TunError, with the remedy, also when an interface of that name exists.
         """
         if not name or len(os.fsencode(name)) >= kernel.IFNAMSIZ:
             raise TunError(f"{name!r} is not an interface name, which has 1 to 15 bytes")
-        kind = kernel.IFF_TAP if tap else kernel.IFF_TUN
+        kind = kernel.IFF_TUN if mac is None else kernel.IFF_TAP
         # Without IFF_TUN_EXCL an existing persistent device would be joined silently.
         flags = kind | kernel.IFF_NO_PI | kernel.IFF_VNET_HDR | kernel.IFF_TUN_EXCL
         device = _open_device(name, flags)
         try:
             tun = cls(device.fileno(), device=device, offloads=offloads)
+            if mac is not None:
+                link.set_mac(tun.fileno(), mac)
             if mtu is not None:
                 link.set_mtu(tun.fileno(), mtu)
         except BaseException as error:

@@ -4,6 +4,7 @@ So no frame can be taken for a packet of IPv4 or IPv6. The checksum of the frame
 Sources: IEEE 802.3, 802.1Q; RFC 894, RFC 2464; RFC 3378.
 """
 
+from hashlib import blake2s
 from typing import Final
 
 ETHERIP: Final = b"\x30\x00"
@@ -36,3 +37,9 @@ def ethertype_untrusted(frame: bytes | memoryview) -> tuple[int, int]:
         kind = frame[place + 2] << 8 | frame[place + 3]
         place += TAG_LENGTH
     return kind, place
+
+
+def station_address(seed: bytes) -> bytes:
+    """A MAC address of a station, locally administered; the same for the same seed."""
+    digest = blake2s(seed, digest_size=6).digest()
+    return bytes((digest[0] & 0xFC | 0x02,)) + digest[1:]

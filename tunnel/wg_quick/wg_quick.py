@@ -57,10 +57,12 @@ async def up(config: TunnelConfig, program: str, echo: Echo, retries: str = "") 
     name = config.name
     redaction.hide_secrets(config)
     reload.check_hooks(config)
-    if config.interface.options.netns:
-        raise DaemonError(
-            f"NetNS is for tunnel up alone; take the line out of the conf, or: tunnel up {name}"
-        )
+    options = config.interface.options
+    for key, is_set in (("NetNS", options.netns), ("Mode = tap", options.is_tap)):
+        if is_set:
+            raise DaemonError(
+                f"{key} is for tunnel up alone; take the line out of the conf, or: tunnel up {name}"
+            )
     with hold(name):
         await trio.to_thread.run_sync(_refuse_taken, name)
         with unwrapped():

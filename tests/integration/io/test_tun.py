@@ -323,12 +323,13 @@ def test_protocol_information_is_refused(netns: Namespace) -> None:
 
 
 def test_tap_carries_ethernet_frames(open_tun: OpenTun, netns: Namespace) -> None:
-    tap = open_tun("tiotap", tap=True)
+    tap = open_tun("tiotap", mac=bytes([2, 0, 0, 0, 0, 9]))
     assert tap.tap
     ping = netns.popen("ping", "-c", "1", "-w", "1", "10.9.0.2")
     arp = read_until(tap, lambda frame: frame[22:24] == b"\x08\x06")
     ping.wait()
     assert arp[10:16] == b"\xff" * 6
+    assert arp[16:22] == bytes([2, 0, 0, 0, 0, 9])
 
 
 def test_close_is_idempotent_and_takes_the_device_along(

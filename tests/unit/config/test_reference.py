@@ -15,6 +15,10 @@ DOC = Path(__file__).parents[3] / "docs" / "conf.md"
 KEYS = [(title, key) for title, section in SECTIONS.items() for key in keys_of(section).values()]
 
 
+NEEDS = {"Bridge": "Mode = tap\n"}
+"""Keys that mean nothing without another."""
+
+
 def test_the_page_is_made_from_the_table() -> None:
     assert DOC.read_text() == page(), "run python -m tunnel.config.reference > docs/conf.md"
 
@@ -27,8 +31,8 @@ def test_examples_are_read_and_written_back(title: str, key: ConfKey) -> None:
     sections = {
         "Interface": f"[Interface]\n{line}" + ("" if "Private" in line else INTERFACE),
         "Peer": INTERFACE + f"[Peer]\n{line}" + ("" if "Public" in line else f"PublicKey={PEER}\n"),
-        "Tunnel": f"{INTERFACE}[Tunnel]\n{line}[Peer]\n# friendly_name = laptop\n"
-        f"PublicKey = {PEER}\nAllowedIPs = 10.0.0.0/24\n",
+        "Tunnel": f"{INTERFACE}[Tunnel]\n{NEEDS.get(key.name, '')}{line}"
+        f"[Peer]\n# friendly_name = laptop\nPublicKey = {PEER}\nAllowedIPs = 10.0.0.0/24\n",
     }
     config = read(sections[title])
     assert config.warnings == ()

@@ -32,6 +32,13 @@ def state_of(*lines: str, allowed: str = "10.77.0.2/32", mark: int = 0) -> host.
     return with_gateway(read(text), host.DesiredState("office", mark=mark))
 
 
+def test_the_interface_of_a_port_is_its_bridge() -> None:
+    text = f"{INTERFACE}[Tunnel]\nMode = tap\nBridge = br0\nMasquerade = auto\n"
+    state = with_gateway(read(text), host.DesiredState("office", bridge="br0"))
+    (rule,) = rules_of(state, "srcnat")
+    assert rule.startswith('iifname "br0" oifname != { "lo", "br0" }')
+
+
 def rules_of(state: host.DesiredState, chain: str) -> list[str]:
     assert state.firewall is not None
     return [r for gate in state.firewall.gates for place, r in gate.rules if place == chain]

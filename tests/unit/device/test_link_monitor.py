@@ -126,7 +126,7 @@ def follow(tun: FakeLink, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bo
     """What the engine was told until the device was gone: MTU, and whether it is up."""
     monkeypatch.setattr(link_monitor, "watch_link", tun.watch)
     monkeypatch.setattr(link_monitor, "limit_segments", tun.limit_segments)
-    monkeypatch.setattr(link_monitor, "forwards", lambda: tun.forwards)
+    monkeypatch.setattr(link_monitor, "forwards", lambda _: tun.forwards)
     engine = make_side(1).engine
     engine.mtu = 1
     told: list[tuple[int, bool]] = []

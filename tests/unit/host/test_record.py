@@ -48,6 +48,13 @@ def test_round_trip(tmp_path: Path) -> None:
     assert load_record("tun0", tmp_path / "new") is None
 
 
+def test_a_port_of_a_bridge_round_trips() -> None:
+    built = desired_state("tun0", [ip_interface("10.9.0.1/24")], [], mtu=1400)
+    built = replace(built, bridge="br0", link_local=True)
+    record = Record("tun0", 7, 1, built.items())
+    assert parse(render(record)) == record
+
+
 def test_others(tmp_path: Path) -> None:
     for name in ("tun0", "tun1", "a.b"):
         save_record(full(name), tmp_path)

@@ -1,5 +1,6 @@
 """Golden text per state: what wg-quick(8) would set up, in its order."""
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 from textwrap import dedent
 
@@ -43,6 +44,20 @@ def state(
 
 def golden(text: str) -> str:
     return dedent(text).removeprefix("\n")
+
+
+def test_the_addresses_of_a_port_are_the_bridges() -> None:
+    built = replace(state("10.9.0.1/24", ""), bridge="br0")
+    assert describe(built) == golden(
+        """
+        interface tun0
+          bridge br0
+          port of bridge br0
+          address 10.9.0.1/24
+          link up mtu 1420
+        """
+    )
+    assert (built.addressed, state("", "").addressed) == ("br0", "tun0")
 
 
 def test_longest_prefix_first_and_what_addresses_cover_is_skipped() -> None:

@@ -15,7 +15,8 @@ class PeerStatus(Message):
     `latest_handshake` is Unix time in seconds, 0.0 before the first. `rx_bytes` and `tx_bytes`
     count UDP payload, as `wg show` does. `persistent_keepalive` is in seconds, 0 for off.
     `path_mtu` is the largest outer packet that the way to the endpoint takes, as far as the kernel
-    knows; None if that was not asked for or there is no way.
+    knows; None if that was not asked for or there is no way. `macs` is how many MAC addresses are
+    known to be at it, None in a tunnel of packets.
     """
 
     public_key: str
@@ -28,6 +29,7 @@ class PeerStatus(Message):
     tx_bytes: int
     persistent_keepalive: int
     path_mtu: int | None = None
+    macs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ class TunnelStatus(Message):
     datagrams to the first few peers leave this host. `missing` are routes, rules and the like that
     another program removed, `refused` handshakes by reason. `netns` is the path of the network
     namespace that the interface was put into, empty for the daemon's; `attached` says in words to
-    what it was attached, empty for nothing.
+    what it was attached, empty for nothing. `mode` is "tun" or "tap", and `bridge` the Linux bridge
+    that the interface is a port of, empty for none.
     """
 
     name: str
@@ -79,3 +82,5 @@ class TunnelStatus(Message):
     netns: str = ""
     attached: str = ""
     device_netns: int = 0
+    mode: str = "tun"
+    bridge: str = ""
