@@ -12,7 +12,7 @@ from tunnel.lab.plans import PLANS
 
 FOLDER = Path(__file__).parents[2] / "examples"
 
-PUBLISHED = [PLANS[name] for name in ("pair", "nat", "hub", "mesh", "gateway")]
+PUBLISHED = [PLANS[name] for name in ("pair", "nat", "hub", "mesh", "bridge", "tap", "gateway")]
 """Those that have a folder written from their plan."""
 
 _LAB = """\

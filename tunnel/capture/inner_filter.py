@@ -26,6 +26,7 @@ from tunnel.datapath.interface import MESSAGE_OVERHEAD
 from tunnel.datapath.virtio import VirtioNetHdr
 from tunnel.engine import Engine, Peer
 from tunnel.io.endpoint import Endpoint
+from tunnel.packet.ethernet import ETHERIP, LONGEST_HEADER, ip_of_ethernet
 from tunnel.packet.filter import Filter
 from tunnel.packet.headers import HEADER_ROOM, Headers
 
@@ -123,9 +124,12 @@ class InnerFilter:
         """
         return self._readers.subscribe(Ranges(wanted, Limits(stall=STALL, clock=self._clock)))
 
-    def _wanting(self, packet: memoryview) -> tuple[Ranges, ...]:
-        """Those whose filters let the packet through."""
-        headers = Headers.parse(bytes(packet[:HEADER_ROOM]))
+    def _wanting(self, inner: memoryview) -> tuple[Ranges, ...]:
+        """Those whose filters let through a packet, or that of an Ethernet frame."""
+        packet = bytes(inner[: HEADER_ROOM + LONGEST_HEADER])
+        if self._engine.tun.tap:
+            packet = ip_of_ethernet(packet)
+        headers = Headers.parse(packet[:HEADER_ROOM])
         if headers is None:
             return ()
         return tuple(each for each in self._readers.current() if each.wanted.matches(headers))
@@ -173,7 +177,8 @@ class InnerFilter:
         for start, end in opened.frames:
             frame = memoryview(out)[start:end]
             found = self._wanting(frame[datapath.VIRTIO_NET_HDR_LEN :])
-            sizes.setdefault(found, set()).update(_segment_sizes(frame))
+            lead = len(ETHERIP) if self._engine.tun.tap else 0
+            sizes.setdefault(found, set()).update(size + lead for size in _segment_sizes(frame))
         if list(sizes) == [()]:
             return
         buffer, start, stride = self._received

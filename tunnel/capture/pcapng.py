@@ -10,6 +10,7 @@ import enum
 import struct
 from collections.abc import Iterable
 
+LINKTYPE_ETHERNET = 1
 LINKTYPE_RAW = 101
 """Packets that begin with their IPv4 or IPv6 header."""
 SECRETS_WIREGUARD = 0x57474B4C
@@ -42,12 +43,16 @@ def section_header(application: str) -> bytes:
     return _block(_SECTION_HEADER, head + _options([(_SHB_USERAPPL, application.encode())]))
 
 
-def interface(name: str, description: str, *, snap_length: int = 0) -> bytes:
-    """An interface of raw IP packets; packets refer to it by its place among the interfaces.
+def interface(
+    name: str, description: str, *, snap_length: int = 0, ethernet: bool = False
+) -> bytes:
+    """An interface of raw IP packets, or of Ethernet frames; packets refer to it by its place among
+    the interfaces.
 
     `snap_length` is the most bytes kept of a packet, 0 for all.
     """
-    head = struct.pack("<HHI", LINKTYPE_RAW, 0, snap_length)
+    linktype = LINKTYPE_ETHERNET if ethernet else LINKTYPE_RAW
+    head = struct.pack("<HHI", linktype, 0, snap_length)
     options = [
         (_IF_NAME, name.encode()),
         (_IF_DESCRIPTION, description.encode()),

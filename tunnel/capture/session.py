@@ -21,6 +21,7 @@ from tunnel.capture.writer import REORDERING_NS, Recording
 from tunnel.control.client import TunnelClient
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.linux.packet_socket import PacketSocket, SeenPacket, tunnel_datagrams
+from tunnel.packet.ethernet import ip_of_ethernet
 from tunnel.packet.filter import Filter
 from tunnel.packet.headers import Headers
 
@@ -92,8 +93,10 @@ class Capture:
         warn: Callable[[str], None],
         *,
         netns: str = "",
+        ethernet: bool = False,
     ) -> None:
         """`netns` is the path of the interface's network namespace, if that is not the caller's.
+        With `ethernet` the interface has Ethernet frames.
 
         Raises PermissionError without CAP_NET_RAW, OSError if there is no such interface.
 
@@ -102,6 +105,7 @@ class Capture:
         self._port = port
         self._streams = streams
         self._wanted = wanted
+        self._ethernet = ethernet
         self._warn = warn
         self._carriers = Carriers() if streams.records is not None else None
         self._keys = HandshakeKeys() if streams.keys is not None else None
@@ -113,7 +117,7 @@ class Capture:
         with contextlib.ExitStack() as stack:
             self._own = stack.enter_context(host.LocalAddresses())
             with host.inside(netns or None):
-                self._inner = stack.enter_context(PacketSocket(interface))
+                self._inner = stack.enter_context(PacketSocket(interface, ethernet=ethernet))
             self._outer = stack.enter_context(PacketSocket("", tunnel_datagrams(port)))
             self._stack = stack.pop_all()
 
@@ -206,7 +210,8 @@ class Capture:
             if seen is None:
                 break
             if self._carriers is not None:
-                headers = Headers.parse(seen.packet)
+                packet = ip_of_ethernet(seen.packet) if self._ethernet else seen.packet
+                headers = Headers.parse(packet)
                 if headers is None or not self._wanted.filter.matches(headers):
                     continue
             self._add(recording, INNER, seen, seen.packet)
@@ -295,12 +300,14 @@ class Capture:
                     break
 
 
-def preamble(interface: str, port: int, snap_length: int) -> bytes:
-    """What every file begins with."""
+def preamble(interface: str, port: int, snap_length: int, *, ethernet: bool = False) -> bytes:
+    """What every file begins with. With `ethernet` the interface has Ethernet frames."""
     return b"".join(
         [
             pcapng.section_header("tunnel capture"),
-            pcapng.interface(interface, f"inside {interface}", snap_length=snap_length),
+            pcapng.interface(
+                interface, f"inside {interface}", snap_length=snap_length, ethernet=ethernet
+            ),
             pcapng.interface(
                 f"{interface}-udp", f"datagrams of UDP port {port}", snap_length=snap_length
             ),

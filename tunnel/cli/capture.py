@@ -60,7 +60,8 @@ def capture(
 ) -> None:
     """Write every packet into one pcapng file twice: as it is inside, and as it is outside.
 
-    The first interface is the tunnel's own, with bare IP packets; the second has its datagrams, on
+    The first interface is the tunnel's own, with bare IP packets, or with the Ethernet frames of
+    Mode = tap; the second has its datagrams, on
     whatever device they leave and come (in Wireshark: frame.interface_id == 0, or 1). With a FILTER
     these are the datagrams that carried the packets it lets through, and the handshakes; the tunnel
     then receives more slowly as long as the capture runs, by a quarter, or by much more while bulk
@@ -90,15 +91,23 @@ def capture(
         # First of all, so that no change of the port is missed.
         streams.subscribe(wanted.filter)
         status = client.status()
-        port = status.listen_port
+        port, ethernet = status.listen_port, status.mode == "tap"
         try:
             capturing = stack.enter_context(
-                Capture(interface, port, streams, wanted, _say, netns=status.netns)
+                Capture(
+                    interface,
+                    port,
+                    streams,
+                    wanted,
+                    _say,
+                    netns=status.netns,
+                    ethernet=ethernet,
+                )
             )
             recording = stack.enter_context(
                 Recording(
                     sys.stdout.buffer if write == "-" else Path(write),
-                    preamble=preamble(interface, port, snaplen),
+                    preamble=preamble(interface, port, snaplen, ethernet=ethernet),
                     ring=ring,
                     size=size * 1_000_000,
                     limit=count,

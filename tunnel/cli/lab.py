@@ -59,6 +59,7 @@ class TopologyName(StrEnum):
     HUB = "hub"
     MESH = "mesh"
     BRIDGE = "bridge"
+    TAP = "tap"
     GATEWAY = "gateway"
     DOCKER = "docker"
 

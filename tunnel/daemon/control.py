@@ -130,6 +130,12 @@ def streams(daemon: Daemon) -> dict[str, json_socket.Stream]:
         return observers(daemon.running().engine).keys.subscribe()
 
     def trace(params: dict[str, Any]) -> Subscribed:
+        if daemon.running().engine.tun.tap:
+            raise ControlError(
+                "ethernet",
+                "a trace follows packets through the IP stack, and with Mode = tap the tunnel "
+                "carries Ethernet frames: use tunnel capture",
+            )
         traces = observers(daemon.running().engine).traces
         seconds, rate = _limit(params, "seconds"), _limit(params, "rate")
         return traces.subscribe(_filter(params), seconds=seconds, rate=rate)

@@ -207,6 +207,67 @@ BRIDGE = Blueprint(
     ),
 )
 
+TAP = Blueprint(
+    "tap",
+    "One Ethernet network on two hosts",
+    "With Mode = tap the tunnel carries Ethernet frames, and with Bridge its interface is a port "
+    "of a bridge, here of that on which the containers hang. Those of both hosts are in one "
+    "network: they find each other by ARP, and no router is between them.",
+    places=(
+        Box("A"),
+        Box("B"),
+        Box("a1", "container", gateway="10.1.1.1"),
+        Box("b1", "container", gateway="10.1.1.1", serves=80),
+    ),
+    networks=(
+        _world("A", "B"),
+        Network("lan-a", {"A": ("10.1.1.1/24",), "a1": ("10.1.1.2/24",)}, bridge="A"),
+        Network("lan-b", {"B": ("10.1.1.3/24",), "b1": ("10.1.1.4/24",)}, bridge="B"),
+    ),
+    sides=(
+        Side(
+            "A",
+            ("10.1.1.1/24",),
+            ("B",),
+            "192.0.2.1",
+            routes=("10.1.1.2/32",),
+            settings=("Mode = tap", "Bridge = lan-a"),
+        ),
+        Side(
+            "B",
+            ("10.1.1.3/24",),
+            ("A",),
+            "192.0.2.2",
+            routes=("10.1.1.4/32",),
+            settings=("Mode = tap", "Bridge = lan-b"),
+        ),
+    ),
+    trials=(
+        Trial("a1", "ping -c 1 -t 1 10.1.1.4", "one hop is enough: no router is between", _PING),
+        Trial("a1", "ip neigh show 10.1.1.4", "ARP has crossed the tunnel", "lladdr"),
+        Trial(
+            "A",
+            "bridge fdb show br lan-a dynamic",
+            "the card of b1 is at the port wg0",
+            "dev wg0 master lan-a",
+        ),
+        Trial(
+            "A",
+            "tunnel show wg0",
+            "how many MAC addresses are known to be at the peer",
+            "mac addresses: [1-9]",
+        ),
+        Trial("a1", "curl -s http://10.1.1.4/", "a server in that container", "hello from b1"),
+        Trial(
+            "A",
+            "tunnel trace wg0 icmp",
+            "a trace follows packets through the IP stack: here it says what to use",
+            r"use\s+tunnel\s+capture",
+            fails=True,
+        ),
+    ),
+)
+
 GATEWAY = Blueprint(
     "gateway",
     "A gateway with NAT, a published port and rules for each peer",
@@ -341,5 +402,5 @@ DOCKER = Blueprint(
     ),
 )
 
-PLANS = {plan.name: plan for plan in (PAIR, NAT, HUB, MESH, BRIDGE, GATEWAY, DOCKER)}
+PLANS = {plan.name: plan for plan in (PAIR, NAT, HUB, MESH, BRIDGE, TAP, GATEWAY, DOCKER)}
 """All of them, by name."""

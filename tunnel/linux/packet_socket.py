@@ -1,4 +1,4 @@
-"""IP packets as they cross an interface, read from a packet socket (packet(7)).
+"""Packets as they cross an interface, read from a packet socket (packet(7)).
 
 It sees what the kernel hands to or takes from a device: a batch of a segmentation offload is one
 packet, and no firewall has yet decided on what comes in.
@@ -16,6 +16,9 @@ from typing import Self
 from tunnel.linux import bpf, kernel
 
 _TIMESPEC = struct.Struct("=qq")
+_AUXDATA = struct.Struct("=I12xHH")
+"""Of struct tpacket_auxdata: status, VLAN tag, and the type of the tag."""
+_MACS = 12
 _UDP = 17
 _ROOM = 0x4_0000
 _RECEIVE_BUFFER = 32 * 1024 * 1024
@@ -23,7 +26,8 @@ _RECEIVE_BUFFER = 32 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class SeenPacket:
-    """A packet from its IP header on. `device` is empty if the interface has just gone.
+    """A packet from its IP header on, or an Ethernet frame. `device` is empty if the interface has
+    just gone.
 
     `time_ns` is the kernel's time stamp, Unix time in nanoseconds.
     """
@@ -37,20 +41,30 @@ class SeenPacket:
 class PacketSocket:
     """A packet socket that does not block; use as a context manager."""
 
-    def __init__(self, interface: str, program: Sequence[bpf.Instruction] = ()) -> None:
-        """All packets of `interface`, or of every interface if it is empty, that `program` accepts.
+    def __init__(
+        self,
+        interface: str,
+        program: Sequence[bpf.Instruction] = (),
+        *,
+        ethernet: bool = False,
+    ) -> None:
+        """All IP packets of `interface`, or of every interface if it is empty, that `program`
+        accepts. With `ethernet`, all frames of an interface that has Ethernet.
 
         Raises PermissionError without CAP_NET_RAW, and OSError if there is no such interface.
         """
         # SOCK_DGRAM leaves the link layer off: a TUN has none, other devices have Ethernet.
         self.socket = socket.socket(
             socket.AF_PACKET,
-            socket.SOCK_DGRAM | socket.SOCK_NONBLOCK,
+            (socket.SOCK_RAW if ethernet else socket.SOCK_DGRAM) | socket.SOCK_NONBLOCK,
             0 if interface else socket.htons(kernel.ETH_P_ALL),
         )
         self._received = self._dropped = 0
+        self._ethernet = ethernet
         try:
             self.socket.setsockopt(socket.SOL_SOCKET, kernel.SO_TIMESTAMPNS, 1)
+            if ethernet:
+                self.socket.setsockopt(kernel.SOL_PACKET, kernel.PACKET_AUXDATA, 1)
             with contextlib.suppress(PermissionError):  # root of a user namespace may not
                 self.socket.setsockopt(socket.SOL_SOCKET, kernel.SO_RCVBUFFORCE, _RECEIVE_BUFFER)
             if not interface:
@@ -73,12 +87,17 @@ class PacketSocket:
         """The next packet; None if there is none now. Raises OSError when the device has gone."""
         while True:
             try:
-                data, messages, _, address = self.socket.recvmsg(_ROOM, 64)
+                data, messages, _, address = self.socket.recvmsg(_ROOM, 128)
             except BlockingIOError:
                 return None
-            if not data or data[0] >> 4 not in (4, 6):
+            if not self._ethernet and (not data or data[0] >> 4 not in (4, 6)):
                 continue  # not IP: ARP and the like
-            seconds, nanoseconds = _TIMESPEC.unpack_from(messages[0][2])
+            seconds = nanoseconds = 0
+            for level, kind, content in messages:
+                if level != kernel.SOL_PACKET:
+                    seconds, nanoseconds = _TIMESPEC.unpack_from(content)
+                elif kind == kernel.PACKET_AUXDATA:
+                    data = _with_tag(data, *_AUXDATA.unpack_from(content))
             outgoing = address[2] == kernel.PACKET_OUTGOING
             return SeenPacket(seconds * 1_000_000_000 + nanoseconds, outgoing, address[0], data)
 
@@ -96,6 +115,13 @@ class PacketSocket:
         self._received += received
         self._dropped += dropped
         return self._received, self._dropped
+
+
+def _with_tag(frame: bytes, status: int, tag: int, kind: int) -> bytes:
+    """The frame with its VLAN tag, which the kernel keeps beside it."""
+    if not status & kernel.TP_STATUS_VLAN_VALID:
+        return frame
+    return frame[:_MACS] + kind.to_bytes(2, "big") + tag.to_bytes(2, "big") + frame[_MACS:]
 
 
 def tunnel_datagrams(port: int) -> list[bpf.Instruction]:

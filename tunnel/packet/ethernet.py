@@ -15,6 +15,7 @@ TAG_LENGTH: Final = 4
 TAGS: Final = frozenset({0x8100, 0x88A8})
 """Types of a VLAN tag: the customer's and the provider's."""
 MOST_TAGS: Final = 2
+LONGEST_HEADER: Final = HEADER_LENGTH + MOST_TAGS * TAG_LENGTH
 
 IPV4: Final = 0x0800
 ARP: Final = 0x0806
@@ -37,6 +38,14 @@ def ethertype_untrusted(frame: bytes | memoryview) -> tuple[int, int]:
         kind = frame[place + 2] << 8 | frame[place + 3]
         place += TAG_LENGTH
     return kind, place
+
+
+def ip_of_ethernet(frame: bytes) -> bytes:
+    """What a frame carries if it is of the type of IPv4 or IPv6; else nothing."""
+    if len(frame) < HEADER_LENGTH:
+        return b""
+    kind, place = ethertype_untrusted(frame)
+    return frame[place:] if kind in (IPV4, IPV6) else b""
 
 
 def station_address(seed: bytes) -> bytes:
