@@ -23,7 +23,6 @@ __all__ = [
     "check_permissions",
     "find_peer",
     "holds_secrets",
-    "is_inside",
 ]
 
 OWN_KEY = "PublicKey is this host's own: it must be the public key of the other side"
@@ -249,13 +248,6 @@ def find_peer(peers: Iterable[PeerConfig], text: str) -> PeerConfig | None:
         if address is not None and address in network
     ]
     return max(owners, key=lambda found: found[0])[1] if owners else None
-
-
-def is_inside(network: IPv4Network | IPv6Network, other: IPv4Network | IPv6Network) -> bool:
-    """Whether all of `network` is in `other`, of the same IP version."""
-    if isinstance(network, IPv4Network):
-        return isinstance(other, IPv4Network) and network.subnet_of(other)
-    return isinstance(other, IPv6Network) and network.subnet_of(other)
 
 
 def _overlap(one: Publication, other: Publication) -> bool:

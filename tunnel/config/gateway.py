@@ -16,7 +16,7 @@ ARROW: Final = re.compile(r"→|->")
 _ADDRESS: Final = r"\[[^\]]*\]|[0-9]+(?:\.[0-9]+)+"
 _PORTS: Final = r"[0-9]{1,5}(?:-[0-9]{1,5})?"
 _PUBLISH: Final = re.compile(
-    rf"(?:(?P<address>{_ADDRESS}):)?(?P<ports>{_PORTS}):(?P<target>{_ADDRESS})"
+    rf"(?:(?P<address>{_ADDRESS})?:)?(?P<ports>{_PORTS})(?::(?P<target>{_ADDRESS}))?"
     rf"(?::(?P<there>{_PORTS}))?(?:/(?P<protocol>\w+))?"
 )
 _REACH: Final = re.compile(
@@ -47,6 +47,17 @@ class Publication(NamedTuple):
         ports = _span(self.first, self.last)
         there = _span(self.there, self.there + self.last - self.first)
         return f"{head}{ports}:{_bracketed(self.target)}:{there}/{self.protocol}"
+
+
+class PortsLed(NamedTuple):
+    """As `Publication`; without a `target` the ports lead to where the context says."""
+
+    protocol: Protocol
+    address: IPv4Address | IPv6Address | None
+    first: int
+    last: int
+    target: IPv4Address | IPv6Address | None
+    there: int
 
 
 class Allowance(NamedTuple):
@@ -87,30 +98,47 @@ def entries(text: str) -> list[str]:
 
 def publication(text: str) -> Publication:
     """Read a published port."""
-    found = _PUBLISH.fullmatch(text)
     remedy = "write it as 8080:10.0.0.2:80/tcp, 192.0.2.1:53:10.0.0.2:53/udp or 443:[fd00::2]:443"
-    if found is None:
+    found = read_ports_led(text, "PORT:ADDRESS:PORT", remedy)
+    address, target = found.address, found.target
+    if target is None:
         raise Mistake(f"must be PORT:ADDRESS:PORT, not {quote(text)}", remedy)
+    if any(each is not None and each.is_unspecified for each in (address, target)):
+        raise Mistake(f"has no address of a host in {quote(text)}", remedy)
+    if address is not None and address.version != target.version:
+        raise Mistake(f"mixes IPv4 and IPv6 in {quote(text)}", remedy)
+    if found.there != found.first and found.last - found.first >= _MOST_SHIFTED:
+        raise Mistake(
+            f"moves more than {_MOST_SHIFTED} ports in {quote(text)}",
+            "write the same ports on both sides, or a smaller range",
+        )
+    return Publication(found.protocol, address, found.first, found.last, target, found.there)
+
+
+def read_ports_led(text: str, form: str, remedy: str) -> PortsLed:
+    """Read `[ADDRESS:]PORTS:[TARGET:]PORTS[/tcp or /udp]`, as docker's -p has it: with a target in
+    the key Publish, without one in `tunnel run -p`.
+
+    The last ports can be left out after a target. Raises Mistake, with the `remedy`.
+    """
+    found = _PUBLISH.fullmatch(text)
+    if found is None or not (found["target"] or found["there"]):
+        raise Mistake(f"must be {form}, not {quote(text)}", remedy)
     protocol = (found["protocol"] or "tcp").lower()
     if protocol not in ("tcp", "udp"):
         raise Mistake(f"knows tcp and udp, not {quote(protocol)}", remedy)
-    target = _read_address(found["target"], text, remedy)
-    address = _read_address(found["address"], text, remedy) if found["address"] else None
-    if address is not None and address.version != target.version:
-        raise Mistake(f"mixes IPv4 and IPv6 in {quote(text)}", remedy)
+    address, target = (
+        _read_address(found[name], text, remedy) if found[name] else None
+        for name in ("address", "target")
+    )
     first, last = _read_ports(found["ports"], text)
     there, end = _read_ports(found["there"] or found["ports"], text)
     if end - there != last - first:
         raise Mistake(
             f"has ranges of different length in {quote(text)}",
-            "write as many ports there as here, as in 8000-8009:10.0.0.2:9000-9009",
+            "write as many ports there as here, as 8000-8009 and 9000-9009",
         )
-    if there != first and last - first >= _MOST_SHIFTED:
-        raise Mistake(
-            f"moves more than {_MOST_SHIFTED} ports in {quote(text)}",
-            "write the same ports on both sides, or a smaller range",
-        )
-    return Publication("udp" if protocol == "udp" else "tcp", address, first, last, target, there)
+    return PortsLed("udp" if protocol == "udp" else "tcp", address, first, last, target, there)
 
 
 def allowance(text: str) -> Allowance:
@@ -196,7 +224,7 @@ def _read_network(text: str, shown: str, remedy: str) -> IPv4Network | IPv6Netwo
 
 def _read_address(text: str, shown: str, remedy: str) -> IPv4Address | IPv6Address:
     found = plain_address(text.strip("[]"))
-    if found is None or found.is_unspecified or found.is_multicast:
+    if found is None or found.is_multicast:
         raise Mistake(f"has no address of a host in {quote(shown)}", remedy)
     return found
 

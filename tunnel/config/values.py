@@ -94,6 +94,8 @@ class EndpointConfig(NamedTuple):
 
 Metrics = Literal["unix", "off"] | EndpointConfig
 
+_BROADCAST: Final = IPv4Address("255.255.255.255")
+
 
 def squeeze(text: str) -> str:
     """Remove all white space, as `wg` does before it looks at a line."""
@@ -299,7 +301,7 @@ def metrics(text: str) -> Metrics:
     if word is not None:
         return word
     try:
-        found = endpoint(text)
+        found = _host_and_port(text)
     except Mistake:
         found = EndpointConfig("", 0)
     if isinstance(found, Doubtful) or found.address is None:
@@ -453,6 +455,23 @@ def dns(text: str) -> IPv4Address | IPv6Address | str:
 
 def endpoint(text: str) -> EndpointConfig | Doubtful[EndpointConfig]:
     """Read where a peer is reached. An IPv6 address without brackets is read with a warning."""
+    found = _host_and_port(text)
+    address = (found.value if isinstance(found, Doubtful) else found).address
+    if isinstance(address, IPv6Address):
+        address = address.ipv4_mapped or address
+    if address is not None and (
+        address.is_unspecified or address.is_multicast or address == _BROADCAST
+    ):
+        raise _wrong(
+            text,
+            "the address of one host",
+            "write the address or name at which the peer is reached, or leave Endpoint out where "
+            "the peer makes the first call",
+        )
+    return found
+
+
+def _host_and_port(text: str) -> EndpointConfig | Doubtful[EndpointConfig]:
     if "/" in text:
         raise _not_a_url(text)
     separated = _SPACE_FOR_COLON.fullmatch(text)

@@ -8,30 +8,23 @@
 from __future__ import annotations
 
 import errno
-import re
 import socket
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final, Literal
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
 
+from tunnel.config.gateway import Protocol, read_ports_led
+from tunnel.config.problems import Mistake
 from tunnel.containers.errors import ContainerError
 from tunnel.linux import kernel
 from tunnel.linux.ports import port_holder
 
-Protocol = Literal["tcp", "udp"]
-
-_PUBLISHED: Final = re.compile(
-    r"(?:(?P<address>\[[^]]*\]|[^:\[\]]*):)?(?P<outer>[^:]+):(?P<inner>[^:/]+)"
-    r"(?:/(?P<protocol>\w+))?"
-)
-_PORTS: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
-_PROTOCOLS: Final[dict[str | None, Protocol]] = {None: "tcp", "tcp": "tcp", "udp": "udp"}
 _NO_FAMILY: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 _PKTINFO: Final = {
     socket.AF_INET: (socket.IPPROTO_IP, kernel.IP_PKTINFO),
     socket.AF_INET6: (socket.IPPROTO_IPV6, kernel.IPV6_RECVPKTINFO),
 }
-EXPECTED: Final = "expected [ADDRESS:]PORT:PORT[/tcp or /udp], as 8080:80 or 127.0.0.1:5353:53/udp"
+EXPECTED: Final = "write it as 8080:80, or 127.0.0.1:5353:53/udp"
 
 
 class PublishError(ValueError):
@@ -111,36 +104,13 @@ class Published:
 
 def parse(text: str) -> list[Published]:
     """The ports that the argument of one -p means. Raises PublishError."""
-    found = _PUBLISHED.fullmatch(text)
-    if found is None:
-        raise PublishError(f"-p {text}: {EXPECTED}")
-    address = None
-    if found["address"]:
-        try:
-            address = ip_address(found["address"].strip("[]"))
-        except ValueError:
-            raise PublishError(
-                f"-p {text}: {found['address']} is not an address; {EXPECTED}"
-            ) from None
-    protocol = _PROTOCOLS.get(found["protocol"])
-    if protocol is None:
-        raise PublishError(f"-p {text}: {found['protocol']} is neither tcp nor udp")
-    outer, inner = _range(text, found["outer"]), _range(text, found["inner"])
-    if len(outer) != len(inner):
-        raise PublishError(
-            f"-p {text}: {len(outer)} ports cannot lead to {len(inner)}; give two ranges of the "
-            "same length"
-        )
+    try:
+        found = read_ports_led(text, "[ADDRESS:]PORT:PORT", EXPECTED)
+    except Mistake as mistake:
+        raise PublishError(f"-p {text}: {mistake.fault}; {mistake.remedy}") from None
+    if found.target is not None:
+        raise PublishError(f"-p {text}: leads inside, to no address; {EXPECTED}")
     return [
-        Published(address, one, other, protocol) for one, other in zip(outer, inner, strict=True)
+        Published(found.address, found.first + step, found.there + step, found.protocol)
+        for step in range(found.last - found.first + 1)
     ]
-
-
-def _range(text: str, ports: str) -> range:
-    found = _PORTS.fullmatch(ports)
-    first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-    if not 0 < first <= last <= 0xFFFF:
-        raise PublishError(
-            f"-p {text}: {ports} is no port, nor a range of them; ports are 1 to 65535"
-        )
-    return range(first, last + 1)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from tunnel import host
 from tunnel.config import PeerConfig, PublicKey, TunnelConfig, find_peer
-from tunnel.config.checks import is_inside
 from tunnel.host import gateway
 from tunnel.host.gateway import Gate, PeerSource
+from tunnel.linux.networks import is_inside
 
 
 def with_gateway(config: TunnelConfig, state: host.DesiredState) -> host.DesiredState:

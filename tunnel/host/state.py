@@ -24,6 +24,7 @@ from typing import Literal
 
 from tunnel.host.gateway import Gate
 from tunnel.linux.kernel import IPV6_MIN_MTU
+from tunnel.linux.networks import is_inside
 
 Network = IPv4Network | IPv6Network
 InterfaceAddress = IPv4Interface | IPv6Interface
@@ -407,10 +408,7 @@ def difference(old: DesiredState, new: DesiredState) -> list[str]:
 
 
 def _covered(network: Network, connected: Iterable[Network]) -> bool:
-    return any(
-        network.version == other.version and network.subnet_of(other)  # type: ignore[arg-type]
-        for other in connected
-    )
+    return any(is_inside(network, other) for other in connected)
 
 
 def _version(value: Network | InterfaceAddress) -> Literal[4, 6]:

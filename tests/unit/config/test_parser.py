@@ -340,6 +340,15 @@ def test_mistakes_under_interface(line: str, message: str) -> None:
                 "'-' and '.'; write other scripts in their xn-- form"
             ),
         ),
+        *(
+            (
+                f"Endpoint = {nobody}:51820",
+                f'Endpoint must be the address of one host, not "{nobody}:51820"; write the '
+                "address or name at which the peer is reached, or leave Endpoint out where the "
+                "peer makes the first call",
+            )
+            for nobody in ("0.0.0.0", "[::]", "[::ffff:0.0.0.0]", "224.0.0.1", "255.255.255.255")
+        ),
         ("AllowedIPs = 10.0.0.0/8,", ("AllowedIPs has an empty entry; remove the extra comma")),
         (
             "AllowedIPs = 10.0.0.0/255.0.0.0",
