@@ -426,3 +426,21 @@ def test_number_of_attempts_for_a_name(
     assert done.returncode == 1
     assert words in done.stderr
     gone(two_hosts.a, before)
+
+
+def test_a_kill_switch_comes_before_all_else_and_stays(two_hosts: TwoHosts, quick: Quick) -> None:
+    host = two_hosts.a
+    nodes = nodes_of(two_hosts)
+    stands = "nft list table inet tunnel-%i"
+    extra = [f"PreUp = {stands}", "FwMark = 0xca6c", "#! tunnel: KillSwitch = yes"]
+    conf = write(host, render_conf(nodes[0], [nodes[1]], extra=extra))
+    said = quick(host, "up", conf)
+    assert said.index("kill switch") < said.index("[#] " + stands.replace("%i", "wg0"))
+    quick(host, "down", conf)
+    assert "tunnel-wg0" not in host.run(["nft", "list", "tables"]).stdout
+    conf.write_text(conf.read_text().replace(stands, "false"))
+    said = quick(host, "up", conf, check=False)
+    assert "the kill switch of wg0 stays; to open it: tunnel down wg0" in said
+    assert "killswitch" in host.run(["nft", "list", "ruleset"]).stdout
+    host.run([sys.executable, "-m", "tunnel", "down", "wg0"])
+    assert "tunnel-wg0" not in host.run(["nft", "list", "tables"]).stdout

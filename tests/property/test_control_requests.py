@@ -41,7 +41,8 @@ METHODS = [
     "trace",
     "carriers",
 ]
-PARAMS = ["secrets", "paths", "filter", "seconds", "rate", "kind", "target", "docker_host"]
+PARAMS = ["secrets", "paths", "stays_shut", "filter", "seconds", "rate"]
+PARAMS += ["kind", "target", "docker_host"]
 
 values = st.recursive(
     st.none()

@@ -24,7 +24,10 @@ B, C = ("10.77.0.2", "fd77::2"), ("10.77.0.3", "fd77::3")
 
 @dataclass(frozen=True)
 class Gateway:
-    """Host `gw` is between all others: `lan` is behind it, `out` before it, b and c are peers."""
+    """Host `gw` is between all others: `lan` is behind it, `out` before it, b and c are peers.
+
+    `end` is its end of the tunnel, `end_b` that of b.
+    """
 
     gw: Host
     lan: Host
@@ -32,6 +35,7 @@ class Gateway:
     b: Host
     c: Host
     end: OurEnd
+    end_b: OurEnd
 
     def set(self, *lines: str) -> None:
         """Have these lines, and no others, in section [Tunnel]; then reload."""
@@ -65,9 +69,11 @@ def make_gateway(lab: Lab) -> Gateway:
         Node(b, (f"{B[0]}/24", f"{B[1]}/64"), "192.0.2.2"),
         Node(c, (f"{C[0]}/24", f"{C[1]}/64"), "192.0.2.3"),
     ]
-    for node in nodes[1:]:
-        OurEnd(node, render_conf(node, nodes[:1])).up()
-    return Gateway(gw, lan, out, b, c, OurEnd(nodes[0], render_conf(nodes[0], nodes[1:])))
+    peers = [OurEnd(node, render_conf(node, nodes[:1])) for node in nodes[1:]]
+    for peer in peers:
+        peer.up()
+    end = OurEnd(nodes[0], render_conf(nodes[0], nodes[1:]))
+    return Gateway(gw, lan, out, b, c, end, peers[0])
 
 
 @contextlib.contextmanager

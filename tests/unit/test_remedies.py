@@ -130,3 +130,22 @@ def test_remedy_for_the_python_datapath_names_the_rust_that_is_needed() -> None:
     with (ROOT / "tunnel/datapath/native/Cargo.toml").open("rb") as file:
         rust = tomllib.load(file)["package"]["rust-version"]
     assert any(f"Rust {rust} or newer" in text for _, text in texts())
+
+
+REOPENED = re.compile(r"tunnel down[^;,]*[;,] *(?:sudo |then |and )*(?:tunnel up|\{\}$)")
+
+
+def test_no_remedy_opens_a_kill_switch_between_down_and_up() -> None:
+    """`tunnel restart` does the same, and does not open it."""
+    bad = [place for place, text in texts() if REOPENED.search(text) and not is_of_two(text)]
+    assert bad == []
+
+
+def is_of_two(text: str) -> bool:
+    """Whether one tunnel should give its place to another one."""
+    return "the conf is that of" in text
+
+
+def test_what_would_open_one_is_found() -> None:
+    for text in ("tunnel down wg0; tunnel up CONF", "run tunnel down {}, then tunnel up with it"):
+        assert REOPENED.search(text)

@@ -21,6 +21,7 @@ from tunnel.cli.common import (
     EXIT_FAILED,
     Name,
     complain,
+    conf_of_running,
     fail,
     interface_name,
     load_config,
@@ -30,6 +31,7 @@ from tunnel.log import output, writer
 
 if TYPE_CHECKING:
     from tunnel.config import TunnelConfig
+    from tunnel.daemon.teardown import Teardown
 
 app = typer.Typer()
 
@@ -58,6 +60,13 @@ def up(
         if status:
             raise typer.Exit(status)
         return
+    _start_in_background(loaded, verbose=verbose, log_json=log_json)
+
+
+def _start_in_background(
+    loaded: TunnelConfig, *, verbose: bool = False, log_json: bool = False
+) -> None:
+    """Leave a daemon behind, once packets can flow; or fail with its reason."""
     assert loaded.path is not None
     # The daemon leaves the folder that the path may be relative to.
     config = dataclasses.replace(loaded, path=loaded.path.absolute())
@@ -187,9 +196,52 @@ def down(
         typer.echo(f"removed what was left of {name}")
     elif not leftovers and not done.found:
         fail(f"no tunnel named {name} is up, and nothing is left of one")
+    _report(done)
+
+
+def _report(done: Teardown) -> None:
+    """Print what is to be known of a tunnel that is down; leave if something went wrong."""
     for note in done.notes:
         complain(f"warning: {note}", logging.WARNING)
     for failure in done.failures:
         complain(f"tunnel: {failure}")
     if done.failures:
         raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def restart(conf: Name) -> None:
+    """Take a tunnel down and up again, with its conf as it is now.
+
+    A kill switch stays in place meanwhile. A mistake in the conf leaves everything as it was.
+    """
+    from tunnel.daemon import teardown
+
+    name = interface_name(conf)
+    running = conf_of_running(name)
+    loaded = load_config(running if running is not None and conf == name else conf)
+    unit = _unit_of(name)
+    if unit:
+        kills = loaded.interface.options.kill_switch
+        command = f"systemctl {'kill --signal=KILL' if kills else 'restart'} {unit}"
+        why = "; systemd starts it again, and the kill switch stays" if kills else ""
+        fail(f"{name} is run by systemd: {command}{why}")
+    try:
+        _report(teardown.take_down(name, fail_closed=loaded.interface.options.kill_switch))
+    except TunnelError as error:
+        fail(error)
+    _start_in_background(loaded)
+
+
+def _unit_of(name: str) -> str:
+    """The systemd unit that the daemon of the tunnel is; empty if it is none, or does not run."""
+    from tunnel.control.client import TunnelClient
+    from tunnel.control.json_protocol import ControlError
+
+    try:
+        with TunnelClient(name) as client:
+            text = Path(f"/proc/{client.peer_pid()}/cgroup").read_text()
+    except (ControlError, OSError):
+        return ""
+    unit = f"tunnel@{name}.service"
+    return unit if f"/{unit}" in text else ""

@@ -11,7 +11,7 @@ from tunnel.cli.common import CONTEXT
 from tunnel.cli.helps import PlainGroup
 
 MODULES = {
-    "life": ("up", "down"),
+    "life": ("up", "down", "restart"),
     "show": ("show",),
     "run": ("run",),
     "keys": ("genkey", "genpsk", "pubkey", "strip"),

@@ -141,9 +141,10 @@ class TunnelClient:
         self.ping()
         return SaveResult.from_json(self.call("save", timeout=RELOAD_TIMEOUT))
 
-    def down(self) -> Ended:
+    def down(self, *, stays_shut: bool = False) -> Ended:
         """Ask the daemon to take everything down, and wait for its end; what is to be known.
 
+        With `stays_shut` all but its kill switch.
         Takes as long as its hooks do.
         """
         self.ping()
@@ -156,7 +157,7 @@ class TunnelClient:
                     raise
                 is_watching = False
             try:
-                self.call("down")
+                self.call("down", stays_shut=stays_shut)
             except ControlError as error:
                 # It may be gone before its answer is out.
                 if error.code != "closed":

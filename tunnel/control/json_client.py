@@ -20,7 +20,8 @@ class NotRunningError(ControlError):
         if self.killed:
             message += (
                 "; its daemon was killed and has left things behind: "
-                f"tunnel down {name} removes them"
+                f"tunnel up with its conf starts it again, tunnel down {name} removes them, a kill "
+                "switch, too"
             )
         super().__init__("not_running", message)
 
@@ -49,8 +50,9 @@ def silence_error(name: str, pid: int) -> ControlError:
         text = f"is stopped (process {pid}): kill -CONT {pid} lets it go on"
     else:
         text = (
-            f"does not answer (process {pid}); if it stays so: kill -9 {pid}, and then "
-            f"tunnel down {name}, which removes what it leaves behind"
+            f"does not answer (process {pid}); if it stays so: kill -9 {pid}, and then tunnel up "
+            f"with its conf, or tunnel down {name}, which removes what it leaves behind, a kill "
+            "switch, too"
         )
     return ControlError("timeout", f"the daemon of {name} {text}")
 

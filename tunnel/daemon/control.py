@@ -77,7 +77,7 @@ def methods(daemon: Daemon, attachment: Attachment) -> dict[str, json_socket.Met
         return await daemon.status(secrets=secrets, paths=paths)
 
     async def down(params: dict[str, Any]) -> bool:
-        daemon.stop_by_request()
+        daemon.stop_by_request(stays_shut=_flag(params, "stays_shut"))
         return True
 
     async def reload(params: dict[str, Any]) -> ReloadResult:

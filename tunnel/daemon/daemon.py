@@ -85,6 +85,7 @@ class Daemon:
     what else there is to know of it; `hook_stopper` is for the hook that runs, and `missing` is
     what another program has removed. `place` is where the interface is, `attached` says in words to
     what `tunnel attach` has tied it. `is_asked` says that it goes down because somebody wants it,
+    `stays_shut` that its kill switch is to be there all the same, as it comes up again at once,
     `gave_up_rights` that what a reload brings cannot have all of root's.
     """
 
@@ -110,6 +111,7 @@ class Daemon:
         self.effects = HookEffects(config.interface)
         self.hook_stopper = host.HookStopper()
         self.is_asked = False
+        self.stays_shut = False
         self.attached = ""
         self.starting = trio.CancelScope()
         self._reloading = trio.Lock()
@@ -138,9 +140,10 @@ class Daemon:
         self._reading.cancel()
         self.stopping.set()
 
-    def stop_by_request(self) -> None:
+    def stop_by_request(self, *, stays_shut: bool = False) -> None:
         """`stop`; a hook that is in the way is ended, after a while, and at once the next time."""
         self.hook_stopper.stop()
+        self.stays_shut = stays_shut
         self.is_asked = True
         self.stop()
 
@@ -226,7 +229,7 @@ class Daemon:
             return plan
         note = (
             "this daemon came up without hooks and name servers, and gave up rights that their "
-            f"programs may need; to have all: tunnel down {self.name}, then tunnel up with the conf"
+            f"programs may need; to have all: tunnel restart {self.name}"
         )
         outcome = dataclasses.replace(plan.outcome, notes=(*plan.outcome.notes, note))
         return dataclasses.replace(plan, outcome=outcome)

@@ -272,5 +272,5 @@ def _not_live(old: TunnelConfig, new: TunnelConfig) -> Iterator[str]:
     if names:
         yield (
             f"changed, but used only when the tunnel comes up: {', '.join(names)}; "
-            f"run tunnel down {new.name}, then tunnel up with the conf"
+            f"run tunnel restart {new.name}"
         )

@@ -47,7 +47,7 @@ from tunnel.packet import ethernet
 
 log = logging.getLogger("tunnel")
 
-_STAYS_SHUT = "the kill switch of {0} stays; to open it: tunnel down {0}"
+STAYS_SHUT = "the kill switch of {0} stays; to open it: tunnel down {0}"
 
 DROPS_PERIOD = 1.0
 """Seconds between two `drops` events."""
@@ -160,7 +160,7 @@ async def _shut(daemon: Daemon, state: host.DesiredState) -> AsyncIterator[None]
         yield
     except TunnelError as error:
         if daemon.config.interface.options.kill_switch and not daemon.is_asked:
-            error.add_note(_STAYS_SHUT.format(daemon.name))
+            error.add_note(STAYS_SHUT.format(daemon.name))
         raise
     else:
         if daemon.config.interface.options.kill_switch and not daemon.is_asked:
@@ -168,11 +168,11 @@ async def _shut(daemon: Daemon, state: host.DesiredState) -> AsyncIterator[None]
             raise DaemonError(f"{daemon.name} is down, and nobody asked for it")
     finally:
         if daemon.config.interface.options.kill_switch:
-            if daemon.is_asked:
+            if daemon.is_asked and not daemon.stays_shut:
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(host.remove, daemon.name)
-            else:
-                log.warning("%s", _STAYS_SHUT.format(daemon.name))
+            elif not daemon.stays_shut:
+                log.warning("%s", STAYS_SHUT.format(daemon.name))
 
 
 async def _carry_packets(

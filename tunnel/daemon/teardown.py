@@ -110,8 +110,9 @@ def who_has_name(name: str) -> tuple[str, str] | None:
     return what, remedy
 
 
-def take_down(name: str) -> Teardown:
-    """Take down the tunnel `name` and wait until everything is undone.
+def take_down(name: str, *, fail_closed: bool = False) -> Teardown:
+    """Take down the tunnel `name` and wait until everything is undone; with `fail_closed` all but a
+    kill switch.
 
     One that is starting goes down too; what a killed one left behind is removed. Raises
     ControlError, AlreadyRunningError, DaemonError and HostError. Blocks.
@@ -120,10 +121,10 @@ def take_down(name: str) -> Teardown:
     while True:
         try:
             with TunnelClient(name) as client:
-                ended = client.down()
+                ended = client.down(stays_shut=fail_closed)
         except json_client.NotRunningError:
             try:
-                return clean_up(name)
+                return clean_up(name, fail_closed=fail_closed)
             except AlreadyRunningError:
                 # Between its lock and its socket, at the beginning or at the end.
                 if time.monotonic() >= deadline:
@@ -131,5 +132,5 @@ def take_down(name: str) -> Teardown:
                 time.sleep(0.05)
         else:
             # It holds its lock until its very end.
-            left = clean_up(name, patience=END_TIME)
+            left = clean_up(name, patience=END_TIME, fail_closed=fail_closed)
             return Teardown(True, (*ended.failures, *left.failures), ended.notes)

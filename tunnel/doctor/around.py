@@ -77,6 +77,11 @@ def up_command(facts: Facts) -> str:
     return f"tunnel up {shlex.quote(str(what))}"
 
 
+def restart_command(facts: Facts) -> str:
+    """The command that takes a tunnel down and up again, without opening a kill switch."""
+    return up_command(facts).replace("tunnel up", "tunnel restart", 1)
+
+
 def doctor_command(facts: Facts) -> str:
     """The command that runs the doctor on the same tunnel."""
     path = facts.conf.path if facts.conf is not None else None

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ipaddress import ip_interface
 
 from tunnel.config import OWN_KEY, PrivateKey
-from tunnel.doctor.around import doctor_command, put_back, up_command
+from tunnel.doctor.around import doctor_command, put_back, restart_command, up_command
 from tunnel.doctor.facts import Facts, Network
 from tunnel.doctor.findings import Finding
 
@@ -146,15 +146,12 @@ def check_running(facts: Facts) -> Iterator[Finding]:
     """No daemon, or one that does not answer."""
     up = up_command(facts)
     if facts.hangs:
-        options = facts.conf.interface.options if facts.conf is not None else None
-        # `down` opens a kill switch, and `up` needs none before.
-        down = "" if options and options.kill_switch else f"tunnel down {facts.name}; "
         yield Finding(
             "daemon_hangs",
             f"the daemon of {facts.name} is running, but does not answer",
             f"process {facts.hangs}: {facts.daemon_error}",
             f"kill -CONT {facts.hangs}; sleep 1; tunnel show {facts.name} >/dev/null || "
-            f"{{ kill -KILL {facts.hangs}; sleep 1; {down}{up}; }}",
+            f"{{ kill -KILL {facts.hangs}; sleep 1; {up}; }}",
         )
         return
     if facts.busy:
@@ -175,7 +172,6 @@ def check_running(facts: Facts) -> Iterator[Finding]:
                 f"{up}   # once that is removed",
             )
             return
-        down_first = f"tunnel down {facts.name}; {up}" if facts.killed else up
         yield Finding(
             "not_running",
             f"the tunnel {facts.name} is not up, or does not answer{shut}",
@@ -183,9 +179,7 @@ def check_running(facts: Facts) -> Iterator[Finding]:
             or ("its daemon was killed and has left things behind" if facts.killed else "")
             or "there is no control socket",
             # Down, and packets leave in clear until the next command has begun.
-            f"{up}   # tunnel down {facts.name} opens the network without it"
-            if facts.shut
-            else down_first,
+            f"{up}   # tunnel down {facts.name} opens the network without it" if facts.shut else up,
         )
 
 
@@ -205,7 +199,7 @@ def check_privileges(facts: Facts) -> Iterator[Finding]:
             "reload the conf",
             f"process {facts.after.pid if facts.after else '?'} runs without "
             f"{', '.join(facts.daemon_missing)}",
-            f"tunnel down {facts.name}; sudo {up_command(facts)}",
+            f"sudo {restart_command(facts)}",
         )
 
 
@@ -253,7 +247,7 @@ def _missing(facts: Facts, device: str) -> Finding:
             "interface_missing",
             f"the interface {name} is gone",
             "the daemon runs, but ip link does not list it",
-            f"tunnel down {name}; tunnel up {name}",
+            restart_command(facts),
         )
     return Finding(
         "interface_missing",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from tunnel.config import PublicKey
 from tunnel.control.messages.status import PeerStatus, RefusedHandshake
-from tunnel.doctor.around import up_command
+from tunnel.doctor.around import restart_command
 from tunnel.doctor.facts import Facts
 from tunnel.doctor.findings import Finding
 
@@ -158,7 +158,7 @@ def check_peer_clock(facts: Facts) -> Iterator[Finding]:
             "a peer's clock was set back: its handshakes are older than one seen before",
             _seen(facts, "old_timestamp", gone),
             "set the clock on the peer; or forget the last handshake here: "
-            f"tunnel down {facts.name}; {up_command(facts)}",
+            f"{restart_command(facts)}",
             _key(facts, "old_timestamp", gone),
         )
 

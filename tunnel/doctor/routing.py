@@ -6,9 +6,8 @@ import shlex
 from collections.abc import Iterator
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
 
-from tunnel.config.checks import is_inside
 from tunnel.control.messages.sentences import some
-from tunnel.doctor.around import put_back, taken_networks, up_command
+from tunnel.doctor.around import put_back, restart_command, taken_networks
 from tunnel.doctor.facts import (
     WIDE,
     Facts,
@@ -21,6 +20,7 @@ from tunnel.doctor.facts import (
     networks_of,
 )
 from tunnel.doctor.findings import Finding
+from tunnel.linux.networks import is_inside
 
 STRICT = "1"
 
@@ -63,8 +63,7 @@ def check_endpoint_moved(facts: Facts) -> Iterator[Finding]:
                 "use, where nothing answers",
                 f"looking it up says {', '.join(addresses)}; tunnel show {facts.name} says "
                 f"{peer.endpoint}",
-                f"tunnel down {facts.name}; {up_command(facts)}   # it follows by itself, too, "
-                "within two minutes",
+                f"{restart_command(facts)}   # it follows by itself, too, within two minutes",
                 peer.public_key,
             )
 

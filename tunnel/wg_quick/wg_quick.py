@@ -25,6 +25,7 @@ from tunnel.control import uapi_client
 from tunnel.control.snapshot import DeviceSnapshot
 from tunnel.daemon import host_state, redaction, reload
 from tunnel.daemon.lock import hold
+from tunnel.daemon.run import STAYS_SHUT
 from tunnel.daemon.save import merge_running, write, write_copy
 from tunnel.daemon.teardown import refuse_taken
 from tunnel.device import signals
@@ -98,21 +99,22 @@ async def _set_up(config: TunnelConfig, program: str, echo: Echo, retries: str) 
     found = await _resolve(config, retries)
     endpoints = {key: addresses[0] for key, addresses in found.items()}
     around = await host_state.compute(config, endpoints.values())
-    await trio.to_thread.run_sync(_start, program, name, echo)
-    async with _undone_on_failure(name, echo):
-        await _run_hooks("PreUp", interface.pre_up, config, echo)
-        await _configure(config, endpoints, around.mark, echo)
-        await host_state.settle(
-            config,
-            around,
-            endpoints.values(),
-            moved=lambda now: _set_mark(name, now.mark, echo),
-            apply=partial(host.apply, owner=OWNER, report=_step_printer(name, echo)),
-        )
-        await _run_hooks("PostUp", interface.post_up, config, echo)
-        await trio.to_thread.run_sync(host.keep_hooks, name, _down_hooks(config))
-        # To stop it after this point is what `down` is for.
-        await trio.lowlevel.checkpoint_if_cancelled()
+    async with _shut(config, around.state, echo):
+        await trio.to_thread.run_sync(_start, program, name, echo)
+        async with _undone_on_failure(name, echo):
+            await _run_hooks("PreUp", interface.pre_up, config, echo)
+            await _configure(config, endpoints, around.mark, echo)
+            await host_state.settle(
+                config,
+                around,
+                endpoints.values(),
+                moved=lambda now: _set_mark(name, now.mark, echo),
+                apply=partial(host.apply, owner=OWNER, report=_step_printer(name, echo)),
+            )
+            await _run_hooks("PostUp", interface.post_up, config, echo)
+            await trio.to_thread.run_sync(host.keep_hooks, name, _down_hooks(config))
+            # To stop it after this point is what `down` is for.
+            await trio.lowlevel.checkpoint_if_cancelled()
 
 
 async def _set_mark(name: str, mark: int, echo: Echo) -> None:
@@ -259,22 +261,47 @@ def _start(program: str, name: str, echo: Echo) -> None:
 
 
 @contextlib.asynccontextmanager
+async def _shut(config: TunnelConfig, state: host.DesiredState, echo: Echo) -> AsyncIterator[None]:
+    """The kill switch is there before all else, and stays when the tunnel does not come up, unless
+    somebody stops that.
+    """
+    if not config.interface.options.kill_switch:
+        yield
+        return
+    echo("[#] nft -f - (kill switch)")
+    await trio.to_thread.run_sync(host.shut, state)
+    try:
+        yield
+    except trio.Cancelled:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(host.remove, config.name)
+        raise
+    except BaseException as error:
+        error.add_note(STAYS_SHUT.format(config.name))
+        raise
+
+
+@contextlib.asynccontextmanager
 async def _undone_on_failure(name: str, echo: Echo) -> AsyncIterator[None]:
     try:
         yield
     except BaseException as error:
         with trio.CancelScope(shield=True):
             try:
-                await _take_down(name, echo, is_there=True)
+                await _take_down(name, echo, is_there=True, fail_closed=True)
             except TunnelError as failure:
                 error.add_note(f"while undoing: {failure}")
         raise
 
 
-async def _take_down(name: str, echo: Echo, *, is_there: bool) -> None:
-    """Undo what is recorded; delete our interface and wait for its program to be gone."""
+async def _take_down(name: str, echo: Echo, *, is_there: bool, fail_closed: bool = False) -> None:
+    """Undo what is recorded; delete our interface and wait for its program to be gone.
+
+    With `fail_closed`, a kill switch stays.
+    """
+    remove = partial(host.remove, name, report=_step_printer(name, echo), fail_closed=fail_closed)
     try:
-        await trio.to_thread.run_sync(partial(host.remove, name, report=_step_printer(name, echo)))
+        await trio.to_thread.run_sync(remove)
     finally:
         if is_there:
             echo(f"[#] ip link delete dev {name}")

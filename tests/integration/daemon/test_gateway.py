@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.daemons import status
+from tests.support.daemons import rewrite, status
 from tests.support.docker import PROGRAMS, engine
 from tests.support.full_tunnel import ELSEWHERE, World, make_world, say_much
 from tests.support.gateway import (
@@ -26,6 +28,7 @@ from tests.support.gateway import (
 from tests.support.outgoing import Outgoing
 from tunnel.lab import Host, Lab, LabError
 from tunnel.lab.peers import OurEnd
+from tunnel.lab.process import HostProcess
 
 pytestmark = pytest.mark.root
 
@@ -115,12 +118,16 @@ def test_peers_are_isolated_but_for_what_is_allowed(net: Gateway) -> None:
     with listening(net.c, C[0], 22, TCP) as ssh, listening(net.c, C[0], 80, TCP) as http:
         assert reach(net.b, C[0], 22, ssh) == B[0]
         net.set("Forward = yes", "Isolate = yes")
-        assert is_refused(net.b, C[0], 22, ssh)
+        with traced(net, f"host {C[0]} and tcp") as trace:
+            assert is_refused(net.b, C[0], 22, ssh)
+            trace.wait_for_output('"Isolate = yes"')
         net.gw.ping(C[0])
         net.b.ping("10.77.0.1")
         net.set("Forward = yes", "Isolate = yes", f"Allow = {name} -> {C[0]}:22/tcp")
         assert reach(net.b, C[0], 22, ssh) == B[0]
-        assert is_refused(net.b, C[0], 80, http)
+        with traced(net, f"host {C[0]} and tcp") as trace:
+            assert is_refused(net.b, C[0], 80, http)
+            trace.wait_for_output('may reach nothing else"')
         net.set("Forward = yes", f"Allow = {B[0]} → {C[0]}:80")
         assert reach(net.b, C[0], 80, http) == B[0]
         assert is_refused(net.b, C[0], 22, ssh)
@@ -128,6 +135,15 @@ def test_peers_are_isolated_but_for_what_is_allowed(net: Gateway) -> None:
     with listening(net.gw, "10.77.0.1", 80, TCP) as server:
         assert is_refused(net.b, "10.77.0.1", 80, server), "nor what this host offers"
         assert reach(net.c, "10.77.0.1", 80, server) == C[0]
+
+
+@contextlib.contextmanager
+def traced(net: Gateway, wanted: str) -> Iterator[HostProcess]:
+    """What `tunnel trace` of the gateway prints of these packets."""
+    trace = net.gw.popen([*tunnel_command(), "trace", "wg0", wanted, "--count", "1"])
+    trace.wait_for_output("tracing wg0")
+    yield trace
+    trace.wait(10)
 
 
 def test_a_network_is_seen_under_another_address(net: Gateway) -> None:
@@ -265,6 +281,45 @@ def test_nothing_leaves_when_the_interface_is_taken_away(shut: World) -> None:
     assert ruleset(a) == ""
 
 
+@contextlib.contextmanager
+def talking(host: Host) -> Iterator[None]:
+    """The host sends by IPv4 and IPv6, to name servers too, all the time."""
+    over = threading.Event()
+
+    def talk() -> None:
+        while not over.is_set():
+            with contextlib.suppress(OSError):
+                say_much(host)
+
+    talker = threading.Thread(target=talk)
+    talker.start()
+    try:
+        yield
+    finally:
+        over.set()
+        talker.join()
+
+
+def test_nothing_leaves_while_it_is_killed_and_restarted_under_traffic(shut: World) -> None:
+    a, end = shut.a, end_of(shut, "Repair = on")
+    end.up()
+    with Outgoing(a) as seen:
+        with talking(a):
+            os.kill(status(end)["pid"], signal.SIGKILL)
+            a.wait_for(lambda: "wg0" not in a.interfaces(), 10, "the interface to go")
+            end.up()
+            first = status(end)["pid"]
+            end.tunnel("restart", "wg0")
+            assert status(end)["pid"] != first
+        seen.read(*shut.endpoints)
+        assert seen.strangers == []
+        assert seen.tunnelled > 10_000
+    for address in ELSEWHERE:
+        a.ping(address)
+    end.down()
+    assert ruleset(a) == ""
+
+
 def with_a_hook_that_fails(shut: World) -> str:
     return shut.confs[0].replace("[Interface]", "[Interface]\nPreUp = false", 1)
 
@@ -300,6 +355,26 @@ def test_a_reload_opens_and_shuts(shut: World) -> None:
 
 
 # Beside docker
+
+
+@pytest.mark.foreign(*PROGRAMS)
+@pytest.mark.real_root
+def test_a_port_that_a_container_behind_a_peer_answers(lab: Lab) -> None:
+    net = make_gateway(lab)
+    net.end.up()
+    with engine(net.b) as docker:
+        docker.docker("network", "create", "--subnet", "172.30.0.0/24", "inner")
+        docker.start("web", "--network", "inner")
+        serve = "while :; do echo from $(hostname -i) | nc -l -p 80; done"
+        docker.docker("exec", "-d", "web", "sh", "-c", serve)
+        rewrite(net.end_b, "[Interface]\n", "[Interface]\n#! tunnel: Forward = yes\n")
+        net.end_b.tunnel("reload", "wg0")
+        rewrite(net.end, f"= {B[0]}", f"= 172.30.0.0/24, {B[0]}")
+        net.set("Publish = 8080:172.30.0.2:80")
+        with net.out.socket(socket.AF_INET, TCP) as client:
+            client.settimeout(10)
+            client.connect((OUTSIDE[0], 8080))
+            assert client.recv(100) == b"from 172.30.0.2\n"
 
 
 @pytest.mark.foreign(*PROGRAMS)

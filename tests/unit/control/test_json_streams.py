@@ -226,4 +226,4 @@ def test_daemon_that_hangs_is_given_up_soon_and_the_way_out_is_named(
     assert caught.value.code == "timeout"
     pid = os.getpid()
     assert f"process {pid}" in str(caught.value)
-    assert f"kill -9 {pid}, and then tunnel down wg0" in str(caught.value)
+    assert f"kill -9 {pid}, and then tunnel up with its conf" in str(caught.value)
