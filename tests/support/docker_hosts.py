@@ -6,17 +6,55 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from tests.support.docker import DockerEngine, engine
 from tunnel.lab import Host, Lab
-from tunnel.lab.peers import Node, OurEnd, render_conf
+from tunnel.lab.peers import Node, OurEnd
 from tunnel.lab.process import HostProcess
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "docker"
+
 POOLS = ("10.90.0.0/24", "10.91.0.0/24")
-PARTS = (("10.90.0.0/25", "10.91.0.0/25"), ("10.90.0.128/25", "10.91.0.128/25"))
-"""What of each pool is host a's, and what host b's."""
+"""The one of the example, and another one that is shared in the same way."""
+POOL_6 = "fd90::/112"
 OUTSIDE = "198.51.100.9"
 """A host that only a has a cable to, and that knows no route to containers."""
+
+
+def compose() -> dict[str, Any]:
+    """The Compose file of the example."""
+    lines = (EXAMPLE / "compose.yaml").read_text().splitlines()
+    return _mapping([line for line in lines if line.strip() and line.strip()[0] != "#"])
+
+
+def _mapping(lines: list[str]) -> dict[str, Any]:
+    """As much of YAML as is in there: mappings of mappings, texts, and lists."""
+    found: dict[str, Any] = {}
+    while lines:
+        head = lines.pop(0)
+        indent = len(head) - len(head.lstrip())
+        below = []
+        while lines and len(lines[0]) - len(lines[0].lstrip()) > indent:
+            below.append(lines.pop(0))
+        name, _, value = head.strip().partition(":")
+        if below and below[0].lstrip().startswith("- "):
+            items = [line.strip().removeprefix("- ") for line in below]
+            found[name] = [_mapping([item]) if ": " in item else item for item in items]
+        else:
+            found[name] = _mapping(below) if below else value.strip()
+    return found
+
+
+def network_options(network: dict[str, Any]) -> list[str]:
+    """What `docker network create` takes for a network of a Compose file."""
+    addresses = network["ipam"]
+    words = ["--driver", network["driver"], "--ipam-driver", addresses["driver"]]
+    for option, values in (("-o", network["driver_opts"]), ("--ipam-opt", addresses["options"])):
+        words += [word for name, value in values.items() for word in (option, f"{name}={value}")]
+    (pool,) = addresses["config"]
+    return [*words, "--subnet", pool["subnet"]]
 
 
 @dataclass
@@ -37,10 +75,12 @@ class DockerHost:
         self.plugin.wait_for_output("ready")
 
     def create(self, name: str, *options: str, pool: str = POOLS[0], check: bool = True) -> str:
-        """Make a network; what docker prints."""
-        ours = ["--ipam-driver", "tunnel", "--ipam-opt", "conf=office", "-o", "conf=office"]
-        words = ["network", "create", "-d", "tunnel", "--subnet", pool, *ours, *options, name]
-        return self.engine.docker(*words, check=check)
+        """Make a network as the example's Compose file has it, of these addresses; what docker
+        prints.
+        """
+        ours = network_options(compose()["networks"]["office"])
+        words = [word if word != POOLS[0] else pool for word in ours]
+        return self.engine.docker("network", "create", *words, *options, name, check=check)
 
     def start(self, name: str, *options: str, network: str = "net") -> None:
         """A container in a network, that does nothing."""
@@ -55,7 +95,8 @@ class DockerHost:
 
         Sorted: dockerd puts its chains elsewhere when it starts again.
         """
-        names = ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
+        # Forwarding of IPv6 stays on where docker is, which may have come to rely on it.
+        names = ("net.ipv4.ip_forward",)
         commands = (["ip", "route"], ["ip", "-6", "route"], ["ip", "rule"], ["sysctl", *names])
         found = [self.host.run(command).stdout for command in commands]
         every = [*self.ruleset(), *self.host.interfaces(), *"".join(found).splitlines()]
@@ -69,15 +110,15 @@ def docker_hosts(lab: Lab, *options: str) -> Iterator[tuple[DockerHost, DockerHo
     a, b, out = (lab.host(name) for name in ("a", "b", "out"))
     lab.link(a, b, ["192.0.2.1/24"], ["192.0.2.2/24"])
     lab.link(a, out, ["198.51.100.1/24"], [f"{OUTSIDE}/24"])
-    nodes = [
-        Node(host, (f"10.77.0.{n}/24",), f"192.0.2.{n}", interface="office", routes=PARTS[n - 1])
-        for n, host in enumerate((a, b), 1)
-    ]
     with contextlib.ExitStack() as stack:
         found = []
-        for node, peer in (nodes, nodes[::-1]):
-            end = OurEnd(node, render_conf(node, [peer]))
-            one = DockerHost(node.host, end, stack.enter_context(engine(node.host, *options)))
+        for number, host in enumerate((a, b), 1):
+            node = Node(host, (f"10.77.0.{number}/24",), f"192.0.2.{number}", interface="office")
+            text = (EXAMPLE / f"{host.name}.conf").read_text()
+            for part, six in (("10.90.0.0/25", "fd90::/113"), ("10.90.0.128/25", "fd90::8000/113")):
+                text = text.replace(f", {part}", f", {part}, {part.replace('90', '91', 1)}, {six}")
+            end = OurEnd(node, text)
+            one = DockerHost(host, end, stack.enter_context(engine(host, *options)))
             one.before = one.surroundings()
             found.append(one)
         yield found[0], found[1], out

@@ -13,7 +13,7 @@ from tunnel.host.errors import HostError
 from tunnel.host.links import is_enslaved, require_ifindex
 from tunnel.host.rtnetlink import VERSIONS, find_ifindex, rtnetlink, step
 from tunnel.host.state import MAIN_TABLE, Network
-from tunnel.host.sysctl import write_conf, write_sysctl
+from tunnel.host.sysctl import has_sysctl, write_conf, write_sysctl
 
 
 def make_bridge(name: str, mac: str, *, ipv6: bool) -> bool:
@@ -29,7 +29,10 @@ def make_bridge(name: str, mac: str, *, ipv6: bool) -> bool:
     write_conf(name, "proxy_arp", "1")
     # Else the kernel waits up to 0.8 s before it answers for another.
     write_sysctl(f"net/ipv4/neigh/{name}/proxy_delay", "0")
-    if not ipv6:
+    if ipv6:
+        # The gateway's address is other bridges' too; and no container should have to wait for it.
+        write_sysctl(f"net/ipv6/conf/{name}/accept_dad", "0")
+    elif has_sysctl(f"net/ipv6/conf/{name}/disable_ipv6"):
         write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "1")
     return is_new
 

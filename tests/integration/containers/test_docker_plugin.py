@@ -8,12 +8,13 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.support.daemons import status
 from tests.support.docker import PROGRAMS
-from tests.support.docker_hosts import OUTSIDE, POOLS, DockerHost, docker_hosts
+from tests.support.docker_hosts import OUTSIDE, POOL_6, POOLS, DockerHost, compose, docker_hosts
 from tunnel.lab import Host, Lab, LabError
 
 pytestmark = [pytest.mark.root, pytest.mark.real_root, pytest.mark.foreign(*PROGRAMS)]
@@ -37,9 +38,23 @@ def hosts() -> Iterator[Hosts]:
         yield found
 
 
-def pings(one: DockerHost, container: str, whom: str, seconds: int = 5) -> bool:
-    command = ("ping", "-q", "-c", "1", "-W", str(seconds), whom)
+def pings(one: DockerHost, container: str, whom: str, *options: str, seconds: int = 5) -> bool:
+    command = ("ping", *options, "-q", "-c", "1", "-W", str(seconds), whom)
     return "1 packets received" in one.engine.inside(container, *command, check=False)
+
+
+def none_pings(*pairs: tuple[DockerHost, str, str]) -> bool:
+    """Whether of these hosts, containers and addresses none gets an answer; all wait at once."""
+    with ThreadPoolExecutor(len(pairs)) as pool:
+        return not any(pool.map(lambda pair: pings(*pair, seconds=1), pairs))
+
+
+FETCH = ("timeout", "5", "wget", "-q", "-O", "-")
+
+
+def fetch(host: Host, url: str) -> str:
+    """What is at `url`, or nothing."""
+    return host.run(["busybox", *FETCH, url], check=False).stdout.strip()
 
 
 def test_every_pair_of_containers_pings_by_name(hosts: Hosts) -> None:
@@ -47,6 +62,21 @@ def test_every_pair_of_containers_pings_by_name(hosts: Hosts) -> None:
     names = {f"{of}{number}": one for one, of in ((a, "a"), (b, "b")) for number in (1, 2, 3)}
     for name, other in itertools.permutations(names, 2):
         assert pings(names[name], name, other), f"{name} pings {other}"
+
+
+def test_the_services_of_the_example_find_each_other(hosts: Hosts) -> None:
+    a, b, out = hosts
+    services = compose()["services"]
+    assert (services["web"]["profiles"], services["db"]["profiles"]) == ("[a]", "[b]")
+    for one, name in ((a, "web"), (b, "db")):
+        ports = [word for port in services[name].get("ports", ()) for word in ("-p", port)]
+        one.start(f"shop-{name}-1", "--network-alias", name, *ports)
+    assert pings(a, "shop-web-1", "db")
+    assert pings(b, "shop-db-1", "web")
+    a.engine.inside("shop-web-1", "httpd", "-p", "80", "-h", "/etc")
+    assert fetch(out, f"http://{PUBLIC}:8080/hostname")
+    for one, name in ((a, "web"), (b, "db")):
+        one.engine.docker("rm", "-f", f"shop-{name}-1")
 
 
 def test_names_are_those_that_docker_knows(hosts: Hosts) -> None:
@@ -74,14 +104,6 @@ def test_a_name_that_no_host_has_is_asked_of_the_name_server_that_was_meant(host
         while b"\x07printer" not in (query := server.recv(512)):
             assert b"example" in query, "what is asked again"
     a.engine.docker("rm", "-f", "resolving")
-
-
-FETCH = ("timeout", "5", "wget", "-q", "-O", "-")
-
-
-def fetch(host: Host, url: str) -> str:
-    """What is at `url`, or nothing."""
-    return host.run(["busybox", *FETCH, url], check=False).stdout.strip()
 
 
 def test_published_ports_lead_to_the_container(hosts: Hosts) -> None:
@@ -121,9 +143,8 @@ def test_the_way_out_and_what_is_shut(hosts: Hosts) -> None:
     a.engine.start("elsewhere")
     other = a.engine.address("elsewhere")
     assert pings(a, "elsewhere", OUTSIDE)
-    assert not pings(a, "elsewhere", a.engine.address("a1"), 1)
-    assert not pings(a, "a1", other, 1)
-    assert not pings(a, "elsewhere", b.engine.address("b1"), 1)
+    a1, b1 = a.engine.address("a1"), b.engine.address("b1")
+    assert none_pings((a, "elsewhere", a1), (a, "a1", other), (a, "elsewhere", b1))
     a.engine.docker("rm", "-f", "elsewhere")
 
 
@@ -134,10 +155,9 @@ def test_an_internal_network_reaches_its_own_containers_alone(hosts: Hosts) -> N
         one.start(name, network="inner")
     assert pings(a, "ai", "bi")
     assert pings(b, "bi", a.engine.address("ai"))
-    for whom in (OUTSIDE, a.engine.address("a1"), b.engine.address("b1"), "10.77.0.2"):
-        assert not pings(a, "ai", whom, 1), whom
-    assert not pings(a, "a1", a.engine.address("ai"), 1)
-    assert not pings(b, "b1", a.engine.address("ai"), 1)
+    ai, a1, b1 = a.engine.address("ai"), a.engine.address("a1"), b.engine.address("b1")
+    out_of_it = [(a, "ai", whom) for whom in (OUTSIDE, a1, b1, "10.77.0.2")]
+    assert none_pings(*out_of_it, (a, "a1", ai), (b, "b1", ai))
     for one, name in ((a, "ai"), (b, "bi")):
         one.engine.docker("rm", "-f", name)
         one.engine.docker("network", "rm", "inner")
@@ -162,6 +182,18 @@ def test_what_cannot_be_is_refused_where_the_command_was_given(hosts: Hosts) -> 
         assert why in a.engine.docker(*run, address, "busybox", "true", check=False)
     assert a.surroundings() == before
     assert pings(a, "a1", "b1")
+
+
+def test_a_network_has_ipv6_too(hosts: Hosts) -> None:
+    a, b, _ = hosts
+    for one, name in ((a, "a6"), (b, "b6")):
+        one.create("six", "--ipv6", "--subnet", POOL_6, pool=POOLS[1])
+        one.start(name, network="six")
+    assert pings(a, "a6", "b6", "-6")
+    assert pings(b, "b6", "a6", "-6")
+    for one, name in ((a, "a6"), (b, "b6")):
+        one.engine.docker("rm", "-f", name)
+        one.engine.docker("network", "rm", "six")
 
 
 def test_docker_may_give_the_addresses_itself(hosts: Hosts) -> None:

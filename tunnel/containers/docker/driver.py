@@ -39,8 +39,8 @@ log = logging.getLogger("tunnel")
 
 Answer = dict[str, object]
 
-_VIA = 0
-"""The type of a static route that has a next hop."""
+_VIA, _CONNECTED = 0, 1
+"""Types of a static route: with a next hop, or without."""
 
 
 class Wiring(Protocol):
@@ -435,6 +435,8 @@ def _static_routes(record: NetworkRecord) -> Iterator[dict[str, object]]:
     """IPv6 of other hosts leads by the gateway; for IPv4 the bridge answers ARP in their place."""
     for pool, gateway in zip(record.pools, record.gateways, strict=True):
         if pool.version == 6:
+            # In the part of another host, the gateway itself would be looked for behind itself.
+            yield {"Destination": f"{gateway.ip}/128", "RouteType": _CONNECTED}
             for part in parts.others(pool, record.allowed):
                 yield {"Destination": str(part), "RouteType": _VIA, "NextHop": str(gateway.ip)}
 

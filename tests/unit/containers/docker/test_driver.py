@@ -73,7 +73,8 @@ def test_ipv6_of_other_hosts_leads_by_the_gateway(scene: Scene) -> None:
     answer = join(scene)
     assert answer["GatewayIPv6"] == "fd90::1"
     assert answer["StaticRoutes"] == [
-        {"Destination": "fd90::8000/113", "RouteType": 0, "NextHop": "fd90::1"}
+        {"Destination": "fd90::1/128", "RouteType": 1},
+        {"Destination": "fd90::8000/113", "RouteType": 0, "NextHop": "fd90::1"},
     ]
 
 
