@@ -318,7 +318,8 @@ class Attachment:
         before: int | None = -1
         while True:
             now = netns_inode(path)
-            if now != before:
+            # A later namespace may have the number of the one before.
+            if now != before or self._daemon.place.spare:
                 self._poked.set()
             before = now
             await trio.sleep(LOOK_AGAIN)

@@ -258,7 +258,8 @@ def _ask_differences(
     facts: Facts, status: TunnelStatus, notes: _Notes
 ) -> tuple[Change, ...] | None:
     """What `tunnel diff` says; None where it cannot say anything."""
-    away = facts.options.inside or not status.here
+    # Where the daemon has put it itself, it knows what should be there.
+    away = not status.netns and (facts.options.inside or not status.here)
     if facts.problems or away or not status.conf or not os.path.exists(status.conf):
         return None
     try:

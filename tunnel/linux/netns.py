@@ -89,6 +89,18 @@ def _in_a_thread(function: Callable[[], _T]) -> _T:
     return result[0]
 
 
+def entering(path: str) -> Callable[[], None] | None:
+    """For `preexec_fn` of a process that should be in the namespace at `path`; None if empty."""
+    if not path:
+        return None
+
+    def go() -> None:
+        with _opened(path) as there:
+            enter(there)
+
+    return go
+
+
 def new_namespace() -> int:
     """Make a network namespace; an open descriptor, which keeps it. Raises OSError."""
 

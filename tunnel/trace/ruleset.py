@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tunnel.host import HostError, list_ruleset
@@ -79,6 +80,15 @@ class Ruleset:
                 found.rules[*table, int(opened[2])] = opened[1]
                 found.homes[*table, int(opened[2])] = chain[2]
         return found
+
+    def renamed(self, name: Callable[[str], str]) -> Ruleset:
+        """The same with other names of tables."""
+        return Ruleset(
+            {(each[0], name(each[1]), each[2]): chain for each, chain in self.chains.items()},
+            {(each[0], name(each[1]), each[2]): rule for each, rule in self.rules.items()},
+            {(each[0], name(each[1]), each[2]): home for each, home in self.homes.items()},
+            {(family, name(table), chain) for family, table, chain in self.names},
+        )
 
     def update(self, later: Ruleset) -> None:
         """Add what `later` has; rules deleted since stay known, handles are never used again."""

@@ -8,8 +8,8 @@ killed. The command goes on to its own end.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -20,12 +20,15 @@ import trio
 from tunnel.control.async_client import EventStream, open_stream
 from tunnel.control.client import TunnelClient
 from tunnel.control.json_protocol import ControlError
+from tunnel.control.messages.sentences import describe
+from tunnel.linux.netns import entering
 from tunnel.packet.filter import Filter
 from tunnel.trace.correlate import LATE, QUIET, Joiner
 from tunnel.trace.journey import Journey
-from tunnel.trace.nftrace import TraceSocket, TraceSocketLostEventsError
+from tunnel.trace.nftrace import TraceSocketLostEventsError
 from tunnel.trace.ruleset import Ruleset
-from tunnel.trace.trace_table import TraceTable, trace_table
+from tunnel.trace.stacks import Stacks
+from tunnel.trace.trace_table import TraceTable, table_name, trace_table
 
 TICK = 0.05
 """Seconds between two looks at what has come."""
@@ -97,6 +100,7 @@ class TraceSession:
         self._process: trio.Process | None = None
         self._command_ends = False
         self._strangers_from = 0.0
+        self._stacks = Stacks("")
         self.result = Result()
 
     def stop(self, *, command: bool = False) -> None:
@@ -134,29 +138,29 @@ class TraceSession:
             with TunnelClient(name) as client:
                 status = client.status()
                 port = status.listen_port
-            if status.netns:
-                raise ControlError(
-                    "trace",
-                    f"{name} is in the network namespace {status.netns}, and a trace looks at one "
-                    f"alone; both sides are in: tunnel capture {name} -w FILE",
-                )
-            try:
-                interfaces = dict(socket.if_nameindex())
-                tun = socket.if_nametoindex(name)
-                events = TraceSocket()
-            except OSError as error:
-                problem = f"{name} cannot be traced from here: {error.strerror or error}"
-                raise ControlError("trace", problem) from None
-            with events:
-                ruleset = await trio.to_thread.run_sync(Ruleset.read, abandon_on_cancel=True)
+            with contextlib.ExitStack() as stack:
+                try:
+                    self._stacks = stacks = Stacks.of(status, table_name(name))
+                    interfaces, tun = stacks.interfaces(name)
+                    stack.enter_context(stacks.listening())
+                except OSError as error:
+                    problem = f"{name} cannot be traced from here: {error.strerror or error}"
+                    raise ControlError("trace", problem) from None
+                ruleset = await trio.to_thread.run_sync(stacks.ruleset, abandon_on_cancel=True)
                 async with (
                     open_stream(
                         name, "trace", filter=wanted.filter.text, seconds=lease, rate=RECORD_RATE
                     ) as records,
-                    trace_table(name, port, wanted.filter, lease) as table,
+                    contextlib.AsyncExitStack() as made,
                 ):
+                    tables = [
+                        await made.enter_async_context(
+                            trace_table(name, port, wanted.filter, lease, place)
+                        )
+                        for place in stacks.places
+                    ]
                     joiner = Joiner(
-                        table=table.name,
+                        table=tables[0].name,
                         ruleset=ruleset,
                         interfaces=interfaces,
                         tun=tun,
@@ -165,24 +169,24 @@ class TraceSession:
                     with self._scope:
                         async with trio.open_nursery() as nursery:
                             nursery.start_soon(self._read_records, joiner, records)
-                            nursery.start_soon(self._read_news, joiner, news, table)
+                            nursery.start_soon(self._read_news, joiner, news, tables[0])
                             self._ready()
                             if wanted.command:
                                 commands.start_soon(self._run_command)
                             with trio.move_on_after(wanted.seconds):
-                                await self._follow(joiner, events, ruleset)
+                                await self._follow(joiner, ruleset)
                             nursery.cancel_scope.cancel()
-                    self._take_events(joiner, events)
+                    self._take_events(joiner)
                     with trio.move_on_after(_LAST_LOOK, shield=True):
                         await self._name_strangers(joiner, ruleset, at_once=True)
         self._hand_out(joiner, final=True)
 
-    async def _follow(self, joiner: Joiner, events: TraceSocket, ruleset: Ruleset) -> None:
+    async def _follow(self, joiner: Joiner, ruleset: Ruleset) -> None:
         """Until enough was seen; after an end, until no packet is in flight."""
         ended = float("inf")
         while self.result.packets < self._wanted.count:
             await trio.sleep(TICK)
-            self._take_events(joiner, events)
+            self._take_events(joiner)
             await self._name_strangers(joiner, ruleset)
             self._hand_out(joiner)
             if self._stop.is_set() or self.result.status is not None:
@@ -191,9 +195,9 @@ class TraceSession:
             if since > LATE + QUIET or (since > QUIET and not joiner.is_pending):
                 break
 
-    def _take_events(self, joiner: Joiner, events: TraceSocket) -> None:
+    def _take_events(self, joiner: Joiner) -> None:
         try:
-            joiner.add_events(events.take())
+            joiner.add_events(self._stacks.take())
         except TraceSocketLostEventsError:
             self._note_hole(joiner)
 
@@ -217,6 +221,10 @@ class TraceSession:
                 self._note(f"the UDP port is {port} now, was {event.details['old']}")
                 joiner.add_port(event.details["new"])
                 await table.follow(event.details["new"])
+            elif event.type in ("attached", "detached", "waiting"):
+                self.result.cut = f"{self._wanted.interface} was moved: {describe(event)}"
+                self.stop()
+                return
         self.result.cut = f"{self._wanted.interface} went down"
         self._down.set()
         if not self._stop.is_set():
@@ -234,6 +242,7 @@ class TraceSession:
             check=False,
             stdin=subprocess.DEVNULL,
             stdout=wanted.output,
+            preexec_fn=entering(self._stacks.inner),
         )
         async with trio.open_nursery() as nursery:
             process: trio.Process = await nursery.start(run)
@@ -249,7 +258,9 @@ class TraceSession:
         began = time.monotonic()
         if joiner.builder.has_strangers and (at_once or began >= self._strangers_from):
             joiner.builder.has_strangers = False
-            ruleset.update(await trio.to_thread.run_sync(Ruleset.read, abandon_on_cancel=True))
+            ruleset.update(
+                await trio.to_thread.run_sync(self._stacks.ruleset, abandon_on_cancel=True)
+            )
             now = time.monotonic()
             self._strangers_from = now + 10 * (now - began)
 

@@ -23,6 +23,7 @@ from collections.abc import AsyncIterator, Iterator
 import trio
 
 from tunnel.errors import TunnelError
+from tunnel.linux.netns import entering
 from tunnel.packet.filter import Filter
 from tunnel.packet.headers import TRANSPORT_DATA
 
@@ -140,9 +141,10 @@ class TraceTable:
 
 @contextlib.asynccontextmanager
 async def trace_table(
-    interface: str, port: int, wanted: Filter, seconds: float
+    interface: str, port: int, wanted: Filter, seconds: float, netns: str = ""
 ) -> AsyncIterator[TraceTable]:
-    """The table for the time of the `async with`. Raises TraceTableError.
+    """The table for the time of the `async with`, in the network namespace at the path `netns` if
+    that is given. Raises TraceTableError.
 
     After `seconds` it is removed even if we were stopped and cannot do it.
     """
@@ -155,6 +157,7 @@ async def trace_table(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        preexec_fn=entering(netns),
     )
     try:
         table = TraceTable(process, interface, wanted)
