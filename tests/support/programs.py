@@ -18,8 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 TABLE = Path(__file__).parents[1] / "setup" / "programs"
-_ADMIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
-"""An ordinary user's PATH lacks these, and what is in them can be run all the same."""
+_ADMIN = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/lib/cni")
+"""An ordinary user's PATH lacks these, and what is in them can be run all the same.
+
+CNI's plugins, in the last one, are run by their path; a test finds them by PATH as all others.
+"""
 
 _TRAP = """#!/bin/sh
 echo "${{0##*/}}" >>'{called}'

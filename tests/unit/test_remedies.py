@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 PACKAGES = {
+    "containernetworking-plugins": "host-local",
     "iproute2": "ip",
     "iptables": "iptables-nft",
     "iputils-ping": "ping",
@@ -119,7 +120,11 @@ def test_packages_hold_the_programs_they_are_named_for(machine_path: str) -> Non
         if shutil.which(program, path=machine_path) is None:
             continue
         # The same file has two paths where /bin is a link to /usr/bin, and dpkg knows one of them.
-        paths = [f"{top}/{folder}/{program}" for top in ("", "/usr") for folder in ("bin", "sbin")]
+        paths = [
+            f"{top}/{folder}/{program}"
+            for top in ("", "/usr")
+            for folder in ("bin", "sbin", "lib/cni")
+        ]
         owner = subprocess.run(
             ["dpkg-query", "--search", *paths], capture_output=True, text=True, check=False
         )

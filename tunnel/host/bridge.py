@@ -6,6 +6,7 @@ All functions block, work in the caller's network namespace, and raise HostError
 from __future__ import annotations
 
 from collections.abc import Iterable
+from ipaddress import IPv6Interface
 from typing import Any
 
 from tunnel.host import route_messages
@@ -14,6 +15,11 @@ from tunnel.host.links import is_enslaved, require_ifindex
 from tunnel.host.rtnetlink import VERSIONS, find_ifindex, rtnetlink, step
 from tunnel.host.state import MAIN_TABLE, Network
 from tunnel.host.sysctl import has_sysctl, write_conf, write_sysctl
+
+LINK_LOCAL = IPv6Interface("fe80::1/64")
+"""An address that a bridge with IPv6 has to have besides its gateways: what comes from elsewhere is
+forwarded to a container only if the kernel can ask for it from a link-local address.
+"""
 
 
 def make_bridge(name: str, mac: str, *, ipv6: bool) -> bool:

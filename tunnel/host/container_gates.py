@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from tunnel.host.gateway import REJECT, Gate, IpAddress, Network
 
+WAY_OUT = "way out"
+"""The entry of the gate by which containers leave this host under its address."""
+
 _BRIDGES = ("docker0", "docker_gwbridge", "tn-*", *(f"br-{digit}*" for digit in "0123456789abcdef"))
 """Bridges of networks of containers: Docker's have br- and twelve hexadecimal digits."""
 _UPLINKS = ("br-en*", "br-et*", "br-ex*")
@@ -68,7 +71,7 @@ def network_gates(
             f"{_ip(pool)} saddr {pool} counter masquerade"
             for pool in pools
         )
-        yield Gate("way out", tuple(("srcnat", rule) for rule in rules))
+        yield Gate(WAY_OUT, tuple(("srcnat", rule) for rule in rules))
 
 
 def publish_gates(

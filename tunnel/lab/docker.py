@@ -65,7 +65,7 @@ class DockerEngine:
         """Return when dockerd answers, and has IMAGE."""
         self.host.wait_for(self.answers, 30, "dockerd to answer")
         if not self.docker("images", "--quiet", IMAGE):
-            _import_image(self)
+            self.docker("import", str(make_image(self.host, self.folder)), IMAGE)
 
     def pid(self) -> int:
         """The process of dockerd."""
@@ -126,18 +126,18 @@ def engine(host: Host, *options: str) -> Iterator[DockerEngine]:
         process.kill()
 
 
-def _import_image(found: DockerEngine) -> None:
-    """IMAGE: busybox and a link for each of its programs."""
-    root = found.folder / "root"
+def make_image(host: Host, folder: Path) -> Path:
+    """An archive of a file system with busybox and a link for each of its programs."""
+    root = folder / "root"
     (root / "bin").mkdir(parents=True)
     (root / "etc").mkdir()
     copy = 'cp "$(readlink -f "$(command -v busybox)")" "$0"'
-    found.host.run(["sh", "-c", copy, str(root / "bin" / "busybox")])
-    found.host.run(["busybox", "--install", "-s", str(root / "bin")])
+    host.run(["sh", "-c", copy, str(root / "bin" / "busybox")])
+    host.run(["busybox", "--install", "-s", str(root / "bin")])
     for link in (root / "bin").iterdir():
         if link.is_symlink():
             link.unlink()
             link.symlink_to("busybox")
-    archive = found.folder / "image.tar"
-    found.host.run(["busybox", "tar", "-C", str(root), "-cf", str(archive), "."])
-    found.docker("import", str(archive), IMAGE)
+    archive = folder / "image.tar"
+    host.run(["busybox", "tar", "-C", str(root), "-cf", str(archive), "."])
+    return archive

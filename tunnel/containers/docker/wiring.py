@@ -6,7 +6,6 @@ import errno
 import hashlib
 import socket
 from dataclasses import replace
-from ipaddress import IPv6Interface
 from pathlib import Path
 
 from tunnel import host
@@ -24,8 +23,6 @@ ASKED_PORT = 5354
 """The UDP port by which hosts ask each other for names of a network: of any address of its part."""
 
 _ID_LENGTH = 12
-_LINK_LOCAL = IPv6Interface("fe80::1/64")
-"""Without such an address a bridge looks for no neighbour that another host's packet is for."""
 _FREEBIND = 15  # linux/in.h: IP_FREEBIND
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 
@@ -89,7 +86,7 @@ class HostWiring:
         published = [port for each in record.endpoints.values() for port in each.published]
         state = host.DesiredState(
             name,
-            (*record.gateways, *([_LINK_LOCAL] if 6 in versions else [])),
+            (*record.gateways, *((bridge.LINK_LOCAL,) if 6 in versions else ())),
             record.mtu,
             sysctls=tuple(host.forwarding(name, versions, state_dir=self._state_dir)),
             firewall=host.Firewall(

@@ -1,0 +1,227 @@
+"""ADD, DEL and CHECK: a bridge for each network, a veth pair for each container.
+
+The tunnel stays where it is, in the namespace of the host. The bridge has the gateway's address and
+the firewall that networks of Docker's driver have; from there the kernel routes into the tunnel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_interface
+from pathlib import Path
+from typing import Any
+
+from tunnel import host
+from tunnel.containers.cni import ipam
+from tunnel.containers.cni.errors import CniCode, CniError
+from tunnel.containers.cni.ipam import Lease
+from tunnel.containers.cni.request import VERSIONS, CniRequest, NetworkConfig
+from tunnel.containers.docker.tunnels import TunnelFacts, look_up
+from tunnel.errors import TunnelError
+from tunnel.host import bridge, cards
+from tunnel.host.cards import Card
+from tunnel.host.container_gates import WAY_OUT, network_gates
+from tunnel.host.gateway import Network
+from tunnel.host.state import Address, Connected, InterfaceAddress
+from tunnel.linux.files import RUN_FOLDER
+
+OWNER = "tunnel-cni"
+
+
+def supported() -> dict[str, Any]:
+    """The answer to VERSION."""
+    return {"cniVersion": VERSIONS[-1], "supportedVersions": list(VERSIONS)}
+
+
+def answer(request: CniRequest, state_dir: Path = RUN_FOLDER) -> dict[str, Any] | None:
+    """Do what is asked for; the result of ADD, None of the others. Raises CniError."""
+    try:
+        with _alone(request.config.bridge, state_dir):
+            match request.command:
+                case "ADD":
+                    return _add(request, state_dir)
+                case "DEL":
+                    _delete(request, state_dir)
+                case "CHECK":
+                    _check(request, state_dir)
+        return None
+    except CniError:
+        raise
+    except TunnelError as error:
+        raise CniError(CniCode.HOST, f"network {request.config.name}: {error}") from error
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        raise CniError(CniCode.IO_FAILURE, f"{place}{error.strerror}") from error
+
+
+@contextmanager
+def _alone(name: str, state_dir: Path) -> Iterator[None]:
+    """One call at a time for a network: the first makes its bridge, the last removes it."""
+    folder = state_dir / "cni"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _add(request: CniRequest, state_dir: Path) -> dict[str, Any]:
+    config = request.config
+    facts = look_up(config.conf)
+    given = ipam.lease(request)
+    try:
+        _set_up(config, facts, given, state_dir)
+        bridge.make_pair(request.inner, request.outer, config.bridge, config.mtu or facts.mtu)
+        card = _card(request.interface, given, facts)
+        address = cards.give_card(request.inner, card, request.netns)
+    except BaseException:
+        with contextlib.suppress(TunnelError):
+            _delete(request, state_dir)
+        raise
+    return _result(request, given, card, address)
+
+
+def _set_up(config: NetworkConfig, facts: TunnelFacts, given: Lease, state_dir: Path) -> None:
+    """The bridge with the gateways' addresses, forwarding, and the firewall around it."""
+    gateways = dict.fromkeys(
+        ip_interface(f"{gateway}/{address.network.prefixlen}")
+        for address, gateway in zip(given.addresses, given.gateways, strict=True)
+    )
+    record = host.load_record(config.bridge, state_dir)
+    if record is None:
+        bridge.require_free(config.bridge)
+    else:
+        # Those of the network's other ranges of addresses.
+        gateways |= dict.fromkeys(_gateways(record))
+    state = _state(config, facts, tuple(gateways), state_dir)
+    digits = hashlib.sha256(config.bridge.encode()).hexdigest()[:10]
+    mac = ":".join(["02", *(digits[at : at + 2] for at in range(0, len(digits), 2))])
+    versions = {gateway.version for gateway in gateways}
+    is_new = bridge.make_bridge(config.bridge, mac, ipv6=6 in versions)
+    if is_new or record is None:
+        host.apply(state, state_dir=state_dir, owner=OWNER)
+    else:
+        host.reconcile(state, state_dir=state_dir)
+
+
+def _gateways(record: host.Record) -> Iterator[InterfaceAddress]:
+    for item in record.items:
+        if isinstance(item, Address) and item.value != bridge.LINK_LOCAL:
+            yield item.value
+
+
+def _state(
+    config: NetworkConfig,
+    facts: TunnelFacts,
+    gateways: tuple[InterfaceAddress, ...],
+    state_dir: Path,
+) -> host.DesiredState:
+    pools = tuple(gateway.network for gateway in gateways)
+    versions = {pool.version for pool in pools}
+    gates = network_gates(config.bridge, config.conf, pools, internal=False, names=None)
+    return host.DesiredState(
+        config.bridge,
+        (*gateways, *((bridge.LINK_LOCAL,) if 6 in versions else ())),
+        config.mtu or facts.mtu,
+        sysctls=tuple(host.forwarding(config.bridge, versions, state_dir=state_dir)),
+        firewall=host.Firewall(
+            gates=tuple(gate for gate in gates if config.masquerade or gate.entry != WAY_OUT)
+        ),
+        docker=host.DockerPasses(),
+        connected=tuple(map(Connected, pools)),
+    )
+
+
+def _card(name: str, given: Lease, facts: TunnelFacts) -> Card:
+    """Routes are those of the IPAM plugin; without any, what the tunnel's peers have."""
+    wanted = given.routes or tuple((network, None) for network in facts.allowed)
+    routes = []
+    for network, hop in dict.fromkeys(wanted):
+        gateway = hop or given.gateway(network.version)
+        if gateway is not None and not _is_own(network, given):
+            routes.append((network, gateway))
+    return Card(name, given.addresses, tuple(routes))
+
+
+def _is_own(network: Network, given: Lease) -> bool:
+    """Whether it is the container's own network, to which the kernel has a route."""
+    return any(address.network == network for address in given.addresses)
+
+
+def _result(request: CniRequest, given: Lease, card: Card, mac: str) -> dict[str, Any]:
+    config = request.config
+    names = [config.bridge, request.outer]
+    addresses = cards.hardware_addresses(names)
+    interfaces = [
+        {"name": name, "mac": address} for name, address in zip(names, addresses, strict=True)
+    ]
+    interfaces.append({"name": card.name, "mac": mac, "sandbox": request.netns})
+    ips: list[dict[str, Any]] = []
+    for address, gateway in zip(given.addresses, given.gateways, strict=True):
+        entry = {"address": str(address), "gateway": str(gateway), "interface": 2}
+        if config.version != "1.0.0":
+            entry["version"] = str(address.version)
+        ips.append(entry)
+    routes = [{"dst": str(network), "gw": str(gateway)} for network, gateway in card.routes]
+    dns = config.raw.get("dns") or given.dns
+    return {
+        "cniVersion": config.version,
+        "interfaces": interfaces,
+        "ips": ips,
+        "routes": routes,
+        "dns": dns,
+    }
+
+
+def _delete(request: CniRequest, state_dir: Path) -> None:
+    """Remove what there is; the address is released first, so that a failure can be repeated."""
+    ipam.release(request)
+    # With one end goes the other, wherever it is.
+    host.delete_link(request.outer)
+    name = request.config.bridge
+    if not cards.plugged_into(name) and host.load_record(name, state_dir) is not None:
+        host.remove(name, state_dir=state_dir)
+        host.delete_link(name)
+
+
+def _check(request: CniRequest, state_dir: Path) -> None:
+    previous = request.config.previous
+    if previous is None:
+        raise CniError(CniCode.INVALID_CONFIG, "CHECK needs prevResult, the result of ADD")
+    ipam.check(request)
+    given = ipam.read_lease(previous)
+    faults = list(_faults(request, given, state_dir))
+    if faults:
+        raise CniError(
+            CniCode.MISSING,
+            "; ".join(faults),
+            "DEL and ADD make the container's network again",
+        )
+
+
+def _faults(request: CniRequest, given: Lease, state_dir: Path) -> Iterator[str]:
+    config = request.config
+    facts = look_up(config.conf)
+    yield from cards.card_faults(_card(request.interface, given, facts), request.netns)
+    if not bridge.has_link(config.bridge):
+        yield f"there is no bridge {config.bridge}"
+        return
+    if request.outer not in cards.plugged_into(config.bridge):
+        yield f"the container's cable {request.outer} is not in the bridge {config.bridge}"
+    record = host.load_record(config.bridge, state_dir)
+    if record is None:
+        yield f"the bridge {config.bridge} is not set up"
+        return
+    gateways = tuple(_gateways(record))
+    wanted = _state(config, facts, gateways, state_dir)
+    # Settings of cards that have come since are none of what ADD has made.
+    wanted = wanted.without(set(wanted.sysctls) - set(record.items))
+    for item in host.missing(wanted, state_dir=state_dir):
+        yield f"{config.bridge} lacks: {item}"

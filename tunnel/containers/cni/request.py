@@ -1,0 +1,170 @@
+"""What a container runtime asks for: the variables CNI_* and the network configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunnel.config.problems import Mistake
+from tunnel.config.values import check_name
+from tunnel.containers.cni.errors import CniCode, CniError
+
+VERSIONS = ("0.4.0", "1.0.0")
+"""Those of the specification that we speak, the newest last."""
+
+_NEEDED = {
+    "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
+    "DEL": ("CNI_CONTAINERID", "CNI_IFNAME"),
+    "CHECK": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
+    "VERSION": (),
+}
+_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
+_MAX_NAME = 15
+_MTU = range(576, 65536)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """A network: `conf` names the tunnel, `raw` is the configuration as it came.
+
+    `masquerade` has containers leave this host under its own address, as ipMasq of CNI's own
+    plugins. `mtu` 0 is that of the tunnel.
+    """
+
+    version: str
+    name: str
+    conf: str
+    bridge: str
+    masquerade: bool
+    mtu: int
+    ipam: str
+    raw: Mapping[str, Any]
+
+    @property
+    def previous(self) -> Mapping[str, Any] | None:
+        """The result of ADD, which CHECK is given."""
+        found = self.raw.get("prevResult")
+        return found if isinstance(found, dict) else None
+
+
+@dataclass(frozen=True, slots=True)
+class CniRequest:
+    """One call: `command` about the interface of one container in one network."""
+
+    command: str
+    container: str
+    netns: str
+    interface: str
+    path: tuple[Path, ...]
+    config: NetworkConfig
+
+    @property
+    def outer(self) -> str:
+        """The name of the container's cable on the host: of one container, the same each time."""
+        name = f"{self.container}/{self.interface}"
+        return f"tv-{_digest(name)}"
+
+    @property
+    def inner(self) -> str:
+        """What its card is called until it is in the container."""
+        return f"tc-{self.outer.removeprefix('tv-')}"
+
+
+def version_of(text: str) -> str:
+    """The version that an answer to this input is written in: ours, if it is none of them."""
+    try:
+        asked = json.loads(text).get("cniVersion")
+    except (ValueError, AttributeError):
+        asked = None
+    return asked if asked in VERSIONS else VERSIONS[-1]
+
+
+def parse_request(environment: Mapping[str, str], text: str) -> CniRequest:
+    """Read a call. `text` is standard input. Raises CniError."""
+    command = environment.get("CNI_COMMAND", "")
+    if command not in _NEEDED:
+        raise CniError(
+            CniCode.INVALID_ENVIRONMENT,
+            "CNI_COMMAND has to be ADD, DEL, CHECK or VERSION",
+            f"found: {command or 'none'}; a container runtime calls this program, not a person",
+        )
+    missing = [name for name in _NEEDED[command] if not environment.get(name)]
+    if missing:
+        raise CniError(
+            CniCode.INVALID_ENVIRONMENT, f"{command} needs {', '.join(missing)}", "not set"
+        )
+    container, interface = environment["CNI_CONTAINERID"], environment["CNI_IFNAME"]
+    if not _ID.fullmatch(container):
+        raise CniError(CniCode.INVALID_ENVIRONMENT, "CNI_CONTAINERID is no ID", container)
+    if not _is_interface(interface):
+        raise CniError(CniCode.INVALID_ENVIRONMENT, "CNI_IFNAME is no interface name", interface)
+    folders = environment.get("CNI_PATH", "").split(":")
+    return CniRequest(
+        command,
+        container,
+        environment.get("CNI_NETNS", ""),
+        interface,
+        tuple(Path(folder) for folder in folders if folder),
+        parse_network(text),
+    )
+
+
+def parse_network(text: str) -> NetworkConfig:
+    """Read a network configuration. Raises CniError."""
+    try:
+        raw = json.loads(text)
+    except ValueError as error:
+        raise CniError(
+            CniCode.UNDECODABLE, "the network configuration is no JSON", str(error)
+        ) from None
+    if not isinstance(raw, dict):
+        raise _invalid("it has to be an object")
+    version = raw.get("cniVersion", "0.1.0")
+    if version not in VERSIONS:
+        raise CniError(
+            CniCode.INCOMPATIBLE_VERSION,
+            f"cniVersion {version} is not supported",
+            f"supported: {', '.join(VERSIONS)}",
+        )
+    name = raw.get("name")
+    if not isinstance(name, str) or not _ID.fullmatch(name):
+        raise _invalid("name has to be the name of the network")
+    conf = raw.get("conf")
+    try:
+        check_name(conf if isinstance(conf, str) else "")
+    except Mistake as mistake:
+        raise _invalid(
+            f'conf has to name a tunnel, as in "conf": "wg0"; the name {mistake.fault}'
+        ) from None
+    bridge = raw.get("bridge", f"tn-{_digest(name)}")
+    if not isinstance(bridge, str) or not _is_interface(bridge):
+        raise _invalid(f"bridge has to be an interface name, up to {_MAX_NAME} characters")
+    masquerade, mtu = raw.get("ipMasq", False), raw.get("mtu", 0)
+    if not isinstance(masquerade, bool):
+        raise _invalid("ipMasq has to be true or false")
+    if isinstance(mtu, bool) or not isinstance(mtu, int) or (mtu and mtu not in _MTU):
+        raise _invalid(f"mtu has to be a number from {_MTU[0]} to {_MTU[-1]}, or 0")
+    ipam = raw.get("ipam")
+    kind = ipam.get("type") if isinstance(ipam, dict) else None
+    if not isinstance(kind, str) or not kind or "/" in kind:
+        raise _invalid('ipam has to name a plugin: "ipam": {"type": "host-local", …}')
+    return NetworkConfig(version, name, str(conf), bridge, masquerade, mtu, kind, raw)
+
+
+def _invalid(message: str) -> CniError:
+    return CniError(CniCode.INVALID_CONFIG, f"the network configuration: {message}")
+
+
+def _is_interface(name: str) -> bool:
+    unfit = any(sign in "/:" or sign.isspace() or not sign.isprintable() for sign in name)
+    return 0 < len(name.encode()) <= _MAX_NAME and not unfit and name not in (".", "..")
+
+
+def _digest(text: str) -> str:
+    """Twelve hexadecimal digits, with which a name of an interface is as long as it may be."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
