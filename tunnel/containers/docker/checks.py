@@ -28,8 +28,9 @@ def conf_of(options: Mapping[str, str]) -> str:
         raise ContainerError(f"there is no option {unknown[0]}; there are {', '.join(_OPTIONS)}")
     if options.get(MODE, "tun") != "tun":
         raise ContainerError(
-            f"-o mode={options[MODE]} is not there; without it, the network is routed "
-            "(layer 3), and containers reach each other by IPv4 and IPv6"
+            f"-o mode={options[MODE]} is not there: networks of this driver are routed (layer 3), "
+            "by IPv4 and IPv6; for one Ethernet network of several hosts, have a tunnel with "
+            "Mode = tap and Bridge (examples/tap)"
         )
     conf = options.get(CONF, "")
     if not conf:

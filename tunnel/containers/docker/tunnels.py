@@ -41,11 +41,7 @@ def look_up(name: str) -> TunnelFacts:
         return _from_conf(name)
     except ControlError as error:
         raise ContainerError(f"the tunnel {name}: {error}") from error
-    if not status.here or status.netns:
-        raise ContainerError(
-            f"the tunnel {name} has its interface in another network namespace, which this "
-            "host's containers do not reach; use a conf without NetNS"
-        )
+    _require_fit(name, status.mode, "" if status.here else status.netns or "another")
     allowed = (ip_network(text) for peer in status.peers for text in peer.allowed_ips)
     return TunnelFacts(name, tuple(allowed), status.mtu)
 
@@ -59,5 +55,20 @@ def _from_conf(name: str) -> TunnelFacts:
             f"{errors}; write /etc/tunnel/{name}.conf, or bring the tunnel up from where its conf "
             f"is: tunnel up PATH/{name}.conf"
         ) from None
+    options = loaded.interface.options
+    _require_fit(name, options.mode, str(options.netns_path or ""))
     mtu = loaded.interface.mtu or max(host.compute_mtu([]), IPV6_MIN_MTU)
     return TunnelFacts(name, tuple(loaded.networks), mtu)
+
+
+def _require_fit(name: str, mode: str, netns: str) -> None:
+    if mode != "tun":
+        raise ContainerError(
+            f"the tunnel {name} carries Ethernet frames (Mode = {mode}), and networks of this "
+            "driver are routed: use a conf without Mode"
+        )
+    if netns:
+        raise ContainerError(
+            f"the interface of {name} is not among this host's, but in a network namespace "
+            f"({netns}): use a conf without NetNS, of a tunnel that is attached to no container"
+        )

@@ -11,7 +11,7 @@ from pathlib import Path
 from tunnel import host
 from tunnel.containers.docker.store import NetworkRecord
 from tunnel.containers.errors import ContainerError
-from tunnel.host import bridge
+from tunnel.host import container_links
 from tunnel.host.container_gates import NameServer, network_gates, publish_gates
 from tunnel.host.gateway import IpAddress
 from tunnel.host.state import Connected
@@ -62,9 +62,9 @@ class HostWiring:
 
     def check(self, network: str, record: NetworkRecord) -> None:
         """Raise if a new network cannot be set up here."""
-        bridge.require_free(bridge_name(network))
+        container_links.require_free(bridge_name(network))
         for pool in record.pools:
-            routes = bridge.overlapping_routes(pool, but=[record.conf])
+            routes = container_links.overlapping_routes(pool, but=[record.conf])
             if routes:
                 raise ContainerError(
                     f"{pool} overlaps a network that this host reaches already ({routes[0]}); "
@@ -78,11 +78,11 @@ class HostWiring:
         versions = {pool.version for pool in record.pools}
         mac = hashlib.sha256(network.encode()).hexdigest()[:10]
         pairs = (mac[at : at + 2] for at in range(0, len(mac), 2))
-        bridge.make_bridge(name, ":".join(["02", *pairs]), ipv6=6 in versions)
+        container_links.make_bridge(name, ":".join(["02", *pairs]), ipv6=6 in versions)
         server = self._name_server(record)
         # Published ports are there at 127.0.0.1 too.
         has_ports = any(each.published for each in record.endpoints.values())
-        bridge.let_loopback_out(name, allowed=has_ports)
+        container_links.let_loopback_out(name, allowed=has_ports)
         published = [port for each in record.endpoints.values() for port in each.published]
         state = host.DesiredState(
             name,
@@ -117,7 +117,7 @@ class HostWiring:
     def plug(self, network: str, endpoint: str, mtu: int) -> str:
         """Make a card for a container, the other end in the bridge; its name, to be moved."""
         inner = f"tc-{endpoint[:_ID_LENGTH]}"
-        bridge.make_pair(inner, _outer(endpoint), bridge_name(network), mtu)
+        container_links.make_pair(inner, _outer(endpoint), bridge_name(network), mtu)
         return inner
 
     def unplug(self, endpoint: str) -> None:
@@ -126,7 +126,7 @@ class HostWiring:
 
     def is_plugged(self, network: str, endpoint: str) -> bool:
         """Whether a container has its card; one that has lost its bridge is put back in."""
-        return bridge.plug_in(_outer(endpoint), bridge_name(network))
+        return container_links.plug_in(_outer(endpoint), bridge_name(network))
 
     def holder(self, protocol: str, address: IpAddress | None, port: int) -> str | None:
         """Who has a port of this host, in words; None if it is free."""

@@ -1,4 +1,4 @@
-"""Bridges and pairs of virtual cables, as networks of containers are built of.
+"""The bridge of a network of containers, and the cards of its containers.
 
 All functions block, work in the caller's network namespace, and raise HostError.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from ipaddress import IPv6Interface
 from typing import Any
 
-from tunnel.host import route_messages
+from tunnel.host import bridges, route_messages
 from tunnel.host.errors import HostError
 from tunnel.host.links import is_enslaved, require_ifindex
 from tunnel.host.rtnetlink import VERSIONS, find_ifindex, rtnetlink, step
@@ -54,7 +54,6 @@ def make_pair(inner: str, outer: str, bridge: str, mtu: int) -> None:
     Cards of these names that are there are replaced.
     """
     with rtnetlink() as netlink, step("make", f"{outer} in {bridge}"):
-        master = require_ifindex(netlink, bridge)
         for name in (outer, inner):
             old = find_ifindex(netlink, name)
             if old is not None:
@@ -63,7 +62,7 @@ def make_pair(inner: str, outer: str, bridge: str, mtu: int) -> None:
         for name in (outer, inner):
             netlink.link("set", index=require_ifindex(netlink, name), mtu=mtu)
         index = require_ifindex(netlink, outer)
-        _put_in(netlink, index, master)
+        _put_in(netlink, index, bridge)
 
 
 def plug_in(outer: str, bridge: str) -> bool:
@@ -73,12 +72,12 @@ def plug_in(outer: str, bridge: str) -> bool:
         if index is None:
             return False
         if not is_enslaved(netlink, index):
-            _put_in(netlink, index, require_ifindex(netlink, bridge))
+            _put_in(netlink, index, bridge)
         return True
 
 
-def _put_in(netlink: Any, index: int, bridge: int) -> None:
-    netlink.link("set", index=index, master=bridge)
+def _put_in(netlink: Any, index: int, bridge: str) -> None:
+    bridges.join(netlink, index, bridge)
     # Else a container would not reach itself by a port of this host, where the bridge translates.
     netlink.brport("set", index=index, mode=1)
     netlink.link("set", index=index, state="up")
