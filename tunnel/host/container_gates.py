@@ -159,7 +159,12 @@ def _names(bridge: str, tunnel: str, pools: tuple[Network, ...], names: NameServ
             f'iifname "{tunnel}" {ip} daddr {pool} udp dport {names.asked} counter '
             f"dnat {ip} to {place}:{names.peer_port}"
         )
-    return Gate("names", tuple(("dstnat", rule) for rule in rules))
+    # From nowhere else: one that answers anyone is used to flood others.
+    shut = [
+        f'iifname != "{side}" {ip} daddr {names.address} udp dport {port} counter drop'
+        for side, port in ((bridge, names.port), (tunnel, names.peer_port))
+    ]
+    return Gate("names", (*(("dstnat", rule) for rule in rules), *(("input", r) for r in shut)))
 
 
 def _ip(pool: Network) -> str:

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import dns.message
 import pytest
 
 from tests.support.daemons import status
@@ -28,13 +29,17 @@ PUBLIC = "198.51.100.1"
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[Hosts]:
     """Hosts a and b, each with three containers on the network net: a1, a2, a3, b1, b2, b3."""
+
+    def start(one: DockerHost) -> None:
+        one.end.up()
+        one.start_plugin()
+        one.create("net")
+        for number in (1, 2, 3):
+            one.start(f"{one.host.name}{number}", "--network-alias", f"all-{one.host.name}")
+
     with Lab() as lab, docker_hosts(lab, "--live-restore") as found:
-        for name, one in zip("ab", found[:2], strict=True):
-            one.end.up()
-            one.start_plugin()
-            one.create("net")
-            for number in (1, 2, 3):
-                one.start(f"{name}{number}", "--network-alias", f"all-{name}")
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(start, found[:2]))
         yield found
 
 
@@ -132,6 +137,30 @@ def test_published_ports_lead_to_the_container(hosts: Hosts) -> None:
     a.engine.docker("rm", "-f", "web")
     assert fetch(out, f"http://{PUBLIC}:8080/hostname") == ""
     assert not [line for line in a.ruleset() if "published" in line]
+
+
+def test_only_containers_and_other_hosts_are_answered(hosts: Hosts) -> None:
+    a, b, out = hosts
+    (rule,) = (line for line in a.ruleset() if "udp dport 5354" in line)
+    port = int(rule.split("10.90.0.1:")[1].split()[0])
+    query = dns.message.make_query("a1", "A").to_wire()
+    out.ip("route replace 10.90.0.1 via 198.51.100.1")
+    for host, port_asked, is_answered in (
+        (out, port, False),
+        (out, 5354, False),
+        (b.host, 5354, True),
+    ):
+        with host.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(5 if is_answered else 0.5)
+            whom = "10.90.0.100" if host is b.host else "10.90.0.1"
+            sock.connect((whom, port_asked))
+            sock.send(query)
+            try:
+                answer = dns.message.from_wire(sock.recv(512))
+                assert is_answered, f"{host.name} {port_asked}"
+                assert a.engine.address("a1") in answer.to_text()
+            except (TimeoutError, ConnectionRefusedError):
+                assert not is_answered, f"{host.name} {port_asked}"
 
 
 def test_the_way_out_and_what_is_shut(hosts: Hosts) -> None:
