@@ -23,7 +23,7 @@ from tunnel.containers.cni.ipam import Lease
 from tunnel.containers.cni.request import VERSIONS, CniRequest, NetworkConfig
 from tunnel.containers.docker.tunnels import TunnelFacts, look_up
 from tunnel.errors import TunnelError
-from tunnel.host import bridge, cards
+from tunnel.host import cards, container_links
 from tunnel.host.cards import Card
 from tunnel.host.container_gates import WAY_OUT, network_gates
 from tunnel.host.gateway import Network
@@ -78,7 +78,9 @@ def _add(request: CniRequest, state_dir: Path) -> dict[str, Any]:
     given = ipam.lease(request)
     try:
         _set_up(config, facts, given, state_dir)
-        bridge.make_pair(request.inner, request.outer, config.bridge, config.mtu or facts.mtu)
+        container_links.make_pair(
+            request.inner, request.outer, config.bridge, config.mtu or facts.mtu
+        )
         card = _card(request.interface, given, facts)
         address = cards.give_card(request.inner, card, request.netns)
     except BaseException:
@@ -96,7 +98,7 @@ def _set_up(config: NetworkConfig, facts: TunnelFacts, given: Lease, state_dir: 
     )
     record = host.load_record(config.bridge, state_dir)
     if record is None:
-        bridge.require_free(config.bridge)
+        container_links.require_free(config.bridge)
     else:
         # Those of the network's other ranges of addresses.
         gateways |= dict.fromkeys(_gateways(record))
@@ -104,7 +106,7 @@ def _set_up(config: NetworkConfig, facts: TunnelFacts, given: Lease, state_dir: 
     digits = hashlib.sha256(config.bridge.encode()).hexdigest()[:10]
     mac = ":".join(["02", *(digits[at : at + 2] for at in range(0, len(digits), 2))])
     versions = {gateway.version for gateway in gateways}
-    is_new = bridge.make_bridge(config.bridge, mac, ipv6=6 in versions)
+    is_new = container_links.make_bridge(config.bridge, mac, ipv6=6 in versions)
     if is_new or record is None:
         host.apply(state, state_dir=state_dir, owner=OWNER)
     else:
@@ -113,7 +115,7 @@ def _set_up(config: NetworkConfig, facts: TunnelFacts, given: Lease, state_dir: 
 
 def _gateways(record: host.Record) -> Iterator[InterfaceAddress]:
     for item in record.items:
-        if isinstance(item, Address) and item.value != bridge.LINK_LOCAL:
+        if isinstance(item, Address) and item.value != container_links.LINK_LOCAL:
             yield item.value
 
 
@@ -128,7 +130,7 @@ def _state(
     gates = network_gates(config.bridge, config.conf, pools, internal=False, names=None)
     return host.DesiredState(
         config.bridge,
-        (*gateways, *((bridge.LINK_LOCAL,) if 6 in versions else ())),
+        (*gateways, *((container_links.LINK_LOCAL,) if 6 in versions else ())),
         config.mtu or facts.mtu,
         sysctls=tuple(host.forwarding(config.bridge, versions, state_dir=state_dir)),
         firewall=host.Firewall(
@@ -210,7 +212,7 @@ def _faults(request: CniRequest, given: Lease, state_dir: Path) -> Iterator[str]
     config = request.config
     facts = look_up(config.conf)
     yield from cards.card_faults(_card(request.interface, given, facts), request.netns)
-    if not bridge.has_link(config.bridge):
+    if not container_links.has_link(config.bridge):
         yield f"there is no bridge {config.bridge}"
         return
     if request.outer not in cards.plugged_into(config.bridge):

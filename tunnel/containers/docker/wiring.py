@@ -86,7 +86,7 @@ class HostWiring:
         published = [port for each in record.endpoints.values() for port in each.published]
         state = host.DesiredState(
             name,
-            (*record.gateways, *((bridge.LINK_LOCAL,) if 6 in versions else ())),
+            (*record.gateways, *((container_links.LINK_LOCAL,) if 6 in versions else ())),
             record.mtu,
             sysctls=tuple(host.forwarding(name, versions, state_dir=self._state_dir)),
             firewall=host.Firewall(
