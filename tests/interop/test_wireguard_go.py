@@ -8,8 +8,9 @@ from base64 import b64decode
 
 import pytest
 
+from tests.support.daemons import rewrite
 from tests.support.hosts import TwoHosts
-from tests.support.pairs import OUTER
+from tests.support.pairs import OUTER, drops
 from tests.support.transfer import check_transfer
 from tunnel.lab import Host
 from tunnel.lab.peers import Node, OurEnd, generate_preshared_key, mesh
@@ -39,6 +40,11 @@ def latest_handshake(host: Host) -> int:
     return int(host.run(["wg", "show", "wg0", "latest-handshakes"]).stdout.split()[1])
 
 
+def received(host: Host) -> int:
+    """Bytes that came to wireguard-go, as `wg` tells them."""
+    return int(host.run(["wg", "show", "wg0", "transfer"]).stdout.split()[1])
+
+
 @pytest.mark.parametrize("ours_initiates", [True, False], ids=["initiator", "responder"])
 @pytest.mark.parametrize("outer", [4, 6])
 def test_ping_and_files_both_ways(two_hosts: TwoHosts, outer: int, ours_initiates: bool) -> None:
@@ -57,6 +63,22 @@ def test_ping_and_files_both_ways(two_hosts: TwoHosts, outer: int, ours_initiate
 def test_preshared_key(two_hosts: TwoHosts) -> None:
     _, theirs = make_ends(two_hosts, outer=4, psk=generate_preshared_key())
     two_hosts.a.ping(theirs.address())
+
+
+def test_ethernet_frames_are_dropped_quietly(two_hosts: TwoHosts) -> None:
+    """It takes EtherIP for no packet, whatever is in it; its own packets are no frames to us."""
+    ours, theirs = make_ends(two_hosts, outer=4)
+    a, b = two_hosts.a, two_hosts.b
+    ours.down()
+    rewrite(ours, "[Peer]\n", "[Tunnel]\nMode = tap\n[Peer]\n")
+    ours.up()
+    before = received(b)
+    a.run(["ping", "-c", "2", "-W", "1", theirs.address()], check=False)
+    assert latest_handshake(b) > 0
+    assert received(b) > before
+    assert b.ip_json(["-s", "link", "show", "wg0"])[0]["stats64"]["rx"]["packets"] == 0
+    b.run(["ping", "-c", "1", "-W", "1", ours.node.address()], check=False)
+    assert drops(ours)["not_ethernet"] >= 1
 
 
 @pytest.mark.foreign("iperf3")

@@ -219,12 +219,13 @@ def check_interface(facts: Facts) -> Iterator[Finding]:
             put_back(facts, f"ip link set {facts.name} up"),
         )
         return  # IPv6 addresses go with it
+    link = facts.links.get(facts.addressed, link)
     lacking = [text for text in facts.after.addresses if ":" in text and text not in link.networks]
-    setting = f"net.ipv6.conf.{facts.name.replace('.', '/')}.disable_ipv6"
-    if lacking and facts.sysctls.get(f"net.ipv6.conf.{facts.name}.disable_ipv6") == "1":
+    setting = f"net.ipv6.conf.{link.name.replace('.', '/')}.disable_ipv6"
+    if lacking and facts.sysctls.get(f"net.ipv6.conf.{link.name}.disable_ipv6") == "1":
         yield Finding(
             "ipv6_off",
-            f"IPv6 is switched off on {facts.name}, so its addresses {', '.join(lacking)} are gone",
+            f"IPv6 is switched off on {link.name}, so its addresses {', '.join(lacking)} are gone",
             f"sysctl {setting} is 1",
             f"sysctl -w {setting}=0; tunnel reload {facts.name}",
         )
@@ -235,8 +236,8 @@ def check_interface(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "address_missing",
                 f"the interface lacks its address {text}",
-                f"ip address show {facts.name} does not list it",
-                put_back(facts, f"ip address add {text} dev {facts.name}"),
+                f"ip address show {link.name} does not list it",
+                put_back(facts, f"ip address add {text} dev {link.name}"),
             )
 
 

@@ -48,6 +48,7 @@ CAUSES: tuple[Check, ...] = (
     forwarding.check_way_back,
     firewall.check_conntrack,
     firewall.check_conntrack_full,
+    liveness.check_mode,
     liveness.check_mtu,
     liveness.check_black_hole,
 )
@@ -90,6 +91,18 @@ NOT_INSIDE = frozenset(
 ) - {liveness.check_no_ping}
 """Checks of the conf, and of where the daemon is, which another doctor makes there."""
 
+NOT_OF_FRAMES = frozenset(
+    {
+        around.check_leaks,
+        routing.check_address,
+        routing.check_connected,
+        routing.check_routes_of_allowed_ips,
+        routing.check_swallowed_networks,
+        routing.check_dead_ends,
+    }
+)
+"""Checks of routes to AllowedIPs, of which there are none with Mode = tap."""
+
 EXPLAINS_NOTHING = frozenset(
     {
         "privileges",
@@ -112,6 +125,7 @@ EXPLAINS_NOTHING = frozenset(
 def diagnose(facts: Facts) -> Report:
     """Judge. Pure: the same facts give the same report."""
     apart = NOT_INSIDE if facts.options.inside else frozenset[Check]()
+    apart |= NOT_OF_FRAMES if facts.is_tap else frozenset[Check]()
     findings = [finding for check in CAUSES if check not in apart for finding in check(facts)]
     causes = [finding for finding in findings if finding.code not in EXPLAINS_NOTHING]
     explained = {finding.peer for finding in causes}

@@ -220,6 +220,20 @@ class Facts:
         return self.before is None and not self.daemon_error
 
     @property
+    def is_tap(self) -> bool:
+        """Whether the tunnel carries Ethernet frames: no route leads to its AllowedIPs."""
+        status = self.after or self.before
+        if status is not None:
+            return status.mode == "tap"
+        return self.conf is not None and self.conf.interface.options.is_tap
+
+    @property
+    def addressed(self) -> str:
+        """The name of the interface that has the tunnel's addresses: its own, or its bridge's."""
+        status = self.after or self.before
+        return (status.bridge if status is not None else "") or self.name
+
+    @property
     def peers(self) -> tuple[PeerStatus, ...]:
         """The peers of the running tunnel as they were at last."""
         return self.after.peers if self.after is not None else ()

@@ -114,7 +114,7 @@ async def _look_behind(facts: Facts, notes: _Notes) -> Behind | None:
     if address is None or status is None or route is None or route.local:
         return None
     source = own_address(status, address)
-    if route.device in ("", facts.name) or source is None:
+    if route.device in ("", facts.addressed) or source is None:
         return None
     notes.progress(f"asking {address}")
     found: dict[str | None, bool] = {}
@@ -357,7 +357,7 @@ async def _probe(facts: Facts, notes: _Notes) -> Facts:
             await ready.wait()
         try:
             with unwrapped(OSError):
-                async with Pinger.opened(facts.name) as pinger:
+                async with Pinger.opened(facts.addressed) as pinger:
                     probes = await _ping(facts, pinger, notes)
                     refusals = dict(pinger.refusals)
                 facts = replace(facts, probes=probes, refusals=refusals, probe_id=pinger.identifier)

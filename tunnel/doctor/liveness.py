@@ -167,6 +167,24 @@ def check_mtu(facts: Facts) -> Iterator[Finding]:
             return
 
 
+def check_mode(facts: Facts) -> Iterator[Finding]:
+    """Ethernet frames come where packets are expected, or the reverse."""
+    reason, ours, theirs = "ethernet", "tun", "tap"
+    if facts.is_tap:
+        reason, ours, theirs = "not_ethernet", "tap", "tun"
+    dropped = facts.after.drops.get(reason, 0) if facts.after is not None else 0
+    silent = any(probe.sent and not probe.answered for probe in facts.probes)
+    if facts.grown(reason) or (dropped and silent):
+        yield Finding(
+            "mode_differs",
+            f"a peer has Mode = {theirs}, and this end has Mode = {ours}: neither takes what the "
+            "other sends",
+            f"{dropped} packets dropped as {reason}",
+            "write the same Mode into section [Tunnel] of both confs; then on each host that "
+            "changed: tunnel down NAME, tunnel up NAME",
+        )
+
+
 def check_dropped_earlier(facts: Facts) -> Iterator[Finding]:
     """A note: what the tunnel had dropped before the doctor looked, long ago or not."""
     if facts.before is None or not facts.before.drops:
@@ -183,8 +201,8 @@ def check_dropped_earlier(facts: Facts) -> Iterator[Finding]:
         f"the tunnel has dropped {sum(facts.before.drops.values())} packets before the doctor "
         "looked: this alone is not a fault, as it may be long ago",
         f"tunnel show: drops {', '.join(counted)}",
-        f"tunnel show {facts.name} --watch shows whether they grow; tunnel trace {facts.name} "
-        "shows such a packet",
+        f"tunnel show {facts.name} --watch shows whether they grow"
+        + ("" if facts.is_tap else f"; tunnel trace {facts.name} shows such a packet"),
     )
 
 

@@ -39,6 +39,7 @@ FAULTS = {
     "ipv6_off": "IPv6 is switched off on the interface, or for new ones",
     "keepalive_late": "this host's connection tracking forgets the tunnel between two keepalives",
     "low_order_key": "a peer's PublicKey is a low-order point and cannot be used",
+    "mode_differs": "one end has Mode = tap, and the other has not",
     "mtu_black_hole": "packets above some size are lost on the way without an ICMP error",
     "mtu_too_large": "full-size packets are fragmented: the MTU of the interface is too large",
     "nft_missing": "the firewall table that the conf needs cannot be set: there is no nft",

@@ -332,7 +332,9 @@ def check_source_not_allowed(facts: Facts) -> Iterator[Finding]:
             "packets come through the tunnel from addresses that are not in their peer's "
             "AllowedIPs, and are dropped",
             f"{grown} packets dropped as source_not_allowed while the doctor looked",
-            f"tunnel trace {facts.name} shows their source; add it to AllowedIPs of the peer",
+            "on the peer, tunnel capture NAME shows what it sends; add the source to its AllowedIPs"
+            if facts.is_tap
+            else f"tunnel trace {facts.name} shows their source; add it to AllowedIPs of the peer",
         )
 
 

@@ -35,6 +35,11 @@ DROPS = {
     "routing_loop": "it is a datagram of this tunnel, whose endpoint is routed into the tunnel",
     "no_endpoint": "the peer's address is not known",
     "no_session": "no live session has this receiver index",
+    "ethernet": "it is an Ethernet frame: the peer has Mode = tap",
+    "not_ethernet": "it is no Ethernet frame: the peer has not Mode = tap",
+    "no_destination": "no peer may have the address that the frame is for",
+    "destination_not_allowed": "the frame is for the MAC address of one peer and the IP address of "
+    "another",
     "source_not_allowed": "the source is not in the peer's AllowedIPs",
     "replay": "its counter was seen before, or is too old",
     "authentication": "it was not sealed with this session's key",

@@ -13,6 +13,7 @@ import pytest
 from tests.support.captures import begin_capture, end_capture, fields
 from tests.support.hosts import TwoHosts
 from tests.support.pairs import Pair, make_pair
+from tests.support.taps import check_tagged, make_ends
 from tunnel.lab import LabError
 
 pytestmark = [pytest.mark.root, pytest.mark.foreign("tshark")]
@@ -330,3 +331,22 @@ def test_a_filter_that_cannot_be_understood_is_refused(pair: Pair, tmp_path: Pat
     assert ran.returncode == 2
     assert "expected 'and' or 'or' before 'dport'" in ran.stderr
     assert not file.exists()
+
+
+def test_frames_are_there_with_their_tags(two_hosts: TwoHosts, tmp_path: Path) -> None:
+    ends = make_ends(two_hosts)
+    for end in ends:
+        end.up()
+    a, b = two_hosts.a, two_hosts.b
+    whole, pings = tmp_path / "whole.pcapng", tmp_path / "pings.pcapng"
+    captures = [begin_capture(a, "-w", str(whole)), begin_capture(a, "-w", str(pings), "icmp")]
+    a.ping("10.77.0.2")
+    check_tagged(b, a, 100)
+    for capture in captures:
+        end_capture(capture)
+    inside = 'frame.interface_name == "wg0"'
+    assert ["1"] in fields(whole, f"{inside} && arp", "frame.encap_type")
+    assert fields(whole, f"{inside} && vlan", "vlan.id") == [["7"]]
+    assert fields(pings, inside, "_ws.col.Protocol") == [["ICMP"], ["ICMP"]]
+    # The datagrams that carried them, and no other data.
+    assert len(fields(pings, "wg.type == 4", "wg.counter")) == 2

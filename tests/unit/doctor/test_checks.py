@@ -641,3 +641,41 @@ def test_remedies_name_the_conf_wherever_it_lies() -> None:
         (replace(lying, after=None, before=None, busy=True), f"sleep 10; tunnel doctor '{path}'"),
     ):
         assert remedy in [finding.remedy for finding in diagnose(facts).findings]
+
+
+def with_mode(facts: Facts, mode: str, bridge: str = "") -> Facts:
+    assert facts.after is not None
+    return replace(facts, after=replace(facts.after, mode=mode, bridge=bridge))
+
+
+def test_no_route_is_missed_by_frames() -> None:
+    missed = away(HEALTHY)
+    assert codes(missed) == ["route_misses_tunnel"]
+    assert codes(with_mode(missed, "tap")) == []
+
+
+def test_the_addresses_of_a_port_are_looked_for_at_its_bridge() -> None:
+    own = HEALTHY.links["wg0"]
+    moved = replace(own, networks=())
+    links = {**HEALTHY.links, "wg0": moved, "br0": replace(own, name="br0")}
+    facts = with_mode(replace(HEALTHY, links=links), "tap", "br0")
+    assert codes(facts) == []
+    links["br0"] = replace(own, name="br0", networks=())
+    (first, *_) = diagnose(facts).findings
+    assert (first.code, first.evidence) == (
+        "address_missing",
+        "ip address show br0 does not list it",
+    )
+
+
+@pytest.mark.parametrize(("mode", "reason"), [("tun", "ethernet"), ("tap", "not_ethernet")])
+def test_a_peer_with_the_other_mode(mode: str, reason: str) -> None:
+    assert codes(with_mode(dropping(reason), mode)) == ["mode_differs"]
+    other = {"ethernet": "not_ethernet", "not_ethernet": "ethernet"}[reason]
+    assert codes(with_mode(dropping(other), mode)) == []
+    assert HEALTHY.after is not None
+    earlier = replace(HEALTHY, after=replace(HEALTHY.after, drops={reason: 1}))
+    earlier = with_mode(replace(earlier, before=earlier.after), mode)
+    assert codes(earlier) == []
+    unanswered = replace(earlier, probes=(replace(PROBE, answered=False, passed=0),))
+    assert codes(unanswered) == ["mode_differs"]
