@@ -81,6 +81,21 @@ def test_ethernet_frames_are_dropped_quietly(two_hosts: TwoHosts) -> None:
     assert drops(ours)["not_ethernet"] >= 1
 
 
+def test_the_kernels_vxlan_carries_ethernet_to_it(two_hosts: TwoHosts) -> None:
+    """As docs/containers.md has it, for networks with stock peers."""
+    make_ends(two_hosts, outer=4)
+    hosts = two_hosts.a, two_hosts.b
+    for host, own, other in zip(hosts, (1, 2), (2, 1), strict=True):
+        ends = f"local 10.77.0.{own} remote 10.77.0.{other}"
+        host.ip(
+            f"link add vx0 mtu 1370 type vxlan id 7 {ends} dstport 4789 dev wg0",
+            f"address add 10.88.0.{own}/24 dev vx0",
+            "link set vx0 up",
+        )
+    # The longest packet that fits, found by ARP.
+    hosts[0].run(["ping", "-n", "-c", "1", "-w", "10", "-M", "do", "-s", "1342", "10.88.0.2"])
+
+
 @pytest.mark.foreign("iperf3")
 @pytest.mark.parametrize("outer", [4, 6])
 def test_200_megabytes_of_iperf3_both_ways(two_hosts: TwoHosts, outer: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from functools import partial
 
 import trio
 
@@ -83,12 +84,14 @@ async def _missing(daemon: Daemon) -> frozenset[host.Item]:
             if not (link.up and (link.here or daemon.place.netns)):
                 return daemon.missing
             found = frozenset(await trio.to_thread.run_sync(daemon.host.applied.missing))
-            if host.DockerPasses() in found:
+            passes = daemon.host.applied.state.docker
+            if passes is not None and passes in found:
                 # That docker rewrites its chains when it starts is no damage.
                 name = daemon.host.applied.state.addressed
-                await trio.to_thread.run_sync(host.let_docker_pass, name)
+                let_pass = partial(host.let_docker_pass, between_ports=passes.between_ports)
+                await trio.to_thread.run_sync(let_pass, name)
                 log.info("docker has rewritten its firewall: %s passes again", name)
-            return found - {host.DockerPasses()}
+            return found - {passes}
         except (TunError, host.HostError) as error:
             log.debug("cannot see what is around the tunnel: %s", error)
             return daemon.missing

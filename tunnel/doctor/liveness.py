@@ -180,8 +180,8 @@ def check_mode(facts: Facts) -> Iterator[Finding]:
             f"a peer has Mode = {theirs}, and this end has Mode = {ours}: neither takes what the "
             "other sends",
             f"{dropped} packets dropped as {reason}",
-            "write the same Mode into section [Tunnel] of both confs; then on each host that "
-            "changed: tunnel down NAME, tunnel up NAME",
+            "write the same Mode into section [Tunnel] of both confs; then, where it was another: "
+            "tunnel restart NAME",
         )
 
 

@@ -60,7 +60,7 @@ class Switching:
         None if it does.
         """
         frame = _frame_of(view)
-        if frame is None or peer.removed:
+        if frame is None:
             reason: str = EngineDrop.NOT_IP
         elif not self._switch.source_allowed(peer.public_key, frame):
             peer.count(ProtocolDrop.SOURCE_NOT_ALLOWED)

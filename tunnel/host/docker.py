@@ -5,7 +5,7 @@ chains whenever it starts. It leaves one chain to the user, DOCKER-USER, and ask
 rules there, marked with the tunnel's name, let its packets pass.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tunnel.host.errors import HostError
 from tunnel.host.programs import run_program
@@ -15,21 +15,32 @@ DOCKER_USER = "DOCKER-USER"
 _PROGRAMS = ("iptables", "ip6tables")
 
 
-def lets_pass(interface: str) -> bool:
-    """Whether each DOCKER-USER that there is has our rules; true where there is none."""
-    return not any(True for _ in _lacking(interface))
+def lets_pass(interface: str, *, between_ports: bool = False) -> bool:
+    """Whether each DOCKER-USER that there is has our rules; true where there is none.
+
+    With `between_ports` they are for what a bridge passes from port to port, and for nothing else.
+    """
+    return not any(True for _ in _lacking(interface, between_ports))
 
 
-def let_pass(interface: str) -> None:
-    """Put our rules at the head of each DOCKER-USER that lacks them. Raises HostError."""
-    for program, rule in list(_lacking(interface)):
+def let_pass(interface: str, *, between_ports: bool = False) -> None:
+    """Put our rules at the head of each DOCKER-USER that lacks them, in the place of those for the
+    other case. Raises HostError.
+    """
+    for program, rule in list(_lacking(interface, between_ports)):
         _iptables(program, "-I", DOCKER_USER, "1", *rule)
+    _remove(_rules(interface, not between_ports))
 
 
 def stop_passing(interface: str) -> None:
     """Take our rules away. Raises HostError."""
+    _remove((*_rules(interface, False), *_rules(interface, True)))
+
+
+def _remove(rules: Iterable[tuple[str, ...]]) -> None:
+    rules = tuple(rules)
     for program, chain in _chains():
-        for rule in _rules(interface):
+        for rule in rules:
             if _there(chain, rule):
                 _iptables(program, "-D", DOCKER_USER, *rule)
 
@@ -39,15 +50,16 @@ def is_here() -> bool:
     return any(True for _ in _chains())
 
 
-def _rules(interface: str) -> Iterator[tuple[str, ...]]:
+def _rules(interface: str, between_ports: bool) -> Iterator[tuple[str, ...]]:
     comment = ("-m", "comment", "--comment", f"tunnel-{interface}")
-    for side in ("-i", "-o"):
-        yield (side, interface, *comment, "-j", "ACCEPT")
+    sides = (("-i", interface), ("-o", interface))
+    for match in ((*sides[0], *sides[1]),) if between_ports else sides:
+        yield (*match, *comment, "-j", "ACCEPT")
 
 
-def _lacking(interface: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _lacking(interface: str, between_ports: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
     for program, chain in _chains():
-        for rule in _rules(interface):
+        for rule in _rules(interface, between_ports):
             if not _there(chain, rule):
                 yield program, rule
 

@@ -126,7 +126,8 @@ class Machine:
                 now = netfilter.fingerprint(self._interface)
                 return item in before and now != "" and now == self.firewall
             case DockerPasses():
-                return docker.lets_pass(self._bridge or self._interface)
+                name = self._bridge or self._interface
+                return docker.lets_pass(name, between_ports=item.between_ports)
             case Sysctl():
                 return not sysctl.has_sysctl(item.name) or (
                     sysctl.read_sysctl(item.name) == item.value
@@ -173,7 +174,8 @@ class Machine:
                 netfilter.set_firewall(self._interface, item)
                 self.firewall = netfilter.fingerprint(self._interface)
             case DockerPasses():
-                docker.let_pass(self._bridge or self._interface)
+                name = self._bridge or self._interface
+                docker.let_pass(name, between_ports=item.between_ports)
             case Dns() if item.file:
                 resolv_conf.set_servers(self._interface, item)
             case Dns():

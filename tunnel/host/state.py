@@ -178,7 +178,13 @@ class Firewall:
 
 @dataclass(frozen=True, slots=True)
 class DockerPasses:
-    """Docker's chain for the user, where there is one, lets packets of the interface pass."""
+    """Docker's chain for the user, where there is one, lets packets of the interface pass.
+
+    With `between_ports` only those from port to port of a bridge: docker has the kernel show them
+    to its firewall, too (br_netfilter).
+    """
+
+    between_ports: bool = False
 
     def __str__(self) -> str:
         return "docker lets the tunnel's packets pass"
@@ -372,6 +378,8 @@ def with_gateway(
         firewall = replace(state.firewall or Firewall(), gates=tuple(gates))
         state = replace(state, firewall=firewall)
     docker = DockerPasses() if forwards else None
+    if state.bridge and not forwards:
+        docker = DockerPasses(between_ports=True)
     return replace(state, sysctls=(*state.sysctls, *sysctls), docker=docker)
 
 

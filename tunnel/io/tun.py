@@ -85,6 +85,7 @@ class Tun:
     ) -> None:
         self._control = control
         self._wanted = offloads
+        self._mac: bytes | None = None
         # The library's object closes the descriptor when it is collected: keep it as long as us.
         self._device = device
         self._fd = fd
@@ -131,6 +132,7 @@ class Tun:
             tun = cls(device.fileno(), device=device, offloads=offloads)
             if mac is not None:
                 link.set_mac(tun.fileno(), mac)
+                tun._mac = mac
             if mtu is not None:
                 link.set_mtu(tun.fileno(), mtu)
         except BaseException as error:
@@ -170,11 +172,14 @@ class Tun:
 
         No task may be waiting for it. Blocks. Raises TunError.
         """
-        flags = kernel.IFF_TUN | kernel.IFF_NO_PI | kernel.IFF_VNET_HDR | kernel.IFF_TUN_EXCL
+        kind = kernel.IFF_TAP if self.tap else kernel.IFF_TUN
+        flags = kind | kernel.IFF_NO_PI | kernel.IFF_VNET_HDR | kernel.IFF_TUN_EXCL
 
         def make() -> TunTapDevice:
             device = _open_device(name, flags)
             try:
+                if self._mac is not None:
+                    link.set_mac(device.fileno(), self._mac)
                 link.set_mtu(device.fileno(), mtu)
             except BaseException:
                 device.close()

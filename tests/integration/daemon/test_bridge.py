@@ -126,6 +126,27 @@ def test_the_bridge_of_another_is_joined_and_left_as_it_was(two_hosts: TwoHosts)
     assert remains(host) == []
 
 
+@pytest.mark.foreign("iptables", "ip6tables")
+def test_dockers_firewall_lets_pass_what_goes_from_port_to_port(two_hosts: TwoHosts) -> None:
+    a, _ = make_ends(two_hosts, "Bridge = br0")
+    host = a.node.host
+    host.run(["iptables", "-N", "DOCKER-USER"])
+    a.up()
+    chain = ["iptables", "-S", "DOCKER-USER"]
+    ports = "-i br0 -o br0 -m comment --comment tunnel-br0 -j ACCEPT"
+    between = ["-N DOCKER-USER", f"-A DOCKER-USER {ports}"]
+    assert host.run(chain).stdout.replace('"', "").splitlines() == between
+    rewrite(a, "Bridge = br0\n", "Bridge = br0\nForward = yes\n")
+    a.tunnel("reload", "wg0")
+    sides = host.run(chain).stdout.replace('"', "").splitlines()[1:]
+    assert [" ".join(side.split()[2:4]) for side in sides] == ["-o br0", "-i br0"]
+    rewrite(a, "Forward = yes\n", "")
+    a.tunnel("reload", "wg0")
+    assert host.run(chain).stdout.replace('"', "").splitlines() == between
+    a.down()
+    assert host.run(chain).stdout.splitlines() == ["-N DOCKER-USER"]
+
+
 def test_what_a_killed_daemon_left_is_removed(two_hosts: TwoHosts) -> None:
     a, _ = make_ends(two_hosts, "Bridge = br0", "Forward = yes", "Masquerade = auto")
     host = a.node.host

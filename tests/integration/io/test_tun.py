@@ -330,6 +330,9 @@ def test_tap_carries_ethernet_frames(open_tun: OpenTun, netns: Namespace) -> Non
     ping.wait()
     assert arp[10:16] == b"\xff" * 6
     assert arp[16:22] == bytes([2, 0, 0, 0, 0, 9])
+    netns.ip("link", "delete", "tiotap")
+    tap.renew("tiotap", 1400, f"/run/netns/{netns.name}")
+    assert "link/ether 02:00:00:00:00:09" in netns.ip("link", "show", "tiotap")
 
 
 def test_close_is_idempotent_and_takes_the_device_along(
