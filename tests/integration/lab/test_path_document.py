@@ -1,154 +1,30 @@
-"""docs/path.md: its commands are typed in the lab, and what they print has the shape it shows.
-
-With TUNNEL_WRITE_DOCS=1 the document gets the output of this run instead of being compared.
-"""
+"""docs/path.md: its commands are typed in the lab, and what they print has the shape it shows."""
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tunnel.lab import Host, Lab, LabTimeoutError
+from tests.support.typed import BLOCK, check_document, commands, terminals
+from tunnel.lab import Lab
 from tunnel.lab.building import build
 from tunnel.lab.plans import PAIR
 
 pytestmark = pytest.mark.root
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "path.md"
-MARK = "---- next command ----"
-SECONDS = 30.0
-
-_BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_COMMAND = re.compile(r"^([AB])# (.*)\n", re.MULTILINE)
-
-_VARYING = (
-    (r"\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b", "MAC"),
-    (r"\b(link-netns) \S+|(link-netnsid) \d+", "NETNS"),
-    (r"@if\d+", "@ifN"),
-    (r"\b(uid|id|index|counter|handle|qlen) (0x)?[0-9a-f]+\b", r"\1 N"),
-    (r"\+ *\d+ µs|in \d+ µs", ""),
-    (r"time[= ][\d.]+ ?ms", "TIME"),
-    (r"= [\d.]+(/[\d.]+){3} ms", "TIMES"),
-    (r"\[\d\] \d+|peer +\S{8,}", "N"),
-    (r"(:|sequence )\d{5,}\b(?= |$)", "DEALT"),
-    (r"in use datapath.*", "IN USE"),
-)
-"""What differs from machine to machine, or from run to run."""
 
 
-@dataclass(frozen=True)
-class Command:
-    host: str
-    text: str
-    output: str
-
-
-def commands(block: str) -> Iterator[Command]:
-    found = list(_COMMAND.finditer(block))
-    ends = [match.start() for match in found[1:]] + [len(block)]
-    for match, end in zip(found, ends, strict=True):
-        yield Command(match[1], match[2], block[match.end() : end])
-
-
-def shape(command: Command, output: str) -> list[str]:
-    """The words that do not differ; those of a trace sorted, as its command prints in between."""
-    output = re.sub(r"^\d+: ", "N: ", output, flags=re.MULTILINE)
-    # Where lines are folded depends on what varies in them.
-    output = " ".join(output.replace("│", " ").split())
-    for pattern, sign in _VARYING:
-        output = re.sub(pattern, sign, output)
-    words = output.split()
-    return sorted(words) if "tunnel trace" in command.text else words
-
-
-class Terminal:
-    """A shell on a host, as one types into it."""
-
-    def __init__(self, host: Host, programs: Path) -> None:
-        self._host = host
-        self._output = host.directory / "typed"
-        self._count = 0
-        with self._output.open("wb") as output:
-            self._shell = subprocess.Popen(
-                [*host.enter_command(), "env", f"--chdir={Path.cwd()}", "bash"],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,
-                env={
-                    **os.environ,
-                    "COLUMNS": "80",
-                    "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-                    "TUNNEL_LAB": host.netns.split("-")[1],
-                },
-            )
-
-    def type(self, text: str) -> str:
-        """What a command prints."""
-        assert self._shell.stdin is not None
-        self._shell.stdin.write(f"{{ {text}\n}} </dev/null\necho '{MARK}'\n")
-        self._shell.stdin.flush()
-        self._count += 1
-        try:
-            self._host.wait_for(lambda: self._parts()[1:][self._count - 1 :], SECONDS, text)
-        except LabTimeoutError:
-            pytest.fail(f"does not end: {text}\n{self._parts()[-1]}")
-        return self._parts()[self._count - 1]
-
-    def _parts(self) -> list[str]:
-        return self._output.read_text().split(f"{MARK}\n")
-
-    def close(self) -> None:
-        # With what it has left in the background: C is in no host of the lab.
-        os.killpg(self._shell.pid, signal.SIGKILL)
-        self._shell.communicate()
-
-
-@pytest.fixture
-def terminals(lab: Lab, tmp_path: Path) -> Iterator[dict[str, Terminal]]:
-    program = tmp_path / "tunnel"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tunnel "$@"\n')
-    program.chmod(0o755)
+@pytest.mark.slow
+def test_the_document_shows_what_its_commands_print(lab: Lab, tmp_path: Path) -> None:
     built = build(lab, PAIR.with_keys())
     built.up()
     # `tunnel lab --shell` pings before it opens the shell.
     built.hosts["A"].ping(built.address("B"))
-    with ExitStack() as stack:
-        found = {name: Terminal(host, tmp_path) for name, host in built.hosts.items()}
-        for terminal in found.values():
-            stack.callback(terminal.close)
-        yield found
-
-
-@pytest.mark.slow
-def test_the_document_shows_what_its_commands_print(terminals: dict[str, Terminal]) -> None:
-    text = DOCUMENT.read_text()
-    writes = bool(os.environ.get("TUNNEL_WRITE_DOCS"))
-    wanted = [command for block in _BLOCK.findall(text) for command in commands(block)]
-    printed = []
-    for command in wanted:
-        printed.append(terminals[command.host].type(command.text))
-        if not writes:
-            expected = shape(command, command.output)
-            assert shape(command, printed[-1]) == expected, f"{command.text}\n{printed[-1]}"
-    if writes:
-        outputs = iter(printed)
-
-        def block(match: re.Match[str]) -> str:
-            pieces = [f"{c.host}# {c.text}\n{next(outputs)}" for c in commands(match[1])]
-            return f"```console\n{''.join(pieces)}```"
-
-        DOCUMENT.write_text(_BLOCK.sub(block, text))
+    with terminals(built.hosts, tmp_path) as typed:
+        check_document(DOCUMENT, typed)
 
 
 def test_every_idea_has_a_command_with_output() -> None:
@@ -156,6 +32,6 @@ def test_every_idea_has_a_command_with_output() -> None:
     sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:-1]
     for section in sections:
         title = section.partition("\n")[0]
-        found = [c for block in _BLOCK.findall(section) for c in commands(block)]
+        found = [c for block in BLOCK.findall(section) for c in commands(block)]
         drawn = "◀" in section
         assert drawn or any(command.output for command in found), title
