@@ -15,6 +15,7 @@ from tunnel import config as confs
 from tunnel.containers import command, messages, mounts, ports
 from tunnel.containers.errors import ContainerError
 from tunnel.containers.inside import wanted_state
+from tunnel.containers.run import RunRequest, run
 from tunnel.host import Route
 
 
@@ -30,6 +31,12 @@ def conf(*allowed: str, address: str = "10.0.0.1/24, fd00::1/64") -> confs.Tunne
         f"[Peer]\nPublicKey = {PEER}\nAllowedIPs = {', '.join(allowed)}\n"
     )
     return confs.parse(text, name="wg0")
+
+
+def test_a_tunnel_of_frames_is_refused() -> None:
+    text = f"[Interface]\nPrivateKey = {PRIVATE}\n[Tunnel]\nMode = tap\n"
+    with pytest.raises(ContainerError, match="use tunnel up with NetNS"):
+        run(RunRequest(confs.parse(text, name="wg0"), ["true"], {}))
 
 
 def test_a_default_route_is_a_route_like_any_other() -> None:
