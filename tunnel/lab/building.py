@@ -51,9 +51,10 @@ class Built:
     plan: Blueprint
     hosts: dict[str, Host] = field(default_factory=dict)
     ends: dict[str, End] = field(default_factory=dict)
+    engines: dict[str, DockerEngine] = field(default_factory=dict)
 
     def up(self) -> None:
-        """Set all tunnels up; on return each end knows where the others are."""
+        """Set all tunnels up, and then Docker's networks; each end knows where the others are."""
         # Else the first handshake of one that knows the other is for no one, and is repeated late.
         for side in sorted(self.plan.sides, key=lambda side: side.endpoint is None):
             self.ends[side.name].up()
@@ -64,6 +65,9 @@ class Built:
                     self.hosts[side.name].run(
                         ["ping", "-n", "-c", "1", "-w", "5", self.address(peer)], check=False
                     )
+        for network in self.plan.networks:
+            if network.docker:
+                _make_docker_network(self.plan, network, self.engines[network.bridge])
 
     def address(self, name: str) -> str:
         """The first address of that end in the tunnel."""
@@ -109,16 +113,12 @@ def build(
     for place in plan.places:
         if place.name not in containers:
             built.hosts[place.name] = (lab.router if place.nat else lab.host)(place.name)
-    engines = {
-        network.bridge: docker.start(built.hosts[network.bridge])[0]
-        for network in plan.networks
-        if network.docker
-    }
-    outside: dict[str, str] = {}
     for network in plan.networks:
         if network.docker:
-            _make_docker_network(plan, network, engines[network.bridge])
-        else:
+            built.engines[network.bridge] = docker.start(built.hosts[network.bridge])[0]
+    outside: dict[str, str] = {}
+    for network in plan.networks:
+        if not network.docker:
             _join(built, network, outside)
     for place in plan.places:
         if place.name not in containers:
@@ -173,20 +173,15 @@ def _furnish(host: Host, place: Box, outside: dict[str, str]) -> None:
 
 
 def _make_docker_network(plan: Blueprint, network: Network, engine: DockerEngine) -> None:
-    """A bridge network of Docker with its containers, as an administrator would make them."""
+    """A network of our Docker driver, with its containers, as an administrator would make it."""
+    command = [sys.executable, "-m", "tunnel", "docker-plugin"]
+    plugin = engine.host.popen([*command, "--state", str(engine.folder / "plugin")])
+    plugin.wait_for_output("ready")
     engine.wait()
-    gateway = ip_interface(network.members[network.bridge][0])
-    # Docker would hide containers behind the host's address, and the far end could not tell them
-    # apart.
-    options = {
-        "bridge.name": network.name,
-        "bridge.enable_ip_masquerade": "false",
-    }
-    words = [f"--opt=com.docker.network.{key}={value}" for key, value in options.items()]
+    pool = ip_interface(network.members[network.bridge][0]).network
+    ours = ["--ipam-driver", "tunnel", "--ipam-opt", "conf=wg0", "--opt", "conf=wg0"]
     engine.docker(
-        *("network", "create", f"--subnet={gateway.network}", f"--gateway={gateway.ip}"),
-        *words,
-        network.name,
+        *("network", "create", "--driver", "tunnel", "--subnet", str(pool), *ours, network.name)
     )
     for name, addresses in network.members.items():
         if name != network.bridge:

@@ -114,6 +114,6 @@ def _own(network: Network, name: str) -> str:
 
 
 def _label(network: Network) -> str:
-    kind = "Docker's bridge " if network.docker else "bridge " if network.bridge else ""
+    kind = "Docker network " if network.docker else "bridge " if network.bridge else ""
     first = next(iter(network.members.values()))
     return f"{kind}{network.name} {ip_interface(first[0]).network}"

@@ -36,8 +36,8 @@ class Network:
     """What joins hosts: `members` maps their names to addresses with prefix lengths.
 
     Two are joined by a veth cable, more by a switch. With `bridge` it is a bridge, named as the
-    network, in the host of that name, and all others hang on it by veth. With `docker` an engine
-    in that host makes it, and the others are its containers.
+    network, in the host of that name, and all others hang on it by veth. With `docker` it is
+    the part on that host of a Docker network with our driver, and the others are its containers.
     """
 
     name: str
