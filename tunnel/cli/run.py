@@ -65,8 +65,9 @@ def run(
 
     It has a network namespace of its own; the rest of the machine is as it was. Nothing of it
     leaves but encrypted UDP, and nothing of the host's network is reached. Root is not needed where
-    the kernel allows user namespaces. The exit code is the command's, or 128 plus the number of the
-    signal that ended it. When it has ended, so has all that it left running inside.
+    the kernel allows user namespaces. The exit code is the command's; a signal that ended it
+    ends this, too: a shell shows 128 plus its number. When it has ended, so has all that it left
+    running inside.
     """
     if join is not None:
         if publish:
@@ -79,6 +80,7 @@ def run(
     config = load_config(conf)
 
     from tunnel.containers import ports
+    from tunnel.containers.command import end_by
     from tunnel.containers.run import RunRequest
     from tunnel.containers.run import run as run_command
 
@@ -93,6 +95,9 @@ def run(
     except TunnelError as error:
         output.flush()
         fail(error)
+    if code < 0:
+        output.flush()
+        code = end_by(-code)
     raise typer.Exit(code)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -125,6 +126,20 @@ def _say(text: str) -> None:
         os.write(2, f"tunnel: {text}\n".encode(errors="surrogateescape"))
 
 
+def end_by(number: int) -> int:
+    """End this process by the signal that ended the command, as whoever waits for it expects.
+
+    Where that cannot be, the exit code of a shell.
+    """
+    # That of the command is the one to look at.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError):  # of SIGKILL
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+    os.kill(os.getpid(), number)
+    return SIGNALLED + number
+
+
 class Command:
     """The command as our child. Make it before there are threads; `run` follows it."""
 
@@ -158,7 +173,7 @@ class Command:
             os.close(descriptor)
 
     async def run(self) -> int:
-        """Follow it to its end; its exit code as a shell has it."""
+        """Follow it to its end; its exit code, or below 0 the signal that ended it."""
         descriptor = signal_descriptor(_FOLLOWED)
         try:
             while self._status is None:
@@ -169,8 +184,7 @@ class Command:
                         self._take(number, from_kernel=code == _SI_KERNEL)
         finally:
             os.close(descriptor)
-        code = os.waitstatus_to_exitcode(self._status)
-        return SIGNALLED - code if code < 0 else code
+        return os.waitstatus_to_exitcode(self._status)
 
     def kill(self) -> None:
         """End it, if it has not ended."""

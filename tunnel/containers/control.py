@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +16,7 @@ from tunnel.config import TunnelConfig
 from tunnel.containers.command import Namespaces
 from tunnel.containers.outside import Inside
 from tunnel.control import json_socket, unix_socket
+from tunnel.control.broadcast import Events
 from tunnel.control.client import TunnelClient
 from tunnel.control.json_protocol import ControlError
 from tunnel.control.messages.events import TunnelEvent
@@ -22,8 +25,8 @@ from tunnel.daemon.lock import unwritable
 from tunnel.device.device import Device
 from tunnel.device.status import take_status
 
-_METHODS_OF_A_DAEMON = ("down", "reload", "diff", "save")
-_STREAMS_OF_A_DAEMON = ("events", "capture", "trace")
+_METHODS_OF_A_DAEMON = ("down", "reload", "diff", "save", "attach", "detach")
+_STREAMS = ("events", "keys", "trace", "carriers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def listening(path: Path) -> Iterator[socket.socket]:
 
 
 async def serve(
-    listener: socket.socket, config: TunnelConfig, device: Device, inside: Inside
+    listener: socket.socket, config: TunnelConfig, device: Device, inside: Inside, feed: Events
 ) -> None:
     """Answer requests until cancelled."""
 
@@ -74,7 +77,8 @@ async def serve(
 
     async def status(params: dict[str, Any]) -> TunnelStatus:
         secrets, paths = params.get("secrets") is True, params.get("paths") is True
-        return await take_status(device.engine, config, secrets=secrets, paths=paths)
+        found = await take_status(device.engine, config, secrets=secrets, paths=paths)
+        return dataclasses.replace(found, netns=f"/proc/{inside.pid}/ns/net")
 
     async def join(params: dict[str, Any]) -> Membership:
         return Membership(inside.pid, inside.as_user)
@@ -89,12 +93,21 @@ async def serve(
     async def refuse_method(params: dict[str, Any]) -> NoReturn:
         raise refusal()
 
-    def refuse_stream(
-        params: dict[str, Any],
-    ) -> contextlib.AbstractContextManager[AsyncIterator[TunnelEvent]]:
-        raise refusal()
+    @lru_cache(maxsize=1)
+    def streams() -> dict[str, json_socket.Stream]:
+        # Late: no command should wait for what traces and captures need.
+        from tunnel.daemon.control import streams_of
+
+        return streams_of(lambda: feed, lambda: device.engine)
 
     methods: dict[str, json_socket.Method] = {"ping": ping, "status": status, "join": join}
     methods |= dict.fromkeys(_METHODS_OF_A_DAEMON, refuse_method)
-    streams = dict.fromkeys(_STREAMS_OF_A_DAEMON, refuse_stream)
-    await json_socket.serve(listener, methods, streams)
+    await json_socket.serve(
+        listener, methods, {name: partial(_stream, streams, name) for name in _STREAMS}
+    )
+
+
+def _stream(
+    streams: Callable[[], dict[str, json_socket.Stream]], name: str, params: dict[str, Any]
+) -> contextlib.AbstractContextManager[AsyncIterator[TunnelEvent]]:
+    return streams()[name](params)

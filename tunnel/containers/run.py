@@ -27,9 +27,11 @@ from tunnel.containers.forward import Door, Forwarder, open_doors
 from tunnel.containers.inside import Place
 from tunnel.containers.outside import Inside
 from tunnel.containers.ports import Published
-from tunnel.control.run_folder import make_own_folder, socket_path
+from tunnel.control.broadcast import Events
+from tunnel.control.run_folder import make_own_folder, remove_own_folder, socket_path
 from tunnel.daemon import redaction
 from tunnel.daemon.descriptors import check_descriptors
+from tunnel.daemon.host_state import line_of_port
 from tunnel.daemon.lock import hold, lock_path
 from tunnel.device import features, sync
 from tunnel.device.device import Device
@@ -58,7 +60,8 @@ class RunRequest:
 
 
 def run(request: RunRequest) -> int:
-    """Run the command and return its exit code as a shell has it, when nothing of it is left.
+    """Run the command and return its exit code, or below 0 the signal that ended it, when nothing
+    of it is left.
 
     The calling process must have one thread, and no event loop. Raises TunnelError.
     """
@@ -71,6 +74,7 @@ def run(request: RunRequest) -> int:
 
     folder = make_own_folder()
     with contextlib.ExitStack() as stack:
+        stack.callback(remove_own_folder)
         lock = stack.enter_context(hold(config.name, folder=folder))
         path = socket_path(config.name, folder)
         listener = stack.enter_context(control.listening(path))
@@ -149,8 +153,9 @@ async def _run(
 
         async def carry() -> None:
             await inside.ready()
-            async with _tunnel(config, inside) as device:
-                nursery.start_soon(control.serve, listener, config, device, inside)
+            feed = Events("event streams")
+            async with _tunnel(config, inside, feed) as device:
+                nursery.start_soon(control.serve, listener, config, device, inside, feed)
                 addresses = [str(address.ip) for address in config.interface.addresses]
                 nursery.start_soon(Forwarder(inside.socket, addresses).serve, doors)
                 command.start(inside.pid, as_user=inside.as_user)
@@ -163,7 +168,7 @@ async def _run(
 
 
 @contextlib.asynccontextmanager
-async def _tunnel(config: TunnelConfig, inside: Inside) -> AsyncIterator[Device]:
+async def _tunnel(config: TunnelConfig, inside: Inside, feed: Events) -> AsyncIterator[Device]:
     """The tunnel of the conf, with its interface inside, for the time of an `async with`."""
     interface = config.interface
     found = await resolve_some(config.peers)
@@ -175,16 +180,20 @@ async def _tunnel(config: TunnelConfig, inside: Inside) -> AsyncIterator[Device]
     if mtu < IPV6_MIN_MTU and any(address.version == 6 for address in interface.addresses):
         log.warning("an MTU of %d is too small for IPv6, which needs %d", mtu, IPV6_MIN_MTU)
     descriptor, asked_by = await inside.set_up(mtu)
-    with Device.open(
-        config.name,
-        mtu=mtu,
-        path=features.load_datapath(interface.options.datapath),
-        offloads=features.choose(interface.options),
-        listen_port=interface.listen_port,
-        fwmark=interface.fwmark,
-        tun_fd=descriptor,
-        tun_control=asked_by,
-    ) as device:
+    with (
+        line_of_port(config),
+        Device.open(
+            config.name,
+            mtu=mtu,
+            path=features.load_datapath(interface.options.datapath),
+            offloads=features.choose(interface.options),
+            listen_port=interface.listen_port,
+            fwmark=interface.fwmark,
+            tun_fd=descriptor,
+            tun_control=asked_by,
+            publish=lambda kind, details: feed.publish(kind, **details),
+        ) as device,
+    ):
         await device.endpoints.update(config.peers, found)
         await sync.apply(device.engine, config, endpoints)
         async with trio.open_nursery() as nursery:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import tempfile
@@ -37,6 +38,14 @@ def make_own_folder() -> Path:
             "XDG_RUNTIME_DIR name a folder of yours"
         )
     return folder
+
+
+def remove_own_folder() -> None:
+    """Remove an ordinary user's own in the folder of temporary files, once nothing is in it."""
+    folder = own_folder()
+    if folder.parent == Path(tempfile.gettempdir()) and _is_ours(folder):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _is_ours(folder: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import lru_cache
 from typing import Any
 
@@ -12,7 +12,7 @@ import trio
 from tunnel.capture.inner_filter import InnerFilter
 from tunnel.capture.keylog import KeyLog
 from tunnel.control import json_socket, run_folder, unix_socket
-from tunnel.control.broadcast import EventQueue, Subscription
+from tunnel.control.broadcast import EventQueue, Events, Subscription
 from tunnel.control.json_protocol import ControlError
 from tunnel.control.messages.changes import Attached, ReloadResult, SavedLine, SaveResult
 from tunnel.control.messages.status import TunnelStatus
@@ -121,27 +121,34 @@ class _Observers:
 
 def streams(daemon: Daemon) -> dict[str, json_socket.Stream]:
     """The requests that are answered by a stream."""
+    return streams_of(lambda: daemon.feed, lambda: daemon.running().engine)
+
+
+def streams_of(
+    feed: Callable[[], Events], running: Callable[[], Engine]
+) -> dict[str, json_socket.Stream]:
+    """The same for any engine, which `running` gives while it runs, and its events."""
     observers = lru_cache(maxsize=1)(_Observers)
 
     def events(params: dict[str, Any]) -> Subscribed:
-        return daemon.feed.subscribe(EventQueue())
+        return feed().subscribe(EventQueue())
 
     def keys(params: dict[str, Any]) -> Subscribed:
-        return observers(daemon.running().engine).keys.subscribe()
+        return observers(running()).keys.subscribe()
 
     def trace(params: dict[str, Any]) -> Subscribed:
-        if daemon.running().engine.tun.tap:
+        if running().tun.tap:
             raise ControlError(
                 "ethernet",
                 "a trace follows packets through the IP stack, and with Mode = tap the tunnel "
                 "carries Ethernet frames: use tunnel capture",
             )
-        traces = observers(daemon.running().engine).traces
+        traces = observers(running()).traces
         seconds, rate = _limit(params, "seconds"), _limit(params, "rate")
         return traces.subscribe(_filter(params), seconds=seconds, rate=rate)
 
     def carriers(params: dict[str, Any]) -> Subscribed:
-        return observers(daemon.running().engine).captures.subscribe(_filter(params))
+        return observers(running()).captures.subscribe(_filter(params))
 
     return {stream.__name__: stream for stream in (events, keys, trace, carriers)}
 

@@ -57,7 +57,7 @@ def test_a_command_joins_is_shown_and_ends_with_the_first(run: Near) -> None:
         environment=run.environment,
     )
     joined.wait_for_output("in\n")
-    assert first.stop() == 143
+    assert first.stop() == -15
     assert joined.wait(10) == -15
     a.wait_for(lambda: not run.leftovers(), 10, "the end of everything")
 

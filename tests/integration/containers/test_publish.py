@@ -66,7 +66,7 @@ def serving(run: Near, *options: str) -> Iterator[HostProcess]:
     process = run.start("python3", "-c", SERVER, options=options)
     process.wait_for_output("ready")
     yield process
-    assert process.stop() == 143
+    assert process.stop() == -15
     run.hosts.a.wait_for(lambda: not run.leftovers(), 10, "the end of everything")
 
 
@@ -132,7 +132,7 @@ def test_a_port_that_is_taken_or_for_root_is_named(run: Near) -> None:
     assert "-p 127.0.0.1:8080:80/tcp: port 8080 is in use" in taken.stderr
     wrong = run.run("true", options=["-p", "80:http"])
     assert wrong.returncode == 2
-    assert "http is no port" in wrong.stderr
+    assert 'must be [ADDRESS:]PORT:PORT, not "80:http"' in wrong.stderr
     if run.user is not None:
         low = run.run("true", options=["-p", "80:80"])
         assert low.returncode == 1

@@ -158,14 +158,14 @@ def test_nothing_of_the_hosts_network_is_reached(run: Near) -> None:
     ("command", "code"),
     [
         (["sh", "-c", "exit 3"], 3),
-        (["sh", "-c", "kill -TERM $$"], 143),
+        (["sh", "-c", "kill -TERM $$"], -15),
         (["no-such-command"], 127),
         (["/no/such/command"], 127),
         (["PLAIN"], 126),
         (["/etc"], 126),
     ],
 )
-def test_exit_codes_are_those_of_a_shell(root: Near, command: list[str], code: int) -> None:
+def test_it_ends_as_the_command_did(root: Near, command: list[str], code: int) -> None:
     plain = root.hosts.a.directory / "plain"
     plain.touch(mode=0o644)
     result = root.run(*(str(plain) if word == "PLAIN" else word for word in command))
@@ -273,7 +273,7 @@ def test_the_commands_files_are_not_held_open(root: Near) -> None:
         assert process.stderr.readline() == b"still here\n"
         assert process.poll() is None
         process.terminate()
-        assert process.wait(10) == 143
+        assert process.wait(10) == -15
 
 
 DANGLING = """
@@ -309,7 +309,7 @@ def test_an_interface_that_is_deleted_inside_is_said(root: Near) -> None:
     process = root.start("sh", "-c", script)
     process.wait_for_output("Network is unreachable")
     process.wait_for_output("wg0 was deleted from inside: the command has no network any more")
-    assert process.stop() == 143
+    assert process.stop() == -15
     assert root.leftovers() == []
 
 
@@ -336,6 +336,27 @@ def test_forbidden_user_namespaces_are_named_with_the_sysctl(root: Near) -> None
     assert "Traceback" not in result.stderr
 
 
+def test_captures_traces_and_events_follow_it(root: Near) -> None:
+    process = root.start("sh", "-c", "echo ready; exec sleep 1000")
+    process.wait_for_output("ready")
+    tunnel, a = [sys.executable, "-m", "tunnel"], root.hosts.a
+    ping = ["ping", "-n", "-c", "1", "-W", "5", "10.77.0.2"]
+    said = a.run([*tunnel, "trace", "wg0", "icmp", "--count", "2", "--", *ping]).stdout
+    assert "routed to wg0" in said
+    assert "leaves by eth0" in said
+    file = a.directory / "run.pcapng"
+    capture = a.popen([*tunnel, "capture", "wg0", "-w", str(file), "--count", "4"])
+    capture.wait_for_output("capturing wg0")
+    events = a.popen([*tunnel, "events", "wg0"])
+    events.wait_for_output("following the events")
+    a.run([*tunnel, "run", "--join", "wg0", "--", *ping])
+    assert capture.wait(10) == 0, capture.log()
+    refused = a.run([*tunnel, "reload", "wg0"], check=False).stderr
+    assert "takes no changes" in refused
+    assert process.stop() == -15
+    events.wait(10)
+
+
 def test_a_conf_in_use_and_a_taken_port_are_named(root: Near) -> None:
     first = root.start("sh", "-c", "echo ready; exec sleep 1000")
     first.wait_for_output("ready")
@@ -348,7 +369,8 @@ def test_a_conf_in_use_and_a_taken_port_are_named(root: Near) -> None:
     taken = replace(root, conf=other).run("true")
     assert taken.returncode == 1
     assert str(PORT) in taken.stderr
-    assert first.stop() == 143
+    assert f"{other}:" in taken.stderr, "the line of ListenPort"
+    assert first.stop() == -15
     assert root.leftovers() == []
 
 
