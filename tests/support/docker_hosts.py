@@ -13,6 +13,7 @@ from tests.support.docker import DockerEngine, engine
 from tunnel.lab import Host, Lab
 from tunnel.lab.peers import Node, OurEnd
 from tunnel.lab.process import HostProcess
+from tunnel.systemd import units
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "docker"
 
@@ -21,6 +22,14 @@ POOLS = ("10.90.0.0/24", "10.91.0.0/24")
 POOL_6 = "fd90::/112"
 OUTSIDE = "198.51.100.9"
 """A host that only a has a cable to, and that knows no route to containers."""
+
+
+def as_service() -> list[str]:
+    """What starts a program with no other capabilities than those of the plugin's unit."""
+    unit = units.render(units.DOCKER[0], ["/usr/bin/tunnel"])
+    (line,) = (line for line in unit.splitlines() if line.startswith("CapabilityBoundingSet="))
+    names = [word.removeprefix("CAP_").lower() for word in line.partition("=")[2].split()]
+    return ["setpriv", "--bounding-set", ",".join(["-all", *(f"+{name}" for name in names)])]
 
 
 def compose() -> dict[str, Any]:
@@ -69,8 +78,8 @@ class DockerHost:
     """What was around before the tunnel and the networks."""
 
     def start_plugin(self) -> None:
-        """Start it, or start it again; it answers on return."""
-        command = [sys.executable, "-m", "tunnel", "docker-plugin"]
+        """Start it, or start it again, with the rights of its service; it answers on return."""
+        command = [*as_service(), sys.executable, "-m", "tunnel", "docker-plugin"]
         self.plugin = self.host.popen([*command, "--state", f"{self.engine.folder}/tunnel"])
         self.plugin.wait_for_output("ready")
 
