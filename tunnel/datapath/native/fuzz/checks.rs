@@ -3,6 +3,7 @@
 
 use _native::checksum;
 use _native::coalesce::{Coalescer, Offload};
+use _native::ethernet::{self, ETHERIP};
 use _native::ip;
 use _native::limits::{OVERHEAD, REJECT_AFTER_MESSAGES, SEAL_OUT_SIZE};
 use _native::session::Session;
@@ -55,6 +56,7 @@ pub fn split(data: &[u8]) {
     let mut source = Source(data);
     let mtu = source.word();
     let frame = source.0;
+    split_ethernet(frame, mtu);
     let Ok(plan) = Plan::new(frame, mtu) else {
         return;
     };
@@ -72,6 +74,27 @@ pub fn split(data: &[u8]) {
     assert!(total <= SEAL_OUT_SIZE);
 }
 
+/// The same frame as one of a TAP: each message begins as EtherIP, and the sizes add up.
+fn split_ethernet(frame: &[u8], mtu: usize) {
+    let Ok(plan) = Plan::of_ethernet(frame, mtu) else {
+        return;
+    };
+    let mut total = 0;
+    for number in 0..plan.segments() {
+        let mut plain = vec![0xa5; plan.padded_length(number)];
+        plan.write(number, &mut plain);
+        assert!(plain.starts_with(&ETHERIP));
+        let inner = &plain[ETHERIP.len()..];
+        let (link, packet) = ethernet::parse(inner).expect("a segment is a frame");
+        if let Some(packet) = packet {
+            assert!(inner[link + packet..].iter().all(|&byte| byte == 0));
+        }
+        total += plain.len() + OVERHEAD;
+    }
+    assert_eq!(total, plan.sealed_length());
+    assert!(total <= SEAL_OUT_SIZE);
+}
+
 /// Hostile datagrams are taken whole or left, never counted twice, and fit the output.
 pub fn open(data: &[u8]) {
     let mut source = Source(data);
@@ -79,9 +102,10 @@ pub fn open(data: &[u8]) {
     let key = [9; 32];
     let sender = Session::new(&key, &key, 2, 1, 0);
     let receiver = Session::new(&key, &key, 1, 2, 0);
-    let (Some(mut sender), Some(mut receiver)) = (sender, receiver) else {
+    let (Some(mut sender), Some(receiver)) = (sender, receiver) else {
         return;
     };
+    let mut receiver = receiver.with_ethernet(mode & 64 != 0);
     let mut batch = source.0.to_vec();
     if mode & 1 != 0 {
         // Well-addressed junk.
