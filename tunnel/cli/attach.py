@@ -17,9 +17,11 @@ app = typer.Typer()
 def attach(
     name: Name,
     container: Annotated[
-        str, typer.Option("--container", metavar="NAME|ID", help="A container of the engine here.")
+        str, typer.Option("--container", metavar="NAME|ID", help="A container on this host.")
     ] = "",
-    pid: Annotated[int, typer.Option("--pid", metavar="PID", help="A process.")] = 0,
+    pid: Annotated[
+        int, typer.Option("--pid", metavar="PID", help="A process in the namespace.")
+    ] = 0,
     netns: Annotated[
         str, typer.Option("--netns", metavar="NAME", help="A name that `ip netns list` shows.")
     ] = "",
@@ -29,14 +31,14 @@ def attach(
             "--docker-host",
             metavar="unix://PATH",
             envvar="DOCKER_HOST",
-            help="The socket of the engine, Docker or podman.",
+            help="The API socket of Docker or podman.",
         ),
     ] = "",
 ) -> None:
     """Move a running tunnel into the network of a container, and keep it there.
 
-    Its addresses, routes, rules and name servers move with it; its UDP socket stays outside. When
-    the container or the daemon comes back after its end, the tunnel is attached again, until
+    Its addresses, routes, rules and name servers move with it; its UDP socket stays on the host.
+    When the container or the daemon has been restarted, the tunnel is attached again, until
     `tunnel detach`.
     """
     targets = {"container": container, "pid": str(pid or ""), "netns": netns}
@@ -52,7 +54,7 @@ def attach(
 
 @app.command()
 def detach(name: Name) -> None:
-    """Bring a tunnel back that `tunnel attach` has moved; also one that is down."""
+    """Undo `tunnel attach`: the interface returns to this host. Also for a tunnel that is down."""
     interface = interface_name(name)
     if interface not in run_folder.running_names():
         # Late, as other commands should not wait for it.
@@ -70,4 +72,4 @@ def detach(name: Name) -> None:
         return
     with refusals_printed(), TunnelClient(interface) as client:
         detached = client.detach()
-    typer.echo(f"{interface} is back from {detached.target}")
+    typer.echo(f"{interface} is detached from {detached.target}")

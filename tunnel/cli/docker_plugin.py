@@ -19,21 +19,21 @@ app = typer.Typer()
 def docker_plugin(
     listen: Annotated[
         Path,
-        typer.Option("--socket", metavar="PATH", help="Where Docker asks it."),
+        typer.Option("--socket", metavar="PATH", help="The socket on which Docker calls it."),
     ] = Path("/run/docker/plugins/tunnel.sock"),
     docker: Annotated[
         str,
-        typer.Option("--docker", metavar="PATH", help="Docker's own socket."),
+        typer.Option("--docker", metavar="PATH", help="The API socket of Docker."),
     ] = "/run/docker.sock",
     state: Annotated[
         Path | None,
-        typer.Option("--state", metavar="DIR", help="Where it keeps what it knows."),
+        typer.Option("--state", metavar="DIR", help="The folder for its state."),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
     """Serve Docker networks whose containers reach each other through a tunnel, on all its hosts.
 
-    After it: `docker network create -d tunnel --ipam-driver tunnel --ipam-opt conf=NAME
+    Then: `docker network create -d tunnel --ipam-driver tunnel --ipam-opt conf=NAME
     --subnet 10.90.0.0/24 -o conf=NAME NETWORK`, on each host. See docs/containers.md.
     """
     output.log_to_stream(verbose=verbose)

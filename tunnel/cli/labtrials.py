@@ -57,7 +57,7 @@ def run(built: Built, *, as_json: bool) -> bool:
         ]
         typer.echo(json.dumps(found, indent=2))
     elif failed:
-        typer.echo(f"\n{len(failed)} of {len(outcomes)} went otherwise than described (✗).")
+        typer.echo(f"\n{len(failed)} of {len(outcomes)} did not show what is described (✗).")
     return not failed
 
 

@@ -109,7 +109,7 @@ def parse(text: str) -> list[Published]:
     except Mistake as mistake:
         raise PublishError(f"-p {text}: {mistake.fault}; {mistake.remedy}") from None
     if found.target is not None:
-        raise PublishError(f"-p {text}: leads inside, to no address; {EXPECTED}")
+        raise PublishError(f"-p {text}: must not name an address of the inside; {EXPECTED}")
     return [
         Published(found.address, found.first + step, found.there + step, found.protocol)
         for step in range(found.last - found.first + 1)

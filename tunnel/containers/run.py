@@ -125,8 +125,8 @@ def _fitting(config: TunnelConfig, *, as_user: bool) -> TunnelConfig:
         )
     if interface.options.is_tap:
         raise ContainerError(
-            "tunnel run has no Mode = tap: its namespace has no other network to be a port of; use "
-            "tunnel up with NetNS, or remove Mode = tap here and at the peers"
+            "tunnel run is for IP packets, and the conf has Mode = tap: use tunnel up with NetNS, "
+            "or remove Mode = tap here and at the peers"
         )
     if interface.private_key is None:
         raise ContainerError(

@@ -194,7 +194,7 @@ class Attachment:
             found = await attach_target.find(target)
         except TunnelError as error:
             return None, str(error)
-        return found, "" if found else "it does not run"
+        return found, "" if found else "it is not running"
 
     async def _is_at(self, device: Device, place: Location) -> bool:
         if self._daemon.place != place or place.netns is None:
@@ -210,7 +210,7 @@ class Attachment:
                 self._spare = await trio.to_thread.run_sync(new_namespace)
             except OSError as error:
                 raise DaemonError(
-                    f"no network namespace can be made: {error.strerror}; be root"
+                    f"no network namespace can be made: {error.strerror}; run the daemon as root"
                 ) from error
         return Location(f"/proc/{os.getpid()}/fd/{self._spare}", spare=True)
 
@@ -262,7 +262,9 @@ class Attachment:
         try:
             await trio.to_thread.run_sync(move)
         except OSError as error:
-            raise DaemonError(f"{target} has just gone: {error.strerror}") from error
+            raise DaemonError(
+                f"{target} has just disappeared: {error.strerror}; try again"
+            ) from error
 
     async def _compute(self, place: Location) -> Surroundings:
         daemon = self._daemon
@@ -356,7 +358,7 @@ class Attachment:
             self.publish("attached", target=str(self.target), netns=found.place.netns or "")
 
     def _say_waiting(self, reason: str) -> None:
-        text = f"{self.target}, which is waited for" + (f": {reason}" if reason else "")
+        text = f"{self.target}, waiting for it" + (f": {reason}" if reason else "")
         self._daemon.attached = text
         if self._said != "waiting":
             self._said = "waiting"

@@ -60,11 +60,19 @@ def load(name: str) -> Target | None:
         target = Target(**json.loads(read_plain(path)))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
-        raise DaemonError(f"{path} is not a record of ours: {error}; delete it") from error
+    except OSError as error:
+        raise DaemonError(f"cannot read {path}: {error.strerror}; run it as root") from error
+    except (ValueError, TypeError) as error:
+        raise _damaged(path) from error
     if target.kind not in _KINDS:
-        raise DaemonError(f"{path} is not a record of ours; delete it")
+        raise _damaged(path)
     return target
+
+
+def _damaged(path: Path) -> DaemonError:
+    return DaemonError(
+        f"{path} does not say to what the tunnel is attached: delete it, then attach again"
+    )
 
 
 def save(name: str, target: Target | None) -> None:
@@ -77,7 +85,7 @@ def save(name: str, target: Target | None) -> None:
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             replace_file(path, json.dumps(asdict(target)) + "\n")
     except OSError as error:
-        raise DaemonError(f"cannot write {path}: {error.strerror}") from error
+        raise DaemonError(f"cannot write {path}: {error.strerror}; run it as root") from error
 
 
 def check_conf(config: TunnelConfig, target: Target) -> None:
@@ -93,7 +101,8 @@ def check_conf(config: TunnelConfig, target: Target) -> None:
         )
         raise DaemonError(
             f"{config.name} cannot be attached to {target}: {key} in its conf {why}; "
-            f"take that line out, or: tunnel detach {config.name}"
+            f"remove that line, then: tunnel restart {config.name}; or leave the tunnel on this "
+            f"host: tunnel detach {config.name}"
         )
 
 
@@ -110,7 +119,9 @@ async def choose(kind: str, name: str, docker_host: str) -> tuple[Target, Found,
             engine = container_engine.socket_of(docker_host)
             container = await container_engine.find_container(engine, name)
             if container is None:
-                raise DaemonError(f"there is no container {name} at {engine}: docker ps -a")
+                raise DaemonError(
+                    f"there is no container {name} at {engine}; list them: {_list_command(engine)}"
+                )
             target = Target(kind, container.name, container.id, engine)
             _check_container(container)
             notes = _notes_on(container)
@@ -118,23 +129,21 @@ async def choose(kind: str, name: str, docker_host: str) -> tuple[Target, Found,
         case "pid":
             target = Target(kind, name, started=start_time(name))
             if not target.started:
-                raise DaemonError(f"there is no process {name}; see which there are: ps -e")
+                raise DaemonError(f"there is no process {name}; list them: ps -e")
             found = await find(target)
         case "netns":
             target = Target(kind, name)
             found = await find(target)
             if found is None:
-                raise DaemonError(
-                    f"there is no network namespace {name}; see which there are: ip netns list"
-                )
+                raise DaemonError(f"there is no network namespace {name}; list them: ip netns list")
         case _:
-            raise DaemonError(f"{kind} is nothing that a tunnel can be attached to")
+            raise DaemonError(f"a tunnel is attached to a container, pid or netns, not to {kind!r}")
     if found is None or found.place.netns is None:
         raise DaemonError(f"{target} has just ended; try again")
     if os.stat(found.place.netns).st_ino == namespace_id():
         raise DaemonError(
-            f"{target} is in this network namespace, where the tunnel is anyway: there is nothing "
-            "to attach"
+            f"{target} is in the network namespace of this host, where the tunnel is already: "
+            "there is nothing to attach"
         )
     return target, found, notes
 
@@ -159,16 +168,20 @@ async def find(target: Target) -> Found | None:
             return Found(Location(netns, host.resolv_conf_of(netns))) if _is_there(netns) else None
 
 
+def _list_command(engine: str) -> str:
+    return f"{'podman' if 'podman' in engine else 'docker'} ps -a"
+
+
 def _check_container(container: Container) -> None:
     name = container.name
     if container.network == "host":
         raise DaemonError(
             f"container {name} uses the network of this host (--network host), where the tunnel is "
-            "anyway: there is nothing to attach"
+            "already: there is nothing to attach"
         )
     if not container.pid:
         raise DaemonError(
-            f"container {name} is not running: start it (docker start {name}), then attach again"
+            f"container {name} is not running: start it, then attach the tunnel again"
         )
 
 

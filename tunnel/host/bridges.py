@@ -46,7 +46,10 @@ def check_bridge(netlink: Any, bridge: str) -> None:
     index = find_ifindex(netlink, bridge)
     if index is not None and _kind(_link(netlink, index)) != _KIND:
         raise HostError(
-            "join", f"bridge {bridge}", "it is no bridge", "name another one in Bridge, as br0"
+            "join",
+            f"bridge {bridge}",
+            "another kind of interface has this name",
+            "name another one in Bridge, as br0",
         )
 
 

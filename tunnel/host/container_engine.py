@@ -29,6 +29,9 @@ PATIENCE = 10.0
 
 _MAX_ANSWER = 4 << 20
 
+_SOCKET = "give its socket: --docker-host unix:///PATH"
+_NO_ANSWER = "see whether the engine works: docker ps, or podman ps"
+
 
 @dataclass(frozen=True, slots=True)
 class Container:
@@ -55,7 +58,7 @@ def socket_of(host: str) -> str:
         raise HostError(
             "ask engine",
             host,
-            "only an engine of this machine can be asked",
+            "the engine has to run on this machine",
             "give its socket: --docker-host unix:///var/run/docker.sock",
         )
     return path
@@ -74,14 +77,14 @@ async def find_container(engine: str, name: str) -> Container | None:
             while data := await _receive(engine, stream):
                 answer += data
                 if len(answer) > _MAX_ANSWER:
-                    raise _refused(engine, "its answer has no end")
+                    raise _refused(engine, f"its answer has more than {_MAX_ANSWER} bytes")
         head, _, body = answer.partition(b"\r\n\r\n")
         found = _container_untrusted(engine, _status(engine, head), body)
         if found is not None and found.pid:
             here = await trio.to_thread.run_sync(own_pid, found.pid, engine_pid)
             found = replace(found, pid=here)
         return found
-    raise _refused(engine, f"no answer in {PATIENCE:.0f} seconds")
+    raise _refused(engine, f"no answer in {PATIENCE:.0f} seconds", _NO_ANSWER)
 
 
 async def starts(engine: str) -> AsyncGenerator[None]:
@@ -99,7 +102,7 @@ async def starts(engine: str) -> AsyncGenerator[None]:
         while b"\r\n\r\n" not in head:
             data = await _receive(engine, stream)
             if not data or len(head) > _MAX_ANSWER:
-                raise _refused(engine, "it ended without an answer")
+                raise _refused(engine, "the connection was closed without an answer", _NO_ANSWER)
             head += data
         if _status(engine, head) != 200:
             raise _refused(engine, head.split(b"\r\n", 1)[0].decode(errors="replace"))
@@ -134,8 +137,8 @@ def _peer_pid(stream: trio.SocketStream) -> int:
 
 def _remedy(number: int) -> str:
     if number in (1, 13):
-        return "be root, or have the right to use that socket (it is as good as root)"
-    return "start the engine, or give its socket: --docker-host unix:///PATH"
+        return "run it as root, or get access to that socket (which is as good as root)"
+    return f"start the engine, or {_SOCKET}"
 
 
 def _refused(engine: str, reason: str, remedy: str = "") -> HostError:
@@ -145,7 +148,7 @@ def _refused(engine: str, reason: str, remedy: str = "") -> HostError:
 def _status(engine: str, head: bytes) -> int:
     words = head.split(b"\r\n", 1)[0].split()
     if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
-        raise _refused(engine, "what listens there speaks no HTTP")
+        raise _refused(engine, "what listens there does not speak HTTP", _SOCKET)
     return int(words[1])
 
 

@@ -99,7 +99,7 @@ def check() -> None:
     if outer_uid() != 0:
         raise LabUnavailableError(
             "a Docker engine needs root, not the root of a user namespace",
-            "run the same command by sudo",
+            "run the same command with sudo",
         )
 
 

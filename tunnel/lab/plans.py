@@ -45,8 +45,8 @@ PAIR = Blueprint(
 NAT = Blueprint(
     "nat",
     "Behind a home router",
-    "B cannot call A, whose address is private, until A has called: the router remembers the way "
-    "back, and A's keepalives have it go on remembering.",
+    "A's address is private, so B cannot reach A until A has sent something: the router keeps an "
+    "entry for the way back, and A's keepalives keep that entry alive.",
     places=(
         Box("A", "laptop", gateway="192.168.1.1"),
         Box("router", "home router, NAT", nat="internet"),
@@ -62,7 +62,7 @@ NAT = Blueprint(
     ),
     trials=(
         Trial("A", "ping -c 1 10.77.0.2", "out through the router", _PING),
-        Trial("B", "ping -c 1 10.77.0.1", "and in, by the way that it remembers", _PING),
+        Trial("B", "ping -c 1 10.77.0.1", "and in, by the entry that the router keeps", _PING),
         Trial(
             "B",
             "tunnel show wg0",
@@ -193,10 +193,12 @@ BRIDGE = Blueprint(
         Trial(
             "A",
             "bridge fdb show br lan-a dynamic",
-            "which card is at which port",
+            "which MAC address is behind which port",
             "master lan-a",
         ),
-        Trial("A", "ip route get 10.1.2.2", "the way there", "dev wg0"),
+        Trial(
+            "A", "ip route get 10.1.2.2", "the route to a container of the other host", "dev wg0"
+        ),
         Trial("a1", "curl -s http://10.1.2.2/", "a server in that container", "hello from b1"),
         Trial(
             "A",
@@ -211,7 +213,7 @@ TAP = Blueprint(
     "tap",
     "One Ethernet network on two hosts",
     "With Mode = tap the tunnel carries Ethernet frames, and with Bridge its interface is a port "
-    "of a bridge, here of that on which the containers hang. Those of both hosts are in one "
+    "of a bridge, here the bridge of the containers. The containers of both hosts are in one "
     "network: they find each other by ARP, and no router is between them.",
     places=(
         Box("A"),
@@ -248,20 +250,20 @@ TAP = Blueprint(
         Trial(
             "A",
             "bridge fdb show br lan-a dynamic",
-            "the card of b1 is at the port wg0",
+            "the MAC address of b1 is behind the port wg0",
             "dev wg0 master lan-a",
         ),
         Trial(
             "A",
             "tunnel show wg0",
-            "how many MAC addresses are known to be at the peer",
+            "how many MAC addresses were learned from the peer",
             "mac addresses: [1-9]",
         ),
         Trial("a1", "curl -s http://10.1.1.4/", "a server in that container", "hello from b1"),
         Trial(
             "A",
             "tunnel trace wg0 icmp",
-            "a trace follows packets through the IP stack: here it says what to use",
+            "frames do not cross the IP stack: the error names what to use",
             r"use\s+tunnel\s+capture",
             fails=True,
         ),
@@ -271,8 +273,8 @@ TAP = Blueprint(
 GATEWAY = Blueprint(
     "gateway",
     "A gateway with NAT, a published port and rules for each peer",
-    "gw is the way for others: laptop and guest reach the network behind it under its address, the "
-    "Internet reaches a server on laptop by a port of gw, and guest may reach what gw allows.",
+    "laptop and guest reach the network behind gw under the address of gw, the Internet reaches a "
+    "server on laptop by a port of gw, and guest may reach only what gw allows.",
     places=(
         Box("gw", "gateway"),
         Box("laptop", "peer", serves=80),
@@ -303,7 +305,12 @@ GATEWAY = Blueprint(
         Side("guest", ("10.77.0.3/24",), ("gw",), keepalive=25),
     ),
     trials=(
-        Trial("laptop", "ping -c 1 192.168.1.10", "Masquerade: it answers to gw", _PING),
+        Trial(
+            "laptop",
+            "ping -c 1 192.168.1.10",
+            "Masquerade: the server sees the address of gw",
+            _PING,
+        ),
         Trial(
             "out",
             "curl -s http://192.0.2.1:8080/",
@@ -311,9 +318,18 @@ GATEWAY = Blueprint(
             "hello from laptop",
         ),
         Trial(
-            "guest", "curl -s http://192.168.1.10/", "Allow: guest may do this", "hello from server"
+            "guest",
+            "curl -s http://192.168.1.10/",
+            "Allow: guest may reach this port",
+            "hello from server",
         ),
-        Trial("guest", "ping -c 1 -W 1 192.168.1.10", "and no more", "Packet filtered", fails=True),
+        Trial(
+            "guest",
+            "ping -c 1 -W 1 192.168.1.10",
+            "and nothing else",
+            "Packet filtered",
+            fails=True,
+        ),
         Trial(
             "laptop",
             "ping -c 1 -W 1 10.77.0.3",

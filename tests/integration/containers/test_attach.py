@@ -115,7 +115,7 @@ def test_a_container_whose_only_network_is_the_tunnel(site: Site) -> None:
     site.wait_back("web")
     rewrite(end, "DNS = 10.77.0.2, corp.example\n", "")
     end.tunnel("reload", "wg0")
-    assert end.tunnel("detach", "wg0") == "wg0 is back from container web\n"
+    assert end.tunnel("detach", "wg0") == "wg0 is detached from container web\n"
     site.host.ping(B[0])
     assert "wg0" not in docker.inside("web", "ip", "link")
 

@@ -100,7 +100,7 @@ BREAKAGES = (
     {
         "ip netns exec one ip address delete 10.90.1.2/24 dev eth0": "eth0 lacks 10.90.1.2/24",
         "ip netns exec one ip -6 route delete fd77::2": "no route to fd77::2/128",
-        "ip link set {outer} nomaster": "is not in the bridge",
+        "ip link set {outer} nomaster": "is not a port of bridge",
         "ip address delete 10.90.1.1/24 dev {bridge}": "lacks: address 10.90.1.1/24",
         "nft delete table inet tunnel-{bridge}": "lacks: firewall",
     },

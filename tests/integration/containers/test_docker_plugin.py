@@ -130,7 +130,7 @@ def test_published_ports_lead_to_the_container(hosts: Hosts) -> None:
     taken = a.engine.docker(
         "run", "--rm", "--network", "net", "-p", "8080:80", "busybox", "true", check=False
     )
-    assert "-p 8080:80/tcp: the port of this host is published by another container" in taken
+    assert "-p 8080:80/tcp: port 8080 is already published by another container" in taken
     a.engine.docker("restart", "-t", "0", "web")
     a.engine.inside("web", "httpd", "-p", "80", "-h", "/etc")
     assert fetch(out, f"http://{PUBLIC}:8080/hostname") == "web"
@@ -197,12 +197,12 @@ def test_what_cannot_be_is_refused_where_the_command_was_given(hosts: Hosts) -> 
     before = a.surroundings()
     same = a.create("again", check=False)
     assert "10.90.0.0/24 overlaps 10.90.0.0/24 of the network" in same
-    assert "no tunnel nope here" in a.create("other", "-o", "conf=nope", check=False)
+    assert "the tunnel nope cannot be used" in a.create("other", "-o", "conf=nope", check=False)
     assert "mode=tap" in a.create("other", "-o", "mode=tap", pool=POOLS[1], check=False)
     a.host.ip("route add 10.91.0.192/26 via 198.51.100.9")
     refusal = a.create("other", pool=POOLS[1], check=False)
     a.host.ip("route del 10.91.0.192/26")
-    assert "overlaps a network that this host reaches already (10.91.0.192/26 dev eth1)" in refusal
+    assert "overlaps a route of this host (10.91.0.192/26 dev eth1)" in refusal
     run = ("run", "--rm", "--network", "net", "--ip")
     for address, why in (
         ("10.90.0.200", "10.90.0.200 is another host's: this host's part"),

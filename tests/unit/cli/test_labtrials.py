@@ -73,7 +73,7 @@ def test_what_went_otherwise_is_counted(capsys: pytest.CaptureFixture[str]) -> N
     assert not labtrials.run(built(FakeHost(0, "x\n"), *trials), as_json=False)
     shown = capsys.readouterr().out
     assert " ✓ nothing\n    A# true\n    x\n" in shown
-    assert shown.endswith("1 of 2 went otherwise than described (✗).\n")
+    assert shown.endswith("1 of 2 did not show what is described (✗).\n")
 
 
 def test_a_missing_program_is_named_and_no_failure(capsys: pytest.CaptureFixture[str]) -> None:

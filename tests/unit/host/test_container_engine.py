@@ -81,8 +81,8 @@ def test_one_that_does_not_run_and_one_that_is_not_there(tmp_path: Path) -> None
         (OK + b"[]", "not one of a container"),
         (OK + b'{"Id": 7}', "not one of a container"),
         (OK + b"{" * 100_000, "not one of a container"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", "speaks no HTTP"),
-        (b"", "speaks no HTTP"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "does not speak HTTP"),
+        (b"", "does not speak HTTP"),
     ],
 )
 def test_answers_that_are_none(tmp_path: Path, answer: bytes, reason: str) -> None:
@@ -122,7 +122,7 @@ def test_a_subscription_that_is_refused(tmp_path: Path) -> None:
 def test_which_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert socket_of("unix:///run/user/1/docker.sock") == "/run/user/1/docker.sock"
     for wrong in ("tcp://192.0.2.1:2375", "ssh://host", "/var/run/docker.sock", "unix://x"):
-        with pytest.raises(HostError, match="only an engine of this machine"):
+        with pytest.raises(HostError, match="has to run on this machine"):
             socket_of(wrong)
     monkeypatch.setattr("tunnel.host.container_engine.SOCKETS", ("/none", "/nor-this"))
     assert socket_of("") == "/none"

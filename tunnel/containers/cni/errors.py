@@ -19,7 +19,7 @@ class CniCode(IntEnum):
     HOST = 100
     """This host could not be set up."""
     IPAM = 101
-    """The IPAM plugin cannot be run, or answers what no one understands."""
+    """The IPAM plugin cannot be run, or its answer cannot be read."""
     MISSING = 102
     """CHECK: something that ADD has made is not as it was."""
 

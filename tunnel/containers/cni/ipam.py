@@ -62,7 +62,9 @@ def read_lease(answer: Mapping[str, Any]) -> Lease:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CniError(
-            CniCode.IPAM, "its addresses, gateways or routes cannot be read", repr(error)
+            CniCode.IPAM,
+            "the addresses, gateways or routes of the IPAM plugin cannot be read",
+            f"{error!r}; each address needs a gateway",
         ) from None
     if not addresses:
         raise CniError(CniCode.IPAM, "the IPAM plugin gave no address")
@@ -93,7 +95,7 @@ def _call(request: CniRequest, command: str = "") -> Mapping[str, Any]:
     if not isinstance(answer, dict):
         raise CniError(CniCode.IPAM, f"{program} printed no JSON object", done.stdout[:200])
     if done.returncode != 0:
-        # Its number and words are for the runtime as they are.
+        # The runtime gets the plugin's own code and message.
         number = answer.get("code")
         raise CniError(
             number if isinstance(number, int) else CniCode.IPAM,
@@ -110,7 +112,7 @@ def _find(request: CniRequest) -> Path:
             return program
     raise CniError(
         CniCode.IPAM,
-        f"there is no IPAM plugin {request.config.ipam} in CNI_PATH",
+        f"the IPAM plugin {request.config.ipam} is not in CNI_PATH",
         f"looked in: {', '.join(map(str, request.path)) or 'nowhere'}; Debian's plugins are in "
         "the package containernetworking-plugins, in /usr/lib/cni",
     )

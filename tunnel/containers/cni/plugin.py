@@ -204,7 +204,7 @@ def _check(request: CniRequest, state_dir: Path) -> None:
         raise CniError(
             CniCode.MISSING,
             "; ".join(faults),
-            "DEL and ADD make the container's network again",
+            "DEL, then ADD, sets the container's network up again",
         )
 
 
@@ -216,7 +216,7 @@ def _faults(request: CniRequest, given: Lease, state_dir: Path) -> Iterator[str]
         yield f"there is no bridge {config.bridge}"
         return
     if request.outer not in cards.plugged_into(config.bridge):
-        yield f"the container's cable {request.outer} is not in the bridge {config.bridge}"
+        yield f"the veth {request.outer} of the container is not a port of bridge {config.bridge}"
     record = host.load_record(config.bridge, state_dir)
     if record is None:
         yield f"the bridge {config.bridge} is not set up"

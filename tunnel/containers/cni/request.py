@@ -65,13 +65,13 @@ class CniRequest:
 
     @property
     def outer(self) -> str:
-        """The name of the container's cable on the host: of one container, the same each time."""
+        """The name of the veth's end on the host: for one container, the same each time."""
         name = f"{self.container}/{self.interface}"
         return f"tv-{_digest(name)}"
 
     @property
     def inner(self) -> str:
-        """What its card is called until it is in the container."""
+        """The name of the other end until it is in the container."""
         return f"tc-{self.outer.removeprefix('tv-')}"
 
 
@@ -100,9 +100,13 @@ def parse_request(environment: Mapping[str, str], text: str) -> CniRequest:
         )
     container, interface = environment["CNI_CONTAINERID"], environment["CNI_IFNAME"]
     if not _ID.fullmatch(container):
-        raise CniError(CniCode.INVALID_ENVIRONMENT, "CNI_CONTAINERID is no ID", container)
+        raise CniError(
+            CniCode.INVALID_ENVIRONMENT, "CNI_CONTAINERID is not a container ID", container
+        )
     if not _is_interface(interface):
-        raise CniError(CniCode.INVALID_ENVIRONMENT, "CNI_IFNAME is no interface name", interface)
+        raise CniError(
+            CniCode.INVALID_ENVIRONMENT, "CNI_IFNAME is not an interface name", interface
+        )
     folders = environment.get("CNI_PATH", "").split(":")
     return CniRequest(
         command,
@@ -120,7 +124,7 @@ def parse_network(text: str) -> NetworkConfig:
         raw = json.loads(text)
     except ValueError as error:
         raise CniError(
-            CniCode.UNDECODABLE, "the network configuration is no JSON", str(error)
+            CniCode.UNDECODABLE, "the network configuration is not JSON", str(error)
         ) from None
     if not isinstance(raw, dict):
         raise _invalid("it has to be an object")

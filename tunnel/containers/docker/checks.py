@@ -25,18 +25,19 @@ def conf_of(options: Mapping[str, str]) -> str:
     """The tunnel that the options of a new network name. Raises ContainerError."""
     unknown = [name for name in options if name not in _OPTIONS]
     if unknown:
-        raise ContainerError(f"there is no option {unknown[0]}; there are {', '.join(_OPTIONS)}")
+        raise ContainerError(f"unknown option -o {unknown[0]}; known: {', '.join(_OPTIONS)}")
     if options.get(MODE, "tun") != "tun":
         raise ContainerError(
-            f"-o mode={options[MODE]} is not there: networks of this driver are routed (layer 3), "
-            "by IPv4 and IPv6; for one Ethernet network of several hosts, have a tunnel with "
-            "Mode = tap and Bridge (examples/tap)"
+            f"-o mode={options[MODE]} is not supported: networks of this driver are routed (layer "
+            "3); remove the option, or for one Ethernet network of several hosts use a tunnel "
+            "with Mode = tap and Bridge (examples/tap)"
         )
     conf = options.get(CONF, "")
     if not conf:
         raise ContainerError(
-            "which tunnel? -o conf=NAME, as in docker network create -d tunnel --ipam-driver "
-            "tunnel --ipam-opt conf=office --subnet 10.90.0.0/24 -o conf=office NETWORK"
+            "the network needs the name of a tunnel: -o conf=NAME, as in docker network create "
+            "-d tunnel --ipam-driver tunnel --ipam-opt conf=office --subnet 10.90.0.0/24 "
+            "-o conf=office NETWORK"
         )
     return conf
 
@@ -49,7 +50,7 @@ def mtu_of(request: CreateNetwork, tunnel: TunnelFacts) -> int:
     has_six = any(subnet.pool.version == 6 for subnet in request.subnets)
     least = IPV6_MIN_MTU if has_six else _SMALLEST
     if not (text.isascii() and text.isdecimal() and least <= int(text) <= _LARGEST):
-        raise ContainerError(f"{MTU}={text}: an MTU is between {least} and {_LARGEST}")
+        raise ContainerError(f"{MTU}={text}: the MTU must be from {least} to {_LARGEST}")
     return int(text)
 
 

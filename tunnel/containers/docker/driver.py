@@ -65,7 +65,7 @@ class Wiring(Protocol):
         """Whether a container has its card; one that has lost its bridge is put back in."""
 
     def holder(self, protocol: str, address: IpAddress | None, port: int) -> str | None:
-        """Who has a port of this host, in words; None if it is free."""
+        """Why a port of this host cannot be used, in words; None if it is free."""
 
     def free_port(self, protocol: str, address: IpAddress | None) -> int:
         """A port that is free."""
@@ -90,7 +90,9 @@ class Driver:
         for subnet in request.subnets:
             checks.check_pool(subnet, tunnel, others)
         if not request.subnets:
-            raise ContainerError("a network needs addresses: --subnet 10.90.0.0/24")
+            raise ContainerError(
+                "the network has no addresses: --subnet 10.90.0.0/24, the same on all hosts"
+            )
         gateways = tuple(subnet.gateway for subnet in request.subnets if subnet.gateway)
         record = NetworkRecord(
             conf,
@@ -108,8 +110,11 @@ class Driver:
         return {}
 
     def delete_network(self, request: OfNetwork) -> Answer:
-        """Remove all of a network."""
-        self.forget_network(request.network)
+        """Remove all of a network; what is left of one that is not in the state, too."""
+        if request.network in self.state.networks:
+            self.forget_network(request.network)
+        else:
+            self._wiring.take_down(request.network)
         return {}
 
     def forget_network(self, network: str) -> None:
@@ -228,7 +233,9 @@ class Driver:
         """Take charge of a pool of addresses."""
         conf = request.options.get(ipam.OPTION, "")
         if not conf:
-            raise ContainerError("which tunnel are the addresses for? --ipam-opt conf=NAME")
+            raise ContainerError(
+                "the address pool needs the name of a tunnel: --ipam-opt conf=NAME"
+            )
         name, pool = ipam.new_pool(request, self._look_up(conf))
         if name not in self.state.pools:
             self._save(replace(self.state, pools={**self.state.pools, name: pool}))
@@ -277,7 +284,9 @@ class Driver:
                 self._apply(network, record)
                 for endpoint, each in record.endpoints.items():
                     if each.joined and not self._wiring.is_plugged(network, endpoint):
-                        log.info("endpoint %.12s has lost its card", endpoint)
+                        log.info(
+                            "endpoint %.12s has lost its interface; restart the container", endpoint
+                        )
             except TunnelError as error:
                 log.error("network %.12s cannot be set up: %s", network, error)
 
@@ -304,14 +313,19 @@ class Driver:
         so_far: list[PublishedPort],
     ) -> Iterator[PublishedPort]:
         if port.protocol not in ("tcp", "udp"):
-            raise ContainerError(f"-p: {port.protocol} cannot be published; tcp and udp can")
+            raise ContainerError(
+                f"-p: protocol {port.protocol} cannot be published; use tcp or udp"
+            )
         targets = [
             address.ip
             for address in endpoint.addresses
             if port.address is None or port.address.version == address.version
         ]
         if not targets:
-            raise ContainerError(f"-p: the container has no address of the kind of {port.address}")
+            raise ContainerError(
+                f"-p {port.address}: the container has no address of that IP version; publish the "
+                "port at another address of this host"
+            )
         outer = self._outer(request, port, so_far)
         for target in targets:
             yield PublishedPort(port.protocol, port.address, outer, target, port.inner)
@@ -332,7 +346,9 @@ class Driver:
         for outer in range(port.first, port.last + 1):
             name = taken.get((port.protocol, outer))
             if name is not None:
-                why = f"published by another container already (endpoint {name:.12})"
+                why = (
+                    f"port {outer} is already published by another container (endpoint {name:.12})"
+                )
                 continue
             holder = self._wiring.holder(port.protocol, port.address, outer)
             if holder is None:
@@ -340,8 +356,8 @@ class Driver:
             why = holder
         ports = str(port.first) if port.first == port.last else f"{port.first}-{port.last}"
         raise ContainerError(
-            f"-p {ports}:{port.inner}/{port.protocol}: the port of this host is {why}; end that, "
-            "or choose another port"
+            f"-p {ports}:{port.inner}/{port.protocol}: {why}; stop what uses it, or choose another "
+            "port or address of this host"
         )
 
     def _network(self, network: str) -> NetworkRecord:
@@ -358,7 +374,8 @@ class Driver:
         endpoint = self._network(request.network).endpoints.get(request.endpoint)
         if endpoint is None:
             raise ContainerError(
-                f"endpoint {request.endpoint:.12} is not known here; start the container again"
+                f"endpoint {request.endpoint:.12} is not known here; restart the container: docker "
+                "restart NAME"
             )
         return endpoint
 

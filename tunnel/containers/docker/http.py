@@ -72,7 +72,7 @@ async def get(path: str, target: str) -> tuple[int, object]:
     except trio.TooSlowError:
         raise ContainerError(f"Docker does not answer at {path}") from None
     except (ValueError, _TooLargeError):
-        raise ContainerError(f"Docker's answer to {target} is not to be read") from None
+        raise ContainerError(f"Docker's answer to {target} cannot be read") from None
 
 
 class _TooLargeError(Exception):

@@ -25,7 +25,7 @@ def new_pool(request: RequestPool, tunnel: TunnelFacts) -> tuple[str, PoolRecord
     pool, part = request.pool, request.part
     if pool is None:
         raise ContainerError(
-            "which addresses? Name the same ones on all hosts: --subnet 10.90.0.0/24"
+            "the network has no addresses: --subnet 10.90.0.0/24, the same on all hosts"
         )
     if part is not None:
         taken = [other for other in parts.others(pool, tunnel.allowed) if other.overlaps(part)]

@@ -55,7 +55,7 @@ class PluginOptions:
 def run(options: PluginOptions) -> None:
     """Serve until a signal ends it. Raises TunnelError."""
     if os.geteuid() != 0:
-        raise ContainerError("bridges and firewall are root's: run it as root (sudo)")
+        raise ContainerError("bridges and the firewall need root: run it with sudo")
     notifier = Notifier.from_environment()
     with listening(options.listen) as listener, unwrapped():
         trio.run(_Plugin(options).run, listener, notifier)
@@ -161,8 +161,8 @@ def listening(
         listener = bind_unix_socket(path)
     except OSError as error:
         raise ContainerError(
-            f"cannot listen at {path}: {error.strerror}; another plugin may run: systemctl status "
-            "tunnel-docker-plugin"
+            f"cannot listen on {path}: {error.strerror}; see whether the plugin is "
+            "running already: systemctl status tunnel-docker-plugin"
         ) from error
     file = SocketFile(path)
     try:

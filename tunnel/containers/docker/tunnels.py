@@ -51,9 +51,9 @@ def _from_conf(name: str) -> TunnelFacts:
         loaded = config.load(config.find(name))
     except config.ConfigErrors as errors:
         raise ContainerError(
-            f"there is no tunnel {name} here that could be used: none of that name is up, and "
-            f"{errors}; write /etc/tunnel/{name}.conf, or bring the tunnel up from where its conf "
-            f"is: tunnel up PATH/{name}.conf"
+            f"the tunnel {name} cannot be used: it is not up, and {errors}; write or correct "
+            f"/etc/tunnel/{name}.conf, or start the tunnel from another folder: tunnel up "
+            f"FOLDER/{name}.conf"
         ) from None
     options = loaded.interface.options
     _require_fit(name, options.mode, str(options.netns_path or ""))
@@ -69,6 +69,6 @@ def _require_fit(name: str, mode: str, netns: str) -> None:
         )
     if netns:
         raise ContainerError(
-            f"the interface of {name} is not among this host's, but in a network namespace "
-            f"({netns}): use a conf without NetNS, of a tunnel that is attached to no container"
+            f"the interface of {name} is in another network namespace ({netns}), not in this "
+            "host's: use a tunnel without NetNS that is not attached to a container"
         )

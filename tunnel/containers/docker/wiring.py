@@ -67,8 +67,8 @@ class HostWiring:
             routes = container_links.overlapping_routes(pool, but=[record.conf])
             if routes:
                 raise ContainerError(
-                    f"{pool} overlaps a network that this host reaches already ({routes[0]}); "
-                    "choose other addresses for the network, on all hosts"
+                    f"{pool} overlaps a route of this host ({routes[0]}); choose another --subnet "
+                    "for the network, on all hosts"
                 )
 
     def set_up(self, network: str, record: NetworkRecord) -> NetworkRecord:
@@ -129,16 +129,16 @@ class HostWiring:
         return container_links.plug_in(_outer(endpoint), bridge_name(network))
 
     def holder(self, protocol: str, address: IpAddress | None, port: int) -> str | None:
-        """Who has a port of this host, in words; None if it is free."""
+        """Why a port of this host cannot be used, in words; None if it is free."""
         try:
             self._bind(protocol, address, port).close()
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 who = port_holder(port, "tcp" if protocol == "tcp" else "udp")
-                return f"in use by {who}" if who else "in use"
+                return f"port {port} is in use" + (f" by {who}" if who else "")
             if error.errno == errno.EADDRNOTAVAIL:
-                return f"of an address, {address}, that no interface of this host has"
-            return str(error.strerror)
+                return f"no interface of this host has the address {address}"
+            return f"port {port} cannot be opened: {error.strerror}"
         return None
 
     def free_port(self, protocol: str, address: IpAddress | None) -> int:

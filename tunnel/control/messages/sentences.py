@@ -96,10 +96,10 @@ def _words(kind: str, of: Mapping[str, Any]) -> str | None:
         case "attached":
             return f"the interface is attached to {of['target']}"
         case "detached":
-            return f"the interface is back from {of['target']}"
+            return f"the interface is detached from {of['target']}"
         case "waiting":
             reason = f": {of['reason']}" if of["reason"] else ""
-            return f"the interface waits for {of['target']}{reason}"
+            return f"the interface is waiting for {of['target']}{reason}"
         case "lost":
             return f"{of['count']} events were lost here: they came faster than they were read"
     return None

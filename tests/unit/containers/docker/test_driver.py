@@ -84,8 +84,8 @@ def test_ipv6_of_other_hosts_leads_by_the_gateway(scene: Scene) -> None:
         ({"conf": ""}, "-o conf=NAME"),
         ({"conf": "nope"}, "there is no tunnel nope"),
         ({"options": {"mode": "tap"}}, "-o mode=tap"),
-        ({"options": {"colour": "red"}}, "no option colour; there are conf"),
-        ({"options": {"com.docker.network.driver.mtu": "12"}}, "between 576 and 65535"),
+        ({"options": {"colour": "red"}}, "unknown option -o colour; known: conf"),
+        ({"options": {"com.docker.network.driver.mtu": "12"}}, "from 576 to 65535"),
         ({"gateway": ""}, "has no gateway: --gateway 10.90.0.1"),
         ({"gateway": "10.90.0.129/24"}, "another host's part; .* --gateway 10.90.0.1"),
         (
@@ -202,6 +202,13 @@ def test_all_of_a_network_goes(scene: Scene) -> None:
         assert request(OfEndpoint.parse(of_end())) == {}
 
 
+def test_a_network_goes_though_the_state_was_lost(scene: Scene) -> None:
+    create(scene)
+    scene.driver.state = PluginState()
+    assert scene.driver.delete_network(OfNetwork(NETWORK)) == {}
+    assert scene.wiring.standing == {}
+
+
 @pytest.mark.parametrize("name", ["join", "publish", "info"])
 def test_what_is_not_known_is_named(scene: Scene, name: str) -> None:
     request: Callable[[OfEndpoint], Answer] = getattr(scene.driver, name)
@@ -232,14 +239,14 @@ def test_ports_lead_to_the_container_until_it_goes(scene: Scene) -> None:
 def test_a_port_is_chosen_where_it_is_left_open(scene: Scene) -> None:
     create(scene)
     add(scene)
-    scene.wiring.taken[8000] = "in use"
+    scene.wiring.taken[8000] = "port 8000 is in use"
     assert publish(scene, END, port(80, 0)) == ["49152:80/tcp"]
     assert publish(scene, END, port(80, 8000, 8002)) == ["8001:80/tcp"]
     add(scene, "10.90.0.3/24", END2)
     assert publish(scene, END2, port(80, 8000, 8002)) == ["8002:80/tcp"]
-    with pytest.raises(ContainerError, match=r"-p 8001:80/tcp: .*another container already"):
+    with pytest.raises(ContainerError, match=r"-p 8001:80/tcp: .*already published by another"):
         publish(scene, END2, port(80, 8001))
-    with pytest.raises(ContainerError, match="-p 8000:80/tcp: the port of this host is in use"):
+    with pytest.raises(ContainerError, match="-p 8000:80/tcp: port 8000 is in use"):
         publish(scene, END2, port(80, 8000))
     assert publish(scene, END2, port(80, 8001, proto=17)) == ["8001:80/udp"]
 
@@ -257,9 +264,9 @@ def test_ports_of_two_containers_may_be_of_two_addresses(scene: Scene) -> None:
 def test_what_cannot_be_published_is_refused(scene: Scene) -> None:
     create(scene)
     add(scene)
-    with pytest.raises(ContainerError, match="sctp cannot be published"):
+    with pytest.raises(ContainerError, match="protocol sctp cannot be published"):
         publish(scene, END, port(80, 80, proto=132))
-    with pytest.raises(ContainerError, match="no address of the kind of ::1"):
+    with pytest.raises(ContainerError, match="-p ::1: the container has no address of that IP version"):
         publish(scene, END, port(80, 80, host="::1"))
 
 

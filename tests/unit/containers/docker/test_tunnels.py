@@ -47,7 +47,9 @@ def test_a_conf_that_cannot_be_used_is_refused(folder: Path, lines: list[str], t
 
 
 def test_where_there_is_no_conf_the_places_are_named(folder: Path) -> None:
-    with pytest.raises(ContainerError, match=r"write /etc/tunnel/docknet\.conf, or .* tunnel up"):
+    with pytest.raises(
+        ContainerError, match=r"write or correct /etc/tunnel/docknet\.conf, or .* tunnel up"
+    ):
         look_up("docknet")
 
 
