@@ -266,7 +266,9 @@ def test_what_cannot_be_published_is_refused(scene: Scene) -> None:
     add(scene)
     with pytest.raises(ContainerError, match="protocol sctp cannot be published"):
         publish(scene, END, port(80, 80, proto=132))
-    with pytest.raises(ContainerError, match="-p ::1: the container has no address of that IP version"):
+    with pytest.raises(
+        ContainerError, match="-p ::1: the container has no address of that IP version"
+    ):
         publish(scene, END, port(80, 80, host="::1"))
 
 
