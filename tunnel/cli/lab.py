@@ -69,8 +69,9 @@ def lab_command(
     topology: Annotated[
         TopologyName | None,
         typer.Option(
-            metavar="|".join(TopologyName),
-            help="What to build, and to try out; see examples/. Two hosts if not given.",
+            metavar="NAME",
+            help="What to build and to try: pair (if not given), "
+            f"{', '.join([*TopologyName][1:-1])} or {[*TopologyName][-1]}. See examples/.",
         ),
     ] = None,
     confs: Annotated[
