@@ -128,10 +128,14 @@ def terminals(hosts: Mapping[str, Host], folder: Path) -> Iterator[dict[str, Ter
 def check_document(document: Path, hosts: Mapping[str, Terminal], title: str = "") -> None:
     """Type all commands of a document in their order, and compare what they print.
 
-    With `title`, only those of the section of that title, which is the last one.
+    With `title`, only those of the section of that title.
     """
     before, found_title, text = document.read_text().partition(title or "\n")
     assert found_title
+    after = ""
+    if title:
+        text, next_section, after = text.partition("\n## ")
+        after = next_section + after
     writes = bool(os.environ.get("TUNNEL_WRITE_DOCS"))
     wanted = [command for block in BLOCK.findall(text) for command in commands(block)]
     assert wanted
@@ -151,4 +155,4 @@ def check_document(document: Path, hosts: Mapping[str, Terminal], title: str = "
             pieces = [f"{c.host}# {c.text}\n{next(outputs)}" for c in found]
             return f"```console\n{''.join(pieces)}```"
 
-        document.write_text(before + found_title + BLOCK.sub(block, text))
+        document.write_text(before + found_title + BLOCK.sub(block, text) + after)

@@ -181,7 +181,7 @@ def _check_container(container: Container) -> None:
         )
     if not container.pid:
         raise DaemonError(
-            f"container {name} is not running: start it, then attach the tunnel again"
+            f"container {name} is not running: start it (docker start {name}), then attach again"
         )
 
 

@@ -29,7 +29,7 @@ def pair(two_hosts: TwoHosts) -> Pair:
 
 def waits(host: Host, end: OurEnd) -> None:
     """Return when the interface has lost what it was attached to."""
-    host.wait_for(lambda: "waited for" in status(end)["attached"], 10, "the daemon to notice")
+    host.wait_for(lambda: "waiting for it" in status(end)["attached"], 10, "the daemon to notice")
 
 
 def rules_of(host: Host) -> str:
@@ -167,7 +167,7 @@ def test_containers_that_are_no_place_for_a_tunnel(site: Site) -> None:
     answer = site.end.tunnel(*wrong, "unix:///nosuch.sock", check=False)
     assert "/nosuch.sock: No such file or directory (start the engine" in answer
     answer = site.end.tunnel(*wrong, "tcp://192.0.2.1:2375", check=False)
-    assert "only an engine of this machine" in answer
+    assert "the engine has to run on this machine" in answer
     docker.inside("web", "ip", "link", "add", "wg0", "type", "bridge")
     answer = site.attach("web", check=False)
     assert "File exists (if an interface wg0 is there already" in answer
@@ -231,9 +231,9 @@ def test_what_is_no_place_for_a_tunnel(pair: Pair) -> None:
     host, end = pair.a.node.host, pair.a
     own = status(end)["pid"]
     refusals = {
-        ("--pid", str(own)): "is in this network namespace, where the tunnel is anyway",
+        ("--pid", str(own)): "is in the network namespace of this host, where the tunnel is",
         ("--pid", "4194304"): "there is no process 4194304",
-        ("--netns", "nosuch"): "there is no network namespace nosuch; see which there are",
+        ("--netns", "nosuch"): "there is no network namespace nosuch; list them: ip netns list",
         (): "give one of --container, --pid and --netns",
     }
     for options, reason in refusals.items():

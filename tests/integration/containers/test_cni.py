@@ -131,7 +131,7 @@ def test_a_failure_of_add_leaves_nothing_and_gives_the_address_back(alone: Runti
     before = alone.surroundings(SURROUNDINGS)
     done = alone.call("ADD", "one", alone.config | {"conf": "nowhere"})
     assert (done.returncode, json.loads(done.stdout)["code"]) == (1, 100)
-    assert "there is no tunnel nowhere" in json.loads(done.stdout)["msg"]
+    assert "the tunnel nowhere cannot be used" in json.loads(done.stdout)["msg"]
     done = alone.call("ADD", "one")
     assert (done.returncode, json.loads(done.stdout)["code"]) == (1, 100)
     assert "/run/netns/one" in json.loads(done.stdout)["msg"]
