@@ -29,7 +29,7 @@ def test_the_root_of_a_user_namespace_is_not_enough(
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(docker, "outer_uid", lambda: 1000)
-    with pytest.raises(LabUnavailableError, match="remedy: run the same command by sudo"):
+    with pytest.raises(LabUnavailableError, match="remedy: run the same command with sudo"):
         docker.check()
     monkeypatch.setattr(docker, "outer_uid", lambda: 0)
     docker.check()
