@@ -26,7 +26,7 @@ OUTSIDE = "198.51.100.9"
 
 def as_service() -> list[str]:
     """What starts a program with no other capabilities than those of the plugin's unit."""
-    unit = units.render(units.DOCKER[0], ["/usr/bin/tunnel"])
+    unit = units.render(units.DOCKER[0], [sys.executable, "-m", "tunnel"])
     (line,) = (line for line in unit.splitlines() if line.startswith("CapabilityBoundingSet="))
     names = [word.removeprefix("CAP_").lower() for word in line.partition("=")[2].split()]
     return ["setpriv", "--bounding-set", ",".join(["-all", *(f"+{name}" for name in names)])]
