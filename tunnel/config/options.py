@@ -237,7 +237,7 @@ class TunnelOptions:
             "Mode",
             values.mode,
             "what the interface carries: `tun` for IP packets, `tap` for Ethernet frames, as "
-            "between ports of a switch; the peers need the same, and with `tap` a peer without "
+            "between ports of a switch; all peers need the same mode; with `tap`, a peer without "
             "AllowedIPs may send any frame",
             reload=Reload.UP,
             example="tap",
@@ -248,8 +248,8 @@ class TunnelOptions:
         metadata=key(
             "Bridge",
             values.bridge,
-            "with Mode = tap, the Linux bridge that the interface is a port of, made if there is "
-            "none of that name; the addresses are the bridge's then",
+            "with Mode = tap, the Linux bridge to which the interface is added, made if there is "
+            "none of that name; Address is then set on the bridge",
             reload=Reload.UP,
             example="br0",
         ),

@@ -364,9 +364,7 @@ def mode(text: str) -> Literal["tun", "tap"]:
         case "tap":
             return "tap"
         case _:
-            raise _wrong(
-                text, "tun or tap", "write tap for Ethernet frames, or remove the line for packets"
-            )
+            raise _wrong(text, "tun or tap", "write tap for Ethernet frames, or tun for IP packets")
 
 
 def bridge(text: str) -> str:
@@ -465,8 +463,8 @@ def endpoint(text: str) -> EndpointConfig | Doubtful[EndpointConfig]:
         raise _wrong(
             text,
             "the address of one host",
-            "write the address or name at which the peer is reached, or leave Endpoint out where "
-            "the peer makes the first call",
+            "write the address or name at which the peer is reached, or remove Endpoint if the "
+            "peer sends the first message",
         )
     return found
 

@@ -75,7 +75,13 @@ def join(netlink: Any, index: int, bridge: str) -> None:
     master = _link(netlink, index).get_attr("IFLA_MASTER")
     wanted = find_ifindex(netlink, bridge)
     if master and master != wanted:
-        raise HostError("join", f"bridge {bridge}", "the interface is a port of another", "")
+        name = _link(netlink, index).get_attr("IFLA_IFNAME")
+        raise HostError(
+            "join",
+            f"bridge {bridge}",
+            "the interface is a port of another bridge",
+            f"take it out of that one: ip link set {name} nomaster",
+        )
     netlink.link("set", index=index, master=wanted)
 
 

@@ -344,8 +344,8 @@ def test_mistakes_under_interface(line: str, message: str) -> None:
             (
                 f"Endpoint = {nobody}:51820",
                 f'Endpoint must be the address of one host, not "{nobody}:51820"; write the '
-                "address or name at which the peer is reached, or leave Endpoint out where the "
-                "peer makes the first call",
+                "address or name at which the peer is reached, or remove Endpoint if the peer "
+                "sends the first message",
             )
             for nobody in ("0.0.0.0", "[::]", "[::ffff:0.0.0.0]", "224.0.0.1", "255.255.255.255")
         ),
