@@ -30,17 +30,20 @@ PUBLIC = "198.51.100.1"
 def hosts() -> Iterator[Hosts]:
     """Hosts a and b, each with three containers on the network net: a1, a2, a3, b1, b2, b3."""
 
-    def start(one: DockerHost) -> None:
-        one.end.up()
-        one.start_plugin()
-        one.create("net")
-        for number in (1, 2, 3):
-            one.start(f"{one.host.name}{number}", "--network-alias", f"all-{one.host.name}")
-
     with Lab() as lab, docker_hosts(lab, "--live-restore") as found:
+        for one in found[:2]:
+            one.start_plugin()
         with ThreadPoolExecutor() as pool:
-            list(pool.map(start, found[:2]))
+            list(pool.map(fill, found[:2]))
         yield found
+
+
+def fill(one: DockerHost) -> None:
+    """Have the tunnel, the network and its containers."""
+    one.end.up()
+    one.create("net")
+    for number in (1, 2, 3):
+        one.start(f"{one.host.name}{number}", "--network-alias", f"all-{one.host.name}")
 
 
 def pings(one: DockerHost, container: str, whom: str, *options: str, seconds: int = 5) -> bool:
@@ -342,9 +345,9 @@ def test_a_network_that_went_while_the_plugin_was_away_is_forgotten(hosts: Hosts
 
 
 def test_nothing_of_a_removed_network_stays(hosts: Hosts) -> None:
-    """The last test: it takes everything down."""
     for one, name in zip(hosts[:2], "ab", strict=True):
         one.engine.docker("rm", "-f", *(f"{name}{number}" for number in (1, 2, 3)))
         one.engine.docker("network", "rm", "net")
         one.end.down()
         assert one.surroundings() == one.before
+        fill(one)  # another test may follow
