@@ -1,4 +1,4 @@
-"""The card of a container: moved into its network namespace, given a name, addresses and routes.
+"""The interface of a container: moved into its namespace, given a name, addresses and routes.
 
 All functions block and raise HostError.
 """
@@ -23,7 +23,7 @@ IFA_F_NODAD = 0x02  # linux/if_addr.h
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A container's card as it should be; each route has its next hop."""
+    """A container's interface as it should be; each route has its next hop."""
 
     name: str
     addresses: tuple[IPv4Interface | IPv6Interface, ...]
@@ -31,7 +31,7 @@ class Card:
 
 
 def give_card(inner: str, card: Card, netns: Path | str) -> str:
-    """Move the card `inner` into a namespace, and set it up there; its hardware address."""
+    """Move the interface `inner` into a namespace and set it up there; its MAC address."""
     with inside(netns):
         there = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -72,7 +72,7 @@ def _add_address(netlink: Any, index: int, address: IPv4Interface | IPv6Interfac
 
 
 def card_faults(card: Card, netns: Path | str) -> Iterator[str]:
-    """What is not as it should be with a container's card, in words."""
+    """What is not as it should be with a container's interface, in words."""
     with inside(netns), rtnetlink() as netlink, step("look at", f"{card.name} in {netns}"):
         index = find_ifindex(netlink, card.name)
         if index is None:

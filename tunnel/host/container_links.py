@@ -1,4 +1,4 @@
-"""The bridge of a network of containers, and the cards of its containers.
+"""The bridge of a network of containers, and the veth pairs of its containers.
 
 All functions block, work in the caller's network namespace, and raise HostError.
 """
@@ -49,9 +49,9 @@ def let_loopback_out(name: str, *, allowed: bool) -> None:
 
 
 def make_pair(inner: str, outer: str, bridge: str, mtu: int) -> None:
-    """Make a pair of virtual Ethernet cards: `outer` is up in the bridge, `inner` is to be moved.
+    """Make a veth pair: `outer` is up in the bridge, `inner` is to be moved.
 
-    Cards of these names that are there are replaced.
+    Interfaces of these names that are there are replaced.
     """
     with rtnetlink() as netlink, step("make", f"{outer} in {bridge}"):
         for name in (outer, inner):
@@ -66,7 +66,7 @@ def make_pair(inner: str, outer: str, bridge: str, mtu: int) -> None:
 
 
 def plug_in(outer: str, bridge: str) -> bool:
-    """Put a card into the bridge, if it is in none; False if there is no such card."""
+    """Add an interface to the bridge, if it is in none; False if there is no such interface."""
     with rtnetlink() as netlink, step("plug in", outer):
         index = find_ifindex(netlink, outer)
         if index is None:

@@ -110,7 +110,7 @@ def _set_access(folder: int, name: str, descriptor: int, mode: int, keep: Keep) 
 def open_in_root(root: str, path: str, flags: int) -> int:
     """Open the file at `path` as a process would whose root directory is `root`; its descriptor.
 
-    No symbolic link leads out of there, whoever made it: see openat2(2). Raises OSError.
+    No symbolic link leads out of there: see openat2(2). Raises OSError.
     """
     folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -263,7 +263,7 @@ def _start(program: str, name: str, echo: Echo) -> None:
 @contextlib.asynccontextmanager
 async def _shut(config: TunnelConfig, state: host.DesiredState, echo: Echo) -> AsyncIterator[None]:
     """The kill switch is there before all else, and stays when the tunnel does not come up, unless
-    somebody stops that.
+    that was stopped.
     """
     if not config.interface.options.kill_switch:
         yield

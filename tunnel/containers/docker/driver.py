@@ -56,13 +56,13 @@ class Wiring(Protocol):
         """Remove all of a network."""
 
     def plug(self, network: str, endpoint: str, mtu: int) -> str:
-        """Make a card for a container, the other end in the bridge; its name, to be moved."""
+        """Make a veth pair, one end in the bridge; the name of the other, to be moved."""
 
     def unplug(self, endpoint: str) -> None:
-        """Remove a container's card."""
+        """Remove the veth pair of a container."""
 
     def is_plugged(self, network: str, endpoint: str) -> bool:
-        """Whether a container has its card; one that has lost its bridge is put back in."""
+        """Whether a container has its veth pair; one out of the bridge is put back into it."""
 
     def holder(self, protocol: str, address: IpAddress | None, port: int) -> str | None:
         """Why a port of this host cannot be used, in words; None if it is free."""
@@ -174,7 +174,7 @@ class Driver:
         return {"Value": {"published": ", ".join(map(str, endpoint.published))}}
 
     def join(self, request: OfEndpoint) -> Answer:
-        """Make the card that Docker moves into the container."""
+        """Make the interface that Docker moves into the container."""
         record = self._refreshed(request.network, self._network(request.network))
         endpoint = self._endpoint(request)
         joined = replace(endpoint, joined=True)

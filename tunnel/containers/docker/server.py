@@ -69,7 +69,7 @@ class Requests:
         }
 
     async def answer(self, path: str, body: bytes) -> tuple[int, object]:
-        """The HTTP status and the JSON for a request; an error is for whoever gave the command."""
+        """The HTTP status and the JSON for a request; Docker prints an error to its user."""
         if path in _FIXED:
             return 200, _FIXED[path]
         method = self._methods.get(path)

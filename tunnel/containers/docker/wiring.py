@@ -1,4 +1,4 @@
-"""Networks of containers on this machine: bridge, firewall, cards, and the sockets for names."""
+"""Networks of containers on this host: bridge, firewall, veth pairs, and sockets for names."""
 
 from __future__ import annotations
 
@@ -115,17 +115,17 @@ class HostWiring:
         host.delete_link(bridge_name(network))
 
     def plug(self, network: str, endpoint: str, mtu: int) -> str:
-        """Make a card for a container, the other end in the bridge; its name, to be moved."""
+        """Make a veth pair, one end in the bridge; the name of the other, to be moved."""
         inner = f"tc-{endpoint[:_ID_LENGTH]}"
         container_links.make_pair(inner, _outer(endpoint), bridge_name(network), mtu)
         return inner
 
     def unplug(self, endpoint: str) -> None:
-        """Remove a container's card."""
+        """Remove the veth pair of a container."""
         host.delete_link(_outer(endpoint))
 
     def is_plugged(self, network: str, endpoint: str) -> bool:
-        """Whether a container has its card; one that has lost its bridge is put back in."""
+        """Whether a container has its veth pair; one out of the bridge is put back into it."""
         return container_links.plug_in(_outer(endpoint), bridge_name(network))
 
     def holder(self, protocol: str, address: IpAddress | None, port: int) -> str | None:
