@@ -35,7 +35,9 @@ def attach(
         ),
     ] = "",
 ) -> None:
-    """Move a running tunnel into the network of a container, and keep it there.
+    """Move a tunnel into the network of a container, and keep it there.
+
+    One that is down will come up in there.
 
     Its addresses, routes, rules and name servers move with it; its UDP socket stays on the host.
     When the container or the daemon has been restarted, the tunnel is attached again, until
@@ -45,11 +47,32 @@ def attach(
     given = [(kind, value) for kind, value in targets.items() if value]
     if len(given) != 1:
         fail("give one of --container, --pid and --netns", EXIT_USAGE)
-    with refusals_printed(), TunnelClient(interface_name(name)) as client:
-        attached = client.attach(*given[0], docker_host)
-    typer.echo(f"{interface_name(name)} is attached to {attached.target}")
-    for note in attached.notes:
+    interface = interface_name(name)
+    if interface in run_folder.running_names():
+        with refusals_printed(), TunnelClient(interface) as client:
+            attached = client.attach(*given[0], docker_host)
+        target, notes = attached.target, attached.notes
+        typer.echo(f"{interface} is attached to {target}")
+    else:
+        target, notes = _record(interface, *given[0], docker_host)
+        typer.echo(f"{interface} is not up; it will come up attached to {target}")
+    for note in notes:
         typer.echo(f"note: {note}")
+
+
+def _record(interface: str, kind: str, name: str, docker_host: str) -> tuple[str, tuple[str, ...]]:
+    """Have a tunnel that is down come up attached: to what, in words, and what is to be known."""
+    import trio
+
+    from tunnel.daemon import attach_target
+    from tunnel.errors import TunnelError
+
+    try:
+        target, _, notes = trio.run(attach_target.choose, kind, name, docker_host)
+        attach_target.save(interface, target)
+    except TunnelError as error:
+        fail(error)
+    return str(target), notes
 
 
 @app.command()

@@ -117,6 +117,13 @@ class Attachment:
         self.publish("detached", target=str(before))
         return Attached(str(before))
 
+    async def begin(self) -> None:
+        """Put an interface that was just made where it belongs, if that is there."""
+        descriptor = await self.sync()
+        if descriptor is not None:
+            os.close(descriptor)
+        self._poked.set()
+
     async def keep(self) -> None:
         """Have the interface where its target is, however often that ends and returns."""
         async with trio.open_nursery() as nursery:

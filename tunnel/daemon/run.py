@@ -187,6 +187,7 @@ async def _carry_packets(
         nursery.start_soon(watch_port, daemon.feed, device.engine.udp)
         daemon.device = device
         try:
+            await attachment.begin()
             nursery.start_soon(attachment.keep)
             await _run_hooks(daemon, "PostUp", daemon.config.interface.post_up)
             if device.engine.interface.private_key is None:

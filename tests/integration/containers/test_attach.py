@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +20,7 @@ from tunnel.lab.peers import OurEnd
 
 pytestmark = pytest.mark.root
 
+EXAMPLE = Path(__file__).parents[3] / "examples" / "attach"
 B = ("10.77.0.2", "fd77::2")
 RESOLV_CONF = "/etc/resolv.conf"
 
@@ -158,7 +161,7 @@ def test_containers_that_are_no_place_for_a_tunnel(site: Site) -> None:
     docker.docker("create", "--name", "still", "busybox", "true")
     refusals = {
         "nosuch": "there is no container nosuch",
-        "still": "container still is not running: start it (docker start still)",
+        "still": "container still is not running: start it",
         "out": "container out uses the network of this host",
     }
     for name, reason in refusals.items():
@@ -177,6 +180,33 @@ def test_containers_that_are_no_place_for_a_tunnel(site: Site) -> None:
     docker.start("other", "--network", "container:web")
     assert "it shares the network of container" in site.attach("other")
     site.ping("web")
+
+
+@pytest.mark.real_root
+@pytest.mark.foreign(*PROGRAMS)
+def test_the_example(two_hosts: TwoHosts) -> None:
+    home, server = two_hosts.a, two_hosts.b
+    for host, name in ((home, "home"), (server, "server")):
+        conf = host.directory / "wg0.conf"
+        conf.write_text((EXAMPLE / f"{name}.conf").read_text())
+        conf.chmod(0o600)
+    tunnel = f"{sys.executable} -m tunnel"
+    server.run([*tunnel.split(), "up", str(server.directory / "wg0.conf")])
+    block = (EXAMPLE / "README.md").read_text().partition("```sh\n")[2].partition("```")[0]
+    with engine(home):
+        said = ""
+        for line in block.splitlines():
+            command = (
+                line.replace("tunnel ", f"{tunnel} ", 1) if line.startswith("tunnel") else line
+            )
+            command = command.replace(" wg0.conf", f" {home.directory}/wg0.conf")
+            said += home.run(["sh", "-c", command]).stdout
+            assert "dev wg0" not in home.run(["ip", "route", "show", "table", "all"]).stdout
+    assert "it will come up attached to container web" in said
+    assert "1 packets transmitted, 1 packets received" in said
+    assert "default dev wg0" in said
+    assert "attached to: container web" in said
+    server.run([*tunnel.split(), "down", "wg0"])
 
 
 # To namespaces and processes
@@ -221,6 +251,9 @@ def test_a_process_that_ends(pair: Pair) -> None:
     pid = process.pid
     end.tunnel("attach", "wg0", "--pid", str(pid))
     host.run(["nsenter", f"--net=/proc/{pid}/ns/net", "ping", "-c", "1", "-W", "5", B[0]])
+    os.kill(status(end)["pid"], signal.SIGKILL)
+    end.up()
+    assert status(end)["attached"] == f"process {pid}"
     process.kill()
     waits(host, end)
     end.tunnel("detach", "wg0")
