@@ -19,6 +19,8 @@ from tunnel.host.state import Dns
 from tunnel.linux.files import open_in_root
 
 _OFF = "#tunnel# "
+_MOST = 65536
+"""Characters of such a file; resolvers read far fewer."""
 _MADE = "# made by tunnel, as there was none\n"
 _MARKED = re.compile(r"^# tunnel-\S+ begin$", re.MULTILINE)
 _REPLACED = re.compile(r"^(?=nameserver|search|domain)", re.MULTILINE)
@@ -57,7 +59,7 @@ def stands(interface: str, dns: Dns) -> bool:
     """Whether the file has our lines."""
     try:
         with _opened(dns.file, os.O_RDONLY) as file:
-            return _block(interface, dns) in file.read()
+            return _block(interface, dns) in _text(file)
     except OSError:
         return False
 
@@ -65,28 +67,27 @@ def stands(interface: str, dns: Dns) -> bool:
 def set_servers(interface: str, dns: Dns) -> None:
     """Have these, and no others, in `dns.file`. Raises HostError."""
     with _step("set", dns):
-        path = Path(dns.file)
-        if not path.parent.exists():
-            path.parent.mkdir(mode=0o755, parents=True)
+        if not _OF_PROCESS.fullmatch(dns.file):
+            Path(dns.file).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         try:
             with _opened(dns.file, os.O_RDWR) as file:
-                _rewrite(file, with_servers(file.read(), interface, dns))
+                _rewrite(file, with_servers(_text(file), interface, dns))
         except FileNotFoundError:
-            path.write_text(with_servers(_MADE, interface, dns))
+            # Never by a symbolic link that leads nowhere: it may lead somewhere on this host.
+            with _opened(dns.file, os.O_RDWR | os.O_CREAT | os.O_EXCL) as file:
+                _rewrite(file, with_servers(_MADE, interface, dns))
 
 
 def unset_servers(interface: str, dns: Dns) -> None:
     """Put the file back as it was; no error if it is gone. Raises HostError."""
     with _step("unset", dns), contextlib.suppress(FileNotFoundError, ProcessLookupError):
         with _opened(dns.file, os.O_RDWR) as file:
-            before = file.read()
+            before = _text(file)
             after = without_servers(before, interface)
             if after != before and after != _MADE:
                 _rewrite(file, after)
         if after == _MADE:
-            os.unlink(dns.file)
-            with contextlib.suppress(OSError):  # others have files in there
-                Path(dns.file).parent.rmdir()
+            _remove(dns.file)
 
 
 def with_servers(text: str, interface: str, dns: Dns) -> str:
@@ -111,6 +112,29 @@ def _block(interface: str, dns: Dns) -> str:
     return f"# tunnel-{interface} begin\n{render(dns)}# tunnel-{interface} end\n"
 
 
+def _remove(path: str) -> None:
+    inside = _OF_PROCESS.fullmatch(path)
+    if inside and inside[2]:
+        way = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        folder = open_in_root(f"{inside[1]}/root", os.path.dirname(inside[2]), way)
+        try:
+            os.unlink(os.path.basename(inside[2]), dir_fd=folder)
+        finally:
+            os.close(folder)
+        return
+    os.unlink(path)
+    with contextlib.suppress(OSError):  # others have files in there
+        Path(path).parent.rmdir()
+
+
+def _text(file: IO[str]) -> str:
+    """All of the file, which a container may have made as long as it likes."""
+    text = file.read(_MOST + 1)
+    if len(text) > _MOST:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return text
+
+
 def _rewrite(file: IO[str], text: str) -> None:
     file.seek(0)
     file.truncate()
@@ -130,7 +154,7 @@ def _opened(path: str, mode: int) -> Iterator[IO[str]]:
     if inside and inside[2]:
         descriptor = open_in_root(f"{inside[1]}/root", inside[2], flags)
     else:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW)
+        descriptor = os.open(path, flags | os.O_NOFOLLOW, 0o644)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise FileNotFoundError(errno.ENOENT, "not a regular file", path)

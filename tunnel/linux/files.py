@@ -110,11 +110,13 @@ def _set_access(folder: int, name: str, descriptor: int, mode: int, keep: Keep) 
 def open_in_root(root: str, path: str, flags: int) -> int:
     """Open the file at `path` as a process would whose root directory is `root`; its descriptor.
 
-    No symbolic link leads out of there: see openat2(2). Raises OSError.
+    No symbolic link leads out of there: see openat2(2). With O_CREAT, a new file has mode 0644.
+    Raises OSError.
     """
     folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        how = struct.pack("=QQQ", flags, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+        mode = 0o644 if flags & os.O_CREAT else 0
+        how = struct.pack("=QQQ", flags, mode, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
         name = os.fsencode(path)
         found = int(_libc.syscall(_SYS_OPENAT2, folder, name, how, ctypes.c_size_t(len(how))))
         if found < 0:
