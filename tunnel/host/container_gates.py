@@ -94,8 +94,10 @@ def publish_gates(
             f'oifname "{bridge}" ct status dnat {ip} daddr {port.target} '
             f"{port.protocol} dport {port.inner}"
         )
+        # From the wire, the kernel refuses a packet for 127.0.0.1 only after the translation.
+        wire = "ip daddr != 127.0.0.0/8 " if ip == "ip" else ""
         found = [
-            ("dstnat", rule),
+            ("dstnat", wire + rule),
             ("dstnat-local", rule if ip == "ip" else f"ip6 daddr != ::1 {rule}"),
             *(
                 # Not by iifname, which is empty where the bridge itself has translated.
@@ -112,7 +114,9 @@ def publish_gates(
 
 
 def _isolation(bridge: str, tunnel: str, pools: tuple[Network, ...], *, internal: bool) -> Gate:
-    rules = [f'iifname "{bridge}" oifname "{bridge}" accept']
+    # What has an address of another network, or of this host, does not come from a container.
+    rules = [f'iifname "{bridge}" {_others(pools, version)} counter drop' for version in (4, 6)]
+    rules.append(f'iifname "{bridge}" oifname "{bridge}" accept')
     # Other networks of this host have no way to containers of other hosts either.
     rules += [
         f'iifname != {{ "{bridge}", "{tunnel}" }} oifname "{tunnel}" {_ip(pool)} daddr {pool} {end}'
@@ -165,6 +169,14 @@ def _names(bridge: str, tunnel: str, pools: tuple[Network, ...], names: NameServ
         for side, port in ((bridge, names.port), (tunnel, names.peer_port))
     ]
     return Gate("names", (*(("dstnat", rule) for rule in rules), *(("input", r) for r in shut)))
+
+
+def _others(pools: tuple[Network, ...], version: int) -> str:
+    """What matches packets of that IP version whose source is in none of the pools."""
+    own = ", ".join(str(pool) for pool in pools if pool.version == version)
+    if not own:
+        return f"meta nfproto ipv{version}"
+    return f"{'ip' if version == 4 else 'ip6'} saddr != {{ {own} }}"
 
 
 def _ip(pool: Network) -> str:

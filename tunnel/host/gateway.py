@@ -101,10 +101,9 @@ def publish(interface: str, entry: str, publication: Publication) -> Gate:
         place = f"[{target}]" if target.version == 6 else str(target)
         to = f"{place}:{low - first + there}" if first != there else str(target)
         rule = f"{here}fib daddr type local {port} {_span(low, high)} counter dnat {ip} to {to}"
-        rules.append(("dstnat", rule))
-        # From 127.0.0.1 no packet may leave this host.
+        # From 127.0.0.1 no packet may leave this host, and none from the wire may go there.
         loop = "ip daddr != 127.0.0.0/8" if target.version == 4 else "ip6 daddr != ::1"
-        rules.append(("dstnat-local", f"{loop} {rule}"))
+        rules += [(chain, f"{loop} {rule}") for chain in ("dstnat", "dstnat-local")]
     span = _span(there, there + last - first)
     rules.append(
         (
