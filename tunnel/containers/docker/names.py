@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -21,6 +22,7 @@ import dns.exception
 import dns.flags
 import dns.message
 import dns.rcode
+import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 import trio
@@ -30,10 +32,11 @@ from tunnel.containers.docker.docker_api import DockerApi
 from tunnel.containers.docker.store import NetworkRecord
 from tunnel.containers.docker.tunnels import TunnelFacts
 from tunnel.containers.docker.wiring import ASKED_PORT, NameSockets
+from tunnel.control.connections import Failures, InternalError
 from tunnel.errors import TunnelError
 from tunnel.host.conntrack import original_destination
 from tunnel.host.dns import read_servers
-from tunnel.host.gateway import IpAddress
+from tunnel.host.gateway import IpAddress, Network
 
 log = logging.getLogger("tunnel")
 
@@ -45,9 +48,15 @@ TTL: Final = 5
 """Seconds for which an answer may be kept: containers come and go."""
 AT_ONCE: Final = 64
 """Queries of one network that are worked on at a time; more are dropped, and asked again."""
+EACH: Final = 32
+"""How many of those may be of one address, so that one container leaves room for the others."""
 
 _MAX_MESSAGE = 65535
 _TYPES = {dns.rdatatype.A: 4, dns.rdatatype.AAAA: 6}
+_RECORD = {4: 16, 6: 28}
+"""Bytes of an answer's record, by the IP version of its address."""
+_SHORTEST = 512
+"""Bytes of a message that everyone takes (RFC 1035, 2.3.4)."""
 _DNS_PORT = 53
 
 
@@ -70,11 +79,13 @@ class NetworkNames:
         record: Callable[[], NetworkRecord | None],
         docker: DockerApi,
         look_up: Callable[[str], TunnelFacts],
+        failures: Failures,
     ) -> None:
         self._network = network
         self._record = record
         self._docker = docker
         self._look_up = look_up
+        self._failures = failures
         self._queries = trio.socket.from_stdlib_socket(sockets.queries)
         self._peers = trio.socket.from_stdlib_socket(sockets.peers)
 
@@ -85,16 +96,22 @@ class NetworkNames:
             nursery.start_soon(self._serve, self._peers, self._answer_host)
 
     async def _serve(self, sock: trio.socket.SocketType, answer: Any) -> None:
-        places = trio.CapacityLimiter(AT_ONCE)
+        at_work: Counter[str] = Counter()
 
         async def work(data: bytes, whom: tuple[str, int]) -> None:
-            async with places:
-                try:
+            try:
+                with self._failures.contained("a question for a name"):
                     reply = await answer(data, whom)
                     if reply is not None:
                         await sock.sendto(reply, whom)
-                except (TunnelError, OSError) as error:
-                    log.warning("a question for a name cannot be answered: %s", error)
+            except InternalError:
+                pass  # it is logged
+            except TunnelError as error:
+                log.warning("a question for a name cannot be answered: %s", error)
+            finally:
+                at_work[whom[0]] -= 1
+                if not at_work[whom[0]]:
+                    del at_work[whom[0]]
 
         async with trio.open_nursery() as nursery:
             while True:
@@ -103,7 +120,8 @@ class NetworkNames:
                 except OSError as error:
                     log.debug("names: %s", error)
                     continue
-                if places.borrowed_tokens < AT_ONCE:
+                if at_work.total() < AT_ONCE and at_work[whom[0]] < EACH:
+                    at_work[whom[0]] += 1
                     nursery.start_soon(work, data, whom)
 
     async def _answer_host(self, data: bytes, whom: tuple[str, int]) -> bytes | None:
@@ -163,16 +181,18 @@ class NetworkNames:
             allowed = (await trio.to_thread.run_sync(self._look_up, record.conf)).allowed
         gateways = [gateway.ip for gateway in record.gateways]
         targets = [
-            str(parts.last_host(pool, left[-1], gateways))
+            (str(parts.last_host(pool, left[-1], gateways)), left)
             for pool in record.pools
             if pool.version == 4
             for left in parts.by_host(pool, allowed)
         ]
+        # Which of these are whose, the tunnel's AllowedIPs do not say.
+        six = [part for p in record.pools if p.version == 6 for part in parts.others(p, allowed)]
         found: list[IpAddress] = []
         known = False
         answers = 0
 
-        async def ask(address: str) -> None:
+        async def ask(address: str, own: list[Network]) -> None:
             nonlocal known, answers
             reply = await _exchange(query, (address, ASKED_PORT), PATIENCE)
             if reply is None:
@@ -181,11 +201,12 @@ class NetworkNames:
             message = _message_untrusted(reply)
             if message is not None and message.rcode() == dns.rcode.NOERROR:
                 known = True
-                found.extend(_addresses(message))
+                # No host speaks for another, nor for the world.
+                found.extend(e for e in _addresses(message) if parts.holds((*own, *six), e))
 
         async with trio.open_nursery() as nursery:
-            for target in targets:
-                nursery.start_soon(ask, target)
+            for target, own in targets:
+                nursery.start_soon(ask, target, own)
         return tuple(found) if known else None, answers < len(targets)
 
     async def _forward(self, data: bytes, whom: tuple[str, int]) -> bytes | None:
@@ -243,6 +264,9 @@ def _reply(question: _Question, found: Iterable[IpAddress] | None) -> dns.messag
         return reply
     texts = [str(address) for address in found if address.version == question.version]
     if texts:
+        # As many as the asker takes: the name server has no TCP.
+        room = max(question.message.payload, _SHORTEST) - len(reply.to_wire())
+        texts = texts[: room // _RECORD[question.version]]
         asked = question.message.question[0]
         reply.answer.append(dns.rrset.from_text_list(asked.name, TTL, "IN", asked.rdtype, texts))
     return reply
@@ -250,7 +274,7 @@ def _reply(question: _Question, found: Iterable[IpAddress] | None) -> dns.messag
 
 def _addresses(message: dns.message.Message) -> Iterable[IpAddress]:
     for rrset in message.answer:
-        if rrset.rdtype in _TYPES:
+        if rrset.rdclass == dns.rdataclass.IN and rrset.rdtype in _TYPES:
             yield from (ip_address(each.to_text()) for each in rrset)
 
 

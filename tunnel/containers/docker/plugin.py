@@ -139,6 +139,7 @@ class _Plugin:
             lambda: self._driver.state.networks.get(network),
             self._docker,
             tunnels.look_up,
+            self._failures,
         )
         with scope:
             await names.run()

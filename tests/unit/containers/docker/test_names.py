@@ -13,12 +13,14 @@ import dns.message
 import dns.rcode
 import pytest
 import trio
+import trio.testing
 
 from tests.support.docker_driver import NETWORK, Tunnels
 from tunnel.containers.docker import names
 from tunnel.containers.docker.docker_api import DockerApi, NetworkView
 from tunnel.containers.docker.store import NetworkRecord
 from tunnel.containers.docker.wiring import ASKED_PORT, NameSockets
+from tunnel.control.connections import Failures
 
 RECORD = NetworkRecord(
     "office", (ip_network("10.90.0.0/24"),), (ip_interface("10.90.0.1/24"),), False, 1420
@@ -68,14 +70,26 @@ class Dialogue:
         self.record = record
         self.servers: dict[str, Responder] = {}
         self.asked: list[tuple[str, int]] = []
+        self.crowd = 0
         monkeypatch.setattr(names, "_exchange", self._exchange)
         monkeypatch.setattr(names, "read_servers", lambda: [SERVER])
         monkeypatch.setattr(names, "original_destination", lambda whom, here: None)
 
     async def _exchange(self, query: bytes, server: tuple[str, int], _: float) -> bytes | None:
         self.asked.append(server)
+        if self.crowd and server[0] == SERVER:
+            await trio.sleep_forever()
         reply = self.servers.get(server[0], silent)(dns.message.from_wire(query))
-        return None if reply is None else reply.to_wire()
+        return None if reply is None else reply.to_wire(max_size=65535)
+
+    async def _crowd(self, port: int) -> None:
+        """Ask `crowd` questions from another address, and wait until no more are taken up."""
+        with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            await other.bind(("127.0.0.2", 0))
+            for number in range(self.crowd):
+                query = dns.message.make_query(f"www{number}.example.com", "A")
+                await other.sendto(query.to_wire(), ("127.0.0.1", port))
+        await trio.testing.wait_all_tasks_blocked(0.01)
 
     def ask(self, name: str, kind: str = "A", *, as_host: bool = False) -> dns.message.Message:
         query = dns.message.make_query(name, kind)
@@ -90,10 +104,16 @@ class Dialogue:
         async def main() -> bytes:
             sockets = NameSockets(*(_bound() for _ in range(2)))
             served = names.NetworkNames(
-                NETWORK, sockets, lambda: self.record, FakeDocker(""), tunnels.look_up
+                NETWORK,
+                sockets,
+                lambda: self.record,
+                FakeDocker(""),
+                tunnels.look_up,
+                Failures("names"),
             )
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(served.run)
+                await self._crowd(sockets.ports[0])
                 client = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
                 with client, trio.fail_after(10):
                     await client.connect(("127.0.0.1", sockets.ports[as_host]))
@@ -197,3 +217,41 @@ def test_garbage_from_another_host_is_dropped(dialogue: Dialogue, garbage: bytes
     assert response.flags & dns.flags.QR
     answer = dialogue.send(response.to_wire(), query.to_wire(), as_host=True)
     assert found(dns.message.from_wire(answer)) == {"10.90.0.2"}
+
+
+def test_a_container_that_asks_without_end_leaves_room_for_others(dialogue: Dialogue) -> None:
+    dialogue.crowd = names.AT_ONCE + 1
+    assert found(dialogue.ask("web")) == {"10.90.0.2"}
+    assert len(dialogue.asked) == names.EACH
+
+
+@pytest.mark.parametrize(
+    "foreign", ["10.90.0.2", "10.90.0.1", "10.90.0.200", "10.77.0.2", "203.0.113.7"]
+)
+def test_a_host_speaks_for_its_own_containers_alone(dialogue: Dialogue, foreign: str) -> None:
+    dialogue.servers[HOSTS[0]] = addresses(foreign, "10.90.0.130")
+    assert found(dialogue.ask("db")) == {"10.90.0.130"}
+
+
+@pytest.mark.parametrize("kind", ["IN", "CH", "CLASS42"])
+def test_a_host_that_answers_with_what_is_no_address_harms_no_one(
+    dialogue: Dialogue, kind: str
+) -> None:
+    def respond(query: dns.message.Message) -> dns.message.Message:
+        reply = dns.message.make_response(query)
+        data = {"IN": "10.90.0.130", "CH": "net. 0123", "CLASS42": r"\# 4 0a5a0082"}[kind]
+        name = query.question[0].name
+        reply.answer.append(dns.rrset.from_text(name, 1, kind, "A", data))
+        return reply
+
+    dialogue.servers[HOSTS[0]] = respond
+    assert found(dialogue.ask("db")) == ({"10.90.0.130"} if kind == "IN" else set())
+
+
+@pytest.mark.parametrize("payload", [-1, 0, 512, 1232])
+def test_an_answer_is_as_long_as_the_asker_takes(dialogue: Dialogue, payload: int) -> None:
+    dialogue.servers[HOSTS[0]] = addresses(*(f"10.90.0.{n}" for n in range(128, 192)))
+    query = dns.message.make_query("db", "A", use_edns=payload >= 0, payload=max(payload, 0))
+    answer = dialogue.send(query.to_wire())
+    assert len(answer) <= max(payload, 512)
+    assert len(found(dns.message.from_wire(answer))) >= 28
