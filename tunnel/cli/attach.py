@@ -37,7 +37,7 @@ def attach(
 ) -> None:
     """Move a tunnel into the network of a container, and keep it there.
 
-    One that is down will come up in there.
+    A tunnel that is down is attached when it comes up.
 
     Its addresses, routes, rules and name servers move with it; its UDP socket stays on the host.
     When the container or the daemon has been restarted, the tunnel is attached again, until
