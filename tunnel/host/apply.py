@@ -263,7 +263,7 @@ def _change(
             sysctls=_sysctls_before(state, record, state_dir),
             dns=_dns_backend(new, record),
             firewall=record.firewall if record else "",
-            owner=owner,
+            owner=owner or (record.owner if record else ""),
             hooks=record.hooks if record else DownHooks(),
             servers=record.servers if record else "",
             place=place,

@@ -155,3 +155,29 @@ def test_results_of_the_older_version_have_its_form(alone: Runtime) -> None:
     assert (result["cniVersion"], result["ips"][0]["version"]) == ("0.4.0", "4")
     assert alone.check("one") == {}
     alone.delete("one")
+
+
+def test_an_interface_that_is_no_bridge_of_ours_stays_as_it_is(alone: Runtime) -> None:
+    alone.host.ip("link add uplink type bridge")
+    before = alone.surroundings(SURROUNDINGS)
+    for bridge in ("office", "uplink"):
+        config = alone.config | {"bridge": bridge}
+        for command in ("ADD", "DEL"):
+            alone.call(command, "one", config)
+            assert alone.surroundings(SURROUNDINGS) == before, (bridge, command)
+    # As another program that keeps its state where ours is.
+    bridge = alone.add("two")["interfaces"][0]["name"]
+    path = f"/run/tunnel/{bridge}.state"
+    alone.add("three")
+    text = alone.host.run(["cat", path]).stdout.replace("tunnel-cni", "another")
+    alone.host.run(["tee", path], stdin=text)
+    done = alone.call("ADD", "four")
+    assert (
+        f"{bridge} is not a bridge of tunnel-cni, but of another" in json.loads(done.stdout)["msg"]
+    )
+    assert bridge in alone.host.interfaces()
+    alone.host.run(["tee", path], stdin=text.replace("another", "tunnel-cni"))
+    alone.delete("two")
+    alone.delete("three")
+    assert bridge not in alone.host.interfaces()
+    alone.host.ip("link delete uplink")

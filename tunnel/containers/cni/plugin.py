@@ -75,6 +75,7 @@ def _alone(name: str, state_dir: Path) -> Iterator[None]:
 def _add(request: CniRequest, state_dir: Path) -> dict[str, Any]:
     config = request.config
     facts = look_up(config.conf)
+    _require_ours(config.bridge, state_dir)
     given = ipam.lease(request)
     try:
         _set_up(config, facts, given, state_dir)
@@ -90,6 +91,19 @@ def _add(request: CniRequest, state_dir: Path) -> dict[str, Any]:
     return _result(request, given, card, address)
 
 
+def _require_ours(bridge: str, state_dir: Path) -> None:
+    """Raise TunnelError if something that is no network of ours has the name of the bridge."""
+    record = host.load_record(bridge, state_dir)
+    if record is None:
+        container_links.require_free(bridge)
+    elif record.owner != OWNER:
+        raise CniError(
+            CniCode.INVALID_CONFIG,
+            f"{bridge} is not a bridge of {OWNER}, but of {record.owner or 'a tunnel'}",
+            'name another one: "bridge": "cni-office", or leave it out',
+        )
+
+
 def _set_up(config: NetworkConfig, facts: TunnelFacts, given: Lease, state_dir: Path) -> None:
     """The bridge with the gateways' addresses, forwarding, and the firewall around it."""
     gateways = dict.fromkeys(
@@ -97,9 +111,7 @@ def _set_up(config: NetworkConfig, facts: TunnelFacts, given: Lease, state_dir: 
         for address, gateway in zip(given.addresses, given.gateways, strict=True)
     )
     record = host.load_record(config.bridge, state_dir)
-    if record is None:
-        container_links.require_free(config.bridge)
-    else:
+    if record is not None:
         # Those of the network's other ranges of addresses.
         gateways |= dict.fromkeys(_gateways(record))
     state = _state(config, facts, tuple(gateways), state_dir)
@@ -188,7 +200,8 @@ def _delete(request: CniRequest, state_dir: Path) -> None:
     # With one end goes the other, wherever it is.
     host.delete_link(request.outer)
     name = request.config.bridge
-    if not cards.plugged_into(name) and host.load_record(name, state_dir) is not None:
+    record = host.load_record(name, state_dir)
+    if record is not None and record.owner == OWNER and not cards.plugged_into(name):
         host.remove(name, state_dir=state_dir)
         host.delete_link(name)
 
