@@ -181,3 +181,16 @@ def test_an_interface_that_is_no_bridge_of_ours_stays_as_it_is(alone: Runtime) -
     alone.delete("three")
     assert bridge not in alone.host.interfaces()
     alone.host.ip("link delete uplink")
+
+
+@pytest.mark.parametrize("command", ["ADD", "DEL"])
+def test_a_bridge_of_a_call_that_was_killed_is_taken_up(alone: Runtime, command: str) -> None:
+    before = alone.surroundings(SURROUNDINGS)
+    bridge = alone.add("one")["interfaces"][0]
+    alone.delete("one")
+    alone.host.ip(f"link add {bridge['name']} address {bridge['mac']} type bridge")
+    if command == "ADD":
+        alone.add("two")
+        assert alone.check("two") == {}
+    alone.delete("two")
+    assert alone.surroundings(SURROUNDINGS) == before

@@ -95,13 +95,24 @@ def _require_ours(bridge: str, state_dir: Path) -> None:
     """Raise TunnelError if something that is no network of ours has the name of the bridge."""
     record = host.load_record(bridge, state_dir)
     if record is None:
-        container_links.require_free(bridge)
+        if not _is_half_made(bridge):
+            container_links.require_free(bridge)
     elif record.owner != OWNER:
         raise CniError(
             CniCode.INVALID_CONFIG,
             f"{bridge} is not a bridge of {OWNER}, but of {record.owner or 'a tunnel'}",
             'name another one: "bridge": "cni-office", or leave it out',
         )
+
+
+def _is_half_made(bridge: str) -> bool:
+    """Whether a bridge without a record is ours by its MAC address: ADD was killed meanwhile."""
+    return container_links.has_link(bridge) and _mac(bridge) in cards.hardware_addresses([bridge])
+
+
+def _mac(bridge: str) -> str:
+    digits = hashlib.sha256(bridge.encode()).hexdigest()[:10]
+    return ":".join(["02", *(digits[at : at + 2] for at in range(0, len(digits), 2))])
 
 
 def _set_up(config: NetworkConfig, facts: TunnelFacts, given: Lease, state_dir: Path) -> None:
@@ -115,10 +126,8 @@ def _set_up(config: NetworkConfig, facts: TunnelFacts, given: Lease, state_dir: 
         # Those of the network's other ranges of addresses.
         gateways |= dict.fromkeys(_gateways(record))
     state = _state(config, facts, tuple(gateways), state_dir)
-    digits = hashlib.sha256(config.bridge.encode()).hexdigest()[:10]
-    mac = ":".join(["02", *(digits[at : at + 2] for at in range(0, len(digits), 2))])
     versions = {gateway.version for gateway in gateways}
-    is_new = container_links.make_bridge(config.bridge, mac, ipv6=6 in versions)
+    is_new = container_links.make_bridge(config.bridge, _mac(config.bridge), ipv6=6 in versions)
     if is_new or record is None:
         host.apply(state, state_dir=state_dir, owner=OWNER)
     else:
@@ -201,7 +210,8 @@ def _delete(request: CniRequest, state_dir: Path) -> None:
     host.delete_link(request.outer)
     name = request.config.bridge
     record = host.load_record(name, state_dir)
-    if record is not None and record.owner == OWNER and not cards.plugged_into(name):
+    is_ours = _is_half_made(name) if record is None else record.owner == OWNER
+    if is_ours and not cards.plugged_into(name):
         host.remove(name, state_dir=state_dir)
         host.delete_link(name)
 
