@@ -102,8 +102,11 @@ class Driver:
             checks.mtu_of(request, tunnel),
             tunnel.allowed,
         )
-        if request.network not in self.state.networks:
+        before = self.state.networks.get(request.network)
+        if before is None:
             self._wiring.check(request.network, record)
+        else:
+            record = replace(record, ports=before.ports, endpoints=before.endpoints)
         with self._changing(request.network, record):
             self._apply(request.network, record)
         log.info("network %.12s: %s through %s", request.network, _pools(record), conf)

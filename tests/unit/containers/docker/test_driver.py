@@ -374,3 +374,14 @@ def test_a_network_that_came_after_the_question_stays(scene: Scene) -> None:
     create(scene)
     scene.driver.forget_others({}, asked)
     assert set(scene.driver.state.networks) == {NETWORK}
+
+
+def test_a_network_that_is_asked_for_again_keeps_its_containers(scene: Scene) -> None:
+    create(scene)
+    add(scene)
+    join(scene)
+    publish(scene, END, port(80, 8080))
+    before = scene.driver.state
+    create(scene)
+    assert scene.driver.state == before
+    assert scene.wiring.standing[NETWORK] == before.networks[NETWORK]
