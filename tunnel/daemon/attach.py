@@ -88,9 +88,14 @@ class Attachment:
         attach_target.check_conf(daemon.config, target)
         async with device.changing:
             with trio.CancelScope(shield=True):
-                await self._go(device, found.place)
-                self.target = target
+                # What cannot be recorded is refused while nothing has changed.
                 await trio.to_thread.run_sync(attach_target.save, daemon.name, target)
+                try:
+                    await self._go(device, found.place)
+                except TunnelError:
+                    await trio.to_thread.run_sync(attach_target.save, daemon.name, self.target)
+                    raise
+                self.target = target
         self._say_attached(found)
         self._watching.cancel()
         self._poked.set()

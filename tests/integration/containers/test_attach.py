@@ -273,3 +273,15 @@ def test_what_is_no_place_for_a_tunnel(pair: Pair) -> None:
         assert reason in end.tunnel("attach", "wg0", *options, check=False)
     assert "wg0 is not attached" in end.tunnel("detach", "wg0", check=False)
     host.ping(B[0])
+
+
+def test_what_cannot_be_recorded_changes_nothing(pair: Pair) -> None:
+    host, end = pair.a.node.host, pair.a
+    host.run(["ip", "netns", "add", "office"])
+    host.run(["mkdir", "/run/tunnel/wg0.attach"])
+    refused = end.tunnel("attach", "wg0", "--netns", "office", check=False)
+    assert "cannot write /run/tunnel/wg0.attach" in refused
+    assert "wg0" in host.interfaces()
+    assert "attached to" not in end.tunnel("show", "wg0")
+    host.run(["rmdir", "/run/tunnel/wg0.attach"])
+    host.run(["ip", "netns", "delete", "office"])
