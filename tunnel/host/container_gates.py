@@ -153,12 +153,14 @@ def _names(bridge: str, tunnel: str, pools: tuple[Network, ...], names: NameServ
     for pool in pools:
         if pool.version != names.address.version:
             continue
+        here = f'iifname "{bridge}" {ip} daddr {names.address} udp dport 53'
         # A name server in another container of the network is asked itself.
-        for match in (f"daddr != {pool}", f"daddr {names.address}"):
-            rules.append(
-                f'iifname "{bridge}" {ip} {match} udp dport 53 counter '
-                f"dnat {ip} to {place}:{names.port}"
-            )
+        beyond = f'iifname "{bridge}" {ip} daddr != {pool} udp dport 53'
+        answer = f"counter dnat {ip} to {place}:{names.port}"
+        rules += [f'{beyond} fib daddr oifname "{name}" {answer}' for name in _UPLINKS]
+        # Passed on by this host, it would get into networks that are shut to the container.
+        rules += [f'{beyond} fib daddr oifname "{name}" accept' for name in _BRIDGES]
+        rules += [f"{query} {answer}" for query in (here, beyond)]
         rules.append(
             f'iifname "{tunnel}" {ip} daddr {pool} udp dport {names.asked} counter '
             f"dnat {ip} to {place}:{names.peer_port}"

@@ -42,6 +42,8 @@ class Places(NamedTuple):
     peer: Namespace
     host: Namespace
     container: Namespace
+    queries: socket.socket
+    """Where the plugin reads queries for names."""
 
 
 @pytest.fixture(name="places")
@@ -66,7 +68,7 @@ def places_fixture(tmp_path: Path) -> Iterator[Places]:
             container.ip(*["address", "add", "10.90.0.2/24", "dev", "eth0"])
             container.ip(*["link", "set", "eth0", "up"])
             container.ip(*["route", "add", "default", "via", "10.90.0.1"])
-            yield Places(peer, host, container)
+            yield Places(peer, host, container, wiring.names[NETWORK].queries)
         finally:
             for sockets in wiring.names.values():
                 sockets.close()
@@ -110,3 +112,14 @@ def test_a_container_has_no_address_but_its_own(places: Places, spoofed: str) ->
         liar.sendto(b"spoofed", ("10.77.0.2", 9000))
         honest.sendto(b"its own", ("10.77.0.2", 9000))
         assert server.recvfrom(100) == (b"its own", honest.getsockname())
+
+
+def test_a_query_gets_into_no_other_network_of_containers(places: Places) -> None:
+    places.host.ip(*["link", "add", "docker0", "type", "bridge"])
+    places.host.ip(*["address", "add", "172.17.0.1/16", "dev", "docker0"])
+    places.host.ip(*["link", "set", "docker0", "up"])
+    with bound(places.container, "10.90.0.2") as asking:
+        asking.sendto(b"of another network", ("172.17.0.9", 53))
+        asking.sendto(b"outside", ("10.77.0.2", 53))
+        places.queries.settimeout(10)
+        assert places.queries.recv(100) == b"outside"
