@@ -177,5 +177,8 @@ def test_a_port_that_was_taken_out_is_missed_and_put_back(two_hosts: TwoHosts) -
 def test_an_interface_that_is_no_bridge_is_refused(two_hosts: TwoHosts) -> None:
     a, _ = make_ends(two_hosts, "Bridge = eth0")
     refused = a.tunnel("up", str(a.conf), check=False)
-    assert "eth0: it is no bridge (name another one in Bridge, as br0)" in refused
+    assert (
+        "bridge eth0: another kind of interface has this name (name another one in Bridge"
+        in refused
+    )
     assert remains(a.node.host) == []

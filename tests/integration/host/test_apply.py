@@ -38,7 +38,7 @@ from tunnel.host.machine import Machine
 from tunnel.host.record import Record, load_record, record_path, save_record
 from tunnel.host.rtnetlink import inside
 from tunnel.host.state import Item
-from tunnel.linux.netns import namespace_id
+from tunnel.linux.netns import call_inside, namespace_id
 
 pytestmark = pytest.mark.root
 
@@ -571,8 +571,10 @@ def test_ipv6_switched_off(ns: Namespace, tmp_path: Path) -> None:
         apply(state(), netns=ns.path, state_dir=tmp_path)
     assert "disable_ipv6=0" in caught.value.remedy
     assert ns.snapshot() == before
-    assert foresee(only4, netns=ns.path) == []
-    assert foresee(state(), netns=ns.path) == [Obstacle.from_error("ipv6", caught.value)]
+    assert call_inside(ns.path, lambda: foresee(only4)) == []
+    found = call_inside(ns.path, lambda: foresee(state()))
+    assert found == [Obstacle.from_error("ipv6", caught.value)]
+    assert foresee(state(), netns=ns.path) == [], "where it is moved in, it has IPv6"
 
 
 @pytest.mark.parametrize(
