@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,11 @@ class FakeWiring:
         self.fail("set_up")
         return record
 
-    def take_down(self, network: str) -> None:
+    def take_down(self, network: str, record: NetworkRecord | None) -> None:
         self.fail("take_down")
         self.standing.pop(network, None)
 
-    def plug(self, network: str, endpoint: str, mtu: int) -> str:
+    def plug(self, network: str, endpoint: str, record: NetworkRecord) -> str:
         assert network in self.standing
         self.cards.add(endpoint)
         self.fail("plug")
@@ -53,7 +53,7 @@ class FakeWiring:
     def unplug(self, endpoint: str) -> None:
         self.cards.discard(endpoint)
 
-    def is_plugged(self, network: str, endpoint: str) -> bool:
+    def is_plugged(self, network: str, endpoint: str, record: NetworkRecord) -> bool:
         return endpoint in self.cards
 
     def holder(self, protocol: str, address: IpAddress | None, port: int) -> str | None:
@@ -64,15 +64,23 @@ class FakeWiring:
 
 
 class Tunnels:
-    """Tunnels by name, with the networks of their peers; none else is there."""
+    """Tunnels by name, with the networks of their peers; none else is there.
+
+    Those that are in `bridges` carry Ethernet frames, and have their `addresses`.
+    """
 
     def __init__(self, **allowed: tuple[str, ...]) -> None:
         self.allowed = allowed
+        self.bridges: dict[str, str] = {}
+        self.addresses: tuple[str, ...] = ()
+        self.mtu = 1420
 
     def look_up(self, name: str) -> TunnelFacts:
         if name not in self.allowed:
             raise ContainerError(f"there is no tunnel {name}")
-        return TunnelFacts(name, tuple(map(ip_network, self.allowed[name])), 1420)
+        peers = tuple((ip_network(network),) for network in self.allowed[name])
+        addresses = tuple(map(ip_interface, self.addresses))
+        return TunnelFacts(name, peers, self.mtu, self.bridges.get(name, ""), addresses)
 
 
 class Scene:

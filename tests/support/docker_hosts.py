@@ -20,6 +20,8 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "docker"
 POOLS = ("10.90.0.0/24", "10.91.0.0/24")
 """The one of the example, and another one that is shared in the same way."""
 POOL_6 = "fd90::/112"
+ETHERNET = "10.92.0.0/24"
+"""The pool of a network in one Ethernet, by a second tunnel."""
 OUTSIDE = "198.51.100.9"
 """A host that only a has a cable to, and that knows no route to containers."""
 
@@ -82,6 +84,20 @@ class DockerHost:
         command = [*as_service(), sys.executable, "-m", "tunnel", "docker-plugin"]
         self.plugin = self.host.popen([*command, "--state", f"{self.engine.folder}/tunnel"])
         self.plugin.wait_for_output("ready")
+
+    def ethernet(self) -> OurEnd:
+        """The conf of a second tunnel, l2, with Mode = tap and Bridge = br0. That of host a has the
+        address of the network's gateway; b has none.
+        """
+        node = Node(self.host, (), self.end.node.endpoint, interface="l2")
+        kept = ("[", "PrivateKey", "ListenPort", "PublicKey", "Endpoint")
+        lines = [line for line in self.end.conf.read_text().splitlines() if line.startswith(kept)]
+        is_first = self.host.name == "a"
+        part = "10.92.0.128/25" if is_first else "10.92.0.0/25"
+        address = "Address = 10.92.0.1/24\n" if is_first else ""
+        tunnel = f"{address}[Tunnel]\nMode = tap\nBridge = br0\n[Peer]\nAllowedIPs = {part}"
+        text = "\n".join(lines).replace("[Peer]", tunnel).replace(":51820", ":51821")
+        return OurEnd(node, text.replace("ListenPort = 51820", "ListenPort = 51821") + "\n")
 
     def create(self, name: str, *options: str, pool: str = POOLS[0], check: bool = True) -> str:
         """Make a network as the example's Compose file has it, of these addresses; what docker

@@ -89,7 +89,7 @@ async def _missing(daemon: Daemon) -> frozenset[host.Item]:
                 # That docker rewrites its chains when it starts is no damage.
                 name = daemon.host.applied.state.addressed
                 let_pass = partial(host.let_docker_pass, between_ports=passes.between_ports)
-                await trio.to_thread.run_sync(let_pass, name)
+                await trio.to_thread.run_sync(let_pass, name, daemon.host.applied.state.interface)
                 log.info("docker has rewritten its firewall: %s passes again", name)
             return found - {passes}
         except (TunError, host.HostError) as error:

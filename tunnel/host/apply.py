@@ -8,7 +8,7 @@ the slot for a default route, so that the caller computes the state with another
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -196,6 +196,7 @@ def _put_files_back(record: Record) -> None:
 def _remove(record: Record, state_dir: Path, report: Report, fail_closed: bool = False) -> None:
     with rtnetlink() as netlink, step("remove", record.interface):
         index = current_index(netlink, record.interface, record.ifindex)
+        held = _held_by_others(record, state_dir)
         machine = Machine(
             netlink,
             record.interface,
@@ -209,7 +210,11 @@ def _remove(record: Record, state_dir: Path, report: Report, fail_closed: bool =
             bridge=_bridge_of(record.items),
         )
         failures = _run_all(
-            [lambda item=item: machine.remove(item) for item in reversed(record.items)]  # type: ignore[misc]
+            [
+                lambda item=item: machine.remove(item)  # type: ignore[misc]
+                for item in reversed(record.items)
+                if item not in held
+            ]
         )
     if failures:
         raise failures[0]
@@ -249,11 +254,15 @@ def _change(
     with rtnetlink() as netlink, step("set up", state.interface):
         index = require_ifindex(netlink, state.interface)
         old = record.items if record else ()
+        held = _held_by_others(
+            record or Record(state.interface, index, namespace_id(), state.items()), state_dir
+        )
         if record and record.ifindex != index:
             # resolved forgot them with the interface of before.
             old = tuple(item for item in old if not isinstance(item, Dns))
-        new = _without_foreign(netlink, state, old)
+        new = _without_foreign(netlink, state, {*old, *held})
         wanted = set(new)
+        old = tuple(item for item in old if item in wanted or item not in held)
         planned = Record(
             state.interface,
             index,
@@ -307,16 +316,34 @@ def _bridge_of(items: Iterable[Item]) -> str:
     return next((item.name for item in items if isinstance(item, Bridge)), "")
 
 
-def _without_foreign(netlink: Any, state: DesiredState, old: Sequence[Item]) -> tuple[Item, ...]:
+def _held_by_others(record: Record, state_dir: Path) -> set[Item]:
+    """What others that share the record's bridge need still: their addresses, and the bridge itself
+    if it is what they were set up for. Between tunnels, the last port decides about the bridge.
+    """
+    place = _addressed(record)
+    held: set[Item] = set()
+    for other in other_records(record.interface, state_dir):
+        if other.netns == record.netns and _addressed(other) == place:
+            held |= {item for item in other.items if isinstance(item, Address)}
+            if other.interface == place:
+                held.add(Bridge(place))
+    return held
+
+
+def _addressed(record: Record) -> str:
+    return _bridge_of(record.items) or record.interface
+
+
+def _without_foreign(netlink: Any, state: DesiredState, ours: Container[Item]) -> tuple[Item, ...]:
     """The objects of the state but for the addresses that its bridge had before we came.
 
     Those are not ours to remove.
     """
     items = state.items()
-    index = find_ifindex(netlink, state.bridge) if state.bridge else None
+    index = find_ifindex(netlink, state.addressed) if state.bridge or state.shared else None
     if index is None:
         return items
-    foreign = {item for item in list_addresses(netlink, index) if item not in old}
+    foreign = {item for item in list_addresses(netlink, index) if item not in ours}
     return tuple(i for i in items if not (isinstance(i, Address) and i in foreign))
 
 

@@ -25,15 +25,13 @@ def stands(netlink: Any, bridge: str) -> bool:
     return _kind(link) == _KIND and bool(link["flags"] & _IFF_UP)
 
 
-def add_bridge(netlink: Any, bridge: str, port: int) -> None:
+def add_bridge(netlink: Any, bridge: str, address: str) -> None:
     """Make the bridge, if there is none, and set it up. The spanning tree protocol is off.
 
-    It has the MAC address of the interface `port`, or it would change whenever a port with a lower
-    one joins. Raises HostError for an interface of another kind.
+    A new one keeps the MAC address `address`. Raises HostError for an interface of another kind.
     """
     index = find_ifindex(netlink, bridge)
     if index is None:
-        address = _link(netlink, port).get_attr("IFLA_ADDRESS")
         netlink.link("add", ifname=bridge, kind=_KIND, br_stp_state=0, address=address)
         index = find_ifindex(netlink, bridge)
         netlink.link("set", index=index, ifalias=ALIAS)
@@ -62,6 +60,11 @@ def remove_bridge(netlink: Any, bridge: str) -> None:
         return
     with absent_is_fine():
         netlink.link("del", index=index)
+
+
+def address_of(netlink: Any, index: int) -> str:
+    """The MAC address of an interface."""
+    return str(_link(netlink, index).get_attr("IFLA_ADDRESS"))
 
 
 def is_port(netlink: Any, index: int, bridge: str) -> bool:

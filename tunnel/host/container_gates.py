@@ -60,14 +60,21 @@ def network_gates(
     internal: bool,
     names: NameServer | None,
 ) -> Iterator[Gate]:
-    """What a network of containers is surrounded by, without its published ports."""
+    """What a network of containers is surrounded by, without its published ports.
+
+    Without a `tunnel`, that is a port of the bridge, which may have others that are no containers.
+    """
     pools = tuple(pools)
     if names is not None:
-        yield _names(bridge, tunnel, pools, names)
-    yield _isolation(bridge, tunnel, pools, internal=internal)
+        yield _names(bridge, tunnel or bridge, pools, names)
+    if tunnel:
+        yield _isolation(bridge, tunnel, pools, internal=internal)
+    else:
+        yield _shared_isolation(bridge, pools, internal=internal)
     if not internal:
+        inside = ", ".join(f'"{name}"' for name in ("lo", bridge, tunnel) if name)
         rules = tuple(
-            f'iifname "{bridge}" oifname != {{ "lo", "{bridge}", "{tunnel}" }} '
+            f'iifname "{bridge}" oifname != {{ {inside} }} '
             f"{_ip(pool)} saddr {pool} counter masquerade"
             for pool in pools
         )
@@ -136,14 +143,33 @@ def _isolation(bridge: str, tunnel: str, pools: tuple[Network, ...], *, internal
     else:
         rules.append(f'oifname "{bridge}" ct status dnat accept')
         rules += [f'oifname "{bridge}" {end}' for end in REJECT]
-        # One rule each: nft 1.0.6 does not print wildcards that are in a set.
-        rules += [f'iifname "{bridge}" oifname "{name}" accept' for name in _UPLINKS]
-        rules += [
-            f'iifname "{bridge}" meta oifkind "bridge" oifname "{name}" {end}'
-            for name in _BRIDGES
-            for end in REJECT
-        ]
+        rules += _no_others(f'iifname "{bridge}"')
     return Gate("internal" if internal else "isolation", tuple(("forward", r) for r in rules))
+
+
+def _shared_isolation(bridge: str, pools: tuple[Network, ...], *, internal: bool) -> Gate:
+    """The same for the addresses of the network only: the bridge carries other traffic, too."""
+    rules = [f'iifname "{bridge}" oifname "{bridge}" accept']
+    for pool in pools:
+        coming = f'oifname "{bridge}" {_ip(pool)} daddr {pool}'
+        going = f'iifname "{bridge}" {_ip(pool)} saddr {pool}'
+        if internal:
+            rules += [f"{side} {end}" for side in (going, coming) for end in REJECT]
+        else:
+            rules.append(f"{coming} ct status dnat accept")
+            rules += [f"{coming} {end}" for end in REJECT]
+            rules += _no_others(going)
+    return Gate("internal" if internal else "isolation", tuple(("forward", r) for r in rules))
+
+
+def _no_others(going: str) -> Iterator[str]:
+    """Rules by which what is `going` from a network gets into no other one of this host."""
+    # One rule each: nft 1.0.6 does not print wildcards that are in a set.
+    for name in _UPLINKS:
+        yield f'{going} oifname "{name}" accept'
+    for name in _BRIDGES:
+        for end in REJECT:
+            yield f'{going} meta oifkind "bridge" oifname "{name}" {end}'
 
 
 def _names(bridge: str, tunnel: str, pools: tuple[Network, ...], names: NameServer) -> Gate:
@@ -161,8 +187,10 @@ def _names(bridge: str, tunnel: str, pools: tuple[Network, ...], names: NameServ
         # Passed on by this host, it would get into networks that are shut to the container.
         rules += [f'{beyond} fib daddr oifname "{name}" accept' for name in _BRIDGES]
         rules += [f"{query} {answer}" for query in (here, beyond)]
+        # Of one Ethernet network, others are asked at their own addresses.
+        asked = names.address if tunnel == bridge else pool
         rules.append(
-            f'iifname "{tunnel}" {ip} daddr {pool} udp dport {names.asked} counter '
+            f'iifname "{tunnel}" {ip} daddr {asked} udp dport {names.asked} counter '
             f"dnat {ip} to {place}:{names.peer_port}"
         )
     # From nowhere else: one that answers anyone is used to flood others.

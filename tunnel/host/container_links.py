@@ -11,9 +11,9 @@ from typing import Any
 
 from tunnel.host import bridges, route_messages
 from tunnel.host.errors import HostError
-from tunnel.host.links import is_enslaved, require_ifindex
+from tunnel.host.links import is_enslaved, list_addresses, require_ifindex
 from tunnel.host.rtnetlink import VERSIONS, find_ifindex, rtnetlink, step
-from tunnel.host.state import MAIN_TABLE, Network
+from tunnel.host.state import MAIN_TABLE, InterfaceAddress, Network
 from tunnel.host.sysctl import has_sysctl, write_conf, write_sysctl
 
 LINK_LOCAL = IPv6Interface("fe80::1/64")
@@ -41,6 +41,27 @@ def make_bridge(name: str, mac: str, *, ipv6: bool) -> bool:
     elif has_sysctl(f"net/ipv6/conf/{name}/disable_ipv6"):
         write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "1")
     return is_new
+
+
+def share_bridge(name: str, mac: str) -> None:
+    """Make a bridge, if there is none of that name, and set it up; it may be others' too."""
+    with rtnetlink() as netlink, step("make bridge", name):
+        bridges.add_bridge(netlink, name, mac)
+
+
+def leave_bridge(name: str) -> None:
+    """Remove a bridge that is shared if we made it, and it has no port."""
+    with rtnetlink() as netlink, step("remove bridge", name):
+        bridges.remove_bridge(netlink, name)
+
+
+def bridge_addresses(name: str) -> list[InterfaceAddress]:
+    """The addresses of a bridge; none if it is not there. Raises HostError if it is no bridge."""
+    with rtnetlink() as netlink, step("look at", name):
+        bridges.check_bridge(netlink, name)
+        index = find_ifindex(netlink, name)
+        found = list_addresses(netlink, index) if index is not None else ()
+        return [address.value for address in found]
 
 
 def let_loopback_out(name: str, *, allowed: bool) -> None:

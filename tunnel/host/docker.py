@@ -2,7 +2,8 @@
 
 Docker sets the policy of the chain FORWARD to drop when it turns forwarding on, and rewrites its
 chains whenever it starts. It leaves one chain to the user, DOCKER-USER, and asks it first: two
-rules there, marked with the tunnel's name, let its packets pass.
+rules there, marked with the name of their owner, let its packets pass. A bridge may have two: a
+tunnel, and a network of containers.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,26 +16,26 @@ DOCKER_USER = "DOCKER-USER"
 _PROGRAMS = ("iptables", "ip6tables")
 
 
-def lets_pass(interface: str, *, between_ports: bool = False) -> bool:
-    """Whether each DOCKER-USER that there is has our rules; true where there is none.
+def lets_pass(interface: str, owner: str, *, between_ports: bool = False) -> bool:
+    """Whether each DOCKER-USER that there is has the owner's rules; true where there is none.
 
     With `between_ports` they are for what a bridge passes from port to port, and for nothing else.
     """
-    return not any(True for _ in _lacking(interface, between_ports))
+    return not any(True for _ in _lacking(interface, owner, between_ports))
 
 
-def let_pass(interface: str, *, between_ports: bool = False) -> None:
-    """Put our rules at the head of each DOCKER-USER that lacks them, in the place of those for the
-    other case. Raises HostError.
+def let_pass(interface: str, owner: str, *, between_ports: bool = False) -> None:
+    """Put the owner's rules at the head of each DOCKER-USER that lacks them, in the place of those
+    for the other case. Raises HostError.
     """
-    for program, rule in list(_lacking(interface, between_ports)):
+    for program, rule in list(_lacking(interface, owner, between_ports)):
         _iptables(program, "-I", DOCKER_USER, "1", *rule)
-    _remove(_rules(interface, not between_ports))
+    _remove(_rules(interface, owner, not between_ports))
 
 
-def stop_passing(interface: str) -> None:
-    """Take our rules away. Raises HostError."""
-    _remove((*_rules(interface, False), *_rules(interface, True)))
+def stop_passing(interface: str, owner: str) -> None:
+    """Take the owner's rules away. Raises HostError."""
+    _remove((*_rules(interface, owner, False), *_rules(interface, owner, True)))
 
 
 def _remove(rules: Iterable[tuple[str, ...]]) -> None:
@@ -50,16 +51,18 @@ def is_here() -> bool:
     return any(True for _ in _chains())
 
 
-def _rules(interface: str, between_ports: bool) -> Iterator[tuple[str, ...]]:
-    comment = ("-m", "comment", "--comment", f"tunnel-{interface}")
+def _rules(interface: str, owner: str, between_ports: bool) -> Iterator[tuple[str, ...]]:
+    comment = ("-m", "comment", "--comment", f"tunnel-{owner}")
     sides = (("-i", interface), ("-o", interface))
     for match in ((*sides[0], *sides[1]),) if between_ports else sides:
         yield (*match, *comment, "-j", "ACCEPT")
 
 
-def _lacking(interface: str, between_ports: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _lacking(
+    interface: str, owner: str, between_ports: bool
+) -> Iterator[tuple[str, tuple[str, ...]]]:
     for program, chain in _chains():
-        for rule in _rules(interface, between_ports):
+        for rule in _rules(interface, owner, between_ports):
             if not _there(chain, rule):
                 yield program, rule
 

@@ -127,7 +127,7 @@ class Machine:
                 return item in before and now != "" and now == self.firewall
             case DockerPasses():
                 name = self._bridge or self._interface
-                return docker.lets_pass(name, between_ports=item.between_ports)
+                return docker.lets_pass(name, self._interface, between_ports=item.between_ports)
             case Sysctl():
                 return not sysctl.has_sysctl(item.name) or (
                     sysctl.read_sysctl(item.name) == item.value
@@ -150,7 +150,9 @@ class Machine:
     def _add(self, item: Item) -> None:
         match item:
             case Bridge():
-                bridges.add_bridge(self._netlink, item.name, self._index)
+                # Of its own, it would change whenever a port with a lower one joins.
+                address = bridges.address_of(self._netlink, self._index)
+                bridges.add_bridge(self._netlink, item.name, address)
             case BridgePort():
                 bridges.join(self._netlink, self._index, item.bridge)
             case Address():
@@ -175,7 +177,7 @@ class Machine:
                 self.firewall = netfilter.fingerprint(self._interface)
             case DockerPasses():
                 name = self._bridge or self._interface
-                docker.let_pass(name, between_ports=item.between_ports)
+                docker.let_pass(name, self._interface, between_ports=item.between_ports)
             case Dns() if item.file:
                 resolv_conf.set_servers(self._interface, item)
             case Dns():
@@ -217,7 +219,7 @@ class Machine:
             case Firewall():
                 self._remove_firewall(item)
             case DockerPasses():
-                docker.stop_passing(self._bridge or self._interface)
+                docker.stop_passing(self._bridge or self._interface, self._interface)
             case Dns() if item.file:
                 resolv_conf.unset_servers(self._interface, item)
             case Dns():

@@ -239,7 +239,8 @@ class DesiredState:
     be claimed; None if there was no choice. `connected` are the routes which the kernel adds with
     the addresses: we add only those that another program removed. There are none if the conf
     chooses the routing table. With a `bridge`, the interface is a port of it, and the addresses are
-    the bridge's. `link_local` is as in `Link`.
+    the bridge's. `link_local` is as in `Link`. With `shared`, the interface is
+    others' too: it is up already, and has addresses of theirs.
     """
 
     interface: str
@@ -256,6 +257,7 @@ class DesiredState:
     connected: tuple[Connected, ...] = ()
     bridge: str = ""
     link_local: bool = False
+    shared: bool = False
 
     @property
     def addressed(self) -> str:
@@ -272,7 +274,7 @@ class DesiredState:
         return (
             *ports,
             *map(Address, self.addresses),
-            Link(self.mtu, self.link_local),
+            *(() if self.shared else (Link(self.mtu, self.link_local),)),
             *((self.dns,) if self.dns else ()),
             *self.sysctls,
             *((self.firewall,) if self.firewall else ()),

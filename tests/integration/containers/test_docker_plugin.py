@@ -15,7 +15,15 @@ import pytest
 
 from tests.support.daemons import status
 from tests.support.docker import PROGRAMS
-from tests.support.docker_hosts import OUTSIDE, POOL_6, POOLS, DockerHost, compose, docker_hosts
+from tests.support.docker_hosts import (
+    ETHERNET,
+    OUTSIDE,
+    POOL_6,
+    POOLS,
+    DockerHost,
+    compose,
+    docker_hosts,
+)
 from tunnel.lab import Host, Lab, LabError
 
 pytestmark = [pytest.mark.root, pytest.mark.real_root, pytest.mark.foreign(*PROGRAMS)]
@@ -243,6 +251,72 @@ def test_docker_may_give_the_addresses_itself(hosts: Hosts) -> None:
     assert "is another host's" in refused
     assert "--ip-range 10.91.0.128/25 or --ipam-driver tunnel --ipam-opt conf=office" in refused
     b.engine.docker("network", "rm", "plain")
+
+
+# One Ethernet network on both hosts
+
+
+def test_containers_of_two_hosts_are_in_one_ethernet_network(hosts: Hosts) -> None:
+    a, b, out = hosts
+    before = [one.surroundings() for one in (a, b)]
+    ends = [one.ethernet() for one in (a, b)]
+    of_l2 = ("-o", "conf=l2", "--ipam-opt", "conf=l2")
+    for one, end in zip((a, b), ends, strict=True):
+        end.up()
+        assert "add -o mode=tap" in one.create("lan", *of_l2, pool=ETHERNET, check=False)
+        one.create("lan", *of_l2, "-o", "mode=tap", pool=ETHERNET)
+        one.start(f"l{one.host.name}1", "-p", "8090:80", network="lan")
+    second = a.create("lan2", *of_l2, "-o", "mode=tap", pool=ETHERNET, check=False)
+    assert "the bridge br0 of l2 is that of the network" in second
+    a.start("la2", network="lan")
+
+    # By name, without a router; and what answers is the container's own card.
+    assert pings(a, "la1", "lb1", "-t", "1")
+    assert pings(b, "lb1", "la1", "-t", "1")
+    there = b.engine.address("lb1")
+    assert there == "10.92.0.129", "the first address of the part is the host's own"
+    card = b.engine.inside("lb1", "cat", "/sys/class/net/eth0/address").strip()
+    answer = a.engine.inside("la1", "arping", "-c", "1", "-w", "5", "-I", "eth0", there)
+    assert f"[{card}]" in answer
+    a.engine.inside("la1", "ping", "-c", "1", "-W", "5", "10.92.0.128")
+
+    # What is around it.
+    assert pings(a, "la1", OUTSIDE)
+    a.engine.inside("la1", "httpd", "-p", "80", "-h", "/etc")
+    name = a.engine.inside("la1", "hostname").strip()
+    for host, url in ((out, f"http://{PUBLIC}:8090"), (a.host, "http://127.0.0.1:8090")):
+        assert fetch(host, f"{url}/hostname") == name
+    la1, a1 = a.engine.address("la1"), a.engine.address("a1")
+    assert none_pings((a, "la1", a1), (a, "a1", la1), (b, "b1", la1))
+
+    # The bridge is there as long as one of both needs it.
+    os.kill(status(ends[0])["pid"], signal.SIGKILL)
+    a.host.wait_for(lambda: "l2" not in a.host.interfaces(), 10, "the interface to go")
+    assert pings(a, "la1", "la2")
+    ends[0].up()
+    assert pings(a, "la1", "lb1")
+    a.engine.inside("la1", "arping", "-c", "1", "-w", "5", "-I", "eth0", there)
+    ends[0].down()
+    assert pings(a, "la1", la2 := a.engine.address("la2"))
+    assert pings(a, "la1", "10.92.0.1"), "the gateway's address is the network's too"
+    assert fetch(out, f"http://{PUBLIC}:8090/hostname") == name
+    a.host.ip("link delete br0")
+    a.engine.docker("restart", "-t", "0", "la1", "la2")
+    assert pings(a, "la1", la2)
+    ends[0].up()
+    assert pings(a, "la1", "lb1")
+    assert pings(b, "lb1", "la1")
+
+    # Whichever goes last, nothing is left.
+    a.engine.docker("rm", "-f", "la1", "la2")
+    b.engine.docker("rm", "-f", "lb1")
+    a.engine.docker("network", "rm", "lan")
+    assert "10.92.0.1/24" in [str(each.address) for each in a.host.addresses("br0")]
+    ends[1].down()
+    assert "br0" in b.host.interfaces()
+    b.engine.docker("network", "rm", "lan")
+    ends[0].down()
+    assert [one.surroundings() for one in (a, b)] == before
 
 
 # What is killed

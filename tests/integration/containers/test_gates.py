@@ -60,7 +60,7 @@ def places_fixture(tmp_path: Path) -> Iterator[Places]:
 
         def set_up() -> str:
             wiring.set_up(NETWORK, RECORD)
-            return wiring.plug(NETWORK, END, 1420)
+            return wiring.plug(NETWORK, END, RECORD)
 
         inner = call_inside(host.path, set_up)
         try:

@@ -133,7 +133,7 @@ def test_dockers_firewall_lets_pass_what_goes_from_port_to_port(two_hosts: TwoHo
     host.run(["iptables", "-N", "DOCKER-USER"])
     a.up()
     chain = ["iptables", "-S", "DOCKER-USER"]
-    ports = "-i br0 -o br0 -m comment --comment tunnel-br0 -j ACCEPT"
+    ports = "-i br0 -o br0 -m comment --comment tunnel-wg0 -j ACCEPT"
     between = ["-N DOCKER-USER", f"-A DOCKER-USER {ports}"]
     assert host.run(chain).stdout.replace('"', "").splitlines() == between
     rewrite(a, "Bridge = br0\n", "Bridge = br0\nForward = yes\n")

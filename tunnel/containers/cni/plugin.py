@@ -21,7 +21,7 @@ from tunnel.containers.cni import ipam
 from tunnel.containers.cni.errors import CniCode, CniError
 from tunnel.containers.cni.ipam import Lease
 from tunnel.containers.cni.request import VERSIONS, CniRequest, NetworkConfig
-from tunnel.containers.docker.tunnels import TunnelFacts, look_up
+from tunnel.containers.docker.tunnels import TunnelFacts, look_up_routed
 from tunnel.errors import TunnelError
 from tunnel.host import cards, container_links
 from tunnel.host.cards import Card
@@ -74,7 +74,7 @@ def _alone(name: str, state_dir: Path) -> Iterator[None]:
 
 def _add(request: CniRequest, state_dir: Path) -> dict[str, Any]:
     config = request.config
-    facts = look_up(config.conf)
+    facts = look_up_routed(config.conf)
     _require_ours(config.bridge, state_dir)
     given = ipam.lease(request)
     try:
@@ -233,7 +233,7 @@ def _check(request: CniRequest, state_dir: Path) -> None:
 
 def _faults(request: CniRequest, given: Lease, state_dir: Path) -> Iterator[str]:
     config = request.config
-    facts = look_up(config.conf)
+    facts = look_up_routed(config.conf)
     yield from cards.card_faults(_card(request.interface, given, facts), request.netns)
     if not container_links.has_link(config.bridge):
         yield f"there is no bridge {config.bridge}"

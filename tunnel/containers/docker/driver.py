@@ -52,16 +52,16 @@ class Wiring(Protocol):
     def set_up(self, network: str, record: NetworkRecord) -> NetworkRecord:
         """Make what stands equal to the record; which is returned with what was chosen for it."""
 
-    def take_down(self, network: str) -> None:
-        """Remove all of a network."""
+    def take_down(self, network: str, record: NetworkRecord | None) -> None:
+        """Remove all of a network; without a record, what one with a bridge of its own has."""
 
-    def plug(self, network: str, endpoint: str, mtu: int) -> str:
+    def plug(self, network: str, endpoint: str, record: NetworkRecord) -> str:
         """Make a veth pair, one end in the bridge; the name of the other, to be moved."""
 
     def unplug(self, endpoint: str) -> None:
         """Remove the veth pair of a container."""
 
-    def is_plugged(self, network: str, endpoint: str) -> bool:
+    def is_plugged(self, network: str, endpoint: str, record: NetworkRecord) -> bool:
         """Whether a container has its veth pair; one out of the bridge is put back into it."""
 
     def holder(self, protocol: str, address: IpAddress | None, port: int) -> str | None:
@@ -87,8 +87,9 @@ class Driver:
         conf = checks.conf_of(request.options)
         tunnel = self._look_up(conf)
         others = {name: e for name, e in self.state.networks.items() if name != request.network}
+        checks.check_mode(request.options, tunnel, others)
         for subnet in request.subnets:
-            checks.check_pool(subnet, tunnel, others)
+            checks.check_pool(subnet, tunnel, others, self._part(conf, subnet.pool))
         if not request.subnets:
             raise ContainerError(
                 "the network has no addresses: --subnet 10.90.0.0/24, the same on all hosts"
@@ -101,6 +102,7 @@ class Driver:
             request.internal,
             checks.mtu_of(request, tunnel),
             tunnel.allowed,
+            tunnel.bridge,
         )
         before = self.state.networks.get(request.network)
         if before is None:
@@ -117,7 +119,7 @@ class Driver:
         if request.network in self.state.networks:
             self.forget_network(request.network)
         else:
-            self._wiring.take_down(request.network)
+            self._wiring.take_down(request.network, None)
         return {}
 
     def forget_network(self, network: str) -> None:
@@ -125,8 +127,8 @@ class Driver:
         if network in self.state.networks:
             for endpoint in self.state.networks[network].endpoints:
                 self._wiring.unplug(endpoint)
-            self._wiring.take_down(network)
             gone = self.state.networks[network]
+            self._wiring.take_down(network, gone)
             left = {name: each for name, each in self.state.networks.items() if name != network}
             # Docker takes its addresses back before or after, as its version has it.
             pools = {
@@ -185,7 +187,7 @@ class Driver:
             # Others may have taken something away since.
             self._apply(request.network, changed)
             try:
-                inner = self._wiring.plug(request.network, request.endpoint, record.mtu)
+                inner = self._wiring.plug(request.network, request.endpoint, record)
             except BaseException:
                 self._wiring.unplug(request.endpoint)
                 raise
@@ -261,7 +263,7 @@ class Driver:
                 f"({self._store.path}); make the network again: docker network rm, docker network "
                 "create"
             )
-        address, record = ipam.choose(pool, request, self._allowed(pool))
+        address, record = ipam.choose(pool, request, self._tunnel_of(pool))
         if record != pool:
             self._save(replace(self.state, pools={**self.state.pools, request.pool: record}))
         return {"Address": f"{address}/{pool.pool.prefixlen}", "Data": {}}
@@ -286,7 +288,7 @@ class Driver:
             try:
                 self._apply(network, record)
                 for endpoint, each in record.endpoints.items():
-                    if each.joined and not self._wiring.is_plugged(network, endpoint):
+                    if each.joined and not self._wiring.is_plugged(network, endpoint, record):
                         log.info(
                             "endpoint %.12s has lost its interface; restart the container", endpoint
                         )
@@ -303,7 +305,7 @@ class Driver:
                 self.forget_network(network)
                 continue
             for endpoint in record.endpoints.keys() - known[network]:
-                if not self._wiring.is_plugged(network, endpoint):
+                if not self._wiring.is_plugged(network, endpoint, record):
                     self.forget_endpoint(network, endpoint)
 
     # What they share
@@ -385,23 +387,31 @@ class Driver:
     def _refreshed(self, network: str, record: NetworkRecord) -> NetworkRecord:
         """The record with the tunnel's AllowedIPs as they are now, or as they were last seen."""
         try:
-            allowed = self._look_up(record.conf).allowed
+            tunnel = self._look_up(record.conf)
         except TunnelError as error:
             log.warning("AllowedIPs of %s are taken as they were: %s", record.conf, error)
             return record
-        if allowed != record.allowed:
-            record = replace(record, allowed=allowed)
-            self._save_network(network, record)
-        return record
+        checks.check_bridge(tunnel, record)
+        found = replace(record, allowed=tunnel.allowed)
+        if record.bridge:
+            found = replace(found, mtu=min(record.mtu, tunnel.mtu))
+        if found != record:
+            self._save_network(network, found)
+        return found
 
-    def _allowed(self, pool: PoolRecord) -> tuple[Network, ...]:
+    def _tunnel_of(self, pool: PoolRecord) -> TunnelFacts:
         try:
-            return self._look_up(pool.conf).allowed
+            return self._look_up(pool.conf)
         except TunnelError:
             for record in self.state.networks.values():
                 if record.conf == pool.conf and pool.pool in record.pools:
-                    return record.allowed
+                    return TunnelFacts(pool.conf, (record.allowed,), record.mtu, record.bridge)
             raise
+
+    def _part(self, conf: str, pool: Network) -> Network | None:
+        """What this host may give of a pool, where the user has named it to our own IPAM."""
+        found = (e.part for e in self.state.pools.values() if (e.conf, e.pool) == (conf, pool))
+        return next(found, None)
 
     def _has_network(self, pool: PoolRecord) -> bool:
         return any(pool.pool in record.pools for record in self.state.networks.values())
@@ -432,7 +442,7 @@ class Driver:
                 if network in before.networks:
                     self._wiring.set_up(network, before.networks[network])
                 else:
-                    self._wiring.take_down(network)
+                    self._wiring.take_down(network, record)
                 self._save(before)
             raise
 
@@ -452,9 +462,12 @@ def _with(record: NetworkRecord, name: str, endpoint: EndpointRecord) -> Network
 
 
 def _static_routes(record: NetworkRecord) -> Iterator[dict[str, object]]:
-    """IPv6 of other hosts leads by the gateway; for IPv4 the bridge answers ARP in their place."""
+    """IPv6 of other hosts leads by the gateway; for IPv4 the bridge answers ARP in their place.
+
+    In one Ethernet they answer themselves.
+    """
     for pool, gateway in zip(record.pools, record.gateways, strict=True):
-        if pool.version == 6:
+        if pool.version == 6 and not record.bridge:
             # In the part of another host, the gateway itself would be looked for behind itself.
             yield {"Destination": f"{gateway.ip}/128", "RouteType": _CONNECTED}
             for part in parts.others(pool, record.allowed):

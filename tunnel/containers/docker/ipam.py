@@ -27,6 +27,12 @@ def new_pool(request: RequestPool, tunnel: TunnelFacts) -> tuple[str, PoolRecord
         raise ContainerError(
             "the network has no addresses: --subnet 10.90.0.0/24, the same on all hosts"
         )
+    if tunnel.bridge and part is None and not parts.others(pool, tunnel.allowed):
+        raise ContainerError(
+            f"no peer of {tunnel.name} has a part of {pool} in its AllowedIPs, so this host's part "
+            "is not known: name it, on each host another one, as --ip-range "
+            f"{next(iter(pool.subnets()), pool)}"
+        )
     if part is not None:
         taken = [other for other in parts.others(pool, tunnel.allowed) if other.overlaps(part)]
         if taken:
@@ -45,18 +51,31 @@ def own_parts(pool: Network, part: Network | None, allowed: Collection[Network])
     return parts.own(part or pool, taken)
 
 
+def gateway(pool: Network, part: Network | None, tunnel: TunnelFacts) -> IpAddress | None:
+    """The address of this host in the network; None if no address of the pool is this host's.
+
+    Where packets are routed, it is the same on all hosts: no container ever gets it. In one
+    Ethernet it is the first of the host's part: of `part`, if AllowedIPs of no peer say another.
+    """
+    if not tunnel.bridge:
+        return parts.first_host(pool)
+    is_known = bool(parts.others(pool, tunnel.allowed))
+    own = own_parts(pool, None if is_known else part, tunnel.allowed)
+    return next(parts.hosts(pool, own), None)
+
+
 def choose(
-    record: PoolRecord, request: OfAddress, allowed: Collection[Network]
+    record: PoolRecord, request: OfAddress, tunnel: TunnelFacts
 ) -> tuple[IpAddress, PoolRecord]:
     """The address for a request, and the pool with it given. Raises ContainerError."""
     pool, address = record.pool, request.address
-    own = own_parts(pool, record.part, allowed)
-    first = parts.first_host(pool)
-    if request.is_gateway and address in (None, first):
-        # The same on all hosts: no container ever gets it.
+    own = own_parts(pool, record.part, tunnel.allowed)
+    first = gateway(pool, record.part, tunnel)
+    if request.is_gateway and first is not None and address in (None, first):
         return first, record
     if address is None:
-        free = (each for each in parts.hosts(pool, own) if each != first)
+        kept = {first, *(each.ip for each in tunnel.addresses)}
+        free = (each for each in parts.hosts(pool, own) if each not in kept)
         address = next((each for each in free if each not in record.given), None)
         if address is None:
             raise ContainerError(

@@ -3,8 +3,8 @@
 Docker's name server in a container knows the containers of its own host, and forwards what it does
 not know. The firewall of the network leads that to us. A name without a dot, or with the name of
 the network as its domain, is asked of the other hosts of the network through the tunnel: a UDP port
-of any address of their part is answered by the plugin there. What none of them has is passed on to
-where it was going; of an internal network nothing is.
+of any address of their part is answered by the plugin there, in one Ethernet of the first address.
+What none of them has is passed on to where it was going; of an internal network nothing is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import contextlib
 import logging
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Final
@@ -176,17 +176,12 @@ class NetworkNames:
         self, record: NetworkRecord, query: bytes
     ) -> tuple[tuple[IpAddress, ...] | None, bool]:
         """The addresses that other hosts have for a name; and whether one of them is silent."""
-        allowed = record.allowed
+        peers: Sequence[Sequence[Network]] = [(part,) for part in record.allowed]
         with contextlib.suppress(TunnelError):
-            allowed = (await trio.to_thread.run_sync(self._look_up, record.conf)).allowed
-        gateways = [gateway.ip for gateway in record.gateways]
-        targets = [
-            (str(parts.last_host(pool, left[-1], gateways)), left)
-            for pool in record.pools
-            if pool.version == 4
-            for left in parts.by_host(pool, allowed)
-        ]
+            peers = (await trio.to_thread.run_sync(self._look_up, record.conf)).peers
+        targets = _asked_at(record, peers)
         # Which of these are whose, the tunnel's AllowedIPs do not say.
+        allowed = [network for peer in peers for network in peer]
         six = [part for p in record.pools if p.version == 6 for part in parts.others(p, allowed)]
         found: list[IpAddress] = []
         known = False
@@ -220,6 +215,30 @@ class NetworkNames:
             if answer is not None:
                 return answer
         return None
+
+
+def _asked_at(
+    record: NetworkRecord, peers: Sequence[Sequence[Network]]
+) -> list[tuple[str, list[Network]]]:
+    """Where to ask other hosts, each with its part: at any address of it, which is led to the
+    plugin there.
+
+    In one Ethernet at one that the host itself has: the gateway, the first of its part.
+    """
+    pools = [pool for pool in record.pools if pool.version == 4]
+    if record.bridge:
+        return [
+            (str(next(parts.hosts(pool, left))), left)
+            for pool in pools
+            for left in parts.by_peer(pool, peers)
+        ]
+    allowed = [network for peer in peers for network in peer]
+    own = [gateway.ip for gateway in record.gateways]
+    return [
+        (str(parts.last_host(pool, left[-1], own)), left)
+        for pool in pools
+        for left in parts.by_host(pool, allowed)
+    ]
 
 
 async def _exchange(query: bytes, server: tuple[str, int], seconds: float) -> bytes | None:

@@ -44,6 +44,20 @@ def by_host(pool: Network, allowed: Iterable[Network]) -> list[list[Network]]:
     return [left for part in found if (left := own(part, inside[part]))]
 
 
+def by_peer(pool: Network, peers: Iterable[Iterable[Network]]) -> list[list[Network]]:
+    """The same by peer: all that each of them has, in order, of those that have any host of it."""
+    found = [others(pool, peer) for peer in peers]
+    pieces = dict.fromkeys(each for peer in found for each in peer)
+    every = []
+    for peer in found:
+        mine: list[Network] = []
+        for part in peer:
+            inside = [e for e in pieces if e not in peer and _is_inside(e, part)]
+            mine += own(part, inside)
+        every.append(_collapsed(mine))
+    return [left for left in every if next(hosts(pool, left), None) is not None]
+
+
 def holds(parts: Iterable[Network], address: IpAddress) -> bool:
     """Whether the address is in one of the parts."""
     return any(address in part for part in parts)

@@ -51,6 +51,7 @@ class EndpointRecord:
 class NetworkRecord:
     """A network. `conf` names its tunnel, `gateways` are the addresses of its bridge.
 
+    `bridge` is the one that it shares with a tunnel of Ethernet frames, empty for one of its own.
     `allowed` are the networks of the tunnel's peers as they were last seen, `ports` those of the
     names' sockets: for containers, and for other hosts.
     """
@@ -61,6 +62,7 @@ class NetworkRecord:
     internal: bool
     mtu: int
     allowed: tuple[Network, ...] = ()
+    bridge: str = ""
     ports: tuple[int, int] = (0, 0)
     endpoints: Mapping[str, EndpointRecord] = field(default_factory=dict)
 
@@ -75,6 +77,7 @@ class NetworkRecord:
             data["internal"],
             data["mtu"],
             tuple(map(ip_network, data["allowed"])),
+            data["bridge"],
             (query, peer),
             {name: EndpointRecord.from_json(each) for name, each in data["endpoints"].items()},
         )

@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from tunnel import host
+from tunnel.containers.docker import parts
 from tunnel.containers.docker.store import NetworkRecord
 from tunnel.containers.errors import ContainerError
 from tunnel.host import container_links
 from tunnel.host.container_gates import NameServer, network_gates, publish_gates
 from tunnel.host.gateway import IpAddress
-from tunnel.host.state import Connected
+from tunnel.host.state import Connected, InterfaceAddress
 from tunnel.linux.files import RUN_FOLDER
 from tunnel.linux.ports import port_holder
 
@@ -62,9 +63,12 @@ class HostWiring:
 
     def check(self, network: str, record: NetworkRecord) -> None:
         """Raise if a new network cannot be set up here."""
-        container_links.require_free(bridge_name(network))
+        if record.bridge:
+            self._check_shared(record)
+        else:
+            container_links.require_free(bridge_name(network))
         for pool in record.pools:
-            routes = container_links.overlapping_routes(pool, but=[record.conf])
+            routes = container_links.overlapping_routes(pool, but=[record.conf, record.bridge])
             if routes:
                 raise ContainerError(
                     f"{pool} overlaps a route of this host ({routes[0]}); choose another --subnet "
@@ -73,12 +77,19 @@ class HostWiring:
 
     def set_up(self, network: str, record: NetworkRecord) -> NetworkRecord:
         """Make what stands equal to the record; which is returned with the ports for names."""
-        name = bridge_name(network)
+        name = record.bridge or bridge_name(network)
         record = self._with_sockets(network, record)
         versions = {pool.version for pool in record.pools}
         mac = hashlib.sha256(network.encode()).hexdigest()[:10]
         pairs = (mac[at : at + 2] for at in range(0, len(mac), 2))
-        container_links.make_bridge(name, ":".join(["02", *pairs]), ipv6=6 in versions)
+        address = ":".join(["02", *pairs])
+        link_local: tuple[InterfaceAddress, ...] = ()
+        if record.bridge:
+            container_links.share_bridge(name, address)
+        else:
+            container_links.make_bridge(name, address, ipv6=6 in versions)
+            # In one Ethernet, no two hosts may have the same: there the kernel's own will do.
+            link_local = (container_links.LINK_LOCAL,) if 6 in versions else ()
         server = self._name_server(record)
         # Published ports are there at 127.0.0.1 too.
         has_ports = any(each.published for each in record.endpoints.values())
@@ -86,19 +97,24 @@ class HostWiring:
         published = [port for each in record.endpoints.values() for port in each.published]
         state = host.DesiredState(
             name,
-            (*record.gateways, *((container_links.LINK_LOCAL,) if 6 in versions else ())),
+            (*record.gateways, *link_local),
             record.mtu,
             sysctls=tuple(host.forwarding(name, versions, state_dir=self._state_dir)),
             firewall=host.Firewall(
                 gates=(
                     *network_gates(
-                        name, record.conf, record.pools, internal=record.internal, names=server
+                        name,
+                        "" if record.bridge else record.conf,
+                        record.pools,
+                        internal=record.internal,
+                        names=server,
                     ),
                     *publish_gates(name, record.pools, published),
                 )
             ),
             docker=host.DockerPasses(),
             connected=tuple(map(Connected, record.pools)),
+            shared=bool(record.bridge),
         )
         if host.load_record(name, self._state_dir) is None:
             host.apply(state, state_dir=self._state_dir, owner=OWNER)
@@ -106,27 +122,34 @@ class HostWiring:
             host.reconcile(state, state_dir=self._state_dir)
         return record
 
-    def take_down(self, network: str) -> None:
-        """Remove all of a network."""
+    def take_down(self, network: str, record: NetworkRecord | None) -> None:
+        """Remove all of a network; without a record, what one with a bridge of its own has."""
         sockets = self.names.pop(network, None)
         if sockets is not None:
             self.retired.append(sockets)
-        host.remove(bridge_name(network), state_dir=self._state_dir)
-        host.delete_link(bridge_name(network))
+        name = (record.bridge if record else "") or bridge_name(network)
+        host.remove(name, state_dir=self._state_dir)
+        if record is None or not record.bridge:
+            host.delete_link(name)
+        elif container_links.has_link(name):
+            container_links.let_loopback_out(name, allowed=False)
+            container_links.leave_bridge(name)
 
-    def plug(self, network: str, endpoint: str, mtu: int) -> str:
+    def plug(self, network: str, endpoint: str, record: NetworkRecord) -> str:
         """Make a veth pair, one end in the bridge; the name of the other, to be moved."""
         inner = f"tc-{endpoint[:_ID_LENGTH]}"
-        container_links.make_pair(inner, _outer(endpoint), bridge_name(network), mtu)
+        container_links.make_pair(
+            inner, _outer(endpoint), record.bridge or bridge_name(network), record.mtu
+        )
         return inner
 
     def unplug(self, endpoint: str) -> None:
         """Remove the veth pair of a container."""
         host.delete_link(_outer(endpoint))
 
-    def is_plugged(self, network: str, endpoint: str) -> bool:
+    def is_plugged(self, network: str, endpoint: str, record: NetworkRecord) -> bool:
         """Whether a container has its veth pair; one out of the bridge is put back into it."""
-        return container_links.plug_in(_outer(endpoint), bridge_name(network))
+        return container_links.plug_in(_outer(endpoint), record.bridge or bridge_name(network))
 
     def holder(self, protocol: str, address: IpAddress | None, port: int) -> str | None:
         """Why a port of this host cannot be used, in words; None if it is free."""
@@ -161,6 +184,16 @@ class HostWiring:
             sock.close()
             raise
         return sock
+
+    def _check_shared(self, record: NetworkRecord) -> None:
+        gateways = {gateway.ip for gateway in record.gateways}
+        for address in container_links.bridge_addresses(record.bridge):
+            if address.ip not in gateways and parts.holds(record.pools, address.ip):
+                raise ContainerError(
+                    f"the bridge {record.bridge} has the address {address}, which is in the "
+                    "network's and is not its gateway on this host; choose another --subnet for "
+                    "the network, on all hosts"
+                )
 
     def _with_sockets(self, network: str, record: NetworkRecord) -> NetworkRecord:
         server = self._name_server(record)

@@ -144,6 +144,14 @@ def dialogue(monkeypatch: pytest.MonkeyPatch) -> Dialogue:
     return made
 
 
+def test_in_one_ethernet_the_gateways_of_other_hosts_are_asked(dialogue: Dialogue) -> None:
+    dialogue.record = replace(RECORD, bridge="br0")
+    gateways = ["10.90.0.128", "10.90.0.192"]
+    dialogue.servers |= {gateways[0]: nothing, gateways[1]: addresses("10.90.0.200")}
+    assert found(dialogue.ask("db")) == {"10.90.0.200"}
+    assert sorted(dialogue.asked) == [(gateway, 5354) for gateway in gateways]
+
+
 @pytest.mark.parametrize("name", ["db", "DB", "db.net"])
 def test_containers_of_all_hosts_answer(dialogue: Dialogue, name: str) -> None:
     dialogue.servers |= {HOSTS[0]: addresses("10.90.0.130"), HOSTS[1]: addresses("10.90.0.200")}

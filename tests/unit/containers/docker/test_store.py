@@ -27,6 +27,7 @@ STATE = PluginState(
             True,
             1420,
             (ip_network("10.90.0.128/25"),),
+            "br0",
             (4000, 4001),
             {
                 END: EndpointRecord(

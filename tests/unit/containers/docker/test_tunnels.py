@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.confs import INTERFACE, PEER
-from tunnel.containers.docker.tunnels import look_up
+from tunnel.containers.docker.tunnels import look_up, look_up_routed
 from tunnel.containers.errors import ContainerError
 
 
@@ -32,10 +32,23 @@ def test_a_tunnel_that_is_down_is_known_by_its_conf(folder: Path) -> None:
     assert found.mtu == 1380
 
 
+def test_a_tunnel_of_frames_has_a_bridge_and_smaller_packets(folder: Path) -> None:
+    write(folder, "Mode = tap", "Bridge = br7")
+    found = look_up("docknet")
+    assert found.bridge == "br7"
+    with pytest.raises(ContainerError, match="this network is routed: use a tunnel without Mode"):
+        look_up_routed("docknet")
+    path = folder / "docknet.conf"
+    path.write_text(path.read_text().replace("MTU = 1380\n", ""))
+    framed = look_up("docknet").mtu
+    path.write_text(path.read_text().replace("Mode = tap\nBridge = br7\n", ""))
+    assert look_up_routed("docknet").mtu - framed == 20
+
+
 @pytest.mark.parametrize(
     ("lines", "text"),
     [
-        (["Mode = tap"], "without Mode"),
+        (["Mode = tap"], r"add Bridge = br0 in section \[Tunnel\] .* tunnel restart docknet"),
         (["NetNS = blue"], "without NetNS"),
         (["Colour = red"], r"docknet\.conf"),
     ],
