@@ -38,6 +38,7 @@ _VARYING = (
     (r"= [\d.]+(/[\d.]+){2,3} ms", "TIMES"),
     (r"\[\d\] \d+|peer +\S{8,}", "N"),
     (r"(:|sequence )\d{5,}\b(?= |$)", "DEALT"),
+    (r"· the Python datapath is in use.*?(?=in use datapath)", ""),
     (r"in use datapath.*", "IN USE"),
 )
 """What differs from machine to machine, or from run to run."""

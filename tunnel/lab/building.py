@@ -59,11 +59,14 @@ class Built:
         for side in sorted(self.plan.sides, key=lambda side: side.endpoint is None):
             self.ends[side.name].up()
         for side in self.plan.sides:
-            if side.endpoint is None:
-                # A rule may forbid the answer; the handshake is what counts.
+            is_tap = "Mode = tap" in side.settings
+            if side.endpoint is None or is_tap:
+                # A rule may forbid the answer; the handshake is what counts. A tap sends frames by
+                # itself, so its first handshake may have been for no one, and ARP does not wait.
+                seconds = "10" if is_tap else "5"
                 for peer in side.peers:
                     self.hosts[side.name].run(
-                        ["ping", "-n", "-c", "1", "-w", "5", self.address(peer)], check=False
+                        ["ping", "-n", "-c", "1", "-w", seconds, self.address(peer)], check=False
                     )
         for network in self.plan.networks:
             if network.docker:
