@@ -50,19 +50,19 @@ def far(ns: Namespace, other: Namespace) -> Namespace:
 def test_packets_to_the_tunnel_from_elsewhere_are_dropped(
     ns: Namespace, far: Namespace, version: int
 ) -> None:
-    ping = ["ping", f"-{version}", "-c1", "-W1", OWN[version]]
-    assert "1 received" in far.run(*ping, check=False)
+    ping = ["ping", f"-{version}", "-c1", OWN[version], "-w"]
+    assert "1 received" in far.run(*ping, "10", check=False)
     with inside(ns.path):
         set_firewall("tun0", BOTH)
         before = fingerprint("tun0")
-    assert "0 received" in far.run(*ping, check=False)
+    assert "0 received" in far.run(*ping, "1", check=False)
     with inside(ns.path):
         assert fingerprint("tun0") == before != "", "what was counted is no change"
-    assert "1 received" in ns.run(*ping, check=False), "what is local is no spoof"
-    assert "1 received" in far.run("ping", "-c1", "-W1", "192.0.2.1", check=False)
+    assert "1 received" in ns.run(*ping, "10", check=False), "what is local is no spoof"
+    assert "1 received" in far.run("ping", "-c1", "-w10", "192.0.2.1", check=False)
     with inside(ns.path):
         remove_firewall("tun0")
-    assert "1 received" in far.run(*ping, check=False)
+    assert "1 received" in far.run(*ping, "10", check=False)
 
 
 @pytest.mark.parametrize("version", [4, 6])
