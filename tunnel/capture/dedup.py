@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tunnel.linux.packet_socket import SeenPacket
-from tunnel.packet.headers import header_length
+from tunnel.packet.headers import UDP_HEADER, header_length
 
 GENERATION_NS = 2_000_000_000
 """Nanoseconds for which a sighting is remembered at least: queues of devices lie in between."""
@@ -22,8 +22,6 @@ MAX_GENERATION = 1 << 16
 
 MAX_COPIES = 8
 """Equal datagrams remembered of one generation: anyone may send the same again and again."""
-
-_UDP_HEADER = 8
 
 
 @dataclass(slots=True)
@@ -57,7 +55,7 @@ class Sightings:
         if seen.time_ns - self._began_ns > GENERATION_NS or len(self._new) >= MAX_GENERATION:
             self._old, self._new, self._began_ns = self._new, {}, seen.time_ns
         # Without the headers, of which NAT on a bridge may change what is in them.
-        key = hash((seen.outgoing, datagram[header_length(datagram) + _UDP_HEADER :]))
+        key = hash((seen.outgoing, datagram[header_length(datagram) + UDP_HEADER :]))
         for known in (*self._old.get(key, ()), *self._new.get(key, ())):
             if seen.device in known.devices:
                 continue

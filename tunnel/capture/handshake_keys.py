@@ -1,4 +1,4 @@
-"""HandshakeKeys that were seen on the wire before their keys came.
+"""Handshakes that were seen on the wire before their keys came.
 
 The daemon publishes the key of a handshake message before it sends the message. The capture reads
 keys and packets from two sockets, so on a busy machine it may see the message first. A reader such
@@ -8,15 +8,13 @@ as tshark needs the key first: what follows the message has to wait for it.
 from __future__ import annotations
 
 from tunnel.config import PrivateKey
-from tunnel.packet.headers import Headers
+from tunnel.packet.headers import UDP_HEADER, Headers
 
 PATIENCE_NS = 2_000_000_000
 """Nanoseconds to wait for the key of a handshake: the daemon may have dropped it."""
 
 MAX_KEYS = 1 << 14
 """Keys that are remembered until their messages are seen."""
-
-_UDP_HEADER = 8
 
 _EPHEMERAL_AT = {1: 8, 2: 12}
 """By message type, where the ephemeral public key begins (WireGuard whitepaper, section 5.4)."""
@@ -45,7 +43,7 @@ class HandshakeKeys:
         start = _EPHEMERAL_AT.get(headers.wireguard[0])
         if start is None:
             return
-        ephemeral = datagram[len(headers.network) + _UDP_HEADER + start :][:32]
+        ephemeral = datagram[len(headers.network) + UDP_HEADER + start :][:32]
         if ephemeral not in self._keys:
             self._missing.setdefault(ephemeral, time_ns)
 

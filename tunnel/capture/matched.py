@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from tunnel.packet.headers import TRANSPORT_DATA, UDP, Headers
-
-_UDP_HEADER = 8
+from tunnel.packet.headers import TRANSPORT_DATA, UDP, UDP_HEADER, Headers
 
 _DATA_HEADER = struct.Struct("<IIQ")
 """Type and reserved bytes, receiver index, counter (WireGuard whitepaper, section 5.4.6)."""
@@ -39,7 +37,7 @@ class Carriers:
         headers = Headers.parse(datagram)
         if headers is None or headers.protocol != UDP:
             return False
-        message = datagram[len(headers.network) + _UDP_HEADER :][: _DATA_HEADER.size]
+        message = datagram[len(headers.network) + UDP_HEADER :][: _DATA_HEADER.size]
         if not message or message[0] != TRANSPORT_DATA:
             return True
         if len(message) < _DATA_HEADER.size:

@@ -11,9 +11,8 @@ from __future__ import annotations
 import struct
 
 from tunnel.packet.checksum import checksum
-from tunnel.packet.headers import UDP, header_length
+from tunnel.packet.headers import UDP, UDP_HEADER, header_length
 
-_UDP_HEADER = 8
 _MARK = 8
 """Type, reserved zeros and receiver index of a message."""
 _SHORTEST = 32
@@ -23,7 +22,7 @@ _TRANSPORT = b"\4\0\0\0"
 def split(packet: bytes) -> list[bytes]:
     """The datagrams of an IP packet, with headers as the wire has them; [packet] if it is one."""
     version = packet[0] >> 4
-    start = header_length(packet) + _UDP_HEADER
+    start = header_length(packet) + UDP_HEADER
     messages = packet[start:]
     if messages[:4] != _TRANSPORT or packet[9 if version == 4 else 6] != UDP:
         return [packet]
@@ -47,8 +46,8 @@ def _message_size(messages: bytes) -> int:
 
 
 def _datagram(headers: bytes, message: bytes, number: int) -> bytes:
-    ip, udp = bytearray(headers[:-_UDP_HEADER]), bytearray(headers[-_UDP_HEADER:])
-    length = _UDP_HEADER + len(message)
+    ip, udp = bytearray(headers[:-UDP_HEADER]), bytearray(headers[-UDP_HEADER:])
+    length = UDP_HEADER + len(message)
     udp[4:6] = struct.pack("!H", length)
     udp[6:8] = bytes(2)
     if ip[0] >> 4 == 4:

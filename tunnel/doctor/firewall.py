@@ -77,8 +77,8 @@ def check_ingress(facts: Facts) -> Iterator[Finding]:
     port = facts.after.listen_port
     reported = set()
     for peer in (*facts.silent, *(peer for peer in facts.absent if _must_come(facts, peer))):
+        ways = _ways_in(facts, peer)
         for chain in facts.firewall.chains:
-            ways = _ways_in(facts, peer)
             if chain.hook != "ingress" or not ways.issubset(chain.devices) or chain in reported:
                 continue
             found = [

@@ -19,6 +19,8 @@ HEADER_ROOM = 128
 """Bytes of a packet that are looked at."""
 
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
+UDP_HEADER = 8
+"""Bytes of the header of UDP."""
 TRANSPORT_DATA = 4
 """Type of the WireGuard message that carries a packet; its first byte, behind the UDP header."""
 
