@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,13 +21,15 @@ from tunnel.containers.cni.errors import CniCode, CniError
 from tunnel.containers.cni.ipam import Lease
 from tunnel.containers.cni.request import VERSIONS, CniRequest, NetworkConfig
 from tunnel.containers.docker.tunnels import TunnelFacts, look_up_routed
+from tunnel.containers.network_state import network_state
 from tunnel.errors import TunnelError
 from tunnel.host import cards, container_links
 from tunnel.host.cards import Card
 from tunnel.host.container_gates import WAY_OUT, network_gates
 from tunnel.host.gateway import Network
-from tunnel.host.state import Address, Connected, InterfaceAddress
+from tunnel.host.state import Address, InterfaceAddress
 from tunnel.linux.files import RUN_FOLDER
+from tunnel.packet.ethernet import station_address
 
 OWNER = "tunnel-cni"
 
@@ -111,8 +112,7 @@ def _is_half_made(bridge: str) -> bool:
 
 
 def _mac(bridge: str) -> str:
-    digits = hashlib.sha256(bridge.encode()).hexdigest()[:10]
-    return ":".join(["02", *(digits[at : at + 2] for at in range(0, len(digits), 2))])
+    return station_address(bridge.encode()).hex(":")
 
 
 def _set_up(config: NetworkConfig, facts: TunnelFacts, given: Lease, state_dir: Path) -> None:
@@ -147,18 +147,14 @@ def _state(
     state_dir: Path,
 ) -> host.DesiredState:
     pools = tuple(gateway.network for gateway in gateways)
-    versions = {pool.version for pool in pools}
     gates = network_gates(config.bridge, config.conf, pools, internal=False, names=None)
-    return host.DesiredState(
+    return network_state(
         config.bridge,
-        (*gateways, *((container_links.LINK_LOCAL,) if 6 in versions else ())),
+        pools,
+        gateways,
         config.mtu or facts.mtu,
-        sysctls=tuple(host.forwarding(config.bridge, versions, state_dir=state_dir)),
-        firewall=host.Firewall(
-            gates=tuple(gate for gate in gates if config.masquerade or gate.entry != WAY_OUT)
-        ),
-        docker=host.DockerPasses(),
-        connected=tuple(map(Connected, pools)),
+        (gate for gate in gates if config.masquerade or gate.entry != WAY_OUT),
+        state_dir=state_dir,
     )
 
 

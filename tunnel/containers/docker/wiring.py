@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +11,13 @@ from tunnel import host
 from tunnel.containers.docker import parts
 from tunnel.containers.docker.store import NetworkRecord
 from tunnel.containers.errors import ContainerError
+from tunnel.containers.network_state import network_state
 from tunnel.host import container_links
 from tunnel.host.container_gates import NameServer, network_gates, publish_gates
 from tunnel.host.gateway import IpAddress
-from tunnel.host.state import Connected, InterfaceAddress
 from tunnel.linux.files import RUN_FOLDER
 from tunnel.linux.ports import port_holder
+from tunnel.packet.ethernet import station_address
 
 OWNER = "tunnel docker-plugin"
 ASKED_PORT = 5354
@@ -80,40 +80,25 @@ class HostWiring:
         name = record.bridge or bridge_name(network)
         record = self._with_sockets(network, record)
         versions = {pool.version for pool in record.pools}
-        mac = hashlib.sha256(network.encode()).hexdigest()[:10]
-        pairs = (mac[at : at + 2] for at in range(0, len(mac), 2))
-        address = ":".join(["02", *pairs])
-        link_local: tuple[InterfaceAddress, ...] = ()
+        address = station_address(network.encode()).hex(":")
         if record.bridge:
             container_links.share_bridge(name, address)
         else:
             container_links.make_bridge(name, address, ipv6=6 in versions)
-            # In one Ethernet, no two hosts may have the same: there the kernel's own will do.
-            link_local = (container_links.LINK_LOCAL,) if 6 in versions else ()
         server = self._name_server(record)
         # Published ports are there at 127.0.0.1 too.
         has_ports = any(each.published for each in record.endpoints.values())
         container_links.let_loopback_out(name, allowed=has_ports)
         published = [port for each in record.endpoints.values() for port in each.published]
-        state = host.DesiredState(
+        tunnel = "" if record.bridge else record.conf
+        around = network_gates(name, tunnel, record.pools, internal=record.internal, names=server)
+        state = network_state(
             name,
-            (*record.gateways, *link_local),
+            record.pools,
+            record.gateways,
             record.mtu,
-            sysctls=tuple(host.forwarding(name, versions, state_dir=self._state_dir)),
-            firewall=host.Firewall(
-                gates=(
-                    *network_gates(
-                        name,
-                        "" if record.bridge else record.conf,
-                        record.pools,
-                        internal=record.internal,
-                        names=server,
-                    ),
-                    *publish_gates(name, record.pools, published),
-                )
-            ),
-            docker=host.DockerPasses(),
-            connected=tuple(map(Connected, record.pools)),
+            (*around, *publish_gates(name, record.pools, published)),
+            state_dir=self._state_dir,
             shared=bool(record.bridge),
         )
         if host.load_record(name, self._state_dir) is None:
