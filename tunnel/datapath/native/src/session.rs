@@ -1,7 +1,7 @@
 //! One session's transport keys, counters and replay window: seal and open over buffers
 //! (whitepaper, section 5.4.6).
 
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
 use crate::batches::{self, Batch};
 use crate::coalesce::{Coalescer, Offload};
