@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from tests.support.daemons import status
 from tests.support.hosts import TwoHosts
 from tests.support.pairs import Pair, make_pair
+from tunnel.cli.fields import FIELDS
 from tunnel.lab import Host
 from tunnel.lab.peers import generate_preshared_key
 
@@ -41,6 +44,20 @@ def test_show_tells_what_our_own_show_tells(pair: Pair) -> None:
     assert int(show(a, "transfer").split()[1]) > 0
     assert "latest handshake" in wg(a, "show")
     assert a.run(["stat", "-c", "%a %F", SOCKET]).stdout == "600 socket\n"
+
+
+@pytest.mark.parametrize("name", ["wg0", "all"])
+def test_each_field_is_what_wg_prints(pair: Pair, name: str) -> None:
+    a, _ = pair.hosts
+    a.ping(pair.b.node.address())
+
+    def both_say_the_same(field: str) -> bool:
+        return pair.a.tunnel("show", name, field) == wg(a, "show", name, field)
+
+    for field in FIELDS:
+        # A keepalive may come between the two.
+        a.wait_for(partial(both_say_the_same, field), 10, f"the same {field} of both")
+    assert pair.a.tunnel("show", "interfaces") == wg(a, "show", "interfaces")
 
 
 def test_showconf_goes_back_in_by_syncconf_and_keeps_the_session(pair: Pair) -> None:

@@ -42,6 +42,10 @@ def attach(
     Its addresses, routes, rules and name servers move with it; its UDP socket stays on the host.
     When the container or the daemon has been restarted, the tunnel is attached again, until
     `tunnel detach`.
+
+    Example:
+
+        tunnel attach office --container web
     """
     targets = {"container": container, "pid": str(pid or ""), "netns": netns}
     given = [(kind, value) for kind, value in targets.items() if value]
@@ -77,7 +81,12 @@ def _record(interface: str, kind: str, name: str, docker_host: str) -> tuple[str
 
 @app.command()
 def detach(name: Name) -> None:
-    """Undo `tunnel attach`: the interface returns to this host. Also for a tunnel that is down."""
+    """Undo `tunnel attach`: the interface returns to this host. Also for a tunnel that is down.
+
+    Example:
+
+        tunnel detach office
+    """
     interface = interface_name(name)
     if interface not in run_folder.running_names():
         # Late, as other commands should not wait for it.

@@ -55,6 +55,10 @@ def bench_command(
     Two hosts in network namespaces, both ends on the same cores. Medians over the rounds; the
     ratios in one run are what can be compared, not the figures of two runs. Ours is compared with
     itself, too: one that was traced with one that never was.
+
+    Example:
+
+        tunnel bench --rounds 3
     """
     errors = Console(stderr=True)
     subjects = _subjects(peer or [], only or [], errors)

@@ -67,7 +67,9 @@ def capture(
     then receives more slowly as long as the capture runs, by a quarter, or by much more while bulk
     transfers come mixed. Ends at ^C.
 
-    tunnel capture wg0 -w - | wireshark -k -i -
+    Example:
+
+        tunnel capture office -w - | wireshark -k -i -
     """
     interface = interface_name(name)
     if write == "-" and (ring or sys.stdout.isatty()):

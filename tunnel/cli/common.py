@@ -15,6 +15,7 @@ import typer
 from tunnel.control import run_folder
 from tunnel.control.client import TunnelClient
 from tunnel.control.json_protocol import ControlError
+from tunnel.linux.files import RUN_FOLDER
 from tunnel.log import output, redact
 
 if TYPE_CHECKING:
@@ -86,6 +87,14 @@ def conf_of_running(name: str) -> str | None:
     except (ControlError, OSError):
         return None
     return conf if conf and os.path.exists(conf) else None
+
+
+def running_names() -> list[str]:
+    """The interfaces that run; leaves if this user may not know which those are."""
+    names = run_folder.running_names()
+    if run_folder.is_hidden():
+        fail(f"only root may list the tunnels in {RUN_FOLDER}: use sudo")
+    return names
 
 
 def interface_name(name: str) -> str:

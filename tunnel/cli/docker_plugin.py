@@ -33,8 +33,11 @@ def docker_plugin(
 ) -> None:
     """Serve Docker networks whose containers reach each other through a tunnel, on all its hosts.
 
-    Then: `docker network create -d tunnel --ipam-driver tunnel --ipam-opt conf=NAME
-    --subnet 10.90.0.0/24 -o conf=NAME NETWORK`, on each host. See docs/containers.md.
+    See docs/containers.md. A network of the tunnel `office`, on each host:
+
+        docker network create -d tunnel -o conf=office \\
+            --ipam-driver tunnel --ipam-opt conf=office \\
+            --subnet 10.90.0.0/24 containers
     """
     output.log_to_stream(verbose=verbose)
     from tunnel.containers.docker import plugin

@@ -15,7 +15,15 @@ from rich.console import Console
 from rich.text import Text
 
 from tunnel import config
-from tunnel.cli.common import EXIT_FAILED, EXIT_USAGE, Json, conf_of_running, fail, interface_name
+from tunnel.cli.common import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    Json,
+    conf_of_running,
+    fail,
+    interface_name,
+    running_names,
+)
 from tunnel.control import run_folder
 from tunnel.doctor import (
     DEFAULT_WAIT,
@@ -66,6 +74,11 @@ def doctor(
     Looks at conf, keys, clock, routes, firewall and settings, sends a few small packets through
     the tunnel and follows them. Changes nothing. Exit code 0 if nothing is wrong, 1 if something
     is.
+
+    Examples:
+
+        tunnel doctor office
+        tunnel doctor office --address 10.77.0.9
     """
     if address is not None:
         try:
@@ -105,7 +118,7 @@ def _shown_progress(name: str) -> Iterator[Callable[[str], None]]:
 
 def _meant(name: str | None) -> Iterator[tuple[str, str | None]]:
     """Interfaces and their confs; leaves if there are none."""
-    running = run_folder.running_names()
+    running = running_names() if name is None else run_folder.running_names()
     if name is None and not running:
         fail("no tunnel is running on this host: name one, or its conf", EXIT_USAGE)
     for each in [name] if name is not None else running:

@@ -25,6 +25,10 @@ def firewall(
 
     Each rule has the entry of the conf as its comment. The output of --dry-run can be given to
     `nft -f -`.
+
+    Example:
+
+        tunnel firewall office
     """
     try:
         text, sysctls = _planned(conf) if dry_run else (_standing(interface_name(conf)), [])

@@ -44,6 +44,10 @@ def genpsk() -> None:
 
     It goes behind PresharedKey on both ends. A tunnel is safe without; with it,
     what is recorded today stays secret even if the other keys are broken one day.
+
+    Example:
+
+        (umask 077; tunnel genpsk > preshared.key)
     """
     _warn_if_others_can_read()
     _print(config.PresharedKey.from_bytes(os.urandom(32)).to_base64())

@@ -119,6 +119,10 @@ def lab_command(
     same on the other host. The other topologies are drawn, and what there is to try in them is
     typed. Nothing stays behind. Root is not needed where the kernel allows user namespaces and
     /dev/net/tun is open to users (but for docker).
+
+    Example:
+
+        tunnel lab
     """
     try:
         if enter is not None:

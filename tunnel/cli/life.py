@@ -51,6 +51,11 @@ def up(
 
     Returns as soon as packets can flow, and leaves a daemon behind that logs to
     /run/tunnel/NAME.log. Undo it with `tunnel down`.
+
+    Examples:
+
+        tunnel up office                  # /etc/tunnel/office.conf
+        tunnel up ./office.conf --foreground
     """
     loaded = load_config(conf)
     if foreground:
@@ -179,6 +184,10 @@ def down(
     """Take a tunnel down and remove all that `tunnel up` set up, and only that.
 
     Works too when its daemon was killed: what it left behind is found and removed.
+
+    Example:
+
+        tunnel down office
     """
     from tunnel.daemon import teardown
 
@@ -214,6 +223,10 @@ def restart(conf: Name) -> None:
     """Take a tunnel down and up again, with its conf as it is now.
 
     A kill switch stays in place meanwhile. A mistake in the conf leaves everything as it was.
+
+    Example:
+
+        tunnel restart office
     """
     from tunnel.daemon import teardown
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from tunnel.cli.common import CONTEXT
-from tunnel.cli.helps import PlainGroup
+from tunnel.cli.common import CONTEXT, EXIT_USAGE
+from tunnel.cli.helps import PlainGroup, screen
 
 MODULES = {
     "life": ("up", "down", "restart"),
@@ -26,8 +26,60 @@ MODULES = {
     "firewall": ("firewall",),
     "docker_plugin": ("docker-plugin",),
     "service": ("service",),
+    "help": ("help",),
 }
-"""The commands of each module of this room, in the order of the help."""
+"""The commands of each module of this room."""
+
+GROUPS = (
+    (
+        "Every day",
+        (
+            (("up", "down", "restart"), "Set up the tunnel of a conf; undo that; both in turn."),
+            (("show", "top"), "Show running tunnels: now, or live."),
+            (("reload", "diff", "save"), "Apply a changed conf; preview that; write it back."),
+        ),
+    ),
+    (
+        "Look",
+        (
+            (("doctor",), "Find out why nothing flows, and how to fix it."),
+            (("trace", "capture"), "Follow packets step by step; write them to a file."),
+            (("events", "firewall"), "Follow what happens; show rules and their counters."),
+        ),
+    ),
+    (
+        "Containers",
+        (
+            (("run",), "Run a command whose only network is a tunnel."),
+            (("attach", "detach"), "Move a tunnel into a container's network, and back."),
+            (("docker-plugin",), "Serve Docker networks that reach through a tunnel."),
+        ),
+    ),
+    (
+        "Make",
+        (
+            (("genkey", "genpsk", "pubkey"), "Make keys."),
+            (("strip",), "Print a conf as plain wg reads it."),
+            (("lab", "bench"), "Try tunnels on this machine alone; measure it."),
+        ),
+    ),
+    (
+        "Service",
+        (
+            (("service",), "Run tunnels as services of systemd."),
+            (("help",), "Explain a command: tunnel help COMMAND"),
+        ),
+    ),
+)
+"""The help of `tunnel`: groups, and in each of them commands and what they are for."""
+
+
+class _Root(PlainGroup):
+    """All commands; its help is one screen of 24 lines."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the screen."""
+        formatter.write(screen(GROUPS))
 
 
 def make_app(first_word: str = "") -> typer.Typer:
@@ -36,12 +88,8 @@ def make_app(first_word: str = "") -> typer.Typer:
     Scripts and units call and wait for it, and a module takes its time to load.
     """
     app = typer.Typer(
-        cls=PlainGroup,
-        help="A userspace VPN that speaks WireGuard and shows every packet's way through the IP"
-        " stack.",
-        epilog="Exit codes: 0 done, 1 failed (the reason is on standard error), "
-        "2 wrong command line or conf (nothing was touched).",
-        no_args_is_help=True,
+        cls=_Root,
+        invoke_without_command=True,
         add_completion=False,
         rich_markup_mode="markdown",
         pretty_exceptions_enable=False,
@@ -63,6 +111,7 @@ def _print_version(wanted: bool) -> None:
 
 
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -73,4 +122,7 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """Take the options that stand before a command."""
+    """Take the options that stand before a command; without one, show them all."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(EXIT_USAGE)

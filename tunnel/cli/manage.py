@@ -33,6 +33,10 @@ def reload(name: Name, as_json: Json = False) -> None:
 
     Addresses, routes, rules, DNS, MTU, port, keys, peers, allowed IPs: what did not change is not
     touched, and its packets flow on. A mistake in the conf leaves everything as it was.
+
+    Example:
+
+        tunnel reload office
     """
     with refusals_printed(), TunnelClient(interface_name(name)) as client:
         _print(client.reload(), as_json=as_json, nothing="nothing to change")
@@ -40,7 +44,12 @@ def reload(name: Name, as_json: Json = False) -> None:
 
 @app.command()
 def diff(name: Name, as_json: Json = False) -> None:
-    """Show what `tunnel reload` would change, and change nothing."""
+    """Show what `tunnel reload` would change, and change nothing.
+
+    Example:
+
+        tunnel diff office
+    """
     with refusals_printed(), TunnelClient(interface_name(name)) as client:
         _print(client.diff(), as_json=as_json, nothing="reload would change nothing")
 
@@ -51,6 +60,10 @@ def save(name: Name) -> None:
 
     Lines that still hold, and all comments, stay as they are. What had to change is printed, keys
     hidden.
+
+    Example:
+
+        tunnel save office
     """
     with refusals_printed(), TunnelClient(interface_name(name)) as client:
         saved = client.save()
@@ -73,6 +86,10 @@ def events(name: Name, as_json: Json = False) -> None:
     """Follow a tunnel's events: handshakes, roaming, drops, reloads; one a line, until ^C.
 
     A line on standard error says when it has begun.
+
+    Example:
+
+        tunnel events office
     """
     with (
         contextlib.suppress(KeyboardInterrupt),

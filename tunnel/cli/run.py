@@ -68,6 +68,10 @@ def run(
     the kernel allows user namespaces. The exit code is the command's; a signal that ended it
     ends this, too: a shell shows 128 plus its number. When it has ended, so has all that it left
     running inside.
+
+    Example:
+
+        tunnel run office -- curl http://10.77.0.1/
     """
     if join is not None:
         if publish:

@@ -59,7 +59,12 @@ def install(
     root: Root = Path("/"),
     program: Program = None,
 ) -> None:
-    """Install the units tunnel@.service and tunnel.target, and the drop-ins asked for."""
+    """Install the units tunnel@.service and tunnel.target, and the drop-ins asked for.
+
+    Example:
+
+        tunnel service install
+    """
     if interface is not None and not _INTERFACE.fullmatch(interface):
         fail(f"--for {interface!r} is not the name of an interface", EXIT_USAGE)
     if interface is not None and not names:
@@ -87,7 +92,12 @@ def install(
 
 @app.command()
 def uninstall(root: Root = Path("/")) -> None:
-    """Remove the units and drop-ins that `install` wrote. Tunnels that run go on running."""
+    """Remove the units and drop-ins that `install` wrote. Tunnels that run go on running.
+
+    Example:
+
+        tunnel service uninstall
+    """
     _need_root(root)
     still = units.enabled(root)
     if still:
@@ -113,7 +123,12 @@ def show(
     ] = None,
     program: Program = None,
 ) -> None:
-    """Show the unit as it would be installed, and the drop-ins there are."""
+    """Show the unit as it would be installed, and the drop-ins there are.
+
+    Example:
+
+        tunnel service show
+    """
     known = units.drop_ins()
     if name is not None:
         if name not in known:

@@ -9,9 +9,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tunnel.cli.common import EXIT_FAILED, Json, complain, fail, interface_name, refusals_printed
+from tunnel.cli.common import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    Json,
+    complain,
+    fail,
+    interface_name,
+    refusals_printed,
+    running_names,
+)
+from tunnel.cli.fields import FIELDS, SECRET_FIELDS, field_lines
 from tunnel.cli.status import print_status
-from tunnel.control import run_folder
 from tunnel.control.client import TunnelClient
 from tunnel.control.json_client import NotRunningError
 from tunnel.control.json_protocol import ControlError
@@ -23,18 +32,46 @@ app = typer.Typer()
 @app.command()
 def show(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="One interface; all if left out.")
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="One interface; `all`, or nothing, for all; `interfaces` for their names.",
+        ),
+    ] = None,
+    field: Annotated[
+        str | None,
+        typer.Argument(metavar="[FIELD]", help=f"As `wg show` prints it: {', '.join(FIELDS)}."),
     ] = None,
     as_json: Json = False,
     secrets: Annotated[
         bool, typer.Option("--secrets", help="Print private and preshared keys too.")
     ] = False,
+    whole: Annotated[
+        bool, typer.Option("--all", "-a", help="Print all peers and allowed IPs, however many.")
+    ] = False,
     watching: Annotated[
         bool, typer.Option("--watch", "-w", help="Go on showing them, until ^C.")
     ] = False,
 ) -> None:
-    """Show running tunnels: peers, endpoints, handshakes, transfer, drops by reason."""
-    names = [interface_name(name)] if name else run_folder.running_names()
+    """Show running tunnels: peers, endpoints, handshakes, transfer, drops by reason.
+
+    With a FIELD, only that, tab-separated, for scripts; `dump` has everything, keys included.
+
+    Examples:
+
+        tunnel show office
+        tunnel show office latest-handshakes
+        tunnel show all dump
+    """
+    if field is not None and field not in FIELDS:
+        fail(f"no field is named {field!r}; there are {', '.join(FIELDS)}", EXIT_USAGE)
+    if field is not None and (as_json or watching):
+        fail("a FIELD has a form of its own: leave --json and --watch out", EXIT_USAGE)
+    every = name in (None, "all", "interfaces")
+    names = running_names() if every else [interface_name(str(name))]
+    if name == "interfaces":
+        typer.echo(" ".join(names))
+        return
     if watching:
         if not names:
             fail("no tunnel is running on this host")
@@ -43,6 +80,24 @@ def show(
         with refusals_printed():
             watch(names, Console(highlight=False), secrets=secrets)
         return
+    needs_secrets = secrets or field in SECRET_FIELDS
+    statuses, is_silent = _statuses(names, patient=every, secrets=needs_secrets)
+    if field is not None:
+        for status in statuses:
+            for line in field_lines(status, field):
+                typer.echo(f"{status.name}\t{line}" if name == "all" else line)
+    elif statuses or not is_silent:
+        _print_statuses(statuses, as_json=as_json, whole=whole)
+    if is_silent:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _statuses(
+    names: Sequence[str], *, patient: bool, secrets: bool
+) -> tuple[list[TunnelStatus], bool]:
+    """What the daemons answer, and whether one of them did not answer us; if `patient`, one that
+    cannot be asked keeps none of the others from being shown.
+    """
     statuses, is_silent = [], False
     for each in names:
         try:
@@ -50,8 +105,8 @@ def show(
                 client.ping()
                 statuses.append(client.status(secrets=secrets))
         except ControlError as error:
-            # Without a name: one that is not up yet, ended meanwhile, or left its socket behind.
-            if name or error.code not in (
+            # If patient: one that is not up yet, ended meanwhile, or left its socket behind.
+            if not patient or error.code not in (
                 "not_running",
                 "state",
                 "closed",
@@ -59,16 +114,14 @@ def show(
                 "permission",
             ):
                 fail(error)
-            # One that does not answer us keeps none of the others from being shown.
-            is_silent = is_silent or error.code in ("timeout", "permission")
-            if is_silent or (isinstance(error, NotRunningError) and error.killed):
+            silent = error.code in ("timeout", "permission")
+            is_silent = is_silent or silent
+            if silent or (isinstance(error, NotRunningError) and error.killed):
                 complain(f"tunnel: {error}")
-    _print_statuses(statuses, as_json=as_json)
-    if is_silent:
-        raise typer.Exit(EXIT_FAILED)
+    return statuses, is_silent
 
 
-def _print_statuses(statuses: Sequence[TunnelStatus], *, as_json: bool) -> None:
+def _print_statuses(statuses: Sequence[TunnelStatus], *, as_json: bool, whole: bool) -> None:
     if as_json:
         typer.echo(json.dumps([status.to_json() for status in statuses], indent=2))
         return
@@ -76,4 +129,4 @@ def _print_statuses(statuses: Sequence[TunnelStatus], *, as_json: bool) -> None:
     for place, status in enumerate(statuses):
         if place:
             console.print()
-        print_status(console, status)
+        print_status(console, status, whole=whole)

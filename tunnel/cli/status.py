@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.text import Text
 
 from tunnel.control.messages.sentences import shortened
 from tunnel.control.messages.status import PeerStatus, TunnelStatus
+from tunnel.log.redact import printable
 
 _AGES = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 MAX_MISSING = 5
 """Things that another program removed which are named; the rest is counted."""
+MAX_PEERS = 20
+"""With more peers than this, only those with the latest handshakes are shown, and the rest is
+counted."""
+MAX_NETWORKS = 20
+"""Allowed IPs of a peer that are shown; the rest is counted."""
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -40,14 +46,19 @@ def size(count: int) -> str:
     raise AssertionError("unreachable")
 
 
-def print_status(console: Console, status: TunnelStatus, *, now: float | None = None) -> None:
+def print_status(
+    console: Console, status: TunnelStatus, *, now: float | None = None, whole: bool = False
+) -> None:
     """Print one interface, its peers and its drops. Colours are the console's decision."""
-    for line in status_lines(status, now=time.time() if now is None else now):
+    for line in status_lines(status, now=time.time() if now is None else now, whole=whole):
         console.print(line, soft_wrap=True)
 
 
-def status_lines(status: TunnelStatus, *, now: float) -> Iterator[Text]:
-    """One interface, its peers and its drops, line by line. `now` is Unix time in seconds."""
+def status_lines(status: TunnelStatus, *, now: float, whole: bool = False) -> Iterator[Text]:
+    """One interface, its peers and its drops, line by line. `now` is Unix time in seconds.
+
+    Many peers and allowed IPs are summed up, unless the `whole` is asked for.
+    """
     yield Text("interface", "bold green") + Text(": ") + Text(status.name, "green")
     yield _line("public key", status.public_key or "(none)")
     yield _line("private key", status.private_key or "(hidden)")
@@ -71,11 +82,18 @@ def status_lines(status: TunnelStatus, *, now: float) -> Iterator[Text]:
         words = ", ".join(f"{name} {value}" for name, value in status.offloads.items())
         yield _line("offloads", words)
     if status.missing:
-        shown = shortened(status.missing, MAX_MISSING)
-        yield Text("  missing", "bold red") + Text(f": {', '.join(shown)}")
-    for peer in status.peers:
+        missing = shortened(status.missing, MAX_MISSING)
+        yield Text("  missing", "bold red") + Text(f": {', '.join(missing)}")
+    shown = status.peers
+    if not whole and len(shown) > MAX_PEERS:
+        by_handshake = sorted(shown, key=lambda peer: -peer.latest_handshake)
+        shown = tuple(by_handshake[:MAX_PEERS])
+    for peer in shown:
         yield Text()
-        yield from _peer_lines(peer, now)
+        yield from _peer_lines(peer, now, whole=whole)
+    if len(shown) < len(status.peers):
+        yield Text()
+        yield Text(f"and {_more_peers(status.peers, shown)} (all of them: --all)", "bold yellow")
     if status.drops:
         yield Text()
         yield Text("  drops", "bold red") + Text(":")
@@ -84,14 +102,25 @@ def status_lines(status: TunnelStatus, *, now: float) -> Iterator[Text]:
             yield Text(f"    {reason:<{width}}  {packets}")
 
 
-def _peer_lines(peer: PeerStatus, now: float) -> Iterator[Text]:
+def _more_peers(peers: Sequence[PeerStatus], shown: Sequence[PeerStatus]) -> str:
+    never = sum(not peer.latest_handshake for peer in peers)
+    never -= sum(not peer.latest_handshake for peer in shown)
+    more = len(peers) - len(shown)
+    words = f"{never} of them without a handshake" if never else "with older handshakes"
+    return f"{more} more peers, {words}"
+
+
+def _peer_lines(peer: PeerStatus, now: float, *, whole: bool) -> Iterator[Text]:
     yield Text("peer", "bold yellow") + Text(": ") + Text(peer.public_key, "yellow")
+    if peer.name:
+        yield _line("name", printable(peer.name))
     if peer.has_preshared_key:
         yield _line("preshared key", peer.preshared_key or "(hidden)")
     if peer.endpoint:
         yield _line("endpoint", peer.endpoint)
     nothing = "(none)" if peer.macs is None else "(any)"
-    yield _line("allowed ips", ", ".join(peer.allowed_ips) or nothing)
+    most = len(peer.allowed_ips) if whole else MAX_NETWORKS
+    yield _line("allowed ips", ", ".join(shortened(peer.allowed_ips, most)) or nothing)
     if peer.macs is not None:
         yield _line("mac addresses", f"{peer.macs} learned")
     if peer.latest_handshake:

@@ -93,6 +93,10 @@ def trace(
     Nothing of it stays behind, whatever ends it. COMMAND runs to its own end, traced or not, and
     its exit code is ours. Without COMMAND it is 1 if no packet was seen, or if the tunnel went down
     meanwhile.
+
+    Example:
+
+        tunnel trace office -- ping -c 1 10.77.0.1
     """
     name, wanted = _read(words or [])
     command: list[str] = ctx.meta.get(COMMAND, [])

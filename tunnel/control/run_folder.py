@@ -77,7 +77,15 @@ def metrics_path(name: str) -> Path:
     return RUN_FOLDER / f"{name}.metrics"
 
 
+def is_hidden() -> bool:
+    """Whether this user may not list what root runs: no name found does not mean that none is."""
+    return RUN_FOLDER.exists() and not os.access(RUN_FOLDER, os.R_OK | os.X_OK)
+
+
 def running_names() -> list[str]:
-    """Names of the interfaces whose control sockets exist, sorted; some may be stale."""
+    """Names of the interfaces whose control sockets exist, sorted; some may be stale.
+
+    Those that `is_hidden` speaks of are left out.
+    """
     folders = [RUN_FOLDER, *filter(_is_ours, {own_folder()} - {RUN_FOLDER})]
     return sorted({path.stem for folder in folders for path in folder.glob("*.sock")})

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import trio
 
 from tunnel import datapath, engine, protocol
-from tunnel.config import TunnelConfig
 from tunnel.control import http
 from tunnel.control.clients import BACKLOG
 from tunnel.control.run_folder import metrics_path
@@ -47,7 +46,6 @@ is of no use, and would have to be made for every scrape."""
 
 async def gather(daemon: Daemon) -> prometheus.Metrics:
     """The daemon's figures now. Raises DaemonError while it is not up."""
-    names = await trio.to_thread.run_sync(_friendly_names, daemon.config)
     running = daemon.running().engine
     taken = await take_snapshot(running, max_networks=LABEL_NETWORKS)
     staged = sum(peer.staged_frames for peer in taken.peers)
@@ -60,17 +58,8 @@ async def gather(daemon: Daemon) -> prometheus.Metrics:
             "staged": staged,
         },
         socket_bytes=running.udp.queued(),
-        friendly_names=names,
         reasons=REASONS,
     )
-
-
-def _friendly_names(config: TunnelConfig) -> dict[str, str]:
-    return {
-        peer.public_key.to_base64(): peer.friendly_name
-        for peer in config.peers
-        if peer.friendly_name
-    }
 
 
 async def serve_metrics(

@@ -66,7 +66,7 @@ class Metrics:
     """What one scrape shows of a tunnel.
 
     `reasons` are all that packets can be dropped for, so that those that never happened are zeros
-    and not gaps. `friendly_names` is by public key. `queues` are lengths in packets, by name;
+    and not gaps. `queues` are lengths in packets, by name;
     `socket_bytes` what waits in the UDP sockets, by direction.
     """
 
@@ -75,7 +75,6 @@ class Metrics:
     meter: Meter = field(default_factory=Meter)
     queues: Mapping[str, int] = field(default_factory=dict)
     socket_bytes: Mapping[str, int] = field(default_factory=dict)
-    friendly_names: Mapping[str, str] = field(default_factory=dict)
     reasons: Iterable[str] = ()
 
 
@@ -117,7 +116,7 @@ def _of_peers(metrics: Metrics) -> Iterator[Metric]:
             status.name,
             peer.public_key,
             ",".join(peer.allowed_ips),
-            metrics.friendly_names.get(peer.public_key, ""),
+            peer.name,
         )
         sent.add_metric(labels, peer.tx_bytes)
         received.add_metric(labels, peer.rx_bytes)

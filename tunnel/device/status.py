@@ -85,6 +85,11 @@ async def describe(
     """
     pace = Pace()
     peers = []
+    names = {}
+    for each in config.peers:
+        if each.friendly_name:
+            names[each.public_key] = each.friendly_name
+        await pace.step()
     for place, peer in enumerate(snapshot.peers):
         if len(peer.networks) < peer.network_count:
             shown: tuple[str, ...] = (f"{peer.network_count} networks",)
@@ -95,7 +100,8 @@ async def describe(
         if paths and place < MAX_PATHS and peer.endpoint is not None:
             mtu = path_mtu(peer.endpoint, snapshot.fwmark)
         macs = None if engine.switching is None else engine.switching.count_of(peer.public_key)
-        peers.append(_peer_status(peer, shown, mtu, macs, secrets=secrets))
+        name = names.get(peer.public_key, "")
+        peers.append(_peer_status(peer, name, shown, mtu, macs, secrets=secrets))
         await pace.step()
     private = snapshot.private_key
     link = _link(engine)
@@ -147,6 +153,7 @@ def _link(engine: Engine) -> TunLink | None:
 
 def _peer_status(
     peer: PeerSnapshot,
+    name: str,
     shown: tuple[str, ...],
     mtu: int | None,
     macs: int | None,
@@ -166,6 +173,7 @@ def _peer_status(
         persistent_keepalive=peer.persistent_keepalive,
         path_mtu=mtu,
         macs=macs,
+        name=name,
     )
 
 

@@ -1,19 +1,24 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from tests.support.statuses import STATUS
-from tunnel.cli.status import age, print_status, size
+from tunnel.cli import main
+from tunnel.cli.fields import field_lines
+from tunnel.cli.status import MAX_NETWORKS, MAX_PEERS, age, print_status, size
+from tunnel.control import run_folder
 from tunnel.control.messages.status import TunnelStatus
 
 
-def printed(status: TunnelStatus, *, colour: bool = False) -> str:
+def printed(status: TunnelStatus, *, colour: bool = False, whole: bool = False) -> str:
     out = io.StringIO()
     console = Console(file=out, width=200, highlight=False, force_terminal=colour)
-    print_status(console, status, now=1075.4)
+    print_status(console, status, now=1075.4, whole=whole)
     return out.getvalue()
 
 
@@ -41,6 +46,77 @@ def test_everything_is_there_and_secrets_are_not() -> None:
         "    no_peer  12\n"
         "    replay   1\n"
     )
+
+
+def with_peers(count: int) -> TunnelStatus:
+    (peer,) = STATUS.peers
+    peers = [
+        replace(peer, public_key=f"PEER{number}=", latest_handshake=1000.0 * (number % 2))
+        for number in range(count)
+    ]
+    return replace(STATUS, peers=tuple(peers))
+
+
+def test_many_peers_are_summed_up_and_all_can_be_had() -> None:
+    many = printed(with_peers(200))
+    assert many.count("peer: ") == MAX_PEERS
+    assert "PEER1=" in many
+    assert "PEER0=" not in many, "those with a handshake come first"
+    assert "and 180 more peers, 100 of them without a handshake (all of them: --all)" in many
+    assert len(many.splitlines()) < 200
+    few = printed(with_peers(MAX_PEERS))
+    assert few.count("peer: ") == MAX_PEERS
+    assert "--all" not in few
+    whole = printed(with_peers(200), whole=True)
+    assert whole.count("peer: ") == 200
+    assert "--all" not in whole
+
+
+def test_many_allowed_ips_are_counted() -> None:
+    (peer,) = STATUS.peers
+    networks = tuple(f"10.0.{number}.0/24" for number in range(MAX_NETWORKS + 7))
+    status = replace(STATUS, peers=(replace(peer, allowed_ips=networks),))
+    assert "10.0.19.0/24, and 7 more\n" in printed(status)
+    assert f"{networks[-1]}\n" in printed(status, whole=True)
+
+
+def test_a_peer_has_its_name_and_no_control_characters() -> None:
+    (peer,) = STATUS.peers
+    shown = printed(replace(STATUS, peers=(replace(peer, name="lap\x1b[31mtop"),)))
+    assert "peer: PEER=\n  name: lap" in shown
+    assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize("words", ["show", "show --json", "show all dump", "top --once", "doctor"])
+def test_who_may_not_look_hears_that_only_root_may(
+    words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_folder, "is_hidden", lambda: True)
+    monkeypatch.setattr(run_folder, "running_names", list)
+    done = CliRunner().invoke(main.make_app(), words.split())
+    assert done.exit_code == 1
+    assert done.stdout == ""
+    assert done.stderr == "tunnel: only root may list the tunnels in /run/tunnel: use sudo\n"
+
+
+@pytest.mark.parametrize(
+    "words", ["show wg0 nonsense", "show wg0 dump --json", "show wg0 peers -w"]
+)
+def test_a_field_that_cannot_be_had_is_refused(words: str) -> None:
+    done = CliRunner().invoke(main.make_app(), words.split())
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert "field" in done.stderr.lower()
+
+
+def test_fields_without_a_value_are_what_wg_calls_them() -> None:
+    (peer,) = STATUS.peers
+    bare = replace(peer, endpoint=None, allowed_ips=(), persistent_keepalive=0)
+    status = replace(STATUS, public_key=None, fwmark=0, peers=(bare,))
+    assert list(field_lines(status, "dump")) == [
+        "(none)\t(none)\t51820\toff",
+        "PEER=\t(none)\t(none)\t(none)\t1000\t1536\t100\toff",
+    ]
 
 
 def test_colours_are_for_terminals() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -27,7 +28,7 @@ def samples(metrics: Metrics) -> dict[str, list[tuple[dict[str, str], float]]]:
 
 
 def test_the_common_exporters_names_and_labels() -> None:
-    found = samples(Metrics(STATUS, friendly_names={"PEER=": 'the "roof"'}))
+    found = samples(Metrics(replace(STATUS, peers=(replace(STATUS.peers[0], name='the "roof"'),))))
     labels = {
         "interface": "wg0",
         "public_key": "PEER=",

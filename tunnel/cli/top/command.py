@@ -27,10 +27,10 @@ from tunnel.cli.common import (
     fail,
     interface_name,
     refusals_printed,
+    running_names,
 )
 from tunnel.cli.top.poll import Looker, open_looker
 from tunnel.cli.top.view import picture
-from tunnel.control.run_folder import running_names
 
 app = typer.Typer()
 
@@ -74,6 +74,11 @@ def top(
     """Watch peers, rates, handshake ages, drops, path MTU and CPU live. q or ^C leaves.
 
     With --once the exit code is 1 if a tunnel went down meanwhile, or did not answer.
+
+    Examples:
+
+        tunnel top office
+        tunnel top --once --json
     """
     if as_json and not once:
         fail("--json needs --once; for a stream of events there is tunnel events --json", 2)

@@ -16,7 +16,8 @@ class PeerStatus(Message):
     count UDP payload, as `wg show` does. `persistent_keepalive` is in seconds, 0 for off.
     `path_mtu` is the largest outer packet that the way to the endpoint takes, as far as the kernel
     knows; None if that was not asked for or there is no way. `macs` is how many MAC addresses are
-    known to be at it, None in a tunnel of packets.
+    known to be at it, None in a tunnel of packets. `name` is the friendly_name of the conf, empty
+    if it gives none.
     """
 
     public_key: str
@@ -30,6 +31,7 @@ class PeerStatus(Message):
     persistent_keepalive: int
     path_mtu: int | None = None
     macs: int | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
