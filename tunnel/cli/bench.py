@@ -39,7 +39,8 @@ def bench_command(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="Measure only subjects whose name has this in it; may be repeated."
+            metavar="SUBJECT",
+            help="Measure only subjects whose name has this in it; may be repeated.",
         ),
     ] = None,
     peers: Annotated[

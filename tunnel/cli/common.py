@@ -90,9 +90,9 @@ def conf_of_running(name: str) -> str | None:
 
 
 def running_names() -> list[str]:
-    """The interfaces that run; leaves if this user may not know which those are."""
+    """The interfaces that run; leaves if there is none that this user may know of."""
     names = run_folder.running_names()
-    if run_folder.is_hidden():
+    if not names and run_folder.is_hidden():
         fail(f"only root may list the tunnels in {RUN_FOLDER}: use sudo")
     return names
 

@@ -27,6 +27,7 @@ MODULES = {
     "docker_plugin": ("docker-plugin",),
     "service": ("service",),
     "help": ("help",),
+    "completion": ("completion", "complete-words"),
 }
 """The commands of each module of this room."""
 
@@ -66,7 +67,7 @@ GROUPS = (
     (
         "Service",
         (
-            (("service",), "Run tunnels as services of systemd."),
+            (("service", "completion"), "Run tunnels under systemd; complete words in a shell."),
             (("help",), "Explain a command: tunnel help COMMAND"),
         ),
     ),

@@ -1,0 +1,156 @@
+"""The manual pages, made from the commands: `python -m tunnel.cli.manual FOLDER`.
+
+One page for `tunnel` and one for each of its commands, in the macros of man(7).
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import typer
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+
+from tunnel.cli.common import CONTEXT
+from tunnel.cli.main import GROUPS, make_app
+
+_EXIT: Final = (("0", "done"), ("1", "failed"), ("2", "wrong command line or conf"))
+_CODE = re.compile(r"`([^`]+)`")
+
+
+def pages() -> dict[str, str]:
+    """The text of each page by the name of its file."""
+    root = typer.main.get_command(make_app())
+    assert isinstance(root, TyperGroup)
+    context = typer.Context(
+        root, info_name="tunnel", help_option_names=CONTEXT["help_option_names"]
+    )
+    made = {"tunnel.1": "\n".join(_overview()) + "\n"}
+    for _, rows in GROUPS:
+        for names, _ in rows:
+            for name in names:
+                command = root.get_command(context, name)
+                lines = _page(f"tunnel {name}", command, context)
+                made[f"tunnel-{name}.1"] = "\n".join(lines) + "\n"
+    return made
+
+
+def _head(title: str, sentence: str) -> Iterator[str]:
+    name = title.replace(" ", "-")
+    yield f'.TH "{name.upper()}" 1 "" "tunnel {version("tunnel-vpn")}" "tunnel"'
+    yield ".SH NAME"
+    yield f"{_text(name)} \\- {_text(sentence)}"
+
+
+def _overview() -> Iterator[str]:
+    yield from _head("tunnel", "a userspace VPN that speaks WireGuard")
+    yield from (".SH SYNOPSIS", ".B tunnel", "[\\-h] [\\-\\-version] COMMAND [OPTIONS] [ARGUMENTS]")
+    yield ".SH COMMANDS"
+    for title, rows in GROUPS:
+        yield f".SS {_text(title)}"
+        for names, words in rows:
+            yield ".TP"
+            yield ", ".join(f"\\fB{_text(f'tunnel-{name}')}\\fP(1)" for name in names)
+            yield _text(words)
+    yield from _exit_codes()
+    yield from (".SH FILES", ".TP", "/etc/tunnel, /etc/wireguard", "The confs.")
+    yield from (".TP", "/run/tunnel", "The sockets and logs of running tunnels.")
+
+
+def _exit_codes() -> Iterator[str]:
+    yield ".SH EXIT STATUS"
+    for code, meaning in _EXIT:
+        yield from (".TP", code, meaning)
+
+
+def _page(title: str, command: object, above: typer.Context) -> Iterator[str]:
+    assert isinstance(command, (TyperCommand, TyperGroup))
+    sentence, *paragraphs = _paragraphs(command)
+    yield from _head(title, sentence.rstrip("."))
+    if isinstance(command, TyperGroup):
+        yield from (".SH SYNOPSIS", f".B {_text(title)}", "COMMAND [OPTIONS] [ARGUMENTS]")
+        yield ".SH DESCRIPTION"
+        yield from _prose([sentence, *paragraphs])
+        context = typer.Context(command, info_name=str(command.name), parent=above)
+        for name in command.commands:
+            below = command.get_command(context, name)
+            assert isinstance(below, TyperCommand)
+            if not below.hidden:
+                yield f".SH {_text(f'{title} {name}'.upper())}"
+                yield from _usage(f"{title} {name}", below, context)
+                yield from _prose(_paragraphs(below))
+                yield from _parameters(below, context)
+    else:
+        yield ".SH SYNOPSIS"
+        yield from _usage(title, command, above)
+        yield ".SH DESCRIPTION"
+        yield from _prose([sentence, *paragraphs])
+        yield ".SH OPTIONS"
+        yield from _parameters(command, above)
+    yield from _exit_codes()
+    yield from (".SH SEE ALSO", ".BR tunnel (1)")
+
+
+def _paragraphs(command: TyperCommand | TyperGroup) -> list[str]:
+    return inspect.cleandoc(command.help or "").split("\n\n")
+
+
+def _usage(title: str, command: TyperCommand, above: typer.Context) -> Iterator[str]:
+    context = typer.Context(command, info_name=command.name, parent=above)
+    yield f".B {_text(title)}"
+    yield _text(" ".join(command.collect_usage_pieces(context)))
+
+
+def _prose(paragraphs: list[str]) -> Iterator[str]:
+    for each in paragraphs:
+        yield ".PP"
+        if each.startswith("    "):
+            yield from (".RS 4", ".nf")
+            yield from (_text(line) for line in textwrap.dedent(each).split("\n"))
+            yield from (".fi", ".RE")
+        else:
+            yield from (_text(line) for line in each.split("\n"))
+
+
+def _parameters(command: TyperCommand, above: typer.Context) -> Iterator[str]:
+    context = typer.Context(command, info_name=command.name, parent=above)
+    for each in command.get_params(context):
+        if isinstance(each, TyperArgument):
+            label = f"\\fI{_text(each.metavar or each.name or '')}\\fP"
+        elif isinstance(each, TyperOption) and not each.hidden:
+            label = ", ".join(f"\\fB{_text(option)}\\fP" for option in each.opts)
+            if not each.is_flag:
+                label += f" \\fI{_text(each.metavar or '')}\\fP"
+        else:
+            continue
+        yield from (".TP", label)
+        default = each.default
+        shown = "" if each.required or default in (None, False, "", ()) else f" Default: {default}."
+        yield _text((each.help or "") + shown)
+
+
+def _text(text: str) -> str:
+    """Words as roff takes them, with what is between backticks in bold."""
+    text = text.replace("\\", "\\(rs").replace("-", "\\-")
+    text = "".join(each if each.isascii() else f"\\[u{ord(each):04X}]" for each in text)
+    text = _CODE.sub(r"\\fB\1\\fP", text)
+    return f"\\&{text}" if text.startswith((".", "'")) else text
+
+
+def write(folder: Path) -> None:
+    """Write the pages into the folder, which is made if it is not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in pages().items():
+        (folder / name).write_text(text)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m tunnel.cli.manual FOLDER")
+    write(Path(sys.argv[1]))
