@@ -16,14 +16,21 @@ ROOT = Path(__file__).parents[2]
 
 PACKAGES = {
     "containernetworking-plugins": "host-local",
+    "iperf3": "iperf3",
     "iproute2": "ip",
     "iptables": "iptables-nft",
     "iputils-ping": "ping",
     "nftables": "nft",
     "openresolv": "resolvconf",
+    "openvpn": "openvpn",
     "util-linux": "nsenter",
+    "wireguard-go": "wireguard-go",
+    "wireguard-tools": "wg",
 }
 """Debian's packages that we name, each with the program it is named for."""
+
+CRATES = {"gotatun-cli"}
+"""Mullvad's GotaTun, which Debian has no package of."""
 
 COMMAND = re.compile(r"\b(pip|pipx|uv|apt-get|apt|dnf|cargo|rustup|npm|conda)3? (?:install|add)\b")
 END = re.compile(r"&&|[;,()`\n]|$")
@@ -68,6 +75,8 @@ def wrong(text: str) -> list[str]:
             case "apt-get":
                 # {}: a value that is filled in, of a table that the test below looks at.
                 found += [name for name in named if name not in PACKAGES and name != "{}"]
+            case "cargo":
+                found += [name for name in named if name not in CRATES]
             case other:
                 found.append(f"{other} {' '.join(named)}")
         if not named:

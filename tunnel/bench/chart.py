@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
-from tunnel.bench.bench import Metric
+from tunnel.bench.figures import Metric
+from tunnel.bench.report import number
 
 _COLOURS = ("#1b6ca8", "#76b5e0", "#e08e45", "#8f8f8f", "#5a9367", "#b56b9d", "#c9b458")
 _WIDTH, _LEFT, _BAR, _GAP, _TOP = 900, 290, 14, 16, 70
 _ROOM = _WIDTH - _LEFT - 130
-
-
-def number(value: float) -> str:
-    """Three digits that matter, without an exponent."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def draw(metrics: Sequence[Metric], medians: dict[str, dict[str, float]], *, title: str) -> str:

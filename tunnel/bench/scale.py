@@ -7,18 +7,15 @@ import functools
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from tunnel.bench.bench import Bench
-from tunnel.bench.subjects import A_OUTER, B_OUTER, Scalable
+from tunnel.bench.bench import joined
+from tunnel.bench.subjects import B_OUTER, Scalable
 from tunnel.lab.peers import PORT
-from tunnel.lab.topology import Lab
 
-COUNTS = (1, 100, 10_000)
-"""Peers configured on either side, the one under load included. One is measured here
-once more, so that it was measured as the others are and at the same time."""
+PEERS = 10_000
+"""Configured on either side, the one under load included."""
 HANDSHAKES = 2_000
 """How many of the peers shake hands, once each."""
 
@@ -42,26 +39,24 @@ def _public_key(number: int) -> str:
     return base64.b64encode(public.public_bytes_raw()).decode()
 
 
-def measure(subject: Scalable, seconds: float) -> Iterator[dict[str, float]]:
-    """Figures by metric key, for each of `COUNTS` in a lab of its own."""
-    throughput: dict[int, float] = {}
-    for count in COUNTS:
-        larger = subject.with_more_peers(peers_conf(count - 1))
-        with Lab() as lab:
-            a, b = lab.host("a"), lab.host("b")
-            lab.link(a, b, [f"{A_OUTER}/24"], [f"{B_OUTER}/24"])
-            found = Bench(a, b, larger, seconds).run_with_many_peers()
-            throughput[count] = found["tcp"]
-            yield {f"{key}_peers{count}": value for key, value in found.items()}
-            if count > HANDSHAKES:
-                # As a peer of no address, beside the tunnel that is up.
-                printed = a.run(
-                    [
-                        *(sys.executable, "-m", "tunnel.bench.handshake_load", larger.server_key),
-                        *(B_OUTER, str(PORT), str(HANDSHAKES)),
-                    ],
-                    timeout=120,
-                ).stdout
-                result = json.loads(printed)
-                yield {"handshakes": result["answered"] / result["seconds"]}
-    yield {"tcp_many_peers": throughput[COUNTS[-1]] / throughput[COUNTS[0]]}
+def measure(subject: Scalable, seconds: float) -> dict[str, float]:
+    """Figures by metric key, of two ends with `PEERS` peers each, in a lab of their own."""
+    larger = subject.with_more_peers(peers_conf(PEERS - 1))
+    with joined(larger, seconds) as bench:
+        bench.begin()
+        throughput = bench.tcp()["tcp"]
+        rss = bench.memory()["rss"]
+        # As a peer of no address, beside the tunnel that is up.
+        printed = bench.a.run(
+            [
+                *(sys.executable, "-m", "tunnel.bench.handshake_load", larger.server_key),
+                *(B_OUTER, str(PORT), str(HANDSHAKES)),
+            ],
+            timeout=120,
+        ).stdout
+    result = json.loads(printed)
+    return {
+        "tcp_peers10000": throughput,
+        "rss_peers10000": rss,
+        "handshakes": result["answered"] / result["seconds"],
+    }

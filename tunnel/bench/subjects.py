@@ -15,10 +15,26 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tunnel.lab.host import Host
-from tunnel.lab.peers import Node, OurEnd, WireGuardGoEnd, render_conf
+from tunnel.lab.peers import OUR_COMMAND, Node, OurEnd, WireGuardGoEnd, render_conf
+
+INSTALL = {
+    "wireguard-go": "apt-get install wireguard-go",
+    "wg": "apt-get install wireguard-tools",
+    "gotatun": "cargo install gotatun-cli, and have ~/.cargo/bin on the PATH",
+    "openvpn": "apt-get install openvpn",
+    "iperf3": "apt-get install iperf3",
+    "nft": "apt-get install nftables",
+}
+"""How programs that are measured, or measured with, get onto a Debian."""
 
 A_OUTER, B_OUTER = "192.0.2.1", "192.0.2.2"
 A_INNER, B_INNER = "10.77.0.1", "10.77.0.2"
+
+
+def not_installed(program: str) -> str:
+    """That it is missing, and how to install it."""
+    how = INSTALL.get(program)
+    return f"{program} is not installed{f': {how}' if how else ''}"
 
 
 class Subject(Protocol):
@@ -83,13 +99,16 @@ class Ours:
     datapath: str
     more_peers: str = ""
     """More peers, as text that is appended to both confs."""
+    command: tuple[str, ...] = OUR_COMMAND
+    label: str = ""
+    """The name of another version of this program, which `command` calls."""
     target: str = B_INNER
     ends: list[OurEnd] = field(default_factory=list, init=False)
 
     @property
     def name(self) -> str:
         """For the table."""
-        return f"tunnel ({self.datapath})"
+        return self.label or f"tunnel ({self.datapath})"
 
     def missing(self) -> str | None:
         """What this machine lacks to run it, or None."""
@@ -102,7 +121,12 @@ class Ours:
         # Nor does wireguard-go set a route for each of thousands of peers.
         extra = ("Table = off",) if self.more_peers else ()
         self.ends = [
-            OurEnd(node, render_conf(node, [other], extra=extra) + self.more_peers, environment)
+            OurEnd(
+                node,
+                render_conf(node, [other], extra=extra) + self.more_peers,
+                environment,
+                self.command,
+            )
             for node, other in ((first, second), (second, first))
         ]
         self.ends[1].up()
@@ -139,7 +163,7 @@ class WireGuardGo:
         """What this machine lacks to run it, or None."""
         for program in (self.program, "wg"):
             if shutil.which(program) is None:
-                return f"{program} is not installed"
+                return not_installed(program)
         return None
 
     def prepare(self, a: Host, b: Host) -> None:
@@ -178,7 +202,7 @@ class OpenVpn:
 
     def missing(self) -> str | None:
         """What this machine lacks to run it, or None."""
-        return None if shutil.which("openvpn") else "openvpn is not installed"
+        return None if shutil.which("openvpn") else not_installed("openvpn")
 
     def prepare(self, a: Host, b: Host) -> None:
         """Make certificates and bring B up."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from statistics import median
 
-from tunnel.bench.bench import Bench
-from tunnel.bench.subjects import A_OUTER, B_OUTER, Ours
+from tunnel.bench.bench import Bench, joined
+from tunnel.bench.subjects import Ours
 from tunnel.lab.errors import LabError
-from tunnel.lab.topology import Lab
 
 PAIRS = 4
 """Loads of each, in turn: what else the machine does meets both alike."""
@@ -21,29 +18,17 @@ _TRACE = [sys.executable, "-m", "tunnel", "trace", "icmp", "--json"]
 _TRACE_SECONDS = 30.0
 
 
-def missing() -> str | None:
-    """What this machine lacks for it, or None."""
-    return None if shutil.which("nft") else "the program nft is missing"
-
-
-def measure(subject: Ours, seconds: float, pairs: int = PAIRS) -> Iterator[dict[str, float]]:
+def measure(subject: Ours, seconds: float, pairs: int = PAIRS) -> dict[str, float]:
     """Figures by metric key: the ratio of two tunnels alike, and that after one was traced.
 
     The first is 1 but for the noise of the machine, so it says what the second is worth.
     """
-    with Lab() as first, Lab() as second:
-        never, traced = (_begin(lab, replace(subject), seconds) for lab in (first, second))
-        yield _compare("untraced", traced, never, pairs)
+    with joined(replace(subject), seconds) as never, joined(replace(subject), seconds) as traced:
+        never.begin()
+        traced.begin()
+        figures = _compare("untraced", traced, never, pairs)
         _trace(traced)
-        yield _compare("traced", traced, never, pairs)
-
-
-def _begin(lab: Lab, subject: Ours, seconds: float) -> Bench:
-    a, b = lab.host("a"), lab.host("b")
-    lab.link(a, b, [f"{A_OUTER}/24"], [f"{B_OUTER}/24"])
-    bench = Bench(a, b, subject, seconds)
-    bench.begin()
-    return bench
+        return figures | _compare("traced", traced, never, pairs)
 
 
 def _compare(key: str, one: Bench, other: Bench, pairs: int) -> dict[str, float]:

@@ -10,14 +10,17 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from tunnel import datapath
-from tunnel.bench import bench, chart
+from tunnel.bench import chart, report
 from tunnel.bench import rounds as bench_rounds
-from tunnel.bench.subjects import Bare, OpenVpn, Ours, Subject, WireGuardGo
-from tunnel.cli.common import EXIT_FAILED, EXIT_USAGE, fail, writable
+from tunnel.bench.figures import Figures, middles
+from tunnel.bench.rows import METRICS, ROWS, Row, chosen
+from tunnel.bench.subjects import Bare, OpenVpn, Ours, Subject, WireGuardGo, not_installed
+from tunnel.cli.common import EXIT_FAILED, EXIT_USAGE, complain, fail, writable
 from tunnel.lab import LabError, rootless
+
+ROUNDS, SECONDS = 3, 3.0
 
 app = typer.Typer()
 
@@ -31,11 +34,17 @@ def bench_command(
         ),
     ] = None,
     rounds: Annotated[
-        int, typer.Option(metavar="N", min=1, help="How often each is measured.")
-    ] = 3,
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help=f"How often each is measured; {ROUNDS} if not given."
+        ),
+    ] = None,
     seconds: Annotated[
-        float, typer.Option(metavar="SECONDS", min=1.0, help="Length of each load.")
-    ] = 3.0,
+        float | None,
+        typer.Option(
+            metavar="SECONDS", min=1.0, help=f"Length of each load; {SECONDS:g} if not given."
+        ),
+    ] = None,
     only: Annotated[
         list[str] | None,
         typer.Option(
@@ -43,107 +52,135 @@ def bench_command(
             help="Measure only subjects whose name has this in it; may be repeated.",
         ),
     ] = None,
-    peers: Annotated[
-        bool, typer.Option(help="Measure with 100 and with 10,000 peers, and handshakes, too.")
-    ] = True,
+    rows: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROW,…",
+            help="Measure only these: " + ", ".join(row.name for row in ROWS) + ".",
+        ),
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="One round of one-second loads, without the rows that take long."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a bar chart (SVG) to this file.")
     ] = None,
 ) -> None:
-    """Measure this machine: ours, wireguard-go, OpenVPN and the bare cable, in turn.
+    """Measure this machine: ours, wireguard-go, GotaTun, OpenVPN and the bare cable, in turn.
 
     Two hosts in network namespaces, both ends on the same cores. Medians over the rounds; the
-    ratios in one run are what can be compared, not the figures of two runs. Ours is compared with
-    itself, too: one that was traced with one that never was.
+    ratios in one run are what can be compared, not the figures of two runs.
 
     Example:
 
-        tunnel bench --rounds 3
+        tunnel bench --quick --only native --only wireguard-go
     """
     errors = Console(stderr=True)
-    subjects = _subjects(peer or [], only or [], errors)
+    length = seconds or (1.0 if quick else SECONDS)
+    times = rounds or (1 if quick else ROUNDS)
+    measured = _rows(rows, quick=quick)
+    subjects = _subjects(peer or [], only or [])
     if plot is not None:
         writable(plot)
 
     def show_progress(what: str, steps: int) -> None:
         bar.update(task, description=what, advance=steps)
-        # Where no bar is drawn there is a line for each subject.
+        # Where no bar is drawn there is a line for each step.
         if not steps and not errors.is_terminal:
             errors.print(what, markup=False, highlight=False)
 
     try:
         rootless.check()
         with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
             TimeRemainingColumn(),
             console=errors,
             transient=True,
         ) as bar:
-            task = bar.add_task("", total=rounds * bench_rounds.steps(subjects, many_peers=peers))
-            figures = bench_rounds.measure(
-                subjects,
-                rounds=rounds,
-                seconds=seconds,
-                many_peers=peers,
-                progress=show_progress,
+            task = bar.add_task("", total=bench_rounds.steps(subjects, measured, times))
+            result = bench_rounds.measure(
+                subjects, measured, rounds=times, seconds=length, progress=show_progress
             )
     except LabError as error:
-        typer.echo(f"tunnel: {error}", err=True)
-        raise typer.Exit(1) from None
-    middle = bench.medians(figures)
+        fail(error)
+    figures = result.figures
     if plot is not None:
-        title = f"tunnel bench: medians of {rounds} rounds, both ends on this machine"
-        plot.write_text(chart.draw(bench.METRICS, middle, title=title), encoding="utf-8")
+        title = f"tunnel bench: medians of {times} rounds, both ends on this machine"
+        medians = {
+            name: {key: each.median for key, each in found.items()}
+            for name, found in middles(figures).items()
+        }
+        plot.write_text(chart.draw(METRICS, medians, title=title), encoding="utf-8")
     if as_json:
-        report = {"rounds": rounds, "seconds": seconds, "figures": figures, "medians": middle}
-        typer.echo(json.dumps(report, indent=2))
-        return
-    _print_table(middle)
+        document = report.as_json(figures, METRICS, rounds=times, seconds=length)
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        _print_table(figures, times)
+    for failure in result.failures:
+        complain(f"tunnel: {failure}")
+    if result.failures:
+        raise typer.Exit(EXIT_FAILED)
 
 
-def _subjects(peers: list[Path], only: list[str], errors: Console) -> list[Subject]:
+def _rows(names: str | None, *, quick: bool) -> list[Row]:
+    """The rows to measure; those whose programs are missing are named, and left out."""
+    try:
+        wanted = ROWS if names is None else chosen(name for name in names.split(",") if name)
+    except KeyError as error:
+        known = ", ".join(row.name for row in ROWS)
+        fail(f"--rows {names}: unknown row {error.args[0]}; choose from {known}", EXIT_USAGE)
+    if names is None and quick:
+        wanted = tuple(row for row in wanted if row.is_quick)
+    if shutil.which("iperf3") is None:
+        fail(not_installed("iperf3"))
+    found = []
+    for row in wanted:
+        missing = row.missing()
+        if missing is None:
+            found.append(row)
+        else:
+            complain(f"left out: row {row.name}: {missing}")
+    if not found:
+        raise typer.Exit(EXIT_FAILED)
+    return found
+
+
+def _subjects(peers: list[Path], only: list[str]) -> list[Subject]:
     for path in peers:
         if shutil.which(path) is None:
             fail(f"--peer: {path} is not an executable program", EXIT_USAGE)
     wanted: list[Subject] = [Ours(name) for name in datapath.available()]
-    wanted += [WireGuardGo(), *(WireGuardGo(str(path)) for path in peers), OpenVpn(), Bare()]
-    named = [each for each in wanted if not only or any(word in each.name for word in only)]
+    wanted += [WireGuardGo(), WireGuardGo("gotatun")]
+    wanted += [*(WireGuardGo(str(path)) for path in peers), OpenVpn(), Bare()]
+    # A program at a path stands for the one of its name on the PATH.
+    by_name = {each.name: each for each in wanted}
+    named = [
+        each for each in by_name.values() if not only or any(word in each.name for word in only)
+    ]
     if not named:
-        names = ", ".join(each.name for each in wanted)
-        fail(f"--only {' '.join(only)}: unknown name; choose from {names}", EXIT_USAGE)
-    chosen = []
+        fail(f"--only {' '.join(only)}: unknown name; choose from {', '.join(by_name)}", EXIT_USAGE)
+    found = []
     for subject in named:
         missing = subject.missing()
         if missing is None:
-            chosen.append(subject)
+            found.append(subject)
         else:
-            errors.print(f"left out: {missing}")
-    if not chosen:
+            complain(f"left out: {missing}")
+    if not found:
         raise typer.Exit(EXIT_FAILED)
-    return chosen
+    return found
 
 
-def _print_table(medians: dict[str, dict[str, float]]) -> None:
-    """Figures, and in brackets the ratio of the first subject to each of the others."""
-    names = list(medians)
-    first = names[0]
-    table = Table(title=f"medians; in brackets {first} ÷ the other")
-    table.add_column("")
-    for name in names:
-        table.add_column(name, justify="right")
-    for metric in bench.METRICS:
-        if all(metric.key not in figures for figures in medians.values()):
-            continue
-        cells = []
-        for name in names:
-            value, ours = medians[name].get(metric.key), medians[first].get(metric.key)
-            if value is None:
-                cells.append("–")
-            elif name == first or not value or ours is None or metric.unit == "ratio":
-                cells.append(chart.number(value))
-            else:
-                cells.append(f"{chart.number(value)} ({ours / value:.2f})")
-        table.add_row(f"{metric.title} [{metric.unit}]", *cells)
-    Console(highlight=False, width=max(100, 40 + 22 * len(names))).print(table)
+def _print_table(figures: Figures, rounds: int) -> None:
+    """Figures, and below each the ratio of the first subject to it."""
+    first = next(iter(figures))
+    rounds_text = "1 round" if rounds == 1 else f"{rounds} rounds, ± half the quartiles' distance"
+    typer.echo(f"Medians of {rounds_text}.")
+    typer.echo(f"Below each: {first} ÷ the other, in the same round.\n")
+    for line in report.table(figures, METRICS, width=Console().width):
+        typer.echo(line)

@@ -28,6 +28,9 @@ from tunnel.lab.host import Host
 PORT = 51820
 UP_SECONDS = 30.0
 
+OUR_COMMAND = (sys.executable, "-m", "tunnel")
+"""This program, as this Python has it."""
+
 
 def generate_key() -> str:
     """A random private key in base64."""
@@ -175,9 +178,16 @@ class OurEnd:
 
     program = "tunnel"
 
-    def __init__(self, node: Node, conf: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        node: Node,
+        conf: str,
+        environment: dict[str, str] | None = None,
+        command: Sequence[str] = OUR_COMMAND,
+    ) -> None:
         self.node = node
         self.environment = dict(environment or {})
+        self.command = tuple(command)
         self.conf = _write_conf(node, conf)
 
     def up(self) -> None:
@@ -190,9 +200,11 @@ class OurEnd:
 
     def tunnel(self, *arguments: str, check: bool = True) -> str:
         """Run our command in the host; what it prints on standard output."""
-        command = [sys.executable, "-m", "tunnel", *arguments]
         result = self.node.host.run(
-            command, timeout=UP_SECONDS, check=check, environment=self.environment
+            [*self.command, *arguments],
+            timeout=UP_SECONDS,
+            check=check,
+            environment=self.environment,
         )
         return result.stdout if check else result.stdout + result.stderr
 
@@ -209,8 +221,18 @@ class WireGuardGoEnd:
         """Set the interface up; packets can flow on return."""
         node, host = self.node, self.node.host
         # Its stdout stays open in the daemon it leaves behind, so it must not be a pipe of ours.
-        start = f'exec "$0" "$1" >"{self.conf}.log" 2>&1'
-        host.run(["sh", "-c", start, self.program, node.interface], timeout=UP_SECONDS)
+        log = Path(f"{self.conf}.log")
+        start = f'exec "$0" "$1" >"{log}" 2>&1'
+        # BoringTun and GotaTun would look for the user who called sudo, to become it, and write a
+        # log where all others write theirs.
+        environment = {"WG_SUDO": "1", "WG_LOG_FILE": f"{self.conf}.daemon.log"}
+        command = ["sh", "-c", start, self.program, node.interface]
+        done = host.run(command, timeout=UP_SECONDS, check=False, environment=environment)
+        if done.returncode:
+            printed = log.read_text(errors="replace").strip()
+            raise LabError(
+                f"{host.name}: {self.program} ended with status {done.returncode}: {printed}"
+            )
         host.run(["wg", "setconf", node.interface, str(self.conf)])
         host.ip(f"link set {node.interface} mtu {node.mtu or 1420}")
         host.add_addresses(node.interface, node.addresses)

@@ -23,6 +23,7 @@ from tunnel.cli.bench import app
         ),
         (["--only", "veth", "--plot", "/tmp"], "cannot write /tmp: Is a directory"),
         (["--rounds", "0"], "rounds"),
+        (["--rows", "tcp,zzz"], "--rows tcp,zzz: unknown row zzz; choose from start, idle, tcp"),
     ],
 )
 def test_mistakes_are_told_at_once(arguments: list[str], said: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -11,37 +12,43 @@ import pytest
 from typer.testing import CliRunner
 
 from tunnel.bench import rounds
-from tunnel.bench.chart import draw, number
+from tunnel.bench.chart import draw
+from tunnel.bench.rounds import Measured
+from tunnel.bench.rows import Row
 from tunnel.bench.subjects import Subject
 from tunnel.cli.bench import app
 from tunnel.lab import rootless
 from tunnel.lab.errors import LabError
 
 FIGURES = {
-    "tunnel (python)": {"tcp": [4.0, 2.0, 3.0], "rtt_p50": [200.0]},
-    "bare veth": {"tcp": [30.0], "tcp_many_peers": [0.98]},
+    "tunnel (python)": {"tcp": [4.0, 2.0, 3.0], "rtt_p50": [200.0, 200.0, 200.0]},
+    "bare veth": {"tcp": [40.0, 10.0, 30.0], "traced": [0.98, 0.98, 0.98]},
 }
 
 
 @pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A measurement that gives `FIGURES` at once."""
+def failures() -> list[str]:
+    """What could not be measured."""
+    return []
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch, failures: list[str]) -> None:
+    """A measurement that gives `FIGURES` at once, on a machine that has all programs."""
 
     def measure(
-        subjects: list[Subject], *, progress: Callable[[str, int], None], **_: object
-    ) -> dict[str, dict[str, list[float]]]:
+        subjects: list[Subject],
+        rows: list[Row],
+        *,
+        progress: Callable[[str, int], None],
+        **_: object,
+    ) -> Measured:
         progress("round 1 of 1: bare veth", 0)
-        return FIGURES
+        return Measured(FIGURES, list(failures))
 
     monkeypatch.setattr(rounds, "measure", measure)
     monkeypatch.setattr(rootless, "check", lambda: None)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(12345.6, "12,346"), (0.98, "0.98"), (5.678, "5.68"), (0.0, "0")]
-)
-def test_three_digits_that_matter(value: float, text: str) -> None:
-    assert number(value) == text
+    monkeypatch.setattr(shutil, "which", lambda program: f"/bin/{program}")
 
 
 @pytest.mark.usefixtures("measured")
@@ -49,11 +56,22 @@ def test_table_has_medians_and_the_ratio_to_the_first() -> None:
     result = CliRunner().invoke(app, ["--only", "veth"])
     assert result.exit_code == 0
     assert "round 1 of 1: bare veth" in result.stderr
-    (tcp,) = [line for line in result.stdout.splitlines() if "TCP, one stream [" in line]
-    assert [cell.strip() for cell in tcp.strip("│").split("│")][1:] == ["3", "30 (0.10)"]
-    (rtt,) = [line for line in result.stdout.splitlines() if "round trip, idle, p50" in line]
+    lines = result.stdout.splitlines()
+    (at,) = [number for number, line in enumerate(lines) if "TCP, one stream" in line]
+    assert lines[at].split()[-4:] == ["3", "±17%", "30", "±25%"]
+    assert lines[at + 1].split()[-1] == "0.10", "the middle of 0.1, 0.2 and 0.1"
+    (rtt,) = [line for line in lines if "round trip, idle, p50" in line]
     assert "–" in rtt
     assert "eight streams" not in result.stdout
+
+
+@pytest.mark.usefixtures("measured")
+def test_what_could_not_be_measured_is_named_below_the_rest(failures: list[str]) -> None:
+    failures.append("udp64, wireguard-go: iperf3 ended")
+    result = CliRunner().invoke(app, ["--only", "veth"])
+    assert result.exit_code == 1
+    assert "TCP, one stream" in result.stdout
+    assert "tunnel: udp64, wireguard-go: iperf3 ended\n" in result.stderr
 
 
 @pytest.mark.usefixtures("measured")
@@ -63,6 +81,8 @@ def test_json_and_picture_hold_the_same_figures(tmp_path: Path) -> None:
     report = json.loads(result.stdout)
     assert report["figures"] == FIGURES
     assert report["medians"]["tunnel (python)"] == {"tcp": 3.0, "rtt_p50": 200.0}
+    assert report["ratios"]["bare veth"]["tcp"]["median"] == 0.1
+    assert report["metrics"]["rtt_p50"]["better"] == "lower"
     root = ET.fromstring(picture.read_text(encoding="utf-8"))
     texts = [element.text for element in root.iter() if element.text and element.text.strip()]
     assert {"tunnel (python)", "bare veth", "TCP, one stream", "30", "200"} <= set(texts)
