@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,3 +125,17 @@ def refusals_printed() -> Iterator[None]:
             complain(error)
             raise typer.Exit(EXIT_USAGE) from None
         fail(error)
+
+
+def warn_if_others_can_read() -> None:
+    """As wg does: a secret written to a file that is open to all is worth a word."""
+    try:
+        status = os.fstat(1)
+    except OSError:
+        return
+    if stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IRWXO:
+        typer.echo(
+            "Warning: writing to world accessible file.\n"
+            "Consider setting the umask to 077 and trying again.",
+            err=True,
+        )

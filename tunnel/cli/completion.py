@@ -212,6 +212,17 @@ def _confs(current: str, _arguments: Sequence[str]) -> Iterator[str]:
     yield from (path.name for path in _listed(Path()) if path.suffix == ".conf")
 
 
+def _peers(_current: str, arguments: Sequence[str]) -> Iterable[str]:
+    """The peers of the conf that stands before."""
+    from tunnel.config import ConfigErrors, find
+    from tunnel.config.peers import PeerBook
+
+    try:
+        return [peer.name for peer in PeerBook(find(arguments[0])).peers]
+    except (ConfigErrors, IndexError):
+        return ()
+
+
 def _listed(folder: Path) -> Iterator[Path]:
     try:
         names = os.listdir(folder)
@@ -224,6 +235,7 @@ KINDS: dict[str, Callable[[str, Sequence[str]], Iterable[str]]] = {
     "CONF": _confs,
     "NAME": _running,
     "FIELD": _fields,
+    "PEER": _peers,
 }
 """The beginning of a metavar, and what can stand there: of the word so far and the arguments before
 it.

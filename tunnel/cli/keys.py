@@ -6,14 +6,13 @@ And `tunnel strip`, which makes a conf fit for `wg`.
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from typing import BinaryIO, Final, NoReturn
 
 import typer
 
 from tunnel import config
-from tunnel.cli.common import Name, conf_of_running, load_config
+from tunnel.cli.common import Name, conf_of_running, load_config, warn_if_others_can_read
 
 app = typer.Typer()
 
@@ -34,7 +33,7 @@ def genkey() -> None:
 
     What the peers need is the public key that belongs to it: `tunnel pubkey`.
     """
-    _warn_if_others_can_read()
+    warn_if_others_can_read()
     _print(config.PrivateKey.from_random(os.urandom(32)).to_base64())
 
 
@@ -49,7 +48,7 @@ def genpsk() -> None:
 
         (umask 077; tunnel genpsk > preshared.key)
     """
-    _warn_if_others_can_read()
+    warn_if_others_can_read()
     _print(config.PresharedKey.from_bytes(os.urandom(32)).to_base64())
 
 
@@ -96,7 +95,7 @@ def strip(
     The output holds secrets in clear, those from key files too.
     """
     loaded = load_config(conf_of_running(conf) or conf)
-    _warn_if_others_can_read()
+    warn_if_others_can_read()
     _print(config.strip(loaded).removesuffix("\n"))
 
 
@@ -125,17 +124,3 @@ def _print(text: str) -> None:
         typer.echo("tunnel: cannot write the output: standard output is closed", err=True)
         raise typer.Exit(1)
     sys.stdout.write(text + "\n")
-
-
-def _warn_if_others_can_read() -> None:
-    """As wg does: a secret written to a file that is open to all is worth a word."""
-    try:
-        status = os.fstat(1)
-    except OSError:
-        return
-    if stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IRWXO:
-        typer.echo(
-            "Warning: writing to world accessible file.\n"
-            "Consider setting the umask to 077 and trying again.",
-            err=True,
-        )

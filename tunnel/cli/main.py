@@ -14,6 +14,7 @@ MODULES = {
     "life": ("up", "down", "restart"),
     "show": ("show",),
     "run": ("run",),
+    "peer": ("peer",),
     "keys": ("genkey", "genpsk", "pubkey", "strip"),
     "lab": ("lab",),
     "bench": ("bench",),
@@ -59,6 +60,7 @@ GROUPS = (
     (
         "Make",
         (
+            (("peer",), "Add, remove, rename and disable the peers of a conf."),
             (("genkey", "genpsk", "pubkey"), "Make keys."),
             (("strip",), "Print a conf as plain wg reads it."),
             (("lab", "bench"), "Try tunnels on this machine alone; measure it."),

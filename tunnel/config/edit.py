@@ -6,7 +6,14 @@ from tunnel.config.keys import ConfKey
 from tunnel.config.lexer import Kind, Token, tokenize
 from tunnel.config.render import Line, render_line
 
-__all__ = ["EditableSection", "Editor"]
+__all__ = ["DISABLED", "EditableSection", "Editor"]
+
+DISABLED = "#disabled# "
+"""Before each line of a peer that `tunnel peer disable` took out of use."""
+
+
+def _is_comment(line: str) -> bool:
+    return line.lstrip().startswith("#") and not line.startswith(DISABLED)
 
 
 class EditableSection:
@@ -187,7 +194,7 @@ class Editor:
     def remove_section(self, section: EditableSection) -> None:
         """Remove a [Peer]: its lines, the comment right above and the blank lines below."""
         first, last = section.header - 1, section.last
-        while first > 0 and (self._lines[first - 1] or "").lstrip().startswith("#"):
+        while first > 0 and _is_comment(self._lines[first - 1] or ""):
             first -= 1
         while last < len(self._lines) - 1 and not (self._lines[last] or "").strip():
             last += 1
@@ -196,7 +203,10 @@ class Editor:
             if number + 1 not in self._marked:
                 self._lines[number] = None
 
-    def append_section(self, title: str, lines: Sequence[Line]) -> None:
-        """Add a section at the end."""
-        rendered = ["", f"[{title}]", *(render_line(self._name, line) for line in lines)]
+    def append_section(
+        self, title: str, lines: Sequence[Line], *, comments: Sequence[str] = ()
+    ) -> None:
+        """Add a section at the end, with comments below its header."""
+        written = (render_line(self._name, line) for line in lines)
+        rendered = ["", f"[{title}]", *(f"# {comment}" for comment in comments), *written]
         self._appended += [line + self._ending for line in rendered]

@@ -1,0 +1,292 @@
+"""`tunnel peer`: the peers of a conf, in the file and in the tunnel that runs from it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tunnel import config
+from tunnel.cli.common import (
+    EXIT_USAGE,
+    Json,
+    Name,
+    complain,
+    conf_of_running,
+    fail,
+    interface_name,
+    warn_if_others_can_read,
+)
+from tunnel.cli.helps import PlainGroup
+from tunnel.config.peers import ListedPeer, PeerBook, other_side
+from tunnel.control import run_folder
+from tunnel.control.client import TunnelClient
+from tunnel.control.json_protocol import ControlError
+from tunnel.linux.networks import Network
+from tunnel.log.redact import printable
+
+app = typer.Typer(
+    name="peer",
+    cls=PlainGroup,
+    help="Add, remove, rename and disable the peers of a conf.\n\n"
+    "Comments and order of the conf stay as they are. A tunnel that runs from it is reloaded,\n"
+    "and no packet of its other peers is lost.",
+    no_args_is_help=True,
+)
+
+Peer = Annotated[
+    str, typer.Argument(metavar="PEER", help="Its friendly_name, public key or address.")
+]
+NewName = Annotated[str, typer.Argument(metavar="NEW-NAME", help="The name of the peer.")]
+
+
+@app.command()
+def add(
+    conf: Name,
+    name: NewName,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST[:PORT]",
+            help="Where the peer reaches this host; kept as a comment in the conf.",
+        ),
+    ] = None,
+    address: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ADDRESS", help="Its address; the next free ones if left out."),
+    ] = None,
+    allowed_ips: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PREFIX",
+            help="What it sends here: `0.0.0.0/0` for all of IPv4; else this tunnel's networks.",
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PREFIX", help="But not this, as a network beside it."),
+    ] = None,
+    dns: Annotated[
+        list[str] | None, typer.Option(metavar="ADDRESS", help="A name server for it.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write its conf there, mode 0600; else it is printed."),
+    ] = None,
+) -> None:
+    """Add a peer, with keys of its own, and print the conf for it.
+
+    It holds the peer's private key, which is kept nowhere else.
+
+    Examples:
+
+        tunnel peer add office laptop --endpoint vpn.example.com
+        tunnel peer add office phone --output phone.conf \\
+            --allowed-ips 0.0.0.0/0 --exclude 192.168.1.0/24
+    """
+    reach = _prefixes(allowed_ips or (), "--allowed-ips")
+    excluded = _prefixes(exclude or (), "--exclude")
+    with _mistakes_printed():
+        book = _opened(conf)
+        book.private_key()
+        book.check_name(name)
+        reached_at = book.reached_at(endpoint)
+        own = _prefixes(address, "--address") if address else book.free_networks()
+        private = config.PrivateKey.from_random(os.urandom(32))
+        peer = config.PeerConfig(
+            private.public_key(),
+            config.PresharedKey.from_bytes(os.urandom(32)),
+            allowed_ips=tuple(config.AllowedIP(network) for network in own),
+            friendly_name=name,
+        )
+        book.add(peer)
+        theirs = other_side(
+            book.config,
+            peer,
+            private,
+            reached_at,
+            reach=reach,
+            excluded=excluded,
+            dns=dns or (),
+        )
+        text = config.dump(theirs)
+        with _written(output, text):
+            book.write()
+    _reload(book, f"added {printable(name)} as {', '.join(map(str, own))}")
+
+
+@app.command("list")
+def list_peers(conf: Name, as_json: Json = False) -> None:
+    """List the peers of a conf, those that are disabled among them.
+
+    Example:
+
+        tunnel peer list office
+    """
+    with _mistakes_printed():
+        book = _opened(conf)
+    if as_json:
+        typer.echo(json.dumps([_as_json(peer) for peer in book.peers], indent=2))
+        return
+    width = max((len(printable(peer.name)) for peer in book.peers), default=0)
+    for peer in book.peers:
+        networks = ", ".join(map(str, peer.config.networks)) or "(none)"
+        line = f"{printable(peer.name):<{width}}  {networks}"
+        typer.echo(f"{line}  (disabled)" if peer.is_disabled else line)
+    if not book.peers:
+        typer.echo(f"{book.path} has no peers")
+
+
+@app.command()
+def remove(conf: Name, peer: Peer) -> None:
+    """Remove a peer from a conf.
+
+    Example:
+
+        tunnel peer remove office laptop
+    """
+    with _mistakes_printed():
+        book = _opened(conf)
+        found = book.find(peer)
+        book.remove(found)
+        book.write()
+    _reload(book, f"removed {printable(found.name)}")
+
+
+@app.command()
+def rename(conf: Name, peer: Peer, name: NewName) -> None:
+    """Give a peer another name: the comment `# friendly_name = …` in its section.
+
+    Example:
+
+        tunnel peer rename office laptop "laptop of Ann"
+    """
+    with _mistakes_printed():
+        book = _opened(conf)
+        found = book.find(peer)
+        book.rename(found, name)
+        book.write()
+    _reload(book, f"{printable(found.name)} is named {printable(name)}")
+
+
+@app.command()
+def disable(conf: Name, peer: Peer) -> None:
+    """Shut a peer out, and keep its lines in the conf as comments.
+
+    Example:
+
+        tunnel peer disable office laptop
+    """
+    with _mistakes_printed():
+        book = _opened(conf)
+        found = book.find(peer)
+        if found.is_disabled:
+            fail(f"{printable(found.name)} is disabled already")
+        book.disable(found)
+        book.write()
+    _reload(book, f"disabled {printable(found.name)}")
+
+
+@app.command()
+def enable(conf: Name, peer: Peer) -> None:
+    """Let a peer in again that `tunnel peer disable` shut out.
+
+    Example:
+
+        tunnel peer enable office laptop
+    """
+    with _mistakes_printed():
+        book = _opened(conf)
+        found = book.find(peer)
+        if not found.is_disabled:
+            fail(f"{printable(found.name)} is not disabled")
+        book.enable(found)
+        book.write()
+    _reload(book, f"enabled {printable(found.name)}")
+
+
+def _prefixes(texts: Sequence[str], option: str) -> tuple[Network, ...]:
+    """Networks of a command line, each option with one or with several between commas."""
+    found = []
+    for text in (part.strip() for each in texts for part in each.split(",")):
+        try:
+            found.append(ip_network(text))
+        except ValueError as error:
+            fail(f"{option} {text}: {error}; write a network, as 192.168.1.0/24", EXIT_USAGE)
+    return tuple(found)
+
+
+def _opened(conf: str) -> PeerBook:
+    return PeerBook(conf_of_running(conf) or config.find(conf))
+
+
+def _as_json(peer: ListedPeer) -> dict[str, object]:
+    return {
+        "name": peer.config.friendly_name,
+        "public_key": peer.config.public_key.to_base64(),
+        "allowed_ips": [str(network) for network in peer.config.networks],
+        "disabled": peer.is_disabled,
+    }
+
+
+@contextlib.contextmanager
+def _mistakes_printed() -> Iterator[None]:
+    try:
+        yield
+    except config.ConfigErrors as errors:
+        complain(errors)
+        raise typer.Exit(EXIT_USAGE) from None
+
+
+@contextlib.contextmanager
+def _written(path: Path | None, text: str) -> Iterator[None]:
+    """Write a conf to a new file, or print it, before the block; a file goes if the block fails."""
+    if path is None:
+        warn_if_others_can_read()
+        # Before the block: output that cannot be written must not lose the only copy of the key.
+        typer.echo(text, nl=False)
+        sys.stdout.flush()
+        yield
+        return
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        fail(f"cannot write {path}: {error.strerror}; nothing was changed", EXIT_USAGE)
+    with open(descriptor, "w") as file:
+        try:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+            yield
+        except OSError as error:
+            path.unlink()
+            fail(f"cannot write {path}: {error.strerror}; nothing was changed")
+        except BaseException:
+            path.unlink()
+            raise
+
+
+def _reload(book: PeerBook, done: str) -> None:
+    """Print what was done to standard error, and have a tunnel that runs from the conf follow."""
+    name = interface_name(str(book.path))
+    if name not in run_folder.running_names():
+        complain(f"{done}; {name} is not running: tunnel up {book.path}", logging.INFO)
+        return
+    try:
+        with TunnelClient(name) as client:
+            running = client.status().conf
+            if running and not book.path.samefile(running):
+                complain(f"{done}; {name} runs from {running}, and stays as it is", logging.WARNING)
+                return
+            client.reload()
+    except (ControlError, OSError) as error:
+        fail(f"{done} in {book.path}, but {name} could not be reloaded: {error}")
+    complain(f"{done}; {name} is reloaded", logging.INFO)

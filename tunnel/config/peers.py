@@ -1,0 +1,293 @@
+"""The peers in a conf's text: listed, added, removed, renamed, disabled. All else stays as it is.
+
+A disabled peer is a section whose lines are comments, by a mark in front of each: wg-quick and
+exporters skip it as we do. Its addresses and its name stay taken.
+"""
+
+import itertools
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Final
+
+from crypto.keys import PrivateKey
+from tunnel.config.checks import find_peer
+from tunnel.config.edit import DISABLED, Editor
+from tunnel.config.lexer import Kind, Token, tokenize
+from tunnel.config.model import InterfaceConfig, PeerConfig, TunnelConfig
+from tunnel.config.parser import parse, read_text
+from tunnel.config.problems import ConfigErrors, Mistake, Problem, Problems, quote
+from tunnel.config.render import lines_of
+from tunnel.config.save import write
+from tunnel.config.values import AllowedIP, EndpointConfig, endpoint
+from tunnel.linux.networks import Network, is_inside, without
+
+__all__ = ["ListedPeer", "PeerBook", "other_side"]
+
+KEEPALIVE: Final = 25
+"""Seconds: the other side may be behind a NAT."""
+
+_CANDIDATES: Final = 1 << 16
+"""Addresses of a network that are looked at for a free one."""
+
+_ENDPOINT = re.compile(r"(?m)^[ \t]*#[ \t]*endpoint[ \t]*=[ \t]*(\S+)[ \t\r]*$", re.IGNORECASE)
+"""Where others reach this host, as a comment in [Interface]: no key of wg-quick has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPeer:
+    """A peer of the text. `first` and `last` are the first and last line of its section, from 1."""
+
+    config: PeerConfig
+    is_disabled: bool
+    first: int
+    last: int
+
+    @property
+    def name(self) -> str:
+        """Its friendly_name, or its public key."""
+        return self.config.friendly_name or self.config.public_key.to_base64()
+
+
+class PeerBook:
+    """The peers of the conf at `path`. Every change is in `text` until it is written.
+
+    Raises ConfigErrors for a file that cannot be read or is no conf, and for a change after which
+    it would be none; then `text` is as it was.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.text, self._status = read_text(self.path, Problems(str(path)))
+        self.config = self._parsed(self.text)
+        self.peers = self._listed()
+
+    def private_key(self) -> PrivateKey:
+        """This host's, which a peer's conf has the public key of."""
+        key = self.config.interface.private_key
+        if key is None:
+            raise self._refusal(
+                "the conf has no PrivateKey, which a peer's conf needs the public key of",
+                "add PrivateKey or PrivateKeyFile",
+            )
+        return key
+
+    def write(self) -> None:
+        """Replace the file, whole or not at all; its owner and mode stay."""
+        write(self.path, self.text, known=self._status)
+
+    def find(self, which: str) -> ListedPeer:
+        """The peer of that friendly_name, public key, or address."""
+        meant = find_peer([peer.config for peer in self.peers], which)
+        for peer in self.peers:
+            if meant is not None and peer.config is meant:
+                return peer
+        raise self._refusal(
+            f"no peer is named {quote(which)}", f"tunnel peer list {self.config.name} shows them"
+        )
+
+    def add(self, peer: PeerConfig) -> None:
+        """Add a peer at the end."""
+        self.check_name(peer.friendly_name)
+        editor = Editor(self.text, self.config.name)
+        comments = (f"friendly_name = {peer.friendly_name}",)
+        editor.append_section("Peer", list(lines_of(peer)), comments=comments)
+        self._take(editor.text())
+
+    def remove(self, peer: ListedPeer) -> None:
+        """Remove its section, with the comment right above."""
+        if peer.is_disabled:
+            self.enable(peer)
+            peer = self.find(peer.config.public_key.to_base64())
+        place = [each.first for each in self.peers if not each.is_disabled].index(peer.first)
+        editor = Editor(self.text, self.config.name)
+        editor.remove_section(editor.peers[place])
+        self._take(editor.text())
+
+    def rename(self, peer: ListedPeer, name: str) -> None:
+        """Give it another friendly_name."""
+        self.check_name(name)
+        lines = self.text.split("\n")
+        tokens = [
+            token
+            for token in _tokens(self.text)
+            if token.kind is Kind.FRIENDLY_NAME and peer.first <= token.line <= peer.last
+        ]
+        for token in tokens:
+            line = lines[token.line - 1]
+            shift = len(DISABLED) if line.startswith(DISABLED) else 0
+            before, after = line[: token.start + shift], line[token.end + shift :]
+            lines[token.line - 1] = (
+                f"{before if token.value else before.rstrip() + ' '}{name}{after}"
+            )
+        if not tokens:
+            mark = DISABLED if peer.is_disabled else ""
+            lines.insert(peer.first, f"{mark}# friendly_name = {name}{self._ending()}")
+        self._take("\n".join(lines))
+
+    def disable(self, peer: ListedPeer) -> None:
+        """Make its lines comments. Options, which concern the whole tunnel, stay."""
+        marked = {token.line for token in _tokens(self.text) if token.kind is Kind.MARKED}
+        lines = self.text.split("\n")
+        for number in range(peer.first, peer.last + 1):
+            if number not in marked and lines[number - 1].strip():
+                lines[number - 1] = DISABLED + lines[number - 1].removeprefix(DISABLED)
+        self._take("\n".join(lines))
+
+    def enable(self, peer: ListedPeer) -> None:
+        """Undo `disable`."""
+        lines = self.text.split("\n")
+        for number in range(peer.first, peer.last + 1):
+            lines[number - 1] = lines[number - 1].removeprefix(DISABLED)
+        self._take("\n".join(lines))
+
+    def check_name(self, name: str) -> None:
+        """Refuse a name that no comment can hold, or that another peer has."""
+        if not name or not name.isprintable() or name != name.strip() or len(name) > 100:
+            fault = f"{quote(name)} is no name for a peer"
+            raise self._refusal(fault, "give up to 100 printable characters")
+        if any(peer.config.friendly_name == name for peer in self.peers):
+            raise self._refusal(
+                f"there is a peer named {quote(name)} already",
+                "choose another name for the new one",
+            )
+
+    def free_networks(self) -> tuple[Network, ...]:
+        """The next free address of each network of this interface, as a network of one address."""
+        taken = {address.ip for address in self.config.interface.addresses}
+        wide: list[Network] = []
+        for network in (each for peer in self.peers for each in peer.config.networks):
+            if network.prefixlen == network.max_prefixlen:
+                taken.add(network.network_address)
+            else:
+                wide.append(network)
+        found: list[Network] = []
+        for own in (address.network for address in self.config.interface.addresses):
+            # A peer that has the whole network, as a gateway, takes no single address of it.
+            held = [each for each in wide if is_inside(each, own) and each != own]
+            for candidate in itertools.islice(own.hosts(), _CANDIDATES):
+                if candidate not in taken and not any(candidate in each for each in held):
+                    found.append(ip_network(str(candidate)))
+                    break
+        if not found:
+            raise self._refusal(
+                "no address of Address is free for another peer",
+                "name one by --address, or write a larger network behind Address",
+            )
+        return tuple(found)
+
+    def reached_at(self, given: str | None) -> EndpointConfig:
+        """Where others reach this host: as `given` (HOST or HOST:PORT), or as the conf's comment
+        `# endpoint = …` says; what is given is written there if there is none.
+        """
+        known = _ENDPOINT.search(self.text)
+        text = given or (known[1] if known else None)
+        if text is None:
+            raise self._refusal(
+                "where others reach this host is not known",
+                "add --endpoint HOST; it is kept as a comment in the conf",
+            )
+        port = self.config.interface.listen_port
+        try:
+            found = endpoint(text if _has_port(text) else f"{text}:{port or ''}")
+        except Mistake as mistake:
+            remedy = mistake.remedy if port or _has_port(text) else "add ListenPort to the conf"
+            raise self._refusal(f"--endpoint {mistake.fault}", remedy) from None
+        meant = found if isinstance(found, EndpointConfig) else found.value
+        if known is None:
+            header = next(
+                token.line
+                for token in tokenize(self.text)
+                if token.kind is Kind.HEADER and token.name.lower() == "[interface]"
+            )
+            lines = self.text.split("\n")
+            lines.insert(header, f"# endpoint = {meant}{self._ending()}")
+            self._take("\n".join(lines))
+        return meant
+
+    def _take(self, text: str) -> None:
+        self.config = self._parsed(text)
+        self.text = text
+        self.peers = self._listed()
+
+    def _listed(self) -> tuple[ListedPeer, ...]:
+        """The peers in the order of the file, disabled ones among them."""
+        lines = self.text.split("\n")
+        configs = iter(self._parsed(_enabled(self.text)).peers)
+        places: list[list[int]] = []
+        is_peer = False
+        for token in _tokens(self.text):
+            if token.kind is Kind.HEADER:
+                is_peer = token.name.lower() == "[peer]"
+                places += [[token.line, token.line]] if is_peer else []
+            elif is_peer and token.kind in (Kind.ENTRY, Kind.FRIENDLY_NAME):
+                places[-1][1] = token.line
+        return tuple(
+            ListedPeer(next(configs), lines[first - 1].startswith(DISABLED), first, last)
+            for first, last in places
+        )
+
+    def _parsed(self, text: str) -> TunnelConfig:
+        return parse(text, name=self.path.stem, source=str(self.path), folder=self.path.parent)
+
+    def _refusal(self, fault: str, remedy: str) -> ConfigErrors:
+        return ConfigErrors([Problem(str(self.path), None, "", fault, remedy)])
+
+    def _ending(self) -> str:
+        return "\r" if self.text.partition("\n")[0].endswith("\r") else ""
+
+
+def _has_port(text: str) -> bool:
+    host, colon, port = text.rpartition(":")
+    return bool(colon) and port.isdigit() and (":" not in host or host.endswith("]"))
+
+
+def _enabled(text: str) -> str:
+    return "\n".join(line.removeprefix(DISABLED) for line in text.split("\n"))
+
+
+def _tokens(text: str) -> Iterator[Token]:
+    """The tokens of the text, as if no peer was disabled."""
+    yield from tokenize(_enabled(text).removeprefix("\ufeff"))
+
+
+def other_side(
+    hub: TunnelConfig,
+    peer: PeerConfig,
+    private_key: PrivateKey,
+    reached_at: EndpointConfig,
+    *,
+    reach: Sequence[Network] = (),
+    excluded: Sequence[Network] = (),
+    dns: Sequence[str] = (),
+) -> TunnelConfig:
+    """The conf of `peer` of the tunnel `hub`, which has a private key, and which it reaches at that
+    endpoint.
+
+    It sends what goes to `reach`, by default the networks of the hub's own addresses, but not what
+    goes to `excluded`.
+    """
+    assert hub.interface.private_key is not None
+    networks = reach or [address.network for address in hub.interface.addresses]
+    allowed = tuple(AllowedIP(network) for network in without(networks, excluded))
+    base = parse(
+        "[Interface]\nPrivateKey = "
+        + private_key.to_base64()
+        + "".join(f"\nAddress = {network}" for network in peer.networks)
+        + "".join(f"\nDNS = {server}" for server in dns),
+        name=hub.name,
+        source=f"the conf of {peer.friendly_name}",
+    )
+    interface: InterfaceConfig = replace(base.interface, mtu=hub.interface.mtu)
+    there = PeerConfig(
+        hub.interface.private_key.public_key(),
+        peer.preshared_key,
+        allowed_ips=allowed,
+        endpoint=reached_at,
+        persistent_keepalive=KEEPALIVE,
+        friendly_name=hub.name,
+    )
+    return replace(base, interface=interface, peers=(there,))
