@@ -15,6 +15,7 @@ MODULES = {
     "show": ("show",),
     "run": ("run",),
     "peer": ("peer",),
+    "qr": ("qr",),
     "keys": ("genkey", "genpsk", "pubkey", "strip"),
     "lab": ("lab",),
     "bench": ("bench",),
@@ -60,7 +61,7 @@ GROUPS = (
     (
         "Make",
         (
-            (("peer",), "Add, remove, rename and disable the peers of a conf."),
+            (("peer", "qr"), "Add or remove peers of a conf; show one to a phone."),
             (("genkey", "genpsk", "pubkey"), "Make keys."),
             (("strip",), "Print a conf as plain wg reads it."),
             (("lab", "bench"), "Try tunnels on this machine alone; measure it."),

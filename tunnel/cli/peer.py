@@ -81,6 +81,9 @@ def add(
         Path | None,
         typer.Option(metavar="FILE", help="Write its conf there, mode 0600; else it is printed."),
     ] = None,
+    as_qr: Annotated[
+        bool, typer.Option("--qr", help="Draw its conf as a QR code, for a phone.")
+    ] = False,
 ) -> None:
     """Add a peer, with keys of its own, and print the conf for it.
 
@@ -89,9 +92,12 @@ def add(
     Examples:
 
         tunnel peer add office laptop --endpoint vpn.example.com
-        tunnel peer add office phone --output phone.conf \\
+        tunnel peer add office phone --qr
+        tunnel peer add office tablet --output tablet.conf \\
             --allowed-ips 0.0.0.0/0 --exclude 192.168.1.0/24
     """
+    if as_qr and output is not None:
+        fail("--qr draws, and --output writes: give one of them", EXIT_USAGE)
     reach = _prefixes(allowed_ips or (), "--allowed-ips")
     excluded = _prefixes(exclude or (), "--exclude")
     with _mistakes_printed():
@@ -117,9 +123,15 @@ def add(
             excluded=excluded,
             dns=dns or (),
         )
-        text = config.dump(theirs)
-        with _written(output, text):
+        if as_qr:
+            from tunnel.cli.qr import show
+
+            show(theirs)
+            sys.stdout.flush()
             book.write()
+        else:
+            with _written(output, config.dump(theirs)):
+                book.write()
     _reload(book, f"added {printable(name)} as {', '.join(map(str, own))}")
 
 

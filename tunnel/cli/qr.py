@@ -1,0 +1,118 @@
+"""`tunnel qr`: a conf as the picture that a WireGuard app of a phone scans."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from tunnel.cli.common import (
+    EXIT_USAGE,
+    Name,
+    complain,
+    conf_of_running,
+    fail,
+    load_config,
+    warn_if_others_can_read,
+)
+from tunnel.config import TunnelConfig
+
+if TYPE_CHECKING:
+    import segno
+
+app = typer.Typer()
+
+_BORDER = 4
+"""Modules of white around it, as ISO/IEC 18004 asks for."""
+
+_SCALE = 8
+"""Pixels of a module in a PNG."""
+
+
+@app.command()
+def qr(
+    conf: Name,
+    png: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a PNG there, mode 0600.")
+    ] = None,
+    svg: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write an SVG there, mode 0600.")
+    ] = None,
+) -> None:
+    """Show a conf as a QR code, for the WireGuard app of a phone.
+
+    It holds the private key of the conf: let one device alone scan it, and no camera see it.
+    What the app does not know, as hooks, is left out and named on standard error.
+
+    Examples:
+
+        tunnel qr ./phone.conf
+        tunnel qr ./phone.conf --png phone.png
+    """
+    show(load_config(conf_of_running(conf) or conf), png=png, svg=svg)
+
+
+def show(config: TunnelConfig, *, png: Path | None = None, svg: Path | None = None) -> None:
+    """Draw the QR code of a conf on standard output, or write it into files; leaves on failure."""
+    import segno
+
+    from tunnel.config.phone import for_phone
+
+    text, left_out = for_phone(config)
+    if left_out:
+        complain(f"left out, as phones do not know it: {', '.join(left_out)}", logging.INFO)
+    if not any(peer.endpoint for peer in config.peers):
+        complain("warning: no peer has an Endpoint: a phone cannot begin", logging.WARNING)
+    try:
+        code = segno.make(text, error="l", micro=False)
+    except segno.DataOverflowError:
+        fail(
+            f"{config.name} is too large for a QR code ({len(text.encode())} bytes; 2953 fit): "
+            "use fewer AllowedIPs, or bring the file to the device",
+            EXIT_USAGE,
+        )
+    for path, kind in ((png, "png"), (svg, "svg")):
+        if path is not None:
+            data = io.BytesIO()
+            code.save(data, kind=kind, scale=_SCALE, border=_BORDER)
+            _write(path, data.getvalue())
+    if png is None and svg is None:
+        _draw(code)
+
+
+def _draw(code: segno.QRCode) -> None:
+    rows = [list(row) for row in code.matrix_iter(border=_BORDER)]
+    width = len(rows[0])
+    console = Console(stderr=False)
+    if console.is_terminal and console.width < width:
+        fail(
+            f"the QR code is {width} columns wide, and this terminal {console.width}: make it "
+            "wider, or write a picture by --png FILE",
+            EXIT_USAGE,
+        )
+    warn_if_others_can_read()
+    if len(rows) % 2:
+        rows.append([0] * width)
+    for above, below in zip(rows[::2], rows[1::2], strict=True):
+        blocks = (" ▄▀█"[2 * upper + lower] for upper, lower in zip(above, below, strict=True))
+        # Black on white whatever the colours of the terminal are; without them, in a pipe.
+        typer.echo(typer.style("".join(blocks), fg=(0, 0, 0), bg=(255, 255, 255)))
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(data)
+        except OSError:
+            path.unlink()
+            raise
+    except OSError as error:
+        fail(f"cannot write {path}: {error.strerror}", EXIT_USAGE)
+    typer.echo(f"wrote {path}", err=True)

@@ -1,0 +1,42 @@
+"""What a WireGuard app of a phone reads of a conf: keys of `wg`, and Address, DNS and MTU."""
+
+from dataclasses import replace
+from typing import Any, Final
+
+from tunnel.config.keys import keys_of
+from tunnel.config.model import InterfaceConfig, TunnelConfig, TunnelOptions
+from tunnel.config.render import dump
+from tunnel.config.values import AllowedIP
+
+__all__ = ["for_phone"]
+
+_READ: Final = frozenset({"Address", "DNS", "MTU"})
+_INLINE: Final = frozenset({"PrivateKeyFile", "PresharedKeyFile"})
+"""Not left out: what is in those files is written out."""
+_REFUSED: Final = frozenset({"FwMark"})
+"""Keys of `wg` that the apps refuse."""
+
+
+def for_phone(config: TunnelConfig) -> tuple[str, tuple[str, ...]]:
+    """The conf as such an app reads it, secrets written out, and the keys that were left out."""
+    interface = config.interface
+    read: dict[str, Any] = {}
+    left_out: dict[str, None] = {}
+    for section in (interface.options, interface):
+        for key in keys_of(type(section)).values():
+            value = getattr(section, key.field)
+            if key.name not in _REFUSED and (key.wg or key.name in _READ):
+                read[key.field] = value
+            elif value != key.default and key.name not in _INLINE:
+                left_out[key.name] = None
+    kept = InterfaceConfig(**read, options=TunnelOptions())
+    peers = tuple(
+        replace(
+            peer,
+            preshared_key_file=None,
+            allowed_ips=tuple(AllowedIP(network) for network in peer.networks),
+            friendly_name="",
+        )
+        for peer in config.peers
+    )
+    return dump(TunnelConfig(config.name, kept, peers)), tuple(left_out)
