@@ -10,7 +10,7 @@ DATAPATHS ?= native python
 OFF ?= none tso uso gso gro all
 # Without cargo these do not matter; with it, the compiled datapath is built from them.
 NATIVE := tunnel/datapath/native
-CRATE := $(wildcard $(NATIVE)/Cargo.* $(NATIVE)/src/*.rs)
+CRATE := $(wildcard $(NATIVE)/Cargo.* $(NATIVE)/src/*.rs $(NATIVE)/src/*/*.rs)
 
 .PHONY: help lab test test-minimal test-pythons coverage matrix setup lock lint wheel fuzz soak floods doctor-matrix confs clean
 

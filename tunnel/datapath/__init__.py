@@ -6,7 +6,7 @@ twin that is there if the installation found a Rust compiler. `load` chooses.
 
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple, cast
 
 from tunnel.datapath.drops import DatapathDrop
@@ -22,6 +22,7 @@ from tunnel.datapath.interface import (
     Session,
     SessionFactory,
 )
+from tunnel.datapath.pump import Pump
 from tunnel.datapath.virtio import VIRTIO_NET_HDR_LEN
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "MacCheck",
     "Offload",
     "Opened",
+    "Pump",
     "Sealed",
     "Session",
     "SessionExhausted",
@@ -61,6 +63,7 @@ class Datapath(NamedTuple):
     session     makes a session.
     check_mac1  tells handshake messages from forgeries by those who do not know our key.
     check_mac2  tells those from senders that use the cookie they were sent.
+    pump        makes a pump; None if it has none.
     note        why it is not the preferred one; empty if it is, or if it was asked for by name.
     """
 
@@ -68,6 +71,7 @@ class Datapath(NamedTuple):
     session: SessionFactory
     check_mac1: MacCheck
     check_mac2: MacCheck
+    pump: Callable[[], Pump] | None
     note: str
 
 
@@ -115,11 +119,17 @@ def available() -> list[str]:
     return found
 
 
-def _parts(module_name: str) -> tuple[SessionFactory, MacCheck, MacCheck]:
+def _parts(
+    module_name: str,
+) -> tuple[SessionFactory, MacCheck, MacCheck, Callable[[], Pump] | None]:
     """What a datapath offers; ImportError if it is not there, or was built from other sources."""
     module = importlib.import_module(module_name)
     try:
-        session = cast(SessionFactory, module.Session)
-        return session, cast(MacCheck, module.check_mac1), cast(MacCheck, module.check_mac2)
+        return (
+            cast(SessionFactory, module.Session),
+            cast(MacCheck, module.check_mac1),
+            cast(MacCheck, module.check_mac2),
+            cast(Callable[[], Pump] | None, module.Pump),
+        )
     except AttributeError as error:
         raise ImportError(f"{error}; it was built from other sources: build it again") from None

@@ -46,6 +46,9 @@ _NONCE: Final = Struct("<4xQ")
 
 _ETHERIP_VERSION: Final = 3
 
+Pump: Final = None
+"""The engine takes each step itself."""
+
 
 class _Batches:
     """Groups datagrams that follow each other in a buffer into batches."""

@@ -34,6 +34,7 @@ from .common import Clock, Interface, boot_time
 from .handshake_queue import HandshakeQueue
 from .histograms import Load
 from .instrument import Tracer, joined
+from .pumping import Pumping
 from .receiver import Receiver
 from .sender import Sender
 from .shared import Counters, Shared
@@ -93,9 +94,14 @@ class Engine:
             drain=self._drain_outputs,
         )
         self.switching = Switching(self._shared) if tun.tap else None
-        self._sender = Sender(self._shared, self.switching)
+        pump = None
+        if self.datapath.pump is not None and tun.vnet_hdr and not tun.tap:
+            pump = Pumping(self._shared, self.datapath.pump())
+        self._sender = Sender(self._shared, self.switching, pump)
         self._handshakes = HandshakeQueue(self._shared, self.datapath, random=random)
-        self._receiver = Receiver(self._shared, self._sender, self._handshakes, self.switching)
+        self._receiver = Receiver(
+            self._shared, self._sender, self._handshakes, self.switching, pump
+        )
 
     @property
     def mtu(self) -> int:

@@ -89,7 +89,7 @@ class HandshakeQueue:
             ):
                 return False
             count_drop(ProtocolDrop.COOKIE_UNANSWERED)
-            self._count(1, is_bare=True)
+            self.count(1, is_bare=True)
             return True
 
         return is_hopeless
@@ -108,7 +108,7 @@ class HandshakeQueue:
             kinds = kinds[:count]
             length = start + count * stride
         is_bare = kinds[0] == INITIATION[0] and buffer[length - MAC_LENGTH : length] == NO_MAC
-        self._count(len(kinds), is_bare=is_bare)
+        self.count(len(kinds), is_bare=is_bare)
         alike = kinds.count(kinds[0]) == len(kinds)
         under_load = interface.is_under_load(now)
         mac2 = b""
@@ -179,7 +179,8 @@ class HandshakeQueue:
             self._shared.interface.set_under_load(now)
         self._ready.set()
 
-    def _count(self, messages: int, *, is_bare: bool) -> None:
+    def count(self, messages: int, *, is_bare: bool) -> None:
+        """Count messages that came, `is_bare`: without a mac2. A flood is noticed by that."""
         if is_bare:
             self._bare += messages
         else:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 
 from tunnel import datapath
 from tunnel.datapath import Opened, Session
 from tunnel.datapath.interface import MESSAGE_OVERHEAD
+from tunnel.datapath.pump import Frames, Incoming
 from tunnel.io.drops import IoDrop
 from tunnel.io.errors import TunMergeRefused, TunWriteDropped
 from tunnel.io.udp_socket import RECEIVE_SIZE, Origin, Received
 from tunnel.protocol import ProtocolDrop
 
-from .common import DRAIN_BYTES, LONE_AFTER, LONE_ROW, LOOK_COST, READ_COST, EngineDrop, Peer
+from .common import DRAIN_BYTES, LONE_AFTER, LONE_ROW, LOOK_COST, READ_COST, EngineDrop, Peer, Span
 from .handshake_queue import TYPE_TRANSPORT, HandshakeQueue
 from .merging import Merging
+from .pumping import Pumping
 from .sender import Sender
 from .shared import Shared
 from .switching import Switching
@@ -33,8 +36,10 @@ class Receiver:
         sender: Sender,
         handshakes: HandshakeQueue,
         switching: Switching | None,
+        pump: Pumping | None,
     ) -> None:
         self._shared = shared
+        self._pump = pump
         self._refusal = self._packet_refusal if switching is None else switching.refusal
         self._sender = sender
         self._handshakes = handshakes
@@ -56,9 +61,44 @@ class Receiver:
             budget = DRAIN_BYTES
             skip = self._handshakes.skip(now)
             while budget > 0:
-                received = self._shared.udp.receive(family, buffer, skip=skip)
-                if received is None:
-                    break
+                if (
+                    self._pump is not None
+                    and self._pump.is_on
+                    and (sock := self._shared.udp.socket_of(family)) is not None
+                ):
+                    pumped = self._pump.receive(
+                        family,
+                        now,
+                        budget,
+                        self._merging.kinds,
+                        lone,
+                        unseen < 2,
+                        not self._sender.is_held_up,
+                        buffer,
+                        out,
+                        self._sender.arena,
+                    )
+                    self._finish(self._pump, pumped, out, now)
+                    batches += pumped.batches
+                    budget -= pumped.cost
+                    stop = pumped.stop
+                    if pumped.alone or stop is None:
+                        lone = pumped.alone
+                        break
+                    lone = lone and not pumped.batches
+                    if isinstance(stop, int):
+                        sock.handle_receive_error(OSError(stop, "receiving a datagram"))
+                        continue
+                    if isinstance(stop, Frames):
+                        continue
+                    received = sock.sort(buffer, *stop, skip)
+                    if received is None:
+                        budget -= LOOK_COST
+                        continue
+                else:
+                    received = self._shared.udp.receive(family, buffer, skip=skip)
+                    if received is None:
+                        break
                 written = self._handle_datagrams_untrusted(buffer, received, out, now)
                 batches += 1
                 # Of handshake messages the newest counts, so others are looked for.
@@ -74,6 +114,24 @@ class Receiver:
             self._handshakes.is_behind = budget <= 0
             unseen = unseen - 1 if lone and unseen > 1 else LONE_ROW if batches < 2 else 0
             self._shared.drain(now)
+
+    def _finish(self, pump: Pumping, pumped: Incoming, out: bytearray, now: float) -> None:
+        """Count what the pump received, and do what it left, but for datagrams."""
+        stop = pumped.stop
+        if isinstance(stop, Frames):
+            peer, _, _ = pump.receiver(stop.local_index)
+            self._write(peer, stop.spans, out)
+        pump.count_received(pumped, now)
+        if pumped.refused is not None:
+            bare, rest = pumped.refused.forged
+            self._handshakes.count(bare, is_bare=True)
+            self._handshakes.count(rest, is_bare=False)
+        answer = pumped.answer
+        if answer is not None and (answer.frames or answer.error):
+            # What the protocol asks for was there before it.
+            self._shared.drain(now)
+            pump.count_sent(answer, now)
+            self._sender.finish_answer(answer, now)
 
     def _handle_datagrams_untrusted(
         self, buffer: bytearray, received: Received, out: bytearray, now: float
@@ -135,9 +193,19 @@ class Receiver:
             self._shared.counters.drop_all(opened.drops)
         if not opened.packets:
             return 0
+        written = self._write(peer, opened.frames, out)
+        data = opened.packets > opened.keepalives
+        peer.handle_received(transport, origin.learn(), now, opened.wire_bytes, data=data)
+        if self._pump is not None:
+            self._pump.teach_receiver(peer, transport, origin)
+        self._shared.load.opened.add(opened.packets)
+        return written
+
+    def _write(self, peer: Peer, spans: Sequence[Span], out: bytearray) -> int:
+        """Write those frames in `out` that come from an allowed source; how many the TUN took."""
         written = 0
         view = memoryview(out)
-        for start, end in opened.frames:
+        for start, end in spans:
             frame = view[start:end]
             drop = self._refusal(peer, frame)
             if drop is not None:
@@ -160,9 +228,6 @@ class Receiver:
                 drop = None if count else IoDrop.TUN_REFUSED
             if self._shared.tracer is not None:
                 self._shared.tracer.packet_delivered(drop)
-        data = opened.packets > opened.keepalives
-        peer.handle_received(transport, origin.learn(), now, opened.wire_bytes, data=data)
-        self._shared.load.opened.add(opened.packets)
         return written
 
     def _packet_refusal(self, peer: Peer, frame: memoryview) -> str | None:
@@ -173,6 +238,8 @@ class Receiver:
         else:
             source = bytes(frame[packet + 8 : packet + 24])
         if self._shared.interface.source_allowed(peer, source):
+            if self._pump is not None:
+                self._pump.teach_address(source, peer)
             return None
         peer.count(ProtocolDrop.SOURCE_NOT_ALLOWED)
         return ProtocolDrop.SOURCE_NOT_ALLOWED

@@ -8,6 +8,7 @@ import trio
 
 from tunnel import datapath
 from tunnel.datapath import Sealed, Session, SessionExhausted
+from tunnel.datapath.pump import Outgoing
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.tun import READ_SIZE
 from tunnel.io.udp_socket import SENT
@@ -15,6 +16,7 @@ from tunnel.protocol import Datagram, ProtocolDrop, Seal
 
 from .common import DRAIN_BYTES, LONE_AFTER, LONE_ROW, READ_COST, EngineDrop, Peer, Span
 from .no_way import NoWay
+from .pumping import Pumping
 from .shared import Shared
 from .switching import Switching
 
@@ -40,13 +42,16 @@ class Sender:
     What the socket has no room for waits in `pump`, or in a task of `nursery`.
     """
 
-    def __init__(self, shared: Shared, switching: Switching | None) -> None:
+    def __init__(self, shared: Shared, switching: Switching | None, pump: Pumping | None) -> None:
         self.nursery: trio.Nursery
         self._shared = shared
-        self._arena = memoryview(bytearray(ARENA_SIZE))
+        self._pump = pump
+        self.arena = bytearray(ARENA_SIZE)
+        """Frames read before they are sealed; the pump gives back here what it leaves."""
+        self._arena = memoryview(self.arena)
         self._seal_out = bytearray(datapath.SEAL_OUT_SIZE)
-        # Whether a task waits for the socket with frames in hand: no other may overtake it.
-        self._held_up = False
+        self.is_held_up = False
+        """Whether a task waits for the socket with frames in hand: no other may overtake it."""
         self._going_on = trio.lowlevel.ParkingLot()
         self._no_way = NoWay(shared)
         self._switching = switching
@@ -60,7 +65,7 @@ class Sender:
         unseen, before = LONE_ROW, 0.0
         while True:
             await self._shared.tun.wait_readable()
-            while self._held_up:
+            while self.is_held_up:
                 await self._going_on.park()
             now = clock()
             lone = unseen > 1 and now - before > LONE_AFTER
@@ -69,7 +74,17 @@ class Sender:
             budget = DRAIN_BYTES
             frames = 0
             while budget > 0:
-                runs, count, taken = self._read_frames(budget, most)
+                if self._pump is not None and self._pump.is_on:
+                    pumped = self._pump.send(now, most, budget, self.arena)
+                    self._pump.count_sent(pumped, now)
+                    for peer, unsent in self._unsent(pumped):
+                        await self._send_unsent(peer, unsent)
+                        now = clock()
+                    runs, count, taken = self._runs(pumped.left), pumped.frames, pumped.cost
+                    is_empty = pumped.empty
+                else:
+                    runs, count, taken = self._read_frames(budget, most)
+                    is_empty = count < 2
                 for peer, spans in runs:
                     while spans:
                         spans, unsent = self._send_frames(peer, spans, now)
@@ -78,7 +93,7 @@ class Sender:
                             now = clock()
                 self._shared.drain(now)
                 frames += count
-                if count < 2:
+                if is_empty or count >= most:
                     break
                 budget -= taken
                 now = clock()
@@ -91,15 +106,42 @@ class Sender:
         that brought what they answer. To be called when what the protocol asks for is drained:
         frames that were staged are older.
         """
-        if self._held_up:
+        if self.is_held_up:
             return
         runs, _, _ = self._read_frames(DRAIN_BYTES, 1)
+        self._send_soon([], runs, now)
+
+    def finish_answer(self, answer: Outgoing, now: float) -> None:
+        """The same for what the pump made of the answer."""
+        self._send_soon(self._unsent(answer), self._runs(answer.left), now)
+
+    def _send_soon(
+        self,
+        waiting: list[tuple[Peer, list[Unsent]]],
+        runs: list[tuple[Peer, list[Span]]],
+        now: float,
+    ) -> None:
+        """Send without waiting: what has to wait does so in a task. Receiving goes on meanwhile."""
         for peer, spans in runs:
             _, unsent = self._send_frames(peer, spans, now)
             if unsent:
-                # Receiving goes on meanwhile.
-                self._held_up = True
-                self.nursery.start_soon(self._send_unsent, peer, unsent)
+                waiting.append((peer, unsent))
+        for peer, unsent in waiting:
+            self.is_held_up = True
+            self.nursery.start_soon(self._send_unsent, peer, unsent)
+
+    def _unsent(self, pumped: Outgoing) -> list[tuple[Peer, list[Unsent]]]:
+        """What the socket did not take of what the pump sealed, which is all for one peer."""
+        if not pumped.unsent or self._pump is None:
+            return []
+        peer = self._pump.peer(pumped.unsent[0].peer)
+        rest = [(memoryview(one.datagrams), one.stride, one.ecn) for one in pumped.unsent]
+        return [(peer, rest)]
+
+    def _runs(self, spans: list[Span]) -> list[tuple[Peer, list[Span]]]:
+        """The peers of the frames that the pump left in the arena."""
+        found = ((self._peer_for(self._arena, start, end), (start, end)) for start, end in spans)
+        return [(peer, [span]) for peer, span in found if peer is not None]
 
     def _read_frames(
         self, budget: int, most: int
@@ -156,6 +198,8 @@ class Sender:
             drop = ProtocolDrop.NO_PEER
         elif destination in self._peers_at and self._no_way.is_loop(view[start:end]):
             peer, drop = None, ProtocolDrop.ROUTING_LOOP
+        elif self._pump is not None:
+            self._pump.teach_address(destination, peer)
         if self._shared.tracer is not None:
             self._shared.tracer.frame_read(view, start, end, drop)
         return peer
@@ -183,13 +227,15 @@ class Sender:
             rest = end - start if unsent else self._send(peer, view[start:end], stride, ecn)
             if rest:
                 unsent.append((view[end - rest : end], stride, ecn))
+        if self._pump is not None and not unsent:
+            self._pump.teach_way(peer, transport)
         # Counting comes last: it must not delay what is sent.
-        self._count_sealed(peer, transport, sealed, now)
+        self._count_sealed(peer, sealed, now)
         return spans[sealed.consumed :], unsent
 
     async def _send_unsent(self, peer: Peer, unsent: list[Unsent]) -> None:
         """Send what was sealed and not taken, as the socket has room; nothing overtakes it."""
-        self._held_up = True
+        self.is_held_up = True
         try:
             for batch, stride, ecn in unsent:
                 rest = len(batch)
@@ -198,7 +244,7 @@ class Sender:
                         await self._shared.udp.wait_writable(peer.endpoint.family)
                     rest = self._send(peer, batch[len(batch) - rest :], stride, ecn)
         finally:
-            self._held_up = False
+            self.is_held_up = False
             self._going_on.unpark_all()
 
     def _seal(
@@ -227,13 +273,13 @@ class Sender:
             tracer.frame_sealed(peer, transport, frame, start, counter, sealed)
         return sealed
 
-    def _count_sealed(self, peer: Peer, transport: Session, sealed: Sealed, now: float) -> None:
+    def _count_sealed(self, peer: Peer, sealed: Sealed, now: float) -> None:
         if sealed.drops:
             self._shared.counters.drop_all(sealed.drops)
         if sealed.packets:
             self._shared.load.sealed.add(sealed.packets)
             wire_bytes = sealed.batches[-1].end - sealed.batches[0].start
-            peer.handle_sent(transport, now, wire_bytes, data=True)
+            peer.handle_sent(now, wire_bytes, data=True)
 
     def _send(self, peer: Peer, batch: memoryview | bytes, stride: int, tos: int) -> int:
         """Send one batch to the peer's endpoint; how many bytes at its end have to wait."""
@@ -278,7 +324,7 @@ class Sender:
             except SessionExhausted:
                 self._shared.counters.drop(EngineDrop.MESSAGE_LIMIT)
                 return
-            peer.handle_sent(transport, now, len(keepalive), data=False)
+            peer.handle_sent(now, len(keepalive), data=False)
             if self._send(peer, keepalive, len(keepalive), 0):
                 self._shared.counters.drop(EngineDrop.SEND_QUEUE_FULL)
             return
@@ -292,5 +338,5 @@ class Sender:
                     rest = self._send(peer, view[start:end], stride, ecn)
                     if rest:
                         self._shared.counters.drop(EngineDrop.SEND_QUEUE_FULL, -(-rest // stride))
-                self._count_sealed(peer, transport, sealed, now)
+                self._count_sealed(peer, sealed, now)
                 spans = spans[sealed.consumed :]

@@ -226,17 +226,24 @@ class Tun:
             except BlockingIOError:
                 return 0
             except OSError as error:
-                # EFAULT is what a reader gets that was under way while the device went.
-                if error.errno in (errno.EBADFD, errno.EFAULT):
-                    raise TunDeleted("the TUN device was deleted") from error
                 if error.errno == errno.EIO:
                     return 0
-                if error.errno != errno.EINVAL:
-                    raise
-                # A GSO packet that has no virtio header of its own kind (an SCTP one, or one that
-                # was forwarded from a device with other offloads). The kernel has dropped it.
-                self.drops[IoDrop.TUN_READ_REFUSED] += 1
+                self.handle_read_error(error)
         return 0
+
+    def handle_read_error(self, error: OSError) -> None:
+        """Count the frame that a read failed on; others may follow.
+
+        Raises TunDeleted, and `error` itself if it is about no frame.
+        """
+        # EFAULT is what a reader gets that was under way while the device went.
+        if error.errno in (errno.EBADFD, errno.EFAULT):
+            raise TunDeleted("the TUN device was deleted") from error
+        if error.errno != errno.EINVAL:
+            raise error
+        # A GSO packet that has no virtio header of its own kind (an SCTP one, or one that was
+        # forwarded from a device with other offloads). The kernel has dropped it.
+        self.drops[IoDrop.TUN_READ_REFUSED] += 1
 
     def write(self, frame: Readable) -> bool:
         """Write one frame, header first, in one call.

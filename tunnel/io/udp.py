@@ -36,7 +36,8 @@ class Udp:
     works on through `set_port`: what had reached the old port is received first.
 
     `families` are those that are open; `port` and `fwmark` are the present ones. `gso` and `gro`
-    say whether batches are in use on any socket.
+    say whether batches are in use on any socket. `generation` is another number whenever the
+    sockets are others, or what is to be learnt from datagrams.
     """
 
     def __init__(self, *, ipv4: bool, ipv6: bool, gso: bool, gro: bool) -> None:
@@ -54,6 +55,7 @@ class Udp:
         self._filter: Sequence[bpf.Instruction] = ()
         self.fwmark = 0
         self.port = 0
+        self.generation = 0
 
     @classmethod
     def open(
@@ -98,6 +100,11 @@ class Udp:
             self._check_open()
             return None
         return sock.receive(buffer, start, skip)
+
+    def socket_of(self, family: socket.AddressFamily) -> UdpSocket | None:
+        """The socket of `family` as it is now; None while there is none, or another to be read
+        first."""
+        return None if family in self._retired else self._sockets.get(family)
 
     def send(self, batch: Readable, stride: int, endpoint: Endpoint, tos: int = 0) -> Sent:
         """Send a batch of datagrams of `stride` bytes each to `endpoint`; see `UdpSocket.send`.
@@ -190,6 +197,7 @@ class Udp:
         See `UdpSocket.leave_source_open`; addresses are packed.
         """
         self._moved = pairs
+        self.generation += 1
         for sock in self._sockets.values():
             sock.leave_source_open(pairs)
 
@@ -270,6 +278,7 @@ class Udp:
         self._sockets = new
         self.port = next(iter(new.values())).port
         self.fwmark = fwmark
+        self.generation += 1
         for sock in old.values():
             self._retire(sock)
         self._replaced.set()
@@ -284,6 +293,7 @@ class Udp:
 
     def _bury(self, family: socket.AddressFamily) -> None:
         sock = self._retired.pop(family)
+        self.generation += 1
         lost = sock.queue_drops()
         if lost:
             self._drops[IoDrop.RECEIVE_QUEUE_FULL] += lost

@@ -217,28 +217,46 @@ class UdpSocket:
             except BlockingIOError:
                 return None
             except OSError as error:
-                if error.errno not in _RECEIVE_ERRORS:
-                    raise
-                self._drops[IoDrop.RECEIVE_ERROR] += 1
+                self.handle_receive_error(error)
                 continue
-            if flags & _UNUSABLE or not length:
-                self._drops[_why_unusable(flags)] += 1
-                continue
-            if skip is not None and skip(window, length, sockaddr):
-                continue
-            # The raw control messages are the key: parsing happens once per peer and batch size.
-            key = (sockaddr, *messages)
-            known = self._known.get(key)
-            if known is not None:
-                origin, stride, ecn = known
-            elif sockaddr[1]:
-                source, stride, ecn = self._info(key[1:])
-                origin = Origin(sockaddr, source, self, key)
-            else:
-                self._drops[IoDrop.RECEIVE_NO_PORT] += 1
-                continue
-            return Received(length, stride or length, origin, ecn)
+            received = self.sort(window, length, messages, flags, sockaddr, skip)
+            if received is not None:
+                return received
         return None
+
+    def handle_receive_error(self, error: OSError) -> None:
+        """Count an ICMP error that was reported in place of a datagram; raise any other."""
+        if error.errno not in _RECEIVE_ERRORS:
+            raise error
+        self._drops[IoDrop.RECEIVE_ERROR] += 1
+
+    def sort(
+        self,
+        window: Writable,
+        length: int,
+        messages: Sequence[ControlMessage],
+        flags: int,
+        sockaddr: SockAddr,
+        skip: Skip | None,
+    ) -> Received | None:
+        """What `recvmsg_into` gave and put into `window`; None if that is of no use (counted)."""
+        if flags & _UNUSABLE or not length:
+            self._drops[_why_unusable(flags)] += 1
+            return None
+        if skip is not None and skip(window, length, sockaddr):
+            return None
+        # The raw control messages are the key: parsing happens once per peer and batch size.
+        key = (sockaddr, *messages)
+        known = self._known.get(key)
+        if known is not None:
+            origin, stride, ecn = known
+        elif sockaddr[1]:
+            source, stride, ecn = self._info(key[1:])
+            origin = Origin(sockaddr, source, self, key)
+        else:
+            self._drops[IoDrop.RECEIVE_NO_PORT] += 1
+            return None
+        return Received(length, stride or length, origin, ecn)
 
     def learn(self, origin: Origin, key: tuple[object, ...]) -> Endpoint:
         """Keep what was made for `origin`, whose batches come with that key; its endpoint."""
@@ -344,6 +362,10 @@ class UdpSocket:
         except OSError as error:
             return self._send_in_steps(batch, stride, endpoint, tos, error)
         return SENT
+
+    def is_gso_paused(self, endpoint: Endpoint) -> bool:
+        """Whether a batch to that address was refused a short while ago."""
+        return endpoint.sockaddr in self._gso_pause
 
     def _segments_of(self, stride: int) -> ControlMessage:
         message = self._segment.get(stride)

@@ -5,7 +5,7 @@ asks the tables in use, longest first, and caches the answer: traffic repeats it
 cache is bounded and cleared at every change.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network, IPv6Network
 from itertools import chain
 from typing import Final, Generic, TypeVar
@@ -150,11 +150,14 @@ class AllowedIPs(Generic[P]):
     Peers are distinguished by identity and must be hashable. A lookup takes well under a
     microsecond when the address is in the cache, and 0.2 µs plus 0.05 µs for each prefix length in
     use when not.
+
+    `on_change` is called at each change, so that answers remembered elsewhere are asked for again.
     """
 
-    __slots__ = ("_cache", "_v4", "_v6")
+    __slots__ = ("_cache", "_on_change", "_v4", "_v6")
 
-    def __init__(self) -> None:
+    def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
+        self._on_change = on_change
         self._v4: _Family[P] = _Family(32)
         self._v6: _Family[P] = _Family(128)
         self._cache: dict[bytes, P | None] = {}
@@ -169,29 +172,29 @@ class AllowedIPs(Generic[P]):
         """Give `network` to `peer`, taking it from the peer that had exactly this prefix before."""
         family, shift, prefix = self._place(network)
         family.insert(shift, prefix, peer)
-        self._cache.clear()
+        self._changed()
 
     def remove(self, network: Network, peer: P) -> bool:
         """Take exactly this prefix from `peer`; False if it was not the peer's."""
         family, shift, prefix = self._place(network)
-        self._cache.clear()
+        self._changed()
         return family.remove(shift, prefix, peer)
 
     def remove_peer(self, peer: P) -> int:
         """Take all prefixes from `peer`; how many there were."""
-        self._cache.clear()
+        self._changed()
         return self._v4.remove_peer(peer) + self._v6.remove_peer(peer)
 
     def insert_packed(self, packed: int, peer: P) -> None:
         """`insert` for a network that `pack` made."""
         family = self._v6 if packed & 1 else self._v4
         family.insert(packed >> 1 & 0xFF, packed >> 9, peer)
-        self._cache.clear()
+        self._changed()
 
     def remove_packed(self, packed: int, peer: P) -> bool:
         """`remove` for a network that `pack` made."""
         family = self._v6 if packed & 1 else self._v4
-        self._cache.clear()
+        self._changed()
         return family.remove(packed >> 1 & 0xFF, packed >> 9, peer)
 
     def has_packed(self, packed: int, peer: P) -> bool:
@@ -237,6 +240,10 @@ class AllowedIPs(Generic[P]):
         found: list[Network] = [IPv4Network(place) for place in self._v4.of(peer)]
         found.extend(IPv6Network(place) for place in self._v6.of(peer))
         return found
+
+    def _changed(self) -> None:
+        self._cache.clear()
+        self._on_change()
 
     def _search(self, address: bytes) -> P | None:
         address = bytes(address)  # a view into a buffer must not become a key

@@ -1,6 +1,7 @@
 """What all peers of one interface share: identity, tables, counters, randomness, outputs."""
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Generic
 
@@ -66,6 +67,18 @@ class Context(InterfaceState, Generic[P, E, T]):
     """When a refused handshake was reported last, for each reason."""
     peers_at: dict[bytes, set[P]] = field(default_factory=dict)
     """The peers by the address of their endpoint."""
+    on_peer_change: Callable[[P], None] = lambda _: None
+    """Called when a peer has other keypairs, or another endpoint."""
+    on_address_change: Callable[[], None] = lambda: None
+    """Called when an address is another peer's, inside the tunnel or outside."""
+
+    def handle_address_change(self) -> None:
+        """An address inside the tunnel may be another peer's now."""
+        self.on_address_change()
+
+    def handle_peer_change(self, peer: P) -> None:
+        """The keypairs of `peer` are others now, or may not send any more."""
+        self.on_peer_change(peer)
 
     def move(self, peer: P, old: E | None, new: E | None) -> None:
         """Note that `peer` was at `old` and is at `new`."""
@@ -79,6 +92,7 @@ class Context(InterfaceState, Generic[P, E, T]):
                 del self.peers_at[before]
         if after is not None:
             self.peers_at.setdefault(after, set()).add(peer)
+        self.on_address_change()
 
     def is_refusal_news(self, reason: ProtocolDrop, now: float) -> bool:
         """Whether a handshake message dropped for `reason` is to be reported again."""

@@ -96,7 +96,7 @@ class Interface(Generic[E, T]):
         self._under_load_until = float("-inf")
         self._keypairs = self._context.index_table.keypairs
         self.peers: Mapping[PublicKey, Peer[E, T]] = MappingProxyType(self._peers)
-        self.allowed_ips: AllowedIPs[Peer[E, T]] = AllowedIPs()
+        self.allowed_ips: AllowedIPs[Peer[E, T]] = AllowedIPs(self._context.handle_address_change)
         self.peer_for_destination: Callable[[bytes], Peer[E, T] | None] = self.allowed_ips.lookup
         """The peer a packet to this address (4 or 16 bytes) goes to, or None."""
         self.peers_at: Mapping[bytes, Collection[Peer[E, T]]] = MappingProxyType(
@@ -131,6 +131,18 @@ class Interface(Generic[E, T]):
     def set_on_ephemeral(self, listener: OnEphemeral | None) -> None:
         """Call `listener` with every ephemeral key from now on, before its message is sent."""
         self._context.on_ephemeral = listener
+
+    def set_on_change(
+        self, on_peer: Callable[[Peer[E, T]], None], on_address: Callable[[], None]
+    ) -> None:
+        """From now on say when something is not true any more that a driver may remember.
+
+        `on_peer` is called when a peer has other keypairs, or may not send under them any more, or
+        has another endpoint; `on_address` when an address belongs to another peer, whether as an
+        allowed IP or as an endpoint. Neither may call the interface back.
+        """
+        self._context.on_peer_change = on_peer
+        self._context.on_address_change = on_address
 
     def set_private_key(self, key: PrivateKey | None, now: float) -> None:
         """Use `key` from now on. The same key again changes nothing.

@@ -10,6 +10,7 @@
 A keypair is what one handshake gives: a key to send with and a key to receive with.
 """
 
+from collections.abc import Callable
 from typing import Generic
 
 from .constants import (
@@ -72,12 +73,16 @@ class Keypair(Generic[P, T]):
 
 
 class Keypairs(Generic[P, T]):
-    """The three slots. `by_index` is the interface's table of keypairs, kept up to date here."""
+    """The three slots. `by_index` is the interface's table of keypairs, kept up to date here.
 
-    __slots__ = ("_by_index", "current", "next", "previous")
+    `on_change` is called with the peer whenever a slot has another keypair.
+    """
 
-    def __init__(self, by_index: dict[int, Keypair[P, T]]) -> None:
+    __slots__ = ("_by_index", "_on_change", "current", "next", "previous")
+
+    def __init__(self, by_index: dict[int, Keypair[P, T]], on_change: Callable[[P], None]) -> None:
         self._by_index = by_index
+        self._on_change = on_change
         self.previous: Keypair[P, T] | None = None
         self.current: Keypair[P, T] | None = None
         self.next: Keypair[P, T] | None = None
@@ -161,4 +166,6 @@ class Keypairs(Generic[P, T]):
         dropped = [keypair for keypair in before if keypair not in after]
         for keypair in dropped:
             del self._by_index[keypair.local_index]
+        for keypair in (before or after)[:1]:
+            self._on_change(keypair.receiver[0])
         return dropped

@@ -126,7 +126,9 @@ class Peer(Timed, Generic[E, T]):
         self.rx_bytes = 0
         self.drops: dict[ProtocolDrop, int] = {}
         self.removed = False  # once it is, nothing happens to this peer any more
-        self.keypairs: Keypairs[Peer[E, T], T] = Keypairs(context.index_table.keypairs)
+        self.keypairs: Keypairs[Peer[E, T], T] = Keypairs(
+            context.index_table.keypairs, context.handle_peer_change
+        )
         self.keys = PeerKeys(context, public_key)
 
         self._context = context
@@ -208,8 +210,8 @@ class Peer(Timed, Generic[E, T]):
             self.count(ProtocolDrop.STAGED_OVERFLOW, dropped)
         self._want_handshake(now, fresh=True)
 
-    def handle_sent(self, transport: T, now: float, wire_bytes: int, *, data: bool) -> None:
-        """The driver sealed messages with `transport` and sent them."""
+    def handle_sent(self, now: float, wire_bytes: int, *, data: bool) -> None:
+        """The driver sealed messages under the current keypair and sent them."""
         if self.removed:
             return
         self.tx_bytes += wire_bytes
@@ -375,6 +377,7 @@ class Peer(Timed, Generic[E, T]):
         self._arm_expiry()
         for keypair in self.keypairs.all():
             keypair.stop_sending()
+        self._context.handle_peer_change(self)
         if self.persistent_keepalive:
             self._arm(_PERSISTENT_KEEPALIVE, now)
 
@@ -384,6 +387,7 @@ class Peer(Timed, Generic[E, T]):
         self.removed = True
         self._handshakes.stop()
         self.keypairs.clear()
+        self._context.handle_peer_change(self)
         self._drop_staged(ProtocolDrop.PEER_REMOVED)
         self._context.timers.remove(self)
         self.keys.handle_removal()
@@ -529,6 +533,7 @@ class Peer(Timed, Generic[E, T]):
         if not self.removed:
             self._context.move(self, self.endpoint, endpoint)
             self.endpoint = endpoint
+            self._context.handle_peer_change(self)
 
     def _send_keepalive(self, now: float) -> None:
         transport = self.keypairs.transport_for_sending(now)

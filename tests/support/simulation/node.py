@@ -201,7 +201,7 @@ class Node:
         self.counts["data" if packet else "keepalive"] += 1
         if peer.endpoint is not None:
             self.transmit(self.address, peer.endpoint, datagram)
-        peer.handle_sent(cipher, self.now, len(datagram), data=bool(packet))
+        peer.handle_sent(self.now, len(datagram), data=bool(packet))
 
     def _receive_transport(self, datagram: bytes, source: Address) -> None:
         index = int.from_bytes(datagram[4:8], "little")

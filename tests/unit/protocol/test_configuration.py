@@ -49,7 +49,7 @@ def test_removing_a_peer_leaves_nothing_of_it() -> None:
     assert not pair.a.interface.peers
     # What the driver still held in its hands does no harm.
     pair.b.interface.remove_peer(pair.a.public_key)
-    peer.handle_sent(cipher.transport, 1.0, 48, data=True)
+    peer.handle_sent(1.0, 48, data=True)
     peer.handle_received(cipher.transport, pair.a.address, 1.0, 48, data=True)
     peer.stage(b"frame", 1.0)
     assert peer.drops == {ProtocolDrop.PEER_REMOVED: 1}

@@ -4,6 +4,8 @@
 //! Packets stay where they were decrypted. `Coalescer` only notes which belong together;
 //! `write_frames` then copies each byte once to where it is wanted.
 
+use std::io::IoSlice;
+
 use crate::checksum;
 use crate::ethernet::LONGEST_HEADER;
 use crate::ip::{self, read_u16, read_u32, write_u16};
@@ -279,34 +281,43 @@ impl Coalescer {
     ) -> Vec<(usize, usize)> {
         let mut at = 0;
         let mut frames = Vec::with_capacity(self.runs.len());
-        for run in &self.runs {
+        self.each_frame(buffer, |_, parts| {
             let begin = at;
-            let mut put = |bytes: &[u8]| {
-                write(at, bytes);
-                at += bytes.len();
-            };
+            for part in parts {
+                write(at, part);
+                at += part.len();
+            }
+            frames.push((begin, at));
+        });
+        frames
+    }
+
+    /// Hand out the frames in order, each as its first packet and the parts that it is made of.
+    pub fn each_frame(&self, buffer: &[u8], mut each: impl FnMut(&[u8], &[IoSlice<'_>])) {
+        for run in &self.runs {
             let first = &buffer[run.start..run.start + run.first_length];
+            let link = run.link(buffer);
             match &run.plain {
                 Some(plain) if run.count > 1 => {
                     let mut head = [0; virtio::LENGTH + LONGEST_HEADER + 100];
-                    let length = run.write_headers(run.link(buffer), first, plain, &mut head);
-                    put(&head[..length]);
-                    put(&first[plain.headers..]);
+                    let length = run.write_headers(link, first, plain, &mut head);
+                    let mut parts = Vec::with_capacity(run.count + 1);
+                    parts.push(IoSlice::new(&head[..length]));
+                    parts.push(IoSlice::new(&first[plain.headers..]));
                     let mut next = run.head;
                     while let Some(piece) = self.pieces.get(next) {
-                        put(&buffer[piece.start..piece.start + piece.length]);
+                        let part = &buffer[piece.start..piece.start + piece.length];
+                        parts.push(IoSlice::new(part));
                         next = piece.next;
                     }
+                    each(first, &parts);
                 }
                 _ => {
-                    put(&[0; virtio::LENGTH]);
-                    put(run.link(buffer));
-                    put(first);
+                    let parts = [&[0; virtio::LENGTH][..], link, first].map(IoSlice::new);
+                    each(first, &parts);
                 }
             }
-            frames.push((begin, at));
         }
-        frames
     }
 }
 

@@ -79,6 +79,13 @@ impl Drops {
         self.0[reason as usize] += 1;
     }
 
+    /// Count what was counted elsewhere, too.
+    pub fn add_all(&mut self, others: &Drops) {
+        for (count, other) in self.0.iter_mut().zip(others.0) {
+            *count += other;
+        }
+    }
+
     /// How often this reason occurred.
     pub fn count(&self, reason: Drop) -> u32 {
         self.0[reason as usize]

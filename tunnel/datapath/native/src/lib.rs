@@ -12,8 +12,11 @@ pub mod ethernet;
 pub mod ip;
 pub mod limits;
 pub mod macs;
+pub mod pump;
 #[cfg(feature = "python")]
 mod python;
+#[cfg(feature = "python")]
+mod python_pump;
 pub mod replay;
 pub mod session;
 pub mod split;

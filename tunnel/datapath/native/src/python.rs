@@ -6,6 +6,7 @@
 //! `interface.py`.
 
 use std::cell::RefCell;
+use std::sync::{Arc, Mutex};
 
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyOverflowError, PyValueError};
@@ -17,6 +18,8 @@ use crate::coalesce::{Coalescer, Offload};
 use crate::drops::Drops;
 use crate::limits::REJECT_AFTER_MESSAGES;
 use crate::macs;
+use crate::pump::{SharedSession, lock};
+use crate::python_pump::Pump;
 use crate::session::{self, Exhausted};
 
 /// With fewer bytes to work on than this, letting other threads run would cost more than it gives.
@@ -85,7 +88,7 @@ impl Types {
 }
 
 /// A whole number that is not negative; ValueError if it is, or if it is out of range.
-fn number<'py, T>(value: &Bound<'py, PyAny>, message: &'static str) -> PyResult<T>
+pub fn number<'py, T>(value: &Bound<'py, PyAny>, message: &'static str) -> PyResult<T>
 where
     T: for<'a> FromPyObject<'a, 'py, Error = PyErr>,
 {
@@ -125,7 +128,7 @@ fn read(
 }
 
 /// Copy `from` to ``view[start:]``.
-fn write(from: &[u8], view: &Bound<'_, PyMemoryView>, start: usize) -> PyResult<()> {
+pub fn write(from: &[u8], view: &Bound<'_, PyMemoryView>, start: usize) -> PyResult<()> {
     if !from.is_empty() {
         part(view, start, start + from.len())?.copy_from_slice(view.py(), from)?;
     }
@@ -182,7 +185,7 @@ fn gather(
     Ok(bytes)
 }
 
-fn drops_dict<'py>(py: Python<'py>, drops: &Drops) -> PyResult<Bound<'py, PyDict>> {
+pub fn drops_dict<'py>(py: Python<'py>, drops: &Drops) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     for (reason, count) in drops.iter() {
         dict.set_item(reason.name(), count)?;
@@ -212,10 +215,17 @@ fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> PyResult<T>) -> PyResult<T
 
 /// One session's pair of transport keys with its counters and its replay window.
 ///
-/// A call that finds another thread at work on the same session raises RuntimeError.
-#[pyclass(module = "tunnel.datapath._native")]
-struct Session {
-    core: session::Session,
+/// A call waits for another thread that is at work on the same session.
+#[pyclass(module = "tunnel.datapath._native", frozen)]
+pub struct Session {
+    core: SharedSession,
+}
+
+impl Session {
+    /// What the pump uses, too.
+    pub fn shared(&self) -> SharedSession {
+        self.core.clone()
+    }
 }
 
 #[pymethods]
@@ -246,27 +256,28 @@ impl Session {
         let core = session::Session::new(send_key, receive_key, local_index, remote_index, counter)
             .ok_or_else(|| PyValueError::new_err("a transport key has 32 bytes"))?
             .with_ethernet(ethernet);
+        let core = Arc::new(Mutex::new(core));
         Ok(Session { core })
     }
 
     #[getter]
     fn send_counter(&self) -> u64 {
-        self.core.send_counter()
+        lock(&self.core).send_counter()
     }
 
     #[getter]
     fn local_index(&self) -> u32 {
-        self.core.local_index()
+        lock(&self.core).local_index()
     }
 
     #[getter]
     fn remote_index(&self) -> u32 {
-        self.core.remote_index()
+        lock(&self.core).remote_index()
     }
 
     #[pyo3(signature = (frames, spans, mtu, out, start=0))]
     fn seal<'py>(
-        &mut self,
+        &self,
         py: Python<'py>,
         frames: &Bound<'py, PyAny>,
         spans: &Bound<'py, PyAny>,
@@ -290,9 +301,8 @@ impl Session {
                 spans,
                 ..
             } = scratch;
-            let core = &mut self.core;
             let sealed = run(py, bytes, || {
-                core.seal(input, spans, mtu, output, room, start)
+                lock(&self.core).seal(input, spans, mtu, output, room, start)
             })
             .map_err(|Exhausted| types.exhausted(py))?;
             if let Some(last) = sealed.batches.last() {
@@ -309,8 +319,8 @@ impl Session {
         })
     }
 
-    fn seal_keepalive<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        match self.core.seal_keepalive() {
+    fn seal_keepalive<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        match lock(&self.core).seal_keepalive() {
             Ok(datagram) => Ok(PyBytes::new(py, &datagram)),
             Err(Exhausted) => Err(Types::get(py)?.exhausted(py)),
         }
@@ -319,7 +329,7 @@ impl Session {
     #[pyo3(signature = (datagrams, start, end, stride, out, *, coalesce=15, outer_ecn=0))]
     #[expect(clippy::too_many_arguments, reason = "the interface has them")]
     fn open<'py>(
-        &mut self,
+        &self,
         py: Python<'py>,
         datagrams: &Bound<'py, PyAny>,
         start: isize,
@@ -346,9 +356,10 @@ impl Session {
                 frames,
                 ..
             } = scratch;
-            let (core, batch) = (&mut self.core, &mut input[..length]);
+            let batch = &mut input[..length];
             let (opened, spans) = run(py, length, || {
-                let opened = core.open(batch, stride, Offload(coalesce), outer_ecn, frames);
+                let opened =
+                    lock(&self.core).open(batch, stride, Offload(coalesce), outer_ecn, frames);
                 if output.len() < length {
                     output.resize(length, 0);
                 }
@@ -447,6 +458,8 @@ fn check_macs<'py>(
 /// The compiled datapath; `tunnel/datapath/interface.py` documents it.
 #[pymodule(gil_used = true)]
 mod _native {
+    #[pymodule_export]
+    use super::Pump;
     #[pymodule_export]
     use super::Session;
     #[pymodule_export]
