@@ -90,6 +90,7 @@ class Refused(NamedTuple):
     drops       by the reasons of the datapath.
     unknown     data of no session.
     forged      handshake messages with a wrong mac1: without a mac2, and with one.
+    unanswered  initiations without a mac2, of those who are sent no cookie.
     malformed   no message at all.
     congested   not dropped: packets in datagrams that were marked CE on the way.
     busy        frames that the TUN had no room for.
@@ -98,6 +99,7 @@ class Refused(NamedTuple):
     drops: dict[str, int]
     unknown: int
     forged: tuple[int, int]
+    unanswered: int
     malformed: int
     congested: int
     busy: int
@@ -213,6 +215,7 @@ class Pump(Protocol):
         look: bool,
         may_answer: bool,
         show_forged: bool,
+        unanswered: bool | tuple[bytes, int],
         buffer: bytearray,
         out: bytearray,
         arena: bytearray,
@@ -221,6 +224,7 @@ class Pump(Protocol):
 
         With `lone`, a single packet is taken to come alone; with `may_answer`, the kernel's answer
         to it is sent; with `look`, others are looked for all the same. With `show_forged`, a
-        message with a wrong mac1 is given back. `buffer` has room for a batch, `out` for the
-        frames of one, `arena` for ARENA_SIZE bytes.
+        message with a wrong mac1 is given back. Initiations without a mac2 are dropped if they
+        come from the address and port `unanswered`, or if that is True. `buffer` has room for a
+        batch, `out` for the frames of one, `arena` for ARENA_SIZE bytes.
         """

@@ -64,6 +64,7 @@ class HandshakeQueue:
         self._ready = trio.Event()
         self._bare = self._rest = 0
         self._flooded = trio.Event()
+        self._refused: SockAddr | None = None
         self.is_behind = False
 
     def __len__(self) -> int:
@@ -88,11 +89,29 @@ class HandshakeQueue:
                 or may_send_cookie(packed(sockaddr), now)
             ):
                 return False
+            self._refused = sockaddr
             count_drop(ProtocolDrop.COOKIE_UNANSWERED)
             self.count(1, is_bare=True)
             return True
 
         return is_hopeless
+
+    def unanswered(self, now: float) -> bool | tuple[bytes, int]:
+        """Who is sent no cookie now: all, or one of them by address and port; False if each may be.
+
+        For the pump, which so drops most of a flood.
+        """
+        interface = self._shared.interface
+        if not interface.is_under_load(now):
+            return False
+        if not interface.may_send_cookies(now):
+            return True
+        if self._refused is None:
+            return False
+        source = packed(self._refused)
+        if interface.may_send_cookie(source, now):
+            return False
+        return source[:-2], self._refused[1]
 
     def screen_untrusted(
         self, buffer: bytearray, start: int, length: int, stride: int, origin: Origin, now: float

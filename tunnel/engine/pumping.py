@@ -57,6 +57,7 @@ class Pumping:
         lone: bool,
         look: bool,
         may_answer: bool,
+        unanswered: bool | tuple[bytes, int],
         buffer: bytearray,
         out: bytearray,
         arena: bytearray,
@@ -75,6 +76,7 @@ class Pumping:
             look,
             may_answer,
             show_forged,
+            unanswered,
             buffer,
             out,
             arena,
@@ -122,6 +124,7 @@ class Pumping:
             (ProtocolDrop.UNKNOWN_SESSION, refused.unknown),
             (ProtocolDrop.BAD_MAC1, sum(refused.forged)),
             (ProtocolDrop.MALFORMED, refused.malformed),
+            (ProtocolDrop.COOKIE_UNANSWERED, refused.unanswered),
         ):
             if count:
                 shared.interface.count_drop(reason, count)

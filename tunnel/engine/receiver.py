@@ -74,6 +74,7 @@ class Receiver:
                         lone,
                         unseen < 2,
                         not self._sender.is_held_up,
+                        self._handshakes.unanswered(now),
                         buffer,
                         out,
                         self._sender.arena,
@@ -124,7 +125,7 @@ class Receiver:
         pump.count_received(pumped, now)
         if pumped.refused is not None:
             bare, rest = pumped.refused.forged
-            self._handshakes.count(bare, is_bare=True)
+            self._handshakes.count(bare + pumped.refused.unanswered, is_bare=True)
             self._handshakes.count(rest, is_bare=False)
         answer = pumped.answer
         if answer is not None and (answer.frames or answer.error):

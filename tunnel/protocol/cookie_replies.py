@@ -36,6 +36,10 @@ class CookieReplies:
         """Sources remembered."""
         return len(self._sent_at)
 
+    def has_room(self, now: float) -> bool:
+        """Whether `take` would say yes to any source."""
+        return self._budget.has_room(now) or self._budget_of_known.has_room(now)
+
     def may_send(self, source: bytes, now: float, *, known: bool) -> bool:
         """Whether `take` would say yes."""
         if known and self._budget_of_known.has_room(now):

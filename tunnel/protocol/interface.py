@@ -293,6 +293,10 @@ class Interface(Generic[E, T]):
         known = source[:-_PORT_LENGTH] in self._context.peers_at
         return self._cookie_replies.may_send(source, now, known=known)
 
+    def may_send_cookies(self, now: float) -> bool:
+        """Whether there is any source for which `may_send_cookie` would be True."""
+        return self._cookie_replies.has_room(now)
+
     def admit_proven(self, source: bytes, now: float) -> bool:
         """Whether a message from `source` with a valid mac2 is within the rate of its address;
         counts the drop if not."""

@@ -65,7 +65,9 @@ class End:
     def send(self, now: float = 1.0, most: int = 64, budget: int = BUDGET) -> Outgoing:
         return self.pump.send(now, MTU, most, budget, self.arena)
 
-    def receive(self, now: float = 1.0, **flags: bool) -> Incoming:
+    def receive(
+        self, now: float = 1.0, *, unanswered: bool | tuple[bytes, int] = False, **flags: bool
+    ) -> Incoming:
         asked = {"lone": False, "look": True, "may_answer": True, "show_forged": False} | flags
         return self.pump.receive(
             False,
@@ -77,6 +79,7 @@ class End:
             asked["look"],
             asked["may_answer"],
             asked["show_forged"],
+            unanswered,
             self.buffer,
             self.out,
             self.arena,
@@ -333,6 +336,26 @@ def test_forgeries_are_dropped_before_anyone_looks(joined: tuple[End, End]) -> N
     b.pump.set_mac1_key(None)
     a.udp.sendto(wrong[0], b.udp.getsockname())
     assert isinstance(b.receive().stop, Datagrams)
+
+
+def test_who_is_sent_no_cookie_is_dropped(joined: tuple[End, End]) -> None:
+    a, b = joined
+    own = b"k" * 32
+    b.pump.set_mac1_key(own)
+    initiation = b"\1\0\0\0" + os.urandom(112)
+    initiation += blake2s(initiation, key=own, digest_size=16).digest()
+    for unanswered, cookie, stays in (
+        (False, bytes(16), True),
+        ((LOOPBACK, a.port ^ 1), bytes(16), True),
+        ((LOOPBACK, a.port), b"c" * 16, True),
+        ((LOOPBACK, a.port), bytes(16), False),
+        (True, bytes(16), False),
+        (True, b"c" * 16, True),
+    ):
+        a.udp.sendto(initiation + cookie, b.udp.getsockname())
+        received = b.receive(unanswered=unanswered)
+        assert isinstance(received.stop, Datagrams) is stays
+        assert (received.refused is not None and received.refused.unanswered == 1) is not stays
 
 
 @pytest.mark.parametrize("reply", [b"\3\0\0\0" + bytes(60), b"\4\0\0\0\2\0\0\0" + bytes(24)])

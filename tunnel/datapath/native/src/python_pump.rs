@@ -10,11 +10,11 @@ use nix::sys::socket::ControlMessageOwned;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyByteArray, PyBytes, PyList, PyMemoryView, PyTuple, PyType};
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyList, PyMemoryView, PyTuple, PyType};
 
 use crate::coalesce::Offload;
 use crate::pump::socket::{Descriptors, Origin, Received};
-use crate::pump::{self, How, PeerId, Stop};
+use crate::pump::{self, How, PeerId, Stop, Unanswered};
 use crate::python::{Session, drops_dict, write};
 
 /// The types of the results.
@@ -177,6 +177,7 @@ impl Pump {
         look: bool,
         may_answer: bool,
         show_forged: bool,
+        unanswered: &Bound<'py, PyAny>,
         buffer: &Bound<'py, PyByteArray>,
         out: &Bound<'py, PyByteArray>,
         arena: &Bound<'py, PyByteArray>,
@@ -193,6 +194,7 @@ impl Pump {
             look,
             may_answer,
             show_forged,
+            unanswered: unanswered_of(unanswered)?,
         };
         let incoming = py.detach(|| core.receive(how));
         let types = Types::get(py)?;
@@ -237,6 +239,20 @@ impl Pump {
     }
 }
 
+/// Who is sent no cookie: one, of this address and port; all, or none, as a bool.
+fn unanswered_of(value: &Bound<'_, PyAny>) -> PyResult<Unanswered> {
+    if let Ok(all) = value.cast::<PyBool>() {
+        return Ok(if all.is_true() {
+            Unanswered::All
+        } else {
+            Unanswered::No
+        });
+    }
+    let (address, port): (Vec<u8>, u16) = value.extract()?;
+    let one = SocketAddr::from((ip_address(&address)?, port));
+    Ok(Unanswered::One(one))
+}
+
 fn refused<'py>(
     py: Python<'py>,
     types: &Types,
@@ -248,17 +264,19 @@ fn refused<'py>(
         incoming.unknown,
         forged.bare,
         forged.rest,
+        incoming.unanswered,
         incoming.malformed,
         incoming.congested,
         incoming.busy,
     ];
-    if drops.is_empty() && counted == [0; 6] {
+    if drops.is_empty() && counted == [0; 7] {
         return Ok(None);
     }
     let fields = (
         drops,
         incoming.unknown,
         (forged.bare, forged.rest),
+        incoming.unanswered,
         incoming.malformed,
         incoming.congested,
         incoming.busy,

@@ -19,7 +19,7 @@ use crate::ip;
 use crate::limits::{MAX_DATAGRAM, SEAL_OUT_SIZE};
 use crate::session::Session;
 
-pub use receive::{Forged, How, Incoming, Opening, Stop};
+pub use receive::{Forged, How, Incoming, Opening, Stop, Unanswered};
 pub use send::{Outgoing, Sealing, Unsent};
 use socket::Origin;
 

@@ -1,6 +1,7 @@
 //! The way in: receive, look up, open, check, merge, write; and the kernel's answer out again.
 
 use std::mem;
+use std::net::SocketAddr;
 
 use nix::errno::Errno;
 
@@ -18,8 +19,9 @@ const TRANSPORT: [u8; 4] = [4, 0, 0, 0];
 const COOKIE_REPLY: [u8; 4] = [3, 0, 0, 0];
 /// The ECN field of a datagram that met congestion.
 const CE: u8 = 3;
-/// How handshake messages with a mac1 begin, and how long they are: initiation and response.
-const FORMS: [([u8; 4], usize); 2] = [([1, 0, 0, 0], 148), ([2, 0, 0, 0], 92)];
+/// How handshake messages with a mac1 begin, and how long they are.
+const INITIATION: ([u8; 4], usize) = ([1, 0, 0, 0], 148);
+const RESPONSE: ([u8; 4], usize) = ([2, 0, 0, 0], 92);
 /// mac2 of one who has no cookie. It ends the message.
 const NO_MAC: [u8; 16] = [0; 16];
 
@@ -72,6 +74,8 @@ pub struct Incoming {
     pub unknown: usize,
     /// Handshake messages with a wrong mac1.
     pub forged: Forged,
+    /// Initiations without a mac2 from senders that are sent no cookie.
+    pub unanswered: usize,
     /// Datagrams that are no message at all.
     pub malformed: usize,
     /// Packets in datagrams that were marked CE on their way.
@@ -109,6 +113,20 @@ pub struct How {
     pub may_answer: bool,
     /// Whether Python wants to see the next message with a wrong mac1.
     pub show_forged: bool,
+    /// Whose initiations without a mac2 are dropped.
+    pub unanswered: Unanswered,
+}
+
+/// Who is sent no cookie, under load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unanswered {
+    /// Each may be sent one, or there is no load.
+    #[default]
+    No,
+    /// Not this one.
+    One(SocketAddr),
+    /// None.
+    All,
 }
 
 impl Pump {
@@ -265,10 +283,15 @@ impl Pump {
         how: How,
         incoming: &mut Incoming,
     ) -> bool {
-        let (Some(key), Some(_)) = (self.mac1_key, usable(received)) else {
+        let (Some(key), Some(origin)) = (self.mac1_key, usable(received)) else {
             return false;
         };
-        let (mut unknown, mut malformed) = (0, 0);
+        let is_unanswered = match how.unanswered {
+            Unanswered::No => false,
+            Unanswered::One(refused) => refused == origin.remote,
+            Unanswered::All => true,
+        };
+        let (mut unknown, mut malformed, mut unanswered) = (0, 0, 0);
         let mut forged = Vec::new();
         for datagram in batch.chunks(received.stride) {
             if datagram[0] == TRANSPORT[0] && datagram.len() >= OVERHEAD {
@@ -276,7 +299,13 @@ impl Pump {
                     return false;
                 }
                 unknown += 1;
-            } else if FORMS
+            } else if is_unanswered
+                && datagram.len() == INITIATION.1
+                && datagram.starts_with(&INITIATION.0)
+                && datagram.ends_with(&NO_MAC)
+            {
+                unanswered += 1;
+            } else if [INITIATION, RESPONSE]
                 .iter()
                 .any(|(start, length)| datagram.len() == *length && datagram.starts_with(start))
             {
@@ -300,6 +329,7 @@ impl Pump {
         incoming.forged.bare += bare;
         incoming.forged.rest += forged.len() - bare;
         incoming.unknown += unknown;
+        incoming.unanswered += unanswered;
         incoming.malformed += malformed;
         true
     }

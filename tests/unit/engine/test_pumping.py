@@ -1,0 +1,236 @@
+"""What changes while packets flow, with the pump and without: both do the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Network
+
+import pytest
+import trio
+
+from tests.support.engines import packet
+from tests.support.loopback import LoopbackSide, loopback_sides, run_sides
+from tunnel import datapath
+from tunnel.config import PrivateKey
+from tunnel.datapath.interface import MESSAGE_OVERHEAD
+from tunnel.engine.common import Peer
+from tunnel.engine.instrument import TracerGroup
+from tunnel.io.endpoint import Endpoint
+from tunnel.protocol import HandshakeCompleted, PeerRoamed, ProtocolDrop
+
+Three = list[LoopbackSide]
+
+
+@pytest.fixture(params=datapath.available())
+def three(request: pytest.FixtureRequest) -> Iterator[Three]:
+    with loopback_sides(3, request.param) as sides:
+        yield sides
+
+
+def peer_of(side: LoopbackSide, other: LoopbackSide) -> Peer:
+    public = other.engine.interface.public_key
+    assert public is not None
+    return side.engine.interface.peers[public]
+
+
+def handshakes(side: LoopbackSide) -> int:
+    return sum(isinstance(event, HandshakeCompleted) for event in side.events)
+
+
+async def dropped(side: LoopbackSide, reason: str, count: int) -> None:
+    """Wait until so many packets were dropped for that reason."""
+    with trio.fail_after(10):
+        while side.engine.drops().get(reason, 0) < count:
+            await trio.sleep(0.001)
+
+
+def test_both_ends_count_what_they_carried(three: Three) -> None:
+    async def scenario(a: LoopbackSide, b: LoopbackSide, c: LoopbackSide) -> None:
+        await a.settle(b)
+        there, back = peer_of(a, b), peer_of(b, a)
+        before = there.tx_bytes, back.rx_bytes, a.engine.load.sealed.total
+        frames = [packet(1, 2, 100 + n) for n in range(30)]
+        a.give(*frames)
+        assert await b.take(30) == frames
+        wire = sum(MESSAGE_OVERHEAD + -(-(len(each) - 10) // 16) * 16 for each in frames)
+        assert there.tx_bytes - before[0] == back.rx_bytes - before[1] == wire
+        assert a.engine.load.sealed.total - before[2] == 30
+        assert a.engine.drops() == b.engine.drops() == {}
+
+    run_sides(three, scenario)
+
+
+def test_the_pump_reads_what_it_may_by_itself(three: Three) -> None:
+    async def scenario(a: LoopbackSide, b: LoopbackSide, c: LoopbackSide) -> None:
+        await a.settle(b)
+        before = a.tun.reads
+        for _ in range(5):
+            await a.carry(b)
+        has_pump = a.engine.datapath.pump is not None
+        assert (a.tun.reads == before) is has_pump
+
+    run_sides(three, scenario)
+
+
+def test_an_address_that_becomes_another_peers_goes_there(three: Three) -> None:
+    async def scenario(a: LoopbackSide, b: LoopbackSide, c: LoopbackSide) -> None:
+        await a.settle(b)
+        await a.settle(c)
+        a.engine.interface.allowed_ips.insert(IPv4Network("10.0.0.2/32"), peer_of(a, c))
+        frame = packet(1, 2)
+        a.give(frame)
+        assert await c.take(1) == [frame]
+        # And as a source it is not b's any more.
+        b.give(packet(2, 1))
+        await dropped(a, "source_not_allowed", 1)
+        assert peer_of(a, b).drops == {ProtocolDrop.SOURCE_NOT_ALLOWED: 1}
+        c.give(packet(2, 1))
+        assert await a.take(1) == [packet(2, 1)]
+
+    run_sides(three, scenario)
+
+
+def test_a_more_specific_prefix_takes_its_part(three: Three) -> None:
+    async def scenario(a: LoopbackSide, b: LoopbackSide, c: LoopbackSide) -> None:
+        table = a.engine.interface.allowed_ips
+        table.insert(IPv4Network("10.1.0.0/16"), peer_of(a, b))
+        frame = bytes(10) + packet(1, 2)[10:26] + bytes([10, 1, 2, 3]) + packet(1, 2)[30:]
+        for _ in range(3):
+            a.give(frame)
+            assert await b.take(1) == [frame]
+        table.insert(IPv4Network("10.1.2.0/24"), peer_of(a, c))
+        a.give(frame)
+        assert await c.take(1) == [frame]
+        table.remove(IPv4Network("10.1.2.0/24"), peer_of(a, c))
+        a.give(frame)
+        assert await b.take(1) == [frame]
+
+    run_sides(three, scenario)
+
+
+def test_a_removed_peer_gets_nothing_more(three: Three) -> None:
+    async def scenario(a: LoopbackSide, b: LoopbackSide, c: LoopbackSide) -> None:
+        await a.settle(b)
+        a.engine.interface.remove_peer(peer_of(a, b).public_key)
+        a.engine.settle()
+        a.give(packet(1, 2))
+        await dropped(a, "no_peer", 1)
+        b.give(packet(2, 1))
+        await dropped(a, "unknown_session", 1)
+        await a.carry(c)
+
+    run_sides(three, scenario)
+
+
+def test_a_new_endpoint_is_used_at_once(three: Three) -> None:
+    async def scenario(a: LoopbackSide, b: LoopbackSide, c: LoopbackSide) -> None:
+        await a.settle(b)
+        with trio.socket.socket(type=trio.socket.SOCK_DGRAM) as other:
+            await other.bind(("127.0.0.1", 0))
+            port = other.getsockname()[1]
+            peer_of(a, b).set_endpoint(Endpoint(bytes([127, 0, 0, 1]), port))
+            a.give(packet(1, 2))
+            with trio.fail_after(10):
+                datagram = await other.recv(2000)
+        assert datagram[:4] == b"\4\0\0\0"
+
+    run_sides(three, scenario)
+
+
+def test_a_peer_that_moves_is_followed(three: Three) -> None:
+    async def scenario(a: LoopbackSide, b: LoopbackSide, c: LoopbackSide) -> None:
+        await a.settle(b)
+        before = handshakes(a)
+        for _ in range(3):
+            b.udp.set_port(0)
+            await b.carry(a)
+            await a.settle(b)
+        assert sum(isinstance(event, PeerRoamed) for event in a.events) == 3
+        assert handshakes(a) == before
+
+    run_sides(three, scenario)
+
+
+def test_our_own_sockets_may_be_others(three: Three) -> None:
+    async def scenario(a: LoopbackSide, b: LoopbackSide, c: LoopbackSide) -> None:
+        await a.settle(b)
+        a.udp.set_port(0)
+        await a.settle(b)
+        a.udp.leave_source_open(frozenset({(bytes([127, 0, 0, 1]), bytes([127, 0, 0, 1]))}))
+        await a.settle(b)
+        endpoint = peer_of(a, b).endpoint
+        assert endpoint is not None
+        assert endpoint.source is None
+
+    run_sides(three, scenario)
+
+
+def test_a_new_private_key_ends_all_sessions(three: Three) -> None:
+    async def scenario(a: LoopbackSide, b: LoopbackSide, c: LoopbackSide) -> None:
+        await a.settle(b)
+        a.engine.interface.set_private_key(PrivateKey.from_random(b"n" * 32), a.engine.clock())
+        a.engine.settle()
+        a.give(packet(1, 2))
+        await dropped(b, "unknown_peer", 1)
+
+    run_sides(three, scenario)
+
+
+def test_nothing_passes_while_the_link_is_down(three: Three) -> None:
+    async def scenario(a: LoopbackSide, b: LoopbackSide, c: LoopbackSide) -> None:
+        await a.settle(b)
+        b.engine.set_link_up(False)
+        a.give(packet(1, 2))
+        await dropped(b, "interface_down", 1)
+        b.engine.set_link_up(True)
+        await b.carry(a)
+        await a.settle(b)
+
+    run_sides(three, scenario)
+
+
+class CountingTracer(TracerGroup):
+    """Counts frames."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.frames = self.packets = 0
+
+    def together(self, frames: memoryview, spans: list[tuple[int, int]]) -> int:
+        return len(spans)
+
+    def frame_read(self, view: memoryview, start: int, end: int, drop: str | None) -> None:
+        self.frames += 1
+
+    def packet_delivered(self, drop: str | None) -> None:
+        self.packets += 1
+
+
+def test_who_watches_sees_every_packet(three: Three) -> None:
+    async def scenario(a: LoopbackSide, b: LoopbackSide, c: LoopbackSide) -> None:
+        await a.settle(b)
+        here, there = CountingTracer(), CountingTracer()
+        a.engine.tracer, b.engine.tracer = here, there
+        for _ in range(5):
+            await a.carry(b)
+        assert (here.frames, there.packets) == (5, 5)
+        a.engine.tracer = b.engine.tracer = None
+        await a.settle(b)
+        assert (here.frames, there.packets) == (5, 5)
+
+    run_sides(three, scenario)
+
+
+def test_padding_ends_at_the_mtu_of_now(three: Three) -> None:
+    async def scenario(a: LoopbackSide, b: LoopbackSide, c: LoopbackSide) -> None:
+        await a.settle(b)
+        peer = peer_of(a, b)
+        sizes = []
+        for mtu in (1420, 1001):
+            a.engine.mtu = mtu
+            before = peer.tx_bytes
+            await a.carry(b, 1001)
+            sizes.append(peer.tx_bytes - before - MESSAGE_OVERHEAD)
+        assert sizes == [1008, 1001]
+
+    run_sides(three, scenario)
