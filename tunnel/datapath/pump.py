@@ -134,7 +134,7 @@ class Incoming(NamedTuple):
     stop     what has to be decided before the next call, or errno of a receive; None if nothing
              more was there, or the budget was used up.
     alone    whether a packet that came alone was written, and no other looked for.
-    answer   what became of the kernel's answer to it, if that was looked for.
+    answer   what became of the kernel's answer to what was written, if that was looked for.
     """
 
     batches: int
@@ -222,8 +222,8 @@ class Pump(Protocol):
     ) -> Incoming:
         """Receive from the socket of IPv4, or IPv6, and write, until `budget` is used up.
 
-        With `lone`, a single packet is taken to come alone; with `may_answer`, the kernel's answer
-        to it is sent; with `look`, others are looked for all the same. With `show_forged`, a
+        With `lone`, a single packet is taken to come alone, and no other looked for unless `look`.
+        With `may_answer`, what the kernel answers is sent. With `show_forged`, a
         message with a wrong mac1 is given back. Initiations without a mac2 are dropped if they
         come from the address and port `unanswered`, or if that is True. `buffer` has room for a
         batch, `out` for the frames of one, `arena` for ARENA_SIZE bytes.

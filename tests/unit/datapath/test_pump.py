@@ -366,7 +366,7 @@ def test_what_may_be_for_us_is_never_dropped_unseen(ends: tuple[End, End], reply
     assert isinstance(b.receive().stop, Datagrams)
 
 
-def test_the_answer_to_a_lone_packet_leaves_in_the_same_call(joined: tuple[End, End]) -> None:
+def test_the_answer_to_a_packet_leaves_in_the_same_call(joined: tuple[End, End]) -> None:
     a, b = joined
     b.kernel.send(frame(B, A))  # as if the kernel had answered within the write
     a.kernel.send(frame(A, B))
@@ -382,8 +382,10 @@ def test_the_answer_to_a_lone_packet_leaves_in_the_same_call(joined: tuple[End, 
 @pytest.mark.parametrize(
     ("flags", "alone", "answered"),
     [
-        ({"lone": False}, False, False),
+        ({"lone": False}, False, True),
         ({"lone": True, "look": True}, False, True),
+        ({"lone": True, "look": False}, True, True),
+        ({"lone": False, "may_answer": False}, False, False),
         ({"lone": True, "look": False, "may_answer": False}, True, False),
     ],
 )

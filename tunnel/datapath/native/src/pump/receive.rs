@@ -136,6 +136,7 @@ impl Pump {
         let mut incoming = Incoming::default();
         let mut room = mem::take(&mut self.received);
         let mut lone = how.lone;
+        let mut has_written = false;
         let Descriptors { v4, v6, .. } = how.descriptors;
         let socket = if how.v6 { v6 } else { v4 };
         while incoming.cost < how.budget {
@@ -163,26 +164,22 @@ impl Pump {
             if incoming.stop.is_some() {
                 break;
             }
+            has_written |= written > 0;
             lone = lone && written > 0 && single;
-            if lone {
-                if how.may_answer {
-                    let answer = self.send(how.descriptors, how.now, how.mtu, 1, usize::MAX);
-                    let stuck = answer.unsent.is_some()
-                        || !answer.left.is_empty()
-                        || answer.error.is_some();
-                    incoming.answer = Some(answer);
-                    if stuck || !how.look {
-                        incoming.is_alone = true;
-                        break;
-                    }
-                } else if !how.look {
-                    incoming.is_alone = true;
-                    break;
-                }
-                lone = false; // this one looks for others
+            if lone && !how.look {
+                incoming.is_alone = true;
+                break;
             }
+            lone = false;
         }
         self.received = room;
+        if has_written && how.may_answer && incoming.stop.is_none() {
+            // What the kernel answered within the writes is there already: an echo reply, most
+            // acknowledgements, and the data that these let out.
+            let most = if incoming.is_alone { 1 } else { usize::MAX };
+            let budget = how.budget.saturating_sub(incoming.cost).max(1);
+            incoming.answer = Some(self.send(how.descriptors, how.now, how.mtu, most, budget));
+        }
         incoming
     }
 
