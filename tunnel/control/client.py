@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Self
@@ -32,6 +31,7 @@ from tunnel.control.messages.changes import Attached, ReloadResult, SaveResult
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.messages.status import TunnelStatus
 from tunnel.control.run_folder import socket_path
+from tunnel.linux.processes import peer_pid
 
 RELOAD_TIMEOUT = 120.0
 """Seconds: names may have to be looked up, and hosts be slow."""
@@ -230,9 +230,8 @@ class TunnelClient:
         return self._socket.fileno()
 
     def peer_pid(self) -> int:
-        """The daemon's process id, as the kernel knows it (SO_PEERCRED)."""
-        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        return int.from_bytes(credentials[:4], sys.byteorder)
+        """The daemon's process id."""
+        return peer_pid(self._socket)
 
 
 def _connect(sock: socket.socket, path: str, timeout: float) -> None:

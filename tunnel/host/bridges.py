@@ -25,18 +25,21 @@ def stands(netlink: Any, bridge: str) -> bool:
     return _kind(link) == _KIND and bool(link["flags"] & _IFF_UP)
 
 
-def add_bridge(netlink: Any, bridge: str, address: str) -> None:
-    """Make the bridge, if there is none, and set it up. The spanning tree protocol is off.
+def add_bridge(netlink: Any, bridge: str, address: str) -> bool:
+    """Make the bridge and set it up; False if it was there already.
 
-    A new one keeps the MAC address `address`. Raises HostError for an interface of another kind.
+    A new one has no spanning tree protocol, and keeps the MAC address `address`, whatever is
+    plugged in. Raises HostError for an interface of another kind.
     """
     index = find_ifindex(netlink, bridge)
-    if index is None:
+    is_new = index is None
+    if is_new:
         netlink.link("add", ifname=bridge, kind=_KIND, br_stp_state=0, address=address)
         index = find_ifindex(netlink, bridge)
         netlink.link("set", index=index, ifalias=ALIAS)
     check_bridge(netlink, bridge)
     netlink.link("set", index=index, state="up")
+    return is_new
 
 
 def check_bridge(netlink: Any, bridge: str) -> None:

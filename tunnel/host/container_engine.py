@@ -7,8 +7,6 @@ Source: https://docs.docker.com/reference/api/engine/, ContainerInspect and Syst
 from __future__ import annotations
 
 import json
-import socket
-import sys
 import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +17,7 @@ from urllib.parse import quote, urlencode
 import trio
 
 from tunnel.host.errors import HostError
-from tunnel.linux.processes import own_pid
+from tunnel.linux.processes import own_pid, peer_pid
 
 SOCKETS = ("/var/run/docker.sock", "/run/podman/podman.sock")
 """Where engines listen by default; the first that is there is taken."""
@@ -27,10 +25,20 @@ SOCKETS = ("/var/run/docker.sock", "/run/podman/podman.sock")
 PATIENCE = 10.0
 """Seconds for an answer."""
 
-_MAX_ANSWER = 4 << 20
+_MAX_ANSWER = 64 << 20
+"""Bytes of an answer: a network has about 300 for each of its containers."""
 
 _SOCKET = "give its socket: --docker-host unix:///PATH"
 _NO_ANSWER = "see whether the engine works: docker ps, or podman ps"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status and body of an answer, and the process ID of the engine."""
+
+    status: int
+    body: bytes
+    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +77,26 @@ async def find_container(engine: str, name: str) -> Container | None:
 
     Raises HostError when the engine at the socket `engine` cannot be asked, or refuses.
     """
+    answer = await ask(engine, f"/containers/{quote(name, safe='')}/json")
+    found = _container_untrusted(engine, answer)
+    if found is not None and found.pid:
+        here = await trio.to_thread.run_sync(own_pid, found.pid, answer.pid)
+        found = replace(found, pid=here)
+    return found
+
+
+async def ask(engine: str, path: str) -> Answer:
+    """What the engine at the socket `engine` answers to GET `path`. Raises HostError."""
     with trio.move_on_after(PATIENCE):
-        stream = await _request(engine, f"/containers/{quote(name, safe='')}/json")
-        async with stream:
-            engine_pid = _peer_pid(stream)
-            answer = b""
-            while data := await _receive(engine, stream):
-                answer += data
-                if len(answer) > _MAX_ANSWER:
+        async with await _request(engine, path) as stream:
+            pid = peer_pid(stream.socket)
+            data = bytearray()
+            while piece := await _receive(engine, stream):
+                data += piece
+                if len(data) > _MAX_ANSWER:
                     raise _refused(engine, f"its answer has more than {_MAX_ANSWER} bytes")
-        head, _, body = answer.partition(b"\r\n\r\n")
-        found = _container_untrusted(engine, _status(engine, head), body)
-        if found is not None and found.pid:
-            here = await trio.to_thread.run_sync(own_pid, found.pid, engine_pid)
-            found = replace(found, pid=here)
-        return found
+        head, _, body = bytes(data).partition(b"\r\n\r\n")
+        return Answer(_status(engine, head), body, pid)
     raise _refused(engine, f"no answer in {PATIENCE:.0f} seconds", _NO_ANSWER)
 
 
@@ -130,11 +143,6 @@ async def _receive(engine: str, stream: trio.SocketStream) -> bytes:
         raise _refused(engine, "the connection broke") from error
 
 
-def _peer_pid(stream: trio.SocketStream) -> int:
-    credentials = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int.from_bytes(credentials[:4], sys.byteorder)
-
-
 def _remedy(number: int) -> str:
     if number in (1, 13):
         return "run it as root, or get access to that socket (which is as good as root)"
@@ -152,13 +160,13 @@ def _status(engine: str, head: bytes) -> int:
     return int(words[1])
 
 
-def _container_untrusted(engine: str, status: int, body: bytes) -> Container | None:
-    if status == 404:
+def _container_untrusted(engine: str, answer: Answer) -> Container | None:
+    if answer.status == 404:
         return None
     try:
-        document = json.loads(body)
-        if status != 200:
-            raise _refused(engine, str(document.get("message", status)))
+        document = json.loads(answer.body)
+        if answer.status != 200:
+            raise _refused(engine, str(document.get("message", answer.status)))
         state, settings = document["State"], document["HostConfig"]
         return Container(
             id=_text(document, "Id"),

@@ -25,13 +25,10 @@ forwarded to a container only if the kernel can ask for it from a link-local add
 def make_bridge(name: str, mac: str, *, ipv6: bool) -> bool:
     """Make a bridge that answers ARP for what lies elsewhere; False if it was there already.
 
-    `mac` stays its own whatever is plugged in: containers know their gateway by it.
+    `mac` stays its own: containers know their gateway by it.
     """
     with rtnetlink() as netlink, step("make bridge", name):
-        is_new = find_ifindex(netlink, name) is None
-        if is_new:
-            netlink.link("add", ifname=name, kind="bridge", address=mac)
-        netlink.link("set", index=require_ifindex(netlink, name), state="up")
+        is_new = bridges.add_bridge(netlink, name, mac)
     write_conf(name, "proxy_arp", "1")
     # Else the kernel waits up to 0.8 s before it answers for another.
     write_sysctl(f"net/ipv4/neigh/{name}/proxy_delay", "0")

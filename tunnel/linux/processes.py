@@ -7,12 +7,28 @@ import fcntl
 import os
 import select
 import signal
+import socket
+import struct
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 _NS_GET_PARENT: Final = 0xB702
+_UCRED: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid
+
+
+class HasOptions(Protocol):
+    """A socket, of the standard library or of trio."""
+
+    def getsockopt(self, level: int, option: int, buflen: int, /) -> bytes:
+        """An option of it, as bytes."""
+
+
+def peer_pid(sock: HasOptions) -> int:
+    """The process at the other end of a unix socket, as the kernel knows it (SO_PEERCRED)."""
+    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    return int(_UCRED.unpack(data)[0])
 
 
 def netns_inode(path: str) -> int | None:

@@ -5,12 +5,13 @@ Never asked while Docker waits for an answer of ours: it may hold a lock that it
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
 from typing import Any
 
-from tunnel.containers.docker import http
 from tunnel.containers.errors import ContainerError
+from tunnel.host import container_engine
 from tunnel.host.gateway import IpAddress
 
 
@@ -33,9 +34,9 @@ class DockerApi:
     async def network(self, network: str, *, names: bool = False) -> NetworkView | None:
         """What Docker has of a network; None if it has none of that identifier.
 
-        With `names`, those of its containers, in lower case. Raises ContainerError.
+        With `names`, those of its containers, in lower case. Raises ContainerError, HostError.
         """
-        status, data = await http.get(self._path, f"/networks/{network}")
+        status, data = await self._get(f"/networks/{network}")
         if status == 404:
             return None
         if status != 200 or not isinstance(data, dict):
@@ -58,7 +59,7 @@ class DockerApi:
     async def _others(self, container: str, network: str, endpoint: str) -> tuple[str, ...]:
         """Names of a container beside its own; they stay the same as long as the end does."""
         if endpoint not in self._aliases:
-            status, data = await http.get(self._path, f"/containers/{container}/json")
+            status, data = await self._get(f"/containers/{container}/json")
             if status != 200 or not isinstance(data, dict):
                 return ()  # it has gone meanwhile
             if len(self._aliases) > 4096:
@@ -70,3 +71,10 @@ class DockerApi:
                     aliases = each.get("DNSNames") or each.get("Aliases") or []
             self._aliases[endpoint] = (container[:12], *map(str, aliases))
         return self._aliases[endpoint]
+
+    async def _get(self, target: str) -> tuple[int, object]:
+        answer = await container_engine.ask(self._path, target)
+        try:
+            return answer.status, json.loads(answer.body)
+        except (ValueError, RecursionError):
+            raise ContainerError(f"Docker's answer to {target} cannot be read") from None

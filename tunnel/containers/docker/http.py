@@ -1,6 +1,6 @@
-"""HTTP/1.1 over unix sockets on trio, by h11: the server that Docker asks, and a client for Docker.
+"""HTTP/1.1 over a unix socket on trio, by h11: the server that Docker asks. Both sides send JSON.
 
-h11 knows the protocol and no socket. Both sides send JSON.
+h11 knows the protocol and no socket.
 """
 
 from __future__ import annotations
@@ -13,18 +13,13 @@ from typing import Final
 import h11
 import trio
 
-from tunnel.containers.errors import ContainerError
 from tunnel.control.connections import Failures, serve_connections
 
 MAX_BODY: Final = 1 << 20
 """Bytes of a request's body: Docker's have a few hundred."""
-MAX_ANSWER: Final = 64 << 20
-"""Bytes of an answer of Docker's: a network's containers, about 300 bytes each."""
 TYPE: Final = "application/vnd.docker.plugins.v1.2+json"
 
 _READ = 65536
-_PATIENCE = 5.0
-"""Seconds for an answer of Docker's."""
 
 Handler = Callable[[str, bytes], Awaitable[tuple[int, object]]]
 """From the path and body of a POST to the status and what is sent back as JSON."""
@@ -58,21 +53,6 @@ async def serve(listener: socket.socket, handler: Handler, failures: Failures) -
             connection.start_next_cycle()
 
     await serve_connections(listener, converse, failures)
-
-
-async def get(path: str, target: str) -> tuple[int, object]:
-    """The status and the JSON of `GET target` at the unix socket `path`. Raises ContainerError."""
-    try:
-        with trio.fail_after(_PATIENCE):
-            async with await trio.open_unix_socket(path) as stream:
-                return await _ask(stream, target)
-    except (OSError, trio.BrokenResourceError, h11.RemoteProtocolError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ContainerError(f"Docker cannot be asked at {path}: {reason}") from error
-    except trio.TooSlowError:
-        raise ContainerError(f"Docker does not answer at {path}") from None
-    except (ValueError, _TooLargeError):
-        raise ContainerError(f"Docker's answer to {target} cannot be read") from None
 
 
 class _TooLargeError(Exception):
@@ -121,27 +101,3 @@ async def _refuse(
 
 def _error(text: str) -> dict[str, str]:
     return {"Err": text}
-
-
-async def _ask(stream: trio.SocketStream, target: str) -> tuple[int, object]:
-    connection = h11.Connection(h11.CLIENT)
-    request = h11.Request(
-        method="GET", target=target, headers=[("Host", "docker"), ("Connection", "close")]
-    )
-    data = (connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b"")
-    await stream.send_all(data)
-    status, body = 0, bytearray()
-    while True:
-        event = connection.next_event()
-        if event is h11.NEED_DATA:
-            connection.receive_data(await stream.receive_some(_READ))
-        elif isinstance(event, h11.Response):
-            status = event.status_code
-        elif isinstance(event, h11.Data):
-            body += event.data
-            if len(body) > MAX_ANSWER:
-                raise _TooLargeError
-        elif isinstance(event, h11.EndOfMessage):
-            return status, json.loads(bytes(body))
-        elif isinstance(event, h11.ConnectionClosed):
-            raise h11.RemoteProtocolError("the connection was closed")

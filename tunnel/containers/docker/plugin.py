@@ -104,7 +104,7 @@ class _Plugin:
                     view = await self._docker.network(network)
                     if view is not None:
                         known[network] = view.endpoints
-            except ContainerError as error:
+            except TunnelError as error:
                 log.debug("networks that Docker may not have any more are kept: %s", error)
                 await trio.sleep(pause)
                 pause = min(2 * pause, longest)
