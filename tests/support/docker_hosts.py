@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ POOLS = ("10.90.0.0/24", "10.91.0.0/24")
 POOL_6 = "fd90::/112"
 ETHERNET = "10.92.0.0/24"
 """The pool of a network in one Ethernet, by a second tunnel."""
+ETHERNET_6 = "fd92::/112"
 OUTSIDE = "198.51.100.9"
 """A host that only a has a cable to, and that knows no route to containers."""
 
@@ -85,6 +87,16 @@ class DockerHost:
         self.plugin = self.host.popen([*command, "--state", f"{self.engine.folder}/tunnel"])
         self.plugin.wait_for_output("ready")
 
+    def restart_plugin(self, change: Callable[[dict[str, Any]], None] = lambda state: None) -> None:
+        """Kill it, `change` its state, and start it again."""
+        assert self.plugin is not None
+        self.plugin.kill()
+        path = self.engine.folder / "tunnel" / "networks.json"
+        state = json.loads(path.read_text())
+        change(state)
+        path.write_text(json.dumps(state))
+        self.start_plugin()
+
     def ethernet(self) -> OurEnd:
         """The conf of a second tunnel, l2, with Mode = tap and Bridge = br0. That of host a has the
         address of the network's gateway; b has none.
@@ -93,7 +105,7 @@ class DockerHost:
         kept = ("[", "PrivateKey", "ListenPort", "PublicKey", "Endpoint")
         lines = [line for line in self.end.conf.read_text().splitlines() if line.startswith(kept)]
         is_first = self.host.name == "a"
-        part = "10.92.0.128/25" if is_first else "10.92.0.0/25"
+        part = "10.92.0.128/25, fd92::8000/113" if is_first else "10.92.0.0/25, fd92::/113"
         address = "Address = 10.92.0.1/24\n" if is_first else ""
         tunnel = f"{address}[Tunnel]\nMode = tap\nBridge = br0\n[Peer]\nAllowedIPs = {part}"
         text = "\n".join(lines).replace("[Peer]", tunnel).replace(":51820", ":51821")

@@ -15,6 +15,8 @@ from tunnel.daemon.lock import hold
 from tunnel.device import uapi
 from tunnel.errors import AlreadyRunningError, DaemonError, with_notes
 
+_WG_QUICK = "tunnel-wg-quick"
+
 ANSWER_TIME = 5.0
 """Seconds for a daemon that holds its lock to answer on its control socket."""
 
@@ -78,7 +80,12 @@ def refuse_others(record: host.Record | None) -> None:
     """Raise DaemonError if another command set the tunnel up, and it stands. Blocks."""
     if record is not None and record.owner and host.is_standing(record):
         name, owner = record.interface, record.owner
-        raise DaemonError(f"{name} was set up by {owner}; take it down by {owner} down {name}")
+        # What sets up networks of containers has no command to take one down.
+        program = owner.partition(" ")[0]
+        remedy = f"take it down by {program} down {name}"
+        if program != _WG_QUICK:
+            remedy = "it goes with its network of containers"
+        raise DaemonError(f"{name} was set up by {owner}; {remedy}")
 
 
 def refuse_taken(name: str) -> None:

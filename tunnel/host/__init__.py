@@ -34,7 +34,7 @@ from tunnel.host.mtu import compute_mtu
 from tunnel.host.netfilter import has_firewall, list_firewall
 from tunnel.host.netfilter import render as render_firewall
 from tunnel.host.programs import list_ruleset, run_program
-from tunnel.host.record import DownHooks, Record, keep_hooks, load_record
+from tunnel.host.record import DownHooks, Record, keep_hooks, load_record, other_records
 from tunnel.host.resolv_conf import file_of as resolv_conf_of
 from tunnel.host.routes import has_default_way
 from tunnel.host.rtnetlink import inside
@@ -117,6 +117,7 @@ __all__ = [
     "load_record",
     "missing",
     "move_link",
+    "other_records",
     "reconcile",
     "remove",
     "render_firewall",

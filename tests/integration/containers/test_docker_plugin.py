@@ -17,6 +17,7 @@ from tests.support.daemons import status
 from tests.support.docker import PROGRAMS
 from tests.support.docker_hosts import (
     ETHERNET,
+    ETHERNET_6,
     OUTSIDE,
     POOL_6,
     POOLS,
@@ -316,6 +317,37 @@ def test_containers_of_two_hosts_are_in_one_ethernet_network(hosts: Hosts) -> No
     assert "br0" in b.host.interfaces()
     b.engine.docker("network", "rm", "lan")
     ends[0].down()
+    assert [one.surroundings() for one in (a, b)] == before
+
+
+def test_one_ethernet_network_may_be_internal_and_have_ipv6(hosts: Hosts) -> None:
+    a, b, out = hosts
+    before = [one.surroundings() for one in (a, b)]
+    ends = [one.ethernet() for one in (a, b)]
+    options = ("-o", "conf=l2", "--ipam-opt", "conf=l2", "-o", "mode=tap", "--internal")
+    for one, end in zip((a, b), ends, strict=True):
+        end.up()
+        one.create("shut", *options, "--ipv6", "--subnet", ETHERNET_6, pool=ETHERNET)
+        one.start(f"s{one.host.name}1", network="shut")
+    for version in ("-4", "-6"):
+        assert pings(a, "sa1", "sb1", version, "-t", "1")
+        assert pings(b, "sb1", "sa1", version, "-t", "1")
+    shut, a1, b1 = (one.engine.address(name) for one, name in ((a, "sa1"), (a, "a1"), (b, "b1")))
+    out.ip(f"route replace {shut} via {PUBLIC}")
+    out_of_it = [(a, "sa1", whom) for whom in (OUTSIDE, a1, b1, "10.77.0.2")]
+    assert none_pings(*out_of_it, (a, "a1", shut), (b, "b1", shut))
+    with pytest.raises(LabError):
+        out.ping(shut, timeout=1)
+    a.engine.docker("rm", "-f", "sa1")
+    b.engine.docker("rm", "-f", "sb1")
+    # Though the plugin has lost what it knew of the network, nothing stays of it on the bridge.
+    lost = b.engine.docker("network", "inspect", "-f", "{{.Id}}", "shut").strip()
+    b.restart_plugin(lambda state: state["networks"].pop(lost))
+    assert [line for line in b.ruleset() if "table inet tunnel-br0" in line]
+    for one, end in zip((a, b), ends, strict=True):
+        one.engine.docker("network", "rm", "shut")
+        assert not [line for line in one.ruleset() if "table inet tunnel-br0" in line]
+        end.down()
     assert [one.surroundings() for one in (a, b)] == before
 
 

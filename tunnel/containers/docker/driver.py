@@ -53,7 +53,7 @@ class Wiring(Protocol):
         """Make what stands equal to the record; which is returned with what was chosen for it."""
 
     def take_down(self, network: str, record: NetworkRecord | None) -> None:
-        """Remove all of a network; without a record, what one with a bridge of its own has."""
+        """Remove all of a network; without a record, what was set up for it."""
 
     def plug(self, network: str, endpoint: str, record: NetworkRecord) -> str:
         """Make a veth pair, one end in the bridge; the name of the other, to be moved."""

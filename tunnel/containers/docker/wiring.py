@@ -102,19 +102,20 @@ class HostWiring:
             shared=bool(record.bridge),
         )
         if host.load_record(name, self._state_dir) is None:
-            host.apply(state, state_dir=self._state_dir, owner=OWNER)
+            host.apply(state, state_dir=self._state_dir, owner=_owner(network))
         else:
             host.reconcile(state, state_dir=self._state_dir)
         return record
 
     def take_down(self, network: str, record: NetworkRecord | None) -> None:
-        """Remove all of a network; without a record, what one with a bridge of its own has."""
+        """Remove all of a network; without a record, what the host's records say of it."""
         sockets = self.names.pop(network, None)
         if sockets is not None:
             self.retired.append(sockets)
-        name = (record.bridge if record else "") or bridge_name(network)
+        own = bridge_name(network)
+        name = (record.bridge if record else self._set_up_for(network)) or own
         host.remove(name, state_dir=self._state_dir)
-        if record is None or not record.bridge:
+        if name == own:
             host.delete_link(name)
         elif container_links.has_link(name):
             container_links.let_loopback_out(name, allowed=False)
@@ -170,6 +171,11 @@ class HostWiring:
             raise
         return sock
 
+    def _set_up_for(self, network: str) -> str:
+        """The bridge that was set up for a network; empty if there is none."""
+        every = host.other_records("", self._state_dir)
+        return next((each.interface for each in every if each.owner == _owner(network)), "")
+
     def _check_shared(self, record: NetworkRecord) -> None:
         gateways = {gateway.ip for gateway in record.gateways}
         for address in container_links.bridge_addresses(record.bridge):
@@ -216,6 +222,11 @@ def _name_socket(address: IpAddress, port: int) -> socket.socket:
                     f"no socket for names at {address}: {error.strerror}"
                 ) from error
     raise AssertionError("a port of 0 is always tried")
+
+
+def _owner(network: str) -> str:
+    """Who has set up what a network has, in the record of the host."""
+    return f"{OWNER} for network {network[:_ID_LENGTH]}"
 
 
 def _outer(endpoint: str) -> str:
