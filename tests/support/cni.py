@@ -28,6 +28,8 @@ class Runtime:
     config: dict[str, Any]
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     made: set[str] = field(default_factory=set)
+    path: str = ""
+    """CNI_PATH; without it where host-local is."""
 
     def __post_init__(self) -> None:
         self.program.parent.mkdir(exist_ok=True)
@@ -50,7 +52,7 @@ class Runtime:
             "CNI_CONTAINERID": container,
             "CNI_NETNS": f"/run/netns/{container}",
             "CNI_IFNAME": "eth0",
-            "CNI_PATH": str(Path(local).parent),
+            "CNI_PATH": self.path or str(Path(local).parent),
         }
         return self.host.run(
             [str(self.program)],
@@ -94,6 +96,10 @@ class Runtime:
             name = line.split()[0]
             if name in self.made:
                 self.host.run(["ip", "netns", "delete", name])
+
+    def locks(self) -> str:
+        """The files by which calls wait for each other."""
+        return self.host.run(["ls", "/run/tunnel/cni"], check=False).stdout
 
     def surroundings(self, commands: Sequence[str]) -> list[str]:
         """What these commands print on the host."""

@@ -66,10 +66,11 @@ def let_loopback_out(name: str, *, allowed: bool) -> None:
     write_conf(name, "route_localnet", "1" if allowed else "0")
 
 
-def make_pair(inner: str, outer: str, bridge: str, mtu: int) -> None:
+def make_pair(inner: str, outer: str, bridge: str, mtu: int, segments: int) -> None:
     """Make a veth pair: `outer` is up in the bridge, `inner` is to be moved.
 
-    Interfaces of these names that are there are replaced.
+    A frame of `inner` has at most so many TCP segments. Interfaces of these names that are there
+    are replaced.
     """
     with rtnetlink() as netlink, step("make", f"{outer} in {bridge}"):
         for name in (outer, inner):
@@ -77,9 +78,11 @@ def make_pair(inner: str, outer: str, bridge: str, mtu: int) -> None:
             if old is not None:
                 netlink.link("del", index=old)
         netlink.link("add", ifname=outer, kind="veth", peer={"ifname": inner})
-        for name in (outer, inner):
-            netlink.link("set", index=require_ifindex(netlink, name), mtu=mtu)
         index = require_ifindex(netlink, outer)
+        netlink.link("set", index=index, mtu=mtu)
+        # On a host that forwards, the tunnel's own interface has no limit. Only where frames begin
+        # can there be one; and not for those that come out of the tunnel, which have more.
+        netlink.link("set", index=require_ifindex(netlink, inner), mtu=mtu, gso_max_segs=segments)
         _put_in(netlink, index, bridge)
 
 

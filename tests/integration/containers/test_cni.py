@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.support.cni import Runtime, bring_up, network
 from tests.support.hosts import TwoHosts
+from tunnel.device.link_monitor import fitting_segments
 from tunnel.lab import LabError
 
 pytestmark = [pytest.mark.root, pytest.mark.foreign("host-local")]
@@ -51,8 +53,10 @@ def test_containers_of_two_hosts_reach_each_other_and_nothing_stays(
     bridge, outer, inner = result["interfaces"]
     assert (inner["name"], inner["sandbox"]) == ("eth0", "/run/netns/one")
     assert outer["name"] in a.host.interfaces()
-    shown = json.loads(a.inside("one", "ip", "-json", "link", "show", "eth0"))
-    assert shown[0]["address"] == inner["mac"]
+    (shown,) = json.loads(a.inside("one", "ip", "-details", "-json", "link", "show", "eth0"))
+    assert shown["address"] == inner["mac"]
+    # What TCP sends in one frame leaves in one call once it is sealed.
+    assert shown["gso_max_segs"] == fitting_segments(shown["mtu"]) < 64
     a.add("two")
     b.add("three")
     for address in ("10.90.1.3", "10.90.2.2", "10.77.0.2", "fd90:0:0:2::2", "fd77::2"):
@@ -146,6 +150,7 @@ def test_many_at_once_have_one_bridge(alone: Runtime) -> None:
         added = list(pool.map(alone.add, names))
         assert len({result["ips"][0]["address"] for result in added}) == len(names)
         list(pool.map(alone.delete, names))
+    assert not alone.locks()
     assert added[0]["interfaces"][0]["name"] not in alone.host.interfaces()
 
 
@@ -194,3 +199,55 @@ def test_a_bridge_of_a_call_that_was_killed_is_taken_up(alone: Runtime, command:
         assert alone.check("two") == {}
     alone.delete("two")
     assert alone.surroundings(SURROUNDINGS) == before
+
+
+IPAM = f"""#!{sys.executable}
+import json, os, subprocess, sys
+config, command = json.load(sys.stdin), os.environ["CNI_COMMAND"]
+if command in ("GC", "STATUS"):
+    is_full = os.path.exists(__file__ + ".full")
+    print(json.dumps({{"code": 11, "msg": "no address is left"}} if is_full else {{}}))
+    sys.exit(is_full)
+text = json.dumps(config | {{"cniVersion": "1.0.0"}})
+sys.exit(subprocess.run(["host-local"], input=text, text=True).returncode)
+"""
+"""host-local as one of version 1.1, which Debian's is not."""
+
+
+def test_gc_removes_what_the_runtime_does_not_have(alone: Runtime) -> None:
+    ipam = alone.program.with_name("newer")
+    ipam.write_text(IPAM)
+    ipam.chmod(0o755)
+    alone.config |= {"cniVersion": "1.1.0"}
+    alone.config["ipam"]["type"] = "newer"
+    alone.path = str(ipam.parent)
+    nothing = {"CNI_CONTAINERID": "", "CNI_NETNS": "", "CNI_IFNAME": ""}
+
+    def collect(*valid: str) -> tuple[int, str]:
+        found = [{"containerID": each, "ifname": "eth0"} for each in valid]
+        config = alone.config | {"cni.dev/valid-attachments": found}
+        done = alone.call("GC", "", config, **nothing)
+        return done.returncode, done.stdout
+
+    before = alone.surroundings(SURROUNDINGS)
+    assert [alone.add(name)["cniVersion"] for name in ("one", "two")] == ["1.1.0"] * 2
+    bridge, outer, _ = (each["name"] for each in alone.results["two"]["interfaces"])
+    alone.host.ip("link add other type veth peer name elsewhere", f"link set other master {bridge}")
+    assert collect("one") == (0, "")
+    found = alone.host.interfaces()
+    assert outer not in found
+    assert {bridge, "other", alone.results["one"]["interfaces"][1]["name"]} <= set(found)
+    assert alone.check("one") == {}
+    alone.host.ip("link delete other")
+    assert collect() == collect() == (0, "")
+    assert alone.surroundings(SURROUNDINGS) == before
+
+    # Whether ADD would succeed.
+    done = alone.call("STATUS", "", alone.config, **nothing)
+    assert (done.returncode, done.stdout) == (0, "")
+    ipam.with_name("newer.full").touch()
+    done = alone.call("STATUS", "", alone.config, **nothing)
+    assert (done.returncode, json.loads(done.stdout)["code"]) == (1, 11)
+    done = alone.call("STATUS", "", alone.config | {"conf": "nowhere"}, **nothing)
+    assert (done.returncode, json.loads(done.stdout)["code"]) == (1, 50)
+    assert not alone.locks(), "each call removes its own"

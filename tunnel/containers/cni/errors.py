@@ -16,6 +16,9 @@ class CniCode(IntEnum):
     IO_FAILURE = 5
     UNDECODABLE = 6
     INVALID_CONFIG = 7
+    TRY_AGAIN = 11
+    NOT_AVAILABLE = 50
+    """STATUS: ADD would fail."""
     HOST = 100
     """This host could not be set up."""
     IPAM = 101

@@ -50,6 +50,11 @@ def release(request: CniRequest) -> None:
     _call(request, "DEL")
 
 
+def pass_on(request: CniRequest) -> None:
+    """The same command of the IPAM plugin, as it is: GC or STATUS. Raises CniError."""
+    _call(request)
+
+
 def read_lease(answer: Mapping[str, Any]) -> Lease:
     """The part of a result that is about addresses. Raises CniError."""
     try:

@@ -1,4 +1,4 @@
-"""ADD, DEL and CHECK: a bridge for each network, a veth pair for each container.
+"""ADD, DEL, CHECK, GC and STATUS: a bridge for each network, a veth pair for each container.
 
 The tunnel stays where it is, in the namespace of the host. The bridge has the gateway's address and
 the firewall that networks of Docker's driver have; from there the kernel routes into the tunnel.
@@ -7,10 +7,7 @@ the firewall that networks of Docker's driver have; from there the kernel routes
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
@@ -22,7 +19,9 @@ from tunnel.containers.cni.ipam import Lease
 from tunnel.containers.cni.request import VERSIONS, CniRequest, NetworkConfig
 from tunnel.containers.docker.tunnels import TunnelFacts, look_up_routed
 from tunnel.containers.network_state import network_state
-from tunnel.errors import TunnelError
+from tunnel.daemon import lock
+from tunnel.device.link_monitor import fitting_segments
+from tunnel.errors import AlreadyRunningError, TunnelError
 from tunnel.host import cards, container_links
 from tunnel.host.cards import Card
 from tunnel.host.container_gates import WAY_OUT, network_gates
@@ -32,6 +31,9 @@ from tunnel.linux.files import RUN_FOLDER
 from tunnel.packet.ethernet import station_address
 
 OWNER = "tunnel-cni"
+
+_PATIENCE = 120.0
+"""Seconds for other calls about the same network."""
 
 
 def supported() -> dict[str, Any]:
@@ -50,6 +52,10 @@ def answer(request: CniRequest, state_dir: Path = RUN_FOLDER) -> dict[str, Any] 
                     _delete(request, state_dir)
                 case "CHECK":
                     _check(request, state_dir)
+                case "GC":
+                    _collect(request, state_dir)
+                case "STATUS":
+                    _report(request)
         return None
     except CniError:
         raise
@@ -60,17 +66,17 @@ def answer(request: CniRequest, state_dir: Path = RUN_FOLDER) -> dict[str, Any] 
         raise CniError(CniCode.IO_FAILURE, f"{place}{error.strerror}") from error
 
 
-@contextmanager
+@contextlib.contextmanager
 def _alone(name: str, state_dir: Path) -> Iterator[None]:
     """One call at a time for a network: the first makes its bridge, the last removes it."""
-    folder = state_dir / "cni"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+        with lock.hold(name, patience=_PATIENCE, folder=state_dir / "cni"):
+            yield
+    except AlreadyRunningError:
+        raise CniError(
+            CniCode.TRY_AGAIN,
+            f"other calls for the network of {name} have taken {_PATIENCE:.0f} seconds",
+        ) from None
 
 
 def _add(request: CniRequest, state_dir: Path) -> dict[str, Any]:
@@ -80,8 +86,9 @@ def _add(request: CniRequest, state_dir: Path) -> dict[str, Any]:
     given = ipam.lease(request)
     try:
         _set_up(config, facts, given, state_dir)
+        mtu = config.mtu or facts.mtu
         container_links.make_pair(
-            request.inner, request.outer, config.bridge, config.mtu or facts.mtu
+            request.inner, request.outer, config.bridge, mtu, fitting_segments(mtu)
         )
         card = _card(request.interface, given, facts)
         address = cards.give_card(request.inner, card, request.netns)
@@ -185,7 +192,7 @@ def _result(request: CniRequest, given: Lease, card: Card, mac: str) -> dict[str
     ips: list[dict[str, Any]] = []
     for address, gateway in zip(given.addresses, given.gateways, strict=True):
         entry = {"address": str(address), "gateway": str(gateway), "interface": 2}
-        if config.version != "1.0.0":
+        if config.version == VERSIONS[0]:
             entry["version"] = str(address.version)
         ips.append(entry)
     routes = [{"dst": str(network), "gw": str(gateway)} for network, gateway in card.routes]
@@ -204,12 +211,39 @@ def _delete(request: CniRequest, state_dir: Path) -> None:
     ipam.release(request)
     # With one end goes the other, wherever it is.
     host.delete_link(request.outer)
-    name = request.config.bridge
-    record = host.load_record(name, state_dir)
-    is_ours = _is_half_made(name) if record is None else record.owner == OWNER
-    if is_ours and not cards.plugged_into(name):
-        host.remove(name, state_dir=state_dir)
-        host.delete_link(name)
+    if _is_ours(request.config.bridge, state_dir):
+        _remove_if_empty(request.config.bridge, state_dir)
+
+
+def _collect(request: CniRequest, state_dir: Path) -> None:
+    """Remove what there is of containers that the runtime no longer has."""
+    name, valid = request.config.bridge, request.config.valid_outers()
+    if _is_ours(name, state_dir):
+        for port in cards.plugged_into(name):
+            if port.startswith("tv-") and port not in valid:
+                host.delete_link(port)
+        _remove_if_empty(name, state_dir)
+    ipam.pass_on(request)
+
+
+def _report(request: CniRequest) -> None:
+    """Raise CniError if ADD would fail."""
+    try:
+        look_up_routed(request.config.conf)
+    except TunnelError as error:
+        raise CniError(CniCode.NOT_AVAILABLE, f"network {request.config.name}: {error}") from error
+    ipam.pass_on(request)
+
+
+def _is_ours(bridge: str, state_dir: Path) -> bool:
+    record = host.load_record(bridge, state_dir)
+    return _is_half_made(bridge) if record is None else record.owner == OWNER
+
+
+def _remove_if_empty(bridge: str, state_dir: Path) -> None:
+    if not cards.plugged_into(bridge):
+        host.remove(bridge, state_dir=state_dir)
+        host.delete_link(bridge)
 
 
 def _check(request: CniRequest, state_dir: Path) -> None:

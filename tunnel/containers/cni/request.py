@@ -14,15 +14,20 @@ from tunnel.config.problems import Mistake
 from tunnel.config.values import check_name
 from tunnel.containers.cni.errors import CniCode, CniError
 
-VERSIONS = ("0.4.0", "1.0.0")
+VERSIONS = ("0.4.0", "1.0.0", "1.1.0")
 """Those of the specification that we speak, the newest last."""
 
 _NEEDED = {
     "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
     "DEL": ("CNI_CONTAINERID", "CNI_IFNAME"),
     "CHECK": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
+    "GC": ("CNI_PATH",),
+    "STATUS": (),
     "VERSION": (),
 }
+_SINCE_1_1 = ("GC", "STATUS")
+"""What a network of an older version may not be asked."""
+_VALID = "cni.dev/valid-attachments"
 _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 _MAX_NAME = 15
 _MTU = range(576, 65536)
@@ -51,6 +56,19 @@ class NetworkConfig:
         found = self.raw.get("prevResult")
         return found if isinstance(found, dict) else None
 
+    def valid_outers(self) -> set[str]:
+        """The veth ends on the host of all containers that there are, which GC is given.
+
+        Raises CniError without a list, which is not one of no containers.
+        """
+        found = self.raw.get(_VALID)
+        try:
+            if not isinstance(found, list):
+                raise TypeError
+            return {outer_name(str(each["containerID"]), str(each["ifname"])) for each in found}
+        except (TypeError, KeyError):
+            raise _invalid(f"GC needs {_VALID}, a list of containerID and ifname") from None
+
 
 @dataclass(frozen=True, slots=True)
 class CniRequest:
@@ -66,13 +84,17 @@ class CniRequest:
     @property
     def outer(self) -> str:
         """The name of the veth's end on the host: for one container, the same each time."""
-        name = f"{self.container}/{self.interface}"
-        return f"tv-{_digest(name)}"
+        return outer_name(self.container, self.interface)
 
     @property
     def inner(self) -> str:
         """The name of the other end until it is in the container."""
         return f"tc-{self.outer.removeprefix('tv-')}"
+
+
+def outer_name(container: str, interface: str) -> str:
+    """What the veth's end on the host of a container's interface is called."""
+    return f"tv-{_digest(f'{container}/{interface}')}"
 
 
 def version_of(text: str) -> str:
@@ -90,7 +112,7 @@ def parse_request(environment: Mapping[str, str], text: str) -> CniRequest:
     if command not in _NEEDED:
         raise CniError(
             CniCode.INVALID_ENVIRONMENT,
-            "CNI_COMMAND has to be ADD, DEL, CHECK or VERSION",
+            "CNI_COMMAND has to be one of " + ", ".join(_NEEDED),
             f"found: {command or 'none'}; a container runtime calls this program, not a person",
         )
     missing = [name for name in _NEEDED[command] if not environment.get(name)]
@@ -98,14 +120,20 @@ def parse_request(environment: Mapping[str, str], text: str) -> CniRequest:
         raise CniError(
             CniCode.INVALID_ENVIRONMENT, f"{command} needs {', '.join(missing)}", "not set"
         )
-    container, interface = environment["CNI_CONTAINERID"], environment["CNI_IFNAME"]
-    if not _ID.fullmatch(container):
+    container = environment.get("CNI_CONTAINERID", "")
+    interface = environment.get("CNI_IFNAME", "")
+    if container and not _ID.fullmatch(container):
         raise CniError(
             CniCode.INVALID_ENVIRONMENT, "CNI_CONTAINERID is not a container ID", container
         )
-    if not _is_interface(interface):
+    if interface and not _is_interface(interface):
         raise CniError(
             CniCode.INVALID_ENVIRONMENT, "CNI_IFNAME is not an interface name", interface
+        )
+    network = parse_network(text)
+    if command in _SINCE_1_1 and network.version != VERSIONS[-1]:
+        raise CniError(
+            CniCode.INCOMPATIBLE_VERSION, f"cniVersion {network.version} has no {command}"
         )
     folders = environment.get("CNI_PATH", "").split(":")
     return CniRequest(
@@ -114,7 +142,7 @@ def parse_request(environment: Mapping[str, str], text: str) -> CniRequest:
         environment.get("CNI_NETNS", ""),
         interface,
         tuple(Path(folder) for folder in folders if folder),
-        parse_network(text),
+        network,
     )
 
 

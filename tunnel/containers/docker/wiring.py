@@ -12,6 +12,7 @@ from tunnel.containers.docker import parts
 from tunnel.containers.docker.store import NetworkRecord
 from tunnel.containers.errors import ContainerError
 from tunnel.containers.network_state import network_state
+from tunnel.device.link_monitor import fitting_segments
 from tunnel.host import container_links
 from tunnel.host.container_gates import NameServer, network_gates, publish_gates
 from tunnel.host.gateway import IpAddress
@@ -123,10 +124,9 @@ class HostWiring:
 
     def plug(self, network: str, endpoint: str, record: NetworkRecord) -> str:
         """Make a veth pair, one end in the bridge; the name of the other, to be moved."""
-        inner = f"tc-{endpoint[:_ID_LENGTH]}"
-        container_links.make_pair(
-            inner, _outer(endpoint), record.bridge or bridge_name(network), record.mtu
-        )
+        inner, bridge = f"tc-{endpoint[:_ID_LENGTH]}", record.bridge or bridge_name(network)
+        segments = fitting_segments(record.mtu, ethernet=bool(record.bridge))
+        container_links.make_pair(inner, _outer(endpoint), bridge, record.mtu, segments)
         return inner
 
     def unplug(self, endpoint: str) -> None:

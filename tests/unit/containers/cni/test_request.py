@@ -59,11 +59,14 @@ def test_names_of_interfaces_fit_and_differ() -> None:
 @pytest.mark.parametrize(
     ("call", "number", "words"),
     [
-        ({"CNI_COMMAND": "GET"}, 4, "CNI_COMMAND has to be ADD, DEL, CHECK or VERSION"),
+        ({"CNI_COMMAND": "GET"}, 4, "one of ADD, DEL, CHECK, GC, STATUS, VERSION"),
         ({"CNI_COMMAND": ""}, 4, "a container runtime calls this program"),
         ({"CNI_CONTAINERID": ""}, 4, "ADD needs CNI_CONTAINERID"),
         ({"CNI_NETNS": "", "CNI_IFNAME": ""}, 4, "ADD needs CNI_NETNS, CNI_IFNAME"),
         ({"CNI_COMMAND": "CHECK", "CNI_NETNS": ""}, 4, "CHECK needs CNI_NETNS"),
+        ({"CNI_COMMAND": "GC", "CNI_PATH": ""}, 4, "GC needs CNI_PATH"),
+        ({"CNI_COMMAND": "GC"}, 1, "cniVersion 1.0.0 has no GC"),
+        ({"CNI_COMMAND": "STATUS"}, 1, "cniVersion 1.0.0 has no STATUS"),
         ({"CNI_CONTAINERID": "../c1"}, 4, "CNI_CONTAINERID"),
         ({"CNI_IFNAME": "a/b"}, 4, "CNI_IFNAME"),
         ({"CNI_IFNAME": "eth0:1"}, 4, "CNI_IFNAME"),
@@ -83,10 +86,27 @@ def test_del_needs_no_namespace() -> None:
     assert parse(CNI_COMMAND="DEL", CNI_NETNS="").netns == ""
 
 
+def test_gc_and_status_are_about_no_container() -> None:
+    nothing = {"CNI_CONTAINERID": "", "CNI_NETNS": "", "CNI_IFNAME": ""}
+    valid = [{"containerID": "c1", "ifname": "eth0"}, {"containerID": "c2", "ifname": "eth1"}]
+    newest = NETWORK | {"cniVersion": "1.1.0", "cni.dev/valid-attachments": valid}
+    assert parse(newest, CNI_COMMAND="STATUS", **nothing).command == "STATUS"
+    found = parse(newest, CNI_COMMAND="GC", **nothing).config.valid_outers()
+    assert found == {parse().outer, parse(CNI_CONTAINERID="c2", CNI_IFNAME="eth1").outer}
+
+
+@pytest.mark.parametrize("valid", [None, {}, "c1", ["c1"], [{"containerID": "c1"}]])
+def test_without_a_list_nothing_is_taken_for_gone(valid: object) -> None:
+    request = parse(NETWORK | {"cni.dev/valid-attachments": valid})
+    with pytest.raises(CniError, match=r"GC needs cni\.dev/valid-attachments") as caught:
+        request.config.valid_outers()
+    assert caught.value.number == 7
+
+
 @pytest.mark.parametrize(
     ("change", "number", "words"),
     [
-        ({"cniVersion": "0.2.0"}, 1, "supported: 0.4.0, 1.0.0"),
+        ({"cniVersion": "0.2.0"}, 1, "supported: 0.4.0, 1.0.0, 1.1.0"),
         ({"cniVersion": 1}, 1, "cniVersion 1"),
         ({"name": None}, 7, "name"),
         ({"name": "a b"}, 7, "name"),
@@ -136,7 +156,7 @@ def test_errors_are_json_on_standard_output(
     status, found = answered(monkeypatch, capsys, older, **CALL)
     assert (status, found["code"], found["cniVersion"]) == (1, 7, "0.4.0")
     status, found = answered(monkeypatch, capsys, "no JSON", **CALL)
-    assert (status, found["code"], found["cniVersion"]) == (1, 6, "1.0.0")
+    assert (status, found["code"], found["cniVersion"]) == (1, 6, VERSIONS[-1])
     status, found = answered(monkeypatch, capsys, "")
     assert (status, found["code"]) == (1, 4)
 
