@@ -14,6 +14,7 @@ MODULES = {
     "life": ("up", "down", "restart"),
     "show": ("show",),
     "run": ("run",),
+    "new": ("new",),
     "peer": ("peer",),
     "qr": ("qr",),
     "keys": ("genkey", "genpsk", "pubkey", "strip"),
@@ -61,7 +62,7 @@ GROUPS = (
     (
         "Make",
         (
-            (("peer", "qr"), "Add or remove peers of a conf; show one to a phone."),
+            (("new", "peer", "qr"), "Make confs; add peers to one; show one to a phone."),
             (("genkey", "genpsk", "pubkey"), "Make keys."),
             (("strip",), "Print a conf as plain wg reads it."),
             (("lab", "bench"), "Try tunnels on this machine alone; measure it."),

@@ -25,7 +25,7 @@ from tunnel.config.save import write
 from tunnel.config.values import AllowedIP, EndpointConfig, endpoint
 from tunnel.linux.networks import Network, is_inside, without
 
-__all__ = ["ListedPeer", "PeerBook", "other_side"]
+__all__ = ["ListedPeer", "PeerBook", "endpoint_at", "other_side"]
 
 KEEPALIVE: Final = 25
 """Seconds: the other side may be behind a NAT."""
@@ -192,11 +192,9 @@ class PeerBook:
             )
         port = self.config.interface.listen_port
         try:
-            found = endpoint(text if _has_port(text) else f"{text}:{port or ''}")
+            meant = endpoint_at(text, port)
         except Mistake as mistake:
-            remedy = mistake.remedy if port or _has_port(text) else "add ListenPort to the conf"
-            raise self._refusal(f"--endpoint {mistake.fault}", remedy) from None
-        meant = found if isinstance(found, EndpointConfig) else found.value
+            raise self._refusal(f"--endpoint {mistake.fault}", mistake.remedy) from None
         if known is None:
             header = next(
                 token.line
@@ -240,9 +238,17 @@ class PeerBook:
         return "\r" if self.text.partition("\n")[0].endswith("\r") else ""
 
 
-def _has_port(text: str) -> bool:
-    host, colon, port = text.rpartition(":")
-    return bool(colon) and port.isdigit() and (":" not in host or host.endswith("]"))
+def endpoint_at(text: str, port: int) -> EndpointConfig:
+    """The endpoint HOST:PORT, or HOST at that port, where 0 is none. Raises Mistake."""
+    host, colon, digits = text.rpartition(":")
+    is_whole = bool(colon) and digits.isdigit() and (":" not in host or host.endswith("]"))
+    if not is_whole:
+        if not port:
+            raise Mistake(f"{quote(text)} has no port", "add :PORT, or ListenPort to the conf")
+        is_bare = ":" in text and not text.startswith("[")
+        text = f"[{text}]:{port}" if is_bare else f"{text}:{port}"
+    found = endpoint(text)
+    return found if isinstance(found, EndpointConfig) else found.value
 
 
 def _enabled(text: str) -> str:
