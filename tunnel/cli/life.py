@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -50,7 +51,8 @@ def up(
     """Set up the tunnel of a conf: interface, addresses, routes, peers.
 
     Returns as soon as packets can flow, and leaves a daemon behind that logs to
-    /run/tunnel/NAME.log. Undo it with `tunnel down`.
+    /run/tunnel/NAME.log. On a terminal it says in one line what is up, and whether a peer answers
+    within a second. Undo it with `tunnel down`.
 
     Examples:
 
@@ -99,6 +101,11 @@ def _start_in_background(
         )
     except background.StartError as error:
         fail(error)
+    if sys.stdout is not None and sys.stdout.isatty():
+        # Scripts need no line, and do not wait for an answer.
+        from tunnel.cli.arrival import announce
+
+        announce(config.name)
 
 
 def _set_log_level(config: TunnelConfig, *, verbose: bool) -> None:
