@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tunnel import config
+from tunnel.cli import timeline
 from tunnel.cli.common import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -97,10 +98,8 @@ def doctor(
     if as_json:
         typer.echo(json.dumps([report.to_json() for report in reports], indent=2))
     else:
-        console = Console(highlight=False, soft_wrap=True)
         for report in reports:
-            for line in lines(report):
-                console.print(line)
+            timeline.show(Console(highlight=False), lines(report))
     if not all(report.healthy for report in reports):
         raise typer.Exit(EXIT_FAILED)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 
 from rich.console import Console
@@ -23,6 +24,9 @@ _ENDS = {
 _MARGIN = f"  {'':<7}│  "
 _WORDS = len(f"  {'':<7}├─ {'':<13}{'':>8}  {'':>9}  ")
 """The column in which the words of a step begin."""
+
+_LABEL = re.compile(r"[ │]*(?:[✗·] +|(?<= )[a-z]+(?: [a-z]+)? {2,})?")
+"""What stands before the words of a line: `  ✗ `, or `      seen   `."""
 
 _NARROW = 20
 """Columns that are left for words at the least."""
@@ -50,10 +54,12 @@ def _folded(console: Console, line: Text, width: int | None) -> Iterator[Text]:
 
 
 def _indent(plain: str) -> int:
-    """Where the words of a line begin: of a step, after its time."""
+    """Where the words of a line begin: of a step after its time, of another after its label."""
     if "├" in plain:
         return _WORDS
-    return len(plain) - len(plain.lstrip(" │"))
+    found = _LABEL.match(plain)
+    assert found is not None
+    return found.end()
 
 
 def title(journey: Journey, number: int) -> Text:

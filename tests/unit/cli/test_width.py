@@ -93,6 +93,17 @@ def test_a_trace_is_folded_below_its_words(monkeypatch: pytest.MonkeyPatch) -> N
     assert set(journey.death.split()) <= set(words), "no word is cut"
 
 
+@pytest.mark.parametrize("label", ["  ✗ ", "  · ", "      seen   ", "      fix    ", "  in use  "])
+def test_a_finding_is_folded_below_its_words(label: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(WIDTH))
+    words = " ".join(f"word{number}" for number in range(40))
+    first, *others = shown([Text(label + words)])
+    assert first.startswith(f"{label}word0 ")
+    assert all(len(line) - len(line.lstrip()) == len(label) for line in others)
+    assert max(map(len, [first, *others])) <= WIDTH
+    assert " ".join([first[len(label) :], *others]).split() == words.split()
+
+
 def test_a_trace_for_a_program_has_whole_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     lines = shown(list(timeline.lines(steps())))
