@@ -9,9 +9,10 @@ import pytest
 
 from tests.support.daemons import follow, followed, remains, rewrite, status
 from tests.support.hosts import TwoHosts
-from tests.support.pairs import drops
+from tests.support.pairs import OUTER, drops
 from tests.support.taps import check_tagged, make_ends
 from tunnel.lab import Host
+from tunnel.lab.peers import Node, OurEnd, render_conf
 from tunnel.packet.ethernet import station_address
 
 pytestmark = pytest.mark.root
@@ -100,6 +101,31 @@ def test_a_dhcp_server_serves_a_station_behind_the_other_host(two_hosts: TwoHost
     b.node.host.ip(f"link set {port} nomaster")
     b.down()
     assert "br0" not in b.node.host.interfaces()
+
+
+def test_a_bridge_of_two_tunnels_is_the_middle_of_a_star(two_hosts: TwoHosts) -> None:
+    hub, lab = two_hosts.a, two_hosts.lab
+    far = lab.host("far")
+    lab.link(hub, far, ["198.51.100.1/24"], ["198.51.100.2/24"])
+    spokes = (Node(two_hosts.b, ("10.77.0.2/24",)), Node(far, ("10.77.0.3/24",)))
+    places = ((OUTER[4][0], "10.77.0.1/24"), ("198.51.100.1", "10.77.0.9/24"))
+    ends = []
+    for number, (spoke, (outer, address)) in enumerate(zip(spokes, places, strict=True)):
+        others = tuple(other.addresses[0].replace("/24", "/32") for other in spokes)
+        routes = tuple(route for route in others if route[:-3] not in spoke.addresses[0])
+        port, name = 51820 + number, f"wg{number}"
+        middle = Node(hub, (address,), outer, port, name, routes=routes)
+        bridge = ["Mode = tap", "Bridge = br0"]
+        ends.append(OurEnd(middle, render_conf(middle, [spoke], settings=bridge)))
+        ends.append(OurEnd(spoke, render_conf(spoke, [middle], settings=bridge[:1])))
+    for end in ends:
+        end.up()
+    two_hosts.b.ping("10.77.0.3")
+    refused = ends[0].tunnel("trace", "wg0", check=False)
+    assert "with Mode = tap the tunnel carries Ethernet frames: use tunnel capture" in refused
+    for end in ends:
+        end.down()
+    assert hub.interfaces() == ["lo", "eth0", "eth1"]
 
 
 def test_the_bridge_of_another_is_joined_and_left_as_it_was(two_hosts: TwoHosts) -> None:

@@ -53,6 +53,7 @@ EACH: Final = 32
 
 _MAX_MESSAGE = 65535
 _TYPES = {dns.rdatatype.A: 4, dns.rdatatype.AAAA: 6}
+_OTHER = {dns.rdatatype.A: dns.rdatatype.AAAA, dns.rdatatype.AAAA: dns.rdatatype.A}
 _RECORD = {4: 16, 6: 28}
 """Bytes of an answer's record, by the IP version of its address."""
 _SHORTEST = 512
@@ -142,7 +143,7 @@ class NetworkNames:
             name = question.name
             found, own = await self._local_or_none(name)
             if found is None and ("." not in name or name.endswith(f".{own}")):
-                found, silent = await self._ask_hosts(record, data)
+                found, silent = await self._ask_hosts(record, question, data)
             if found is not None:
                 return _reply(question, found).to_wire()
         if not record.internal:
@@ -173,7 +174,7 @@ class NetworkNames:
         return (await self._local_or_none(name))[0]
 
     async def _ask_hosts(
-        self, record: NetworkRecord, query: bytes
+        self, record: NetworkRecord, question: _Question, query: bytes
     ) -> tuple[tuple[IpAddress, ...] | None, bool]:
         """The addresses that other hosts have for a name; and whether one of them is silent."""
         peers: Sequence[Sequence[Network]] = [(part,) for part in record.allowed]
@@ -194,10 +195,22 @@ class NetworkNames:
                 return
             answers += 1
             message = _message_untrusted(reply)
-            if message is not None and message.rcode() == dns.rcode.NOERROR:
-                known = True
-                # No host speaks for another, nor for the world.
-                found.extend(e for e in _addresses(message) if parts.holds((*own, *six), e))
+            if message is None or message.rcode() != dns.rcode.NOERROR:
+                return
+            # No host speaks for another, nor for the world.
+            addresses = [e for e in _addresses(message) if parts.holds((*own, *six), e)]
+            found.extend(addresses)
+            # A name without addresses of this version has one of the other. Of a host that answers
+            # so to all names, none would be passed on.
+            known = known or bool(addresses) or await has_other(address, own)
+
+        async def has_other(address: str, own: list[Network]) -> bool:
+            asked = question.message.question[0]
+            other = dns.message.make_query(asked.name, _OTHER[asked.rdtype]).to_wire()
+            reply = await _exchange(other, (address, ASKED_PORT), PATIENCE)
+            message = None if reply is None else _message_untrusted(reply)
+            found = () if message is None else _addresses(message)
+            return any(parts.holds((*own, *six), each) for each in found)
 
         async with trio.open_nursery() as nursery:
             for target, own in targets:

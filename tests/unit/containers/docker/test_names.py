@@ -45,8 +45,9 @@ def addresses(*found: str) -> Responder:
 
     def respond(query: dns.message.Message) -> dns.message.Message:
         reply = dns.message.make_response(query)
-        name = query.question[0].name
-        reply.answer.append(dns.rrset.from_text_list(name, 1, "IN", "A", list(found)))
+        name, kind = query.question[0].name, query.question[0].rdtype
+        if kind == dns.rdatatype.A:
+            reply.answer.append(dns.rrset.from_text_list(name, 1, "IN", "A", list(found)))
         return reply
 
     return respond
@@ -57,6 +58,11 @@ def nothing(query: dns.message.Message) -> dns.message.Message:
     reply = dns.message.make_response(query)
     reply.set_rcode(dns.rcode.NXDOMAIN)
     return reply
+
+
+def empty(query: dns.message.Message) -> dns.message.Message:
+    """Answer to any name that it has no address of that version."""
+    return dns.message.make_response(query)
 
 
 def silent(query: dns.message.Message) -> None:
@@ -186,6 +192,18 @@ def test_a_name_that_no_host_has_is_passed_on(
     dialogue.servers[meant[0]] = addresses("203.0.113.7")
     assert found(dialogue.ask("printer")) == {"203.0.113.7"}
     assert dialogue.asked[-1] == meant
+
+
+@pytest.mark.parametrize("kind", ["A", "AAAA"])
+def test_a_host_that_has_no_address_for_any_name_hides_none(dialogue: Dialogue, kind: str) -> None:
+    dialogue.servers[HOSTS[0]] = empty
+    dialogue.servers[SERVER] = addresses("203.0.113.7")
+    assert found(dialogue.ask("printer", kind)) == ({"203.0.113.7"} if kind == "A" else set())
+    assert dialogue.asked[-1] == (SERVER, 53)
+    # Nor does one with addresses of others.
+    dialogue.servers[HOSTS[0]] = addresses("203.0.113.66")
+    dialogue.ask("printer", kind)
+    assert dialogue.asked[-1] == (SERVER, 53)
 
 
 def test_a_host_that_is_silent_is_not_taken_for_one_without_the_name(dialogue: Dialogue) -> None:
