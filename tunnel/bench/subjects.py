@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import shutil
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +27,9 @@ INSTALL = {
     "nft": "apt-get install nftables",
 }
 """How programs that are measured, or measured with, get onto a Debian."""
+
+UNENCRYPTED = "no cipher"
+"""The name of the subject that encrypts nothing."""
 
 A_OUTER, B_OUTER = "192.0.2.1", "192.0.2.2"
 A_INNER, B_INNER = "10.77.0.1", "10.77.0.2"
@@ -109,6 +113,12 @@ class Ours:
     def name(self) -> str:
         """For the table."""
         return self.label or f"tunnel ({self.datapath})"
+
+    @classmethod
+    def unencrypted(cls) -> Ours:
+        """The compiled datapath's own loop, with no cipher in it."""
+        command = (sys.executable, "-m", "tunnel.cli.unencrypted")
+        return cls("native", command=command, label=UNENCRYPTED)
 
     def missing(self) -> str | None:
         """What this machine lacks to run it, or None."""

@@ -154,7 +154,9 @@ def _subjects(peers: list[Path], only: list[str]) -> list[Subject]:
     for path in peers:
         if shutil.which(path) is None:
             fail(f"--peer: {path} is not an executable program", EXIT_USAGE)
-    wanted: list[Subject] = [Ours(name) for name in datapath.available()]
+    there = datapath.available()
+    wanted: list[Subject] = [Ours(name) for name in there]
+    wanted += [Ours.unencrypted()] if "native" in there else []
     wanted += [WireGuardGo(), WireGuardGo("gotatun")]
     wanted += [*(WireGuardGo(str(path)) for path in peers), OpenVpn(), Bare()]
     # A program at a path stands for the one of its name on the PATH.

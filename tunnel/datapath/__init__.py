@@ -45,6 +45,8 @@ __all__ = [
     "SessionFactory",
     "UnknownDatapathError",
     "available",
+    "disable_encryption",
+    "encryption_is_disabled",
     "load",
 ]
 
@@ -117,6 +119,25 @@ def available() -> list[str]:
             continue
         found.append(name)
     return found
+
+
+_unencrypted = False
+
+
+def disable_encryption() -> None:
+    """Let all sessions of this process go without encryption and authentication, from here on.
+
+    For `tunnel bench` alone, which starts a program of its own for it: no setting leads here.
+    Raises ImportError where the compiled datapath, which alone can do it, is not installed.
+    """
+    global _unencrypted
+    importlib.import_module(DATAPATHS["native"]).disable_encryption()
+    _unencrypted = True
+
+
+def encryption_is_disabled() -> bool:
+    """Whether `disable_encryption` was called in this process."""
+    return _unencrypted
 
 
 def _parts(

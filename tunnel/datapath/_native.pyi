@@ -54,3 +54,6 @@ def check_mac2(
     cookie: bytes, datagrams: ReadableBuffer, start: int, end: int, stride: int, /
 ) -> bytes:
     """Tell which datagrams of a batch have a right mac2; see `interface.MacCheck`."""
+
+def disable_encryption() -> None:
+    """Let the sessions made after it neither encrypt nor authenticate: for `tunnel bench`."""

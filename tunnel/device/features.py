@@ -70,6 +70,8 @@ def load_datapath(wanted: str = "auto") -> datapath.Datapath:
         chosen = datapath.load(None if wanted == "auto" else wanted)
     except datapath.UnknownDatapathError as error:
         raise DaemonError(str(error)) from None
+    if datapath.encryption_is_disabled():
+        log.warning("NOTHING IS ENCRYPTED: this tunnel is a benchmark's, and protects no packet")
     if chosen.note:
         log.info("%s; using the %s datapath", chosen.note, chosen.name)
     return chosen

@@ -30,6 +30,9 @@ from tunnel.linux.processes import netns_inode, pids_in
 
 _T = TypeVar("_T")
 
+HOST_VARIABLE = "TUNNEL_LAB_HOST"
+"""The environment of each program in a host of a lab has its name here."""
+
 UNSHARE = ["unshare", "--net", "--mount", "--uts", "--propagation", "private"]
 
 
@@ -137,7 +140,7 @@ class Host:
     # Programs
 
     def _environment(self, extra: Mapping[str, str]) -> dict[str, str]:
-        return {**os.environ, "TUNNEL_LAB": self._lab_id, "TUNNEL_LAB_HOST": self.name, **extra}
+        return {**os.environ, "TUNNEL_LAB": self._lab_id, HOST_VARIABLE: self.name, **extra}
 
     def _entered(self, directory: Path | str | None) -> list[str]:
         # nsenter leaves the program in "/"; its own option for this is newer than Debian 11's.

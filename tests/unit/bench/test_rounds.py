@@ -109,6 +109,8 @@ def test_rows_are_for_subjects_that_have_what_they_measure() -> None:
         ]
         for name in ("tcp", "junk", "peers", "trace")
     }
+    of_no_cipher = [name for name, row in by_name.items() if row.fits(Ours.unencrypted())]
+    assert of_no_cipher == ["tcp", "tcp8", "udp1300", "steady1300"]
     assert fits == {
         "tcp": ["Ours", "WireGuardGo", "OpenVpn", "Bare"],
         "junk": ["Ours", "WireGuardGo"],

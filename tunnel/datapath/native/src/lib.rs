@@ -20,4 +20,5 @@ mod python_pump;
 pub mod replay;
 pub mod session;
 pub mod split;
+pub mod transport_key;
 pub mod virtio;

@@ -21,6 +21,7 @@ use crate::macs;
 use crate::pump::{SharedSession, lock};
 use crate::python_pump::Pump;
 use crate::session::{self, Exhausted};
+use crate::transport_key;
 
 /// With fewer bytes to work on than this, letting other threads run would cost more than it gives.
 const DETACH_FROM: usize = 16_384;
@@ -455,6 +456,12 @@ fn check_macs<'py>(
     })
 }
 
+/// For `tunnel bench`: sessions made after it neither encrypt nor authenticate.
+#[pyfunction]
+fn disable_encryption() {
+    transport_key::disable_encryption();
+}
+
 /// The compiled datapath; `tunnel/datapath/interface.py` documents it.
 #[pymodule(gil_used = true)]
 mod _native {
@@ -466,4 +473,6 @@ mod _native {
     use super::check_mac1;
     #[pymodule_export]
     use super::check_mac2;
+    #[pymodule_export]
+    use super::disable_encryption;
 }

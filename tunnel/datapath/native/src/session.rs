@@ -1,8 +1,6 @@
 //! One session's transport keys, counters and replay window: seal and open over buffers
 //! (whitepaper, section 5.4.6).
 
-use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-
 use crate::batches::{self, Batch};
 use crate::coalesce::{Coalescer, Offload};
 use crate::drops::{Drop, Drops};
@@ -11,6 +9,7 @@ use crate::ip;
 use crate::limits::{HEADER, OVERHEAD, REJECT_AFTER_MESSAGES, TAG};
 use crate::replay::Replay;
 use crate::split::Plan;
+use crate::transport_key::TransportKey;
 
 /// Type 4 and three reserved bytes.
 const TRANSPORT: [u8; 4] = [4, 0, 0, 0];
@@ -52,8 +51,8 @@ pub struct Opened {
 /// A pair of transport keys with its state.
 #[derive(Debug)]
 pub struct Session {
-    send: LessSafeKey,
-    receive: LessSafeKey,
+    send: TransportKey,
+    receive: TransportKey,
     local_index: u32,
     remote_index: u32,
     send_counter: u64,
@@ -69,12 +68,6 @@ struct Inner {
     packet: usize,
 }
 
-fn nonce(counter: u64) -> Nonce {
-    let mut bytes = [0; 12];
-    bytes[4..].copy_from_slice(&counter.to_le_bytes());
-    Nonce::assume_unique_for_key(bytes)
-}
-
 impl Session {
     /// A session of two 32-byte keys; `None` if one is not.
     pub fn new(
@@ -84,10 +77,9 @@ impl Session {
         remote_index: u32,
         initial_counter: u64,
     ) -> Option<Session> {
-        let key = |bytes| UnboundKey::new(&CHACHA20_POLY1305, bytes).ok();
         Some(Session {
-            send: LessSafeKey::new(key(send_key)?),
-            receive: LessSafeKey::new(key(receive_key)?),
+            send: TransportKey::new(send_key)?,
+            receive: TransportKey::new(receive_key)?,
             local_index,
             remote_index,
             send_counter: initial_counter,
@@ -132,11 +124,11 @@ impl Session {
         write(packet);
         let sealed = self
             .send
-            .seal_in_place_separate_tag(nonce(self.send_counter), Aad::empty(), packet)
+            .seal(self.send_counter, packet)
             // Only for messages of 256 GiB, which no slot is.
-            .map_err(|_| Exhausted)?;
+            .ok_or(Exhausted)?;
         self.send_counter += 1;
-        tag.copy_from_slice(sealed.as_ref());
+        tag.copy_from_slice(&sealed);
         Ok(())
     }
 
@@ -262,8 +254,8 @@ impl Session {
         }
         let plaintext = self
             .receive
-            .open_in_place(nonce(counter), Aad::empty(), sealed)
-            .map_err(|_| Drop::Authentication)?;
+            .open(counter, sealed)
+            .ok_or(Drop::Authentication)?;
         debug_assert_eq!(plaintext.len() + HEADER + TAG, length);
         // Only now: a forged counter must not move the window.
         self.replay.mark(counter);
