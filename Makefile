@@ -12,13 +12,14 @@ OFF ?= none tso uso gso gro all
 NATIVE := tunnel/datapath/native
 CRATE := $(wildcard $(NATIVE)/Cargo.* $(NATIVE)/src/*.rs $(NATIVE)/src/*/*.rs)
 
-.PHONY: help lab test test-minimal test-pythons coverage matrix setup lock lint wheel fuzz soak floods doctor-matrix confs clean
+.PHONY: help lab test test-minimal test-pythons bench-check coverage matrix setup lock lint wheel fuzz soak floods doctor-matrix confs clean
 
 help:
 	@echo "make lab    two hosts and a real encrypted tunnel on this machine, explained"
 	@echo "make test   the whole suite (as root: everything; else what user namespaces allow)"
 	@echo "make test-minimal  make lab and make test in a minimal Debian, bootstrapped for it (as root)"
 	@echo "make test-pythons  the unit tests on every other Python found ($(PYTHONS))"
+	@echo "make bench-check BASE=commit  whether this tree is slower than that commit (20 min)"
 	@echo "make coverage  the suite, and which lines and branches no test reaches"
 	@echo "make matrix everything that carries packets, with both datapaths and each offload off (2 h)"
 	@echo "make setup  the virtual environment in .venv, with the command tunnel"
@@ -105,6 +106,12 @@ wheel: $(STAMP)
 fuzz: $(STAMP)
 	cd $(NATIVE) && FUZZ_SECONDS=600 cargo run --locked --release --example fuzz
 	TUNNEL_FUZZ_SECONDS=600 $(PYTHON) -m pytest tests/property/test_datapath_twins.py -k long --timeout 900
+
+# What is compared, and how often: make bench-check BASE=main BENCH_ARGS="--rows tcp,idle --rounds 7"
+bench-check: $(STAMP)
+	@test -n "$(BASE)" || { echo "what to compare with? make bench-check BASE=main" >&2; exit 2; }
+	@tests/setup/packages.sh --for base --for lab --for test
+	@$(PYTHON) -m tests.support.bench_check $(BASE) $(BENCH_ARGS)
 
 soak: $(STAMP)
 	@tests/setup/packages.sh --for base --for lab --for test
