@@ -144,6 +144,7 @@ impl Pump {
                 Ok(Some(received)) => received,
                 Ok(None) => break,
                 Err(error) => {
+                    incoming.cost += LOOK_COST;
                     incoming.stop = Some(Stop::Error(error));
                     break;
                 }

@@ -122,6 +122,7 @@ impl Pump {
                     }
                     Ok(length) => length,
                     Err(error) => {
+                        out.cost += READ_COST;
                         out.error = Some(error);
                         break;
                     }
