@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,11 +49,16 @@ class Podman:
     host: Host
     folder: Path
 
-    def __call__(self, *arguments: str) -> str:
+    @property
+    def words(self) -> list[str]:
+        """What its commands begin with."""
         place = [f"--root={self.folder}/data", f"--runroot={self.folder}/run"]
-        words = ["podman", *place, "--storage-driver=vfs", f"--tmpdir={self.folder}/tmp"]
-        environment = {"CONTAINERS_CONF": str(self.folder / "containers.conf")}
-        return self.host.run([*words, *arguments], environment=environment, timeout=60).stdout
+        conf = f"CONTAINERS_CONF={self.folder}/containers.conf"
+        folder = f"--tmpdir={self.folder}/tmp"
+        return ["env", conf, "podman", *place, "--storage-driver=vfs", folder]
+
+    def __call__(self, *arguments: str) -> str:
+        return self.host.run([*self.words, *arguments], timeout=60).stdout
 
 
 @pytest.fixture(name="podman")
@@ -96,3 +102,24 @@ def test_a_container_of_podman_is_in_the_tunnels_network(
         assert two_hosts.b.run(["curl", "-s", "-m", "5", url]).stdout == "hello\n"
     podman("rm", "--force", "--time=0", "one")
     assert podman.host.interfaces() == before
+
+
+@pytest.mark.slow
+def test_a_container_is_found_by_podmans_api(podman: Podman, two_hosts: TwoHosts) -> None:
+    host, path = podman.host, f"{podman.folder}/podman.sock"
+    service = host.popen([*podman.words, "system", "service", "--time=0", f"unix://{path}"])
+    host.wait_for(lambda: Path(path).is_socket(), 20, "podman's socket")
+    run = ("run", "-d", *LIMITS, "--name=one", "--network=none", IMAGE, "/bin/sleep", "600")
+    podman(*run)
+    attach = ["attach", "office", "--container", "one", "--docker-host", f"unix://{path}"]
+    host.run([sys.executable, "-m", "tunnel", *attach])
+    podman("exec", "one", "ping", "-c", "1", "-w", "10", "10.77.0.2")
+    assert "office" not in host.interfaces()
+    # Another one of its name, which podman reports.
+    podman("rm", "--force", "--time=0", "one")
+    podman(*run)
+    inside = "ip address show office || true"
+    host.wait_for(lambda: "10.77.0.1" in podman("exec", "one", "sh", "-c", inside), 20, "office")
+    host.run([sys.executable, "-m", "tunnel", "detach", "office"])
+    two_hosts.b.ping("10.77.0.1")
+    service.stop()

@@ -136,7 +136,7 @@ class Driver:
                 for name, each in self.state.pools.items()
                 if each.conf != gone.conf or each.pool not in gone.pools
             }
-            self._save(PluginState(left, pools))
+            self._save_less(PluginState(left, pools))
             log.info("network %.12s was removed", network)
 
     # The ends of containers
@@ -150,7 +150,8 @@ class Driver:
         for address in request.addresses:
             checks.check_address(request, address, record)
         endpoint = EndpointRecord(request.addresses)
-        self._save_endpoint(request.network, request.endpoint, endpoint)
+        record = _with(self._network(request.network), request.endpoint, endpoint)
+        self._save_network(request.network, record)
         if request.mac:
             return {"Interface": {}}
         return {"Interface": {"MacAddress": _mac(request.addresses[0].ip)}}
@@ -171,7 +172,7 @@ class Driver:
         record = replace(record, endpoints=left)
         if published:
             self._wiring.set_up(network, record)
-        self._save_network(network, record)
+        self._save_less(self._with_network(network, record))
 
     def info(self, request: OfEndpoint) -> Answer:
         """What there is to know of a container's end."""
@@ -203,7 +204,8 @@ class Driver:
         record = self.state.networks.get(request.network)
         if record is not None and request.endpoint in record.endpoints:
             endpoint = replace(record.endpoints[request.endpoint], joined=False)
-            self._save_endpoint(request.network, request.endpoint, endpoint)
+            record = _with(record, request.endpoint, endpoint)
+            self._save_less(self._with_network(request.network, record))
         return {}
 
     # Published ports
@@ -229,7 +231,7 @@ class Driver:
         if record is not None and endpoint is not None and endpoint.published:
             record = _with(record, request.endpoint, replace(endpoint, published=()))
             self._wiring.set_up(request.network, record)
-            self._save_network(request.network, record)
+            self._save_less(self._with_network(request.network, record))
         return {}
 
     # Addresses
@@ -251,7 +253,7 @@ class Driver:
         pool = self.state.pools.get(request.pool)
         if pool is not None and not self._has_network(pool):
             left = {name: each for name, each in self.state.pools.items() if name != request.pool}
-            self._save(replace(self.state, pools=left))
+            self._save_less(replace(self.state, pools=left))
         return {}
 
     def request_address(self, request: OfAddress) -> Answer:
@@ -274,7 +276,7 @@ class Driver:
         address = request.address
         if pool is not None and address in pool.given and not self._is_in_use(pool, address):
             record = replace(pool, given=pool.given - {address})
-            self._save(replace(self.state, pools={**self.state.pools, request.pool: record}))
+            self._save_less(replace(self.state, pools={**self.state.pools, request.pool: record}))
         return {}
 
     # After a start
@@ -307,6 +309,7 @@ class Driver:
             for endpoint in record.endpoints.keys() - known[network]:
                 if not self._wiring.is_plugged(network, endpoint, record):
                     self.forget_endpoint(network, endpoint)
+                    self._take_back(record, record.endpoints[endpoint])
 
     # What they share
 
@@ -443,18 +446,38 @@ class Driver:
                     self._wiring.set_up(network, before.networks[network])
                 else:
                     self._wiring.take_down(network, record)
-                self._save(before)
+                self._save_less(before)
             raise
 
-    def _save_network(self, network: str, record: NetworkRecord) -> None:
-        self._save(replace(self.state, networks={**self.state.networks, network: record}))
+    def _take_back(self, record: NetworkRecord, gone: EndpointRecord) -> None:
+        """Docker has asked for that in vain, if the end went while the plugin was away."""
+        addresses = {address.ip for address in gone.addresses}
+        pools = {
+            name: replace(pool, given=pool.given - addresses) if pool.pool in record.pools else pool
+            for name, pool in self.state.pools.items()
+        }
+        self._save_less(replace(self.state, pools=pools))
 
-    def _save_endpoint(self, network: str, name: str, endpoint: EndpointRecord) -> None:
-        self._save_network(network, _with(self.state.networks[network], name, endpoint))
+    def _with_network(self, network: str, record: NetworkRecord) -> PluginState:
+        return replace(self.state, networks={**self.state.networks, network: record})
+
+    def _save_network(self, network: str, record: NetworkRecord) -> None:
+        self._save(self._with_network(network, record))
 
     def _save(self, state: PluginState) -> None:
         self._store.save(state)
         self.state = state
+
+    def _save_less(self, state: PluginState) -> None:
+        """The same where something went: Docker has forgotten it, whatever the disk says.
+
+        The file then names more than there is, and the next start asks Docker.
+        """
+        self.state = state
+        try:
+            self._store.save(state)
+        except ContainerError as error:
+            log.warning("%s names still what was removed: %s", self._store.path, error.__cause__)
 
 
 def _with(record: NetworkRecord, name: str, endpoint: EndpointRecord) -> NetworkRecord:

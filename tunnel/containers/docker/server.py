@@ -76,6 +76,10 @@ class Requests:
         if method is None:
             # Docker takes that for a method of a later version.
             return 404, _refusal(f"there is no method {path}")
+        if not body:
+            # So it comes when the plugin ended meanwhile: Docker has read the body away before.
+            why = "Docker has sent it again, without its body, as the plugin was restarted"
+            return 400, _refusal(f"{path}: {why}; give the command again")
         try:
             data = json.loads(body)
         except (ValueError, RecursionError) as error:

@@ -88,6 +88,19 @@ def test_what_docker_asked_for_in_vain_does_not_go_with_it(scene: Scene) -> None
     assert scene.driver.state.pools == {}
 
 
+def test_an_address_that_came_back_while_the_plugin_was_away_is_free(scene: Scene) -> None:
+    pool(scene)
+    address(scene, gateway=True)
+    scene.driver.create_network(CreateNetwork.parse(creation()))
+    assert address(scene, "10.90.0.99") == "10.90.0.99/24", "not a container's: --aux-address"
+    taken = str(address(scene))
+    scene.driver.create_endpoint(CreateEndpoint.parse(container(taken)))
+    scene.again()  # and Docker has removed the container meanwhile
+    scene.driver.forget_others({NETWORK: frozenset()}, scene.driver.state)
+    assert address(scene) == taken
+    assert next(iter(scene.driver.state.pools.values())).given >= {ip_address("10.90.0.99")}
+
+
 def test_a_pool_without_a_network_goes(scene: Scene) -> None:
     pool(scene)
     scene.driver.release_pool(OfAddress(NAME, None))

@@ -175,12 +175,36 @@ def test_a_container_that_fails_to_join_leaves_no_card(scene: Scene) -> None:
     assert not scene.driver.state.networks[NETWORK].endpoints[END].joined
 
 
-def test_a_full_disk_changes_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def full(*_: object, **__: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_lets_all_go(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker forgets what it removes, whatever it is answered: an address would stay in use."""
+    create(scene)
+    add(scene)
+    join(scene)
+    publish(scene, END, port(80, 8080))
+    there = scene.driver.state
+    with monkeypatch.context() as disk:
+        disk.setattr("tunnel.containers.docker.store.replace_file", full)
+        for request in (scene.driver.withdraw, scene.driver.leave, scene.driver.delete_endpoint):
+            assert request(OfEndpoint.parse(of_end())) == {}
+        assert scene.wiring.cards == set()
+        assert scene.driver.state.networks[NETWORK].endpoints == {}
+        scene.again()
+        assert scene.driver.state == there, "more than there is"
+        scene.driver.delete_network(OfNetwork(NETWORK))
+        assert scene.driver.state.networks == scene.wiring.standing == {}
+    create(scene)
+    add(scene, end=END2)
+    scene.again()
+    assert set(scene.driver.state.networks[NETWORK].endpoints) == {END2}
+
+
+def test_a_full_disk_adds_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     create(scene)
     before = scene.driver.state
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("tunnel.containers.docker.store.replace_file", full)
     for step in (lambda: add(scene), lambda: create(scene, OTHER, pool="10.91.0.0/24")):

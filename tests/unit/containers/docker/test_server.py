@@ -81,6 +81,7 @@ def test_one_connection_has_many_requests(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "status", "text"),
     [
+        ("/NetworkDriver.Join", b"", 400, "without its body.* give the command again"),
         ("/NetworkDriver.Join", b"{", 400, "the body is not JSON"),
         ("/NetworkDriver.Join", b"[" * 100_000, 400, "the body is not JSON"),
         ("/NetworkDriver.Join", b"[]", 400, "is not a JSON object"),
