@@ -103,6 +103,17 @@ def set_mtu(fd: int, mtu: int) -> None:
             raise TunError(f"cannot set the MTU of {name} to {mtu}: {reason}") from error
 
 
+def set_queue_length(fd: int, frames: int) -> None:
+    """Set how many frames may wait to be read (txqueuelen); raises TunError, TunDeleted."""
+    name, _ = name_and_flags(fd)
+    control, *_ = _control_socket(fd)
+    with control:
+        try:
+            fcntl.ioctl(control, kernel.SIOCSIFTXQLEN, _IFREQ_INT.pack(_encoded(name), frames))
+        except OSError as error:
+            raise TunError(f"cannot set the txqueuelen of {name}: {error.strerror}") from error
+
+
 def set_mac(fd: int, mac: bytes) -> None:
     """Set the MAC address of a TAP device, 6 bytes; raises TunError, TunDeleted."""
     name, _ = name_and_flags(fd)

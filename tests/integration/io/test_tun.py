@@ -2,6 +2,7 @@
 
 import os
 import select
+import socket
 import struct
 import subprocess
 import sys
@@ -14,9 +15,10 @@ import trio
 from pytun_pmd3 import TunTapDevice
 
 from tests.support.io_namespace import Namespace
+from tunnel.io import link
 from tunnel.io.drops import IoDrop
 from tunnel.io.errors import TunDeleted, TunError, TunMergeRefused, TunWriteDropped
-from tunnel.io.tun import READ_SIZE, VNET_HDR_LEN, Tun, TunOffload
+from tunnel.io.tun import QUEUE_LENGTH, READ_SIZE, VNET_HDR_LEN, Tun, TunOffload
 from tunnel.linux import kernel
 
 pytestmark = pytest.mark.root
@@ -349,3 +351,28 @@ def test_too_small_a_buffer_is_a_mistake_of_the_caller(open_tun: OpenTun) -> Non
     tun = open_tun(up=False)
     with pytest.raises(ValueError, match="room for"):
         tun.read(bytearray(READ_SIZE), 1)
+
+
+@pytest.mark.parametrize("mac", [None, bytes([2, 0, 0, 0, 0, 1])])
+def test_a_burst_waits_until_it_is_read(
+    open_tun: OpenTun, netns: Namespace, mac: bytes | None
+) -> None:
+    tun = open_tun(mac=mac)
+    netns.ip("neighbour", "replace", "10.9.0.2", "lladdr", "02:00:00:00:00:02", "dev", tun.name)
+    sent = 2500  # five times what the kernel's own length has room for
+    with netns.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for _ in range(sent):
+            sender.sendto(b"x", ("10.9.0.2", 9))
+    buffer, found = bytearray(READ_SIZE), 0
+    while length := tun.read(buffer):
+        found += buffer[length - 1] == ord("x")
+    assert found == sent
+
+
+def test_a_queue_length_of_the_user_stays(open_tun: OpenTun, netns: Namespace) -> None:
+    tun = open_tun()
+    assert netns.ip("link", "show", tun.name).split("qlen")[1].split()[0] == str(QUEUE_LENGTH)
+    netns.ip("link", "set", tun.name, "txqueuelen", "77")
+    with netns.entered():
+        link.set_mtu(tun.fileno(), 1300)
+    assert "qlen 77" in netns.ip("link", "show", tun.name)
