@@ -189,6 +189,7 @@ class UdpSocket:
         self._moved: frozenset[tuple[bytes, bytes]] = frozenset()
         self._infos: dict[tuple[object, ...], cmsg.ReceiveInfo] = {}
         self._filtered = False
+        self._queue_drops = 0
         self._gso_pause: dict[SockAddr, tuple[int, int]] = {}
         self._gso_logged: set[SockAddr] = set()
         # What is the same for most of the packets is looked up once.
@@ -293,8 +294,16 @@ class UdpSocket:
         return source is not None and (endpoint.address, source.address) in self._moved
 
     def queue_drops(self) -> int:
-        """Return how many datagrams the kernel's receive queue of this socket had no room for."""
-        return self._memory()[kernel.SK_MEMINFO_DROPS]
+        """Return how many datagrams the kernel's receive queue of this socket had no room for.
+
+        It is the counter of SO_RXQ_OVFL, which has 32 bits and begins again at 0. Asked for, not
+        received with each datagram: then no two would have the same control messages.
+        """
+        memory = self._memory()
+        if memory is not None:
+            count = memory[kernel.SK_MEMINFO_DROPS]
+            self._queue_drops += count - self._queue_drops & 0xFFFF_FFFF
+        return self._queue_drops
 
     def set_filter(self, program: Sequence[bpf.Instruction]) -> None:
         """From now on let in only what `program` says, from the UDP header on; empty: everything.
@@ -314,19 +323,24 @@ class UdpSocket:
     def queued_part(self) -> float:
         """How full the receive queue is, from 0 to 1."""
         memory = self._memory()
+        if memory is None:
+            return 0.0
         return memory[kernel.SK_MEMINFO_RMEM_ALLOC] / max(1, memory[kernel.SK_MEMINFO_RCVBUF])
 
     def queued(self) -> tuple[int, int]:
         """Return the memory, in bytes, of what waits to be received and to be sent."""
         memory = self._memory()
+        if memory is None:
+            return 0, 0
         return memory[kernel.SK_MEMINFO_RMEM_ALLOC], memory[kernel.SK_MEMINFO_WMEM_ALLOC]
 
-    def _memory(self) -> list[int]:
-        size = kernel.SK_MEMINFO_VARS
+    def _memory(self) -> list[int] | None:
+        """The kernel's account of the socket; None if it does not say (before Linux 4.12)."""
+        size = 4 * kernel.SK_MEMINFO_VARS
         try:
-            info = self.sock.getsockopt(socket.SOL_SOCKET, kernel.SO_MEMINFO, 4 * size)
+            info = self.sock.getsockopt(socket.SOL_SOCKET, kernel.SO_MEMINFO, size)
         except OSError:
-            return [0] * size
+            return None
         return memoryview(info).cast("I").tolist()
 
     # ----- send

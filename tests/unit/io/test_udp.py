@@ -285,14 +285,6 @@ def test_a_datagram_too_big_for_udp_is_dropped(host: str, open_udp: OpenUdp) -> 
     assert (sent.drop, sent.dropped) == (IoDrop.SEND_TOO_BIG, 1)
 
 
-def test_overflow_of_the_kernels_queue_is_counted(open_udp: OpenUdp) -> None:
-    a, b = open_udp(ipv6=False), open_udp(ipv6=False)
-    b._sockets[socket.AF_INET].sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    for _ in range(50):
-        a.send(bytes(1000), 1000, endpoint_of("127.0.0.1", b))
-    assert 0 < b.drops[IoDrop.RECEIVE_QUEUE_FULL] < 50
-
-
 def test_move_to_a_taken_port_changes_nothing(open_udp: OpenUdp, receive: Receive) -> None:
     a, b = open_udp(ipv6=False), open_udp(ipv6=False)
     before = a.port
@@ -381,3 +373,41 @@ def test_a_mark_out_of_range_is_refused(open_udp: OpenUdp) -> None:
     with pytest.raises(UdpError, match="32 bits"):
         udp.set_fwmark(1 << 32)
     assert udp.fwmark == 0
+
+
+@both_families
+def test_what_the_queue_has_no_room_for_is_counted(
+    host: str, open_udp: OpenUdp, receive: Receive
+) -> None:
+    a, b = open_udp(gso=False), open_udp(gro=False)
+    to_b = endpoint_of(host, b)
+    b._sockets[to_b.family].sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    sent = 100
+    for _ in range(sent):
+        assert a.send(bytes(1000), 1000, to_b) is SENT
+    lost = b.drops[IoDrop.RECEIVE_QUEUE_FULL]
+    assert 0 < lost < sent
+    for _ in range(sent - lost):
+        receive(b, to_b.family)
+    assert b.receive(to_b.family, bytearray(70_000)) is None
+    # Still there after the socket is gone.
+    b.set_port(0)
+    assert b.receive(to_b.family, bytearray(70_000)) is None
+    assert b.drops == {IoDrop.RECEIVE_QUEUE_FULL: lost}
+
+
+def test_the_count_of_the_queue_goes_on_past_32_bits(
+    open_udp: OpenUdp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    udp = open_udp(ipv6=False)
+    (sock,) = udp._sockets.values()
+    counts: list[int | None] = [5, 2**32 - 1, None, 3, 3, None]
+
+    def memory() -> list[int] | None:
+        count = counts.pop(0)
+        return None if count is None else [count] * kernel.SK_MEMINFO_VARS
+
+    monkeypatch.setattr(sock, "_memory", memory)
+    seen = [udp.drops[IoDrop.RECEIVE_QUEUE_FULL] for _ in range(len(counts))]
+    assert seen == [5, 2**32 - 1, 2**32 - 1, 2**32 + 3, 2**32 + 3, 2**32 + 3]
+    monkeypatch.undo()
