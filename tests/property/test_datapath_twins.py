@@ -23,6 +23,7 @@ from tests.support.packets import Flow, draw_ethernet, draw_frame, draw_tap_fram
 from tunnel import datapath
 from tunnel.datapath import reference
 from tunnel.datapath.interface import (
+    MAX_BATCH_SEGMENTS,
     MAX_DATAGRAM,
     OPEN_OUT_SIZE,
     REJECT_AFTER_MESSAGES,
@@ -52,9 +53,19 @@ def native(machine_path: str) -> SessionFactory:
         pytest.skip(str(error))
 
 
-def pair(native: SessionFactory, counter: int = 0, *, ethernet: bool = False) -> list[Session]:
+def pair(
+    native: SessionFactory, counter: int = 0, *, ethernet: bool = False, short_tails: bool = False
+) -> list[Session]:
     return [
-        make(KEY, KEY, LOCAL, REMOTE, initial_counter=counter, ethernet=ethernet)
+        make(
+            KEY,
+            KEY,
+            LOCAL,
+            REMOTE,
+            initial_counter=counter,
+            ethernet=ethernet,
+            short_tails=short_tails,
+        )
         for make in (reference.ReferenceSession, native)
     ]
 
@@ -64,7 +75,8 @@ def check_seal(native: SessionFactory, seed: int, *, ethernet: bool) -> None:
     counter = 0
     if random.random() < 0.1:
         counter = REJECT_AFTER_MESSAGES - random.randrange(60)
-    twins = pair(native, counter, ethernet=ethernet)
+    short_tails = random.random() < 0.4
+    twins = pair(native, counter, ethernet=ethernet, short_tails=short_tails)
     for _ in range(random.randint(1, 3)):
         buffer, spans = bytearray(), []
         for _ in range(random.choice((1, 1, 2, 5, 30))):
@@ -88,6 +100,24 @@ def check_seal(native: SessionFactory, seed: int, *, ethernet: bool) -> None:
             assert out[:start] + out[end:] == bytes([PAINT]) * (size - end + start)
             results.append((sealed, bytes(out), session.send_counter))
         assert results[0] == results[1]
+        if results[0][0] is not None:
+            check_batches(results[0][0], start, short_tails=short_tails)
+
+
+def check_batches(sealed: Sealed, start: int, *, short_tails: bool) -> None:
+    """The batches are what one call of sendmsg takes, back to back, and all that was sealed."""
+    packets = 0
+    for batch in sealed.batches:
+        size = batch.end - batch.start
+        count = -(-size // batch.stride)
+        assert batch.start == start
+        assert size <= MAX_DATAGRAM
+        assert count <= MAX_BATCH_SEGMENTS
+        if short_tails and count > 1:
+            assert size % batch.stride, "a batch of equally long datagrams"
+        start = batch.end
+        packets += count
+    assert packets == sealed.packets
 
 
 def draw_batch(

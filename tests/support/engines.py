@@ -6,6 +6,7 @@ import socket
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network
 from typing import Any, TypeAlias, cast
 
 import trio
@@ -89,7 +90,9 @@ class FakeTun:
 @dataclass
 class FakeUdp:
     """UDP between two engines in memory; `room` bytes fit before it would block; after `delay`
-    seconds a datagram wakes its receiver. With `others`, by their address, there are more than two.
+    seconds a datagram wakes its receiver. With `damages_equal` no batch of several datagrams
+    arrives if all are equally long, as with Linux 7.0. With `others`, by their address, there are
+    more than two.
     """
 
     own: Endpoint
@@ -101,6 +104,7 @@ class FakeUdp:
     ready: trio.Event = field(default_factory=trio.Event)
     writable: trio.Event = field(default_factory=trio.Event)
     room: float = float("inf")
+    damages_equal: bool = False
     delay: float = 0.0
     ecn: int = 0
     full: float = 0.0
@@ -145,7 +149,8 @@ class FakeUdp:
             return Sent(rest=len(data))
         self.sent.append((data, stride, endpoint, tos))
         other = self.others.get(endpoint.address, self.other)
-        if other is not None:
+        damaged = self.damages_equal and len(data) > stride and len(data) % stride == 0
+        if other is not None and not damaged:
             other.feed(data, stride, self.own)
         return SENT
 
@@ -161,7 +166,13 @@ class Side:
 Sides: TypeAlias = tuple[Side, Side]
 
 
-def make_side(number: int, clock: Clock = trio.current_time, *, tap: bool = False) -> Side:
+def make_side(
+    number: int,
+    clock: Clock = trio.current_time,
+    *,
+    tap: bool = False,
+    short_tails: bool = False,
+) -> Side:
     tun = FakeTun(tap=tap)
     udp = FakeUdp(Endpoint(bytes([192, 0, 2, number]), 51820))
     events: list[Event] = []
@@ -172,10 +183,23 @@ def make_side(number: int, clock: Clock = trio.current_time, *, tap: bool = Fals
         path=datapath.load("python"),
         clock=clock,
         on_event=events.append,
+        short_tails=short_tails,
     )
     key = PrivateKey.from_random(bytes([number]) * 32)
     engine.interface.set_private_key(key, 0.0)
     return Side(tun, udp, engine, events)
+
+
+def joined(a: Side, b: Side) -> Sides:
+    """Both, as peers of each other: 10.0.0.1 is at `a`, 10.0.0.2 at `b`."""
+    a.udp.other, b.udp.other = b.udp, a.udp
+    for side, other, number in ((a, b, 2), (b, a, 1)):
+        public = other.engine.interface.public_key
+        assert public is not None
+        peer = side.engine.interface.add_peer(public)
+        peer.set_endpoint(other.udp.own)
+        side.engine.interface.allowed_ips.insert(IPv4Network(f"10.0.0.{number}/32"), peer)
+    return a, b
 
 
 def packet(source: int, destination: int, size: int = 84) -> bytes:

@@ -6,7 +6,7 @@ from typing import Literal
 from tunnel.config import gateway, values
 from tunnel.config.gateway import Allowance, Netmap, Publication
 from tunnel.config.keys import ConfKey, Reload, key
-from tunnel.config.values import Datapath, LogLevel, Metrics
+from tunnel.config.values import AutoSwitch, Datapath, LogLevel, Metrics
 
 __all__ = ["TunnelOptions"]
 
@@ -79,6 +79,17 @@ class TunnelOptions:
     udp_gro: bool = field(
         default=True,
         metadata=_switch("UdpGro", "the same for receiving only (UDP_GRO)"),
+    )
+    udp_short_tail: AutoSwitch = field(
+        default="auto",
+        metadata=key(
+            "UdpShortTail",
+            values.auto_switch,
+            "whether an empty message of 32 bytes ends each batch whose datagrams are equally "
+            "long; `auto` where the kernel, Linux 7.0 to 7.1.4, may damage such a batch",
+            reload=Reload.UP,
+            example="on",
+        ),
     )
     metrics: Metrics = field(
         default="unix",

@@ -44,6 +44,7 @@ _KEY_LENGTH: Final = 44
 _ZERO_KEY: Final = "A" * (_KEY_LENGTH - 1) + "="
 
 Datapath = Literal["auto", "python", "native"]
+AutoSwitch = Literal["auto", "on", "off"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Modifier = Literal["", "+", "-"]
 Table = Literal["auto", "off"] | int
@@ -275,6 +276,18 @@ def switch(text: str) -> bool:
     if lower not in ("on", "off", "yes", "no"):
         raise _wrong(text, "on or off", "write on or off, or remove the line for the default")
     return lower in ("on", "yes")
+
+
+def auto_switch(text: str) -> AutoSwitch:
+    """Read `auto`, `on` or `off`; `yes` and `no` are the same as the last two."""
+    match text.lower():
+        case "auto":
+            return "auto"
+        case "on" | "yes":
+            return "on"
+        case "off" | "no":
+            return "off"
+    raise _wrong(text, "auto, on or off", "remove the line for auto")
 
 
 def datapath(text: str) -> Datapath:

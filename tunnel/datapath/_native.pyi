@@ -17,6 +17,8 @@ class Session:
         remote_index: int,
         *,
         initial_counter: int = 0,
+        ethernet: bool = False,
+        short_tails: bool = False,
     ) -> Session: ...
     @property
     def send_counter(self) -> int: ...

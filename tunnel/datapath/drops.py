@@ -31,7 +31,7 @@ class DatapathDrop(StrEnum):
     TOO_LONG = "too_long"
     """A packet that is too long for a UDP datagram (MAX_PACKET)."""
     TOO_MANY_SEGMENTS = "too_many_segments"
-    """One frame that would be sealed into more than SEAL_OUT_SIZE bytes."""
+    """One frame that would be sealed into more than MAX_SEALED_FRAME bytes."""
 
     # open: the transport message
     COUNTER_LIMIT = "counter_limit"

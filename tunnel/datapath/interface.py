@@ -47,13 +47,23 @@ MAX_FRAME_PACKET = 65_535
 REPLAY_WINDOW = 8_128
 """A counter further than this behind the greatest one is refused: 8192 bits less one word."""
 
-SEAL_OUT_SIZE = 262_144
-"""Bytes of `out` beyond `start` in which `seal` always makes progress.
+MAX_SEALED_FRAME = 262_144
+"""The most bytes one frame may be sealed into, without tails.
 
 A frame that would need more (a 64 KiB frame of 40-byte segments) is dropped as too_many_segments.
 """
+SEAL_OUT_SIZE = MAX_SEALED_FRAME + 128 * MESSAGE_OVERHEAD
+"""Bytes of `out` beyond `start` in which `seal` always makes progress, with tails, too."""
 OPEN_OUT_SIZE = 65_536
 """Bytes of `out` enough for `open` on any batch that one UDP receive can give."""
+
+
+def most_tails(count: int, stride: int) -> int:
+    """How many tails `count` datagrams of `stride` bytes may need at most, with one for the batch
+    before them.
+    """
+    together = min(MAX_BATCH_SEGMENTS - 1, (MAX_DATAGRAM - MESSAGE_OVERHEAD) // stride)
+    return 1 - (-count // max(1, together))
 
 
 class Offload(IntFlag):
@@ -161,6 +171,13 @@ class Session(Protocol):
         after a datagram shorter than its stride; before a longer one; before one of another ECN.
         Otherwise it goes on, across frames too. Its stride is the length of its first datagram.
 
+        With short tails no batch of several datagrams is of equal ones only: where one would be, a
+        tail ends it, an empty message (32 bytes). Its counter follows that of the datagram before
+        it, it counts in `Sealed.packets`, and the place for it is kept free: a datagram as long as
+        the stride begins a new batch as the 64th, and where a tail behind it would pass 65,507
+        bytes. A frame is taken if there is room, and the message limit allows, for
+        ``most_tails(segments, length of the first datagram)`` tails besides.
+
         Split. A frame with gso_type TCPV4, TCPV6 or UDP_L4 (the ECN bit 0x80 is ignored) is cut
         into pieces of gso_size payload bytes (a frame without payload is one piece). Each gets the
         frame's headers: IPv4 options, IPv6 extension headers and TCP options as they are; IPv4
@@ -202,7 +219,7 @@ class Session(Protocol):
             checksum_offset     NEEDS_CSUM not set, csum_start is not where the transport header
                                 begins, or csum_offset is not 16 (TCP) or 6 (UDP)
             too_long            the first segment longer than MAX_PACKET
-            too_many_segments   more than SEAL_OUT_SIZE bytes of datagrams
+            too_many_segments   more than MAX_SEALED_FRAME bytes of datagrams
 
         Raises SessionExhausted if the message limit leaves no room for the first frame (after
         nothing was consumed; otherwise the call returns early and the next one raises), ValueError
@@ -316,10 +333,12 @@ class SessionFactory(Protocol):
         *,
         initial_counter: int = 0,
         ethernet: bool = False,
+        short_tails: bool = False,
     ) -> Session:
         """Make a session of two 32-byte keys and two 32-bit indices.
 
-        With `ethernet` it carries the frames of a TAP device.
+        With `ethernet` it carries the frames of a TAP device. With `short_tails` no batch is of
+        equally long datagrams only, see `Session.seal`: some kernels damage those.
 
         `initial_counter` is for tests of the message limit; 0 in a real session.
         Raises ValueError if a key is not 32 bytes, or an index or the counter is out of range.

@@ -27,6 +27,7 @@ from tunnel.datapath.interface import (
     Opened,
     ReadableBuffer,
     Sealed,
+    most_tails,
 )
 from tunnel.datapath.replay import ReplayWindow
 from tunnel.datapath.split import split_ethernet_untrusted, split_untrusted
@@ -53,38 +54,48 @@ Pump: Final = None
 class _Batches:
     """Groups datagrams that follow each other in a buffer into batches."""
 
-    __slots__ = ("_count", "_ecn", "_start", "_stride", "done", "end")
+    __slots__ = ("_count", "_short_tails", "_start", "_stride", "done", "ecn", "end")
 
-    def __init__(self, start: int) -> None:
+    def __init__(self, start: int, *, short_tails: bool) -> None:
         self.done: list[Batch] = []
         self.end = self._start = start
-        self._count = self._stride = self._ecn = 0
+        self.ecn = 0
+        self._count = self._stride = 0
+        self._short_tails = short_tails
 
-    def add(self, length: int, ecn: int, times: int = 1) -> None:
-        """Append datagrams of one length."""
-        while times > 0:
-            if self._count and (length > self._stride or ecn != self._ecn):
-                self.close()
-            room = min(
-                MAX_BATCH_SEGMENTS - self._count,
-                (MAX_DATAGRAM - self.end + self._start) // length,
-            )
-            if room < 1:
-                self.close()
-                continue
-            if not self._count:
-                self._stride, self._ecn = length, ecn
-            taken = min(times, room) if length == self._stride else 1
+    def take(self, length: int, ecn: int, times: int) -> int:
+        """Append datagrams of one length. Returns how many of them went on with the batch; with 0
+        it is to be closed first.
+        """
+        if not self._count:
+            self._stride, self.ecn = length, ecn
+        elif length > self._stride or ecn != self.ecn:
+            return 0
+        count, size = MAX_BATCH_SEGMENTS - self._count, MAX_DATAGRAM - self.end + self._start
+        if length < self._stride:
+            times = 1
+        elif self._short_tails and (self._count or times > 1):
+            count, size = count - 1, size - MESSAGE_OVERHEAD
+        taken = min(times, count, size // length)
+        if not self._count:
+            # Alone it needs no tail.
+            taken = max(1, taken)
+        if taken:
             self._count += taken
             self.end += taken * length
-            times -= taken
             if length < self._stride:
                 self.close()
+        return taken
+
+    @property
+    def needs_tail(self) -> bool:
+        """Whether the current batch must not end as it is."""
+        return self._short_tails and self._count > 1
 
     def close(self) -> None:
         """End the current batch, if there is one."""
         if self._count:
-            self.done.append(Batch(self._start, self.end, self._stride, self._ecn))
+            self.done.append(Batch(self._start, self.end, self._stride, self.ecn))
             self._start, self._count = self.end, 0
 
 
@@ -98,6 +109,7 @@ class ReferenceSession:
         "_local_index",
         "_remote_index",
         "_sent",
+        "_short_tails",
         "_window",
     )
 
@@ -110,6 +122,7 @@ class ReferenceSession:
         *,
         initial_counter: int = 0,
         ethernet: bool = False,
+        short_tails: bool = False,
     ) -> None:
         if len(send_key) != _KEY_LEN or len(receive_key) != _KEY_LEN:
             raise ValueError("a transport key has 32 bytes")
@@ -120,6 +133,7 @@ class ReferenceSession:
         self._encrypt = ChaCha20Poly1305(send_key).encrypt
         self._decrypt = ChaCha20Poly1305(receive_key).decrypt
         self._ethernet = ethernet
+        self._short_tails = short_tails
         self._local_index = local_index
         self._remote_index = remote_index
         self._sent = initial_counter
@@ -159,7 +173,7 @@ class ReferenceSession:
 
         view = memoryview(frames)
         split = split_ethernet_untrusted if self._ethernet else split_untrusted
-        batches = _Batches(start)
+        batches = _Batches(start, short_tails=self._short_tails)
         pieces: list[bytes] = []
         drops: dict[str, int] = {}
         consumed = packets = 0
@@ -171,21 +185,50 @@ class ReferenceSession:
                 consumed += 1
                 continue
             count = len(segments)
-            needed = (count - 1) * len(segments[0]) + len(segments[-1]) + count * MESSAGE_OVERHEAD
+            stride = len(segments[0]) + MESSAGE_OVERHEAD
+            length = len(segments[-1]) + MESSAGE_OVERHEAD
+            tails = most_tails(count, stride) if self._short_tails else 0
+            needed = (count - 1) * stride + length + tails * MESSAGE_OVERHEAD
             if batches.end + needed > limit:
                 break
-            if self._sent + count > REJECT_AFTER_MESSAGES:
+            if self._sent + count + tails > REJECT_AFTER_MESSAGES:
                 if consumed:
                     break
                 raise SessionExhausted("the session reached its message limit")
-            self._seal_into(pieces, segments)
-            batches.add(len(segments[0]) + MESSAGE_OVERHEAD, ecn, count - 1)
-            batches.add(len(segments[-1]) + MESSAGE_OVERHEAD, ecn)
+            before = self._sent
+            if length == stride:
+                self._seal_batches(pieces, segments, batches, ecn)
+            else:
+                self._seal_batches(pieces, segments[:-1], batches, ecn)
+                self._seal_batches(pieces, segments[-1:], batches, ecn)
             consumed += 1
-            packets += count
-        batches.close()
+            packets += self._sent - before
+        packets += self._end_batch(pieces, batches)
         out[start : batches.end] = b"".join(pieces)
         return Sealed(batches.done, consumed, packets, drops)
+
+    def _seal_batches(
+        self, pieces: list[bytes], packets: list[bytes], batches: _Batches, ecn: int
+    ) -> None:
+        """Seal packets of one length into the batches, of which each gets its tail."""
+        done = 0
+        while done < len(packets):
+            length = len(packets[done]) + MESSAGE_OVERHEAD
+            taken = batches.take(length, ecn, len(packets) - done)
+            if taken:
+                self._seal_into(pieces, packets[done : done + taken])
+                done += taken
+            else:
+                self._end_batch(pieces, batches)
+
+    def _end_batch(self, pieces: list[bytes], batches: _Batches) -> int:
+        """Close the current batch; returns how many tails it got, 0 or 1."""
+        tails = int(batches.needs_tail)
+        if tails:
+            self._seal_into(pieces, [b""])
+            batches.take(MESSAGE_OVERHEAD, batches.ecn, 1)
+        batches.close()
+        return tails
 
     def _seal_into(self, pieces: list[bytes], packets: list[bytes]) -> None:
         """Append header and ciphertext of each packet to `pieces`."""

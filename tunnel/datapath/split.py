@@ -13,9 +13,9 @@ from tunnel.datapath.drops import DatapathDrop
 from tunnel.datapath.errors import PacketRefusedError
 from tunnel.datapath.interface import (
     MAX_PACKET,
+    MAX_SEALED_FRAME,
     MESSAGE_OVERHEAD,
     PADDING,
-    SEAL_OUT_SIZE,
     ReadableBuffer,
 )
 from tunnel.datapath.virtio import (
@@ -158,7 +158,7 @@ def _check_size(length: int, headers: int, gso_size: int, lead: int, mtu: int) -
     size = whole * (padded_length(lead + headers + gso_size, mtu) + MESSAGE_OVERHEAD)
     if rest or not whole:
         size += padded_length(lead + headers + rest, mtu) + MESSAGE_OVERHEAD
-    if size > SEAL_OUT_SIZE:
+    if size > MAX_SEALED_FRAME:
         raise PacketRefusedError(DatapathDrop.TOO_MANY_SEGMENTS)
 
 

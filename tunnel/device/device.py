@@ -59,6 +59,7 @@ class Device:
         path: Datapath | None = None,
         publish: Publish = publish_nothing,
         clock: Clock = boot_time,
+        short_tails: bool = False,
     ) -> None:
         self.name = name
         self.is_deleted = False
@@ -73,6 +74,7 @@ class Device:
             clock=clock,
             on_event=self._handle_event,
             retry_endpoint=self.endpoints.retry,
+            short_tails=short_tails,
         )
         self._routes = RouteMonitor(self.engine)
         # Not `changing`: a get waits for no reload.
@@ -110,7 +112,15 @@ class Device:
                     Tun.adopt(tun_fd, offloads=offloads.tun, control=tun_control)
                 )
             # The kernel has filled in a name such as wg%d.
-            device = cls(tun.name, tun, udp, mtu=mtu, path=path, publish=publish)
+            device = cls(
+                tun.name,
+                tun,
+                udp,
+                mtu=mtu,
+                path=path,
+                publish=publish,
+                short_tails=offloads.short_tails,
+            )
             undo.pop_all()
         return device
 

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from tunnel import datapath
 from tunnel.config import TunnelOptions
 from tunnel.errors import DaemonError
+from tunnel.io import gso
 from tunnel.io.tun import TSO, USO, TunOffload
 
 log = logging.getLogger("tunnel")
@@ -26,18 +27,26 @@ NAMES: Final = ("tso", "uso", "gso", "gro")
 
 
 class Offloads(NamedTuple):
-    """What to ask the kernel for; `Tun` and `Udp` go on without what it refuses."""
+    """What to ask the kernel for; `Tun` and `Udp` go on without what it refuses.
+
+    `short_tails`: no batch that leaves is to be of equally long datagrams only.
+    """
 
     tun: TunOffload
     gso: bool
     gro: bool
+    short_tails: bool
 
 
 def choose(
-    options: TunnelOptions | None = None, environment: Mapping[str, str] = os.environ
+    options: TunnelOptions | None = None,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    version: str | None = None,
 ) -> Offloads:
     """The offloads that neither `options` nor `environment` switches off.
 
+    `version` is that of the kernel, by default of the one that runs.
     Raises DaemonError if the environment names one that does not exist.
     """
     options = options or TunnelOptions()
@@ -47,7 +56,12 @@ def choose(
         tun |= TSO
     if options.use_uso and "uso" not in off:
         tun |= USO
-    return Offloads(tun, options.use_gso and "gso" not in off, options.use_gro and "gro" not in off)
+    use_gso = options.use_gso and "gso" not in off
+    short_tails = options.udp_short_tail == "on"
+    if options.udp_short_tail == "auto":
+        short_tails = gso.damages_equal_batches(version or gso.kernel_version())
+    use_gro = options.use_gro and "gro" not in off
+    return Offloads(tun, use_gso, use_gro, short_tails=use_gso and short_tails)
 
 
 def _switched_off(text: str) -> frozenset[str]:

@@ -106,12 +106,13 @@ async def _follow_forwarding(follower: _Follower) -> None:
 
 
 def fitting_segments(mtu: int, *, ethernet: bool = False) -> int:
-    """How many TCP segments a frame may have, so that it is sent by one call once it is sealed.
+    """How many TCP segments a frame may have, so that it is sent by one call once it is sealed,
+    with a tail if there has to be one.
 
     With `ethernet` it is one of a TAP.
     """
     before = (OVERHEAD if ethernet else 0) + MESSAGE_OVERHEAD
-    return segments_per_batch(mtu + before)
+    return segments_per_batch(mtu + before, tail=MESSAGE_OVERHEAD)
 
 
 class _Follower:

@@ -8,7 +8,7 @@ import socket
 import time
 
 from tunnel.config import TunnelConfig
-from tunnel.control.messages.status import PeerStatus, TunnelStatus
+from tunnel.control.messages.status import SHORT_TAIL, PeerStatus, TunnelStatus
 from tunnel.control.snapshot import DeviceSnapshot, PeerSnapshot
 from tunnel.control.timeslice import Pace, let_go
 from tunnel.device import allowed_ips
@@ -179,5 +179,7 @@ def _peer_status(
 
 def _offload_words(engine: Engine) -> dict[str, str]:
     granted = [str(flag.name).lower() for flag in TunOffload if flag & engine.tun.offloads]
-    batches = [name for name, used in (("gso", engine.udp.gso), ("gro", engine.udp.gro)) if used]
+    gso, gro = engine.udp.gso, engine.udp.gro
+    used = {"gso": gso, SHORT_TAIL: gso and engine.short_tails, "gro": gro}
+    batches = [name for name, is_used in used.items() if is_used]
     return {"tun": " ".join(granted) or "off", "udp": " ".join(batches) or "off"}

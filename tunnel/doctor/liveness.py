@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface
 
+from tunnel.control.messages.status import SHORT_TAIL
 from tunnel.doctor.facts import Facts, endpoint_address
 from tunnel.doctor.findings import Finding
 from tunnel.linux.kernel import IPV6_MIN_MTU
@@ -229,4 +230,22 @@ def check_batches(facts: Facts) -> Iterator[Finding]:
             "tunnel show: offloads " + ", ".join(f"{k} {v}" for k, v in status.offloads.items()),
             "take …Offload = off out of section [Tunnel] and unset TUNNEL_OFFLOADS_OFF where the "
             "daemon is started, or use a kernel from 6.2 on",
+        )
+    if SHORT_TAIL in status.offloads.get("udp", "").split():
+        forced = facts.conf is not None and facts.conf.interface.options.udp_short_tail == "on"
+        yield Finding(
+            "short_tails",
+            "each batch of equally long datagrams ends with an empty message of 32 bytes, as "
+            + (
+                "section [Tunnel] asks for"
+                if forced
+                else "this kernel (Linux 7.0 to 7.1.4) may damage such a batch without it"
+            ),
+            "tunnel show: offloads udp " + status.offloads["udp"],
+            "this costs little; take UdpShortTail = on out of section [Tunnel] where batches of "
+            "equal datagrams arrive without it"
+            if forced
+            else "this costs little; Linux 7.1.5 or newer needs it no more. With a kernel that "
+            "has the fixes of 7.1.5 under an older number, UdpShortTail = off in section [Tunnel] "
+            "leaves it out",
         )

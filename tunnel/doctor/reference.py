@@ -76,6 +76,7 @@ NOTES = {
     "offloads_off": "packets are handled one by one, without offloads",
     "peer_not_heard": "a peer that has to connect to us was not heard from lately",
     "route_drops": "routes of this host drop a part of what should go into the tunnel",
+    "short_tails": "batches end with an empty message, as the kernel may damage them without it",
     "under_load": "handshakes arrive faster than they can be answered",
 }
 """Codes that are only ever notes: they may be intended, and the exit code stays 0."""

@@ -53,8 +53,9 @@ class Engine:
     device is gone. `mtu` (bytes of an inner packet) may be changed while it runs. `on_event` is
     called for every event of the protocol, from within the event loop; it must not block.
     `retry_endpoint` gives the endpoint to try after one that did not answer. `clock` gives the
-    seconds by which keys age: never back, and on in suspend. `tracer` and `inner_filter`, if they
-    are there, see every packet; they may be set and unset at any time. `load` counts batches.
+    seconds by which keys age: never back, and on in suspend. With `short_tails` no batch is of
+    equally long datagrams only (`datapath.interface.Session.seal`). `tracer` and `inner_filter`, if
+    they are there, see every packet; they may be set and unset at any time. `load` counts batches.
     """
 
     def __init__(
@@ -69,15 +70,19 @@ class Engine:
         clock: Clock = boot_time,
         on_event: Callable[[Event], None] | None = None,
         retry_endpoint: Callable[[Endpoint], Endpoint] = Endpoint.without_source,
+        short_tails: bool = False,
     ) -> None:
         self.tun = tun
         self.udp = udp
         self.datapath = path or datapath.load()
+        self.short_tails = short_tails
         self.clock = clock
         self.interface: Interface = ProtocolInterface(
             random=random,
             unix_time_ns=unix_time_ns,
-            make_transport=partial(self.datapath.session, ethernet=tun.tap),
+            make_transport=partial(
+                self.datapath.session, ethernet=tun.tap, short_tails=short_tails
+            ),
             retry_endpoint=retry_endpoint,
         )
         self._trace: Tracer | None = None

@@ -161,9 +161,11 @@ class Sent(NamedTuple):
 SENT: Final = Sent()
 
 
-def segments_per_batch(stride: int) -> int:
-    """How many datagrams of `stride` bytes leave in one call at most."""
-    return max(1, min(MAX_SEGMENTS, MAX_BATCH // stride))
+def segments_per_batch(stride: int, tail: int = 0) -> int:
+    """How many datagrams of `stride` bytes leave in one call at most, with one of `tail` bytes
+    behind them if that is not 0.
+    """
+    return max(1, min(MAX_SEGMENTS - bool(tail), (MAX_BATCH - tail) // stride))
 
 
 class UdpSocket:

@@ -62,6 +62,7 @@ NO_PINGS = """chain in {
     type filter hook input priority filter;
     iifname "wg1" icmp type echo-request counter drop
 }"""
+SHORT_TAILS = ("[Tunnel]", "UdpShortTail = on")
 OFFLOADS_OFF = ("Table = off", "[Tunnel]", "TunOffload = off", "UdpOffload = off")
 
 
@@ -71,7 +72,7 @@ def test_policy_routing_link_local_addresses_pings_of_the_peer_and_a_container(n
     there = Node(net.far, ("10.78.0.2/32", "fe80::2/64"), "192.0.2.2", 51821, "wg1")
     a, b = (
         OurEnd(here, conf_of(here, there, extra=OFFLOADS_OFF)),
-        OurEnd(there, conf_of(there, here)),
+        OurEnd(there, conf_of(there, here, extra=SHORT_TAILS)),
     )
     container = net.lab.host("container")
     with ExitStack() as stack:
@@ -89,6 +90,8 @@ def test_policy_routing_link_local_addresses_pings_of_the_peer_and_a_container(n
         assert "counter packets 0 " not in dropped
         assert codes(report) == set()
         assert codes(report, "notes") == {"offloads_off"} - IGNORED
+        (note,) = (note for note in examine(b)["notes"] if note["code"] == "short_tails")
+        assert "as section [Tunnel] asks for" in note["what"]
 
         net.host.ip(f"link set wg1 netns {container.pid}")
         report = examine(a)

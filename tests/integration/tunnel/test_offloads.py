@@ -63,6 +63,26 @@ def _end(node: Node, other: Node, name: str, off: str) -> OurEnd:
     return OurEnd(node, conf, environment)
 
 
+@pytest.mark.parametrize("name", datapath.DATAPATHS)
+def test_batches_with_a_tail_arrive_whole(two_hosts: TwoHosts, name: str) -> None:
+    if name not in datapath.available():
+        pytest.skip(f"the {name} datapath is not installed")
+    nodes = [
+        Node(host, (f"10.77.0.{number}/24",), OUTER[4][number - 1])
+        for number, host in enumerate((two_hosts.a, two_hosts.b), start=1)
+    ]
+    environment = {DATAPATH: name, OFFLOADS_OFF: ""}
+    conf = render_conf(nodes[0], [nodes[1]]) + "\n[Tunnel]\nUdpShortTail = on\n"
+    a = OurEnd(nodes[0], conf, environment)
+    b = OurEnd(nodes[1], render_conf(nodes[1], [nodes[0]]), environment)
+    a.up()
+    b.up()
+    assert "gso short-tail gro" in a.tunnel("show", "wg0")
+    check_transfer(two_hosts.a, two_hosts.b, b.node.address(4), 3 * MEBIBYTE + 1)
+    (status,) = json.loads(b.tunnel("show", "wg0", "--json"))
+    assert not {"authentication", "malformed", "unknown_session"} & status["drops"].keys()
+
+
 def test_frames_of_the_kernel_fit_one_batch_at_any_mtu(two_hosts: TwoHosts) -> None:
     pair = make_pair(two_hosts)
     a, b = pair.hosts

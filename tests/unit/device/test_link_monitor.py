@@ -13,6 +13,9 @@ import trio
 import trio.testing
 
 from tests.support.engines import Side, Sides, make_side, packet, run, until
+from tunnel.datapath import SEAL_OUT_SIZE
+from tunnel.datapath.reference import ReferenceSession
+from tunnel.datapath.virtio import GSO_TCPV4, NEEDS_CSUM, VirtioNetHdr
 from tunnel.device import link_monitor
 from tunnel.host.errors import HostError
 from tunnel.host.watch import LinkEvent, LinkGone, LinkStatus
@@ -202,3 +205,18 @@ def test_what_cannot_be_asked_stays_as_it_was(
     assert follow(tun, monkeypatch) == [(1420, True), (1420, True)]
     assert caplog.text.count("stay as they were") == 1
     assert "watch link 5" in caplog.text
+
+
+@pytest.mark.parametrize("mtu", [576, 1280, 1392, 1420, 8920])
+def test_a_frame_of_the_kernel_is_one_batch_with_its_tail_too(mtu: int) -> None:
+    """At 1392 the tail has no room behind as many datagrams as fit without one."""
+    segments = link_monitor.fitting_segments(mtu)
+    size = mtu - 40
+    transport = bytes(12) + bytes([0x50]) + bytes(7) + bytes(segments * size)
+    length = 20 + len(transport)
+    header = b"\x45\0" + length.to_bytes(2, "big") + bytes(5) + b"\x06" + bytes(10)
+    virtio = VirtioNetHdr(NEEDS_CSUM, GSO_TCPV4, 40, size, 20, 16).pack()
+    frame = virtio + header + transport
+    session = ReferenceSession(bytes(32), bytes(32), 1, 2, short_tails=True)
+    sealed = session.seal(frame, [(0, len(frame))], mtu, bytearray(SEAL_OUT_SIZE))
+    assert (len(sealed.batches), sealed.packets) == (1, segments + 1)

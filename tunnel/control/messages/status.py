@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from tunnel.control.messages import Message
+
+SHORT_TAIL: Final = "short-tail"
+"""Stands among the offloads of the UDP sockets if an empty message ends equal batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +55,17 @@ class RefusedHandshake(Message):
 class TunnelStatus(Message):
     """One interface at one moment. `private_key` is None unless secrets were asked for.
 
-    `cpu_seconds` is the time that the daemon has computed so far. `device` is what the interface is
-    called now, empty if not known, `here` whether it is in the daemon's network namespace, and
-    `device_netns` the inode of the one it is in (0: not known). `conf` is the path of the file it
-    was set up from, empty if there is none. `nested_in` names the other tunnels through which
-    datagrams to the first few peers leave this host. `missing` are routes, rules and the like that
-    another program removed, `refused` handshakes by reason. `netns` is the path of the network
-    namespace that the interface was put into, empty for the daemon's; `attached` says in words to
-    what it was attached, empty for nothing. `mode` is "tun" or "tap", and `bridge` the Linux bridge
-    that the interface is a port of, empty for none.
+    `offloads` are those in use, by where: of the TUN device, and of the UDP sockets, where
+    `SHORT_TAIL` says that no batch is of equally long datagrams only. `cpu_seconds` is the time
+    that the daemon has computed so far. `device` is what the interface is called now, empty if not
+    known, `here` whether it is in the daemon's network namespace, and `device_netns` the inode of
+    the one it is in (0: not known). `conf` is the path of the file it was set up from, empty if
+    there is none. `nested_in` names the other tunnels through which datagrams to the first few
+    peers leave this host. `missing` are routes, rules and the like that another program removed,
+    `refused` handshakes by reason. `netns` is the path of the network namespace that the interface
+    was put into, empty for the daemon's; `attached` says in words to what it was attached, empty
+    for nothing. `mode` is "tun" or "tap", and `bridge` the Linux bridge that the interface is a
+    port of, empty for none.
     """
 
     name: str

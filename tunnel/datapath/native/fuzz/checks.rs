@@ -5,7 +5,7 @@ use _native::checksum;
 use _native::coalesce::{Coalescer, Offload};
 use _native::ethernet::{self, ETHERIP};
 use _native::ip;
-use _native::limits::{OVERHEAD, REJECT_AFTER_MESSAGES, SEAL_OUT_SIZE};
+use _native::limits::{MAX_SEALED_FRAME, OVERHEAD, REJECT_AFTER_MESSAGES};
 use _native::session::Session;
 use _native::split::Plan;
 use _native::virtio;
@@ -71,7 +71,7 @@ pub fn split(data: &[u8]) {
         total += length + OVERHEAD;
     }
     assert_eq!(total, plan.sealed_length());
-    assert!(total <= SEAL_OUT_SIZE);
+    assert!(total <= MAX_SEALED_FRAME);
 }
 
 /// The same frame as one of a TAP: each message begins as EtherIP, and the sizes add up.
@@ -92,7 +92,7 @@ fn split_ethernet(frame: &[u8], mtu: usize) {
         total += plain.len() + OVERHEAD;
     }
     assert_eq!(total, plan.sealed_length());
-    assert!(total <= SEAL_OUT_SIZE);
+    assert!(total <= MAX_SEALED_FRAME);
 }
 
 /// Hostile datagrams are taken whole or left, never counted twice, and fit the output.

@@ -21,7 +21,7 @@ pub enum Drop {
     ChecksumOffset,
     /// A packet which no UDP datagram can carry.
     TooLong,
-    /// One frame that would be sealed into more than `SEAL_OUT_SIZE` bytes.
+    /// One frame that would be sealed into more than `MAX_SEALED_FRAME` bytes.
     TooManySegments,
     /// A counter at or past the message limit of a session.
     CounterLimit,

@@ -18,8 +18,10 @@ pub const MAX_PACKET: usize = MAX_DATAGRAM - OVERHEAD;
 pub const MAX_BATCH_SEGMENTS: usize = 64;
 /// The longest packet of a coalesced frame.
 pub const MAX_FRAME_PACKET: usize = 65_535;
-/// The most bytes one frame may be sealed into.
-pub const SEAL_OUT_SIZE: usize = 262_144;
+/// The most bytes one frame may be sealed into, without tails.
+pub const MAX_SEALED_FRAME: usize = 262_144;
+/// The same with tails, of which no frame needs more than 128.
+pub const SEAL_OUT_SIZE: usize = MAX_SEALED_FRAME + 128 * OVERHEAD;
 
 /// The length of a packet of `length` bytes once it is padded.
 pub fn padded_length(length: usize, mtu: usize) -> usize {

@@ -233,8 +233,10 @@ impl Session {
 impl Session {
     #[new]
     #[pyo3(signature = (
-        send_key, receive_key, local_index, remote_index, *, initial_counter=None, ethernet=false
+        send_key, receive_key, local_index, remote_index, *, initial_counter=None, ethernet=false,
+        short_tails=false
     ))]
+    #[expect(clippy::too_many_arguments, reason = "the interface has them")]
     fn new(
         send_key: &[u8],
         receive_key: &[u8],
@@ -242,6 +244,7 @@ impl Session {
         remote_index: &Bound<'_, PyAny>,
         initial_counter: Option<&Bound<'_, PyAny>>,
         ethernet: bool,
+        short_tails: bool,
     ) -> PyResult<Self> {
         const INDEX: &str = "a receiver index has 32 bits";
         const COUNTER: &str = "the counter starts between 0 and the message limit";
@@ -256,7 +259,8 @@ impl Session {
         }
         let core = session::Session::new(send_key, receive_key, local_index, remote_index, counter)
             .ok_or_else(|| PyValueError::new_err("a transport key has 32 bytes"))?
-            .with_ethernet(ethernet);
+            .with_ethernet(ethernet)
+            .with_short_tails(short_tails);
         let core = Arc::new(Mutex::new(core));
         Ok(Session { core })
     }

@@ -1,7 +1,7 @@
 //! One session's transport keys, counters and replay window: seal and open over buffers
 //! (whitepaper, section 5.4.6).
 
-use crate::batches::{self, Batch};
+use crate::batches::{self, Batch, Batches};
 use crate::coalesce::{Coalescer, Offload};
 use crate::drops::{Drop, Drops};
 use crate::ethernet::{self, ETHERIP, ETHERIP_VERSION};
@@ -58,6 +58,7 @@ pub struct Session {
     send_counter: u64,
     replay: Replay,
     ethernet: bool,
+    short_tails: bool,
 }
 
 /// Where a message holds a packet.
@@ -85,7 +86,14 @@ impl Session {
             send_counter: initial_counter,
             replay: Replay::default(),
             ethernet: false,
+            short_tails: false,
         })
+    }
+
+    /// The session of which no batch is of equally long datagrams only, if `short_tails`.
+    pub fn with_short_tails(mut self, short_tails: bool) -> Session {
+        self.short_tails = short_tails;
+        self
     }
 
     /// The session for the frames of a TAP device, if `ethernet`.
@@ -160,6 +168,8 @@ impl Session {
         base: usize,
     ) -> Result<Sealed, Exhausted> {
         let mut result = Sealed::default();
+        let mut batches = Batches::new(self.short_tails);
+        let before = self.send_counter;
         let mut at = 0;
         for &(start, end) in spans {
             let plan = if self.ethernet {
@@ -175,11 +185,18 @@ impl Session {
                     continue;
                 }
             };
-            let (segments, length) = (plan.segments(), plan.sealed_length());
+            let segments = plan.segments();
+            let tails = if self.short_tails {
+                batches::most_tails(segments, plan.padded_length(0) + OVERHEAD)
+            } else {
+                0
+            };
+            let length = plan.sealed_length() + tails * OVERHEAD;
             if length > room - at {
                 break;
             }
-            if REJECT_AFTER_MESSAGES.saturating_sub(self.send_counter) < segments as u64 {
+            let messages = (segments + tails) as u64;
+            if REJECT_AFTER_MESSAGES.saturating_sub(self.send_counter) < messages {
                 if result.consumed == 0 {
                     return Err(Exhausted);
                 }
@@ -190,14 +207,28 @@ impl Session {
             }
             for number in 0..segments {
                 let size = plan.padded_length(number) + OVERHEAD;
+                if batches.needs_tail(Some((size, plan.ecn()))) {
+                    at += self.seal_tail(&mut out[at..], &mut batches)?;
+                }
                 self.seal_one(&mut out[at..at + size], |packet| plan.write(number, packet))?;
-                batches::push(&mut result.batches, base + at, size, plan.ecn());
+                batches.push(base + at, size, plan.ecn());
                 at += size;
             }
-            result.packets += segments;
             result.consumed += 1;
         }
+        if batches.needs_tail(None) {
+            self.seal_tail(&mut out[at..], &mut batches)?;
+        }
+        result.batches = batches.list;
+        result.packets = (self.send_counter - before) as usize;
         Ok(result)
+    }
+
+    /// Seal an empty message at the start of `out`, as the end of the last batch; its length.
+    fn seal_tail(&mut self, out: &mut [u8], batches: &mut Batches) -> Result<usize, Exhausted> {
+        self.seal_one(&mut out[..OVERHEAD], |_| ())?;
+        batches.push_tail();
+        Ok(OVERHEAD)
     }
 
     /// Open the datagrams of `batch`, cut every `stride` bytes, in place, and add their packets to

@@ -5,7 +5,7 @@ use crate::checksum;
 use crate::drops::Drop;
 use crate::ethernet::{self, ETHERIP};
 use crate::ip::{self, read_u16, read_u32, write_u16};
-use crate::limits::{MAX_PACKET, OVERHEAD, SEAL_OUT_SIZE, padded_length};
+use crate::limits::{MAX_PACKET, MAX_SEALED_FRAME, OVERHEAD, padded_length};
 use crate::virtio;
 
 const FIN_PSH: u8 = 0x09;
@@ -154,7 +154,7 @@ impl<'a> Plan<'a> {
         if plan.plain_length(0) > MAX_PACKET {
             return Err(Drop::TooLong);
         }
-        if plan.sealed_length() > SEAL_OUT_SIZE {
+        if plan.sealed_length() > MAX_SEALED_FRAME {
             return Err(Drop::TooManySegments);
         }
         Ok(plan)
