@@ -6,7 +6,9 @@ import contextlib
 import json
 import logging
 import os
+import re
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_network
 from pathlib import Path
@@ -26,7 +28,9 @@ from tunnel.cli.common import (
     warn_if_others_can_read,
 )
 from tunnel.cli.helps import PlainGroup
+from tunnel.config.expiry import expiry, expiry_text
 from tunnel.config.peers import ListedPeer, PeerBook, other_side
+from tunnel.config.problems import Mistake
 from tunnel.control import run_folder
 from tunnel.control.client import TunnelClient
 from tunnel.control.json_protocol import ControlError
@@ -41,6 +45,8 @@ app = typer.Typer(
     "and no packet of its other peers is lost.",
     no_args_is_help=True,
 )
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 Peer = Annotated[
     str, typer.Argument(metavar="PEER", help="Its friendly_name, public key or address.")
@@ -77,6 +83,12 @@ def add(
     dns: Annotated[
         list[str] | None, typer.Option(metavar="ADDRESS", help="A name server for it.")
     ] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Remove it after this: `12h`, `7d`, or 2026-12-31T23:59:59Z."
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write its conf there, mode 0600; else it is printed."),
@@ -92,7 +104,7 @@ def add(
     Examples:
 
         tunnel peer add office laptop --endpoint vpn.example.com
-        tunnel peer add office phone --qr
+        tunnel peer add office phone --qr --expires 7d
         tunnel peer add office tablet --output tablet.conf \\
             --allowed-ips 0.0.0.0/0 --exclude 192.168.1.0/24
     """
@@ -100,6 +112,7 @@ def add(
         fail("--qr draws, and --output writes: give one of them", EXIT_USAGE)
     reach = _prefixes(allowed_ips or (), "--allowed-ips")
     excluded = _prefixes(exclude or (), "--exclude")
+    until = None if expires is None else _time(expires)
     with _mistakes_printed():
         book = _opened(conf)
         book.private_key()
@@ -112,6 +125,7 @@ def add(
             config.PresharedKey.from_bytes(os.urandom(32)),
             allowed_ips=tuple(config.AllowedIP(network) for network in own),
             friendly_name=name,
+            expires=until,
         )
         book.add(peer)
         theirs = other_side(
@@ -152,6 +166,8 @@ def list_peers(conf: Name, as_json: Json = False) -> None:
     for peer in book.peers:
         networks = ", ".join(map(str, peer.config.networks)) or "(none)"
         line = f"{printable(peer.name):<{width}}  {networks}"
+        if peer.config.expires is not None:
+            line += f"  (expires {expiry_text(peer.config.expires)})"
         typer.echo(f"{line}  (disabled)" if peer.is_disabled else line)
     if not book.peers:
         typer.echo(f"{book.path} has no peers")
@@ -236,6 +252,18 @@ def _prefixes(texts: Sequence[str], option: str) -> tuple[Network, ...]:
     return tuple(found)
 
 
+def _time(text: str) -> float:
+    """The Unix time that a duration from now, or a time, means."""
+    found = re.fullmatch(r"(\d{1,6})([smhdw])", text)
+    try:
+        until = time.time() + int(found[1]) * _UNITS[found[2]] if found else expiry(text)
+    except Mistake as mistake:
+        fail(f"--expires {mistake.fault}; {mistake.remedy}, or 12h, or 7d", EXIT_USAGE)
+    if until <= time.time():
+        fail(f"--expires {text} is over already", EXIT_USAGE)
+    return until
+
+
 def _opened(conf: str) -> PeerBook:
     return PeerBook(conf_of_running(conf) or config.find(conf))
 
@@ -246,6 +274,7 @@ def _as_json(peer: ListedPeer) -> dict[str, object]:
         "public_key": peer.config.public_key.to_base64(),
         "allowed_ips": [str(network) for network in peer.config.networks],
         "disabled": peer.is_disabled,
+        "expires": peer.config.expires,
     }
 
 

@@ -129,6 +129,9 @@ def _peer_lines(peer: PeerStatus, now: float, *, whole: bool) -> Iterator[Text]:
     if peer.rx_bytes or peer.tx_bytes:
         transfer = f"{size(peer.rx_bytes)} received, {size(peer.tx_bytes)} sent"
         yield _line("transfer", transfer)
+    if peer.expires:
+        left = age(peer.expires - now)
+        yield _line("expires", left if left == "now" else f"in {left}")
     if peer.persistent_keepalive:
         yield _line("persistent keepalive", f"every {age(peer.persistent_keepalive)}")
 

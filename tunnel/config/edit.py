@@ -129,7 +129,7 @@ class Editor:
                 self._marked.add(token.line)
                 self.tunnel.add(token)
                 continue
-            if token.kind is Kind.FRIENDLY_NAME:
+            if token.kind in (Kind.FRIENDLY_NAME, Kind.EXPIRES):
                 continue
             if token.kind is Kind.HEADER:
                 match token.name.lower():

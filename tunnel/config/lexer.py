@@ -37,6 +37,7 @@ _NAMED_HEADER: Final = re.compile(r"\[(peer|interface)[^s\]].*", re.IGNORECASE)
 _NETWORKD: Final = {"[wireguardpeer": "Peer", "[wireguard": "Interface"}
 
 _FRIENDLY: Final = re.compile(r"\s*#\s*friendly_name\s*=", re.IGNORECASE)
+_EXPIRES: Final = re.compile(r"\s*#\s*expires\s*=", re.IGNORECASE)
 _MARKED: Final = re.compile(r"\s*#!\s*tunnel\b\s*:?", re.IGNORECASE)
 
 
@@ -51,6 +52,8 @@ class Kind(Enum):
     """`#! tunnel: Key = value`: an entry of [Tunnel] wherever it stands."""
     FRIENDLY_NAME = auto()
     """`# friendly_name = text`: a comment that exporters of metrics read."""
+    EXPIRES = auto()
+    """`# expires = TIME`: a comment that `tunnel peer add --expires` writes."""
     NOISE = auto()
     """Text without `=`: a mistake."""
     BROKEN_MARK = auto()
@@ -110,6 +113,9 @@ def _tokenize_line(number: int, line: str) -> Token | None:
     friendly = _FRIENDLY.match(line)
     if friendly is not None:
         return _entry(Kind.FRIENDLY_NAME, number, "", line, friendly.end(), -1)
+    expires = _EXPIRES.match(line)
+    if expires is not None:
+        return _entry(Kind.EXPIRES, number, "", line, expires.end(), -1)
     content = squeeze(line.partition("#")[0])
     if not content:
         return None
@@ -138,14 +144,15 @@ class Entry(NamedTuple):
 class SectionLines:
     """The entries of one section. `line` is that of its header.
 
-    `friendly_name` is what a comment of it says, `refused` the keys of lines that are not as lines
-    should be, in lower case.
+    `friendly_name` and `expires` are what comments of it say, `refused` the keys of lines that are
+    not as lines should be, in lower case.
     """
 
     def __init__(self, title: str, line: int | None = None) -> None:
         self.title = title
         self.line = line
         self.friendly_name = ""
+        self.expires: Entry | None = None
         self.refused: set[str] = set()
         self._entries: dict[str, list[Entry]] = {}
 
@@ -204,6 +211,9 @@ def sort(tokens: list[Token], problems: Problems) -> Sections:
                     # Programs that read it take UTF-8 alone.
                     value = token.value.encode("utf-8", "surrogateescape")
                     lines.friendly_name = value.decode("utf-8", "replace")
+            case Kind.EXPIRES:
+                if lines is not None:
+                    lines.expires = Entry(token.line, token.value)
             case Kind.MARKED:
                 _place(token, sections.tunnel, problems)
             case Kind.ENTRY:

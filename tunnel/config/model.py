@@ -245,7 +245,8 @@ class PeerConfig:
 
     `preshared_key` is None without one (all zeros count as none), `persistent_keepalive` is in
     seconds, 0 means off. `friendly_name` is that of a comment `# friendly_name = …` in the section,
-    as WireGuard exporters read it, for labels only.
+    as WireGuard exporters read it, for labels only. `expires` is the Unix time of a comment
+    `# expires = …`, from which on the daemon does without the peer; None for never.
     """
 
     public_key: PublicKey = field(
@@ -322,6 +323,7 @@ class PeerConfig:
         ),
     )
     friendly_name: str = field(default="", compare=False)
+    expires: float | None = field(default=None, compare=False)
 
     @property
     def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tunnel.config import checks, files, values
+from tunnel.config.expiry import expiry
 from tunnel.config.keys import ConfKey, keys_of
 from tunnel.config.lexer import HOOKS, Entry, Kind, SectionLines, Token, sort, tokenize
 from tunnel.config.lookalikes import explain, foreign_bytes, foreign_text
@@ -89,7 +90,7 @@ def read_text(path: Path, problems: Problems) -> tuple[str, os.stat_result]:
 def _check_encoding(tokens: list[Token], problems: Problems) -> None:
     """Refuse bytes that are no UTF-8 where they are more than a comment or a shell's own."""
     for token in tokens:
-        is_free = token.kind is Kind.FRIENDLY_NAME or token.name.lower() in HOOKS
+        is_free = token.kind in (Kind.FRIENDLY_NAME, Kind.EXPIRES) or token.name.lower() in HOOKS
         found = None if is_free else _ESCAPED_BYTE.search(token.name + token.value)
         if found is not None:
             problems.error(
@@ -166,7 +167,9 @@ def _read(
         peer = reader.section(lines, PeerConfig)
         if peer is not None:
             line = lines.get("PublicKey")[-1].line
-            peers.append((line, PeerConfig(**peer, friendly_name=lines.friendly_name)))
+            expires = _expiry(lines.expires, problems)
+            named = PeerConfig(**peer, friendly_name=lines.friendly_name, expires=expires)
+            peers.append((line, named))
     bare_peers = tuple(peer for _, peer in peers)
     private_key = interface.private_key if interface is not None else None
     checks.check_peers(peers, private_key, problems)
@@ -186,6 +189,19 @@ def _read(
     if interface is None:
         raise problems.failure()  # for the type checker: a missing key was reported above
     return TunnelConfig(name, interface, bare_peers, path, status, problems.all_warnings())
+
+
+def _expiry(entry: Entry | None, problems: Problems) -> float | None:
+    """The Unix time that a comment `# expires = …` says, None without one."""
+    if entry is None:
+        return None
+    try:
+        return expiry(entry.text)
+    except Mistake as mistake:
+        # Not an error: the comments of a conf are free.
+        fault = f"expires {mistake.fault}, so this peer stays"
+        problems.warning(entry.line, "expires", fault, mistake.remedy)
+        return None
 
 
 def _is_satisfied(lines: SectionLines, key: ConfKey, file: ConfKey | None) -> bool:

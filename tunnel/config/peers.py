@@ -16,6 +16,7 @@ from typing import Final
 from crypto.keys import PrivateKey
 from tunnel.config.checks import find_peer
 from tunnel.config.edit import DISABLED, Editor
+from tunnel.config.expiry import expiry_text
 from tunnel.config.lexer import Kind, Token, tokenize
 from tunnel.config.model import InterfaceConfig, PeerConfig, TunnelConfig
 from tunnel.config.parser import parse, read_text
@@ -93,7 +94,9 @@ class PeerBook:
         """Add a peer at the end."""
         self.check_name(peer.friendly_name)
         editor = Editor(self.text, self.config.name)
-        comments = (f"friendly_name = {peer.friendly_name}",)
+        comments = [f"friendly_name = {peer.friendly_name}"]
+        if peer.expires is not None:
+            comments.append(f"expires = {expiry_text(peer.expires)}")
         editor.append_section("Peer", list(lines_of(peer)), comments=comments)
         self._take(editor.text())
 
@@ -221,7 +224,7 @@ class PeerBook:
             if token.kind is Kind.HEADER:
                 is_peer = token.name.lower() == "[peer]"
                 places += [[token.line, token.line]] if is_peer else []
-            elif is_peer and token.kind in (Kind.ENTRY, Kind.FRIENDLY_NAME):
+            elif is_peer and token.kind in (Kind.ENTRY, Kind.FRIENDLY_NAME, Kind.EXPIRES):
                 places[-1][1] = token.line
         return tuple(
             ListedPeer(next(configs), lines[first - 1].startswith(DISABLED), first, last)

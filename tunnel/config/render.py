@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from tunnel.config.expiry import expiry_text
 from tunnel.config.keys import ConfKey, keys_of
 from tunnel.config.lexer import HOOKS
 from tunnel.config.model import Section, TunnelConfig
@@ -32,6 +33,8 @@ def dump(config: TunnelConfig) -> str:
         # The name is for labels, and for Allow. One with a line break would not end as a comment.
         named = bool(peer.friendly_name) and peer.friendly_name.isprintable()
         comment = f"\n# friendly_name = {peer.friendly_name}" if named else ""
+        if peer.expires is not None:
+            comment += f"\n# expires = {expiry_text(peer.expires)}"
         sections.append((f"[Peer]{comment}", list(lines_of(peer))))
     return _render(config.name, sections)
 

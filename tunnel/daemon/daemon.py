@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import time
 from collections.abc import Iterator
 from enum import Enum, auto
 from typing import Any
@@ -16,6 +17,7 @@ import trio
 
 from tunnel import host
 from tunnel.config import PublicKey, TunnelConfig
+from tunnel.config.expiry import without_expired
 from tunnel.control.broadcast import Events
 from tunnel.control.messages.changes import ReloadResult
 from tunnel.control.messages.status import TunnelStatus
@@ -96,7 +98,7 @@ class Daemon:
         notifier: Notifier | None = None,
         gave_up_rights: bool = False,
     ) -> None:
-        self.config = config
+        self.config = without_expired(config, time.time())
         self.gave_up_rights = gave_up_rights
         self.notifier = notifier or Notifier()
         self.feed = Events("event streams")
@@ -210,6 +212,7 @@ class Daemon:
     async def _read(self, new: TunnelConfig | None) -> TunnelConfig:
         self.running()
         wanted = new or await reload.read(self.config.path, self.name)
+        wanted = without_expired(wanted, time.time())
         redaction.hide_secrets(wanted)
         return wanted
 

@@ -31,6 +31,7 @@ from tunnel.daemon.attach import Attachment
 from tunnel.daemon.control import control_socket
 from tunnel.daemon.daemon import Daemon, Stage
 from tunnel.daemon.descriptors import check_descriptors
+from tunnel.daemon.expiry import watch_expiry
 from tunnel.daemon.host_state import Surroundings, line_of_port
 from tunnel.daemon.lock import hold
 from tunnel.daemon.metrics import serve_metrics
@@ -205,6 +206,7 @@ async def _carry_packets(
             log.info("%s is up, UDP port %d", daemon.name, device.engine.udp.port)
             daemon.feed.publish("up")
             nursery.start_soon(guard.watch, daemon)
+            nursery.start_soon(watch_expiry, daemon)
             try:
                 ready()
                 daemon.notifier.ready(daemon.summary())

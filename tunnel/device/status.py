@@ -85,10 +85,10 @@ async def describe(
     """
     pace = Pace()
     peers = []
-    names = {}
+    comments = {}
     for each in config.peers:
-        if each.friendly_name:
-            names[each.public_key] = each.friendly_name
+        if each.friendly_name or each.expires is not None:
+            comments[each.public_key] = each.friendly_name, each.expires or 0.0
         await pace.step()
     for place, peer in enumerate(snapshot.peers):
         if len(peer.networks) < peer.network_count:
@@ -100,8 +100,8 @@ async def describe(
         if paths and place < MAX_PATHS and peer.endpoint is not None:
             mtu = path_mtu(peer.endpoint, snapshot.fwmark)
         macs = None if engine.switching is None else engine.switching.count_of(peer.public_key)
-        name = names.get(peer.public_key, "")
-        peers.append(_peer_status(peer, name, shown, mtu, macs, secrets=secrets))
+        comment = comments.get(peer.public_key, ("", 0.0))
+        peers.append(_peer_status(peer, comment, shown, mtu, macs, secrets=secrets))
         await pace.step()
     private = snapshot.private_key
     link = _link(engine)
@@ -153,7 +153,7 @@ def _link(engine: Engine) -> TunLink | None:
 
 def _peer_status(
     peer: PeerSnapshot,
-    name: str,
+    comment: tuple[str, float],
     shown: tuple[str, ...],
     mtu: int | None,
     macs: int | None,
@@ -173,7 +173,8 @@ def _peer_status(
         persistent_keepalive=peer.persistent_keepalive,
         path_mtu=mtu,
         macs=macs,
-        name=name,
+        name=comment[0],
+        expires=comment[1],
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.daemons import status
+from tests.support.daemons import rewrite, status
 from tests.support.hosts import TwoHosts
 from tests.support.pairs import make_pair
 
@@ -36,6 +36,18 @@ def test_peers_come_and_go_and_the_others_keep_their_sessions(two_hosts: TwoHost
     assert "  name: phone\n" in pair.a.tunnel("show", "wg0")
     a.ping("10.77.0.2")
     assert peers()["b"]["latest_handshake"] == handshake
+
+    # As after a start or a reload behind that time.
+    rewrite(
+        pair.a,
+        "# friendly_name = phone\n",
+        "# friendly_name = phone\n# expires = 2020-01-01T00:00:00Z\n",
+    )
+    pair.a.tunnel("reload", "wg0")
+    assert list(peers()) == ["b"]
+    rewrite(pair.a, "# expires = 2020-", "# expires = 3020-")
+    pair.a.tunnel("reload", "wg0")
+    assert peers()["phone"]["expires"]
 
     pair.b.down()
     pair.b.tunnel("up", str(path))

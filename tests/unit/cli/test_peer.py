@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from tunnel import config
 from tunnel.cli import main
+from tunnel.config.expiry import expiry
 from tunnel.linux.networks import without
 
 KEYS = [config.PrivateKey.from_random(bytes([number]) * 32) for number in range(1, 5)]
@@ -183,8 +184,36 @@ def test_a_peer_gets_another_name_or_its_first(hub: Path, is_disabled: bool) -> 
 
 
 @pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("7d", "2030-01-08T00:00:00Z"),
+        ("90s", "2030-01-01T00:01:30Z"),
+        ("2031-01-01T01:00:00+01:00", "2031-01-01T00:00:00Z"),
+    ],
+)
+def test_a_peer_for_a_time(
+    hub: Path, given: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = expiry("2030-01-01T00:00:00Z")
+    monkeypatch.setattr("tunnel.cli.peer.time.time", lambda: now)
+    added(hub, "guest", "--endpoint", "192.0.2.1", "--expires", given)
+    until = config.load(hub).peers[-1].expires
+    assert until == expiry(expected)
+    assert f"(expires {expected})" in run("list", hub)[0]
+    run("disable", hub, "guest")
+    assert config.load(hub).peers[-1].friendly_name != "guest"
+    run("enable", hub, "guest")
+    run("rename", hub, "guest", "visitor")
+    assert config.load(hub).peers[-1].expires == until
+    run("remove", hub, "visitor")
+    assert "expires" not in hub.read_text()
+
+
+@pytest.mark.parametrize(
     "words",
     [
+        ("add", "guest", "--endpoint", "192.0.2.1", "--expires", "soon"),
+        ("add", "guest", "--endpoint", "192.0.2.1", "--expires", "2020-01-01T00:00:00Z"),
         ("add", "desk", "--endpoint", "192.0.2.1"),
         ("add", "two\nlines", "--endpoint", "192.0.2.1"),
         ("add", "", "--endpoint", "192.0.2.1"),

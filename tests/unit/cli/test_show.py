@@ -87,6 +87,13 @@ def test_a_peer_has_its_name_and_no_control_characters() -> None:
     assert "\x1b" not in shown
 
 
+def test_a_peer_that_expires_says_when() -> None:
+    (peer,) = STATUS.peers
+    shown = printed(replace(STATUS, peers=(replace(peer, expires=1075.4 + 90061),)))
+    assert "  expires: in 1 day, 1 hour\n" in shown
+    assert "expires" not in printed(STATUS)
+
+
 @pytest.mark.parametrize("words", ["show", "show --json", "show all dump", "top --once", "doctor"])
 def test_who_may_not_look_hears_that_only_root_may(
     words: str, monkeypatch: pytest.MonkeyPatch

@@ -21,7 +21,7 @@ class PeerStatus(Message):
     `path_mtu` is the largest outer packet that the way to the endpoint takes, as far as the kernel
     knows; None if that was not asked for or there is no way. `macs` is how many MAC addresses are
     known to be at it, None in a tunnel of packets. `name` is the friendly_name of the conf, empty
-    if it gives none.
+    if it gives none; `expires` is the Unix time at which the daemon removes it, 0.0 for never.
     """
 
     public_key: str
@@ -36,6 +36,7 @@ class PeerStatus(Message):
     path_mtu: int | None = None
     macs: int | None = None
     name: str = ""
+    expires: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
