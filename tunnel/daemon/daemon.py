@@ -25,7 +25,7 @@ from tunnel.control.timeslice import let_go
 from tunnel.daemon import hook_effects, redaction, reload, rights, save
 from tunnel.daemon.hook_effects import HookEffects
 from tunnel.daemon.host_state import HostState, Location, place_in_conf
-from tunnel.daemon.prometheus import Meter
+from tunnel.daemon.meter import Meter
 from tunnel.daemon.reload import Plan
 from tunnel.daemon.save import Saved
 from tunnel.daemon.sd_notify import Notifier

@@ -15,8 +15,8 @@ from tunnel.control.clients import BACKLOG
 from tunnel.control.run_folder import metrics_path
 from tunnel.control.socket_file import SocketFile
 from tunnel.control.unix_socket import bind_unix_socket
-from tunnel.daemon import prometheus
 from tunnel.daemon.daemon import Daemon
+from tunnel.daemon.meter import Metrics
 from tunnel.device.status import describe, take_snapshot
 from tunnel.errors import DaemonError
 from tunnel.io import drops as io_drops
@@ -39,17 +39,19 @@ REASONS = sorted(
 )
 """All that a packet can be dropped for."""
 
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
 LABEL_NETWORKS = 32
 """Allowed IPs in the label of a peer's metrics. Of more, there is the number: a label of megabytes
 is of no use, and would have to be made for every scrape."""
 
 
-async def gather(daemon: Daemon) -> prometheus.Metrics:
+async def gather(daemon: Daemon) -> Metrics:
     """The daemon's figures now. Raises DaemonError while it is not up."""
     running = daemon.running().engine
     taken = await take_snapshot(running, max_networks=LABEL_NETWORKS)
     staged = sum(peer.staged_frames for peer in taken.peers)
-    return prometheus.Metrics(
+    return Metrics(
         await describe(taken, running, daemon.config),
         load=running.load,
         meter=daemon.meter,
@@ -60,6 +62,12 @@ async def gather(daemon: Daemon) -> prometheus.Metrics:
         socket_bytes=running.udp.queued(),
         reasons=REASONS,
     )
+
+
+def _render(metrics: Metrics) -> bytes:
+    from tunnel.daemon import prometheus
+
+    return prometheus.render(metrics)
 
 
 async def serve_metrics(
@@ -76,7 +84,7 @@ async def serve_metrics(
         except DaemonError:
             raise http.HttpError("503 Service Unavailable") from None
         # Thousands of peers make a long text: packets go on meanwhile.
-        return await trio.to_thread.run_sync(prometheus.render, taken)
+        return await trio.to_thread.run_sync(_render, taken)
 
     with _listener(daemon) as listener:
         if listener is None:
@@ -84,7 +92,7 @@ async def serve_metrics(
             return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(daemon.meter.watch_loop)
-            pages = {"/metrics": (prometheus.CONTENT_TYPE, page)}
+            pages = {"/metrics": (CONTENT_TYPE, page)}
             nursery.start_soon(http.serve, listener, pages)
             task_status.started()
 

@@ -1,16 +1,14 @@
 """A tunnel's metrics in Prometheus' text format.
 
 `wireguard_*` are the names and labels that the common WireGuard exporter uses, so that dashboards
-made for it work; what it cannot know of is called `tunnel_*`.
+made for it work; what it cannot know of is called `tunnel_*`. Loaded at the first scrape: the
+library brings a web server and a reader of mail, and most tunnels are never scraped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
-import trio
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -21,61 +19,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from tunnel.control.messages.status import TunnelStatus
-from tunnel.engine.histograms import LAG_BOUNDS, ROUND_TRIP_BOUNDS, Histogram, Load
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+from tunnel.daemon.meter import Metrics
 
 PEER_LABELS = ("interface", "public_key", "allowed_ips", "friendly_name")
-OUTCOMES = ("completed", "unanswered", "failed")
-
-
-LAG_PERIOD = 1.0
-"""Seconds between two measurements of how late the event loop is."""
-
-
-class Meter:
-    """What is counted over the daemon's life and not by the engine.
-
-    `outcomes` are handshakes by outcome: an unanswered initiation is one, and so is giving up.
-    `round_trips` of handshakes and `lag` of the event loop are in seconds.
-    """
-
-    def __init__(self) -> None:
-        self.outcomes = dict.fromkeys(OUTCOMES, 0)
-        self.round_trips = Histogram(ROUND_TRIP_BOUNDS)
-        self.lag = Histogram(LAG_BOUNDS)
-
-    def handle_event(self, kind: str, details: Mapping[str, Any]) -> None:
-        """Count an event, in the form subscribers get."""
-        if kind == "handshake":
-            self.outcomes[details["outcome"]] += 1
-            if "round_trip" in details:
-                self.round_trips.add(details["round_trip"])
-
-    async def watch_loop(self) -> None:
-        """Measure how late the event loop runs a task that is due, until cancelled."""
-        while True:
-            due = trio.current_time() + LAG_PERIOD
-            await trio.sleep_until(due)
-            self.lag.add(max(0.0, trio.current_time() - due))
-
-
-@dataclass(slots=True)
-class Metrics:
-    """What one scrape shows of a tunnel.
-
-    `reasons` are all that packets can be dropped for, so that those that never happened are zeros
-    and not gaps. `queues` are lengths in packets, by name;
-    `socket_bytes` what waits in the UDP sockets, by direction.
-    """
-
-    status: TunnelStatus
-    load: Load = field(default_factory=Load)
-    meter: Meter = field(default_factory=Meter)
-    queues: Mapping[str, int] = field(default_factory=dict)
-    socket_bytes: Mapping[str, int] = field(default_factory=dict)
-    reasons: Iterable[str] = ()
 
 
 def render(metrics: Metrics) -> bytes:

@@ -1,7 +1,6 @@
 """What happens to the tunnel's interface from outside: rtnetlink's link events, on trio.
 
-The messages are struct ifinfomsg and a list of attributes, see rtnetlink(7). pyroute2 is not used
-here because it brings its own event loop.
+The messages are struct ifinfomsg and a list of attributes, see rtnetlink(7).
 """
 
 import errno

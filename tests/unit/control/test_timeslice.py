@@ -21,7 +21,7 @@ from tunnel.control.timeslice import Pace, let_go
 from tunnel.daemon import metrics, save
 from tunnel.daemon.hook_effects import HookEffects
 from tunnel.daemon.host_state import HOME, HostState, Surroundings
-from tunnel.daemon.prometheus import Meter
+from tunnel.daemon.meter import Meter
 from tunnel.daemon.reload import parts, plan, to_resolve
 from tunnel.device import sync
 from tunnel.device.device import Device

@@ -10,8 +10,9 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.statuses import STATUS
+from tunnel.daemon.meter import Meter, Metrics
 from tunnel.daemon.metrics import REASONS
-from tunnel.daemon.prometheus import Meter, Metrics, render
+from tunnel.daemon.prometheus import render
 from tunnel.engine.histograms import Histogram, Load
 
 DASHBOARD = Path(__file__).parents[3] / "examples" / "grafana.json"
