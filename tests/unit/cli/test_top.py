@@ -9,7 +9,9 @@ import pytest
 from rich.console import Console
 
 from tests.support.statuses import STATUS
-from tunnel.cli.top.view import History, age, picture, rate, sparkline
+from tunnel.cli.top.command import _Screen
+from tunnel.cli.top.poll import Looker
+from tunnel.cli.top.view import ORDERS, History, age, picture, rate, sparkline
 from tunnel.control.messages.status import TunnelStatus
 
 
@@ -84,7 +86,60 @@ def test_many_peers_fit_the_screen(height: int) -> None:
     console.print(picture([many], History(), 80, height, now=1075.4))
     lines = out.getvalue().splitlines()
     assert len(lines) <= height
-    assert any("quieter peers" in line for line in lines)
+    assert any("of 1000, all of them: 1.46 MiB in, 97.66 KiB out" in line for line in lines)
+
+
+def listed(order: str = "rate", first: int = 0) -> tuple[list[str], str]:
+    """The names of the peers in the picture, and what stands below them."""
+    peers = tuple(
+        dataclasses.replace(
+            STATUS.peers[0],
+            public_key=f"{number}=",
+            name=f"peer {99 - number:02}" if number else "",
+            latest_handshake=1000.0 + 7 * number % 50,
+            rx_bytes=11 * number % 50,
+        )
+        for number in range(50)
+    )
+    out = io.StringIO()
+    many = dataclasses.replace(STATUS, peers=peers)
+    view = picture([many], History(), 80, 24, now=1075.4, order=order, first=first)
+    Console(file=out, width=80).print(view)
+    lines = out.getvalue().splitlines()
+    begin = next(number for number, line in enumerate(lines) if line.startswith("PEER"))
+    end = next(number for number, line in enumerate(lines) if line.startswith("peers "))
+    return [line[:8].strip() for line in lines[begin + 1 : end]], lines[end]
+
+
+def test_peers_are_sorted_and_scrolled() -> None:
+    names, below = listed("name")
+    assert names[:3] == ["peer 50", "peer 51", "peer 52"]
+    assert below.startswith(f"peers 1 to {len(names)} of 50, all of them: ")
+    further, below = listed("name", first=2)
+    assert further[0] == "peer 52"
+    assert below.startswith(f"peers 3 to {len(names) + 2} of 50, ")
+    last, below = listed("name", first=1000)
+    assert last[-1] == "0=", "without a name, by its key"
+    assert below.startswith(f"peers {51 - len(names)} to 50 of 50, ")
+    assert listed("handshake")[0][0] == "peer 92", "7 seconds times 7"
+    assert listed("transfer")[0][0] == "peer 90", "11 bytes times 9 leave 49"
+
+
+def test_keys_sort_and_scroll() -> None:
+    looker = Looker({})
+    screen = _Screen(looker, 1.0)
+    screen._obey(b"ss")
+    assert ORDERS[screen._order] == "handshake"
+    screen._obey(b"ss")
+    assert screen._order == 0
+    looker._statuses["wg0"] = dataclasses.replace(STATUS, peers=STATUS.peers * 30)
+    for keys, first in ((b"\x1b[B\x1b[Bj", 3), (b"\x1b[6~", 13), (b"k\x1b[A", 11)):
+        screen._obey(keys)
+        assert screen._first == first
+    screen._obey(b"\x1b[6~" * 9)
+    assert screen._first == 30
+    screen._obey(b"\x1b[5~" * 9)
+    assert screen._first == 0
 
 
 def test_words() -> None:

@@ -30,11 +30,20 @@ from tunnel.cli.common import (
     running_names,
 )
 from tunnel.cli.top.poll import Looker, open_looker
-from tunnel.cli.top.view import picture
+from tunnel.cli.top.view import ORDERS, picture
 
 app = typer.Typer()
 
 _QUIT = frozenset(b"qQ\x03\x04")
+_SCROLL = {
+    b"\x1b[A": -1,
+    b"\x1b[B": 1,
+    b"\x1b[5~": -10,
+    b"\x1b[6~": 10,
+    b"k": -1,
+    b"j": 1,
+}
+"""Arrows, page up and down, and the letters of less(1): how many peers each moves on."""
 _ONCE = "; for scripts there is --once"
 
 _SIGNALS = (
@@ -72,6 +81,8 @@ def top(
     as_json: Json = False,
 ) -> None:
     """Watch peers, rates, handshake ages, drops, path MTU and CPU live. q or ^C leaves.
+
+    s sorts the peers by rate, name, handshake or transfer; arrows and page keys scroll.
 
     With --once the exit code is 1 if a tunnel went down meanwhile, or did not answer.
 
@@ -148,6 +159,8 @@ class _Screen:
         self._away = False
         self._stopped = False
         self._resized = False
+        self._order = 0
+        self._first = 0
         looker.changed = self._change
 
     async def run(self) -> None:
@@ -203,7 +216,17 @@ class _Screen:
             *console.size,
             now=time.time(),
             problems=looker.problems,
+            order=ORDERS[self._order],
+            first=self._first,
         )
+
+    def _obey(self, keys: bytes) -> None:
+        """Sort and scroll. What is typed at once comes in one piece."""
+        self._order = (self._order + keys.count(b"s")) % len(ORDERS)
+        steps = sum(keys.count(key) * step for key, step in _SCROLL.items())
+        most = max((len(status.peers) for status in self._looker.statuses), default=0)
+        self._first = min(max(0, self._first + steps), most)
+        self._change()
 
     async def _read_keys(self) -> None:
         keyboard = sys.stdin.fileno()
@@ -216,6 +239,7 @@ class _Screen:
                 keys = b""
             if not keys:
                 break  # the end of the terminal
+            self._obey(keys)
         self._over = True
         self._change()
 

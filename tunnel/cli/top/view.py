@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tunnel.cli.status import size
 from tunnel.control.messages.status import PeerStatus, TunnelStatus
 from tunnel.log.redact import printable
 
@@ -27,6 +28,9 @@ _SPARK = 10
 """Columns of a peer's sparkline."""
 
 _UNITS = ("bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s")
+
+ORDERS = ("rate", "name", "handshake", "transfer")
+"""By what the peers can be sorted."""
 
 Key = tuple[str, str]
 """Interface and public key; an interface as a whole has an empty one."""
@@ -136,10 +140,13 @@ def picture(
     *,
     now: float,
     problems: Sequence[str] = (),
+    order: str = ORDERS[0],
+    first: int = 0,
 ) -> RenderableType:
     """The whole screen, `width` columns by at most `height` lines (None: as many as it takes).
 
-    `problems` are sentences about the tunnels that are not among `statuses`.
+    `problems` are sentences about the tunnels that are not among `statuses`. The peers are sorted
+    by `order`, one of ORDERS, and the `first` of them are left out where not all have room.
     """
     parts: list[RenderableType] = []
     # Per tunnel: a title, a line of figures, the table's head, drops, and an empty line.
@@ -147,19 +154,38 @@ def picture(
     if height is not None:
         room = max(1, (height - 1 - len(problems)) // max(1, len(statuses)) - 6)
     for status in statuses:
-        parts += _tunnel(status, history, width, room, now)
+        peers = _sorted(status, history, order)
+        parts += _tunnel(status, peers, history, width, room, now, first)
         parts.append(Text())
     for problem in problems:
         parts.append(Text(printable(problem), "yellow", no_wrap=True, overflow="ellipsis"))
     if not statuses and not problems:
         parts.append(Text("waiting for the first look"))
     if height is not None:
-        parts.append(Text("q quits", "dim"))
+        words = f"q quits  s sorts: by {order}  ↑ ↓ scroll"
+        parts.append(Text(words, "dim", no_wrap=True, overflow="ellipsis"))
     return Group(*parts)
 
 
+def _sorted(status: TunnelStatus, history: History, order: str) -> list[PeerStatus]:
+    match order:
+        case "name":
+            return sorted(status.peers, key=lambda peer: (not peer.name, peer.name.casefold()))
+        case "handshake":
+            return sorted(status.peers, key=lambda peer: -peer.latest_handshake)
+        case "transfer":
+            return sorted(status.peers, key=lambda peer: -(peer.rx_bytes + peer.tx_bytes))
+    return sorted(status.peers, key=lambda peer: -_activity(history, status.name, peer))
+
+
 def _tunnel(
-    status: TunnelStatus, history: History, width: int, room: int | None, now: float
+    status: TunnelStatus,
+    peers: Sequence[PeerStatus],
+    history: History,
+    width: int,
+    room: int | None,
+    now: float,
+    first: int,
 ) -> list[RenderableType]:
     key = (status.name, "")
     received, sent = history.received.get(key, ()), history.sent.get(key, ())
@@ -174,15 +200,20 @@ def _tunnel(
     rates.append(sparkline(received, spark), "cyan")
     rates.append("  out ").append(f"{rate(sent[-1] if sent else 0):>12} ", "magenta")
     rates.append(sparkline(sent, spark), "magenta")
-    peers = sorted(status.peers, key=lambda peer: -_activity(history, status.name, peer))
     hidden = 0 if room is None else max(0, len(peers) - room)
+    first = min(first, hidden)
+    shown = peers[first : first + len(peers) - hidden]
     parts: list[RenderableType] = [
         title,
         rates,
-        _peers(status, peers[: len(peers) - hidden], history, width, now),
+        _peers(status, shown, history, width, now),
     ]
     if hidden:
-        parts.append(Text(f"… and {hidden} quieter peers", "dim"))
+        received_all = sum(peer.rx_bytes for peer in peers)
+        sent_all = sum(peer.tx_bytes for peer in peers)
+        words = f"peers {first + 1} to {first + len(shown)} of {len(peers)}"
+        words += f", all of them: {size(received_all)} in, {size(sent_all)} out"
+        parts.append(Text(words, "dim", no_wrap=True, overflow="ellipsis"))
     parts.append(_drops(status, history))
     return parts
 
@@ -210,7 +241,7 @@ def _peers(
     for peer in peers:
         key = (status.name, peer.public_key)
         received, sent = history.received.get(key, ()), history.sent.get(key, ())
-        cells: list[RenderableType] = [Text(peer.public_key, "yellow")]
+        cells: list[RenderableType] = [Text(printable(peer.name or peer.public_key), "yellow")]
         if wide:
             cells.append(Text(printable(peer.endpoint or "unknown")))
         cells.append(_handshake(peer, now))
