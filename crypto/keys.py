@@ -142,9 +142,15 @@ class PublicKey(_Key):
     _handle: X25519PublicKey
     _what: ClassVar[str] = "public key"
 
-    def __init__(self, raw: bytes) -> None:
-        super().__init__(raw)
-        object.__setattr__(self, "_handle", X25519PublicKey.from_public_bytes(self._raw))
+    @property
+    def point(self) -> X25519PublicKey:
+        """As `cryptography` has it, made when it is first asked for."""
+        try:
+            return self._handle
+        except AttributeError:
+            handle = X25519PublicKey.from_public_bytes(self._raw)
+            object.__setattr__(self, "_handle", handle)
+            return handle
 
     @property
     def is_low_order(self) -> bool:
@@ -207,7 +213,7 @@ class PrivateKey(_SecretKey):
     def exchange(self, public_key: PublicKey) -> bytes:
         """X25519 of the two (32 bytes). Raises LowOrderPoint if the result is all zeros."""
         try:
-            shared = self._handle.exchange(public_key._handle)
+            shared = self._handle.exchange(public_key.point)
         except ValueError:
             shared = _ZERO  # the only failure OpenSSL has here
         if hmac.compare_digest(shared, _ZERO):

@@ -172,6 +172,7 @@ def make_side(
     *,
     tap: bool = False,
     short_tails: bool = False,
+    path: datapath.Datapath | None = None,
 ) -> Side:
     tun = FakeTun(tap=tap)
     udp = FakeUdp(Endpoint(bytes([192, 0, 2, number]), 51820))
@@ -180,7 +181,7 @@ def make_side(
         tun=cast(Tun, tun),
         udp=cast(Udp, udp),
         mtu=1420,
-        path=datapath.load("python"),
+        path=path or datapath.load("python"),
         clock=clock,
         on_event=events.append,
         short_tails=short_tails,

@@ -7,7 +7,7 @@ twin that is there if the installation found a Rust compiler. `load` chooses.
 import importlib
 import os
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from tunnel.datapath.drops import DatapathDrop
 from tunnel.datapath.errors import DatapathError, SessionExhausted, UnknownDatapathError
@@ -24,6 +24,9 @@ from tunnel.datapath.interface import (
 )
 from tunnel.datapath.pump import Pump
 from tunnel.datapath.virtio import VIRTIO_NET_HDR_LEN
+
+if TYPE_CHECKING:
+    from tunnel.datapath import _native
 
 __all__ = [
     "DATAPATHS",
@@ -66,6 +69,7 @@ class Datapath(NamedTuple):
     check_mac1  tells handshake messages from forgeries by those who do not know our key.
     check_mac2  tells those from senders that use the cookie they were sent.
     pump        makes a pump; None if it has none.
+    identity    makes the handshakes of a private key; None if the protocol's own are to be used.
     note        why it is not the preferred one; empty if it is, or if it was asked for by name.
     """
 
@@ -74,6 +78,7 @@ class Datapath(NamedTuple):
     check_mac1: MacCheck
     check_mac2: MacCheck
     pump: Callable[[], Pump] | None
+    identity: "type[_native.Identity] | None"
     note: str
 
 
@@ -98,11 +103,9 @@ def load(name: str | None = None) -> Datapath:
         if name not in (None, candidate):
             continue
         try:
-            parts = _parts(module_name)
+            return _load(candidate, module_name, note)
         except ImportError as error:
             note = f"the {candidate} datapath is not installed ({error})"
-            continue
-        return Datapath(candidate, *parts, note)
     raise UnknownDatapathError(
         f"{place} asks for {name!r}, but {note}; "
         "unset it, or install tunnel from its sources with cargo on the PATH"
@@ -114,7 +117,7 @@ def available() -> list[str]:
     found = []
     for name, module_name in DATAPATHS.items():
         try:
-            _parts(module_name)
+            _load(name, module_name)
         except ImportError:
             continue
         found.append(name)
@@ -140,17 +143,18 @@ def encryption_is_disabled() -> bool:
     return _unencrypted
 
 
-def _parts(
-    module_name: str,
-) -> tuple[SessionFactory, MacCheck, MacCheck, Callable[[], Pump] | None]:
-    """What a datapath offers; ImportError if it is not there, or was built from other sources."""
+def _load(name: str, module_name: str, note: str = "") -> Datapath:
+    """The datapath of a module; ImportError if it is not there, or was built from other sources."""
     module = importlib.import_module(module_name)
     try:
-        return (
+        return Datapath(
+            name,
             cast(SessionFactory, module.Session),
             cast(MacCheck, module.check_mac1),
             cast(MacCheck, module.check_mac2),
             cast(Callable[[], Pump] | None, module.Pump),
+            cast("type[_native.Identity] | None", module.Identity),
+            note,
         )
     except AttributeError as error:
         raise ImportError(f"{error}; it was built from other sources: build it again") from None

@@ -59,3 +59,34 @@ def check_mac2(
 
 def disable_encryption() -> None:
     """Let the sessions made after it neither encrypt nor authenticate: for `tunnel bench`."""
+
+@final
+class Identity:
+    """Handshakes of one private key; see `StaticIdentity` of `tunnel.protocol.driver`."""
+
+    def __new__(cls, private_key: bytes) -> Identity: ...
+    def add_peer(self, public_key: bytes) -> None: ...
+    def remove_peer(self, public_key: bytes) -> None: ...
+    def is_low_order(self, public_key: bytes) -> bool: ...
+    def create_initiation(
+        self, public_key: bytes, ephemeral: bytes, local_index: int, timestamp: bytes
+    ) -> tuple[bytes, Pending]: ...
+    def consume_initiations(self, messages: list[bytes]) -> ReceivedInitiations: ...
+
+@final
+class Pending:
+    """An initiation that may be answered; see `AwaitedResponse` of `tunnel.protocol.driver`."""
+
+    def consume_response(
+        self, message: bytes, preshared_key: bytes
+    ) -> tuple[bytes, bytes] | None: ...
+
+@final
+class ReceivedInitiations:
+    """See `ReceivedInitiations` of `tunnel.protocol.driver`."""
+
+    @property
+    def senders(self) -> list[tuple[bytes, int, bytes] | None]: ...
+    def create_responses(
+        self, answers: list[tuple[int, bytes, int, bytes]]
+    ) -> list[tuple[bytes, bytes, bytes]]: ...

@@ -322,6 +322,9 @@ class ReferenceSession:
 Session = ReferenceSession
 """Under this name a datapath offers it."""
 
+Identity = None
+"""Handshakes in Python are those of `crypto`, which belongs to the protocol."""
+
 
 def check_mac1(
     key: bytes, datagrams: ReadableBuffer, start: int, end: int, stride: int, /

@@ -38,6 +38,8 @@ wake-up is long after the last one, would take a flood packet by packet."""
 HANDSHAKE_SLICE = 0.0003
 """Seconds of work on handshake messages before the other tasks get their turn: a message or two of
 peers, or half a dozen of a flood that are answered by a cookie."""
+HANDSHAKES_TOGETHER = 8
+"""Messages in a slice at most. The compiled part opens what comes together on several cores."""
 HANDSHAKE_REST = 0.001
 """Seconds between two such slices while many wait: they get a quarter of the time at most."""
 

@@ -83,6 +83,7 @@ class Engine:
             make_transport=partial(
                 self.datapath.session, ethernet=tun.tap, short_tails=short_tails
             ),
+            make_identity=self.datapath.identity,
             retry_endpoint=retry_endpoint,
         )
         self._trace: Tracer | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from math import ceil
 from random import Random
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from tunnel.io.udp_socket import Origin, Skip, Writable, packed
 from tunnel.protocol import ProtocolDrop
 from tunnel.protocol.constants import HANDSHAKE_QUEUE, UNDER_LOAD_QUEUE
 
-from .common import HANDSHAKE_REST, HANDSHAKE_SLICE, EngineDrop
+from .common import HANDSHAKE_REST, HANDSHAKE_SLICE, HANDSHAKES_TOGETHER, EngineDrop
 from .shared import Shared
 from .thinning import FLOOD, PERIOD, Thinning
 
@@ -219,33 +220,46 @@ class HandshakeQueue:
                 await trio.sleep(PERIOD)
 
     async def answer(self) -> None:
-        """Hand messages to the protocol, a time slice of them in a turn, until cancelled."""
+        """Hand messages to the protocol, a time slice of them in a turn, until cancelled.
+
+        As many at once as fill the slice, by what those of the last turn took.
+        """
         clock, queue = self._shared.clock, self._queue
+        together = 1
         while True:
             await self._ready.wait()
             self._ready = trio.Event()
             while queue:
-                now = began = clock()
                 # One message is enough while datagrams wait.
-                ends = began if self.is_behind else began + HANDSHAKE_SLICE
-                while True:
-                    # The newest first: those that wait longest, as after a suspend, may have been
-                    # followed by others of the same peer, which are the ones that it expects.
-                    self._answer_untrusted(queue.pop(), now)
-                    now = clock()
-                    if not queue or now >= ends:
-                        break
+                count = 1 if self.is_behind else min(together, len(queue))
+                began = clock()
+                self._answer_untrusted(count, began)
+                took = max(clock() - began, HANDSHAKE_SLICE / HANDSHAKES_TOGETHER)
+                together = min(ceil(HANDSHAKE_SLICE * count / took), HANDSHAKES_TOGETHER)
                 if len(queue) >= UNDER_LOAD_QUEUE:
                     await trio.sleep(HANDSHAKE_REST)
                 else:
                     await trio.lowlevel.checkpoint()
 
-    def _answer_untrusted(self, message: Waiting, now: float) -> None:
-        interface = self._shared.interface
+    def _answer_untrusted(self, count: int, now: float) -> None:
+        """Hand in `count` messages of the queue.
+
+        The newest first: those that wait longest, as after a suspend, may have been followed by
+        others of the same peer, which are the ones that it expects.
+        """
+        interface, queue = self._shared.interface, self._queue
+        messages = [queue.pop() for _ in range(count)]
         if not self._shared.link_up:
-            interface.count_drop(ProtocolDrop.INTERFACE_DOWN)
+            interface.count_drop(ProtocolDrop.INTERFACE_DOWN, len(messages))
             return
-        interface.handle_message_untrusted(
-            message.datagram, message.origin.endpoint, now, admitted=message.admitted
-        )
+        initiations = []
+        for datagram, origin, admitted in messages:
+            if datagram.startswith(INITIATION):
+                initiations.append((datagram, origin.endpoint, admitted))
+            else:
+                interface.handle_message_untrusted(
+                    datagram, origin.endpoint, now, admitted=admitted
+                )
+        if initiations:
+            interface.handle_initiations_untrusted(initiations, now)
         self._shared.drain(now)

@@ -1,7 +1,6 @@
 """Where a peer is: address and port, which of our addresses it reached, the path MTU to it."""
 
 import contextlib
-import ipaddress
 import socket
 import struct
 from dataclasses import dataclass, field, replace
@@ -73,7 +72,10 @@ class Endpoint:
         An IPv4-mapped IPv6 address becomes the IPv4 address it stands for. Raises ValueError.
         """
         host = sockaddr[0].partition("%")[0]
-        address = ipaddress.ip_address(host).packed
+        try:
+            address = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+        except OSError:
+            raise ValueError(f"not an IP address: {host!r}") from None
         scope_id = sockaddr[3] if len(sockaddr) == 4 else 0
         if address[:12] == _V4_MAPPED:
             address, scope_id = address[12:], 0

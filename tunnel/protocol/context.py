@@ -9,7 +9,7 @@ from crypto.keys import PrivateKey, PublicKey
 
 from .clock import HandshakeClock, stamp_after
 from .constants import MAX_REMEMBERED_STAMPS, REFUSAL_PERIOD, REKEY_TIMEOUT_JITTER
-from .driver import E, MakeTransport, OnEphemeral, Random, RetryEndpoint, T
+from .driver import E, MakeTransport, OnEphemeral, Random, RetryEndpoint, StaticIdentity, T
 from .drops import ProtocolDrop
 from .events import ClockImplausible, Event, HandshakeRefused
 from .index_table import IndexTable
@@ -28,6 +28,8 @@ class InterfaceState:
     random: Random
     private_key: PrivateKey | None = None
     public_key: PublicKey | None = None
+    identity: StaticIdentity | None = None
+    """The handshakes of the private key."""
     key_changes: int = 0
     """How many times the private key was set to another one."""
     drops: dict[ProtocolDrop, int] = field(default_factory=dict)

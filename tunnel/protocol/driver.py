@@ -1,4 +1,4 @@
-"""What the driver hands to the protocol: endpoints, ciphers, randomness, the wall clock."""
+"""What the driver hands in: endpoints, ciphers, handshakes, randomness, the wall clock."""
 
 from collections.abc import Callable, Hashable
 from typing import Protocol, TypeVar
@@ -29,6 +29,66 @@ class Transport(Protocol):
     def send_counter(self) -> int:
         """Messages sealed so far."""
 
+
+class AwaitedResponse(Protocol):
+    """An initiation of ours that may still be answered."""
+
+    def consume_response(
+        self, message: bytes, preshared_key: bytes, /
+    ) -> tuple[bytes, bytes] | None:
+        """The keys to send and to receive with (32 bytes each); None, with nothing changed, if
+        `message` is not a response to it."""
+
+
+class ReceivedInitiations(Protocol):
+    """Initiations that were opened together. Each has its place, those that did not open too."""
+
+    @property
+    def senders(self) -> list[tuple[bytes, int, bytes] | None]:
+        """At each place the sender's public key, its receiver index and the timestamp (12 bytes);
+        None for an initiation that did not open."""
+
+    def create_responses(
+        self, answers: list[tuple[int, bytes, int, bytes]], /
+    ) -> list[tuple[bytes, bytes, bytes]]:
+        """Answer some of them: for each a place, 32 new random bytes as ephemeral key, our new
+        index and the preshared key, all zeros for none.
+
+        For each the response (92 bytes, both MACs zero), and the keys to send and to receive with.
+        Raises ValueError at a place that did not open or is answered already.
+        """
+
+
+class StaticIdentity(Protocol):
+    """A static key of ours: the Diffie-Hellman and the hash chain of its handshakes.
+
+    See the whitepaper, sections 5.4.2 and 5.4.3. Keys and messages are bytes. mac1 and mac2 are not
+    its business: it reads none and writes zeros.
+    """
+
+    def add_peer(self, public_key: bytes, /) -> None:
+        """Keep the DH of the static keys from its first use on: no handshake changes it."""
+
+    def remove_peer(self, public_key: bytes, /) -> None:
+        """Forget it."""
+
+    def is_low_order(self, public_key: bytes, /) -> bool:
+        """Whether no secret can be agreed on with `public_key`."""
+
+    def create_initiation(
+        self, public_key: bytes, ephemeral: bytes, local_index: int, timestamp: bytes, /
+    ) -> tuple[bytes, AwaitedResponse]:
+        """Start a handshake with the owner of `public_key`: the message (148 bytes).
+
+        `ephemeral` is 32 new random bytes. Raises ValueError if `public_key` is of low order.
+        """
+
+    def consume_initiations(self, messages: list[bytes], /) -> ReceivedInitiations:
+        """Open many initiations at once. They are hostile; raises nothing for what is in them."""
+
+
+MakeIdentity = Callable[[bytes], StaticIdentity]
+"""By the private key, 32 bytes."""
 
 E = TypeVar("E", bound=UdpAddress)
 T = TypeVar("T", bound=Transport)

@@ -8,9 +8,7 @@ timer is set: each method that decides returns a step, and `Peer` carries it out
 from dataclasses import dataclass
 from typing import Generic, TypeAlias
 
-from crypto.errors import HandshakeError
-from crypto.handshake import Responder, TransportKeys
-from crypto.messages import HandshakeResponse
+from crypto.keys import PresharedKey
 
 from .constants import INITIATION_SPACING, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT, RESTART_SPACING
 from .context import InterfaceState
@@ -152,19 +150,20 @@ class Handshakes(Generic[P]):
         self._starts_over = True
         return RetryAt(max(now, self._allowed_at())) if self.is_wanted else None
 
-    def consume_response_untrusted(self, message: HandshakeResponse) -> TransportKeys | None:
-        """The keys, if `message` answers the initiation that is pending; it no longer is then.
+    def consume_response_untrusted(
+        self, message: bytes, preshared_key: PresharedKey
+    ) -> tuple[bytes, bytes] | None:
+        """The keys to send and to receive with, if `message` answers the pending initiation; it is
+        no longer pending then.
 
         Otherwise None. A forgery must not stand in the way of the true response: the initiation
         stays pending.
         """
         if self.pending is None:
             return None
-        try:
-            keys = self.pending.initiator.consume_response_untrusted(message)
-        except HandshakeError:
-            return None
-        self.forget()
+        keys = self.pending.awaited.consume_response(message, bytes(preshared_key))
+        if keys is not None:
+            self.forget()
         return keys
 
     def _allowed_at(self) -> float:
@@ -180,12 +179,12 @@ class Handshakes(Generic[P]):
 
     # --- Theirs ----------------------------------------------------------------------------------
 
-    def refusal(self, responder: Responder, now: float) -> ProtocolDrop | None:
+    def refusal(self, timestamp: bytes, now: float) -> ProtocolDrop | None:
         """Why an authentic initiation is not answered; None, and remembered, if it is to be."""
-        if responder.timestamp <= self._last_accepted_timestamp:
+        if timestamp <= self._last_accepted_timestamp:
             return ProtocolDrop.OLD_TIMESTAMP
         if now - self._last_accepted_at < INITIATION_SPACING:
             return ProtocolDrop.HANDSHAKE_FLOOD
-        self._last_accepted_timestamp = responder.timestamp
+        self._last_accepted_timestamp = timestamp
         self._last_accepted_at = now
         return None

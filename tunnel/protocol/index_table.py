@@ -3,11 +3,10 @@
 An index is drawn for every handshake and goes on to the keypair that comes of it.
 """
 
+from collections.abc import Container
 from typing import Generic
 
-from crypto.handshake import Initiator
-
-from .driver import Random, T
+from .driver import AwaitedResponse, Random, T
 from .keypairs import Keypair
 from .timers import P
 
@@ -15,11 +14,11 @@ from .timers import P
 class PendingInitiation(Generic[P]):
     """An initiation of ours that may still be answered. `sent_at` is in seconds."""
 
-    __slots__ = ("initiator", "local_index", "peer", "sent_at")
+    __slots__ = ("awaited", "local_index", "peer", "sent_at")
 
-    def __init__(self, peer: P, initiator: Initiator, local_index: int, sent_at: float) -> None:
+    def __init__(self, peer: P, awaited: AwaitedResponse, local_index: int, sent_at: float) -> None:
         self.peer = peer
-        self.initiator = initiator
+        self.awaited = awaited
         self.local_index = local_index
         self.sent_at = sent_at
 
@@ -37,9 +36,10 @@ class IndexTable(Generic[P, T]):
         self.keypairs: dict[int, Keypair[P, T]] = {}
         self.handshakes: dict[int, PendingInitiation[P]] = {}
 
-    def draw(self) -> int:
-        """A free index. It stays free until it is put into one of the two tables."""
+    def draw(self, besides: Container[int] = ()) -> int:
+        """A free index that is not in `besides`. It stays free until it is put into one of the two
+        tables."""
         while True:
             index = int.from_bytes(self._random(4), "little")
-            if index not in self.keypairs and index not in self.handshakes:
+            if not (index in self.keypairs or index in self.handshakes or index in besides):
                 return index

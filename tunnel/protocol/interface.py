@@ -4,13 +4,13 @@ It never reads a clock, a socket or a random source: the driver brings datagrams
 carries out what comes back. See `Interface` for the order of calls, `peer.py` for the rules.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, Generic
 
 from crypto.cookies import MacChecker, MacError, source_bytes
-from crypto.errors import CookieError, HandshakeError, MessageError
-from crypto.handshake import Responder
+from crypto.errors import CookieError
+from crypto.identity import Identity
 from crypto.keys import PrivateKey, PublicKey
 from crypto.messages import CookieReply, HandshakeInitiation, HandshakeResponse
 from tunnel.errors import TunnelError
@@ -20,7 +20,16 @@ from .clock import HandshakeClock
 from .constants import MAX_PEERS_PER_DEADLINE, UNDER_LOAD_TIME
 from .context import Context, Output
 from .cookie_replies import CookieReplies
-from .driver import E, MakeTransport, OnEphemeral, Random, RetryEndpoint, T, UnixTime
+from .driver import (
+    E,
+    MakeIdentity,
+    MakeTransport,
+    OnEphemeral,
+    Random,
+    RetryEndpoint,
+    T,
+    UnixTime,
+)
 from .drops import ProtocolDrop
 from .events import PeerRemoved
 from .index_table import IndexTable
@@ -53,7 +62,8 @@ class Interface(Generic[E, T]):
     """All peers of one tunnel, and what they ask of the driver.
 
     `random(n)` gives n unpredictable bytes, `unix_time_ns()` the wall clock, `make_transport` the
-    cipher of a new keypair, `retry_endpoint` the endpoint to try after one that did not answer.
+    cipher of a new keypair, `make_identity` the handshakes of a private key (None: those of
+    `crypto`), `retry_endpoint` the endpoint to try after one that did not answer.
     `now` is seconds of a clock that never goes back and runs on in suspend.
 
     The driver, in a loop:
@@ -80,6 +90,7 @@ class Interface(Generic[E, T]):
         random: Random,
         unix_time_ns: UnixTime,
         make_transport: MakeTransport[T],
+        make_identity: MakeIdentity | None = None,
         retry_endpoint: RetryEndpoint[E] = _same,
     ) -> None:
         self._context: Context[Peer[E, T], E, T] = Context(
@@ -90,6 +101,7 @@ class Interface(Generic[E, T]):
             index_table=IndexTable(random),
         )
         self._peers: dict[PublicKey, Peer[E, T]] = {}
+        self._make_identity = make_identity or Identity
         self._checker: MacChecker | None = None
         self._limiter = RateLimiter()
         self._cookie_replies = CookieReplies()
@@ -164,9 +176,10 @@ class Interface(Generic[E, T]):
         self._context.private_key = key
         self._context.key_changes += 1
         if key is None:
-            self._context.public_key = self._checker = None
+            self._context.public_key = self._context.identity = self._checker = None
         else:
             public_key = self._context.public_key = key.public_key()
+            self._context.identity = self._make_identity(bytes(key))
             self._checker = MacChecker(public_key, random=self._context.random)
             self._remove_peer(public_key, own_key=True)
         for peer in list(self._peers.values()):
@@ -318,58 +331,68 @@ class Interface(Generic[E, T]):
         What is wrong with it is counted in `drops` and not answered. `admitted` says that it passed
         `admit_proven`, so that load does not matter to it.
         """
-        message_type = datagram[0] if len(datagram) else 0
-        try:
-            if message_type == HandshakeInitiation.TYPE:
-                initiation = HandshakeInitiation.parse_untrusted(datagram)
-                self._handle_initiation_untrusted(
-                    initiation, bytes(datagram), endpoint, now, admitted=admitted
-                )
-            elif message_type == HandshakeResponse.TYPE:
-                response = HandshakeResponse.parse_untrusted(datagram)
-                self._handle_response_untrusted(
-                    response, bytes(datagram), endpoint, now, admitted=admitted
-                )
-            elif message_type == CookieReply.TYPE:
-                self._handle_cookie_reply_untrusted(CookieReply.parse_untrusted(datagram), now)
-            else:
-                self._context.count(ProtocolDrop.MALFORMED)
-        except MessageError:
+        data = bytes(datagram)
+        if _FORMS.get(data[:4]) != len(data):
             self._context.count(ProtocolDrop.MALFORMED)
+        elif data[0] == HandshakeInitiation.TYPE:
+            self.handle_initiations_untrusted([(data, endpoint, admitted)], now)
+        elif data[0] == HandshakeResponse.TYPE:
+            self._handle_response_untrusted(data, endpoint, now, admitted=admitted)
+        else:
+            self._handle_cookie_reply_untrusted(CookieReply.parse_untrusted(data), now)
 
-    def _handle_initiation_untrusted(
-        self, message: HandshakeInitiation, data: bytes, endpoint: E, now: float, *, admitted: bool
+    def handle_initiations_untrusted(
+        self, messages: Iterable[tuple[bytes, E, bool]], now: float
     ) -> None:
-        key = self._context.private_key
-        if key is None:
-            self._context.count(ProtocolDrop.NO_PRIVATE_KEY)
+        """Take many initiations as `handle_message_untrusted` takes one: each a datagram that
+        `screen_untrusted` found to be one, where it came from, and whether it was `admitted`.
+
+        They cost less together: opened in one call, and answered in another.
+        """
+        identity = self._context.identity
+        worth = [
+            (data, endpoint)
+            for data, endpoint, admitted in messages
+            if self._admit_untrusted(data, endpoint, now, admitted=admitted)
+        ]
+        if identity is None or not worth:
             return
-        if not self._admit_untrusted(data, endpoint, now, admitted=admitted):
-            return
-        try:
-            responder = Responder.consume_initiation_untrusted(
-                message, static=key, static_static=self._static_static
-            )
-        except HandshakeError:
-            self._context.count(ProtocolDrop.HANDSHAKE_INVALID)
-            return
-        peer = self._peers.get(responder.remote_static)
-        if peer is None:
-            self._context.count(ProtocolDrop.UNKNOWN_PEER)
-            sender = responder.remote_static
-            self._context.report_refusal(ProtocolDrop.UNKNOWN_PEER, endpoint, sender, now)
-            return
-        peer.accept_initiation(responder, endpoint, now, len(data))
+        received = identity.consume_initiations([data for data, _ in worth])
+        requests: list[tuple[int, bytes, int, bytes]] = []
+        answered: dict[int, tuple[Peer[E, T], int, E]] = {}
+        for place, (sender, (data, endpoint)) in enumerate(
+            zip(received.senders, worth, strict=True)
+        ):
+            if sender is None:
+                self._context.count(ProtocolDrop.HANDSHAKE_INVALID)
+                continue
+            public_key, remote_index, timestamp = PublicKey(sender[0]), sender[1], sender[2]
+            peer = self._peers.get(public_key)
+            if peer is None:
+                reason = ProtocolDrop.UNKNOWN_PEER
+                self._context.count(reason)
+                self._context.report_refusal(reason, endpoint, public_key, now)
+            elif peer.accept_initiation(timestamp, endpoint, now, len(data)):
+                local_index = self._context.index_table.draw(answered)
+                psk = bytes(peer.preshared_key)
+                requests.append((place, peer.keys.draw_ephemeral(), local_index, psk))
+                answered[local_index] = peer, remote_index, endpoint
+        for (local_index, (peer, remote_index, endpoint)), response in zip(
+            answered.items(), received.create_responses(requests), strict=True
+        ):
+            message, send, receive = response
+            peer.send_response(message, (send, receive), (local_index, remote_index), endpoint, now)
 
     def _handle_response_untrusted(
-        self, message: HandshakeResponse, data: bytes, endpoint: E, now: float, *, admitted: bool
+        self, data: bytes, endpoint: E, now: float, *, admitted: bool
     ) -> None:
-        pending = self._context.index_table.handshakes.get(message.receiver)
+        receiver = int.from_bytes(data[8:12], "little")
+        pending = self._context.index_table.handshakes.get(receiver)
         if pending is None:
             self._context.count(ProtocolDrop.UNKNOWN_HANDSHAKE)
             return
         if self._admit_untrusted(data, endpoint, now, admitted=admitted):
-            pending.peer.accept_response_untrusted(pending, message, endpoint, now, len(data))
+            pending.peer.accept_response_untrusted(pending, data, endpoint, now)
 
     def _handle_cookie_reply_untrusted(self, message: CookieReply, now: float) -> None:
         pending = self._context.index_table.handshakes.get(message.receiver)
@@ -415,11 +438,6 @@ class Interface(Generic[E, T]):
             self._context.count(ProtocolDrop.COOKIE_REQUIRED)
             return False
         return self.admit_proven(source, now)
-
-    def _static_static(self, key: PublicKey) -> bytes | None:
-        """DH(our static key, a peer's), for a message that claims to be from that peer."""
-        peer = self._peers.get(key)
-        return None if peer is None else peer.keys.static_static()
 
     # --- Load and time ---------------------------------------------------------------------------
 

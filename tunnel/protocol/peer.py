@@ -47,7 +47,6 @@ check. A cookie reply does not authenticate its sender and moves nothing.
 
 from typing import Generic
 
-from crypto.handshake import Responder, TransportKeys
 from crypto.keys import PresharedKey, PublicKey
 from crypto.messages import HandshakeInitiation, HandshakeResponse, TransportHeader
 
@@ -168,9 +167,6 @@ class Peer(Timed, Generic[E, T]):
     def set_preshared_key(self, key: PresharedKey) -> None:
         """Mix `key` into every handshake that completes from now on. Keypairs stay in use."""
         self.keys.preshared_key = key
-        pending = self._handshakes.pending
-        if pending is not None:
-            pending.initiator.preshared_key = key
 
     def set_persistent_keepalive(self, seconds: int, now: float) -> None:
         """Send an empty message after `seconds` of silence (0 to 65535, 0 is off).
@@ -270,23 +266,33 @@ class Peer(Timed, Generic[E, T]):
             keypair.refresh_on_receive_at = NEVER  # one handshake, however much is received
             self._want_handshake(now, fresh=False)
 
-    def accept_initiation(
-        self, responder: Responder, endpoint: E, now: float, wire_bytes: int
-    ) -> None:
-        """An initiation that only this peer can have made; it may still be an old one."""
+    def accept_initiation(self, timestamp: bytes, endpoint: E, now: float, wire_bytes: int) -> bool:
+        """An initiation that only this peer can have made; it may still be an old one.
+
+        Whether it is to be answered, and then `send_response` follows at once.
+        """
         self.handle_key_change(now)
-        refusal = self._handshakes.refusal(responder, now)
+        refusal = self._handshakes.refusal(timestamp, now)
         if refusal is not None:
             self.count(refusal)
             if refusal is ProtocolDrop.OLD_TIMESTAMP:
                 self._context.report_refusal(refusal, endpoint, self.public_key, now)
-            return
+            return False
         self._note_authentic(endpoint, now, wire_bytes)
-        local_index = self._context.index_table.draw()
-        response, keys = self.keys.create_response(responder, local_index)
-        self._send_handshake(response.emit(), DatagramKind.RESPONSE, endpoint, now)
-        remote_index = responder.remote_index
-        keypair = self._keypair(keys, local_index, remote_index, now, is_initiator=False)
+        return True
+
+    def send_response(
+        self,
+        response: bytes,
+        keys: tuple[bytes, bytes],
+        indices: tuple[int, int],
+        endpoint: E,
+        now: float,
+    ) -> None:
+        """Answer with `response`, which has no MACs yet. It offers `keys`, to send and to receive
+        with, under our index and the peer's."""
+        self._send_handshake(response, DatagramKind.RESPONSE, endpoint, now)
+        keypair = self._keypair(keys, *indices, now, is_initiator=False)
         self.keypairs.install_answered(keypair)
         self._handle_installed(now)
         # An own initiation stays open: the peer's answer to it may be under way already, and the
@@ -295,19 +301,18 @@ class Peer(Timed, Generic[E, T]):
     def accept_response_untrusted(
         self,
         pending: PendingInitiation["Peer[E, T]"],
-        message: HandshakeResponse,
+        message: bytes,
         endpoint: E,
         now: float,
-        wire_bytes: int,
     ) -> None:
-        """Something that claims to answer `pending`. Counts and ignores it if it does not."""
-        keys = self._handshakes.consume_response_untrusted(message)
+        """A response that claims to answer `pending`. Counts and ignores it if it does not."""
+        keys = self._handshakes.consume_response_untrusted(message, self.preshared_key)
         if keys is None:
             self.count(ProtocolDrop.HANDSHAKE_INVALID)
             return
-        self._note_authentic(endpoint, now, wire_bytes)
-        local_index = pending.local_index
-        keypair = self._keypair(keys, local_index, message.sender, now, is_initiator=True)
+        self._note_authentic(endpoint, now, len(message))
+        local_index, remote_index = pending.local_index, int.from_bytes(message[4:8], "little")
+        keypair = self._keypair(keys, local_index, remote_index, now, is_initiator=True)
         self.keypairs.install_initiated(keypair, keep_next=self._yields(pending))
         self._handle_installed(now)
         self._complete(keypair, now, now - pending.sent_at)
@@ -422,16 +427,16 @@ class Peer(Timed, Generic[E, T]):
             self._renew_endpoint()
         self.handle_key_change(now)
         self._carry_out(handshakes.handle_initiated(now), now)
-        key, endpoint = context.private_key, self.endpoint
-        if key is None or endpoint is None:
+        identity, endpoint = context.identity, self.endpoint
+        if identity is None or endpoint is None:
             return
         local_index = context.index_table.draw()
         stamp_ns = context.stamp(self.keys.last_stamp_ns, now)
         if stamp_ns is None:
             return
-        initiator, message = self.keys.create_initiation(key, local_index, stamp_ns)
-        handshakes.expect_response(PendingInitiation(self, initiator, local_index, now))
-        self._send_handshake(message.emit(), DatagramKind.INITIATION, endpoint, now)
+        message, awaited = self.keys.create_initiation(identity, local_index, stamp_ns)
+        handshakes.expect_response(PendingInitiation(self, awaited, local_index, now))
+        self._send_handshake(message, DatagramKind.INITIATION, endpoint, now)
 
     def _send_handshake(self, message: bytes, kind: DatagramKind, endpoint: E, now: float) -> None:
         self._handshakes.handle_sent(now)
@@ -459,9 +464,9 @@ class Peer(Timed, Generic[E, T]):
     # --- Keypairs --------------------------------------------------------------------------------
 
     def _keypair(
-        self, keys: TransportKeys, local: int, remote: int, now: float, *, is_initiator: bool
+        self, keys: tuple[bytes, bytes], local: int, remote: int, now: float, *, is_initiator: bool
     ) -> Keypair["Peer[E, T]", T]:
-        transport = self._context.make_transport(keys.send, keys.receive, local, remote)
+        transport = self._context.make_transport(*keys, local, remote)
         return Keypair(self, transport, local, remote, now, is_initiator=is_initiator)
 
     def _handle_installed(self, now: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -17,6 +17,7 @@ from tunnel.datapath import SEAL_OUT_SIZE
 from tunnel.datapath.reference import ReferenceSession
 from tunnel.datapath.virtio import GSO_TCPV4, NEEDS_CSUM, VirtioNetHdr
 from tunnel.device import link_monitor
+from tunnel.engine.common import HANDSHAKES_TOGETHER
 from tunnel.host.errors import HostError
 from tunnel.host.watch import LinkEvent, LinkGone, LinkStatus
 from tunnel.io.endpoint import Endpoint
@@ -61,17 +62,20 @@ def test_handshakes_waiting_when_it_goes_down_are_counted(sides: Sides) -> None:
         a.tun.feed(packet(1, 2))
         await until(lambda: b.tun.written)
         initiation = a.udp.sent[0][0]
-        handle = b.engine.interface.handle_message_untrusted
+        handle = b.engine.interface.handle_initiations_untrusted
+        handled = 0
 
-        def handle_the_first(
-            datagram: bytes, endpoint: Endpoint, now: float, *, admitted: bool
-        ) -> None:
-            handle(datagram, endpoint, now, admitted=admitted)
+        def handle_the_first(messages: Sequence[tuple[bytes, Endpoint, bool]], now: float) -> None:
+            nonlocal handled
+            handled = len(messages)
+            handle(messages, now)
             b.engine.set_link_up(False)
 
-        b.engine.interface.handle_message_untrusted = handle_the_first  # type: ignore[method-assign,assignment]
-        b.udp.feed(initiation * 5, 148, a.udp.own)
-        await until(lambda: b.engine.drops() == {"old_timestamp": 1, "interface_down": 4})
+        b.engine.interface.handle_initiations_untrusted = handle_the_first  # type: ignore[method-assign,assignment]
+        b.udp.feed(initiation * 20, 148, a.udp.own)
+        await until(lambda: sum(b.engine.drops().values()) == 20)
+        assert 0 < handled <= HANDSHAKES_TOGETHER
+        assert b.engine.drops() == {"old_timestamp": handled, "interface_down": 20 - handled}
 
     run(sides, scenario)
 

@@ -383,3 +383,47 @@ def test_under_a_standing_keypair_data_flows_while_the_next_is_made() -> None:
     assert {one, two} <= pair.b.received
     assert pair.kinds(mark).endswith(RESPONSE + KEEPALIVE)
     assert remaining(pair.ab) == remaining(pair.ba) == (True, True, False)
+
+
+def test_initiations_that_come_together_are_answered_as_one_by_one() -> None:
+    """Of two of one peer the first in the batch is answered. What is wrong is counted, and is in
+    no one's way; and no two of a batch get one index."""
+    pair = Pair()
+    pair.send(pair.a)
+    (older,) = pair.take()
+    pair.advance(5.4)
+    (newer,) = pair.take()
+    stranger = pair.node("c", 3)
+    stranger.add_peer(pair.b)
+    stranger.send(pair.b.inner, 1)
+    known = pair.node("d", 4)
+    pair.b.add_peer(known)
+    known.add_peer(pair.b)
+    known.send(pair.b.inner, 2)
+    from_stranger, from_known = pair.take()
+    body = bytes([1, 0, 0, 0]) + bytes(112)
+    key = pair.b.interface.public_key
+    assert key is not None
+    datagrams = [
+        from_known.data,
+        bytes([*newer.data[:-33], newer.data[-33] ^ 1, *newer.data[-32:]]),
+        body + mac1(key, body) + bytes(16),
+        newer.data,
+        from_stranger.data,
+        older.data,
+    ]
+    draw = pair.b.interface._context.random
+    fours = iter([b"same", b"same", b"else"])
+    pair.b.interface._context.index_table._random = lambda n: next(fours) if n == 4 else draw(n)
+    messages = [(data, ELSEWHERE, False) for data in datagrams]
+    pair.b.interface.handle_initiations_untrusted(messages, pair.now)
+    pair.b.drain()
+    assert [sent.kind for sent in pair.take()] == [RESPONSE, RESPONSE]
+    assert [sent.data[4:8] for sent in pair.log[-2:]] == [b"same", b"else"]
+    assert pair.ba.endpoint == ELSEWHERE
+    assert pair.b.interface.drops == {
+        ProtocolDrop.BAD_MAC1: 1,
+        ProtocolDrop.HANDSHAKE_INVALID: 1,
+        ProtocolDrop.UNKNOWN_PEER: 1,
+        ProtocolDrop.OLD_TIMESTAMP: 1,
+    }

@@ -9,9 +9,13 @@ pub mod checksum;
 pub mod coalesce;
 pub mod drops;
 pub mod ethernet;
+pub mod handshake;
+#[cfg(feature = "python")]
+mod handshake_python;
 pub mod ip;
 pub mod limits;
 pub mod macs;
+pub mod noise;
 pub mod pump;
 #[cfg(feature = "python")]
 mod python;

@@ -479,4 +479,6 @@ mod _native {
     use super::check_mac2;
     #[pymodule_export]
     use super::disable_encryption;
+    #[pymodule_export]
+    use crate::handshake_python::{Identity, Pending, ReceivedInitiations};
 }
