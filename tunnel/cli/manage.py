@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import typer
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from tunnel.cli.common import Json, Name, complain, interface_name, refusals_printed
 from tunnel.control.client import TunnelClient
+from tunnel.control.json_protocol import ControlError
 from tunnel.control.messages.changes import Change, ReloadResult
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.messages.sentences import describe
@@ -23,6 +25,9 @@ app = typer.Typer()
 
 MANY, FEW = 20, 5
 """More changes of a kind than this are summed up behind the first few."""
+
+_KEY = re.compile(r"[A-Za-z0-9+/]{43}=")
+"""A public key in base64."""
 
 _STYLES = {"+": "green", "-": "red", "~": "yellow"}
 
@@ -96,10 +101,11 @@ def events(name: Name, as_json: Json = False) -> None:
         refusals_printed(),
         TunnelClient(interface_name(name)) as client,
     ):
+        names = {} if as_json else _names(client)
         events = client.events()
         typer.echo(f"following the events of {client.name}, until ^C", err=True)
         for event in events:
-            typer.echo(json.dumps(event.to_json()) if as_json else _line(event))
+            typer.echo(json.dumps(event.to_json()) if as_json else _line(event, names))
 
 
 def _print(result: ReloadResult, *, as_json: bool, nothing: str) -> None:
@@ -135,6 +141,25 @@ def summary(changes: Sequence[Change]) -> Iterator[tuple[str, str]]:
             yield sign, f"{sign} {more}{f': {aspect}' if aspect else ''} (all of them: --json)"
 
 
-def _line(event: TunnelEvent) -> str:
+def _names(client: TunnelClient) -> dict[str, str]:
+    """The names of the peers that have one now, by public key; none while it is coming up."""
+    try:
+        peers = client.status().peers
+    except ControlError:
+        return {}
+    return {peer.public_key: peer.name for peer in peers if peer.name}
+
+
+def named(text: str, names: Mapping[str, str]) -> str:
+    """The text with the name of a peer before its key."""
+
+    def with_name(key: re.Match[str]) -> str:
+        name = names.get(key[0])
+        return key[0] if name is None else f"{printable(name)} ({key[0]})"
+
+    return _KEY.sub(with_name, text)
+
+
+def _line(event: TunnelEvent, names: Mapping[str, str]) -> str:
     clock = time.strftime("%H:%M:%S", time.localtime(event.time))
-    return f"{clock} {describe(event)}"
+    return f"{clock} {named(describe(event), names)}"

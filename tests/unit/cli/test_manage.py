@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunnel.cli.manage import FEW, MANY, summary
+from tunnel.cli.manage import FEW, MANY, named, summary
 from tunnel.control.messages.changes import Change
 
 
@@ -28,3 +28,12 @@ def test_many_of_a_kind_are_summed_up() -> None:
     assert lines[FEW] == f"+ {count - FEW} peers more (all of them: --json)"
     assert lines[2 * FEW + 1] == f"+ {count - FEW} peers more: endpoint (all of them: --json)"
     assert lines[-1] == f"- {MANY + 1 - FEW} addresses more (all of them: --json)"
+
+
+def test_a_key_in_an_event_has_the_name_of_its_peer() -> None:
+    key, other = f"{'a' * 43}=", f"{'b/+' * 14}b="
+    text = f"handshake with {key} at 192.0.2.1:7 completed, not with {other}"
+    assert named(text, {key: "lap\x1btop"}).startswith("handshake with lap")
+    shown = named(text, {key: "laptop", "x": "y"})
+    assert shown == text.replace(key, f"laptop ({key})")
+    assert "\x1b" not in named(text, {key: "lap\x1btop"})
