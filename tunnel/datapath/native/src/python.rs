@@ -236,7 +236,6 @@ impl Session {
         send_key, receive_key, local_index, remote_index, *, initial_counter=None, ethernet=false,
         short_tails=false
     ))]
-    #[expect(clippy::too_many_arguments, reason = "the interface has them")]
     fn new(
         send_key: &[u8],
         receive_key: &[u8],
