@@ -34,7 +34,14 @@ from tunnel.host.mtu import compute_mtu
 from tunnel.host.netfilter import has_firewall, list_firewall
 from tunnel.host.netfilter import render as render_firewall
 from tunnel.host.programs import list_ruleset, run_program
-from tunnel.host.record import DownHooks, Record, keep_hooks, load_record, other_records
+from tunnel.host.record import (
+    DownHooks,
+    Record,
+    delete_record,
+    keep_hooks,
+    load_record,
+    other_records,
+)
 from tunnel.host.resolv_conf import file_of as resolv_conf_of
 from tunnel.host.routes import has_default_way
 from tunnel.host.rtnetlink import inside
@@ -96,6 +103,7 @@ __all__ = [
     "compute_mtu",
     "connected_networks",
     "delete_link",
+    "delete_record",
     "describe",
     "describe_link",
     "desired_state",

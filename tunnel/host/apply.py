@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tunnel.host import netfilter
+from tunnel.host import docker, netfilter
 from tunnel.host.dns import RESOLVCONF, choose_backend, read_servers, unset_dns
 from tunnel.host.errors import HostError
 from tunnel.host.link_messages import find_ifindex
@@ -164,10 +164,11 @@ def remove(
         netns = record.place
     with inside(netns):
         if record is None:
-            # Only the firewall can be known without a record, by its name.
+            # Only what has its name can be known without a record.
             if fail_closed or not netfilter.has_firewall(interface):
                 return False
             netfilter.remove_firewall(interface)
+            docker.stop_passing(interface, interface)
             return True
         if record.netns == namespace_id():
             _remove(record, state_dir, report, fail_closed)

@@ -450,6 +450,21 @@ def test_a_network_that_went_while_the_plugin_was_away_is_forgotten(hosts: Hosts
     assert pings(a, "a1", "b1"), "the other one stays"
 
 
+def test_a_network_goes_though_its_record_is_damaged(hosts: Hosts) -> None:
+    a, _, _ = hosts
+    before = a.surroundings()
+    bridges = set(a.host.interfaces())
+    a.create("short", pool=POOLS[1])
+    (bridge,) = set(a.host.interfaces()) - bridges
+    record = f"/run/tunnel/{bridge}.state"
+    a.host.run(["tee", record], stdin="{")
+    refused = a.engine.docker("run", "--rm", "--network", "short", "busybox", "true", check=False)
+    assert f"{record}: not a record of ours" in refused
+    a.engine.docker("network", "rm", "short")
+    assert a.surroundings() == before
+    assert a.host.run(["ls", record], check=False).stdout == ""
+
+
 def test_nothing_of_a_removed_network_stays(hosts: Hosts) -> None:
     for one, name in zip(hosts[:2], "ab", strict=True):
         one.engine.docker("rm", "-f", *(f"{name}{number}" for number in (1, 2, 3)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,13 @@ from tunnel.containers.network_state import network_state
 from tunnel.device.link_monitor import fitting_segments
 from tunnel.host import container_links
 from tunnel.host.container_gates import NameServer, network_gates, publish_gates
+from tunnel.host.errors import HostError
 from tunnel.host.gateway import IpAddress
 from tunnel.linux.files import RUN_FOLDER
 from tunnel.linux.ports import port_holder
 from tunnel.packet.ethernet import station_address
+
+log = logging.getLogger("tunnel")
 
 OWNER = "tunnel docker-plugin"
 ASKED_PORT = 5354
@@ -115,6 +119,12 @@ class HostWiring:
             self.retired.append(sockets)
         own = bridge_name(network)
         name = (record.bridge if record else self._set_up_for(network)) or own
+        try:
+            host.load_record(name, self._state_dir)
+        except HostError as error:
+            # Docker forgets the network, whatever it is answered: no one would ask again.
+            log.warning("%s: what has the name of %s is removed without it", error, name)
+            host.delete_record(name, self._state_dir)
         host.remove(name, state_dir=self._state_dir)
         if name == own:
             host.delete_link(name)
