@@ -15,7 +15,8 @@ DAEMON = (
     "tunnel.daemon.control",
     "tunnel.daemon.metrics",
 )
-"""Modules that a daemon has loaded when its tunnel is up."""
+"""Modules that a daemon has loaded when its tunnel comes up. With the first address pyroute2 follows,
+and asyncio with it."""
 
 NEVER = {
     *("asyncio", "concurrent", "email", "http", "multiprocessing", "unittest", "wsgiref", "xml"),

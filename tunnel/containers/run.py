@@ -69,6 +69,9 @@ def run(request: RunRequest) -> int:
     as_user = not has_admin_capabilities()
     config = _fitting(request.config, as_user=as_user)
     redaction.hide_secrets(config)
+    # This process and the one inside need it: once before the fork is cheaper than twice after.
+    import pyroute2  # noqa: F401
+
     folder = make_own_folder()
     with contextlib.ExitStack() as stack:
         stack.callback(remove_own_folder)

@@ -12,11 +12,11 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tunnel.host import docker, netfilter
 from tunnel.host.dns import RESOLVCONF, choose_backend, read_servers, unset_dns
 from tunnel.host.errors import HostError
-from tunnel.host.link_messages import find_ifindex
 from tunnel.host.links import list_addresses, require_ifindex
 from tunnel.host.machine import Machine, Report, Undo, current_index, ignore_steps, replaces
 from tunnel.host.record import (
@@ -31,7 +31,7 @@ from tunnel.host.record import (
     save_record,
 )
 from tunnel.host.resolv_conf import unset_servers
-from tunnel.host.rtnetlink import Rtnetlink, inside, rtnetlink, step
+from tunnel.host.rtnetlink import find_ifindex, inside, rtnetlink, step
 from tunnel.host.slots import claiming
 from tunnel.host.state import Address, Bridge, DesiredState, Dns, Item, Sysctl
 from tunnel.host.sysctl import read_sysctl
@@ -335,9 +335,7 @@ def _addressed(record: Record) -> str:
     return _bridge_of(record.items) or record.interface
 
 
-def _without_foreign(
-    netlink: Rtnetlink, state: DesiredState, ours: Container[Item]
-) -> tuple[Item, ...]:
+def _without_foreign(netlink: Any, state: DesiredState, ours: Container[Item]) -> tuple[Item, ...]:
     """The objects of the state but for the addresses that its bridge had before we came.
 
     Those are not ours to remove.

@@ -4,34 +4,28 @@ One that we made says so in its alias (`ip link show`), whichever tunnel it was:
 that leaves removes it, unless something else is a port of it still. Others are left as they are.
 """
 
+from typing import Any
+
 from tunnel.host.errors import HostError
-from tunnel.host.link_messages import (
-    change_link,
-    create_bridge,
-    find_ifindex,
-    get_link,
-    list_links,
-    remove_link,
-)
-from tunnel.host.links import require_ifindex
-from tunnel.host.rtnetlink import Rtnetlink, absent_is_fine
+from tunnel.host.rtnetlink import absent_is_fine, find_ifindex
 
 ALIAS = "made by tunnel"
 """Of a bridge that we made. Whoever changes it keeps the bridge."""
 
+_IFF_UP = 1
 _KIND = "bridge"
 
 
-def stands(netlink: Rtnetlink, bridge: str) -> bool:
+def stands(netlink: Any, bridge: str) -> bool:
     """Whether there is a bridge of that name, and it is up."""
     index = find_ifindex(netlink, bridge)
     if index is None:
         return False
-    link = get_link(netlink, index)
-    return link.kind == _KIND and link.is_up
+    link = _link(netlink, index)
+    return _kind(link) == _KIND and bool(link["flags"] & _IFF_UP)
 
 
-def add_bridge(netlink: Rtnetlink, bridge: str, address: str) -> bool:
+def add_bridge(netlink: Any, bridge: str, address: str) -> bool:
     """Make the bridge and set it up; False if it was there already.
 
     A new one has no spanning tree protocol, and keeps the MAC address `address`, whatever is
@@ -39,19 +33,19 @@ def add_bridge(netlink: Rtnetlink, bridge: str, address: str) -> bool:
     """
     index = find_ifindex(netlink, bridge)
     is_new = index is None
-    if index is None:
-        create_bridge(netlink, bridge, address)
-        index = require_ifindex(netlink, bridge)
-        change_link(netlink, index, alias=ALIAS)
+    if is_new:
+        netlink.link("add", ifname=bridge, kind=_KIND, br_stp_state=0, address=address)
+        index = find_ifindex(netlink, bridge)
+        netlink.link("set", index=index, ifalias=ALIAS)
     check_bridge(netlink, bridge)
-    change_link(netlink, index, up=True)
+    netlink.link("set", index=index, state="up")
     return is_new
 
 
-def check_bridge(netlink: Rtnetlink, bridge: str) -> None:
+def check_bridge(netlink: Any, bridge: str) -> None:
     """Raise HostError if an interface of another kind has that name."""
     index = find_ifindex(netlink, bridge)
-    if index is not None and get_link(netlink, index).kind != _KIND:
+    if index is not None and _kind(_link(netlink, index)) != _KIND:
         raise HostError(
             "join",
             f"bridge {bridge}",
@@ -60,44 +54,54 @@ def check_bridge(netlink: Rtnetlink, bridge: str) -> None:
         )
 
 
-def remove_bridge(netlink: Rtnetlink, bridge: str) -> None:
+def remove_bridge(netlink: Any, bridge: str) -> None:
     """Remove the bridge if we made it and it has no port."""
     index = find_ifindex(netlink, bridge)
-    if index is None or get_link(netlink, index).alias != ALIAS:
+    if index is None or _link(netlink, index).get_attr("IFLA_IFALIAS") != ALIAS:
         return
-    if any(link.master == index for link in list_links(netlink)):
+    if any(link.get_attr("IFLA_MASTER") == index for link in netlink.get_links()):
         return
     with absent_is_fine():
-        remove_link(netlink, index)
+        netlink.link("del", index=index)
 
 
-def address_of(netlink: Rtnetlink, index: int) -> str:
+def address_of(netlink: Any, index: int) -> str:
     """The MAC address of an interface."""
-    return get_link(netlink, index).address
+    return str(_link(netlink, index).get_attr("IFLA_ADDRESS"))
 
 
-def is_port(netlink: Rtnetlink, index: int, bridge: str) -> bool:
+def is_port(netlink: Any, index: int, bridge: str) -> bool:
     """Whether the interface `index` is a port of the bridge."""
-    master = get_link(netlink, index).master
-    return bool(master) and master == find_ifindex(netlink, bridge)
+    master = _link(netlink, index).get_attr("IFLA_MASTER")
+    return master is not None and master == find_ifindex(netlink, bridge)
 
 
-def join(netlink: Rtnetlink, index: int, bridge: str) -> None:
+def join(netlink: Any, index: int, bridge: str) -> None:
     """Make the interface `index` a port of the bridge; HostError if it is that of another."""
-    link = get_link(netlink, index)
-    wanted = require_ifindex(netlink, bridge)
-    if link.master not in (0, wanted):
+    master = _link(netlink, index).get_attr("IFLA_MASTER")
+    wanted = find_ifindex(netlink, bridge)
+    if master and master != wanted:
+        name = _link(netlink, index).get_attr("IFLA_IFNAME")
         raise HostError(
             "join",
             f"bridge {bridge}",
             "the interface is a port of another bridge",
-            f"take it out of that one: ip link set {link.name} nomaster",
+            f"take it out of that one: ip link set {name} nomaster",
         )
-    change_link(netlink, index, master=wanted)
+    netlink.link("set", index=index, master=wanted)
 
 
-def leave(netlink: Rtnetlink, index: int, bridge: str) -> None:
+def leave(netlink: Any, index: int, bridge: str) -> None:
     """Make the interface `index` no port of the bridge, if it is one."""
     with absent_is_fine():
         if is_port(netlink, index, bridge):
-            change_link(netlink, index, master=0)
+            netlink.link("set", index=index, master=0)
+
+
+def _link(netlink: Any, index: int) -> Any:
+    return netlink.get_links(index)[0]
+
+
+def _kind(link: Any) -> str:
+    information = link.get_attr("IFLA_LINKINFO")
+    return str(information.get_attr("IFLA_INFO_KIND")) if information is not None else ""

@@ -10,13 +10,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
+from typing import Any
 
-from tunnel.host import link_messages, route_messages
+from tunnel.host import route_messages
 from tunnel.host.gateway import IpAddress, Network
-from tunnel.host.link_messages import IFA_F_NODAD, change_link, find_ifindex, get_link, list_links
 from tunnel.host.links import add_address, list_addresses, read_link, require_ifindex
-from tunnel.host.rtnetlink import VERSIONS, Rtnetlink, inside, rtnetlink, step
+from tunnel.host.rtnetlink import VERSIONS, family, find_ifindex, inside, rtnetlink, step
 from tunnel.host.state import MAIN_TABLE, Address
+
+IFA_F_NODAD = 0x02  # linux/if_addr.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,25 +37,38 @@ def give_card(inner: str, card: Card, netns: Path | str) -> str:
     try:
         with rtnetlink() as netlink, step("move", f"{inner} into {netns} as {card.name}"):
             index = require_ifindex(netlink, inner)
-            change_link(netlink, index, netns=there, name=card.name)
+            netlink.link("set", index=index, net_ns_fd=there, ifname=card.name)
     finally:
         os.close(there)
     with inside(netns), rtnetlink() as netlink, step("set up", f"{card.name} in {netns}"):
         index = require_ifindex(netlink, card.name)
         for address in card.addresses:
             _add_address(netlink, index, address)
-        change_link(netlink, index, up=True)
+        netlink.link("set", index=index, state="up")
         for network, gateway in card.routes:
-            route_messages.replace(network, gateway, index, MAIN_TABLE)
-        return get_link(netlink, index).address
+            netlink.route(
+                "replace",
+                dst=str(network),
+                gateway=str(gateway),
+                oif=index,
+                family=family(4 if network.version == 4 else 6),
+            )
+        return str(netlink.get_links(index)[0].get_attr("IFLA_ADDRESS"))
 
 
-def _add_address(netlink: Rtnetlink, index: int, address: IPv4Interface | IPv6Interface) -> None:
+def _add_address(netlink: Any, index: int, address: IPv4Interface | IPv6Interface) -> None:
     if address.version == 4:
         add_address(netlink, index, Address(address))
         return
     # The IPAM plugin vouches for it; else it could not be used for the first second.
-    link_messages.add_address(netlink, index, address, IFA_F_NODAD)
+    netlink.addr(
+        "add",
+        index=index,
+        family=family(6),
+        address=str(address.ip),
+        prefixlen=address.network.prefixlen,
+        flags=IFA_F_NODAD,
+    )
 
 
 def card_faults(card: Card, netns: Path | str) -> Iterator[str]:
@@ -86,11 +101,16 @@ def plugged_into(bridge: str) -> list[str]:
         index = find_ifindex(netlink, bridge)
         if index is None:
             return []
-        return [link.name for link in list_links(netlink) if link.master == index]
+        return [
+            str(link.get_attr("IFLA_IFNAME"))
+            for link in netlink.get_links()
+            if link.get_attr("IFLA_MASTER") == index
+        ]
 
 
 def hardware_addresses(names: Sequence[str]) -> Iterable[str]:
     """Of interfaces that are there, in order."""
     with rtnetlink() as netlink, step("look at", ", ".join(names)):
         for name in names:
-            yield get_link(netlink, require_ifindex(netlink, name)).address
+            (link,) = netlink.get_links(require_ifindex(netlink, name))
+            yield str(link.get_attr("IFLA_ADDRESS"))

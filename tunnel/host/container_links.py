@@ -7,19 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import IPv6Interface
+from typing import Any
 
 from tunnel.host import bridges, route_messages
 from tunnel.host.errors import HostError
-from tunnel.host.link_messages import (
-    change_link,
-    create_veth,
-    find_ifindex,
-    get_link,
-    let_hairpin,
-    remove_link,
-)
 from tunnel.host.links import is_enslaved, list_addresses, require_ifindex
-from tunnel.host.rtnetlink import VERSIONS, Rtnetlink, rtnetlink, step
+from tunnel.host.rtnetlink import VERSIONS, find_ifindex, rtnetlink, step
 from tunnel.host.state import MAIN_TABLE, InterfaceAddress, Network
 from tunnel.host.sysctl import has_sysctl, write_conf, write_sysctl
 
@@ -83,14 +76,13 @@ def make_pair(inner: str, outer: str, bridge: str, mtu: int, segments: int) -> N
         for name in (outer, inner):
             old = find_ifindex(netlink, name)
             if old is not None:
-                remove_link(netlink, old)
-        create_veth(netlink, outer, inner)
+                netlink.link("del", index=old)
+        netlink.link("add", ifname=outer, kind="veth", peer={"ifname": inner})
         index = require_ifindex(netlink, outer)
-        change_link(netlink, index, mtu=mtu)
+        netlink.link("set", index=index, mtu=mtu)
         # On a host that forwards, the tunnel's own interface has no limit. Only where frames begin
         # can there be one; and not for those that come out of the tunnel, which have more.
-        end = require_ifindex(netlink, inner)
-        change_link(netlink, end, mtu=mtu, gso_max_segs=segments)
+        netlink.link("set", index=require_ifindex(netlink, inner), mtu=mtu, gso_max_segs=segments)
         _put_in(netlink, index, bridge)
 
 
@@ -105,11 +97,11 @@ def plug_in(outer: str, bridge: str) -> bool:
         return True
 
 
-def _put_in(netlink: Rtnetlink, index: int, bridge: str) -> None:
+def _put_in(netlink: Any, index: int, bridge: str) -> None:
     bridges.join(netlink, index, bridge)
     # Else a container would not reach itself by a port of this host, where the bridge translates.
-    let_hairpin(netlink, index)
-    change_link(netlink, index, up=True)
+    netlink.brport("set", index=index, mode=1)
+    netlink.link("set", index=index, state="up")
 
 
 def has_link(name: str) -> bool:
@@ -138,8 +130,8 @@ def overlapping_routes(network: Network, but: Iterable[str] = ()) -> list[str]:
     return found
 
 
-def _names(netlink: Rtnetlink, indices: Iterable[int]) -> list[str]:
-    return [get_link(netlink, index).name for index in indices]
+def _names(netlink: Any, indices: Iterable[int]) -> list[str]:
+    return [str(netlink.get_links(index)[0].get_attr("IFLA_IFNAME")) for index in indices]
 
 
 def require_free(name: str) -> None:

@@ -3,20 +3,17 @@
 import os
 import socket
 from contextlib import suppress
+from ipaddress import ip_interface
 from pathlib import Path
+from typing import Any
 
-from tunnel.host import link_messages
 from tunnel.host.errors import HostError
-from tunnel.host.link_messages import (
-    change_link,
-    find_ifindex,
-    get_link,
-    make_no_link_local,
-    remove_link,
-)
-from tunnel.host.rtnetlink import Rtnetlink, absent_is_fine, inside, rtnetlink, step
+from tunnel.host.rtnetlink import absent_is_fine, family, find_ifindex, inside, rtnetlink, step
 from tunnel.host.state import Address, Link
 from tunnel.host.sysctl import write_conf
+
+_IFF_UP = 1
+_ADDR_GEN_MODE_NONE = 1
 
 
 def describe_link(interface: str, *, netns: Path | str | None = None) -> str | None:
@@ -26,7 +23,11 @@ def describe_link(interface: str, *, netns: Path | str | None = None) -> str | N
     """
     with inside(netns), rtnetlink() as netlink, step("look for", interface):
         index = find_ifindex(netlink, interface)
-        return None if index is None else get_link(netlink, index).kind
+        if index is None:
+            return None
+        information = netlink.get_links(index)[0].get_attr("IFLA_LINKINFO")
+        kind = information.get_attr("IFLA_INFO_KIND") if information is not None else None
+        return str(kind or "")
 
 
 def is_tunnel(interface: str) -> bool:
@@ -58,7 +59,7 @@ def move_link(interface: str, netns: Path | str, *, origin: Path | str | None = 
             rtnetlink() as netlink,
             step("move", f"{interface} into {netns}", _NAME_TAKEN.format(interface)),
         ):
-            change_link(netlink, require_ifindex(netlink, interface), netns=descriptor)
+            netlink.link("set", index=require_ifindex(netlink, interface), net_ns_fd=descriptor)
         with inside(f"/proc/self/fd/{descriptor}"), suppress(HostError):
             write_conf(interface, "disable_ipv6", "0", family="ipv6")
     finally:
@@ -75,11 +76,11 @@ def delete_link(interface: str, *, netns: Path | str | None = None) -> bool:
         if index is None:
             return False
         with absent_is_fine():
-            remove_link(netlink, index)
+            netlink.link("del", index=index)
         return True
 
 
-def require_ifindex(netlink: Rtnetlink, interface: str) -> int:
+def require_ifindex(netlink: Any, interface: str) -> int:
     """The number of the interface; HostError if there is none."""
     index = find_ifindex(netlink, interface)
     if index is None:
@@ -89,37 +90,38 @@ def require_ifindex(netlink: Rtnetlink, interface: str) -> int:
     return index
 
 
-def read_link(netlink: Rtnetlink, index: int) -> tuple[int, bool]:
+def read_link(netlink: Any, index: int) -> tuple[int, bool]:
     """MTU and whether the interface is set up."""
-    link = get_link(netlink, index)
-    return link.mtu, link.is_up
+    message = netlink.get_links(index)[0]
+    return int(message.get_attr("IFLA_MTU")), bool(message["flags"] & _IFF_UP)
 
 
-def is_enslaved(netlink: Rtnetlink, index: int) -> bool:
+def is_enslaved(netlink: Any, index: int) -> bool:
     """Whether the interface belongs to a VRF or a bridge."""
-    return bool(get_link(netlink, index).master)
+    return bool(netlink.get_links(index)[0].get_attr("IFLA_MASTER"))
 
 
-def set_link(netlink: Rtnetlink, index: int, link: Link) -> None:
+def set_link(netlink: Any, index: int, link: Link) -> None:
     """Set MTU and up. Unless asked for, no link-local address is made up, as on the kernel's
     WireGuard devices.
     """
     with step("set", link, "an MTU is between 576 (IPv6: 1280) and 65535"):
-        if not link.link_local and socket.has_ipv6 and get_link(netlink, index).has_ipv6:
-            make_no_link_local(netlink, index)
-        change_link(netlink, index, mtu=link.mtu, up=True)
+        inet6 = ["AF_INET6", {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_MODE_NONE]]}]
+        if not link.link_local and _has_ipv6(netlink, index):
+            netlink.link("set", index=index, IFLA_AF_SPEC={"attrs": [inet6]})
+        netlink.link("set", index=index, mtu=link.mtu, state="up")
 
 
-def restore_link(netlink: Rtnetlink, index: int, mtu: int, up: bool) -> None:
+def restore_link(netlink: Any, index: int, mtu: int, up: bool) -> None:
     """Put back what `read_link` had found."""
     with step("restore link", f"mtu {mtu}"), absent_is_fine():
-        change_link(netlink, index, mtu=mtu, up=up)
+        netlink.link("set", index=index, mtu=mtu, state="up" if up else "down")
 
 
 def set_up_loopback() -> None:
     """Set `lo` up, which is down in a new network namespace. Raises HostError."""
     with rtnetlink() as netlink, step("set up", "lo"):
-        change_link(netlink, require_ifindex(netlink, "lo"), up=True)
+        netlink.link("set", index=require_ifindex(netlink, "lo"), state="up")
 
 
 UNLIMITED_SEGMENTS = 65535
@@ -146,21 +148,43 @@ def forwards(index: int) -> bool:
 def limit_segments(index: int, segments: int) -> None:
     """Have the kernel hand over frames of at most so many TCP segments. Raises HostError."""
     with rtnetlink() as netlink, step("set gso_max_segs", segments), absent_is_fine():
-        change_link(netlink, index, gso_max_segs=segments)
+        netlink.link("set", index=index, gso_max_segs=segments)
 
 
-def list_addresses(netlink: Rtnetlink, index: int) -> set[Address]:
+def _has_ipv6(netlink: Any, index: int) -> bool:
+    if not socket.has_ipv6:
+        return False
+    families = netlink.get_links(index)[0].get_attr("IFLA_AF_SPEC")
+    return families is not None and families.get_attr("AF_INET6") is not None
+
+
+def list_addresses(netlink: Any, index: int) -> set[Address]:
     """The addresses that the interface has now, IPv6 link-local ones included."""
-    return {Address(entry.value) for entry in link_messages.list_addresses(netlink, index)}
+    found = set()
+    for message in netlink.get_addr(index=index):
+        # IFA_LOCAL is ours on a point-to-point link; IPv6 has only IFA_ADDRESS there.
+        text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+        found.add(Address(ip_interface(f"{text}/{message['prefixlen']}")))
+    return found
 
 
-def add_address(netlink: Rtnetlink, index: int, address: Address) -> None:
+def add_address(netlink: Any, index: int, address: Address) -> None:
     """Add one that is not there yet."""
     with step("add", address):
-        link_messages.add_address(netlink, index, address.value)
+        netlink.addr("add", **_address_fields(index, address))
 
 
-def remove_address(netlink: Rtnetlink, index: int, address: Address) -> None:
+def remove_address(netlink: Any, index: int, address: Address) -> None:
     """Remove one, if it is there."""
     with step("remove", address), absent_is_fine():
-        link_messages.remove_address(netlink, index, address.value)
+        netlink.addr("del", **_address_fields(index, address))
+
+
+def _address_fields(index: int, address: Address) -> dict[str, Any]:
+    value = address.value
+    return {
+        "index": index,
+        "family": family(4 if value.version == 4 else 6),
+        "address": str(value.ip),
+        "prefixlen": value.network.prefixlen,
+    }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import socket
+from ipaddress import ip_address
 from typing import Self
 
-from tunnel.host.link_messages import list_addresses
 from tunnel.host.rtnetlink import rtnetlink, step
 
 _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x10, 0x100
@@ -56,5 +56,9 @@ class LocalAddresses:
             self._read()
 
     def _read(self) -> None:
+        found = set()
         with rtnetlink() as netlink, step("list", "addresses"):
-            self._addresses = {entry.value.packed for entry in list_addresses(netlink)}
+            for message in netlink.get_addr():
+                text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+                found.add(ip_address(text).packed)
+        self._addresses = found

@@ -5,6 +5,7 @@ This is the only place which knows how each kind of object is handled; `apply.py
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import Any
 
 from tunnel.host import (
     bridges,
@@ -19,8 +20,7 @@ from tunnel.host import (
 )
 from tunnel.host.errors import HostError
 from tunnel.host.forwarding import FORWARDING
-from tunnel.host.link_messages import find_ifindex
-from tunnel.host.rtnetlink import Rtnetlink, step
+from tunnel.host.rtnetlink import find_ifindex, step
 from tunnel.host.state import (
     Address,
     Bridge,
@@ -57,7 +57,7 @@ class Machine:
 
     def __init__(
         self,
-        netlink: Rtnetlink,
+        netlink: Any,
         interface: str,
         index: int,
         sysctls: dict[str, str],
@@ -258,7 +258,7 @@ class Machine:
             sysctl.write_sysctl(item.name, old)
 
 
-def current_index(netlink: Rtnetlink, interface: str, index: int) -> int:
+def current_index(netlink: Any, interface: str, index: int) -> int:
     """`index` if the interface of that name still has it, else 0: it is a later one."""
     return index if find_ifindex(netlink, interface) == index else 0
 

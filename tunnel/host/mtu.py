@@ -8,10 +8,10 @@ import errno
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from tunnel.host.link_messages import find_ifindex, get_link
 from tunnel.host.route_messages import LOCAL, RouteEntry, dump, look_up
-from tunnel.host.rtnetlink import VERSIONS, Rtnetlink, inside, rtnetlink, step
+from tunnel.host.rtnetlink import VERSIONS, find_ifindex, inside, rtnetlink, step
 from tunnel.host.state import MAIN_TABLE, IpAddress
 
 OVERHEAD = 80
@@ -52,7 +52,7 @@ def compute_mtu(
         )
 
 
-def _endpoint_mtu(netlink: Rtnetlink, address: IpAddress, mark: int, own: int | None) -> int | None:
+def _endpoint_mtu(netlink: Any, address: IpAddress, mark: int, own: int | None) -> int | None:
     try:
         route = look_up(address.packed, mark=mark)
     except OSError as error:
@@ -62,7 +62,7 @@ def _endpoint_mtu(netlink: Rtnetlink, address: IpAddress, mark: int, own: int | 
     return _route_mtu(netlink, route, own)
 
 
-def _default_route_mtu(netlink: Rtnetlink, own: int | None) -> int | None:
+def _default_route_mtu(netlink: Any, own: int | None) -> int | None:
     for version in VERSIONS:
         defaults = [entry for entry in dump(version, table=MAIN_TABLE) if not entry.bits]
         # The kernel uses the one of the lowest metric.
@@ -73,7 +73,7 @@ def _default_route_mtu(netlink: Rtnetlink, own: int | None) -> int | None:
     return None
 
 
-def _route_mtu(netlink: Rtnetlink, route: RouteEntry, own: int | None) -> int | None:
+def _route_mtu(netlink: Any, route: RouteEntry, own: int | None) -> int | None:
     """The route's own MTU, else that of its device (the smallest of several); 1500 to ourselves."""
     devices = set(route.devices) - {own}
     if not devices:
@@ -82,7 +82,9 @@ def _route_mtu(netlink: Rtnetlink, route: RouteEntry, own: int | None) -> int | 
         return route.mtu
     if route.type == LOCAL:
         return FALLBACK
-    return _smallest(get_link(netlink, device).mtu for device in devices)
+    return _smallest(
+        int(link.get_attr("IFLA_MTU")) for device in devices for link in netlink.get_links(device)
+    )
 
 
 def _smallest(values: Iterable[int | None]) -> int | None:

@@ -7,13 +7,21 @@ them as its own.
 
 import errno
 from collections.abc import Iterable
+from ipaddress import ip_interface
 from pathlib import Path
+from typing import Any
 
 from tunnel.host import route_messages
 from tunnel.host.errors import HostError
-from tunnel.host.link_messages import find_ifindex, get_link, list_addresses
 from tunnel.host.links import is_enslaved
-from tunnel.host.rtnetlink import VERSIONS, Rtnetlink, absent_is_fine, inside, rtnetlink, step
+from tunnel.host.rtnetlink import (
+    VERSIONS,
+    absent_is_fine,
+    find_ifindex,
+    inside,
+    rtnetlink,
+    step,
+)
 from tunnel.host.state import MAIN_TABLE, Connected, Network, Route
 
 _SECONDARY = 0x01
@@ -50,7 +58,7 @@ def has_default_way(networks: Iterable[Network], interface: str, netns: Path | s
         )
 
 
-def add_route(netlink: Rtnetlink, index: int, route: Route) -> None:
+def add_route(netlink: Any, index: int, route: Route) -> None:
     """Add one that is not there yet; one to the same network by another device is an error."""
     try:
         with step("add", route):
@@ -61,7 +69,7 @@ def add_route(netlink: Rtnetlink, index: int, route: Route) -> None:
         raise
 
 
-def find_taken(netlink: Rtnetlink, wanted: Iterable[Route]) -> list[HostError]:
+def find_taken(netlink: Any, wanted: Iterable[Route]) -> list[HostError]:
     """The errors of `add_route` for those that are there already: who holds them."""
     found = []
     by_place = {(route.table, route.destination): route for route in wanted}
@@ -76,10 +84,10 @@ def find_taken(netlink: Rtnetlink, wanted: Iterable[Route]) -> list[HostError]:
     return found
 
 
-def _taken(netlink: Rtnetlink, route: Route, entry: route_messages.RouteEntry) -> HostError:
+def _taken(netlink: Any, route: Route, entry: route_messages.RouteEntry) -> HostError:
     subject, network = str(route), route.destination
     index = entry.devices[0] if entry.devices else 0
-    device = get_link(netlink, index).name if index else "no device"
+    device = netlink.get_links(index)[0].get_attr("IFLA_IFNAME") if index else "no device"
     if entry.protocol == route_messages.PROTO_KERNEL:
         return HostError(
             "add",
@@ -109,7 +117,7 @@ def has_routes(table: int) -> bool:
 
 
 def standing_connected(
-    netlink: Rtnetlink, index: int, wanted: Iterable[Connected], routes: Iterable[object]
+    netlink: Any, index: int, wanted: Iterable[Connected], routes: Iterable[object]
 ) -> set[Connected]:
     """Those of `wanted` that need not be added, `routes` being those through the interface.
 
@@ -124,7 +132,7 @@ def standing_connected(
     return {item for item in wanted if item not in lacking or item not in due}
 
 
-def add_connected(netlink: Rtnetlink, index: int, item: Connected) -> None:
+def add_connected(netlink: Any, index: int, item: Connected) -> None:
     """Add one that is not there; others to the same network may stand beside it."""
     with step("add", item):
         particulars = _connected_reasons(netlink, index).get(item)
@@ -147,20 +155,22 @@ def remove_connected(index: int, item: Connected) -> None:
         route_messages.delete(item.network, index, MAIN_TABLE, protocol=route_messages.PROTO_KERNEL)
 
 
-def _connected_reasons(netlink: Rtnetlink, index: int) -> dict[Connected, tuple[bytes, int]]:
+def _connected_reasons(netlink: Any, index: int) -> dict[Connected, tuple[bytes, int]]:
     """Each route that the kernel has a reason for, and what makes it the kernel's own.
 
     By its source (packed) and its metric the kernel knows the route when the address goes.
     """
     found: dict[Connected, tuple[bytes, int]] = {}
-    for address, flags, metric in list_addresses(netlink, index):
+    for message in netlink.get_addr(index=index):
+        flags = message.get_attr("IFA_FLAGS") or message["flags"]
         if flags & (_SECONDARY | _NO_PREFIX_ROUTE):
             continue
+        text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+        address = ip_interface(f"{text}/{message['prefixlen']}")
         is_v4 = address.version == 4
+        metric = message.get_attr("IFA_RT_PRIORITY") or (0 if is_v4 else _METRIC_IPV6)
         source = address.ip.packed if is_v4 else b""
-        found.setdefault(
-            Connected(address.network), (source, metric or (0 if is_v4 else _METRIC_IPV6))
-        )
+        found.setdefault(Connected(address.network), (source, int(metric)))
     return found
 
 

@@ -1,53 +1,65 @@
 """Policy routing rules: those of full tunnels."""
 
-from tunnel.host import link_messages
-from tunnel.host.link_messages import FIB_RULE_INVERT, RuleEntry
-from tunnel.host.rtnetlink import VERSIONS, Rtnetlink, absent_is_fine, step
+from typing import Any
+
+from tunnel.host.rtnetlink import VERSIONS, absent_is_fine, family, step
 from tunnel.host.state import Rule
 
+_FIB_RULE_INVERT = 2
+_FR_ACT_GOTO = 2  # linux/fib_rules.h
+_NO_SUPPRESSION = 0xFFFFFFFF
 _WHOLE_MARK = 0xFFFFFFFF
 
 
-def list_rules(netlink: Rtnetlink) -> set[Rule]:
+def list_rules(netlink: Any) -> set[Rule]:
     """All rules that match a whole fwmark, of any program."""
-    return {
-        Rule(
-            version,
-            entry.priority,
-            entry.mark,
-            entry.table,
-            invert=bool(entry.flags & FIB_RULE_INVERT),
-            suppress_default=entry.suppressed == 0,
-            goto=entry.goto,
-        )
-        for version in VERSIONS
-        for entry in link_messages.list_rules(netlink, version)
-        if entry.mark is not None and entry.mask == _WHOLE_MARK
-    }
+    found = set()
+    for version in VERSIONS:
+        for message in netlink.get_rules(family=family(version)):
+            mark = message.get_attr("FRA_FWMARK")
+            if mark is None or message.get_attr("FRA_FWMASK", _WHOLE_MARK) != _WHOLE_MARK:
+                continue
+            rule = Rule(
+                version,
+                int(message.get_attr("FRA_PRIORITY") or 0),
+                int(mark),
+                int(message.get_attr("FRA_TABLE") or message["table"]),
+                invert=bool(message["flags"] & _FIB_RULE_INVERT),
+                suppress_default=message.get_attr("FRA_SUPPRESS_PREFIXLEN") == 0,
+                goto=int(message.get_attr("FRA_GOTO") or 0),
+            )
+            found.add(rule)
+    return found
 
 
-def add_rule(netlink: Rtnetlink, rule: Rule) -> None:
+def add_rule(netlink: Any, rule: Rule) -> None:
     """Add one that is not there yet."""
     with step("add", rule):
-        link_messages.add_rule(netlink, _entry(rule))
+        netlink.rule("add", **_fields(rule))
 
 
-def remove_rule(netlink: Rtnetlink, rule: Rule) -> None:
+def remove_rule(netlink: Any, rule: Rule) -> None:
     """Remove exactly this one, if it is there."""
     with step("remove", rule), absent_is_fine():
         # The kernel deletes the first rule that has the given attributes, whatever else it has,
         # and does not compare the inversion: only ask when the very rule is there.
         if rule in list_rules(netlink):
-            link_messages.remove_rule(netlink, _entry(rule))
+            netlink.rule("del", **_fields(rule))
 
 
-def _entry(rule: Rule) -> RuleEntry:
-    return RuleEntry(
-        rule.version,
-        rule.priority,
-        rule.table,
-        rule.mark,
-        flags=FIB_RULE_INVERT if rule.invert else 0,
-        suppressed=0 if rule.suppress_default else None,
-        goto=rule.goto,
-    )
+def _fields(rule: Rule) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "family": family(rule.version),
+        # Without a priority pyroute2 gives each rule the same one, and their order turns round.
+        "priority": rule.priority,
+        "fwmark": rule.mark,
+    }
+    if rule.goto:
+        fields |= {"action": _FR_ACT_GOTO, "FRA_GOTO": rule.goto}
+    else:
+        fields["table"] = rule.table
+    if rule.invert:
+        fields["flags"] = _FIB_RULE_INVERT
+    if rule.suppress_default:
+        fields["FRA_SUPPRESS_PREFIXLEN"] = 0
+    return fields

@@ -10,12 +10,12 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tunnel.host.errors import HostError, SlotTakenError
-from tunnel.host.link_messages import RuleEntry, list_rules
 from tunnel.host.record import STATE_DIR, load_record, other_records
 from tunnel.host.routes import has_routes
-from tunnel.host.rtnetlink import VERSIONS, Rtnetlink, inside, rtnetlink, step
+from tunnel.host.rtnetlink import VERSIONS, family, inside, rtnetlink, step
 from tunnel.host.state import (
     BYPASS_PRIORITY,
     FIRST_MARK,
@@ -45,12 +45,17 @@ def find_default_route_slot(
         claimed = _claimed("", state_dir)
         rules = _rules(netlink)
         # A tunnel between its rules and its routes has an empty table which is taken all the same.
-        taken = {rule.table for rule in rules}
+        taken = {int(rule.get_attr("FRA_TABLE") or 0) for rule in rules}
         taken |= {rule.table for rule in claimed}
         mark = FIRST_MARK
         while mark < _LAST_MARK and (mark in taken or has_routes(mark)):
             mark += 1
-        used = [rule.priority for rule in rules if rule.mark is not None or rule.suppressed == 0]
+        used = [
+            int(rule.get_attr("FRA_PRIORITY") or 0)
+            for rule in rules
+            if rule.get_attr("FRA_FWMARK") is not None
+            or rule.get_attr("FRA_SUPPRESS_PREFIXLEN") == 0
+        ]
         used += [rule.priority for rule in claimed]
     window = [number for number in used if _LAST_PRIORITY < number <= MARK_PRIORITY]
     priority = min(window) - 1 if window else MARK_PRIORITY
@@ -58,7 +63,7 @@ def find_default_route_slot(
 
 
 @contextmanager
-def claiming(netlink: Rtnetlink, state: DesiredState, state_dir: Path) -> Iterator[None]:
+def claiming(netlink: Any, state: DesiredState, state_dir: Path) -> Iterator[None]:
     """Write the record of `state` in the body: that claims its slot.
 
     Raises SlotTakenError when another tunnel has claimed the slot since it was chosen.
@@ -73,7 +78,7 @@ def claiming(netlink: Rtnetlink, state: DesiredState, state_dir: Path) -> Iterat
         others = _claimed(state.interface, state_dir)
         taken = _tables(others)
         if not held:
-            taken |= {rule.table for rule in _rules(netlink)}
+            taken |= {int(rule.get_attr("FRA_TABLE") or 0) for rule in _rules(netlink)}
             if has_routes(slot.mark):
                 taken.add(slot.mark)
         # The last priority is shared, when there are that many.
@@ -103,8 +108,8 @@ def _tables(items: Iterable[Item]) -> set[int]:
     return {item.table for item in items if isinstance(item, Rule) and item.table != MAIN_TABLE}
 
 
-def _rules(netlink: Rtnetlink) -> list[RuleEntry]:
-    return [rule for version in VERSIONS for rule in list_rules(netlink, version)]
+def _rules(netlink: Any) -> list[Any]:
+    return [rule for version in VERSIONS for rule in netlink.get_rules(family=family(version))]
 
 
 @contextmanager

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunnel.host.link_messages import find_ifindex
 from tunnel.host.links import list_addresses, read_link
 from tunnel.host.record import Record
 from tunnel.host.routes import list_routes
-from tunnel.host.rtnetlink import inside, rtnetlink, step
+from tunnel.host.rtnetlink import find_ifindex, inside, rtnetlink, step
 from tunnel.host.state import InterfaceAddress, Route
 
 

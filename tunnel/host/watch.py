@@ -1,6 +1,7 @@
 """What happens to the tunnel's interface from outside: rtnetlink's link events, on trio.
 
-The messages are struct ifinfomsg and a list of attributes, see rtnetlink(7).
+The messages are struct ifinfomsg and a list of attributes, see rtnetlink(7). pyroute2 is not used
+here because it brings its own event loop.
 """
 
 import errno

@@ -1,17 +1,15 @@
 """The framing of netlink (netlink(7), rtnetlink(7)): messages, and the attributes in them.
 
-What reads stops at what is broken, such as a length that runs past the end.
+Both functions stop at what is broken, such as a length that runs past the end.
 """
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length with this header, type
-_NESTED = 0x8000
 _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 
@@ -40,18 +38,6 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 def attribute(kind: int, value: bytes) -> bytes:
     """One attribute, padded."""
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
-
-
-def nested(kind: int, *inner: bytes) -> bytes:
-    """One attribute that holds others."""
-    return attribute(kind | _NESTED, b"".join(inner))
-
-
-def raise_error(answer: bytes, *, but: frozenset[int] = frozenset()) -> None:
-    """Raise the error of NLMSG_ERROR or NLMSG_DONE as OSError, unless it is 0 or one of `but`."""
-    number = -struct.unpack_from("=i", answer)[0] if len(answer) >= 4 else 0
-    if number and number not in but:
-        raise OSError(number, os.strerror(number))
 
 
 def message(kind: int, flags: int, body: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """Trace events of nf_tables: which rule of which chain saw a packet, and what it decided.
 
 The kernel multicasts one NFT_MSG_TRACE per step of a packet that some rule gave `meta nftrace set
-1`. This is a decoder of those messages, and a socket that receives them.
+1`. This is a decoder of those messages and a socket that receives them; pyroute2 has neither.
 
 Sources: linux/netfilter/nf_tables.h (enum nft_trace_attributes), nf_tables_trace.c.
 """
