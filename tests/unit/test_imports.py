@@ -15,8 +15,8 @@ DAEMON = (
     "tunnel.daemon.control",
     "tunnel.daemon.metrics",
 )
-"""Modules that a daemon has loaded when its tunnel comes up. With the first address pyroute2 follows,
-and asyncio with it."""
+"""Modules that a daemon has loaded when its tunnel comes up. pyroute2 follows with the first
+address, and asyncio with it."""
 
 NEVER = {
     *("asyncio", "concurrent", "email", "http", "multiprocessing", "unittest", "wsgiref", "xml"),
