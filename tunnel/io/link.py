@@ -8,6 +8,7 @@ socket in the namespace where the device is. All functions here may block for a 
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import socket
 import struct
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 
 from tunnel.io.errors import TunDeleted, TunError
 from tunnel.linux import kernel, netns
+
+logger = logging.getLogger("tunnel.io")
 
 _IFREQ = struct.Struct("16s24x")
 _IFREQ_SHORT = struct.Struct("16sh22x")
@@ -104,12 +107,18 @@ def set_mtu(fd: int, mtu: int) -> None:
 
 
 def set_queue_length(fd: int, frames: int) -> None:
-    """Set how many frames may wait to be read (txqueuelen); raises TunError, TunDeleted."""
+    """Set how many frames may wait to be read (txqueuelen); raises TunError, TunDeleted.
+
+    In a user namespace of an ordinary user it stays as the kernel made it: this takes CAP_NET_ADMIN
+    in the first one.
+    """
     name, _ = name_and_flags(fd)
     control, *_ = _control_socket(fd)
     with control:
         try:
             fcntl.ioctl(control, kernel.SIOCSIFTXQLEN, _IFREQ_INT.pack(_encoded(name), frames))
+        except PermissionError:
+            logger.debug("%s keeps its txqueuelen, which only root may set", name)
         except OSError as error:
             raise TunError(f"cannot set the txqueuelen of {name}: {error.strerror}") from error
 
