@@ -23,6 +23,12 @@ from .switching import Switching
 Unsent: TypeAlias = tuple[memoryview, int, int]
 """The rest of a batch that the socket had no room for, its stride in bytes, and its ECN bits."""
 
+Run: TypeAlias = tuple[Peer, list[Span]]
+"""Frames of the arena in a row, all for one peer."""
+
+Waiting: TypeAlias = tuple[Peer, list[Unsent]]
+"""What was sealed for a peer and has to wait for the socket."""
+
 MAX_FRAMES = DRAIN_BYTES // READ_COST
 """Frames read in one go at most; more than that no budget allows."""
 
@@ -74,23 +80,20 @@ class Sender:
             budget = DRAIN_BYTES
             frames = 0
             while budget > 0:
+                waiting: Waiting | None = None
                 if self._pump is not None and self._pump.is_on:
                     pumped = self._pump.send(now, most, budget, self.arena)
                     self._pump.count_sent(pumped, now)
-                    for peer, unsent in self._unsent(pumped):
-                        await self._send_unsent(peer, unsent)
-                        now = clock()
+                    waiting = self._unsent(pumped)
                     runs, count, taken = self._runs(pumped.left), pumped.frames, pumped.cost
                     is_empty = pumped.empty
                 else:
                     runs, count, taken = self._read_frames(budget, most)
                     is_empty = count < 2
-                for peer, spans in runs:
-                    while spans:
-                        spans, unsent = self._send_frames(peer, spans, now)
-                        if unsent:
-                            await self._send_unsent(peer, unsent)
-                            now = clock()
+                waiting = waiting or self._send_runs(runs, now)
+                if waiting is not None:
+                    await self._send_waiting(waiting, runs)
+                    now = clock()
                 self._shared.drain(now)
                 frames += count
                 if is_empty or count >= most:
@@ -109,50 +112,47 @@ class Sender:
         if self.is_held_up:
             return
         runs, _, _ = self._read_frames(DRAIN_BYTES, 1)
-        self._send_soon([], runs, now)
+        self._send_soon(None, runs, now)
 
     def finish_answer(self, answer: Outgoing, now: float) -> None:
         """The same for what the pump made of the answer."""
         self._send_soon(self._unsent(answer), self._runs(answer.left), now)
 
-    def _send_soon(
-        self,
-        waiting: list[tuple[Peer, list[Unsent]]],
-        runs: list[tuple[Peer, list[Span]]],
-        now: float,
-    ) -> None:
+    def _send_soon(self, waiting: Waiting | None, runs: list[Run], now: float) -> None:
         """Send without waiting: what has to wait does so in a task. Receiving goes on meanwhile."""
-        for peer, spans in runs:
-            _, unsent = self._send_frames(peer, spans, now)
-            if unsent:
-                waiting.append((peer, unsent))
-        for peer, unsent in waiting:
+        waiting = waiting or self._send_runs(runs, now)
+        if waiting is not None:
             self.is_held_up = True
-            self.nursery.start_soon(self._send_unsent, peer, unsent)
+            self.nursery.start_soon(self._send_waiting, waiting, runs)
 
-    def _unsent(self, pumped: Outgoing) -> list[tuple[Peer, list[Unsent]]]:
+    def _unsent(self, pumped: Outgoing) -> Waiting | None:
         """What the socket did not take of what the pump sealed, which is all for one peer."""
         if not pumped.unsent or self._pump is None:
-            return []
+            return None
         peer = self._pump.peer(pumped.unsent[0].peer)
-        rest = [(memoryview(one.datagrams), one.stride, one.ecn) for one in pumped.unsent]
-        return [(peer, rest)]
+        return peer, [(memoryview(one.datagrams), one.stride, one.ecn) for one in pumped.unsent]
 
-    def _runs(self, spans: list[Span]) -> list[tuple[Peer, list[Span]]]:
+    def _runs(self, spans: list[Span]) -> list[Run]:
         """The peers of the frames that the pump left in the arena."""
-        found = ((self._peer_for(self._arena, start, end), (start, end)) for start, end in spans)
-        return [(peer, [span]) for peer, span in found if peer is not None]
+        runs: list[Run] = []
+        for start, end in spans:
+            peer = self._peer_for(self._arena, start, end)
+            if peer is None:
+                continue
+            if runs and runs[-1][0] is peer:
+                runs[-1][1].append((start, end))
+            else:
+                runs.append((peer, [(start, end)]))
+        return runs
 
-    def _read_frames(
-        self, budget: int, most: int
-    ) -> tuple[list[tuple[Peer, list[Span]]], int, int]:
+    def _read_frames(self, budget: int, most: int) -> tuple[list[Run], int, int]:
         """Read what fits the arena, `most` frames, until `budget` is used up.
 
         Runs of frames to one peer each; how many frames; how much of the budget they took.
         """
         view = self._arena
         read = self._shared.tun.read
-        runs: list[tuple[Peer, list[Span]]] = []
+        runs: list[Run] = []
         latest: Peer | None = None
         start = count = taken = 0
         while taken < budget and count < most and start <= ARENA_ROOM:
@@ -233,19 +233,43 @@ class Sender:
         self._count_sealed(peer, sealed, now)
         return spans[sealed.consumed :], unsent
 
-    async def _send_unsent(self, peer: Peer, unsent: list[Unsent]) -> None:
-        """Send what was sealed and not taken, as the socket has room; nothing overtakes it."""
+    def _send_runs(self, runs: list[Run], now: float) -> Waiting | None:
+        """Send what is in `runs`, and take it out, until the socket is full: what has to wait.
+
+        What waits lies in the one buffer for what is sealed, so until it is sent nothing else may
+        be sealed there. The rest of `runs` waits in the arena.
+        """
+        while runs:
+            peer, spans = runs[0]
+            spans, unsent = self._send_frames(peer, spans, now)
+            if spans:
+                runs[0] = peer, spans
+            else:
+                del runs[0]
+            if unsent:
+                return peer, unsent
+        return None
+
+    async def _send_waiting(self, waiting: Waiting | None, runs: list[Run]) -> None:
+        """Send what waits, then `runs`, as the socket has room; nothing overtakes them."""
         self.is_held_up = True
         try:
-            for batch, stride, ecn in unsent:
-                rest = len(batch)
-                while rest:
-                    if peer.endpoint is not None:
-                        await self._shared.udp.wait_writable(peer.endpoint.family)
-                    rest = self._send(peer, batch[len(batch) - rest :], stride, ecn)
+            while waiting is not None:
+                await self._send_unsent(*waiting)
+                # The clock is read again: while the socket was full a keypair may have expired.
+                waiting = self._send_runs(runs, self._shared.clock())
         finally:
             self.is_held_up = False
             self._going_on.unpark_all()
+
+    async def _send_unsent(self, peer: Peer, unsent: list[Unsent]) -> None:
+        """Send what was sealed and not taken, as the socket has room."""
+        for batch, stride, ecn in unsent:
+            rest = len(batch)
+            while rest:
+                if peer.endpoint is not None:
+                    await self._shared.udp.wait_writable(peer.endpoint.family)
+                rest = self._send(peer, batch[len(batch) - rest :], stride, ecn)
 
     def _seal(
         self,

@@ -13,9 +13,11 @@ from tests.support.loopback import LoopbackSide, loopback_sides, run_sides
 from tunnel import datapath
 from tunnel.config import PrivateKey
 from tunnel.datapath.interface import MESSAGE_OVERHEAD
+from tunnel.datapath.pump import Outgoing, Unsent
 from tunnel.engine.common import Peer
 from tunnel.engine.instrument import TracerGroup
 from tunnel.io.endpoint import Endpoint
+from tunnel.io.udp_socket import Sent
 from tunnel.protocol import HandshakeCompleted, PeerRoamed, ProtocolDrop
 
 Three = list[LoopbackSide]
@@ -232,5 +234,89 @@ def test_padding_ends_at_the_mtu_of_now(three: Three) -> None:
             await a.carry(b, 1001)
             sizes.append(peer.tx_bytes - before - MESSAGE_OVERHEAD)
         assert sizes == [1008, 1001]
+
+    run_sides(three, scenario)
+
+
+class FullSocket:
+    """The UDP socket of a side that takes nothing while `is_full`."""
+
+    def __init__(self, side: LoopbackSide, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_full = True
+        self._send = side.udp.send
+        monkeypatch.setattr(side.udp, "send", self.send)
+
+    def send(
+        self, batch: bytes | memoryview, stride: int, endpoint: Endpoint, tos: int = 0
+    ) -> Sent:
+        if self.is_full:
+            return Sent(rest=len(batch))
+        return self._send(batch, stride, endpoint, tos)
+
+
+def left_by_the_pump(side: LoopbackSide, *frames: bytes, unsent: list[Unsent]) -> Outgoing:
+    """What the pump reports that read these frames and may not send them."""
+    arena, spans, start = side.engine._sender.arena, [], 0
+    for frame in frames:
+        arena[start : start + len(frame)] = frame
+        spans.append((start, start + len(frame)))
+        start += len(frame)
+    return Outgoing(len(frames), 0, [], None, unsent, spans, 0, empty=True)
+
+
+def test_frames_that_meet_a_full_socket_wait_each_as_it_is(
+    three: Three, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are sealed into one buffer: the second may not be there before the first is gone."""
+
+    async def scenario(a: LoopbackSide, b: LoopbackSide, c: LoopbackSide) -> None:
+        await a.settle(b)
+        await a.settle(c)
+        frames = [packet(1, 2, 100), packet(1, 3, 200), packet(1, 2, 300)]
+        udp = FullSocket(a, monkeypatch)
+        answer = left_by_the_pump(a, *frames, unsent=[])
+        a.engine._sender.finish_answer(answer, a.engine.clock())
+        udp.is_full = False
+        assert await b.take(2) == [frames[0], frames[2]]
+        assert await c.take(1) == [frames[1]]
+        assert a.engine.drops() == b.engine.drops() == c.engine.drops() == {}
+        # And it goes on.
+        await a.settle(b)
+
+    run_sides(three, scenario)
+
+
+@pytest.mark.skipif("native" not in datapath.available(), reason="no compiled datapath")
+def test_what_the_socket_did_not_take_goes_before_the_frames_behind_it() -> None:
+    async def scenario(a: LoopbackSide, b: LoopbackSide) -> None:
+        await a.settle(b)
+        first, second = packet(1, 2, 100), packet(1, 2, 200)
+        peer, pump = peer_of(a, b), a.engine._sender._pump
+        session = peer.keypairs.transport_for_sending(a.engine.clock())
+        assert session is not None
+        assert pump is not None
+        out = bytearray(datapath.SEAL_OUT_SIZE)
+        ((start, end, stride, ecn),) = session.seal(first, [(0, len(first))], 1420, out).batches
+        unsent = Unsent(pump._number(peer), bytes(out[start:end]), stride, ecn)
+        answer = left_by_the_pump(a, second, unsent=[unsent])
+        a.engine._sender.finish_answer(answer, a.engine.clock())
+        assert await b.take(2) == [first, second]
+
+    with loopback_sides(2, "native") as sides:
+        run_sides(sides, scenario)
+
+
+def test_frames_in_a_row_to_one_peer_are_sealed_together(three: Three) -> None:
+    async def scenario(a: LoopbackSide, b: LoopbackSide, c: LoopbackSide) -> None:
+        await a.settle(b)
+        await a.settle(c)
+        sealed = a.engine.load.sealed
+        batches = sum(sealed.counts)
+        frames = [packet(1, to, 100) for to in (2, 2, 2, 3, 3)]
+        answer = left_by_the_pump(a, *frames, unsent=[])
+        a.engine._sender.finish_answer(answer, a.engine.clock())
+        assert await b.take(3) == frames[:3]
+        assert await c.take(2) == frames[3:]
+        assert sum(sealed.counts) - batches == 2
 
     run_sides(three, scenario)
