@@ -89,7 +89,7 @@ class Refused(NamedTuple):
 
     drops       by the reasons of the datapath.
     unknown     data of no session.
-    forged      handshake messages with a wrong mac1: without a mac2, and with one.
+    forged      handshake messages with a wrong mac1: initiations without a mac2, and others.
     unanswered  initiations without a mac2, of those who are sent no cookie.
     malformed   no message at all.
     congested   not dropped: packets in datagrams that were marked CE on the way.

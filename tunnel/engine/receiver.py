@@ -126,7 +126,7 @@ class Receiver:
         if pumped.refused is not None:
             bare, rest = pumped.refused.forged
             self._handshakes.count(bare + pumped.refused.unanswered, is_bare=True)
-            self._handshakes.count(rest, is_bare=False)
+            self._handshakes.count(rest + pumped.refused.malformed, is_bare=False)
         answer = pumped.answer
         if answer is not None and (answer.frames or answer.error):
             # What the protocol asks for was there before it.

@@ -320,14 +320,18 @@ def test_forgeries_are_dropped_before_anyone_looks(joined: tuple[End, End]) -> N
     b.pump.set_mac1_key(own)
     initiation = b"\1\0\0\0" + os.urandom(112)
     right = initiation + blake2s(initiation, key=own, digest_size=16).digest() + bytes(16)
-    wrong = [initiation + os.urandom(16) + bytes(16), initiation + os.urandom(32)]
+    wrong = [
+        initiation + os.urandom(16) + bytes(16),
+        initiation + os.urandom(32),
+        b"\2\0\0\0" + os.urandom(72) + bytes(16),
+    ]
     unknown = b"\4\0\0\0" + b"\x99" * 4 + bytes(24)
     for one in (*wrong, unknown, b"junk", b"\5\0\0\0" * 20, b"\4\0\0\0"):
         a.udp.sendto(one, b.udp.getsockname())
     received = b.receive()
     assert received.stop is None
     assert received.refused is not None
-    assert received.refused.forged == (1, 1)
+    assert received.refused.forged == (1, 2)
     assert (received.refused.unknown, received.refused.malformed) == (1, 3)
     a.udp.sendto(right, b.udp.getsockname())
     assert isinstance(b.receive().stop, Datagrams)

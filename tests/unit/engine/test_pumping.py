@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from collections import Counter
 from collections.abc import Iterator
 from ipaddress import IPv4Network
 
@@ -318,5 +320,37 @@ def test_frames_in_a_row_to_one_peer_are_sealed_together(three: Three) -> None:
         assert await b.take(3) == frames[:3]
         assert await c.take(2) == frames[3:]
         assert sum(sealed.counts) - batches == 2
+
+    run_sides(three, scenario)
+
+
+@pytest.mark.parametrize(
+    ("message", "reason", "is_bare"),
+    [
+        (b"\1\0\0\0" + b"x" * 128 + bytes(16), "bad_mac1", True),
+        (b"\1\0\0\0" + b"x" * 144, "bad_mac1", False),
+        (b"\2\0\0\0" + b"x" * 72 + bytes(16), "bad_mac1", False),
+        (b"junk" * 10, "malformed", False),
+    ],
+    ids=["bare initiations", "initiations", "responses", "junk"],
+)
+def test_a_flood_is_noticed_as_what_it_is(
+    three: Three, monkeypatch: pytest.MonkeyPatch, message: bytes, reason: str, is_bare: bool
+) -> None:
+    """The filter of a flood keeps one of two kinds out, so it has to be the right one."""
+
+    async def scenario(a: LoopbackSide, b: LoopbackSide, c: LoopbackSide) -> None:
+        counted: Counter[bool] = Counter()
+
+        def count(messages: int, *, is_bare: bool) -> None:
+            counted[is_bare] += messages
+
+        monkeypatch.setattr(a.engine._handshakes, "count", count)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            for _ in range(40):
+                stranger.sendto(message, ("127.0.0.1", a.udp.port))
+            await dropped(a, reason, 40)
+        # What they were is counted after the drop, before the next task gets its turn.
+        assert +counted == {is_bare: 40}
 
     run_sides(three, scenario)
