@@ -14,8 +14,12 @@ use nix::sys::socket::{
 use nix::sys::uio::writev;
 use nix::unistd::read;
 
-/// Room for all control messages that we ask the kernel for, and to spare.
-const CONTROL: usize = 256;
+/// Room for all control messages that we ask the kernel for, and to spare. They begin with a
+/// `cmsghdr`, to which nix makes references.
+#[repr(align(8))]
+struct Control([u8; 256]);
+
+const _: () = assert!(align_of::<Control>() >= align_of::<libc::cmsghdr>());
 
 /// The descriptors of one call; -1 stands for a socket that there is not.
 #[derive(Clone, Copy, Debug)]
@@ -97,11 +101,11 @@ pub struct Received {
 
 /// Receive one batch into `room`; `None` if there is none now.
 pub fn receive(descriptor: RawFd, room: &mut [u8]) -> Result<Option<Received>, Errno> {
-    let mut control = [0; CONTROL];
+    let mut control = Control([0; 256]);
     let mut parts = [IoSliceMut::new(room)];
     let flags = MsgFlags::empty();
     let message =
-        match recvmsg::<SockaddrStorage>(descriptor, &mut parts, Some(&mut control), flags) {
+        match recvmsg::<SockaddrStorage>(descriptor, &mut parts, Some(&mut control.0), flags) {
             Ok(message) => message,
             Err(Errno::EAGAIN) => return Ok(None),
             Err(error) => return Err(error),
