@@ -149,7 +149,8 @@ class Receiver:
         tracer = self._shared.tracer
         start = 0
         while start < length:
-            if buffer[start] == TYPE_TRANSPORT and length - start >= MESSAGE_OVERHEAD:
+            # Not all that is left: a short datagram's index would be bytes of the next one.
+            if buffer[start] == TYPE_TRANSPORT and min(stride, length - start) >= MESSAGE_OVERHEAD:
                 index = int.from_bytes(buffer[start + 4 : start + 8], "little")
                 found = self._shared.interface.transport_for_receiving(index, now)
                 end = length

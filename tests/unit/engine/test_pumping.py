@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from collections import Counter
 from collections.abc import Iterator
 from ipaddress import IPv4Network
@@ -20,6 +21,7 @@ from tunnel.engine.common import Peer
 from tunnel.engine.instrument import TracerGroup
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.udp_socket import Sent
+from tunnel.linux import kernel
 from tunnel.protocol import HandshakeCompleted, PeerRoamed, ProtocolDrop
 
 Three = list[LoopbackSide]
@@ -352,5 +354,17 @@ def test_a_flood_is_noticed_as_what_it_is(
             await dropped(a, reason, 40)
         # What they were is counted after the drop, before the next task gets its turn.
         assert +counted == {is_bare: 40}
+
+    run_sides(three, scenario)
+
+
+def test_datagrams_too_short_for_data_are_malformed_in_a_batch_as_well(three: Three) -> None:
+    async def scenario(a: LoopbackSide, b: LoopbackSide, c: LoopbackSide) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            one = b"\4\0\0\0" + b"\x99" * 12
+            segments = (kernel.SOL_UDP, kernel.UDP_SEGMENT, struct.pack("=H", len(one)))
+            stranger.sendmsg([one * 5], [segments], 0, ("127.0.0.1", a.udp.port))
+            await dropped(a, "malformed", 5)
+        assert a.engine.drops() == {"malformed": 5}
 
     run_sides(three, scenario)
