@@ -12,7 +12,7 @@ from typing import Any
 from tunnel.lab import Host, Lab, faults
 from tunnel.lab.faults import Hook
 from tunnel.lab.peers import Node, OurEnd, render_conf
-from tunnel.lab.process import HostProcess
+from tunnel.lab.process import HostProcess, wait_for
 
 DOCTOR = [sys.executable, "-m", "tunnel", "doctor"]
 
@@ -32,6 +32,10 @@ LONG = "30"
 
 SHORT = "2"
 """Seconds to wait where nothing is expected to answer; what does happen, happens at once."""
+
+
+PUT_BACK = 10.0
+"""Seconds in which a daemon has put back what went with its interface."""
 
 
 ENDED = 10.0
@@ -135,9 +139,29 @@ def reloaded(end: OurEnd, text: str, *, forget: bool = False) -> Iterator[None]:
 
 
 def forget_sessions(end: OurEnd) -> None:
-    """An interface that goes down has none; up again, it begins anew."""
+    """An interface that goes down has none. Up again, it begins again, and the daemon puts back the
+    addresses and routes that went with it."""
     name = end.node.interface
+    before = _addresses_and_routes(end)
     end.node.host.ip(f"link set {name} down", f"link set {name} up")
+    wait_for(lambda: before <= _addresses_and_routes(end), PUT_BACK, f"the addresses of {name}")
+
+
+def _addresses_and_routes(end: OurEnd) -> set[tuple[str, ...]]:
+    """Those of the interface that its conf asks for: no link-local ones."""
+    name, host = end.node.interface, end.node.host
+    (link,) = json.loads(host.run(["ip", "-json", "address", "show", "dev", name]).stdout)
+    found = {
+        (each["local"], str(each["prefixlen"]))
+        for each in link["addr_info"]
+        if each["scope"] != "link"
+    }
+    for family in ("-4", "-6"):
+        words = ["ip", "-json", family, "route", "show", "table", "all", "dev", name]
+        for each in json.loads(host.run(words).stdout or "[]"):
+            if each.get("protocol") != "kernel":
+                found.add((family, each["dst"], each.get("table", "main")))
+    return found
 
 
 @contextlib.contextmanager
