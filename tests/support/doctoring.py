@@ -151,7 +151,7 @@ def _addresses_and_routes(end: OurEnd) -> set[tuple[str, ...]]:
     """Those of the interface that its conf asks for: no link-local ones."""
     name, host = end.node.interface, end.node.host
     (link,) = json.loads(host.run(["ip", "-json", "address", "show", "dev", name]).stdout)
-    found = {
+    found: set[tuple[str, ...]] = {
         (each["local"], str(each["prefixlen"]))
         for each in link["addr_info"]
         if each["scope"] != "link"

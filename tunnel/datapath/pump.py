@@ -189,9 +189,6 @@ class Pump(Protocol):
     def set_indices(self, peer: int, indices: Sequence[int]) -> None:
         """The peer's sessions have these local indices; nothing else is known of it."""
 
-    def forget_way(self, peer: int) -> None:
-        """How to send to the peer is to be asked for again."""
-
     def forget_addresses(self) -> None:
         """Whose an inner address is, is to be asked for again."""
 

@@ -159,14 +159,12 @@ def test_it_counts_on_where_a_session_was_used_beside_it(joined: tuple[End, End]
     assert b.delivered() == [frame(A, B)]
 
 
-@pytest.mark.parametrize("what", ["address", "way", "peer", "all", "late"])
+@pytest.mark.parametrize("what", ["address", "peer", "all", "late"])
 def test_a_frame_that_it_knows_no_way_for_is_given_back(joined: tuple[End, End], what: str) -> None:
     a, b = joined
     match what:
         case "address":
             a.pump.forget_addresses()
-        case "way":
-            a.pump.forget_way(PEER)
         case "peer":
             a.pump.set_indices(PEER, [1])
         case "all":

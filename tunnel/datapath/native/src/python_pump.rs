@@ -138,10 +138,6 @@ impl Pump {
         self.core.set_indices(peer, indices);
     }
 
-    fn forget_way(&mut self, peer: PeerId) {
-        self.core.forget_way(peer);
-    }
-
     fn forget_addresses(&mut self) {
         self.core.forget_addresses();
     }

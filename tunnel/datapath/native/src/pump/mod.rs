@@ -177,13 +177,6 @@ impl Pump {
         }
     }
 
-    /// How to send to the peer is to be asked for again.
-    pub fn forget_way(&mut self, peer: PeerId) {
-        if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.way = None;
-        }
-    }
-
     /// Whose an address is, is to be asked for again.
     pub fn forget_addresses(&mut self) {
         self.addresses.clear();
