@@ -30,7 +30,7 @@ def bench_command(
     peer: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="PROGRAM", help="A wireguard-go-like program to measure too; may be repeated."
+            metavar="PROGRAM", help="A program like wireguard-go to measure too; may be repeated."
         ),
     ] = None,
     rounds: Annotated[
@@ -70,10 +70,10 @@ def bench_command(
         Path | None, typer.Option(metavar="FILE", help="Write a bar chart (SVG) to this file.")
     ] = None,
 ) -> None:
-    """Measure this machine: ours, wireguard-go, GotaTun, OpenVPN and the bare cable, in turn.
+    """Compare the speed of this program, wireguard-go, GotaTun, OpenVPN and the bare cable.
 
-    Two hosts in network namespaces, both ends on the same cores. Medians over the rounds; the
-    ratios in one run are what can be compared, not the figures of two runs.
+    Prints medians over the rounds. Compare the ratios within one run, not the figures of two runs.
+    docs/bench.md explains the rows.
 
     Example:
 

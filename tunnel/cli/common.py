@@ -91,7 +91,7 @@ def conf_of_running(name: str) -> str | None:
 
 
 def running_names() -> list[str]:
-    """The interfaces that run; leaves if there is none that this user may know of."""
+    """The interfaces that run; leaves with an error if this user may not list them."""
     names = run_folder.running_names()
     if not names and run_folder.is_hidden():
         fail(f"only root may list the tunnels in {RUN_FOLDER}: use sudo")
@@ -128,7 +128,7 @@ def refusals_printed() -> Iterator[None]:
 
 
 def warn_if_others_can_read() -> None:
-    """As wg does: a secret written to a file that is open to all is worth a word."""
+    """Warn, as wg does, if a secret is written to a file that all users can read."""
     try:
         status = os.fstat(1)
     except OSError:

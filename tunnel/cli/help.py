@@ -16,10 +16,10 @@ def show_help(
     context: typer.Context,
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[COMMAND]", help="The command, and one below it if it has any."),
+        typer.Argument(metavar="[COMMAND]", help="The command, and its subcommand if it has any."),
     ] = None,
 ) -> None:
-    """Explain a command; without one, list all of them.
+    """Explain a command; without COMMAND, list all.
 
     Examples:
 

@@ -24,43 +24,41 @@ from tunnel.linux.networks import Network
 app = typer.Typer()
 
 _PORT = 51820
-"""What WireGuard is often found at; the next free one above it is taken."""
+"""The port that WireGuard usually has. If it is taken, the next free one is chosen."""
 
 
 @app.command()
 def new(
     name: Annotated[
-        str, typer.Argument(metavar="TUNNEL", help="What the interface is called on each host.")
+        str, typer.Argument(metavar="TUNNEL", help="The name of the interface on each host.")
     ],
     words: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="[HOST[=ENDPOINT]]",
-            help="Each host, with the address or name at which others reach it, if they do; "
-            "the first one is the hub.",
+            help="Each host; with =ENDPOINT, the address or name at which others reach it. "
+            "The first is the hub.",
         ),
     ] = None,
     shape: Annotated[
         Shape | None,
         typer.Option(
-            metavar="SHAPE", help="`pair`, `hub` or `mesh`; a pair for two hosts, else a hub."
+            metavar="SHAPE", help="`pair`, `hub` or `mesh`. Default: pair for two hosts, else hub."
         ),
     ] = None,
     network: Annotated[
         list[str] | None,
-        typer.Option(metavar="PREFIX", help="A prefix for it; free ones are chosen if left out."),
+        typer.Option(metavar="PREFIX", help="Its prefix, a /24 or larger. Default: free ones."),
     ] = None,
     folder: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR", help="Where to write; a folder named as the tunnel if left out."
-        ),
+        typer.Option(metavar="DIR", help="Where to write. Default: ./TUNNEL."),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing, for scripts.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, for scripts.")] = False,
 ) -> None:
     """Make the confs of a new tunnel: a pair, a hub with members, or a mesh.
 
-    Chooses keys, a port, and private prefixes of IPv4 and IPv6 that collide with nothing on this
+    Chooses keys, a port, and private prefixes of IPv4 and IPv6 that overlap no network of this
     host. Writes DIR/HOST/TUNNEL.conf for each host, mode 0600, and overwrites nothing.
 
     Examples:
@@ -71,9 +69,9 @@ def new(
     """
     may_ask = not yes and sys.stdin is not None and sys.stdin.isatty()
     if not words and not may_ask:
-        fail("name the hosts, as hub=vpn.example.com laptop phone", EXIT_USAGE)
+        fail("name the hosts, for example: hub=vpn.example.com laptop phone", EXIT_USAGE)
     if not words:
-        typer.echo("The hosts, the hub first, as: hub=vpn.example.com laptop phone")
+        typer.echo("The hosts, the hub first, for example: hub=vpn.example.com laptop phone")
         words = typer.prompt("Hosts").split()
     try:
         check_name(name)
@@ -118,7 +116,9 @@ def _given(texts: Sequence[str]) -> list[Network]:
         try:
             found.append(ip_network(text))
         except ValueError as error:
-            raise Mistake(f"--network {text}: {error}", "write a prefix, as 10.77.0.0/24") from None
+            raise Mistake(
+                f"--network {text}: {error}", "write a prefix such as 10.77.0.0/24"
+            ) from None
         if found[-1].num_addresses < 256:
             raise Mistake(f"--network {text} is too small", "use a /24 or a larger one")
     return found

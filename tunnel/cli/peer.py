@@ -41,15 +41,16 @@ app = typer.Typer(
     name="peer",
     cls=PlainGroup,
     help="Add, remove, rename and disable the peers of a conf.\n\n"
-    "Comments and order of the conf stay as they are. A tunnel that runs from it is reloaded,\n"
-    "and no packet of its other peers is lost.",
+    "Comments and order of the conf stay as they are. A tunnel that runs from the conf is\n"
+    "reloaded, and no packet of its other peers is lost.",
     no_args_is_help=True,
 )
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 Peer = Annotated[
-    str, typer.Argument(metavar="PEER", help="Its friendly_name, public key or address.")
+    str,
+    typer.Argument(metavar="PEER", help="The friendly_name, public key or address of the peer."),
 ]
 NewName = Annotated[str, typer.Argument(metavar="NEW-NAME", help="The name of the peer.")]
 
@@ -62,44 +63,44 @@ def add(
         str | None,
         typer.Option(
             metavar="HOST[:PORT]",
-            help="Where the peer reaches this host; kept as a comment in the conf.",
+            help="Where the peer reaches this host. Kept as a comment in the conf.",
         ),
     ] = None,
     address: Annotated[
         list[str] | None,
-        typer.Option(metavar="ADDRESS", help="Its address; the next free ones if left out."),
+        typer.Option(metavar="ADDRESS", help="Its address. Default: the next free ones."),
     ] = None,
     allowed_ips: Annotated[
         list[str] | None,
         typer.Option(
             metavar="PREFIX",
-            help="What it sends here: `0.0.0.0/0` for all of IPv4; else this tunnel's networks.",
+            help="AllowedIPs in its conf. Default: the networks of this tunnel.",
         ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option(metavar="PREFIX", help="But not this, as a network beside it."),
+        typer.Option(metavar="PREFIX", help="Leave this network out of these AllowedIPs."),
     ] = None,
     dns: Annotated[
-        list[str] | None, typer.Option(metavar="ADDRESS", help="A name server for it.")
+        list[str] | None, typer.Option(metavar="ADDRESS", help="A name server in its conf.")
     ] = None,
     expires: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME", help="Remove it after this: `12h`, `7d`, or 2026-12-31T23:59:59Z."
+            metavar="TIME", help="Shut it out after this: `12h`, `7d`, or 2026-12-31T23:59:59Z."
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write its conf there, mode 0600; else it is printed."),
+        typer.Option(metavar="FILE", help="Write its conf to a new file, mode 0600."),
     ] = None,
     as_qr: Annotated[
         bool, typer.Option("--qr", help="Draw its conf as a QR code, for a phone.")
     ] = False,
 ) -> None:
-    """Add a peer, with keys of its own, and print the conf for it.
+    """Add a peer with new keys, and print the conf for it.
 
-    It holds the peer's private key, which is kept nowhere else.
+    The printed conf has the peer's private key, which is stored nowhere else.
 
     Examples:
 
@@ -109,7 +110,7 @@ def add(
             --allowed-ips 0.0.0.0/0 --exclude 192.168.1.0/24
     """
     if as_qr and output is not None:
-        fail("--qr draws, and --output writes: give one of them", EXIT_USAGE)
+        fail("--qr and --output cannot be combined", EXIT_USAGE)
     reach = _prefixes(allowed_ips or (), "--allowed-ips")
     excluded = _prefixes(exclude or (), "--exclude")
     until = None if expires is None else _time(expires)
@@ -151,7 +152,7 @@ def add(
 
 @app.command("list")
 def list_peers(conf: Name, as_json: Json = False) -> None:
-    """List the peers of a conf, those that are disabled among them.
+    """List the peers of a conf, disabled ones included.
 
     Example:
 
@@ -191,7 +192,7 @@ def remove(conf: Name, peer: Peer) -> None:
 
 @app.command()
 def rename(conf: Name, peer: Peer, name: NewName) -> None:
-    """Give a peer another name: the comment `# friendly_name = …` in its section.
+    """Rename a peer: change the comment `# friendly_name = …` in its section.
 
     Example:
 
@@ -225,7 +226,7 @@ def disable(conf: Name, peer: Peer) -> None:
 
 @app.command()
 def enable(conf: Name, peer: Peer) -> None:
-    """Let a peer in again that `tunnel peer disable` shut out.
+    """Enable a peer that was disabled.
 
     Example:
 
@@ -242,25 +243,25 @@ def enable(conf: Name, peer: Peer) -> None:
 
 
 def _prefixes(texts: Sequence[str], option: str) -> tuple[Network, ...]:
-    """Networks of a command line, each option with one or with several between commas."""
+    """The networks of an option that may be repeated, and may have several, separated by commas."""
     found = []
     for text in (part.strip() for each in texts for part in each.split(",")):
         try:
             found.append(ip_network(text))
         except ValueError as error:
-            fail(f"{option} {text}: {error}; write a network, as 192.168.1.0/24", EXIT_USAGE)
+            fail(f"{option} {text}: {error}; write a network such as 192.168.1.0/24", EXIT_USAGE)
     return tuple(found)
 
 
 def _time(text: str) -> float:
-    """The Unix time that a duration from now, or a time, means."""
+    """The Unix time of a duration from now (`7d`), or of a time."""
     found = re.fullmatch(r"(\d{1,6})([smhdw])", text)
     try:
         until = time.time() + int(found[1]) * _UNITS[found[2]] if found else expiry(text)
     except Mistake as mistake:
         fail(f"--expires {mistake.fault}; {mistake.remedy}, or 12h, or 7d", EXIT_USAGE)
     if until <= time.time():
-        fail(f"--expires {text} is over already", EXIT_USAGE)
+        fail(f"--expires {text} is in the past", EXIT_USAGE)
     return until
 
 
@@ -289,7 +290,9 @@ def _mistakes_printed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _written(path: Path | None, text: str) -> Iterator[None]:
-    """Write a conf to a new file, or print it, before the block; a file goes if the block fails."""
+    """Write a conf to a new file, or print it, before the block. If the block fails, the file is
+    removed.
+    """
     if path is None:
         warn_if_others_can_read()
         # Before the block: output that cannot be written must not lose the only copy of the key.
@@ -316,7 +319,7 @@ def _written(path: Path | None, text: str) -> Iterator[None]:
 
 
 def _reload(book: PeerBook, done: str) -> None:
-    """Print what was done to standard error, and have a tunnel that runs from the conf follow."""
+    """Print what was done to standard error, and reload a tunnel that runs from the conf."""
     name = interface_name(str(book.path))
     if name not in run_folder.running_names():
         complain(f"{done}; {name} is not running: tunnel up {book.path}", logging.INFO)

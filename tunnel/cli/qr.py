@@ -1,4 +1,4 @@
-"""`tunnel qr`: a conf as the picture that a WireGuard app of a phone scans."""
+"""`tunnel qr`: a conf as the QR code that the WireGuard app of a phone scans."""
 
 from __future__ import annotations
 
@@ -38,16 +38,17 @@ _SCALE = 8
 def qr(
     conf: Name,
     png: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a PNG there, mode 0600.")
+        Path | None, typer.Option(metavar="FILE", help="Write it to a new PNG file, mode 0600.")
     ] = None,
     svg: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write an SVG there, mode 0600.")
+        Path | None, typer.Option(metavar="FILE", help="Write it to a new SVG file, mode 0600.")
     ] = None,
 ) -> None:
     """Show a conf as a QR code, for the WireGuard app of a phone.
 
-    It holds the private key of the conf: let one device alone scan it, and no camera see it.
-    What the app does not know, as hooks, is left out and named on standard error.
+    The code has the private key of the conf: scan it with one device only, and let no other
+    camera see it. Settings that the app does not have, such as hooks, are left out, and named on
+    standard error.
 
     Examples:
 
@@ -65,15 +66,20 @@ def show(config: TunnelConfig, *, png: Path | None = None, svg: Path | None = No
 
     text, left_out = for_phone(config)
     if left_out:
-        complain(f"left out, as phones do not know it: {', '.join(left_out)}", logging.INFO)
+        complain(
+            f"left out, as the app does not know it: {', '.join(left_out)}",
+            logging.INFO,
+        )
     if not any(peer.endpoint for peer in config.peers):
-        complain("warning: no peer has an Endpoint: a phone cannot begin", logging.WARNING)
+        complain(
+            "warning: no peer has an Endpoint: a phone cannot start a handshake", logging.WARNING
+        )
     try:
         code = segno.make(text, error="l", micro=False)
     except segno.DataOverflowError:
         fail(
             f"{config.name} is too large for a QR code ({len(text.encode())} bytes; 2953 fit): "
-            "use fewer AllowedIPs, or bring the file to the device",
+            "use fewer AllowedIPs, or copy the file to the device",
             EXIT_USAGE,
         )
     for path, kind in ((png, "png"), (svg, "svg")):
@@ -91,8 +97,8 @@ def _draw(code: segno.QRCode) -> None:
     console = Console(stderr=False)
     if console.is_terminal and console.width < width:
         fail(
-            f"the QR code is {width} columns wide, and this terminal {console.width}: make it "
-            "wider, or write a picture by --png FILE",
+            f"the QR code is {width} columns wide, and this terminal {console.width}: make the "
+            "terminal wider, or write a picture with --png FILE",
             EXIT_USAGE,
         )
     warn_if_others_can_read()

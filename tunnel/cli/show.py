@@ -35,7 +35,7 @@ def show(
         str | None,
         typer.Argument(
             metavar="[NAME]",
-            help="One interface; `all`, or nothing, for all; `interfaces` for their names.",
+            help="One interface, `all` (the default), or `interfaces` for their names.",
         ),
     ] = None,
     field: Annotated[
@@ -55,7 +55,7 @@ def show(
 ) -> None:
     """Show running tunnels: peers, endpoints, handshakes, transfer, drops by reason.
 
-    With a FIELD, only that, tab-separated, for scripts; `dump` has everything, keys included.
+    With FIELD, print only that, tab-separated, for scripts. `dump` prints all, with secret keys.
 
     Examples:
 
@@ -64,9 +64,9 @@ def show(
         tunnel show all dump
     """
     if field is not None and field not in FIELDS:
-        fail(f"no field is named {field!r}; there are {', '.join(FIELDS)}", EXIT_USAGE)
+        fail(f"unknown field {field!r}; choose from {', '.join(FIELDS)}", EXIT_USAGE)
     if field is not None and (as_json or watching):
-        fail("a FIELD has a form of its own: leave --json and --watch out", EXIT_USAGE)
+        fail("FIELD cannot be combined with --json or --watch", EXIT_USAGE)
     every = name in (None, "all", "interfaces")
     names = running_names() if every else [interface_name(str(name))]
     if name == "interfaces":

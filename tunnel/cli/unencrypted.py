@@ -2,8 +2,8 @@
 
     python -m tunnel.cli.unencrypted up CONF
 
-It is no command, and no setting has it: it runs in a host of a lab alone, and the log of what it
-starts says that nothing is encrypted. Both ends must be its own.
+It is not a command, and no setting switches it on: it runs only in a host of a lab, and the log of
+the daemon says that nothing is encrypted. Both ends must be started this way.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tunnel.lab.host import HOST_VARIABLE
 def main() -> None:
     """Be the command line `tunnel` whose tunnels protect nothing."""
     if HOST_VARIABLE not in os.environ:
-        fail("tunnels without encryption are for `tunnel bench`, in the hosts of its labs alone")
+        fail("tunnels without encryption run only in the hosts of a lab of `tunnel bench`")
     try:
         datapath.disable_encryption()
     except ImportError as error:

@@ -22,6 +22,8 @@ MAX_HOSTS: Final = 250
 
 _TRIES: Final = 1000
 
+_NAME: Final = "up to 63 letters, digits, -, _ and ., with a letter, digit or _ first"
+
 Random = Callable[[int], bytes]
 """As many random bytes, fit for keys: `os.urandom`."""
 
@@ -56,7 +58,7 @@ def choose_networks(taken: Iterable[Network], random: Random) -> tuple[IPv4Netwo
         v6 = IPv6Network((b"\xfd" + random(5) + bytes(10), 64))
         if not any(_overlap(each, other) for each in (v4, v6) for other in taken):
             return v4, v6
-    raise Mistake("no private prefix is free on this host", "name one by --network")
+    raise Mistake("no private prefix is free on this host", "give one with --network")
 
 
 def _overlap(one: Network, other: Network) -> bool:
@@ -73,18 +75,18 @@ def check_hosts(hosts: Sequence[FreshHost], shape: Shape) -> None:
         raise Mistake(f"a {shape} has {count}, not {len(hosts)}", "name them")
     if len(hosts) > MAX_HOSTS:
         raise Mistake(
-            f"{len(hosts)} hosts are more than {MAX_HOSTS}", "make the others by peer add"
+            f"{len(hosts)} hosts are more than {MAX_HOSTS}", "add the others with tunnel peer add"
         )
     for name in names:
         fits = name and len(name) <= 63 and all(each.isalnum() or each in "-_." for each in name)
         if not fits or name.startswith((".", "-")):
-            raise Mistake(f"{quote(name)} is no name for a host", "use letters, digits, - and _")
+            raise Mistake(f"{quote(name)} is not a valid name for a host", "use " + _NAME)
         if names.count(name) > 1:
             raise Mistake(f"{quote(name)} is named twice", "give each host a name of its own")
     for one, other in _links(hosts, shape):
         if one.endpoint is None and other.endpoint is None:
             who = f"{one.name} nor {other.name}"
-            remedy = f"say where one of them is reached, as {one.name}=vpn.example.com"
+            remedy = f"give one of them an endpoint: {one.name}=vpn.example.com"
             raise Mistake(f"neither {who} can be reached by the other", remedy)
 
 

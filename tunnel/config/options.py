@@ -86,9 +86,9 @@ class TunnelOptions:
             "UdpShortTail",
             values.auto_switch,
             "whether an empty message of 32 bytes ends each batch whose datagrams are equally "
-            "long; `auto` where the kernel, Linux 7.0 to 7.1.4, may damage such a batch, and `on` "
-            "for a virtual machine whose host has such a kernel: then TCP out of it is very slow, "
-            "while TCP into it is not",
+            "long. `auto`: on Linux 7.0 to 7.1.4, which may damage such batches. Use `on` in a "
+            "virtual machine whose host has such a kernel: TCP out of it is very slow, and TCP "
+            "into it is not",
             reload=Reload.UP,
             example="on",
         ),

@@ -67,11 +67,11 @@ class PeerBook:
         self.peers = self._listed()
 
     def private_key(self) -> PrivateKey:
-        """This host's, which a peer's conf has the public key of."""
+        """The private key of this host, whose public key is in a peer's conf."""
         key = self.config.interface.private_key
         if key is None:
             raise self._refusal(
-                "the conf has no PrivateKey, which a peer's conf needs the public key of",
+                "the conf has no PrivateKey, and a peer's conf needs its public key",
                 "add PrivateKey or PrivateKeyFile",
             )
         return key
@@ -87,7 +87,7 @@ class PeerBook:
             if meant is not None and peer.config is meant:
                 return peer
         raise self._refusal(
-            f"no peer is named {quote(which)}", f"tunnel peer list {self.config.name} shows them"
+            f"no peer is named {quote(which)}", f"tunnel peer list {self.path} lists them"
         )
 
     def add(self, peer: PeerConfig) -> None:
@@ -150,12 +150,14 @@ class PeerBook:
     def check_name(self, name: str) -> None:
         """Refuse a name that no comment can hold, or that another peer has."""
         if not name or not name.isprintable() or name != name.strip() or len(name) > 100:
-            fault = f"{quote(name)} is no name for a peer"
-            raise self._refusal(fault, "give up to 100 printable characters")
+            fault = f"{quote(name)} is not a valid name for a peer"
+            raise self._refusal(
+                fault, "use up to 100 printable characters, with no space at either end"
+            )
         if any(peer.config.friendly_name == name for peer in self.peers):
             raise self._refusal(
                 f"there is a peer named {quote(name)} already",
-                "choose another name for the new one",
+                "choose another name",
             )
 
     def free_networks(self) -> tuple[Network, ...]:
@@ -178,7 +180,7 @@ class PeerBook:
         if not found:
             raise self._refusal(
                 "no address of Address is free for another peer",
-                "name one by --address, or write a larger network behind Address",
+                "give one with --address, or give Address a larger network",
             )
         return tuple(found)
 

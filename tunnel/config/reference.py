@@ -22,9 +22,9 @@ commands run in the order of their lines. Of any other key the last line counts,
 `[Tunnel]`, `PrivateKeyFile` and `PresharedKeyFile` are ours. In a conf that stock wg-quick reads
 too, write keys of `[Tunnel]` as comments anywhere: `#! tunnel: Datapath = python`.
 
-Two comments in a section `[Peer]` are read: `# friendly_name = laptop` is the name by which the
-peer is shown, and from the time of `# expires = 2026-12-31T23:59:59Z` on the daemon does without
-the peer. `tunnel peer` writes both.
+Two comments in a section `[Peer]` have a meaning: `# friendly_name = laptop` is the name under
+which the peer is shown, and at the time in `# expires = 2026-12-31T23:59:59Z` the daemon removes
+the peer from the running tunnel. `tunnel peer` writes both.
 
 *Reload* is what `tunnel reload` does about a changed value.
 """

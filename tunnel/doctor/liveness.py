@@ -242,10 +242,10 @@ def check_batches(facts: Facts) -> Iterator[Finding]:
                 else "this kernel (Linux 7.0 to 7.1.4) may damage such a batch without it"
             ),
             "tunnel show: offloads udp " + status.offloads["udp"],
-            "this costs little; take UdpShortTail = on out of section [Tunnel] where batches of "
-            "equal datagrams arrive without it"
+            "this costs little; remove UdpShortTail = on from section [Tunnel] once this machine, "
+            "and the host of a virtual machine, run Linux 7.1.5 or newer"
             if forced
-            else "this costs little; Linux 7.1.5 or newer needs it no more. With a kernel that "
-            "has the fixes of 7.1.5 under an older number, UdpShortTail = off in section [Tunnel] "
-            "leaves it out",
+            else "this costs little, and Linux 7.1.5 or newer does not need it. Only if your "
+            "distribution says that its older kernel has the fixes of 7.1.5, set "
+            "UdpShortTail = off in section [Tunnel]",
         )

@@ -97,7 +97,7 @@ def test_the_terminal(phone: Path, tmp_path: Path) -> None:
     for line in lines:
         rows += [[each in "▀█" for each in line], [each in "▄█" for each in line]]
     assert scanned(drawn(tmp_path / "terminal.pgm", rows)) == SCANNED
-    assert notes == "left out, as phones do not know it: LogLevel, FwMark, Table, PostUp\n"
+    assert notes == "left out, as the app does not know it: LogLevel, FwMark, Table, PostUp\n"
     assert KEY.to_base64() not in text
 
 

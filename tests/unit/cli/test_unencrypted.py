@@ -53,7 +53,7 @@ def test_sessions_made_after_it_show_their_packets(how: str, printed: str) -> No
 def test_it_is_refused_outside_of_a_lab() -> None:
     refused = run("-m", "tunnel.cli.unencrypted", "up", "/nonexistent/wg0.conf")
     assert refused.returncode == 1
-    assert "for `tunnel bench`" in refused.stderr
+    assert "only in the hosts of a lab of `tunnel bench`" in refused.stderr
 
 
 @needs_native
