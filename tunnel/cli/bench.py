@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -138,16 +138,7 @@ def _rows(names: str | None, *, quick: bool) -> list[Row]:
         wanted = tuple(row for row in wanted if row.is_quick)
     if shutil.which("iperf3") is None:
         fail(not_installed("iperf3"))
-    found = []
-    for row in wanted:
-        missing = row.missing()
-        if missing is None:
-            found.append(row)
-        else:
-            complain(f"left out: row {row.name}: {missing}")
-    if not found:
-        raise typer.Exit(EXIT_FAILED)
-    return found
+    return _possible([(row, f"row {row.name}: ") for row in wanted])
 
 
 def _subjects(peers: list[Path], only: list[str]) -> list[Subject]:
@@ -166,13 +157,21 @@ def _subjects(peers: list[Path], only: list[str]) -> list[Subject]:
     ]
     if not named:
         fail(f"--only {' '.join(only)}: unknown name; choose from {', '.join(by_name)}", EXIT_USAGE)
+    return _possible([(subject, "") for subject in named])
+
+
+T = TypeVar("T", Row, Subject)
+
+
+def _possible(wanted: list[tuple[T, str]]) -> list[T]:
+    """Those that this machine has all for; the others are named, each after its text."""
     found = []
-    for subject in named:
-        missing = subject.missing()
+    for each, title in wanted:
+        missing = each.missing()
         if missing is None:
-            found.append(subject)
+            found.append(each)
         else:
-            complain(f"left out: {missing}")
+            complain(f"left out: {title}{missing}")
     if not found:
         raise typer.Exit(EXIT_FAILED)
     return found

@@ -182,11 +182,8 @@ def remove(conf: Name, peer: Peer) -> None:
 
         tunnel peer remove office laptop
     """
-    with _mistakes_printed():
-        book = _opened(conf)
-        found = book.find(peer)
+    with _edited(conf, peer) as (book, found):
         book.remove(found)
-        book.write()
     _reload(book, f"removed {printable(found.name)}")
 
 
@@ -198,11 +195,8 @@ def rename(conf: Name, peer: Peer, name: NewName) -> None:
 
         tunnel peer rename office laptop "laptop of Ann"
     """
-    with _mistakes_printed():
-        book = _opened(conf)
-        found = book.find(peer)
+    with _edited(conf, peer) as (book, found):
         book.rename(found, name)
-        book.write()
     _reload(book, f"{printable(found.name)} is named {printable(name)}")
 
 
@@ -214,13 +208,10 @@ def disable(conf: Name, peer: Peer) -> None:
 
         tunnel peer disable office laptop
     """
-    with _mistakes_printed():
-        book = _opened(conf)
-        found = book.find(peer)
+    with _edited(conf, peer) as (book, found):
         if found.is_disabled:
             fail(f"{printable(found.name)} is disabled already")
         book.disable(found)
-        book.write()
     _reload(book, f"disabled {printable(found.name)}")
 
 
@@ -232,13 +223,10 @@ def enable(conf: Name, peer: Peer) -> None:
 
         tunnel peer enable office laptop
     """
-    with _mistakes_printed():
-        book = _opened(conf)
-        found = book.find(peer)
+    with _edited(conf, peer) as (book, found):
         if not found.is_disabled:
             fail(f"{printable(found.name)} is not disabled")
         book.enable(found)
-        book.write()
     _reload(book, f"enabled {printable(found.name)}")
 
 
@@ -286,6 +274,15 @@ def _mistakes_printed() -> Iterator[None]:
     except config.ConfigErrors as errors:
         complain(errors)
         raise typer.Exit(EXIT_USAGE) from None
+
+
+@contextlib.contextmanager
+def _edited(conf: str, peer: str) -> Iterator[tuple[PeerBook, ListedPeer]]:
+    """A conf and one of its peers, to be changed in the block; written if that succeeds."""
+    with _mistakes_printed():
+        book = _opened(conf)
+        yield book, book.find(peer)
+        book.write()
 
 
 @contextlib.contextmanager
