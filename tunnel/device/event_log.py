@@ -151,7 +151,8 @@ class EventLog:
             "new": str(event.new),
             "left_out": left_out,
         }
-        self._report(logging.INFO, "roamed", details)
+        has_line = not self._summaries.leaves_out(event)
+        self._report(logging.INFO, "roamed", details, has_line=has_line)
 
     def _report(
         self, level: int, kind: str, details: dict[str, Any], *, has_line: bool = True

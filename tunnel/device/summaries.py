@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import trio
 
-from tunnel.protocol import Event, HandshakeFailed, HandshakeUnanswered
+from tunnel.protocol import (
+    Event,
+    HandshakeCompleted,
+    HandshakeFailed,
+    HandshakeUnanswered,
+    PeerRoamed,
+)
 
 log = logging.getLogger("tunnel")
 
@@ -17,6 +24,16 @@ PERIOD = 60.0
 
 MAX_LINES = 60
 """Lines of one kind in a period: more than a handful of peers ever have."""
+
+_Summarised: TypeAlias = HandshakeCompleted | HandshakeUnanswered | HandshakeFailed | PeerRoamed
+
+_SUMMARIES: Mapping[type[Event], tuple[int, str]] = {
+    HandshakeCompleted: (logging.INFO, "handshakes that completed"),
+    HandshakeUnanswered: (logging.INFO, "handshakes that were not answered"),
+    HandshakeFailed: (logging.WARNING, "handshakes that failed"),
+    PeerRoamed: (logging.INFO, "peers that moved"),
+}
+"""At which level each is summed up, and as what."""
 
 
 @dataclass(slots=True)
@@ -32,8 +49,8 @@ class _Period:
 class Summaries:
     """Says which lines are left out, and what there was in their place when a period is over.
 
-    Handshakes that are not answered or fail are summarised; nothing is while the log is for
-    debugging. `clock` gives seconds that never go back.
+    Those of handshakes and of moves are summarised; nothing is while the log is for debugging.
+    `clock` gives seconds that never go back.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -43,9 +60,7 @@ class Summaries:
 
     def leaves_out(self, event: Event) -> bool:
         """Whether `event` gets no line of its own, which counts it for the summary."""
-        if not isinstance(event, HandshakeUnanswered | HandshakeFailed):
-            return False
-        if log.isEnabledFor(logging.DEBUG):
+        if not isinstance(event, _Summarised) or log.isEnabledFor(logging.DEBUG):
             return False
         self.log_due()
         period = self._periods.get(type(event))
@@ -81,8 +96,9 @@ class Summaries:
 
 def _log_summary(kind: type[Event], period: _Period) -> None:
     peers = "1 peer" if len(period.peers) == 1 else f"{len(period.peers):,} peers"
-    more = f"{period.left_out:,} more of these lines in {PERIOD:.0f} s, about {peers}, not shown"
-    if kind is HandshakeFailed:
-        log.warning("handshakes that failed: %s; tunnel show lists them", more)
-    else:
-        log.info("handshakes that were not answered: %s; tunnel show lists them", more)
+    level, what = _SUMMARIES[kind]
+    log.log(
+        level,
+        "%s: %s more of these lines in %.0f s, about %s, not shown; tunnel show lists them",
+        *(what, f"{period.left_out:,}", PERIOD, peers),
+    )

@@ -12,7 +12,13 @@ from tunnel.config import PublicKey
 from tunnel.device.event_log import EventLog
 from tunnel.device.summaries import MAX_LINES, PERIOD
 from tunnel.io.endpoint import Endpoint
-from tunnel.protocol import Event, HandshakeCompleted, HandshakeFailed, HandshakeUnanswered
+from tunnel.protocol import (
+    Event,
+    HandshakeCompleted,
+    HandshakeFailed,
+    HandshakeUnanswered,
+    PeerRoamed,
+)
 
 PLACE = Endpoint(bytes([192, 0, 2, 1]), 51820)
 
@@ -72,7 +78,7 @@ def test_failures_are_summed_up_by_themselves_and_as_warnings(
 ) -> None:
     caplog.set_level("INFO")
     unanswered: list[Event] = [HandshakeUnanswered(key(n), PLACE, 1) for n in range(MAX_LINES)]
-    completed: list[Event] = [HandshakeCompleted(key(n), PLACE, True, 1, 2, 0.1) for n in range(99)]
+    completed = [HandshakeCompleted(key(n), PLACE, True, 1, 2, 0.1) for n in range(MAX_LINES)]
     failures = [failed(n) for n in range(MAX_LINES)] + [failed(7)] * 2
     run([[*unanswered, *completed, *failures]], 1.0)
     (summary,) = [r for r in caplog.records if "more of these lines" in r.message]
@@ -81,7 +87,25 @@ def test_failures_are_summed_up_by_themselves_and_as_warnings(
         "handshakes that failed: 2 more of these lines in 60 s, about 1 peer, not shown; "
         "tunnel show lists them"
     )
-    assert len(caplog.records) == 2 * MAX_LINES + 99 + 1
+    assert len(caplog.records) == 3 * MAX_LINES + 1
+
+
+def test_the_handshakes_and_moves_of_a_thousand_peers_that_come_back_are_summed_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    moved: list[Event] = [PeerRoamed(key(n), None, PLACE) for n in range(1000)]
+    completed: list[Event] = [
+        HandshakeCompleted(key(n), PLACE, False, 1, 2, 0.1) for n in range(1000)
+    ]
+    records = run([moved, completed], 1.0)
+    assert len(records) == 2000, "subscribers get all of them"
+    assert len(caplog.messages) == 2 * (MAX_LINES + 1)
+    more = "940 more of these lines in 60 s, about 940 peers, not shown; tunnel show lists them"
+    assert caplog.messages[-2:] == [
+        f"peers that moved: {more}",
+        f"handshakes that completed: {more}",
+    ]
 
 
 def test_a_handful_of_peers_keeps_all_its_lines(caplog: pytest.LogCaptureFixture) -> None:
