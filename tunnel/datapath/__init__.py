@@ -15,9 +15,12 @@ from tunnel.datapath.interface import (
     OPEN_OUT_SIZE,
     SEAL_OUT_SIZE,
     Batch,
+    Ledger,
+    LedgerFactory,
     MacCheck,
     Offload,
     Opened,
+    Place,
     Sealed,
     Session,
     SessionFactory,
@@ -38,9 +41,12 @@ __all__ = [
     "Datapath",
     "DatapathDrop",
     "DatapathError",
+    "Ledger",
+    "LedgerFactory",
     "MacCheck",
     "Offload",
     "Opened",
+    "Place",
     "Pump",
     "Sealed",
     "Session",
@@ -66,6 +72,7 @@ class Datapath(NamedTuple):
 
     name        "native" or "python".
     session     makes a session.
+    ledger      makes a ledger for its sessions.
     check_mac1  tells handshake messages from forgeries by those who do not know our key.
     check_mac2  tells those from senders that use the cookie they were sent.
     pump        makes a pump; None if it has none.
@@ -75,6 +82,7 @@ class Datapath(NamedTuple):
 
     name: str
     session: SessionFactory
+    ledger: LedgerFactory
     check_mac1: MacCheck
     check_mac2: MacCheck
     pump: Callable[[], Pump] | None
@@ -150,6 +158,7 @@ def _load(name: str, module_name: str, note: str = "") -> Datapath:
         return Datapath(
             name,
             cast(SessionFactory, module.Session),
+            cast(LedgerFactory, module.Ledger),
             cast(MacCheck, module.check_mac1),
             cast(MacCheck, module.check_mac2),
             cast(Callable[[], Pump] | None, module.Pump),

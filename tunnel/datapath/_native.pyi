@@ -6,6 +6,12 @@ from typing import final
 from tunnel.datapath.interface import Offload, Opened, ReadableBuffer, Sealed
 
 @final
+class Ledger:
+    """A file in which sessions note their counters; see `interface.Ledger`."""
+
+    def __new__(cls, fd: int, block: int = ...) -> Ledger: ...
+
+@final
 class Session:
     """One session's pair of transport keys; see `interface.Session`, which this implements."""
 
@@ -17,6 +23,8 @@ class Session:
         remote_index: int,
         *,
         initial_counter: int = 0,
+        received: int = 0,
+        ledger: tuple[Ledger, int, int] | None = None,
         ethernet: bool = False,
         short_tails: bool = False,
     ) -> Session: ...
@@ -35,6 +43,8 @@ class Session:
         start: int = 0,
     ) -> Sealed: ...
     def seal_keepalive(self) -> bytes: ...
+    def hand_over(self) -> None: ...
+    def forget_ledger(self) -> None: ...
     def open(
         self,
         datagrams: ReadableBuffer,

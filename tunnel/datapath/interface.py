@@ -129,6 +129,39 @@ class Opened(NamedTuple):
     drops: dict[str, int]
 
 
+SEND_BLOCK = 1 << 20
+"""Counters that a session reserves in its ledger at a time."""
+
+
+class Ledger(Protocol):
+    """A file in which sessions note, for a process after this one, how far their counters went.
+
+    Each session has a place there, two words of 16 bytes: a count c, and c exclusive-or a mask,
+    both u64 LE. The first: counters below c may have been sealed. It is written before the first of
+    a block of counters is used. The second: counters below c were accepted. It is written before a
+    packet of them is handed out, once a call. What reads a word checks it by the mask, which only
+    the place's present owner has.
+
+    One call writes a word; the file has the place already. Should that fail, nothing more is
+    sealed.
+    """
+
+
+class LedgerFactory(Protocol):
+    """The constructor that a datapath offers under the name ``Ledger``."""
+
+    def __call__(self, fd: int, block: int = SEND_BLOCK) -> Ledger:
+        """Make one of the file of `fd`, which is opened again. `block` counters are reserved at a
+        time.
+
+        Raises OSError if the file cannot be opened, ValueError if `block` is below 1.
+        """
+
+
+Place: TypeAlias = tuple[Ledger, int, int]
+"""A ledger, the offset of a session's two words in it, and their mask (64 bits)."""
+
+
 class Session(Protocol):
     """One session's pair of transport keys with its counters and its replay window."""
 
@@ -228,6 +261,13 @@ class Session(Protocol):
 
     def seal_keepalive(self) -> bytes:
         """Seal an empty message: 32 bytes. Raises SessionExhausted like `seal`."""
+
+    def hand_over(self) -> None:
+        """Seal nothing more, as at the message limit, and note in the ledger how far it came:
+        reserved counters that were not used are free again."""
+
+    def forget_ledger(self) -> None:
+        """Note nothing more: the place is another's. The session goes on without one."""
 
     def open(
         self,
@@ -332,6 +372,8 @@ class SessionFactory(Protocol):
         remote_index: int,
         *,
         initial_counter: int = 0,
+        received: int = 0,
+        ledger: Place | None = None,
         ethernet: bool = False,
         short_tails: bool = False,
     ) -> Session:
@@ -340,6 +382,7 @@ class SessionFactory(Protocol):
         With `ethernet` it carries the frames of a TAP device. With `short_tails` no batch is of
         equally long datagrams only, see `Session.seal`: some kernels damage those.
 
-        `initial_counter` is for tests of the message limit; 0 in a real session.
+        A session that goes on where another left off seals from `initial_counter` on, and takes
+        counters below `received` for seen. With a `ledger` it notes there how far it goes.
         Raises ValueError if a key is not 32 bytes, or an index or the counter is out of range.
         """

@@ -5,6 +5,7 @@ One session of a pair of transport keys: seal frames into datagrams, open datagr
 """
 
 import hmac
+import os
 from collections.abc import Sequence
 from hashlib import blake2s
 from struct import Struct
@@ -22,9 +23,11 @@ from tunnel.datapath.interface import (
     MAX_DATAGRAM,
     MESSAGE_OVERHEAD,
     REJECT_AFTER_MESSAGES,
+    SEND_BLOCK,
     Batch,
     Offload,
     Opened,
+    Place,
     ReadableBuffer,
     Sealed,
     most_tails,
@@ -44,6 +47,9 @@ _SHORTEST_MESSAGE: Final = 8 + 2 * _MAC_LEN
 _HEADER: Final = Struct("<IIQ")
 """Type, receiver index, counter (whitepaper, section 5.4.6)."""
 _NONCE: Final = Struct("<4xQ")
+
+_WORD: Final = Struct("<QQ")
+"""A count in a ledger, and the same masked."""
 
 _ETHERIP_VERSION: Final = 3
 
@@ -99,6 +105,29 @@ class _Batches:
             self._start, self._count = self.end, 0
 
 
+class ReferenceLedger:
+    """A file in which sessions note their counters; see `interface.Ledger`."""
+
+    __slots__ = ("_fd", "block")
+
+    def __init__(self, fd: int, block: int = SEND_BLOCK) -> None:
+        if block < 1:
+            raise ValueError("a block has at least one counter")
+        self.block = block
+        self._fd = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_fd"):
+            os.close(self._fd)
+
+    def note(self, offset: int, mask: int, count: int) -> bool:
+        """Write a word; whether that was done."""
+        try:
+            return os.pwrite(self._fd, _WORD.pack(count, count ^ mask), offset) == _WORD.size
+        except OSError:
+            return False
+
+
 class ReferenceSession:
     """One session's pair of transport keys; see `interface.Session`, which this implements."""
 
@@ -106,8 +135,11 @@ class ReferenceSession:
         "_decrypt",
         "_encrypt",
         "_ethernet",
+        "_limit",
         "_local_index",
+        "_place",
         "_remote_index",
+        "_reserved",
         "_sent",
         "_short_tails",
         "_window",
@@ -121,6 +153,8 @@ class ReferenceSession:
         remote_index: int,
         *,
         initial_counter: int = 0,
+        received: int = 0,
+        ledger: Place | None = None,
         ethernet: bool = False,
         short_tails: bool = False,
     ) -> None:
@@ -128,7 +162,7 @@ class ReferenceSession:
             raise ValueError("a transport key has 32 bytes")
         if not (0 <= local_index < 2**32 and 0 <= remote_index < 2**32):
             raise ValueError("a receiver index has 32 bits")
-        if not 0 <= initial_counter <= REJECT_AFTER_MESSAGES:
+        if not all(0 <= one <= REJECT_AFTER_MESSAGES for one in (initial_counter, received)):
             raise ValueError("the counter starts between 0 and the message limit")
         self._encrypt = ChaCha20Poly1305(send_key).encrypt
         self._decrypt = ChaCha20Poly1305(receive_key).decrypt
@@ -137,7 +171,14 @@ class ReferenceSession:
         self._local_index = local_index
         self._remote_index = remote_index
         self._sent = initial_counter
-        self._window = ReplayWindow()
+        self._limit = self._reserved = REJECT_AFTER_MESSAGES
+        self._place: tuple[ReferenceLedger, int, int] | None = None
+        if ledger is not None:
+            if not isinstance(ledger[0], ReferenceLedger):
+                raise TypeError("the ledger is another datapath's")
+            self._place = (ledger[0], ledger[1], ledger[2])
+            self._reserved = initial_counter
+        self._window = ReplayWindow(received)
 
     @property
     def send_counter(self) -> int:
@@ -153,6 +194,32 @@ class ReferenceSession:
     def remote_index(self) -> int:
         """Receiver index written into sealed datagrams."""
         return self._remote_index
+
+    def hand_over(self) -> None:
+        """Seal nothing more, and note in the ledger how far it came."""
+        self._limit = self._reserved = self._sent
+        if self._place is not None:
+            ledger, offset, mask = self._place
+            # Where that fails, the block stays reserved.
+            ledger.note(offset, mask, self._sent)
+
+    def forget_ledger(self) -> None:
+        """Note nothing more: the place is another's."""
+        self._place = None
+        self._reserved = self._limit
+
+    def _reserve(self, messages: int) -> bool:
+        """Whether the next `messages` counters may be used. They are noted in the ledger first."""
+        if self._sent + messages <= self._reserved:
+            return True
+        if self._place is None or self._sent + messages > self._limit:
+            return False
+        ledger, offset, mask = self._place
+        reserved = min(self._sent + max(messages, ledger.block), self._limit)
+        if not ledger.note(offset, mask, reserved):
+            return False
+        self._reserved = reserved
+        return True
 
     def seal(
         self,
@@ -191,7 +258,7 @@ class ReferenceSession:
             needed = (count - 1) * stride + length + tails * MESSAGE_OVERHEAD
             if batches.end + needed > limit:
                 break
-            if self._sent + count + tails > REJECT_AFTER_MESSAGES:
+            if not self._reserve(count + tails):
                 if consumed:
                     break
                 raise SessionExhausted("the session reached its message limit")
@@ -233,6 +300,8 @@ class ReferenceSession:
     def _seal_into(self, pieces: list[bytes], packets: list[bytes]) -> None:
         """Append header and ciphertext of each packet to `pieces`."""
         first = self._sent
+        if first + len(packets) > self._reserved:
+            raise SessionExhausted("counters that are not reserved must not be used")
         # Counters are spent before they are used: whatever interrupts the loop, none comes twice.
         self._sent = first + len(packets)
         header, nonce, encrypt = _HEADER.pack, _NONCE.pack, self._encrypt
@@ -243,7 +312,7 @@ class ReferenceSession:
 
     def seal_keepalive(self) -> bytes:
         """Seal an empty message: 32 bytes. Raises SessionExhausted at the message limit."""
-        if self._sent >= REJECT_AFTER_MESSAGES:
+        if not self._reserve(1):
             raise SessionExhausted("the session reached its message limit")
         pieces: list[bytes] = []
         self._seal_into(pieces, [b""])
@@ -275,6 +344,7 @@ class ReferenceSession:
         coalescer = Coalescer(coalesce)
         add = coalescer.add
         drops: dict[str, int] = {}
+        before = window.greatest
         packets = keepalives = wire_bytes = payload_bytes = 0
         at = 0
         while at < size:
@@ -315,12 +385,17 @@ class ReferenceSession:
             else:
                 payload_bytes += len(link) + len(plain)
                 add(plain, link)
+        if self._place is not None and window.greatest > before:
+            ledger, offset, mask = self._place
+            ledger.note(offset + _WORD.size, mask, window.greatest + 1)
         frames = coalescer.finish(out)
         return Opened(frames, at, packets, keepalives, wire_bytes, payload_bytes, drops)
 
 
 Session = ReferenceSession
 """Under this name a datapath offers it."""
+
+Ledger = ReferenceLedger
 
 Identity = None
 """Handshakes in Python are those of `crypto`, which belongs to the protocol."""

@@ -20,10 +20,13 @@ class ReplayWindow:
 
     __slots__ = ("_ring", "greatest")
 
-    def __init__(self) -> None:
-        self._ring = [0] * _WORDS
-        self.greatest = -1
+    def __init__(self, start: int = 0) -> None:
+        """With all counters below `start` seen."""
+        self._ring = [(1 << 64) - 1 if start else 0] * _WORDS
+        self.greatest = start - 1
         """The greatest counter marked, -1 before the first."""
+        if start:
+            self._ring[self.greatest >> 6 & 127] = (2 << (self.greatest & 63)) - 1
 
     def is_new(self, counter: int) -> bool:
         """Whether `counter` is inside or ahead of the window and was not marked yet."""

@@ -47,6 +47,8 @@ NAMES = [
     "send_counter",
     "local_index",
     "remote_index",
+    "hand_over",
+    "forget_ledger",
 ]
 
 
@@ -111,6 +113,8 @@ def calls_of(make_pair: MakePair) -> Mapping[str, Callable[[], object]]:
         "send_counter": lambda: a.send_counter,
         "local_index": lambda: a.local_index,
         "remote_index": lambda: a.remote_index,
+        "hand_over": spent.hand_over,
+        "forget_ledger": spent.forget_ledger,
     }
 
 

@@ -2,6 +2,8 @@
 
 /// Counters of a session are below this, in both directions.
 pub const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
+/// Counters that a session reserves in its ledger at a time.
+pub const SEND_BLOCK: u64 = 1 << 20;
 /// Bytes in front of the ciphertext: type, receiver index, counter.
 pub const HEADER: usize = 16;
 /// Bytes behind it.

@@ -16,7 +16,8 @@ use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PySlice, P
 
 use crate::coalesce::{Coalescer, Offload};
 use crate::drops::Drops;
-use crate::limits::REJECT_AFTER_MESSAGES;
+use crate::ledger::{self, Place};
+use crate::limits::{REJECT_AFTER_MESSAGES, SEND_BLOCK};
 use crate::macs;
 use crate::pump::{SharedSession, lock};
 use crate::python_pump::Pump;
@@ -214,6 +215,30 @@ fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> PyResult<T>) -> PyResult<T
     result
 }
 
+/// A file in which sessions note their counters.
+#[pyclass(module = "tunnel.datapath._native", frozen)]
+pub struct Ledger {
+    core: Arc<ledger::Ledger>,
+}
+
+#[pymethods]
+impl Ledger {
+    #[new]
+    #[pyo3(signature = (fd, block=None))]
+    fn new(fd: i32, block: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        const BLOCK: &str = "a block has at least one counter";
+        let block = match block {
+            Some(block) => number(block, BLOCK)?,
+            None => SEND_BLOCK,
+        };
+        if block == 0 {
+            return Err(PyValueError::new_err(BLOCK));
+        }
+        let core = Arc::new(ledger::Ledger::open(fd, block)?);
+        Ok(Ledger { core })
+    }
+}
+
 /// One session's pair of transport keys with its counters and its replay window.
 ///
 /// A call waits for another thread that is at work on the same session.
@@ -233,15 +258,18 @@ impl Session {
 impl Session {
     #[new]
     #[pyo3(signature = (
-        send_key, receive_key, local_index, remote_index, *, initial_counter=None, ethernet=false,
-        short_tails=false
+        send_key, receive_key, local_index, remote_index, *, initial_counter=None, received=None,
+        ledger=None, ethernet=false, short_tails=false
     ))]
+    #[expect(clippy::too_many_arguments, reason = "the interface has them")]
     fn new(
         send_key: &[u8],
         receive_key: &[u8],
         local_index: &Bound<'_, PyAny>,
         remote_index: &Bound<'_, PyAny>,
         initial_counter: Option<&Bound<'_, PyAny>>,
+        received: Option<&Bound<'_, PyAny>>,
+        ledger: Option<(Bound<'_, Ledger>, u64, u64)>,
         ethernet: bool,
         short_tails: bool,
     ) -> PyResult<Self> {
@@ -249,17 +277,23 @@ impl Session {
         const COUNTER: &str = "the counter starts between 0 and the message limit";
         let local_index = number(local_index, INDEX)?;
         let remote_index = number(remote_index, INDEX)?;
-        let counter = match initial_counter {
-            Some(counter) => number(counter, COUNTER)?,
-            None => 0,
+        let counter = |given: Option<&Bound<'_, PyAny>>| {
+            let counter = given.map_or(Ok(0), |value| number(value, COUNTER))?;
+            if counter > REJECT_AFTER_MESSAGES {
+                return Err(PyValueError::new_err(COUNTER));
+            }
+            Ok(counter)
         };
-        if counter > REJECT_AFTER_MESSAGES {
-            return Err(PyValueError::new_err(COUNTER));
+        let (received, counter) = (counter(received)?, counter(initial_counter)?);
+        let mut core =
+            session::Session::new(send_key, receive_key, local_index, remote_index, counter)
+                .ok_or_else(|| PyValueError::new_err("a transport key has 32 bytes"))?
+                .with_ethernet(ethernet)
+                .with_short_tails(short_tails)
+                .with_received(received);
+        if let Some((ledger, offset, mask)) = ledger {
+            core = core.with_ledger(Place::new(ledger.get().core.clone(), offset, mask));
         }
-        let core = session::Session::new(send_key, receive_key, local_index, remote_index, counter)
-            .ok_or_else(|| PyValueError::new_err("a transport key has 32 bytes"))?
-            .with_ethernet(ethernet)
-            .with_short_tails(short_tails);
         let core = Arc::new(Mutex::new(core));
         Ok(Session { core })
     }
@@ -321,6 +355,14 @@ impl Session {
             let fields = (batches, sealed.consumed, sealed.packets, drops);
             types.make(&types.sealed, fields.into_pyobject(py)?)
         })
+    }
+
+    fn hand_over(&self) {
+        lock(&self.core).hand_over();
+    }
+
+    fn forget_ledger(&self) {
+        lock(&self.core).forget_ledger();
     }
 
     fn seal_keepalive<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
@@ -468,6 +510,8 @@ fn disable_encryption() {
 /// The compiled datapath; `tunnel/datapath/interface.py` documents it.
 #[pymodule(gil_used = true)]
 mod _native {
+    #[pymodule_export]
+    use super::Ledger;
     #[pymodule_export]
     use super::Pump;
     #[pymodule_export]

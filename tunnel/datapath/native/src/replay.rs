@@ -27,6 +27,28 @@ fn place(counter: u64) -> (usize, u64) {
 }
 
 impl Replay {
+    /// A window in which all counters below `next` were seen.
+    pub fn starting_at(next: u64) -> Replay {
+        let Some(greatest) = next.checked_sub(1) else {
+            return Replay::default();
+        };
+        let mut replay = Replay {
+            greatest,
+            bits: [u64::MAX; WORDS],
+        };
+        let (word, bit) = place(greatest);
+        replay.bits[word] = bit | (bit - 1);
+        replay
+    }
+
+    /// One more than the greatest counter seen; 0 before the first.
+    pub fn next(&self) -> u64 {
+        if self.greatest == 0 && self.bits[0] & 1 == 0 {
+            return 0;
+        }
+        self.greatest.saturating_add(1)
+    }
+
     /// Whether the counter is neither too old nor seen before. Changes nothing.
     pub fn is_new(&self, counter: u64) -> bool {
         if counter > self.greatest {
@@ -97,6 +119,20 @@ mod tests {
         assert!(take(&mut replay, u64::MAX));
         assert!(take(&mut replay, u64::MAX - WINDOW));
         assert!(!replay.is_new(u64::MAX - WINDOW - 1));
+    }
+
+    #[test]
+    fn starts_at() {
+        assert_eq!(Replay::starting_at(0).next(), 0);
+        for next in [1, 2, 63, 64, 65, 8192, 1 << 40] {
+            let mut replay = Replay::starting_at(next);
+            assert_eq!(replay.next(), next);
+            assert!((next.saturating_sub(10_000)..next).all(|counter| !replay.is_new(counter)));
+            assert!(take(&mut replay, next + 5));
+            assert!((next..next + 5).all(|counter| take(&mut replay, counter)));
+            assert!((next.saturating_sub(8000)..next + 6).all(|counter| !replay.is_new(counter)));
+            assert_eq!(replay.next(), next + 6);
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::coalesce::{Coalescer, Offload};
 use crate::drops::{Drop, Drops};
 use crate::ethernet::{self, ETHERIP, ETHERIP_VERSION};
 use crate::ip;
+use crate::ledger::Place;
 use crate::limits::{HEADER, OVERHEAD, REJECT_AFTER_MESSAGES, TAG};
 use crate::replay::Replay;
 use crate::split::Plan;
@@ -56,7 +57,12 @@ pub struct Session {
     local_index: u32,
     remote_index: u32,
     send_counter: u64,
+    /// No counter from here on is ever used.
+    limit: u64,
+    /// Counters below it may be used; the ledger says so, if there is one.
+    reserved: u64,
     replay: Replay,
+    place: Option<Place>,
     ethernet: bool,
     short_tails: bool,
 }
@@ -84,7 +90,10 @@ impl Session {
             local_index,
             remote_index,
             send_counter: initial_counter,
+            limit: REJECT_AFTER_MESSAGES,
+            reserved: REJECT_AFTER_MESSAGES,
             replay: Replay::default(),
+            place: None,
             ethernet: false,
             short_tails: false,
         })
@@ -93,6 +102,19 @@ impl Session {
     /// The session of which no batch is of equally long datagrams only, if `short_tails`.
     pub fn with_short_tails(mut self, short_tails: bool) -> Session {
         self.short_tails = short_tails;
+        self
+    }
+
+    /// The session that refuses counters below `received`.
+    pub fn with_received(mut self, received: u64) -> Session {
+        self.replay = Replay::starting_at(received);
+        self
+    }
+
+    /// The session that notes its counters at `place`.
+    pub fn with_ledger(mut self, place: Place) -> Session {
+        self.reserved = self.send_counter;
+        self.place = Some(place);
         self
     }
 
@@ -117,12 +139,49 @@ impl Session {
         self.remote_index
     }
 
+    /// Seal nothing more, and note in the ledger how far it came: reserved counters that were not
+    /// used are free again.
+    pub fn hand_over(&mut self) {
+        self.limit = self.send_counter;
+        self.reserved = self.send_counter;
+        if let Some(place) = &self.place {
+            // Where that fails, the block stays reserved.
+            place.note_sent(self.send_counter);
+        }
+    }
+
+    /// Note nothing more; the place belongs to another.
+    pub fn forget_ledger(&mut self) {
+        self.place = None;
+        self.reserved = self.limit;
+    }
+
+    /// Whether the next `messages` counters may be used. They are reserved in the ledger first.
+    fn reserve(&mut self, messages: u64) -> bool {
+        if self.reserved.saturating_sub(self.send_counter) >= messages {
+            return true;
+        }
+        let left = self.limit.saturating_sub(self.send_counter);
+        let Some(place) = self.place.as_ref().filter(|_| left >= messages) else {
+            return false;
+        };
+        let reserved = self.send_counter + left.min(messages.max(place.block()));
+        if !place.note_sent(reserved) {
+            return false;
+        }
+        self.reserved = reserved;
+        true
+    }
+
     /// Seal the padded packet that `write` puts into the datagram `slot`.
     fn seal_one(
         &mut self,
         slot: &mut [u8],
         write: impl FnOnce(&mut [u8]),
     ) -> Result<(), Exhausted> {
+        if self.send_counter >= self.reserved {
+            return Err(Exhausted);
+        }
         let inner = slot.len() - OVERHEAD;
         let (header, rest) = slot.split_at_mut(HEADER);
         let (packet, tag) = rest.split_at_mut(inner);
@@ -149,7 +208,7 @@ impl Session {
 
     /// Seal `plain` as it is into `datagram`, which must be `OVERHEAD` longer.
     pub fn seal_bytes(&mut self, plain: &[u8], datagram: &mut [u8]) -> Result<(), Exhausted> {
-        if self.send_counter >= REJECT_AFTER_MESSAGES {
+        if !self.reserve(1) {
             return Err(Exhausted);
         }
         self.seal_one(datagram, |packet| packet.copy_from_slice(plain))
@@ -196,7 +255,7 @@ impl Session {
                 break;
             }
             let messages = (segments + tails) as u64;
-            if REJECT_AFTER_MESSAGES.saturating_sub(self.send_counter) < messages {
+            if !self.reserve(messages) {
                 if result.consumed == 0 {
                     return Err(Exhausted);
                 }
@@ -242,6 +301,7 @@ impl Session {
         frames: &mut Coalescer,
     ) -> Opened {
         let mut result = Opened::default();
+        let before = self.replay.next();
         let mut receiver = [4, 0, 0, 0, 0, 0, 0, 0];
         receiver[4..].copy_from_slice(&self.local_index.to_le_bytes());
         while result.consumed < batch.len() {
@@ -261,6 +321,11 @@ impl Session {
                 }
                 Err(reason) => result.drops.add(reason),
             }
+        }
+        if let Some(place) = &self.place
+            && self.replay.next() > before
+        {
+            place.note_received(self.replay.next());
         }
         result
     }
