@@ -34,9 +34,11 @@ from .common import Clock, Interface, boot_time
 from .handshake_queue import HandshakeQueue
 from .histograms import Load
 from .instrument import Tracer, joined
+from .keeping import Keeping, Revived
 from .pumping import Pumping
 from .receiver import Receiver
 from .sender import Sender
+from .session_record import SessionRecord
 from .shared import Counters, Shared
 from .switching import Switching
 
@@ -56,6 +58,8 @@ class Engine:
     seconds by which keys age: never back, and on in suspend. With `short_tails` no batch is of
     equally long datagrams only (`datapath.interface.Session.seal`). `tracer` and `inner_filter`, if
     they are there, see every packet; they may be set and unset at any time. `load` counts batches.
+    With a `record`, which stays the caller's, sessions are kept there for a later process: one that
+    was adopted wants `revive` before `run`.
     """
 
     def __init__(
@@ -71,21 +75,25 @@ class Engine:
         on_event: Callable[[Event], None] | None = None,
         retry_endpoint: Callable[[Endpoint], Endpoint] = Endpoint.without_source,
         short_tails: bool = False,
+        record: SessionRecord | None = None,
     ) -> None:
         self.tun = tun
         self.udp = udp
         self.datapath = path or datapath.load()
         self.short_tails = short_tails
         self.clock = clock
+        make = partial(self.datapath.session, ethernet=tun.tap, short_tails=short_tails)
+        self._keeping = None if record is None else Keeping(record, self.datapath, make)
         self.interface: Interface = ProtocolInterface(
             random=random,
             unix_time_ns=unix_time_ns,
-            make_transport=partial(
-                self.datapath.session, ethernet=tun.tap, short_tails=short_tails
-            ),
+            make_transport=make if self._keeping is None else self._keeping.make_transport,
             make_identity=self.datapath.identity,
             retry_endpoint=retry_endpoint,
         )
+        if self._keeping is not None:
+            self._keeping.interface = self.interface
+            self.interface.add_on_change(self._keeping.handle_peer_change)
         self._trace: Tracer | None = None
         self._inner_filter: Tracer | None = None
         self._on_event = on_event
@@ -155,6 +163,16 @@ class Engine:
                 nursery.start_soon(self._receiver.pump, family)
             task_status.started()
 
+    def revive(self) -> Revived:
+        """Go on with the sessions in the record, as far as they are those of the peers that there
+        are now, with the keys that these have now. Once, before `run`."""
+        return Revived() if self._keeping is None else self._keeping.revive(self.clock())
+
+    def hand_over(self) -> None:
+        """Leave the sessions to the next process: from here on nothing is sent under them."""
+        if self._keeping is not None:
+            self._keeping.hand_over()
+
     def settle(self) -> None:
         """Carry out what a change of configuration asks for. To be called after each."""
         self._drain_outputs(self.clock())
@@ -189,9 +207,15 @@ class Engine:
         return len(self._handshakes)
 
     def _drain_outputs(self, now: float) -> None:
-        poll = self.interface.poll_output
+        poll, keeping = self.interface.poll_output, self._keeping
+        if keeping is not None:
+            keeping.write()
         while (output := poll()) is not None:
             if isinstance(output, Datagram):
+                if keeping is not None and output.peer is not None:
+                    # Its timestamp, if it is an initiation.
+                    keeping.handle_peer_change(output.peer)
+                    keeping.write()
                 self._sender.send_handshake(output)
             elif isinstance(output, Seal):
                 self._sender.send_staged(output, now)
@@ -200,6 +224,8 @@ class Engine:
                     self.switching.forget(output.public_key)
                 if self._on_event is not None:
                     self._on_event(output)
+        if keeping is not None:
+            keeping.write()
         deadline = self.interface.next_deadline()
         if deadline is not None and deadline < self._armed:
             self._rearm.set()

@@ -36,7 +36,7 @@ class Pumping:
         self._last_number = 0
         self._descriptors: tuple[int, int] = (-1, -1)
         self._mac1_key: bytes | None = None
-        shared.interface.set_on_change(self._handle_peer_change, pump.forget_addresses)
+        shared.interface.add_on_change(self._handle_peer_change, pump.forget_addresses)
 
     @property
     def is_on(self) -> bool:

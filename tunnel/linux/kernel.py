@@ -26,6 +26,9 @@ SIOCSIFHWADDR = 0x8924
 SIOCGIFINDEX = 0x8933
 SIOCSIFTXQLEN = 0x8943
 
+# linux/memfd.h
+MFD_NOEXEC_SEAL = 0x8
+
 # linux/prctl.h, linux/capability.h
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4

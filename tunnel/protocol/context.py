@@ -69,18 +69,20 @@ class Context(InterfaceState, Generic[P, E, T]):
     """When a refused handshake was reported last, for each reason."""
     peers_at: dict[bytes, set[P]] = field(default_factory=dict)
     """The peers by the address of their endpoint."""
-    on_peer_change: Callable[[P], None] = lambda _: None
+    on_peer_change: tuple[Callable[[P], None], ...] = ()
     """Called when a peer has other keypairs, or another endpoint."""
-    on_address_change: Callable[[], None] = lambda: None
+    on_address_change: tuple[Callable[[], None], ...] = ()
     """Called when an address is another peer's, inside the tunnel or outside."""
 
     def handle_address_change(self) -> None:
-        """An address inside the tunnel may be another peer's now."""
-        self.on_address_change()
+        """An address may be another peer's now."""
+        for call in self.on_address_change:
+            call()
 
     def handle_peer_change(self, peer: P) -> None:
         """The keypairs of `peer` are others now, or may not send any more."""
-        self.on_peer_change(peer)
+        for call in self.on_peer_change:
+            call(peer)
 
     def move(self, peer: P, old: E | None, new: E | None) -> None:
         """Note that `peer` was at `old` and is at `new`."""
@@ -94,7 +96,7 @@ class Context(InterfaceState, Generic[P, E, T]):
                 del self.peers_at[before]
         if after is not None:
             self.peers_at.setdefault(after, set()).add(peer)
-        self.on_address_change()
+        self.handle_address_change()
 
     def is_refusal_news(self, reason: ProtocolDrop, now: float) -> bool:
         """Whether a handshake message dropped for `reason` is to be reported again."""

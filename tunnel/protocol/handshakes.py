@@ -179,6 +179,15 @@ class Handshakes(Generic[P]):
 
     # --- Theirs ----------------------------------------------------------------------------------
 
+    @property
+    def last_accepted_timestamp(self) -> bytes:
+        """Of the last initiation that was answered; empty before the first."""
+        return self._last_accepted_timestamp
+
+    def refuse_until(self, timestamp: bytes) -> None:
+        """Answer no initiation that is not later than this, either."""
+        self._last_accepted_timestamp = max(self._last_accepted_timestamp, timestamp)
+
     def refusal(self, timestamp: bytes, now: float) -> ProtocolDrop | None:
         """Why an authentic initiation is not answered; None, and remembered, if it is to be."""
         if timestamp <= self._last_accepted_timestamp:

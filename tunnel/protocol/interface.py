@@ -144,8 +144,10 @@ class Interface(Generic[E, T]):
         """Call `listener` with every ephemeral key from now on, before its message is sent."""
         self._context.on_ephemeral = listener
 
-    def set_on_change(
-        self, on_peer: Callable[[Peer[E, T]], None], on_address: Callable[[], None]
+    def add_on_change(
+        self,
+        on_peer: Callable[[Peer[E, T]], None],
+        on_address: Callable[[], None] = lambda: None,
     ) -> None:
         """From now on say when something is not true any more that a driver may remember.
 
@@ -153,8 +155,8 @@ class Interface(Generic[E, T]):
         has another endpoint; `on_address` when an address belongs to another peer, whether as an
         allowed IP or as an endpoint. Neither may call the interface back.
         """
-        self._context.on_peer_change = on_peer
-        self._context.on_address_change = on_address
+        self._context.on_peer_change += (on_peer,)
+        self._context.on_address_change += (on_address,)
 
     def set_private_key(self, key: PrivateKey | None, now: float) -> None:
         """Use `key` from now on. The same key again changes nothing.

@@ -103,6 +103,18 @@ class Keypairs(Generic[P, T]):
         """When the first of them expires; NEVER if there is none."""
         return min((keypair.expires_at for keypair in self.all()), default=NEVER)
 
+    def restore(
+        self,
+        previous: Keypair[P, T] | None,
+        current: Keypair[P, T] | None,
+        following: Keypair[P, T] | None,
+    ) -> None:
+        """Go on with those of an earlier process, whose indices must be free."""
+        for keypair in (previous, current, following):
+            if keypair is not None:
+                self._by_index[keypair.local_index] = keypair
+        self._fill(previous, current, following)
+
     def install_initiated(self, keypair: Keypair[P, T], *, keep_next: bool) -> None:
         """Our initiation was answered: the response proves that the peer holds the keys.
 

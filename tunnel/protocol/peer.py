@@ -187,6 +187,39 @@ class Peer(Timed, Generic[E, T]):
         if transport is not None and self.endpoint is not None and not self.removed:
             self._context.outputs.append(Seal(self, transport, ()))
 
+    # --- What an earlier process left ------------------------------------------------------------
+
+    @property
+    def stamps(self) -> tuple[bytes, int]:
+        """The timestamp of the peer's last initiation that was answered, empty if none was, and of
+        our last one, in nanoseconds since 1970, 0 if there was none."""
+        return self._handshakes.last_accepted_timestamp, self.keys.last_stamp_ns
+
+    def restore_stamps(self, accepted: bytes, sent_ns: int) -> None:
+        """Go on above these `stamps`: no initiation is taken twice, and ours are later."""
+        self._handshakes.refuse_until(accepted)
+        self.keys.last_stamp_ns = max(self.keys.last_stamp_ns, sent_ns)
+
+    def restore_keypairs(
+        self,
+        previous: Keypair["Peer[E, T]", T] | None,
+        current: Keypair["Peer[E, T]", T] | None,
+        following: Keypair["Peer[E, T]", T] | None,
+        now: float,
+    ) -> None:
+        """Go on with keypairs of an earlier process, as if there had been no pause.
+
+        Only for a peer that has none. Data may have come that was not answered yet: what answers it
+        at the latest, an empty message, is sent at once.
+        """
+        self.keypairs.restore(previous, current, following)
+        newest = max((keypair.created for keypair in self.keypairs.all()), default=now)
+        self._arm_expiry()
+        self._jitter = self._context.jitter()
+        self._arm(Timer.ERASE_KEYS, newest + ERASE_AFTER_TIME)
+        if self.keypairs.transport_for_sending(now) is not None:
+            self._arm(Timer.SEND_KEEPALIVE, now)
+
     # --- Packets out -----------------------------------------------------------------------------
 
     def stage(self, frame: bytes, now: float) -> None:
