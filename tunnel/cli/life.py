@@ -149,10 +149,10 @@ def _serve(
             with hold(config.name):
                 # What writes the log is a thread that would keep its rights.
                 writer.stop_all()
-                gave_up = give_up(config)
+                kept = give_up(config)
                 start_log()
                 has_log = True
-                daemon = Daemon(config, notifier=notifier, gave_up_rights=gave_up)
+                daemon = Daemon(config, notifier=notifier, kept_rights=kept)
                 try:
                     trio.run(
                         partial(

@@ -81,6 +81,8 @@ def status_lines(status: TunnelStatus, *, now: float, whole: bool = False) -> It
     if status.offloads:
         words = ", ".join(f"{name} {value}" for name, value in status.offloads.items())
         yield _line("offloads", words)
+    if status.rights.capabilities:
+        yield _line("rights", status.rights.words())
     if status.missing:
         missing = shortened(status.missing, MAX_MISSING)
         yield Text("  missing", "bold red") + Text(f": {', '.join(missing)}")

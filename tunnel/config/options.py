@@ -244,6 +244,16 @@ class TunnelOptions:
         ),
     )
 
+    attach: bool = field(
+        default=True,
+        metadata=_switch(
+            "Attach",
+            "whether the interface may be moved to another network namespace while it is up, by "
+            "`tunnel attach` or by hand; with `off` the daemon cannot follow it, and gives up the "
+            "capabilities for that",
+        ),
+    )
+
     mode: Literal["tun", "tap"] = field(
         default="tun",
         metadata=key(

@@ -8,6 +8,7 @@ container is back. Peers and sessions are in this process all the time.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import math
 import os
@@ -84,8 +85,9 @@ class Attachment:
         """
         daemon = self._daemon
         device = daemon.running()
+        # First, as without the rights for it nothing can be found.
+        attach_target.check_conf(daemon.config, Target(kind, name))
         target, found, notes = await attach_target.choose(kind, name, docker_host)
-        attach_target.check_conf(daemon.config, target)
         async with device.changing:
             with trio.CancelScope(shield=True):
                 # What cannot be recorded is refused while nothing has changed.
@@ -212,9 +214,7 @@ class Attachment:
         if self._daemon.place != place or place.netns is None:
             return False
         link = await trio.to_thread.run_sync(device.engine.tun.link)
-        with contextlib.suppress(OSError):
-            return os.stat(place.netns).st_ino == link.netns
-        return False
+        return netns_inode(place.netns) == link.netns
 
     async def _spare_place(self) -> Location:
         if self._spare is None:
@@ -268,7 +268,10 @@ class Attachment:
 
         def move() -> None:
             with device.engine.tun.namespace() as origin:
-                if os.stat(origin).st_ino != os.stat(target).st_ino:
+                there = netns_inode(target)
+                if there is None:
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+                if os.stat(origin).st_ino != there:
                     host.move_link(self._daemon.name, target, origin=origin)
 
         try:

@@ -17,7 +17,8 @@ from tunnel.host.container_engine import Container
 from tunnel.host.resolv_conf import is_same
 from tunnel.linux.files import RUN_FOLDER, read_plain, replace_file
 from tunnel.linux.netns import namespace_id
-from tunnel.linux.processes import start_time
+from tunnel.linux.processes import netns_inode, start_time
+from tunnel.linux.rights import Capability, raised
 
 _KINDS = {"container": "container", "pid": "process", "netns": "network namespace"}
 
@@ -37,7 +38,7 @@ class Target:
     started: int = 0
 
     def __str__(self) -> str:
-        return f"{_KINDS[self.kind]} {self.name}"
+        return f"{_KINDS.get(self.kind, self.kind)} {self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +92,23 @@ def save(name: str, target: Target | None) -> None:
 def check_conf(config: TunnelConfig, target: Target) -> None:
     """Raise DaemonError if the conf has a place of its own, or guards the one it would leave."""
     options = config.interface.options
-    key = "NetNS" if options.netns else "KillSwitch" if options.kill_switch else ""
-    if key:
-        why = (
-            "puts the interface into another network namespace"
-            if key == "NetNS"
-            else "guards this host, and nothing leaves past the tunnel from a container that was "
-            "started with --network none"
+    if options.netns:
+        key, why = "NetNS", "puts the interface into another network namespace"
+    elif options.kill_switch:
+        key, why = (
+            "KillSwitch",
+            "guards this host, and nothing leaves past the tunnel from a container that was "
+            "started with --network none",
         )
-        raise DaemonError(
-            f"{config.name} cannot be attached to {target}: {key} in its conf {why}; "
-            f"remove that line, then: tunnel restart {config.name}; or leave the tunnel on this "
-            f"host: tunnel detach {config.name}"
-        )
+    elif not options.attach:
+        key, why = "Attach", "has the daemon give up the rights for it"
+    else:
+        return
+    raise DaemonError(
+        f"{config.name} cannot be attached to {target}: {key} in its conf {why}; remove that line, "
+        f"then: tunnel restart {config.name}; or leave the tunnel on this host: tunnel detach "
+        f"{config.name}"
+    )
 
 
 async def choose(kind: str, name: str, docker_host: str) -> tuple[Target, Found, tuple[str, ...]]:
@@ -140,7 +145,7 @@ async def choose(kind: str, name: str, docker_host: str) -> tuple[Target, Found,
             raise DaemonError(f"a tunnel is attached to a container, pid or netns, not to {kind!r}")
     if found is None or found.place.netns is None:
         raise DaemonError(f"{target} has just ended; try again")
-    if os.stat(found.place.netns).st_ino == namespace_id():
+    if netns_inode(found.place.netns) == namespace_id():
         raise DaemonError(
             f"{target} is in the network namespace of this host, where the tunnel is already: "
             "there is nothing to attach"
@@ -205,6 +210,6 @@ def _in_container(container: Container) -> Found | None:
 
 def _is_there(netns: str) -> bool:
     """Whether it is a namespace, and not just the file that `ip netns` mounts one on."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), raised(Capability.SYS_PTRACE):
         return os.stat(netns).st_dev == os.stat("/proc/self/ns/net").st_dev
     return False

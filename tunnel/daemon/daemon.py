@@ -34,6 +34,7 @@ from tunnel.device.look_up import resolve_all
 from tunnel.device.status import take_status
 from tunnel.errors import DaemonError, TunnelError, with_notes
 from tunnel.io.endpoint import Endpoint
+from tunnel.linux.rights import Capability
 
 log = logging.getLogger("tunnel")
 
@@ -88,7 +89,7 @@ class Daemon:
     what another program has removed. `place` is where the interface is, `attached` says in words to
     what `tunnel attach` has tied it. `is_asked` says that it goes down because somebody wants it,
     `stays_shut` that its kill switch is to be there all the same, as it comes up again at once,
-    `gave_up_rights` that what a reload brings cannot have all of root's.
+    `kept_rights` is what a reload can count on, None for all of root's.
     """
 
     def __init__(
@@ -96,10 +97,10 @@ class Daemon:
         config: TunnelConfig,
         *,
         notifier: Notifier | None = None,
-        gave_up_rights: bool = False,
+        kept_rights: frozenset[Capability] | None = None,
     ) -> None:
         self.config = without_expired(config, time.time())
-        self.gave_up_rights = gave_up_rights
+        self.kept_rights = kept_rights
         self.notifier = notifier or Notifier()
         self.feed = Events("event streams")
         self.meter = Meter()
@@ -228,13 +229,10 @@ class Daemon:
         plan = await reload.plan(
             engine, self.config, wanted, self.host, addresses, self.effects, self.place
         )
-        if not (self.gave_up_rights and rights.runs_other_programs(wanted)):
+        notes = rights.notes_on(wanted, self.kept_rights)
+        if not notes:
             return plan
-        note = (
-            "this daemon came up without hooks and name servers, and gave up rights that their "
-            f"programs may need; to have all: tunnel restart {self.name}"
-        )
-        outcome = dataclasses.replace(plan.outcome, notes=(*plan.outcome.notes, note))
+        outcome = dataclasses.replace(plan.outcome, notes=(*plan.outcome.notes, *notes))
         return dataclasses.replace(plan, outcome=outcome)
 
     async def reload(self, new: TunnelConfig | None = None) -> ReloadResult:

@@ -8,7 +8,7 @@ import socket
 import time
 
 from tunnel.config import TunnelConfig
-from tunnel.control.messages.status import SHORT_TAIL, PeerStatus, TunnelStatus
+from tunnel.control.messages.status import SHORT_TAIL, DaemonRights, PeerStatus, TunnelStatus
 from tunnel.control.snapshot import DeviceSnapshot, PeerSnapshot
 from tunnel.control.timeslice import Pace, let_go
 from tunnel.device import allowed_ips
@@ -19,6 +19,7 @@ from tunnel.io.endpoint import path_mtu
 from tunnel.io.errors import TunError
 from tunnel.io.link import TunLink
 from tunnel.io.tun import TunOffload
+from tunnel.linux.rights import held_by, names_of
 
 MAX_PATHS = 64
 MAX_OUTER = 8
@@ -125,6 +126,20 @@ async def describe(
         conf="" if config.path is None else str(config.path.absolute()),
         mode="tap" if engine.tun.tap else "tun",
         nested_in=_outer_tunnels(snapshot, "" if link is None else link.name),
+        rights=_rights(),
+    )
+
+
+def _rights() -> DaemonRights:
+    held = held_by()
+    if held is None:
+        return DaemonRights()
+    return DaemonRights(
+        uid=held.uid,
+        capabilities=names_of(held.capabilities),
+        reserve=names_of(held.reserve),
+        no_new_privs=held.no_new_privs,
+        seccomp=held.filters,
     )
 
 

@@ -140,4 +140,6 @@ def diagnose(facts: Facts) -> Report:
     in_use = {}
     if facts.after is not None:
         in_use = {"datapath": facts.after.datapath, **facts.after.offloads}
+        if facts.after.rights.capabilities:
+            in_use["rights"] = facts.after.rights.words()
     return Report(facts.name, tuple(findings), tuple(notes), in_use, facts.skipped)

@@ -17,6 +17,7 @@ from tunnel.doctor.facts import (
     RouteFacts,
 )
 from tunnel.host import HostError, list_firewall, list_ruleset, run_program
+from tunnel.linux.rights import held_by
 from tunnel.trace import trace_table
 from tunnel.trace.ruleset import Ruleset
 
@@ -197,16 +198,10 @@ def count_spoofed() -> int:
 
 def missing_capabilities(pid: int | None = None) -> tuple[str, ...]:
     """Which of `CAPABILITIES` a process lacks (by default, we); nothing if it cannot be seen."""
-    try:
-        text = Path(f"/proc/{pid or 'self'}/status").read_text()
-    except OSError:
+    held = held_by(pid)
+    if held is None:
         return ()
-    for line in text.splitlines():
-        name, _, value = line.partition(":")
-        if name == "CapEff":
-            effective = int(value, 16)
-            return tuple(word for bit, word in CAPABILITIES.items() if not effective >> bit & 1)
-    return ()
+    return tuple(word for bit, word in CAPABILITIES.items() if bit not in held.capabilities)
 
 
 def in_our_namespace(pid: int) -> bool:

@@ -7,9 +7,7 @@ the slot for a default route, so that the caller computes the state with another
 """
 
 import logging
-import os
 from collections.abc import Callable, Container, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +34,7 @@ from tunnel.host.slots import claiming
 from tunnel.host.state import Address, Bridge, DesiredState, Dns, Item, Sysctl
 from tunnel.host.sysctl import read_sysctl
 from tunnel.linux.netns import find_namespace, namespace_id
+from tunnel.linux.processes import netns_inode
 
 log = logging.getLogger("tunnel")
 
@@ -228,9 +227,8 @@ def _place(netns: Path | str | None) -> str:
 
 def _still_at(record: Record) -> bool:
     """Whether the namespace that the record names is at its place; False if there is none."""
-    with suppress(OSError):
-        if os.stat(record.place).st_ino == record.netns:
-            return True
+    if netns_inode(record.place) == record.netns:
+        return True
     if find_namespace(record.netns) is not None:
         raise HostError(
             "remove",

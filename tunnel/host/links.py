@@ -11,6 +11,7 @@ from tunnel.host.errors import HostError
 from tunnel.host.rtnetlink import absent_is_fine, family, find_ifindex, inside, rtnetlink, step
 from tunnel.host.state import Address, Link
 from tunnel.host.sysctl import write_conf
+from tunnel.linux.netns import open_namespace
 
 _IFF_UP = 1
 _ADDR_GEN_MODE_NONE = 1
@@ -48,7 +49,7 @@ def move_link(interface: str, netns: Path | str, *, origin: Path | str | None = 
     Raises HostError, and then it is where it was.
     """
     try:
-        descriptor = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_namespace(netns)
     except OSError as error:
         raise HostError.from_errno(
             "open namespace", str(netns), error.errno or 0, "see which there are: ip netns list"

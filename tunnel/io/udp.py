@@ -352,7 +352,13 @@ def _open_socket(family: socket.AddressFamily, port: int, fwmark: int) -> socket
                 error,
                 "stop what listens there, or choose another as ListenPort",
             ) from error
-        raise _udp_error(f"cannot bind UDP port {port}", error) from error
+        remedy = ""
+        if error.errno == errno.EACCES:
+            remedy = (
+                "a daemon that came up with another port may not take one of the low ones: put "
+                "it into the conf as ListenPort, then restart the tunnel"
+            )
+        raise _udp_error(f"cannot bind UDP port {port}", error, remedy) from error
     except BaseException:
         sock.close()
         raise

@@ -12,6 +12,8 @@ import struct
 from pathlib import Path
 from typing import Final, Literal
 
+from tunnel.linux.rights import Capability, raised
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _SYS_OPENAT2 = 437
 """The same number on every architecture; of Linux 5.6."""
@@ -113,7 +115,8 @@ def open_in_root(root: str, path: str, flags: int) -> int:
     No symbolic link leads out of there: see openat2(2). With O_CREAT, a new file has mode 0644.
     Raises OSError.
     """
-    folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    with raised(Capability.SYS_PTRACE):  # the root of a process
+        folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         mode = 0o644 if flags & os.O_CREAT else 0
         how = struct.pack("=QQQ", flags, mode, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)

@@ -7,11 +7,13 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from tunnel.linux.kernel import CLONE_NEWNET
+from tunnel.linux.processes import netns_inode
+from tunnel.linux.rights import Capability, raised
 
 _T = TypeVar("_T")
 
@@ -25,9 +27,14 @@ def enter(descriptor: int, kinds: int = CLONE_NEWNET) -> None:
     With a pidfd, into the namespaces of `kinds` (CLONE_NEW… flags) of that process.
     """
     # os.setns is of Python 3.12.
-    if _libc.setns(descriptor, kinds) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    with raised(Capability.SYS_ADMIN):
+        _check(_libc.setns(descriptor, kinds))
+
+
+def open_namespace(path: Path | str) -> int:
+    """An open descriptor of the network namespace at `path`, to be closed. Raises OSError."""
+    with raised(Capability.SYS_PTRACE):
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 @contextmanager
@@ -44,7 +51,7 @@ def inside(path: Path | str) -> Iterator[None]:
 
 @contextmanager
 def _opened(path: Path | str) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = open_namespace(path)
     try:
         yield descriptor
     finally:
@@ -105,9 +112,8 @@ def new_namespace() -> int:
     """Make a network namespace; an open descriptor, which keeps it. Raises OSError."""
 
     def make() -> int:
-        if _libc.unshare(CLONE_NEWNET) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+        with raised(Capability.SYS_ADMIN):
+            _check(_libc.unshare(CLONE_NEWNET))
         return os.open(_OURS, os.O_RDONLY | os.O_CLOEXEC)
 
     return _in_a_thread(make)
@@ -131,8 +137,10 @@ def find_namespace(inode: int) -> Path | None:
     places = itertools.chain(
         Path("/run/netns").glob("*"), Path("/proc").glob("[0-9]*/task/[0-9]*/ns/net")
     )
-    for place in places:
-        with suppress(OSError):  # a process that has just ended, or that we may not look at
-            if place.stat().st_ino == inode:
-                return place
-    return None
+    return next((place for place in places if netns_inode(str(place)) == inode), None)
+
+
+def _check(result: int) -> None:
+    if result:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

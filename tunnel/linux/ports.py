@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+from tunnel.linux.rights import Capability, raised
+
 _STATE, _INODE = 3, 9
 """The fields of a line of /proc/net/udp that have the state and the inode of the socket."""
 _LISTENING = "0A"
@@ -20,7 +22,7 @@ def port_holder(port: int, protocol: Literal["tcp", "udp"] = "udp") -> str:
     """
     sockets = {f"socket:[{inode}]" for inode in _inodes(port, protocol)}
     for folder in Path("/proc").glob("[0-9]*/fd") if sockets else ():
-        with suppress(OSError):
+        with suppress(OSError), raised(Capability.SYS_PTRACE):
             for descriptor in folder.iterdir():
                 with suppress(OSError):
                     if os.readlink(descriptor) in sockets:

@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Protocol
 
+from tunnel.linux.rights import Capability, raised
+
 _NS_GET_PARENT: Final = 0xB702
 _UCRED: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
@@ -34,7 +36,8 @@ def peer_pid(sock: HasOptions) -> int:
 def netns_inode(path: str) -> int | None:
     """The inode that identifies the network namespace at `path`; None if it is gone."""
     try:
-        return os.stat(path).st_ino
+        with raised(Capability.SYS_PTRACE):
+            return os.stat(path).st_ino
     except OSError:
         return None
 
@@ -76,7 +79,7 @@ def _numbers(pid: int) -> list[int]:
 
 
 def _pid_namespace(pid: int) -> int | None:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), raised(Capability.SYS_PTRACE):
         return os.stat(f"/proc/{pid}/ns/pid").st_ino
     return None
 
@@ -84,7 +87,8 @@ def _pid_namespace(pid: int) -> int | None:
 def _is_below(pid: int, inode: int | None) -> bool:
     """Whether the PID namespace of the process is the one of that inode, or within it."""
     with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-        found = os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        with raised(Capability.SYS_PTRACE):
+            found = os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         while True:
             stack.callback(os.close, found)
             if os.fstat(found).st_ino == inode:

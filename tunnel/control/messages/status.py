@@ -11,6 +11,10 @@ SHORT_TAIL: Final = "short-tail"
 """Stands among the offloads of the UDP sockets if an empty message ends equal batches."""
 
 
+MANY_RIGHTS: Final = 10
+"""More capabilities than this are counted: nothing was given up."""
+
+
 @dataclass(frozen=True, slots=True)
 class PeerStatus(Message):
     """One peer at one moment.
@@ -53,6 +57,33 @@ class RefusedHandshake(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class DaemonRights(Message):
+    """What the daemon may do on its machine, as the kernel has it; see SECURITY.md.
+
+    `uid` is its user. `capabilities` are those in force, `reserve` those that it can take for a
+    moment, without CAP_. `seccomp` says whether a filter of system calls is in force.
+    """
+
+    uid: int = 0
+    capabilities: tuple[str, ...] = ()
+    reserve: tuple[str, ...] = ()
+    no_new_privs: bool = False
+    seccomp: bool = False
+
+    def words(self) -> str:
+        """The same in a few words."""
+        found = f"{len(self.capabilities)} capabilities"
+        if len(self.capabilities) <= MANY_RIGHTS:
+            found = ", ".join(f"CAP_{name}" for name in self.capabilities) or "no capability"
+        if self.reserve:
+            found += f" (in reserve: {', '.join(f'CAP_{name}' for name in self.reserve)})"
+        if self.uid:
+            found = f"user {self.uid}, {found}"
+        found += ", no_new_privs" if self.no_new_privs else ""
+        return found + (", seccomp" if self.seccomp else "")
+
+
+@dataclass(frozen=True, slots=True)
 class TunnelStatus(Message):
     """One interface at one moment. `private_key` is None unless secrets were asked for.
 
@@ -66,7 +97,7 @@ class TunnelStatus(Message):
     `refused` handshakes by reason. `netns` is the path of the network namespace that the interface
     was put into, empty for the daemon's; `attached` says in words to what it was attached, empty
     for nothing. `mode` is "tun" or "tap", and `bridge` the Linux bridge that the interface is a
-    port of, empty for none.
+    port of, empty for none. `rights` is what the daemon may do.
     """
 
     name: str
@@ -93,3 +124,4 @@ class TunnelStatus(Message):
     device_netns: int = 0
     mode: str = "tun"
     bridge: str = ""
+    rights: DaemonRights = DaemonRights()
