@@ -114,6 +114,12 @@ class Datagrams(NamedTuple):
     sockaddr: tuple[str, int] | tuple[str, int, int, int]
 
 
+Initiation: TypeAlias = tuple[
+    bytes, tuple[Message, ...], tuple[str, int] | tuple[str, int, int, int]
+]
+"""An initiation with a right mac1: the message, its control messages, the address of its sender."""
+
+
 class Frames(NamedTuple):
     """Frames given back, all of the session with this receiver index: spans of `out`, in order.
 
@@ -127,19 +133,21 @@ class Frames(NamedTuple):
 class Incoming(NamedTuple):
     """What `Pump.receive` did.
 
-    batches  received, but for the one given back.
-    cost     what they took off the budget.
-    opened   in order.
-    refused  what was counted; None if there was nothing.
-    stop     what has to be decided before the next call, or errno of a receive; None if nothing
-             more was there, or the budget was used up.
-    alone    whether a packet that came alone was written, and no other looked for.
-    answer   what became of the kernel's answer to what was written, if that was looked for.
+    batches      received, but for the one given back.
+    cost         what they took off the budget.
+    opened       in order.
+    initiations  gathered, in order.
+    refused      what was counted; None if there was nothing.
+    stop         what has to be decided before the next call, or errno of a receive; None if nothing
+                 more was there, or the budget was used up.
+    alone        whether a packet that came alone was written, and no other looked for.
+    answer       what became of the kernel's answer to what was written, if that was looked for.
     """
 
     batches: int
     cost: int
     opened: Sequence[Opening]
+    initiations: Sequence[Initiation]
     refused: Refused | None
     stop: Datagrams | Frames | int | None
     alone: bool
@@ -213,6 +221,7 @@ class Pump(Protocol):
         may_answer: bool,
         show_forged: bool,
         unanswered: bool | tuple[bytes, int],
+        gather: bool,
         buffer: bytearray,
         out: bytearray,
         arena: bytearray,
@@ -222,6 +231,7 @@ class Pump(Protocol):
         With `lone`, a single packet is taken to come alone, and no other looked for unless `look`.
         With `may_answer`, what the kernel answers is sent. With `show_forged`, a
         message with a wrong mac1 is given back. Initiations without a mac2 are dropped if they
-        come from the address and port `unanswered`, or if that is True. `buffer` has room for a
-        batch, `out` for the frames of one, `arena` for ARENA_SIZE bytes.
+        come from the address and port `unanswered`, or if that is True. With `gather`, batches of
+        nothing but initiations with a right mac1 are gathered, and not given back. `buffer` has
+        room for a batch, `out` for the frames of one, `arena` for ARENA_SIZE bytes.
         """

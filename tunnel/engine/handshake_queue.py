@@ -9,7 +9,7 @@ are sent a cookie at once, or are not answered.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import ceil
 from random import Random
 from typing import NamedTuple
@@ -17,8 +17,9 @@ from typing import NamedTuple
 import trio
 
 from tunnel.datapath import Datapath
+from tunnel.datapath.pump import Initiation
 from tunnel.io.endpoint import SockAddr
-from tunnel.io.udp_socket import Origin, Skip, Writable, packed
+from tunnel.io.udp_socket import Origin, Skip, UdpSocket, Writable, packed
 from tunnel.protocol import ProtocolDrop
 from tunnel.protocol.constants import HANDSHAKE_QUEUE, UNDER_LOAD_QUEUE
 
@@ -42,12 +43,13 @@ NO_MAC = bytes(MAC_LENGTH)
 class Waiting(NamedTuple):
     """A message that was not looked into yet, and where it came from.
 
-    `admitted`: it came under load, and was admitted.
+    `admitted`: it came under load, and was admitted. `mac1_key`: by which its mac1 was checked.
     """
 
     datagram: bytes
     origin: Origin
     admitted: bool
+    mac1_key: bytes | None
 
 
 class HandshakeQueue:
@@ -143,6 +145,7 @@ class HandshakeQueue:
                 interface.count_drop(ProtocolDrop.COOKIE_UNANSWERED, len(kinds))
                 return length
         mac1 = self._check_mac1(buffer, start, length, stride)
+        key = interface.mac1_key
         place = 0
         while place < len(kinds):
             at = start + place * stride
@@ -156,14 +159,24 @@ class HandshakeQueue:
             if reason is ProtocolDrop.BAD_MAC1 and interface.is_refusal_news(reason, now):
                 interface.report_refusal(reason, origin.endpoint, now)
             elif reason is None and (not under_load or kinds[place] == TYPE_COOKIE_REPLY):
-                self._put(Waiting(datagram, origin, admitted=False), now)
+                self._put(Waiting(datagram, origin, False, key), now)
             elif reason is None and not mac2[place]:
                 # The cookie is the whole answer.
                 interface.handle_message_untrusted(datagram, origin.endpoint, now)
             elif reason is None and interface.admit_proven(source, now):
-                self._put(Waiting(datagram, origin, admitted=True), now)
+                self._put(Waiting(datagram, origin, True, key), now)
             place += count
         return length
+
+    def gather(self, sock: UdpSocket, initiations: Sequence[Initiation], now: float) -> None:
+        """Let initiations wait that the pump has received from `sock`, and screened."""
+        key = self._shared.interface.mac1_key
+        bare = 0
+        for message, control, sockaddr in initiations:
+            bare += message.endswith(NO_MAC)
+            self._put(Waiting(message, sock.origin(sockaddr, control), False, key), now)
+        self.count(bare, is_bare=True)
+        self.count(len(initiations) - bare, is_bare=False)
 
     def _check_mac1(self, buffer: bytearray, start: int, end: int, stride: int) -> bytes:
         """A 1 for each datagram with a right mac1."""
@@ -253,9 +266,9 @@ class HandshakeQueue:
             interface.count_drop(ProtocolDrop.INTERFACE_DOWN, len(messages))
             return
         initiations = []
-        for datagram, origin, admitted in messages:
+        for datagram, origin, admitted, mac1_key in messages:
             if datagram.startswith(INITIATION):
-                initiations.append((datagram, origin.endpoint, admitted))
+                initiations.append((datagram, origin.endpoint, admitted, mac1_key))
             else:
                 interface.handle_message_untrusted(
                     datagram, origin.endpoint, now, admitted=admitted

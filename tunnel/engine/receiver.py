@@ -75,11 +75,14 @@ class Receiver:
                         unseen < 2,
                         not self._sender.is_held_up,
                         self._handshakes.unanswered(now),
+                        skip is None,  # not under load, when each is to prove its address
                         buffer,
                         out,
                         self._sender.arena,
                     )
                     self._finish(self._pump, pumped, out, now)
+                    if pumped.initiations:
+                        self._handshakes.gather(sock, pumped.initiations, now)
                     batches += pumped.batches
                     budget -= pumped.cost
                     stop = pumped.stop

@@ -248,18 +248,27 @@ class UdpSocket:
             return None
         if skip is not None and skip(window, length, sockaddr):
             return None
+        if not sockaddr[1]:
+            self._drops[IoDrop.RECEIVE_NO_PORT] += 1
+            return None
+        origin, stride, ecn = self._sender(sockaddr, messages)
+        return Received(length, stride or length, origin, ecn)
+
+    def origin(self, sockaddr: SockAddr, messages: Sequence[ControlMessage]) -> Origin:
+        """The origin of a datagram, by what `recvmsg_into` gives with it."""
+        return self._sender(sockaddr, messages)[0]
+
+    def _sender(
+        self, sockaddr: SockAddr, messages: Sequence[ControlMessage]
+    ) -> tuple[Origin, int, int]:
+        """The origin of a batch, its stride (0 for a single datagram) and its ECN bits."""
         # The raw control messages are the key: parsing happens once per peer and batch size.
         key = (sockaddr, *messages)
         known = self._known.get(key)
         if known is not None:
-            origin, stride, ecn = known
-        elif sockaddr[1]:
-            source, stride, ecn = self._info(key[1:])
-            origin = Origin(sockaddr, source, self, key)
-        else:
-            self._drops[IoDrop.RECEIVE_NO_PORT] += 1
-            return None
-        return Received(length, stride or length, origin, ecn)
+            return known
+        source, stride, ecn = self._info(key[1:])
+        return Origin(sockaddr, source, self, key), stride, ecn
 
     def learn(self, origin: Origin, key: tuple[object, ...]) -> Endpoint:
         """Keep what was made for `origin`, whose batches come with that key; its endpoint."""

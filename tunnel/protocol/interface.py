@@ -337,25 +337,26 @@ class Interface(Generic[E, T]):
         if _FORMS.get(data[:4]) != len(data):
             self._context.count(ProtocolDrop.MALFORMED)
         elif data[0] == HandshakeInitiation.TYPE:
-            self.handle_initiations_untrusted([(data, endpoint, admitted)], now)
+            self.handle_initiations_untrusted([(data, endpoint, admitted, None)], now)
         elif data[0] == HandshakeResponse.TYPE:
             self._handle_response_untrusted(data, endpoint, now, admitted=admitted)
         else:
             self._handle_cookie_reply_untrusted(CookieReply.parse_untrusted(data), now)
 
     def handle_initiations_untrusted(
-        self, messages: Iterable[tuple[bytes, E, bool]], now: float
+        self, messages: Iterable[tuple[bytes, E, bool, bytes | None]], now: float
     ) -> None:
         """Take many initiations as `handle_message_untrusted` takes one: each a datagram that
-        `screen_untrusted` found to be one, where it came from, and whether it was `admitted`.
+        `screen_untrusted` found to be one, where it came from, whether it was `admitted`, and the
+        key by which its mac1 was found right, or None.
 
         They cost less together: opened in one call, and answered in another.
         """
         identity = self._context.identity
         worth = [
             (data, endpoint)
-            for data, endpoint, admitted in messages
-            if self._admit_untrusted(data, endpoint, now, admitted=admitted)
+            for data, endpoint, admitted, mac1_key in messages
+            if self._admit_untrusted(data, endpoint, now, admitted=admitted, mac1_key=mac1_key)
         ]
         if identity is None or not worth:
             return
@@ -411,18 +412,28 @@ class Interface(Generic[E, T]):
         except CookieError:
             peer.count(ProtocolDrop.COOKIE_INVALID)
 
-    def _admit_untrusted(self, data: bytes, endpoint: E, now: float, *, admitted: bool) -> bool:
+    def _admit_untrusted(
+        self,
+        data: bytes,
+        endpoint: E,
+        now: float,
+        *,
+        admitted: bool,
+        mac1_key: bytes | None = None,
+    ) -> bool:
         """The cheap checks of a handshake message, before the expensive ones."""
         checker = self._checker
         if checker is None:
             self._context.count(ProtocolDrop.NO_PRIVATE_KEY)
             return False
-        try:
-            checker.check_mac1(data)
-        except MacError:
-            self._context.count(ProtocolDrop.BAD_MAC1)
-            self._context.report_refusal(ProtocolDrop.BAD_MAC1, endpoint, None, now)
-            return False
+        # While it waited, ours may have become another key.
+        if mac1_key is not checker.mac1_key:
+            try:
+                checker.check_mac1(data)
+            except MacError:
+                self._context.count(ProtocolDrop.BAD_MAC1)
+                self._context.report_refusal(ProtocolDrop.BAD_MAC1, endpoint, None, now)
+                return False
         if admitted or not self.is_under_load(now):
             return True
         source = source_bytes(endpoint.address, endpoint.port)

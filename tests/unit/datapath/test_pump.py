@@ -16,6 +16,8 @@ from tunnel import datapath
 from tunnel.datapath import OPEN_OUT_SIZE, Offload, Session
 from tunnel.datapath.interface import REJECT_AFTER_MESSAGES
 from tunnel.datapath.pump import ARENA_SIZE, Datagrams, Frames, Incoming, Outgoing, Pump
+from tunnel.io.cmsg import segment_message
+from tunnel.linux import kernel
 
 native = pytest.mark.skipif("native" not in datapath.available(), reason="no compiled datapath")
 pytestmark = native
@@ -68,7 +70,14 @@ class End:
     def receive(
         self, now: float = 1.0, *, unanswered: bool | tuple[bytes, int] = False, **flags: bool
     ) -> Incoming:
-        asked = {"lone": False, "look": True, "may_answer": True, "show_forged": False} | flags
+        asked = {
+            "lone": False,
+            "look": True,
+            "may_answer": True,
+            "show_forged": False,
+            "gather": False,
+            **flags,
+        }
         return self.pump.receive(
             False,
             now,
@@ -80,6 +89,7 @@ class End:
             asked["may_answer"],
             asked["show_forged"],
             unanswered,
+            asked["gather"],
             self.buffer,
             self.out,
             self.arena,
@@ -360,6 +370,60 @@ def test_who_is_sent_no_cookie_is_dropped(joined: tuple[End, End]) -> None:
         received = b.receive(unanswered=unanswered)
         assert isinstance(received.stop, Datagrams) is stays
         assert (received.refused is not None and received.refused.unanswered == 1) is not stays
+
+
+def test_initiations_for_us_are_gathered_and_what_lies_between_them_is_done(
+    joined: tuple[End, End],
+) -> None:
+    a, b = joined
+    own = b"k" * 32
+    b.pump.set_mac1_key(own)
+    right = []
+    for cookie in (bytes(16), b"c" * 16, bytes(16)):
+        body = b"\1\0\0\0" + os.urandom(112)
+        right.append(body + blake2s(body, key=own, digest_size=16).digest() + cookie)
+    carried = frame(A, B)
+    a.kernel.send(carried)
+    wrong = right[0][:116] + os.urandom(16) + bytes(16)
+    for one in (right[0], wrong):
+        a.udp.sendto(one, b.udp.getsockname())
+    assert a.send().frames == 1
+    for one in right[1:]:
+        a.udp.sendto(one, b.udp.getsockname())
+    received = b.receive(gather=True)
+    assert received.stop is None
+    assert received.batches == 5
+    assert [message for message, _, _ in received.initiations] == right
+    assert {sender for _, _, sender in received.initiations} == {a.udp.getsockname()}
+    assert received.refused is not None
+    assert received.refused.forged == (1, 0)
+    assert b.delivered() == [carried]
+    # What the kernel says of each is what it says without the pump.
+    a.udp.sendto(right[0], b.udp.getsockname())
+    stop = b.receive().stop
+    assert isinstance(stop, Datagrams)
+    assert received.initiations[0][1] == tuple(stop.messages)
+
+
+@pytest.mark.parametrize("other", ["wrong", "response", "data"])
+def test_a_batch_with_more_than_initiations_is_given_back(
+    ends: tuple[End, End], other: str
+) -> None:
+    a, b = ends
+    own = b"k" * 32
+    b.pump.set_mac1_key(own)
+    body = b"\1\0\0\0" + os.urandom(112)
+    right = body + blake2s(body, key=own, digest_size=16).digest() + bytes(16)
+    second = {
+        "wrong": right[:116] + bytes(32),
+        "response": b"\2\0\0\0" + bytes(144),
+        "data": (b"\4\0\0\0" + b.session.local_index.to_bytes(4, "little") + bytes(140)),
+    }[other]
+    b.udp.setsockopt(kernel.SOL_UDP, kernel.UDP_GRO, 1)
+    a.udp.sendmsg([right + second], [segment_message(148)], 0, b.udp.getsockname())
+    stop = b.receive(gather=True).stop
+    assert isinstance(stop, Datagrams)
+    assert stop.length == 296
 
 
 @pytest.mark.parametrize("reply", [b"\3\0\0\0" + bytes(60), b"\4\0\0\0\2\0\0\0" + bytes(24)])

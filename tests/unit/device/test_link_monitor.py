@@ -65,7 +65,9 @@ def test_handshakes_waiting_when_it_goes_down_are_counted(sides: Sides) -> None:
         handle = b.engine.interface.handle_initiations_untrusted
         handled = 0
 
-        def handle_the_first(messages: Sequence[tuple[bytes, Endpoint, bool]], now: float) -> None:
+        def handle_the_first(
+            messages: Sequence[tuple[bytes, Endpoint, bool, bytes | None]], now: float
+        ) -> None:
             nonlocal handled
             handled = len(messages)
             handle(messages, now)

@@ -269,7 +269,9 @@ def test_handshake_messages_take_a_slice_of_time_and_no_more() -> None:
         nonlocal spent
         handle = a.engine.interface.handle_initiations_untrusted
 
-        def slow(messages: Sequence[tuple[bytes, Endpoint, bool]], now: float) -> None:
+        def slow(
+            messages: Sequence[tuple[bytes, Endpoint, bool, bytes | None]], now: float
+        ) -> None:
             nonlocal spent
             spent += len(messages) * HANDSHAKE_SLICE / 4.5
             turns[-1] += len(messages)
@@ -296,7 +298,9 @@ def test_while_datagrams_wait_a_turn_takes_one_handshake_message(sides: Sides) -
         messages = proven(a, map(forged, range(2000)))
         handle = a.engine.interface.handle_initiations_untrusted
 
-        def counted(messages: Sequence[tuple[bytes, Endpoint, bool]], now: float) -> None:
+        def counted(
+            messages: Sequence[tuple[bytes, Endpoint, bool, bytes | None]], now: float
+        ) -> None:
             turns[-1] += len(messages)
             handle(messages, now)
 
@@ -326,7 +330,9 @@ def test_under_load_handshake_messages_take_a_quarter_of_the_time() -> None:
     async def scenario(a: Side, b: Side) -> None:
         handled = 0
 
-        def slow(messages: Sequence[tuple[bytes, Endpoint, bool]], now: float) -> None:
+        def slow(
+            messages: Sequence[tuple[bytes, Endpoint, bool, bytes | None]], now: float
+        ) -> None:
             nonlocal spent, handled
             spent += len(messages) * HANDSHAKE_SLICE / 2.5
             handled += len(messages)

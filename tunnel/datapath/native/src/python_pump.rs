@@ -174,6 +174,7 @@ impl Pump {
         may_answer: bool,
         show_forged: bool,
         unanswered: &Bound<'py, PyAny>,
+        gather: bool,
         buffer: &Bound<'py, PyByteArray>,
         out: &Bound<'py, PyByteArray>,
         arena: &Bound<'py, PyByteArray>,
@@ -191,6 +192,7 @@ impl Pump {
             may_answer,
             show_forged,
             unanswered: unanswered_of(unanswered)?,
+            gather,
         };
         let incoming = py.detach(|| core.receive(how));
         let types = Types::get(py)?;
@@ -217,6 +219,15 @@ impl Pump {
                 types.make(py, &types.frames, (*index, PyList::new(py, spans)?))?
             }
         };
+        let initiations = PyList::empty(py);
+        for one in &incoming.initiations {
+            let fields = (
+                PyBytes::new(py, &one.message),
+                PyTuple::new(py, control_messages(py, &one.messages)?)?,
+                sockaddr(py, Some(one.origin.remote))?,
+            );
+            initiations.append(fields)?;
+        }
         let refused = refused(py, types, &incoming)?;
         let answer = match &incoming.answer {
             None => None,
@@ -226,6 +237,7 @@ impl Pump {
             incoming.batches,
             incoming.cost,
             opened,
+            initiations,
             refused,
             stop,
             incoming.is_alone,
@@ -329,8 +341,19 @@ fn datagrams<'py>(
     types: &Types,
     received: &Received,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let messages = PyList::empty(py);
-    for message in &received.messages {
+    let messages = PyList::new(py, control_messages(py, &received.messages)?)?;
+    let sockaddr = sockaddr(py, received.origin.map(|origin| origin.remote))?;
+    let fields = (received.length, messages, received.flags, sockaddr);
+    types.make(py, &types.datagrams, fields)
+}
+
+/// Level, type and data of control messages.
+fn control_messages<'py>(
+    py: Python<'py>,
+    messages: &[ControlMessageOwned],
+) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+    let mut given = Vec::with_capacity(messages.len());
+    for message in messages {
         let (level, kind, data) = match message {
             ControlMessageOwned::Ipv4PacketInfo(info) => {
                 let mut data = info.ipi_ifindex.to_ne_bytes().to_vec();
@@ -354,18 +377,20 @@ fn datagrams<'py>(
             }
             _ => continue,
         };
-        messages.append((level, kind, PyBytes::new(py, &data)))?;
+        given.push((level, kind, PyBytes::new(py, &data)).into_pyobject(py)?);
     }
-    let sockaddr = match received.origin.map(|origin| origin.remote) {
-        Some(SocketAddr::V4(v4)) => (v4.ip().to_string(), v4.port()).into_pyobject(py)?,
+    Ok(given)
+}
+
+/// Python's socket address; `None` is nowhere, which cannot be answered.
+fn sockaddr(py: Python<'_>, remote: Option<SocketAddr>) -> PyResult<Bound<'_, PyTuple>> {
+    match remote {
+        Some(SocketAddr::V4(v4)) => (v4.ip().to_string(), v4.port()).into_pyobject(py),
         Some(SocketAddr::V6(v6)) => {
-            (v6.ip().to_string(), v6.port(), 0, v6.scope_id()).into_pyobject(py)?
+            (v6.ip().to_string(), v6.port(), 0, v6.scope_id()).into_pyobject(py)
         }
-        // From nowhere: it cannot be answered.
-        None => ("0.0.0.0", 0).into_pyobject(py)?,
-    };
-    let fields = (received.length, messages, received.flags, sockaddr);
-    types.make(py, &types.datagrams, fields)
+        None => ("0.0.0.0", 0).into_pyobject(py),
+    }
 }
 
 fn ip_address(packed: &[u8]) -> PyResult<IpAddr> {

@@ -88,6 +88,7 @@ impl End {
             may_answer: true,
             show_forged: false,
             unanswered: Unanswered::No,
+            gather: false,
         }
     }
 

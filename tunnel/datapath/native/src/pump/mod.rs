@@ -6,6 +6,7 @@
 //! was not taught, it gives back, and Python does it and teaches it (`tunnel/engine/pumping.py`). So
 //! whatever changes, it is enough to make the pump forget.
 
+mod initiations;
 mod receive;
 mod send;
 pub mod socket;
@@ -19,6 +20,7 @@ use crate::ip;
 use crate::limits::{MAX_DATAGRAM, SEAL_OUT_SIZE};
 use crate::session::Session;
 
+pub use initiations::Initiation;
 pub use receive::{Forged, How, Incoming, Opening, Stop, Unanswered};
 pub use send::{Outgoing, Sealing, Unsent};
 use socket::Origin;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use nix::errno::Errno;
 
+use super::initiations::Initiation;
 use super::send::Outgoing;
 use super::socket::{self, Descriptors, Origin, Received};
 use super::{LOOK_COST, Pump, READ_COST, Side, address, lock};
@@ -20,7 +21,7 @@ const COOKIE_REPLY: [u8; 4] = [3, 0, 0, 0];
 /// The ECN field of a datagram that met congestion.
 const CE: u8 = 3;
 /// How handshake messages with a mac1 begin, and how long they are.
-const INITIATION: ([u8; 4], usize) = ([1, 0, 0, 0], 148);
+pub(super) const INITIATION: ([u8; 4], usize) = ([1, 0, 0, 0], 148);
 const RESPONSE: ([u8; 4], usize) = ([2, 0, 0, 0], 92);
 /// mac2 of one who has no cookie. It ends the message.
 const NO_MAC: [u8; 16] = [0; 16];
@@ -82,6 +83,8 @@ pub struct Incoming {
     pub congested: usize,
     /// Frames that the TUN had no room for.
     pub busy: usize,
+    /// Initiations that were gathered, in order.
+    pub initiations: Vec<Initiation>,
     /// Why it ended, unless there was nothing more or the budget was used up.
     pub stop: Option<Stop>,
     /// Whether one packet came alone, was written, and nothing else was looked for.
@@ -115,6 +118,8 @@ pub struct How {
     pub show_forged: bool,
     /// Whose initiations without a mac2 are dropped.
     pub unanswered: Unanswered,
+    /// Whether initiations with a right mac1 are gathered; if not, they are given back.
+    pub gather: bool,
 }
 
 /// Who is sent no cookie, under load.
@@ -156,6 +161,14 @@ impl Pump {
                 self.deliver(&mut room[..length], &received, how, &mut incoming)
             } else if self.refuses(&room[..length], &received, how, &mut incoming) {
                 incoming.batches += 1;
+                0
+            } else if let Some(found) = how
+                .gather
+                .then(|| self.initiations(&room[..length], &received))
+                .flatten()
+            {
+                incoming.batches += 1;
+                incoming.initiations.extend(found);
                 0
             } else {
                 incoming.stop = Some(Stop::Datagrams(received));
@@ -334,7 +347,7 @@ impl Pump {
     }
 }
 
-fn usable(received: &Received) -> Option<&Origin> {
+pub(super) fn usable(received: &Received) -> Option<&Origin> {
     let origin = received.origin.as_ref()?;
     (received.flags == 0 && received.length > 0 && origin.remote.port() != 0).then_some(origin)
 }
