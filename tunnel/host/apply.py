@@ -77,7 +77,6 @@ def apply(
         stale = load_record(state.interface, state_dir)
         if stale is not None and stale.netns == namespace_id():
             _remove(stale, state_dir, report)
-            delete_record(state.interface, state_dir)
         _change(state, state_dir, owner, report, place=_place(netns))
     return Applied(state, netns, state_dir)
 
@@ -158,7 +157,8 @@ def remove(
     if netns is None and record is not None and record.place:
         if not _still_at(record):
             _put_files_back(record)
-            delete_record(interface, state_dir)  # all of it went with the namespace
+            # All the rest went with the namespace, but for hooks: those are of the daemon's.
+            keep_rest(replace(record, items=()), state_dir)
             return True
         netns = record.place
     with inside(netns):
@@ -272,7 +272,8 @@ def _change(
             dns=_dns_backend(new, record),
             firewall=record.firewall if record else "",
             owner=owner or (record.owner if record else ""),
-            hooks=record.hooks if record else DownHooks(),
+            # Also those of a tunnel that has just left another namespace.
+            hooks=found.hooks if found else DownHooks(),
             servers=record.servers if record else "",
             place=place,
         )

@@ -35,7 +35,7 @@ from tunnel.host import (
     routes,
 )
 from tunnel.host.machine import Machine
-from tunnel.host.record import Record, load_record, record_path, save_record
+from tunnel.host.record import DownHooks, Record, keep_hooks, load_record, record_path, save_record
 from tunnel.host.rtnetlink import inside
 from tunnel.host.state import Item
 from tunnel.linux.netns import call_inside, namespace_id
@@ -734,3 +734,31 @@ def test_in_a_worker_thread_of_trio_without_leaking_descriptors(
         assert await trio.to_thread.run_sync(namespace_id) == namespace_id()
 
     trio.run(main)
+
+
+def test_down_hooks_stay_on_record_through_each_step_of_a_move(
+    ns: Namespace, other: Namespace, tmp_path: Path
+) -> None:
+    """Whenever the daemon is killed, the next command has to find them."""
+    hooks = DownHooks(post_down=("ip link delete hooked",))
+
+    def recorded() -> DownHooks:
+        found = load_record("tun0", tmp_path)
+        assert found is not None
+        return found.hooks
+
+    other.add_tun("tun0")
+    apply(state(), netns=ns.path, state_dir=tmp_path)
+    keep_hooks("tun0", hooks, tmp_path)
+    for place in (other, ns, ns):
+        assert remove("tun0", state_dir=tmp_path) is True
+        assert recorded() == hooks
+        apply(state(), netns=place.path, state_dir=tmp_path)
+        assert recorded() == hooks
+    record = load_record("tun0", tmp_path)
+    assert record is not None
+    save_record(replace(record, place="/run/netns/tho-gone", netns=1), tmp_path)
+    assert remove("tun0", state_dir=tmp_path) is True
+    assert recorded() == hooks
+    keep_hooks("tun0", DownHooks(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
