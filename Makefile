@@ -12,7 +12,7 @@ OFF ?= none tso uso gso gro all
 NATIVE := tunnel/datapath/native
 CRATE := $(wildcard $(NATIVE)/Cargo.* $(NATIVE)/src/*.rs $(NATIVE)/src/*/*.rs)
 
-.PHONY: help lab test test-minimal test-pythons bench-check coverage matrix setup lock lint wheel fuzz soak floods doctor-matrix confs clean
+.PHONY: help lab test test-minimal test-pythons bench-check coverage matrix setup lock lint wheel fuzz soak crashes floods doctor-matrix confs clean
 
 help:
 	@echo "make lab    two hosts and a real encrypted tunnel on this machine, explained"
@@ -27,7 +27,9 @@ help:
 	@echo "make lint   style, types and format"
 	@echo "make wheel  an sdist and a wheel in dist/, with the compiled datapath if cargo is here"
 	@echo "make fuzz   twenty minutes of hostile input for both datapaths"
-	@echo "make soak   memory and pauses under half an hour of traffic and of changes, as tables"
+	@echo "make soak HOURS=8  memory, files, tasks and throughput while everything happens, as a chart;"
+	@echo "            before that memory and pauses under each kind of load (1 h)"
+	@echo "make crashes  500 kills at random moments, and whether the next command puts it right (20 min)"
 	@echo "make floods a new handshake, TCP and pings under floods, beside wireguard-go, as a table (8 min)"
 	@echo "make doctor-matrix  every fault in every shape of conf, into docs/doctor.md (30 min)"
 	@echo "make confs  what wg-quick makes of each conf of tests/confs/published, beside it (1 min)"
@@ -113,12 +115,20 @@ bench-check: $(STAMP)
 	@tests/setup/packages.sh --for base --for lab --for test
 	@$(PYTHON) -m tests.support.bench_check $(BASE) $(BENCH_ARGS)
 
+# How long everything at once goes on; the chart is soak.svg.
+HOURS ?= 0.5
+
 soak: $(STAMP)
 	@tests/setup/packages.sh --for base --for lab --for test
 	$(PYTHON) -m tests.soak.traffic --datapath native
 	$(PYTHON) -m tests.soak.traffic --datapath python
 	$(PYTHON) -m tests.soak.changes
 	$(PYTHON) -m tests.soak.routes
+	$(PYTHON) -m tests.soak.hours --hours $(HOURS) --chart soak.svg
+
+crashes: $(STAMP)
+	@tests/setup/packages.sh --for base --for lab --for test
+	$(PYTHON) -m tests.soak.crashes --trials 500
 
 floods: $(STAMP)
 	@tests/setup/packages.sh --for base --for lab --for test
@@ -134,5 +144,5 @@ confs: $(STAMP)
 	$(PYTHON) -m tests.support.published
 
 clean:
-	rm -rf $(VENV) $(VENV)-* build dist $(NATIVE)/target tunnel/datapath/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-* build dist $(NATIVE)/target tunnel/datapath/*.so *.egg-info soak.svg .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	find crypto tunnel tests examples -name __pycache__ -type d -exec rm -rf {} +

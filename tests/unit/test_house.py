@@ -252,7 +252,10 @@ def test_what_is_allowed_is_allowed(module: str, source: str) -> None:
 
 
 def test_helpers_of_tests_live_in_support() -> None:
-    """No test module imports another, nor a conftest; what tests share is in tests/support."""
+    """No test module imports another, nor a conftest; what tests share is in tests/support.
+
+    The programs of tests/soak run for hours, and in a test for seconds.
+    """
     found = []
     for path in sorted((ROOT / "tests").rglob("*.py")):
         place = path.relative_to(ROOT / "tests")
@@ -262,7 +265,7 @@ def test_helpers_of_tests_live_in_support() -> None:
             found.append(f"{place} is no test: it belongs into tests/support")
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for name in imports_of(path.read_text(encoding="utf-8"), module, is_package=False):
-            if name.startswith("tests.") and not name.startswith("tests.support"):
+            if name.startswith("tests.") and not name.startswith(("tests.support", "tests.soak")):
                 found.append(f"{place} imports {name}")
     assert found == []
 

@@ -51,7 +51,7 @@ class Metrics:
 
     `reasons` are all that packets can be dropped for, so that those that never happened are zeros
     and not gaps. `queues` are lengths in packets, by name;
-    `socket_bytes` what waits in the UDP sockets, by direction.
+    `socket_bytes` what waits in the UDP sockets, by direction. `tasks` are those of the event loop.
     """
 
     status: TunnelStatus
@@ -60,3 +60,4 @@ class Metrics:
     queues: Mapping[str, int] = field(default_factory=dict)
     socket_bytes: Mapping[str, int] = field(default_factory=dict)
     reasons: Iterable[str] = ()
+    tasks: int = 0

@@ -61,6 +61,7 @@ async def gather(daemon: Daemon) -> Metrics:
         },
         socket_bytes=running.udp.queued(),
         reasons=REASONS,
+        tasks=trio.lowlevel.current_statistics().tasks_living,
     )
 
 

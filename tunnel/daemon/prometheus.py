@@ -80,6 +80,7 @@ def _of_interface(metrics: Metrics) -> Iterator[Metric]:
     for metric, help_text, number in (
         ("tunnel_mtu_bytes", "MTU of the interface.", status.mtu),
         ("tunnel_peers", "Configured peers.", len(status.peers)),
+        ("tunnel_tasks", "Tasks of the event loop.", metrics.tasks),
     ):
         gauge = GaugeMetricFamily(metric, help_text, labels=("interface",))
         gauge.add_metric((name,), number)

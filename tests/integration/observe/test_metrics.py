@@ -4,48 +4,14 @@ from __future__ import annotations
 
 import signal
 import socket
-import sys
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.daemons import remains, rewrite, status
 from tests.support.pairs import Pair
+from tests.support.scraping import SOCKET, read, scrape, value
 
 pytestmark = pytest.mark.root
-
-SOCKET = "/run/tunnel/wg0.metrics"
-
-SCRAPER = """
-import socket, sys
-connection = socket.socket(socket.AF_UNIX)
-connection.connect(sys.argv[1])
-connection.sendall(b"GET /metrics HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
-sys.stdout.write(connection.makefile().read())
-"""
-
-Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-def read(answer: str) -> Samples:
-    head, _, body = answer.replace("\r\n", "\n").partition("\n\n")
-    assert head.startswith("HTTP/1.1 200 OK"), answer
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(body)
-        for sample in family.samples
-    }
-
-
-def value(samples: Samples, name: str, **labels: str) -> float:
-    wanted = labels.items()
-    (found,) = [v for (n, have), v in samples.items() if n == name and wanted <= have]
-    return found
-
-
-def scrape(pair: Pair) -> Samples:
-    """Over the unix socket, from within the host."""
-    return read(pair.hosts[0].run([sys.executable, "-c", SCRAPER, SOCKET]).stdout)
 
 
 def test_scraped_over_the_unix_socket(pair: Pair) -> None:
@@ -55,7 +21,7 @@ def test_scraped_over_the_unix_socket(pair: Pair) -> None:
     a.ping(pair.b.node.address(), count=3)
     b.ip("address add 10.99.0.1/32 dev wg0")
     b.run(["ping", "-c", "1", "-W", "1", "-I", "10.99.0.1", pair.a.node.address()], check=False)
-    found = scrape(pair)
+    found = scrape(pair.a.node.host)
     peer = status(pair.a)["peers"][0]
     labels = {"interface": "wg0", "public_key": pair.b.node.public_key}
     labels["allowed_ips"] = ",".join(peer["allowed_ips"])
@@ -71,7 +37,9 @@ def test_scraped_over_the_unix_socket(pair: Pair) -> None:
     assert value(found, "tunnel_batch_packets_count", direction="out") >= 3
     assert value(found, "tunnel_queue_packets", queue="staged") == 0
     assert value(found, "process_cpu_seconds_total") > 0
-    a.wait_for(lambda: value(scrape(pair), "tunnel_event_loop_lag_seconds_count"), 10, "a look")
+    a.wait_for(
+        lambda: value(scrape(pair.a.node.host), "tunnel_event_loop_lag_seconds_count"), 10, "a look"
+    )
     mode = a.run(["stat", "-c", "%a %U", SOCKET]).stdout
     assert mode == "600 root\n"
     pair.a.down()
