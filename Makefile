@@ -12,7 +12,7 @@ OFF ?= none tso uso gso gro all
 NATIVE := tunnel/datapath/native
 CRATE := $(wildcard $(NATIVE)/Cargo.* $(NATIVE)/src/*.rs $(NATIVE)/src/*/*.rs)
 
-.PHONY: help lab test test-minimal test-pythons bench-check coverage matrix setup lock lint wheel fuzz soak crashes floods doctor-matrix confs clean
+.PHONY: help lab test test-minimal test-pythons bench-check coverage matrix setup lock lint wheel fuzz soak crashes nonces floods doctor-matrix confs clean
 
 help:
 	@echo "make lab    two hosts and a real encrypted tunnel on this machine, explained"
@@ -30,6 +30,7 @@ help:
 	@echo "make soak HOURS=8  memory, files, tasks and throughput while everything happens, as a chart;"
 	@echo "            before that memory and pauses under each kind of load (1 h)"
 	@echo "make crashes  500 kills at random moments, and whether the next command puts it right (20 min)"
+	@echo "make nonces  a thousand engines killed under traffic, and whether a nonce comes twice (2 min)"
 	@echo "make floods a new handshake, TCP and pings under floods, beside wireguard-go, as a table (8 min)"
 	@echo "make doctor-matrix  every fault in every shape of conf, into docs/doctor.md (30 min)"
 	@echo "make confs  what wg-quick makes of each conf of tests/confs/published, beside it (1 min)"
@@ -134,6 +135,9 @@ floods: $(STAMP)
 	@tests/setup/packages.sh --for base --for lab --for test
 	$(PYTHON) -m tests.soak.floods --how batches
 	$(PYTHON) -m tests.soak.floods --how single
+
+nonces: $(STAMP)
+	TUNNEL_CRASHES=500 $(PYTHON) -m pytest tests/unit/engine/test_crashes.py
 
 doctor-matrix: $(STAMP)
 	@tests/setup/packages.sh --for base --for lab --for test

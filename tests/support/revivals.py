@@ -93,12 +93,16 @@ class End:
         self.engine.settle()
         return [data for data, *_ in self.udp.sent[before:]]
 
-    def initiate(self, other: End) -> bytes:
-        """A handshake, as the other end has been silent; the initiation, which is not sent yet."""
+    def initiate(self, other: End) -> list[bytes]:
+        """A handshake, as the other end has been silent: the initiation, if none is under way. It
+        has not arrived yet."""
         self.time.now += 6
+        before = len(self.udp.sent)
         self.peer(other).expire(Timer.NEW_HANDSHAKE, self.time.now)
         self.engine.settle()
-        return self.udp.sent.pop()[0]
+        messages = [data for data, *_ in self.udp.sent[before:]]
+        del self.udp.sent[before:]
+        return messages
 
     def elapse(self, seconds: float) -> list[bytes]:
         """Time goes by, and what is due is done; what is sent for it."""

@@ -181,7 +181,7 @@ def test_a_peer_that_moved_is_found_where_it_is(ends: Ends, reborn: Reborn) -> N
 def test_one_that_waits_for_confirmation_still_does(ends: Ends, reborn: Reborn) -> None:
     a, b = ends
     joined(a, b)
-    a.take([b.initiate(a)], b.udp.own)
+    a.take(b.initiate(a), b.udp.own)
     (response,) = (data for data, *_ in a.udp.sent)
     a.udp.sent.clear()
     a, revived = reborn(a, b)
@@ -199,9 +199,9 @@ def test_one_that_waits_for_confirmation_still_does(ends: Ends, reborn: Reborn) 
 def test_all_three_slots_go_on(ends: Ends, reborn: Reborn) -> None:
     a, b = ends
     joined(a, b)
-    a.take([b.initiate(a)], b.udp.own)
+    a.take(b.initiate(a), b.udp.own)
     exchange(a, b)
-    a.take([b.initiate(a)], b.udp.own)
+    a.take(b.initiate(a), b.udp.own)
     before = a.peer(b).keypairs
     slots = [(one.local_index, one.created) for one in before.all()]
     assert len(slots) == 3

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from struct import pack
 
@@ -252,19 +254,11 @@ def test_wiped_it_holds_nothing(fd: int) -> None:
 
 def test_the_lock_ends_with_whoever_has_it(fd: int) -> None:
     first = adopted(fd)
-    with pytest.raises(SessionRecordError, match="another process uses"):
-        SessionRecord.adopt(fd)
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
-        os.close(writer)
-        os.read(reader, 1)
-        os._exit(0)
-    os.close(reader)
-    # A child that was forked has it too, until it ends or calls another program.
-    first.close()
-    with pytest.raises(SessionRecordError, match="another process uses"):
-        SessionRecord.adopt(fd)
-    os.close(writer)
-    os.waitpid(child, 0)
+    # A child has it, too, as long as it has the descriptor.
+    command = [sys.executable, "-I", "-S", "-c", "input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[first._own]) as child:
+        first.close()
+        with pytest.raises(SessionRecordError, match="another process uses"):
+            SessionRecord.adopt(fd)
+        child.kill()
     adopted(fd).close()
