@@ -82,10 +82,11 @@ class _Kept:
 class _KeptPeer:
     """The entry of a peer, if there was room for one, and its sessions by our index."""
 
-    __slots__ = ("number", "sessions")
+    __slots__ = ("given", "number", "sessions")
 
-    def __init__(self, number: int | None) -> None:
+    def __init__(self, number: int | None, given: bytes = b"") -> None:
         self.number = number
+        self.given = given
         self.sessions: dict[int, _Kept] = {}
 
 
@@ -102,6 +103,8 @@ class Keeping:
         self._new: dict[int, _Kept] = {}
         self._peers: dict[Peer, _KeptPeer] = {}
         self._changed: dict[Peer, None] = {}
+        self._given: dict[Peer, bytes] = {}
+        """Fingerprints of where the conf has the peers, for entries that there are not yet."""
 
     def make_transport(
         self, send_key: bytes, receive_key: bytes, local_index: int, remote_index: int
@@ -143,6 +146,7 @@ class Keeping:
     def _write_peer(self, peer: Peer) -> None:
         kept = self._peers.get(peer)
         if peer.removed:
+            self._given.pop(peer, None)
             if kept is not None:
                 del self._peers[peer]
                 for session in kept.sessions.values():
@@ -160,7 +164,8 @@ class Keeping:
         if kept is None:
             if not (accepted or sent_ns or any(keypair for _, keypair in slots)):
                 return
-            kept = self._peers[peer] = _KeptPeer(self._record.add_peer())
+            given = self._given.pop(peer, b"")
+            kept = self._peers[peer] = _KeptPeer(self._record.add_peer(), given)
         gone = kept.sessions
         kept.sessions = {}
         for slot, keypair in slots:
@@ -177,6 +182,7 @@ class Keeping:
         if kept.number is not None:
             entry = PeerEntry(
                 bytes(peer.public_key),
+                kept.given,
                 accepted,
                 sent_ns,
                 peer.last_handshake_unix_ns,
@@ -220,7 +226,10 @@ class Keeping:
 
     def revive(self, now: float) -> Revived:
         """Go on with the sessions that an earlier process left. Once, with the peers of the conf
-        there, and before anything is sent or received."""
+        there, and before anything is sent or received.
+
+        A peer is where it was last, unless the conf has it elsewhere than it had then.
+        """
         found, self._found = self._found, FoundEntries([], [], 0)
         self._restore_entries(found)
         left = Counter({LeftOut.DAMAGED: found.damaged})
@@ -230,12 +239,14 @@ class Keeping:
             peer = self.interface.peers.get(PublicKey(session.use.public_key))
             reason = self._flaw(session, peer, own, now)
             if peer is None or reason is not None:
-                self._leave_out(session, reason or LeftOut.PEER_GONE, left)
+                left[reason or LeftOut.PEER_GONE] += 1
+                self._record.drop_session(session.place)
                 continue
             # A process that was killed may leave two in one slot: the later one has it.
             slot = peer, session.state & _SLOT
             if slot in slots:
-                self._leave_out(slots[slot], LeftOut.REPLACED, left)
+                left[LeftOut.REPLACED] += 1
+                self._record.drop_session(slots[slot].place)
             slots[slot] = session
         peers = {peer for peer, _ in slots}
         for peer in peers:
@@ -247,21 +258,22 @@ class Keeping:
         return Revived(len(slots), len(peers), {why: n for why, n in left.items() if n})
 
     def _restore_entries(self, found: FoundEntries) -> None:
+        for one in self.interface.peers.values():
+            if one.endpoint is not None:
+                place = one.endpoint.address + one.endpoint.port.to_bytes(2, "big")
+                self._given[one] = self._record.fingerprint(place)
         for number, entry in found.peers:
             peer = self.interface.peers.get(PublicKey(entry.public_key))
             if peer is None:
                 self._record.drop_peer(number)
                 continue
-            self._peers[peer] = _KeptPeer(number)
+            given = self._given.pop(peer, b"")
+            self._peers[peer] = _KeptPeer(number, given or entry.given)
             peer.restore_stamps(entry.accepted, entry.sent_ns)
             peer.last_handshake_unix_ns = entry.handshake_ns
             peer.tx_bytes, peer.rx_bytes = entry.tx_bytes, entry.rx_bytes
-            if entry.endpoint is not None:
+            if entry.endpoint is not None and given in (b"", entry.given):
                 peer.set_endpoint(entry.endpoint)
-
-    def _leave_out(self, session: FoundSession, reason: LeftOut, left: Counter[LeftOut]) -> None:
-        left[reason] += 1
-        self._record.drop_session(session.place)
 
     def _flaw(
         self, session: FoundSession, peer: Peer | None, own: bytes, now: float

@@ -8,7 +8,7 @@ process that is killed leaves it as it was or as it should be.
         digest of the rest, 16 bytes; "tunlsess"; version u32; entries of peers and of sessions, u32
         each; the clock of all times, 16 bytes; salt of the fingerprints, 32 bytes
     peers       MAX_PEERS entries of 256 bytes
-        digest of the rest, 16 bytes; see `_PEER`
+        digest of the rest, 16 bytes; `_PEER`; `_WHERE`
     sessions    MAX_SESSIONS entries of 256 bytes
         0   digest of the rest; our index, the peer's, u32 each; mask u64; keys to send and to
             receive with. Written when the keys are made.
@@ -54,10 +54,13 @@ _SESSIONS_AT: Final = _PEERS_AT + MAX_PEERS * _ENTRY
 _SIZE: Final = _SESSIONS_AT + MAX_SESSIONS * _ENTRY
 
 _HEADER: Final = Struct("<8sIII16s32s")
-_PEER: Final = Struct("<32s12sQQQQ BHI16s B16sI")
-"""Public key; timestamp of its last initiation that was accepted; of ours, of the last handshake,
-in nanoseconds since 1970; bytes sent, received; endpoint: length of the address or 0, port, scope,
-address; source: length of the address or 0, address, interface."""
+_PEER: Final = Struct("<32s16s12sQQQQ")
+"""Public key; fingerprint of the endpoint in the conf, or zeros; timestamp of its last initiation
+that was accepted, or zeros; of ours, of the last handshake, in nanoseconds since 1970, or 0; bytes
+sent, received."""
+_WHERE: Final = Struct("<BHI16sB16sI")
+"""Endpoint: length of the address or 0, port, scope, address; and our side of it: length of the
+address or 0, address, interface."""
 _KEYS: Final = Struct("<IIQ32s32s")
 _USE: Final = Struct("<d32s16s16s")
 _WORD: Final = Struct("<QQ")
@@ -75,9 +78,11 @@ class SessionRecordError(TunnelError):
 
 
 class PeerEntry(NamedTuple):
-    """What is kept of a peer besides its sessions. `accepted` is empty, or a timestamp (TAI64N)."""
+    """What is kept of a peer besides its sessions. `given` is a fingerprint of where the conf had
+    it, empty if it did not say. `accepted` is empty, or a timestamp (TAI64N)."""
 
     public_key: bytes
+    given: bytes
     accepted: bytes
     sent_ns: int
     handshake_ns: int
@@ -276,7 +281,7 @@ class SessionRecord:
                 len(source.address),
                 *source,
             )
-        body = _PEER.pack(*entry[:-1], *where)
+        body = _PEER.pack(*entry[:-1]) + _WHERE.pack(*where)
         os.pwrite(self._own, _digest(body) + body, _PEERS_AT + number * _ENTRY)
 
     def drop_peer(self, number: int) -> None:
@@ -393,24 +398,12 @@ def _check_untrusted(fd: int, clock: bytes) -> bytes:
 
 
 def _peer_untrusted(data: bytes) -> PeerEntry | None:
-    body = data[_DIGEST : _DIGEST + _PEER.size]
+    body = data[_DIGEST : _DIGEST + _PEER.size + _WHERE.size]
     if data[:_DIGEST] != _digest(body):
         return None
-    (
-        key,
-        accepted,
-        sent,
-        handshake,
-        tx,
-        rx,
-        length,
-        port,
-        scope,
-        address,
-        source_length,
-        source,
-        ifindex,
-    ) = _PEER.unpack(body)
+    length, port, scope, address, source_length, source, ifindex = _WHERE.unpack_from(
+        body, _PEER.size
+    )
     endpoint = None
     if length:
         via = Source(source[:source_length], ifindex) if source_length else None
@@ -418,8 +411,9 @@ def _peer_untrusted(data: bytes) -> PeerEntry | None:
             endpoint = Endpoint(address[:length], port, scope, via)
         except ValueError:
             return None
-    accepted = accepted if any(accepted) else b""
-    return PeerEntry(key, accepted, sent, handshake, tx, rx, endpoint)
+    key, given, accepted, sent, handshake, tx, rx = _PEER.unpack_from(body)
+    given, accepted = (one if any(one) else b"" for one in (given, accepted))
+    return PeerEntry(key, given, accepted, sent, handshake, tx, rx, endpoint)
 
 
 def _session_untrusted(number: int, data: bytes) -> FoundSession | None:

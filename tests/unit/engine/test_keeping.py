@@ -18,6 +18,8 @@ from tunnel.protocol import KeypairExpired, ProtocolDrop
 Ends = tuple[End, End]
 ELSEWHERE = Endpoint(bytes([198, 51, 100, 9]), 4444, source=Source(bytes([192, 0, 2, 7]), 0))
 
+ANOTHER = Endpoint(bytes([203, 0, 113, 1]), 51820)
+
 
 @pytest.fixture(params=datapath.available())
 def ends(request: pytest.FixtureRequest) -> Iterator[Ends]:
@@ -33,17 +35,27 @@ def ends(request: pytest.FixtureRequest) -> Iterator[Ends]:
 
 @pytest.fixture
 def reborn() -> Iterator[Callable[..., tuple[End, Revived]]]:
-    """The next process of an end that was killed, with its peer unless `forgets` it."""
+    """The next process of an end that was killed. Its conf has the peer unless it `forgets` it, and
+    where that is unless it is `placeless`."""
     records = []
 
     def go_on(
-        old: End, other: End, *, forgets: bool = False, psk: bytes = bytes(32), key: int = 0
+        old: End,
+        other: End,
+        *,
+        forgets: bool = False,
+        placeless: bool = False,
+        psk: bytes = bytes(32),
+        key: int = 0,
     ) -> tuple[End, Revived]:
         record = SessionRecord.adopt(kill(old))
         records.append(record)
         end = End(old.number, old.time, record, old.path, key_of(key or old.number))
         if not forgets:
-            end.add(other).set_preshared_key(PresharedKey(psk))
+            peer = end.add(other)
+            peer.set_preshared_key(PresharedKey(psk))
+            if placeless:
+                peer.set_endpoint(None)
         return end, end.engine.revive()
 
     yield go_on
@@ -171,11 +183,25 @@ def test_a_peer_that_moved_is_found_where_it_is(ends: Ends, reborn: Reborn) -> N
     messages = b.send(a)
     b.udp.sent.clear()
     a.take(messages, ELSEWHERE)
-    a, _ = reborn(a, b)
-    endpoint = a.peer(b).endpoint
-    assert endpoint == ELSEWHERE
-    assert endpoint is not None
-    assert endpoint.source == ELSEWHERE.source
+    a, _ = reborn(a, b, placeless=True)
+    assert a.peer(b).endpoint == ELSEWHERE
+
+
+def test_where_a_changed_conf_has_it_is_where_it_is(ends: Ends, reborn: Reborn) -> None:
+    a, b = ends
+    a.engine.revive()
+    joined(a, b)
+    messages = b.send(a)
+    b.udp.sent.clear()
+    a.take(messages, ELSEWHERE)
+    # The same conf, twice, and one that does not say: where it was last.
+    for placeless in (False, False, True, False):
+        a, _ = reborn(a, b, placeless=placeless)
+        assert a.peer(b).endpoint == ELSEWHERE
+    b.udp.own = ANOTHER
+    a, revived = reborn(a, b)
+    assert revived.sessions == 1
+    assert a.peer(b).endpoint == ANOTHER
 
 
 def test_one_that_waits_for_confirmation_still_does(ends: Ends, reborn: Reborn) -> None:
@@ -315,8 +341,9 @@ def test_a_place_is_used_again_and_its_old_owner_writes_nothing(ends: Ends) -> N
     exchange(a, b)
     before = found(a.record)
     assert len(before.sessions) == 1
-    # One whose datagrams were still waiting to be sealed, say.
+    # Whatever is still done with it.
     old.transport.seal_keepalive()
+    old.transport.hand_over()
     assert found(a.record) == before
 
 
