@@ -234,7 +234,7 @@ class SessionRecord:
     # --- Sessions --------------------------------------------------------------------------------
 
     def add_session(self, keys: SessionKeys) -> SessionPlace | None:
-        """Keep a session that is not in use yet; None if there is no room."""
+        """Keep a session that is not in use yet; None if there is no room, or no memory."""
         number = self._sessions.take()
         if number is None:
             return None
@@ -242,7 +242,11 @@ class SessionRecord:
         body = _KEYS.pack(keys.local_index, keys.remote_index, place.mask, keys.send, keys.receive)
         head = _digest(body) + body
         words = 3 * _WORD.pack(0, place.mask)
-        os.pwrite(self._own, head.ljust(_STATE_AT, b"\0") + words, _session_at(number))
+        try:
+            os.pwrite(self._own, head.ljust(_STATE_AT, b"\0") + words, _session_at(number))
+        except OSError:
+            self._sessions.give(number)
+            return None
         return place
 
     def begin_session(self, place: SessionPlace, use: SessionUse, state: int) -> None:
@@ -264,8 +268,16 @@ class SessionRecord:
     # --- Peers -----------------------------------------------------------------------------------
 
     def add_peer(self) -> int | None:
-        """A number for an entry of a peer; None if there is no room."""
-        return self._peers.take()
+        """A number for an entry of a peer; None if there is no room, or no memory."""
+        number = self._peers.take()
+        if number is not None:
+            try:
+                # The only write that may need more memory. Others go where this has been.
+                os.pwrite(self._own, bytes(_ENTRY), _PEERS_AT + number * _ENTRY)
+            except OSError:
+                self._peers.give(number)
+                return None
+        return number
 
     def set_peer(self, number: int, entry: PeerEntry) -> None:
         """Keep this of a peer."""

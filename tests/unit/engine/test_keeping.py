@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -400,6 +401,25 @@ def test_a_record_without_room_leaves_sessions_as_they_are(
     a.engine.interface.remove_peer(b.public_key)
     a.engine.settle()
     assert not written(a.record.fileno())
+
+
+def test_without_memory_they_go_on_and_are_not_kept(
+    ends: Ends, reborn: Reborn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = ends
+
+    def refuse(fd: int, data: bytes, at: int) -> int:
+        raise OSError(errno.ENOMEM, "no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.pwrite", refuse)
+        joined(a, b)
+    a.elapse(180)
+    a.send(b)
+    exchange(a, b)
+    # There is some again.
+    assert a.handshakes == 2
+    assert reborn(a, b)[1].sessions == 1
 
 
 def test_what_a_conf_has_no_longer_is_overwritten(ends: Ends, reborn: Reborn) -> None:
