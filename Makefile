@@ -4,6 +4,9 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
+# What is judged, and how: make conformance PROGRAMS=wireguard-go CONFORMANCE_ARGS=--quick
+PROGRAMS ?= tunnel-wg wireguard-go
+CONFORMANCE_ARGS ?=
 PYTHONS := 3.11 3.12 3.13 3.14
 # Parts of the matrix, if not all of it: make matrix DATAPATHS=python OFF="gso all"
 DATAPATHS ?= native python
@@ -12,7 +15,11 @@ OFF ?= none tso uso gso gro all
 NATIVE := tunnel/datapath/native
 CRATE := $(wildcard $(NATIVE)/Cargo.* $(NATIVE)/src/*.rs $(NATIVE)/src/*/*.rs)
 
+<<<<<<< HEAD
 .PHONY: help lab test test-minimal test-pythons bench-check coverage matrix setup lock lint wheel fuzz soak crashes nonces floods doctor-matrix confs clean
+=======
+.PHONY: help lab test test-minimal test-pythons bench-check coverage matrix setup lock lint wheel fuzz soak floods conformance doctor-matrix confs clean
+>>>>>>> da5a43c (Judge any WireGuard program by a hostile peer of its own)
 
 help:
 	@echo "make lab    two hosts and a real encrypted tunnel on this machine, explained"
@@ -32,6 +39,7 @@ help:
 	@echo "make crashes  500 kills at random moments, and whether the next command puts it right (20 min)"
 	@echo "make nonces  a thousand engines killed under traffic, and whether a nonce comes twice (2 min)"
 	@echo "make floods a new handshake, TCP and pings under floods, beside wireguard-go, as a table (8 min)"
+	@echo "make conformance  how well WireGuard programs keep the protocol's rules, as tables (12 min)"
 	@echo "make doctor-matrix  every fault in every shape of conf, into docs/doctor.md (30 min)"
 	@echo "make confs  what wg-quick makes of each conf of tests/confs/published, beside it (1 min)"
 	@echo "make clean  remove what the above made"
@@ -136,8 +144,14 @@ floods: $(STAMP)
 	$(PYTHON) -m tests.soak.floods --how batches
 	$(PYTHON) -m tests.soak.floods --how single
 
+<<<<<<< HEAD
 nonces: $(STAMP)
 	TUNNEL_CRASHES=500 $(PYTHON) -m pytest tests/unit/engine/test_crashes.py
+=======
+conformance: $(STAMP)
+	@tests/setup/packages.sh --for base --for lab --for test
+	$(PYTHON) -m tests.conformance $(PROGRAMS:%=--program %) $(CONFORMANCE_ARGS)
+>>>>>>> da5a43c (Judge any WireGuard program by a hostile peer of its own)
 
 doctor-matrix: $(STAMP)
 	@tests/setup/packages.sh --for base --for lab --for test

@@ -1,50 +1,11 @@
 """The handshake copied line by line from the whitepaper (5.4.2, 5.4.3): a slow, obvious oracle.
 
-It shares nothing with the code under test but X25519 itself; its names are the paper's.
+It shares nothing with the code under test but the libraries; its names are the paper's.
 """
 
-import hashlib
-import hmac as hmac_module
 from dataclasses import dataclass
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-
-CONSTRUCTION = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s"
-IDENTIFIER = b"WireGuard v1 zx2c4 Jason@zx2c4.com"
-
-
-def dh(private: bytes, public: bytes) -> bytes:
-    key = X25519PrivateKey.from_private_bytes(private)
-    return key.exchange(X25519PublicKey.from_public_bytes(public))
-
-
-def pub(private: bytes) -> bytes:
-    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
-
-
-def aead(key: bytes, counter: int, plain: bytes, auth: bytes) -> bytes:
-    return ChaCha20Poly1305(key).encrypt(bytes(4) + counter.to_bytes(8, "little"), plain, auth)
-
-
-def hash_(data: bytes) -> bytes:
-    return hashlib.blake2s(data, digest_size=32).digest()
-
-
-def mac(key: bytes, data: bytes) -> bytes:
-    return hashlib.blake2s(data, digest_size=16, key=key).digest()
-
-
-def hmac(key: bytes, data: bytes) -> bytes:
-    return hmac_module.new(key, data, hashlib.blake2s).digest()
-
-
-def kdf(n: int, key: bytes, data: bytes) -> list[bytes]:
-    t0 = hmac(key, data)
-    t = [hmac(t0, b"\x01")]
-    for i in range(2, n + 1):
-        t.append(hmac(t0, t[-1] + bytes([i])))
-    return t
+from tests.conformance.noise import CONSTRUCTION, IDENTIFIER, aead, dh, hash_, kdf, mac, pub
 
 
 @dataclass

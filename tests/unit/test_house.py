@@ -251,21 +251,26 @@ def test_what_is_allowed_is_allowed(module: str, source: str) -> None:
     assert violations(source, module) == []
 
 
+SHARED_BY_TESTS = ("tests.support", "tests.soak", "tests.conformance")
+"""The last two have programs, which have tests, too."""
+
+
 def test_helpers_of_tests_live_in_support() -> None:
     """No test module imports another, nor a conftest; what tests share is in tests/support.
 
-    The programs of tests/soak run for hours, and in a test for seconds.
+    The programs of tests/soak run for hours, and in a test for seconds; so do the rules of
+    tests/conformance.
     """
     found = []
+    others = {"support", "setup", "soak", "conformance"}
     for path in sorted((ROOT / "tests").rglob("*.py")):
         place = path.relative_to(ROOT / "tests")
-        if place.parts[0] not in ("support", "setup", "soak") and not path.name.startswith(
-            ("test_", "conftest", "__init")
-        ):
+        is_test = path.name.startswith(("test_", "conftest", "__init"))
+        if place.parts[0] not in others and not is_test:
             found.append(f"{place} is no test: it belongs into tests/support")
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for name in imports_of(path.read_text(encoding="utf-8"), module, is_package=False):
-            if name.startswith("tests.") and not name.startswith(("tests.support", "tests.soak")):
+            if name.startswith("tests.") and not name.startswith(SHARED_BY_TESTS):
                 found.append(f"{place} imports {name}")
     assert found == []
 
