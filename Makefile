@@ -15,11 +15,7 @@ OFF ?= none tso uso gso gro all
 NATIVE := tunnel/datapath/native
 CRATE := $(wildcard $(NATIVE)/Cargo.* $(NATIVE)/src/*.rs $(NATIVE)/src/*/*.rs)
 
-<<<<<<< HEAD
-.PHONY: help lab test test-minimal test-pythons bench-check coverage matrix setup lock lint wheel fuzz soak crashes nonces floods doctor-matrix confs clean
-=======
-.PHONY: help lab test test-minimal test-pythons bench-check coverage matrix setup lock lint wheel fuzz soak floods conformance doctor-matrix confs clean
->>>>>>> da5a43c (Judge any WireGuard program by a hostile peer of its own)
+.PHONY: help lab test test-minimal test-pythons bench-check coverage matrix setup lock lint wheel fuzz soak crashes nonces floods conformance doctor-matrix confs clean
 
 help:
 	@echo "make lab    two hosts and a real encrypted tunnel on this machine, explained"
@@ -144,14 +140,12 @@ floods: $(STAMP)
 	$(PYTHON) -m tests.soak.floods --how batches
 	$(PYTHON) -m tests.soak.floods --how single
 
-<<<<<<< HEAD
 nonces: $(STAMP)
 	TUNNEL_CRASHES=500 $(PYTHON) -m pytest tests/unit/engine/test_crashes.py
-=======
+
 conformance: $(STAMP)
 	@tests/setup/packages.sh --for base --for lab --for test
 	$(PYTHON) -m tests.conformance $(PROGRAMS:%=--program %) $(CONFORMANCE_ARGS)
->>>>>>> da5a43c (Judge any WireGuard program by a hostile peer of its own)
 
 doctor-matrix: $(STAMP)
 	@tests/setup/packages.sh --for base --for lab --for test
