@@ -15,8 +15,8 @@ DAEMON = (
     "tunnel.daemon.control",
     "tunnel.daemon.metrics",
 )
-"""Modules that a daemon has loaded when its tunnel comes up. pyroute2 follows with the first
-address, and asyncio with it."""
+"""Modules that a daemon has loaded when its tunnel comes up. Those of pyroute2 follow with the
+first address."""
 
 NEVER = {
     *("asyncio", "concurrent", "email", "http", "multiprocessing", "unittest", "wsgiref", "xml"),
@@ -31,6 +31,34 @@ def test_a_daemon_loads_no_more_than_it_needs() -> None:
     loaded = ran.stdout.split()
     assert {name.partition(".")[0] for name in loaded} & NEVER == set()
     assert not {"tunnel.lab", "tunnel.bench", "tunnel.containers"} & set(loaded)
+
+
+ASKS = """
+import sys
+from tunnel.host.rtnetlink import find_ifindex, rtnetlink
+with rtnetlink() as netlink:
+    before = set(sys.modules)
+    assert find_ifindex(netlink, "lo") == 1
+    assert netlink.addr("dump", index=0) == [] != netlink.link("dump")
+    assert all(rule["family"] == 2 for rule in netlink.rule("dump", family=2))
+    assert all(route["family"] == 2 for route in netlink.route("dump", family=2))
+# Later the files may be out of reach: in another namespace, or with fewer rights.
+assert not {name for name in set(sys.modules) - before if name.startswith("pyroute2")}
+print(*sys.modules)
+"""
+WHOLE = """
+import pyroute2
+assert pyroute2.IPRoute.__module__ == "pyroute2.iproute.linux"
+assert pyroute2.netlink.exceptions.NetlinkError is pyroute2.NetlinkError
+"""
+
+
+def test_of_pyroute2_only_messages_are_loaded_and_others_still_find_all_of_it() -> None:
+    command = [sys.executable, "-c", ASKS + WHOLE]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    loaded = set(ran.stdout.split())
+    assert "pyroute2.netlink.rtnl.ifinfmsg" in loaded
+    assert not loaded & {"asyncio", "concurrent", "unittest", "pyroute2.iproute", "pyroute2.ndb"}
 
 
 @pytest.mark.parametrize("module", ["tunnel.daemon.teardown", "tunnel.cli.life", "tunnel.cli.main"])

@@ -37,6 +37,7 @@ from tunnel.device import features, sync
 from tunnel.device.device import Device
 from tunnel.device.look_up import resolve_some
 from tunnel.errors import unwrapped
+from tunnel.host import iproute
 from tunnel.host.dns import read_servers
 from tunnel.linux.kernel import IPV6_MIN_MTU
 from tunnel.linux.namespaces import has_admin_capabilities
@@ -69,9 +70,9 @@ def run(request: RunRequest) -> int:
     as_user = not has_admin_capabilities()
     config = _fitting(request.config, as_user=as_user)
     redaction.hide_secrets(config)
-    # This process and the one inside need it: once before the fork is cheaper than twice after.
-    import pyroute2  # noqa: F401
-
+    # This process and the one inside need it: once before the fork is cheaper than twice after, and
+    # the one inside may not reach its files.
+    iproute.load()
     folder = make_own_folder()
     with contextlib.ExitStack() as stack:
         stack.callback(remove_own_folder)

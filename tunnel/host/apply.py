@@ -10,11 +10,11 @@ import logging
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tunnel.host import docker, netfilter
 from tunnel.host.dns import RESOLVCONF, choose_backend, read_servers, unset_dns
 from tunnel.host.errors import HostError
+from tunnel.host.iproute import IPRoute
 from tunnel.host.links import list_addresses, require_ifindex
 from tunnel.host.machine import Machine, Report, Undo, current_index, ignore_steps, replaces
 from tunnel.host.record import (
@@ -334,7 +334,9 @@ def _addressed(record: Record) -> str:
     return _bridge_of(record.items) or record.interface
 
 
-def _without_foreign(netlink: Any, state: DesiredState, ours: Container[Item]) -> tuple[Item, ...]:
+def _without_foreign(
+    netlink: IPRoute, state: DesiredState, ours: Container[Item]
+) -> tuple[Item, ...]:
     """The objects of the state but for the addresses that its bridge had before we came.
 
     Those are not ours to remove.

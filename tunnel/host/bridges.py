@@ -7,6 +7,7 @@ that leaves removes it, unless something else is a port of it still. Others are 
 from typing import Any
 
 from tunnel.host.errors import HostError
+from tunnel.host.iproute import IPRoute
 from tunnel.host.rtnetlink import absent_is_fine, find_ifindex
 
 ALIAS = "made by tunnel"
@@ -16,7 +17,7 @@ _IFF_UP = 1
 _KIND = "bridge"
 
 
-def stands(netlink: Any, bridge: str) -> bool:
+def stands(netlink: IPRoute, bridge: str) -> bool:
     """Whether there is a bridge of that name, and it is up."""
     index = find_ifindex(netlink, bridge)
     if index is None:
@@ -25,7 +26,7 @@ def stands(netlink: Any, bridge: str) -> bool:
     return _kind(link) == _KIND and bool(link["flags"] & _IFF_UP)
 
 
-def add_bridge(netlink: Any, bridge: str, address: str) -> bool:
+def add_bridge(netlink: IPRoute, bridge: str, address: str) -> bool:
     """Make the bridge and set it up; False if it was there already.
 
     A new one has no spanning tree protocol, and keeps the MAC address `address`, whatever is
@@ -42,7 +43,7 @@ def add_bridge(netlink: Any, bridge: str, address: str) -> bool:
     return is_new
 
 
-def check_bridge(netlink: Any, bridge: str) -> None:
+def check_bridge(netlink: IPRoute, bridge: str) -> None:
     """Raise HostError if an interface of another kind has that name."""
     index = find_ifindex(netlink, bridge)
     if index is not None and _kind(_link(netlink, index)) != _KIND:
@@ -54,29 +55,29 @@ def check_bridge(netlink: Any, bridge: str) -> None:
         )
 
 
-def remove_bridge(netlink: Any, bridge: str) -> None:
+def remove_bridge(netlink: IPRoute, bridge: str) -> None:
     """Remove the bridge if we made it and it has no port."""
     index = find_ifindex(netlink, bridge)
     if index is None or _link(netlink, index).get_attr("IFLA_IFALIAS") != ALIAS:
         return
-    if any(link.get_attr("IFLA_MASTER") == index for link in netlink.get_links()):
+    if any(link.get_attr("IFLA_MASTER") == index for link in netlink.link("dump")):
         return
     with absent_is_fine():
         netlink.link("del", index=index)
 
 
-def address_of(netlink: Any, index: int) -> str:
+def address_of(netlink: IPRoute, index: int) -> str:
     """The MAC address of an interface."""
     return str(_link(netlink, index).get_attr("IFLA_ADDRESS"))
 
 
-def is_port(netlink: Any, index: int, bridge: str) -> bool:
+def is_port(netlink: IPRoute, index: int, bridge: str) -> bool:
     """Whether the interface `index` is a port of the bridge."""
     master = _link(netlink, index).get_attr("IFLA_MASTER")
     return master is not None and master == find_ifindex(netlink, bridge)
 
 
-def join(netlink: Any, index: int, bridge: str) -> None:
+def join(netlink: IPRoute, index: int, bridge: str) -> None:
     """Make the interface `index` a port of the bridge; HostError if it is that of another."""
     master = _link(netlink, index).get_attr("IFLA_MASTER")
     wanted = find_ifindex(netlink, bridge)
@@ -91,15 +92,15 @@ def join(netlink: Any, index: int, bridge: str) -> None:
     netlink.link("set", index=index, master=wanted)
 
 
-def leave(netlink: Any, index: int, bridge: str) -> None:
+def leave(netlink: IPRoute, index: int, bridge: str) -> None:
     """Make the interface `index` no port of the bridge, if it is one."""
     with absent_is_fine():
         if is_port(netlink, index, bridge):
             netlink.link("set", index=index, master=0)
 
 
-def _link(netlink: Any, index: int) -> Any:
-    return netlink.get_links(index)[0]
+def _link(netlink: IPRoute, index: int) -> Any:
+    return netlink.link("get", index=index)[0]
 
 
 def _kind(link: Any) -> str:

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
-from typing import Any
 
 from tunnel.host import route_messages
 from tunnel.host.gateway import IpAddress, Network
+from tunnel.host.iproute import IPRoute
 from tunnel.host.links import add_address, list_addresses, read_link, require_ifindex
 from tunnel.host.rtnetlink import VERSIONS, family, find_ifindex, inside, rtnetlink, step
 from tunnel.host.state import MAIN_TABLE, Address
@@ -53,10 +53,10 @@ def give_card(inner: str, card: Card, netns: Path | str) -> str:
                 oif=index,
                 family=family(4 if network.version == 4 else 6),
             )
-        return str(netlink.get_links(index)[0].get_attr("IFLA_ADDRESS"))
+        return str(netlink.link("get", index=index)[0].get_attr("IFLA_ADDRESS"))
 
 
-def _add_address(netlink: Any, index: int, address: IPv4Interface | IPv6Interface) -> None:
+def _add_address(netlink: IPRoute, index: int, address: IPv4Interface | IPv6Interface) -> None:
     if address.version == 4:
         add_address(netlink, index, Address(address))
         return
@@ -103,7 +103,7 @@ def plugged_into(bridge: str) -> list[str]:
             return []
         return [
             str(link.get_attr("IFLA_IFNAME"))
-            for link in netlink.get_links()
+            for link in netlink.link("dump")
             if link.get_attr("IFLA_MASTER") == index
         ]
 
@@ -112,5 +112,5 @@ def hardware_addresses(names: Sequence[str]) -> Iterable[str]:
     """Of interfaces that are there, in order."""
     with rtnetlink() as netlink, step("look at", ", ".join(names)):
         for name in names:
-            (link,) = netlink.get_links(require_ifindex(netlink, name))
+            (link,) = netlink.link("get", index=require_ifindex(netlink, name))
             yield str(link.get_attr("IFLA_ADDRESS"))

@@ -12,7 +12,7 @@ def original_destination(source: tuple[str, int], here: tuple[str, int]) -> tupl
 
     None if the kernel does not know, or cannot be asked. Blocks, for some microseconds.
     """
-    from pyroute2 import NetlinkError
+    from pyroute2.netlink.exceptions import NetlinkError
     from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple, NFCTSocket
 
     reply = NFCTAttrTuple(

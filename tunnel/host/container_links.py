@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import IPv6Interface
-from typing import Any
 
 from tunnel.host import bridges, route_messages
 from tunnel.host.errors import HostError
+from tunnel.host.iproute import IPRoute
 from tunnel.host.links import is_enslaved, list_addresses, require_ifindex
 from tunnel.host.rtnetlink import VERSIONS, find_ifindex, rtnetlink, step
 from tunnel.host.state import MAIN_TABLE, InterfaceAddress, Network
@@ -97,10 +97,10 @@ def plug_in(outer: str, bridge: str) -> bool:
         return True
 
 
-def _put_in(netlink: Any, index: int, bridge: str) -> None:
+def _put_in(netlink: IPRoute, index: int, bridge: str) -> None:
     bridges.join(netlink, index, bridge)
     # Else a container would not reach itself by a port of this host, where the bridge translates.
-    netlink.brport("set", index=index, mode=1)
+    netlink.link("set", index=index, kind="bridge_slave", mode=1)
     netlink.link("set", index=index, state="up")
 
 
@@ -130,8 +130,8 @@ def overlapping_routes(network: Network, but: Iterable[str] = ()) -> list[str]:
     return found
 
 
-def _names(netlink: Any, indices: Iterable[int]) -> list[str]:
-    return [str(netlink.get_links(index)[0].get_attr("IFLA_IFNAME")) for index in indices]
+def _names(netlink: IPRoute, indices: Iterable[int]) -> list[str]:
+    return [str(netlink.link("get", index=index)[0].get_attr("IFLA_IFNAME")) for index in indices]
 
 
 def require_free(name: str) -> None:

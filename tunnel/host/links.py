@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tunnel.host.errors import HostError
+from tunnel.host.iproute import IPRoute
 from tunnel.host.rtnetlink import absent_is_fine, family, find_ifindex, inside, rtnetlink, step
 from tunnel.host.state import Address, Link
 from tunnel.host.sysctl import write_conf
@@ -26,7 +27,7 @@ def describe_link(interface: str, *, netns: Path | str | None = None) -> str | N
         index = find_ifindex(netlink, interface)
         if index is None:
             return None
-        information = netlink.get_links(index)[0].get_attr("IFLA_LINKINFO")
+        information = netlink.link("get", index=index)[0].get_attr("IFLA_LINKINFO")
         kind = information.get_attr("IFLA_INFO_KIND") if information is not None else None
         return str(kind or "")
 
@@ -81,7 +82,7 @@ def delete_link(interface: str, *, netns: Path | str | None = None) -> bool:
         return True
 
 
-def require_ifindex(netlink: Any, interface: str) -> int:
+def require_ifindex(netlink: IPRoute, interface: str) -> int:
     """The number of the interface; HostError if there is none."""
     index = find_ifindex(netlink, interface)
     if index is None:
@@ -91,18 +92,18 @@ def require_ifindex(netlink: Any, interface: str) -> int:
     return index
 
 
-def read_link(netlink: Any, index: int) -> tuple[int, bool]:
+def read_link(netlink: IPRoute, index: int) -> tuple[int, bool]:
     """MTU and whether the interface is set up."""
-    message = netlink.get_links(index)[0]
+    message = netlink.link("get", index=index)[0]
     return int(message.get_attr("IFLA_MTU")), bool(message["flags"] & _IFF_UP)
 
 
-def is_enslaved(netlink: Any, index: int) -> bool:
+def is_enslaved(netlink: IPRoute, index: int) -> bool:
     """Whether the interface belongs to a VRF or a bridge."""
-    return bool(netlink.get_links(index)[0].get_attr("IFLA_MASTER"))
+    return bool(netlink.link("get", index=index)[0].get_attr("IFLA_MASTER"))
 
 
-def set_link(netlink: Any, index: int, link: Link) -> None:
+def set_link(netlink: IPRoute, index: int, link: Link) -> None:
     """Set MTU and up. Unless asked for, no link-local address is made up, as on the kernel's
     WireGuard devices.
     """
@@ -113,7 +114,7 @@ def set_link(netlink: Any, index: int, link: Link) -> None:
         netlink.link("set", index=index, mtu=link.mtu, state="up")
 
 
-def restore_link(netlink: Any, index: int, mtu: int, up: bool) -> None:
+def restore_link(netlink: IPRoute, index: int, mtu: int, up: bool) -> None:
     """Put back what `read_link` had found."""
     with step("restore link", f"mtu {mtu}"), absent_is_fine():
         netlink.link("set", index=index, mtu=mtu, state="up" if up else "down")
@@ -152,30 +153,30 @@ def limit_segments(index: int, segments: int) -> None:
         netlink.link("set", index=index, gso_max_segs=segments)
 
 
-def _has_ipv6(netlink: Any, index: int) -> bool:
+def _has_ipv6(netlink: IPRoute, index: int) -> bool:
     if not socket.has_ipv6:
         return False
-    families = netlink.get_links(index)[0].get_attr("IFLA_AF_SPEC")
+    families = netlink.link("get", index=index)[0].get_attr("IFLA_AF_SPEC")
     return families is not None and families.get_attr("AF_INET6") is not None
 
 
-def list_addresses(netlink: Any, index: int) -> set[Address]:
+def list_addresses(netlink: IPRoute, index: int) -> set[Address]:
     """The addresses that the interface has now, IPv6 link-local ones included."""
     found = set()
-    for message in netlink.get_addr(index=index):
+    for message in netlink.addr("dump", index=index):
         # IFA_LOCAL is ours on a point-to-point link; IPv6 has only IFA_ADDRESS there.
         text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
         found.add(Address(ip_interface(f"{text}/{message['prefixlen']}")))
     return found
 
 
-def add_address(netlink: Any, index: int, address: Address) -> None:
+def add_address(netlink: IPRoute, index: int, address: Address) -> None:
     """Add one that is not there yet."""
     with step("add", address):
         netlink.addr("add", **_address_fields(index, address))
 
 
-def remove_address(netlink: Any, index: int, address: Address) -> None:
+def remove_address(netlink: IPRoute, index: int, address: Address) -> None:
     """Remove one, if it is there."""
     with step("remove", address), absent_is_fine():
         netlink.addr("del", **_address_fields(index, address))

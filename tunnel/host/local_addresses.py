@@ -58,7 +58,7 @@ class LocalAddresses:
     def _read(self) -> None:
         found = set()
         with rtnetlink() as netlink, step("list", "addresses"):
-            for message in netlink.get_addr():
+            for message in netlink.addr("dump"):
                 text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
                 found.add(ip_address(text).packed)
         self._addresses = found

@@ -5,7 +5,6 @@ This is the only place which knows how each kind of object is handled; `apply.py
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any
 
 from tunnel.host import (
     bridges,
@@ -20,6 +19,7 @@ from tunnel.host import (
 )
 from tunnel.host.errors import HostError
 from tunnel.host.forwarding import FORWARDING
+from tunnel.host.iproute import IPRoute
 from tunnel.host.rtnetlink import find_ifindex, step
 from tunnel.host.state import (
     Address,
@@ -57,7 +57,7 @@ class Machine:
 
     def __init__(
         self,
-        netlink: Any,
+        netlink: IPRoute,
         interface: str,
         index: int,
         sysctls: dict[str, str],
@@ -258,7 +258,7 @@ class Machine:
             sysctl.write_sysctl(item.name, old)
 
 
-def current_index(netlink: Any, interface: str, index: int) -> int:
+def current_index(netlink: IPRoute, interface: str, index: int) -> int:
     """`index` if the interface of that name still has it, else 0: it is a later one."""
     return index if find_ifindex(netlink, interface) == index else 0
 

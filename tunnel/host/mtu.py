@@ -8,8 +8,8 @@ import errno
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from tunnel.host.iproute import IPRoute
 from tunnel.host.route_messages import LOCAL, RouteEntry, dump, look_up
 from tunnel.host.rtnetlink import VERSIONS, find_ifindex, inside, rtnetlink, step
 from tunnel.host.state import MAIN_TABLE, IpAddress
@@ -52,7 +52,7 @@ def compute_mtu(
         )
 
 
-def _endpoint_mtu(netlink: Any, address: IpAddress, mark: int, own: int | None) -> int | None:
+def _endpoint_mtu(netlink: IPRoute, address: IpAddress, mark: int, own: int | None) -> int | None:
     try:
         route = look_up(address.packed, mark=mark)
     except OSError as error:
@@ -62,7 +62,7 @@ def _endpoint_mtu(netlink: Any, address: IpAddress, mark: int, own: int | None) 
     return _route_mtu(netlink, route, own)
 
 
-def _default_route_mtu(netlink: Any, own: int | None) -> int | None:
+def _default_route_mtu(netlink: IPRoute, own: int | None) -> int | None:
     for version in VERSIONS:
         defaults = [entry for entry in dump(version, table=MAIN_TABLE) if not entry.bits]
         # The kernel uses the one of the lowest metric.
@@ -73,7 +73,7 @@ def _default_route_mtu(netlink: Any, own: int | None) -> int | None:
     return None
 
 
-def _route_mtu(netlink: Any, route: RouteEntry, own: int | None) -> int | None:
+def _route_mtu(netlink: IPRoute, route: RouteEntry, own: int | None) -> int | None:
     """The route's own MTU, else that of its device (the smallest of several); 1500 to ourselves."""
     devices = set(route.devices) - {own}
     if not devices:
@@ -83,7 +83,9 @@ def _route_mtu(netlink: Any, route: RouteEntry, own: int | None) -> int | None:
     if route.type == LOCAL:
         return FALLBACK
     return _smallest(
-        int(link.get_attr("IFLA_MTU")) for device in devices for link in netlink.get_links(device)
+        int(link.get_attr("IFLA_MTU"))
+        for device in devices
+        for link in netlink.link("get", index=device)
     )
 
 

@@ -9,10 +9,10 @@ import errno
 from collections.abc import Iterable
 from ipaddress import ip_interface
 from pathlib import Path
-from typing import Any
 
 from tunnel.host import route_messages
 from tunnel.host.errors import HostError
+from tunnel.host.iproute import IPRoute
 from tunnel.host.links import is_enslaved
 from tunnel.host.rtnetlink import (
     VERSIONS,
@@ -58,7 +58,7 @@ def has_default_way(networks: Iterable[Network], interface: str, netns: Path | s
         )
 
 
-def add_route(netlink: Any, index: int, route: Route) -> None:
+def add_route(netlink: IPRoute, index: int, route: Route) -> None:
     """Add one that is not there yet; one to the same network by another device is an error."""
     try:
         with step("add", route):
@@ -69,7 +69,7 @@ def add_route(netlink: Any, index: int, route: Route) -> None:
         raise
 
 
-def find_taken(netlink: Any, wanted: Iterable[Route]) -> list[HostError]:
+def find_taken(netlink: IPRoute, wanted: Iterable[Route]) -> list[HostError]:
     """The errors of `add_route` for those that are there already: who holds them."""
     found = []
     by_place = {(route.table, route.destination): route for route in wanted}
@@ -84,10 +84,10 @@ def find_taken(netlink: Any, wanted: Iterable[Route]) -> list[HostError]:
     return found
 
 
-def _taken(netlink: Any, route: Route, entry: route_messages.RouteEntry) -> HostError:
+def _taken(netlink: IPRoute, route: Route, entry: route_messages.RouteEntry) -> HostError:
     subject, network = str(route), route.destination
     index = entry.devices[0] if entry.devices else 0
-    device = netlink.get_links(index)[0].get_attr("IFLA_IFNAME") if index else "no device"
+    device = netlink.link("get", index=index)[0].get_attr("IFLA_IFNAME") if index else "no device"
     if entry.protocol == route_messages.PROTO_KERNEL:
         return HostError(
             "add",
@@ -117,7 +117,7 @@ def has_routes(table: int) -> bool:
 
 
 def standing_connected(
-    netlink: Any, index: int, wanted: Iterable[Connected], routes: Iterable[object]
+    netlink: IPRoute, index: int, wanted: Iterable[Connected], routes: Iterable[object]
 ) -> set[Connected]:
     """Those of `wanted` that need not be added, `routes` being those through the interface.
 
@@ -132,7 +132,7 @@ def standing_connected(
     return {item for item in wanted if item not in lacking or item not in due}
 
 
-def add_connected(netlink: Any, index: int, item: Connected) -> None:
+def add_connected(netlink: IPRoute, index: int, item: Connected) -> None:
     """Add one that is not there; others to the same network may stand beside it."""
     with step("add", item):
         particulars = _connected_reasons(netlink, index).get(item)
@@ -155,13 +155,13 @@ def remove_connected(index: int, item: Connected) -> None:
         route_messages.delete(item.network, index, MAIN_TABLE, protocol=route_messages.PROTO_KERNEL)
 
 
-def _connected_reasons(netlink: Any, index: int) -> dict[Connected, tuple[bytes, int]]:
+def _connected_reasons(netlink: IPRoute, index: int) -> dict[Connected, tuple[bytes, int]]:
     """Each route that the kernel has a reason for, and what makes it the kernel's own.
 
     By its source (packed) and its metric the kernel knows the route when the address goes.
     """
     found: dict[Connected, tuple[bytes, int]] = {}
-    for message in netlink.get_addr(index=index):
+    for message in netlink.addr("dump", index=index):
         flags = message.get_attr("IFA_FLAGS") or message["flags"]
         if flags & (_SECONDARY | _NO_PREFIX_ROUTE):
             continue

@@ -1,16 +1,14 @@
-"""How this room enters a namespace and opens rtnetlink there, and turns errors into HostError.
-
-pyroute2 takes longer to load than a tunnel to start, so it is loaded where it is first needed.
-"""
+"""How this room enters a namespace and opens rtnetlink there, and turns errors into HostError."""
 
 import errno
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from tunnel.host.errors import HostError
+from tunnel.host.iproute import IPRoute
 from tunnel.linux import netns as linux_netns
 
 VERSIONS: Final[tuple[Literal[4, 6], ...]] = (4, 6)
@@ -20,12 +18,6 @@ VERSIONS: Final[tuple[Literal[4, 6], ...]] = (4, 6)
 _ABSENT = frozenset(
     {errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENODEV, errno.EAFNOSUPPORT}
 )
-
-
-def _netlink_error() -> Any:
-    from pyroute2 import NetlinkError
-
-    return NetlinkError
 
 
 @contextmanager
@@ -48,10 +40,8 @@ def inside(netns: Path | str | None) -> Iterator[None]:
 
 
 @contextmanager
-def rtnetlink() -> Iterator[Any]:
+def rtnetlink() -> Iterator[IPRoute]:
     """An IPRoute of the calling thread's namespace; closed at the end whatever happens."""
-    from pyroute2 import IPRoute
-
     try:
         netlink = IPRoute()
     except OSError as error:
@@ -65,8 +55,6 @@ def step(name: str, subject: object, remedy: str = "") -> Iterator[None]:
     """Turn an error of rtnetlink in the body into a HostError naming this step."""
     try:
         yield
-    except _netlink_error() as error:
-        raise HostError.from_errno(name, str(subject), error.code, remedy) from error
     except OSError as error:
         raise HostError.from_errno(name, str(subject), error.errno or 0, remedy) from error
 
@@ -76,9 +64,6 @@ def absent_is_fine(codes: frozenset[int] = _ABSENT) -> Iterator[None]:
     """Let the body ask for or delete something which may not be there: `codes` are no error."""
     try:
         yield
-    except _netlink_error() as error:
-        if abs(error.code) not in codes:
-            raise
     except OSError as error:
         if error.errno not in codes:
             raise
@@ -89,7 +74,9 @@ def family(version: Literal[4, 6]) -> int:
     return int(socket.AF_INET if version == 4 else socket.AF_INET6)
 
 
-def find_ifindex(netlink: Any, interface: str) -> int | None:
+def find_ifindex(netlink: IPRoute, interface: str) -> int | None:
     """The number of the interface of that name, None if there is none."""
-    found = netlink.link_lookup(ifname=interface)
-    return int(found[0]) if found else None
+    try:
+        return int(netlink.link("get", ifname=interface)[0]["index"])
+    except OSError:
+        return None

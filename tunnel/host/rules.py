@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tunnel.host.iproute import IPRoute
 from tunnel.host.rtnetlink import VERSIONS, absent_is_fine, family, step
 from tunnel.host.state import Rule
 
@@ -11,11 +12,11 @@ _NO_SUPPRESSION = 0xFFFFFFFF
 _WHOLE_MARK = 0xFFFFFFFF
 
 
-def list_rules(netlink: Any) -> set[Rule]:
+def list_rules(netlink: IPRoute) -> set[Rule]:
     """All rules that match a whole fwmark, of any program."""
     found = set()
     for version in VERSIONS:
-        for message in netlink.get_rules(family=family(version)):
+        for message in netlink.rule("dump", family=family(version)):
             mark = message.get_attr("FRA_FWMARK")
             if mark is None or message.get_attr("FRA_FWMASK", _WHOLE_MARK) != _WHOLE_MARK:
                 continue
@@ -32,13 +33,13 @@ def list_rules(netlink: Any) -> set[Rule]:
     return found
 
 
-def add_rule(netlink: Any, rule: Rule) -> None:
+def add_rule(netlink: IPRoute, rule: Rule) -> None:
     """Add one that is not there yet."""
     with step("add", rule):
         netlink.rule("add", **_fields(rule))
 
 
-def remove_rule(netlink: Any, rule: Rule) -> None:
+def remove_rule(netlink: IPRoute, rule: Rule) -> None:
     """Remove exactly this one, if it is there."""
     with step("remove", rule), absent_is_fine():
         # The kernel deletes the first rule that has the given attributes, whatever else it has,

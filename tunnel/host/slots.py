@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tunnel.host.errors import HostError, SlotTakenError
+from tunnel.host.iproute import IPRoute
 from tunnel.host.record import STATE_DIR, load_record, other_records
 from tunnel.host.routes import has_routes
 from tunnel.host.rtnetlink import VERSIONS, family, inside, rtnetlink, step
@@ -63,7 +64,7 @@ def find_default_route_slot(
 
 
 @contextmanager
-def claiming(netlink: Any, state: DesiredState, state_dir: Path) -> Iterator[None]:
+def claiming(netlink: IPRoute, state: DesiredState, state_dir: Path) -> Iterator[None]:
     """Write the record of `state` in the body: that claims its slot.
 
     Raises SlotTakenError when another tunnel has claimed the slot since it was chosen.
@@ -108,8 +109,8 @@ def _tables(items: Iterable[Item]) -> set[int]:
     return {item.table for item in items if isinstance(item, Rule) and item.table != MAIN_TABLE}
 
 
-def _rules(netlink: Any) -> list[Any]:
-    return [rule for version in VERSIONS for rule in netlink.get_rules(family=family(version))]
+def _rules(netlink: IPRoute) -> list[Any]:
+    return [rule for version in VERSIONS for rule in netlink.rule("dump", family=family(version))]
 
 
 @contextmanager
