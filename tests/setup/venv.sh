@@ -46,6 +46,9 @@ if ! {
     exit 1
 fi
 rm -f "$log"
+# As pip does for what it copies: else each start translates every module, where Python writes no
+# bytecode (PYTHONDONTWRITEBYTECODE).
+"$venv/bin/python" -m compileall -q tunnel crypto
 if command -v cargo >/dev/null 2>&1 && ! ls tunnel/datapath/_native.*.so >/dev/null 2>&1; then
     echo "WARNING: the compiled datapath could not be built; why: $venv/bin/pip install -v -e ." >&2
 fi

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import compileall
 import datetime
+import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -39,6 +42,20 @@ def not_installed(program: str) -> str:
     """That it is missing, and how to install it."""
     how = INSTALL.get(program)
     return f"{program} is not installed{f': {how}' if how else ''}"
+
+
+def own_folders() -> Iterable[Path]:
+    """Where this program's packages are."""
+    for package in ("tunnel", "crypto"):
+        spec = importlib.util.find_spec(package)
+        for folder in (spec and spec.submodule_search_locations) or ():
+            yield Path(folder)
+
+
+def compile_modules(folders: Iterable[Path]) -> None:
+    """Have the bytecode there that an installation has: a checkout may lack it, and start late."""
+    for folder in folders:
+        compileall.compile_dir(folder, quiet=2)
 
 
 class Subject(Protocol):

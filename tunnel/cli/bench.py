@@ -16,7 +16,16 @@ from tunnel.bench import chart, report
 from tunnel.bench import rounds as bench_rounds
 from tunnel.bench.figures import Figures, middles
 from tunnel.bench.rows import METRICS, ROWS, Row, chosen
-from tunnel.bench.subjects import Bare, OpenVpn, Ours, Subject, WireGuardGo, not_installed
+from tunnel.bench.subjects import (
+    Bare,
+    OpenVpn,
+    Ours,
+    Subject,
+    WireGuardGo,
+    compile_modules,
+    not_installed,
+    own_folders,
+)
 from tunnel.cli.common import EXIT_FAILED, EXIT_USAGE, complain, fail, writable
 from tunnel.lab import LabError, rootless
 
@@ -95,6 +104,7 @@ def bench_command(
 
     try:
         rootless.check()
+        compile_modules(own_folders())
         with Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
