@@ -35,12 +35,12 @@ LONE_ROW = 4
 """Wake-ups in a row that may do without a look. Then one looks, or a slow machine, for which every
 wake-up is long after the last one, would take a flood packet by packet."""
 
-HANDSHAKE_SLICE = 0.0003
-"""Seconds of work on handshake messages before the other tasks get their turn: a message or two of
-peers, or half a dozen of a flood that are answered by a cookie."""
-HANDSHAKES_TOGETHER = 8
+HANDSHAKE_SLICE = 0.0006
+"""Seconds of work on handshake messages before the other tasks get their turn: half a dozen of
+peers, so that more than one core is of use, or twice as many that are answered by a cookie."""
+HANDSHAKES_TOGETHER = 16
 """Messages in a slice at most. The compiled part opens what comes together on several cores."""
-HANDSHAKE_REST = 0.001
+HANDSHAKE_REST = 0.002
 """Seconds between two such slices while many wait: they get a quarter of the time at most."""
 
 

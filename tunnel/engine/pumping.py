@@ -191,10 +191,12 @@ class Pumping:
         return number
 
     def _handle_peer_change(self, peer: Peer) -> None:
+        indices = [keypair.local_index for keypair in peer.keypairs.all()]
+        if not indices and peer not in self._numbers:
+            return
         number = self._number(peer)
         for index in self._indices[number]:
             self._receivers.pop(index, None)
-        indices = [keypair.local_index for keypair in peer.keypairs.all()]
         self._indices[number] = indices
         self._pump.set_indices(number, indices)
         if peer.removed:
