@@ -35,6 +35,7 @@ NEVER_AN_ANSWER = {
     "io",
     "packet_refused",
     "session_exhausted",
+    "session_record",  # then the sessions begin again
     "slot_taken",  # the daemon takes another slot
     "tun_deleted",  # ends the daemon
     "tun_merge_refused",
