@@ -23,6 +23,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import fault_figures
 from tests.support.hosts import TwoHosts, two_hosts
 from tests.support.pairs import Pair, make_pair
 from tests.support.programs import Programs
@@ -109,6 +110,21 @@ def missing_for(item: pytest.Item) -> str | None:
         if programs.which(program) is None:
             return f"needs the program {program!r}"
     return None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the faults have cost, if any were tested."""
+    properties = [
+        noted
+        for report in terminalreporter.getreports("passed")
+        for noted in getattr(report, "user_properties", ())
+        if report.when == "call"
+    ]
+    lines = fault_figures.table(properties)
+    if lines:
+        terminalreporter.section("what the faults have cost")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.hookimpl(tryfirst=True)

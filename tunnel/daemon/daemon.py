@@ -375,11 +375,14 @@ class Daemon:
         async with device.changing:
             if self.host is None or await reload.whereabouts(device.engine, self.name, self.place):
                 return
-            applied = self.host.applied
-            # The MTU may have been changed by hand, too.
-            state = dataclasses.replace(applied.state, mtu=device.engine.mtu)
+            before, tun = self.host.applied, device.engine.tun
+
+            def put_back() -> host.Applied:
+                # The MTU may have been changed by hand, too, and that may be no event yet.
+                return before.reconcile(dataclasses.replace(before.state, mtu=tun.link().mtu))
+
             try:
-                applied = await trio.to_thread.run_sync(applied.reconcile, state)
+                applied = await trio.to_thread.run_sync(put_back)
                 self.host = dataclasses.replace(self.host, applied=applied)
             except Exception as error:  # whatever it is, packets of other routes flow on
                 level = logging.WARNING if isinstance(error, TunnelError) else logging.ERROR

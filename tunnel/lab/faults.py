@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
+
 from tunnel.lab.errors import LabError
 from tunnel.lab.host import Host
 
@@ -104,6 +106,22 @@ table inet lab_nat {{
     if udp_timeout is not None:
         for name in ("nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream"):
             router.set_sysctl(f"net.netfilter.{name}", str(udp_timeout))
+
+
+def end_masquerade(router: Host) -> None:
+    """Take back `masquerade`."""
+    router.nft("table inet lab_nat\ndelete table inet lab_nat\n")
+    forget_mappings(router)
+
+
+def forget_mappings(router: Host) -> None:
+    """Empty the table of connections, as when a NAT is switched off and on again."""
+
+    def flush() -> None:
+        with NFCTSocket() as conntrack:
+            conntrack.flush()
+
+    router.call(flush)
 
 
 def set_mtu(host: Host, interface: str, mtu: int) -> None:
