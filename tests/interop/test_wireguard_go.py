@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from base64 import b64decode
 
@@ -12,9 +11,10 @@ from tests.support.daemons import rewrite
 from tests.support.hosts import TwoHosts
 from tests.support.pairs import OUTER, drops
 from tests.support.transfer import check_transfer
-from tunnel.lab import Host
+from tunnel.lab import Host, Lab
 from tunnel.lab.peers import Node, OurEnd, generate_preshared_key, mesh
-from tunnel.lab.proxy import Faults, UdpProxy
+from tunnel.lab.weather import Faults
+from tunnel.lab.wire import UserWire
 
 pytestmark = [pytest.mark.root, pytest.mark.foreign("wireguard-go", "wg")]
 
@@ -123,28 +123,28 @@ def test_restart_of_wireguard_go_is_survived(two_hosts: TwoHosts) -> None:
 
 
 @pytest.mark.parametrize("greater", [False, True], ids=["smaller", "greater"])
-def test_initiations_that_cross_give_a_session_at_once(two_hosts: TwoHosts, greater: bool) -> None:
+def test_initiations_that_cross_give_a_session_at_once(lab: Lab, greater: bool) -> None:
     """Both ends start while the other's initiation is on its way, 300 ms each way.
 
     wireguard-go forgets its own initiation when it answers ours; ours must stay open, whose public
     key is the greater one or not.
     """
-    a, b = two_hosts.a, two_hosts.b
-    ours, theirs = Node(a, ("10.77.0.1/24",)), Node(b, ("10.77.0.2/24",))
+    a, b = lab.host("a"), lab.host("b")
+    ours = Node(a, ("10.77.0.1/24",), OUTER[4][0])
+    theirs = Node(b, ("10.77.0.2/24",), OUTER[4][1])
     while (b64decode(ours.public_key) > b64decode(theirs.public_key)) is not greater:
-        ours = Node(a, ours.addresses)
+        ours = Node(a, ours.addresses, ours.endpoint)
     for end in mesh([ours, theirs], foreign={"b": "wireguard-go"}).values():
         end.up()
-    slow = Faults(delay=0.3)
-    pairs = ((ours, OUTER[4][0], theirs), (theirs, OUTER[4][1], ours))
-    with contextlib.ExitStack() as stack:
-        for node, address, peer in pairs:
-            proxy = stack.enter_context(UdpProxy(node.host, (address, node.port), faults=slow))
-            endpoint = f"{address}:{proxy.port}"
-            peer.host.run(["wg", "set", "wg0", "peer", node.public_key, "endpoint", endpoint])
+    with UserWire([a, b], Faults()) as wire:
+        for node, interface in zip((ours, theirs), wire.interfaces, strict=True):
+            node.host.add_addresses(interface, [f"{node.endpoint}/24"])
+        # Each knows the other's Ethernet address; there is no session yet.
+        a.ping(OUTER[4][1])
+        wire.carrier.faults = Faults(delay=0.3)
         pings = [
             node.host.popen(["ping", "-n", "-c", "1", "-W", "4", peer.address()])
-            for node, _, peer in pairs
+            for node, peer in ((ours, theirs), (theirs, ours))
         ]
         # Before any of the two would repeat its initiation, which is after 5 s.
         for ping in pings:

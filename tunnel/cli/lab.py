@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from tunnel.cli import labtrace, labtrials, timeline
+from tunnel.cli import labtrace, labtrials, labwire, timeline
 from tunnel.cli.common import EXIT_USAGE, fail, writable
 from tunnel.datapath.interface import MESSAGE_OVERHEAD
 from tunnel.lab import (
@@ -32,7 +33,7 @@ from tunnel.lab import (
 from tunnel.lab.building import Built, build, outside_v6
 from tunnel.lab.crossings import LabPacket
 from tunnel.lab.peers import OurEnd, generate_preshared_key
-from tunnel.lab.plan import Blueprint
+from tunnel.lab.plan import BadWire, Blueprint
 from tunnel.lab.plans import PAIR, PLANS
 from tunnel.packet.headers import TRANSPORT_DATA
 from tunnel.trace import diagram
@@ -107,6 +108,14 @@ def lab_command(
         Path | None,
         typer.Option(metavar="FILE", help="Draw the hops of a pair to this file, too."),
     ] = None,
+    loss: labwire.Loss = None,
+    delay: labwire.Delay = None,
+    jitter: labwire.Jitter = None,
+    reorder: labwire.Reorder = None,
+    duplicate: labwire.Duplicate = None,
+    corrupt: labwire.Corrupt = None,
+    rebind: labwire.Rebind = None,
+    seed: labwire.Seed = None,
     command: Annotated[
         list[str] | None, typer.Argument(metavar="-- COMMAND…", show_default=False)
     ] = None,
@@ -120,10 +129,13 @@ def lab_command(
     typed. Nothing stays behind. Root is not needed where the kernel allows user namespaces and
     /dev/net/tun is open to users (but for docker).
 
-    Example:
+    Examples:
 
         tunnel lab
+        tunnel lab --topology mesh --loss 5% --delay 40ms
     """
+    wire = labwire.WireOptions(loss, delay, jitter, reorder, duplicate, corrupt, rebind, seed)
+    bad = _bad_wire(wire, builds=enter is None and down is None and not confs)
     try:
         if enter is not None:
             entering.enter(enter, command or ())
@@ -153,8 +165,10 @@ def lab_command(
                 )
             writable(svg)
         with Lab() as lab:
-            plan = (outside_v6(plan) if outer_v6 else plan).with_keys()
+            plan = (outside_v6(plan) if outer_v6 else plan).on_wire(bad).with_keys()
             _say(f"building {plan.title[0].lower()}{plan.title[1:]}: {_names(plan)}")
+            if bad is not None:
+                _say(f"on a bad wire: {plan.wire_words()}")
             built = build(
                 lab,
                 plan,
@@ -184,6 +198,19 @@ def lab_command(
         raise typer.Exit(1) from None
 
 
+def _bad_wire(options: labwire.WireOptions, *, builds: bool) -> BadWire | None:
+    faults = options.faults()
+    if faults is None:
+        return None
+    if not builds:
+        fail(
+            f"{', '.join(options.given())}: for a lab that is built; leave out --confs, --enter "
+            "and --down",
+            EXIT_USAGE,
+        )
+    return BadWire(faults, options.seed if options.seed is not None else secrets.randbelow(10**6))
+
+
 def _names(plan: Blueprint) -> str:
     *names, last = (place.name for place in plan.places)
     return f"{', '.join(names)} and {last}"
@@ -206,12 +233,18 @@ def _run_pair(built: Built, show: Show) -> bool:
     # The first packet waits for the handshake; the second shows the path alone.
     a.ping(target)
     foreign = built.ends["B"].program != OurEnd.program
-    journeys: list[Journey] = []
-    seen = crossings.watch(
-        [(a, "wg0"), (a, "eth0"), (b, "eth0"), (b, "wg0")],
-        lambda: journeys.extend(_ping(a, b, target, traced=show.traced and not foreign)),
-    )
-    _show(built, list(find_steps(seen)), journeys, show)
+    watched = [(a, "wg0"), (a, "eth0"), (b, "eth0"), (b, "wg0")]
+    # A bad wire may take the only packet.
+    for _ in range(1 if built.plan.wire is None else 5):
+        journeys: list[Journey] = []
+
+        def ping(found: list[Journey] = journeys) -> None:
+            found.extend(_ping(a, b, target, traced=show.traced and not foreign))
+
+        steps = list(find_steps(crossings.watch(watched, ping)))
+        if steps and (steps[-1].host, steps[-1].interface) == ("A", "wg0"):
+            break
+    _show(built, steps, journeys, show)
     return True
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from dataclasses import asdict
 from typing import Any
 
 import typer
@@ -83,7 +84,10 @@ def report(built: Built) -> dict[str, Any]:
                 "program": built.ends[name].program,
             }
         hosts.append(entry)
-    return {"lab": built.lab.id, "topology": built.plan.name, "hosts": hosts}
+    found: dict[str, Any] = {"lab": built.lab.id, "topology": built.plan.name, "hosts": hosts}
+    if built.plan.wire is not None:
+        found["wire"] = asdict(built.plan.wire) | {"rebound": built.plan.rebound()}
+    return found
 
 
 def how_to_explore(built: Built) -> str:

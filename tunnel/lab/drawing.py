@@ -5,10 +5,11 @@ The network "internet" is at the top. Each other one hangs below the first drawn
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from ipaddress import ip_interface
 
-from tunnel.lab.plan import Blueprint, Network
+from tunnel.lab.plan import INTERNET, Blueprint, Network
 
 WIDTH = 80
 """Columns that a picture has at most."""
@@ -27,7 +28,7 @@ class _Block:
 
 def draw(plan: Blueprint) -> list[str]:
     """The lines of the picture, each at most WIDTH columns wide."""
-    top = next(network for network in plan.networks if network.name == "internet")
+    top = next(network for network in plan.networks if network.name == INTERNET)
     picture = _network(plan, top, "", [network for network in plan.networks if network is not top])
     names = [place.name for place in plan.places]
     joined = [
@@ -45,6 +46,8 @@ def _network(plan: Blueprint, network: Network, above: str, rest: list[Network])
     below = [name for name in network.members if name != above]
     hanging = [_place(plan, name, network, rest) for name in below]
     labels = [_label(network)] if not above else [_own(network, above), _label(network)]
+    if network.name == INTERNET and plan.wire is not None:
+        labels += textwrap.wrap(f"bad wire: {plan.wire_words()}", WIDTH - 2 * _STEM - 4)
     margin = " " * (_STEM + 2) if above else " "
     lines, stems = _beside(hanging, max(len(margin + label) for label in labels))
     width = len(lines[0])

@@ -2,7 +2,7 @@
 
 Each function changes one host and is undone by a call that says so, or by the end of the lab.
 What the kernel cannot do without netem (delay, reordering, duplicates, damage) is done by
-`tunnel.lab.proxy`.
+`tunnel.lab.wire`.
 """
 
 from __future__ import annotations

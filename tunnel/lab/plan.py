@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from tunnel.lab.peers import Side, generate_key, render_conf
+from tunnel.lab.weather import Faults
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,21 @@ class Trial:
     fails: bool = False
 
 
+INTERNET = "internet"
+"""The network that each plan has, between the hosts with tunnels."""
+
+
+@dataclass(frozen=True)
+class BadWire:
+    """What is wrong with the network "internet". `seed` decides about chance."""
+
+    faults: Faults
+    seed: int
+
+
 @dataclass(frozen=True)
 class Blueprint:
-    """A whole lab. `lesson` says what it is there for."""
+    """A whole lab. `lesson` says what it is there for, `wire` makes its internet a bad one."""
 
     name: str
     title: str
@@ -71,6 +84,7 @@ class Blueprint:
     networks: tuple[Network, ...]
     sides: tuple[Side, ...]
     trials: tuple[Trial, ...]
+    wire: BadWire | None = None
 
     @property
     def uses_docker(self) -> bool:
@@ -84,6 +98,45 @@ class Blueprint:
     def side(self, name: str) -> Side | None:
         """The end of tunnels on that host, if there is one."""
         return next((side for side in self.sides if side.name == name), None)
+
+    def on_wire(self, wire: BadWire | None) -> Blueprint:
+        """The same on a bad wire. Where source ports change, those behind them send keepalives
+        each second, or their peers would lose sight of them.
+        """
+        if wire is None or not wire.faults.rebind:
+            return replace(self, wire=wire)
+        first = self.rebound()
+        sides = tuple(
+            replace(side, keepalive=1) if side.endpoint is None or side.name == first else side
+            for side in self.sides
+        )
+        return replace(self, wire=wire, sides=sides)
+
+    def rebound(self) -> str:
+        """The host on the internet whose source port a bad wire changes: the first that others do
+        not know, as their packets to a port of before are lost; else the first of all.
+        """
+        members = list(next(net for net in self.networks if net.name == INTERNET).members)
+        sides = {side.name: side for side in self.sides}
+        unknown = [name for name in members if name not in sides or sides[name].endpoint is None]
+        return (unknown or members)[0]
+
+    def wire_words(self) -> str:
+        """What is wrong with the wire, in the words of the command line; empty if nothing is."""
+        if self.wire is None:
+            return ""
+        faults = self.wire.faults
+        shares = {
+            name: getattr(faults, name) for name in ("loss", "reorder", "duplicate", "corrupt")
+        }
+        words = [f"{name} {value * 100:g}%" for name, value in shares.items() if value]
+        if faults.delay:
+            words.append(f"delay {_time_words(faults.delay)}")
+        if faults.jitter:
+            words.append(f"jitter {_time_words(faults.jitter)}")
+        if faults.rebind:
+            words.append(f"rebind {_time_words(faults.rebind)} (of {self.rebound()})")
+        return f"{', '.join(words) or 'nothing'}; seed {self.wire.seed}"
 
     def containers(self) -> set[str]:
         """Names of the places that are containers of a Docker engine."""
@@ -111,6 +164,10 @@ class Blueprint:
         return render_conf(
             side, peers, preshared_key, quick=quick, settings=side.settings, named=True
         )
+
+
+def _time_words(seconds: float) -> str:
+    return f"{seconds:g}s" if seconds >= 1 else f"{seconds * 1e3:g}ms"
 
 
 EXAMPLE_KEYS = "The key is made for this example and known to all: use another one."

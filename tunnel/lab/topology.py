@@ -19,7 +19,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -29,6 +29,8 @@ from tunnel.lab import state
 from tunnel.lab.errors import LabError
 from tunnel.lab.host import Host
 from tunnel.lab.namespace import start_time
+from tunnel.lab.weather import Faults
+from tunnel.lab.wire import READY, command
 
 _H = TypeVar("_H", bound=Host)
 
@@ -140,6 +142,16 @@ class Lab:
     ) -> Cable:
         """Join two hosts by a veth pair; addresses are written with their prefix length."""
         return _join(a, b, a_addresses, b_addresses, mtu)
+
+    def wire(self, hosts: Sequence[Host], faults: Faults, *, seed: int = 0) -> list[str]:
+        """Join hosts by a wire in user space (`tunnel.lab.wire`); their new interfaces, which are
+        up. `faults.rebind` is for the first of them. It carries as long as that host is there.
+        """
+        ends = [(host.netns_path, host.next_interface()) for host in hosts]
+        hosts[0].popen(command(seed, faults, ends)).wait_for_output(READY, 30)
+        for host, (_, interface) in zip(hosts, ends, strict=True):
+            host.ip(f"link set {interface} up")
+        return [interface for _, interface in ends]
 
     def routed(self, a: Host, router: Router, b: Host, *, mtu: int = 1500, index: int = 1) -> Cable:
         """Put `router` between `a` and `b`, with default routes; returns the cable to `b`.

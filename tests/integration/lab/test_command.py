@@ -109,6 +109,23 @@ def test_json_is_all_that_a_program_reads() -> None:
     assert [host["program"] for host in hosts] == ["tunnel", "tunnel"]
 
 
+def test_a_bad_wire_is_one_for_every_packet() -> None:
+    words = ["--delay", "20ms", "--jitter", "5ms", "--duplicate", "50%", "--rebind", "30s"]
+    result = run("--json", "--no-trace", *words, "--seed", "7")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["wire"]["faults"]["delay"] == 0.02
+    assert (report["wire"]["seed"], report["wire"]["rebound"]) == (7, "A")
+    assert report["steps"][-1]["microseconds"] >= 40_000
+    # B sees A at another port than A has.
+    sources = {(s["host"], s["source"]) for s in report["steps"] if s["layer"] == "outer"}
+    ports = {host: source.rpartition(":")[2] for host, source in sources if "192.0.2.1" in source}
+    assert ports["A"] == "51820" != ports["B"]
+    assert (
+        "on a bad wire: duplicate 50%, delay 20ms, jitter 5ms, rebind 30s (of A)" in result.stderr
+    )
+
+
 @pytest.mark.foreign("wireguard-go", "wg")
 def test_a_foreign_program_can_be_b() -> None:
     result = run("--json", "--peer", "wireguard-go")

@@ -8,8 +8,10 @@ import time
 import pytest
 
 from tests.support.hosts import TwoHosts
+from tests.support.pairs import OUTER
 from tunnel.lab import Lab, LabError, faults, wait_for
-from tunnel.lab.proxy import Faults, UdpProxy
+from tunnel.lab.weather import Faults
+from tunnel.lab.wire import Carrier, UserWire
 
 pytestmark = pytest.mark.root
 
@@ -115,46 +117,65 @@ def test_mtu_black_hole_swallows_and_says_nothing(lab: Lab) -> None:
         assert "mtu" not in (lost.stdout + lost.stderr).lower()
 
 
-@pytest.mark.parametrize("target", ["192.0.2.2", "2001:db8::2"])
-def test_proxy_forwards_both_ways_and_can_be_bad(two_hosts: TwoHosts, target: str) -> None:
-    family = socket.AF_INET6 if ":" in target else socket.AF_INET
-    local = "::1" if ":" in target else "127.0.0.1"
-    server = two_hosts.b.socket(family, socket.SOCK_DGRAM)
-    client = two_hosts.a.socket(family, socket.SOCK_DGRAM)
-    with server, client, UdpProxy(two_hosts.a, (target, 6000), seed=1) as proxy:
-        server.bind((target, 6000))
-        for used in (server, client):
-            used.settimeout(2)
-        client.connect((local, proxy.port))
-        client.send(b"ask")
-        data, sender = server.recvfrom(100)
-        assert data == b"ask"
-        server.sendto(b"answer", sender)
-        assert client.recv(100) == b"answer"
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_wire_in_user_space_can_be_bad(lab: Lab, version: int) -> None:
+    a, b = lab.host("a"), lab.host("b")
+    ours, theirs = OUTER[version]
+    family = socket.AF_INET6 if version == 6 else socket.AF_INET
+    with UserWire([a, b], Faults(), seed=1) as wire:
+        for host, interface, address in zip((a, b), wire.interfaces, (ours, theirs), strict=True):
+            host.add_addresses(interface, [f"{address}/{64 if version == 6 else 24}"])
+        client, server = (host.socket(family, socket.SOCK_DGRAM) for host in (a, b))
+        with client, server:
+            check_wire(wire.carrier, client, server, (theirs, 6000))
 
-        proxy.faults = Faults(delay=0.5)
-        client.send(b"slow")
-        wait_for(lambda: proxy.waiting == 1, 2, "the proxy to hold the datagram")
-        proxy.faults = Faults()
-        client.send(b"fast")
-        assert [server.recv(100), server.recv(100)] == [b"fast", b"slow"]
 
-        proxy.faults = Faults(corrupt=1, duplicate=1)
-        client.send(bytes(8))
-        copies = [server.recv(100), server.recv(100)]
-        assert copies[0] == copies[1] != bytes(8)
-        assert sum(byte.bit_count() for byte in copies[0]) == 1
+def check_wire(
+    wire: Carrier, client: socket.socket, server: socket.socket, target: tuple[str, int]
+) -> None:
+    """What it does to each datagram that client sends to server."""
+    server.bind(target)
+    for used in (server, client):
+        used.settimeout(10)
+    client.connect(target)
+    client.send(b"ask")
+    data, sender = server.recvfrom(100)
+    assert data == b"ask"
+    server.sendto(b"answer", sender)
+    assert client.recv(100) == b"answer"
 
-        proxy.faults = Faults(reorder=0.3, reorder_delay=0.05)
-        for number in range(50):
-            client.send(bytes([number]))
-        order = [server.recv(100)[0] for _ in range(50)]
-        assert sorted(order) == list(range(50)) != order
+    wire.faults = Faults(reorder=1, reorder_delay=0.5)
+    client.send(b"slow")
+    wait_for(lambda: wire.waiting >= 1, 10, "the wire to hold the datagram")
+    wire.faults = Faults()
+    client.send(b"fast")
+    assert [server.recv(100), server.recv(100)] == [b"fast", b"slow"]
 
-        proxy.faults = Faults(loss=1)
-        client.send(b"lost")
-        server.settimeout(0.1)
-        with pytest.raises(TimeoutError):
-            server.recv(100)
-        assert proxy.counts["lost"] == 1
-        assert proxy.counts["reordered"] > 0
+    wire.faults = Faults(corrupt=1, duplicate=1)
+    client.send(bytes(8))
+    copies = [server.recv(100), server.recv(100)]
+    assert copies[0] == copies[1] != bytes(8)
+    assert sum(byte.bit_count() for byte in copies[0]) == 1
+
+    wire.faults = Faults(reorder=0.3, reorder_delay=0.05)
+    for number in range(50):
+        client.send(bytes([number]))
+    order = [server.recv(100)[0] for _ in range(50)]
+    assert sorted(order) == list(range(50)) != order
+
+    wire.faults = Faults(loss=1)
+    client.send(b"lost")
+    wait_for(lambda: wire.counts["lost"] >= 1, 10, "the wire to lose the datagram")
+    server.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        server.recv(100)
+    assert wire.counts["reordered"] > 1
+
+    wire.faults = Faults(rebind=3600)
+    server.settimeout(10)
+    client.send(b"from elsewhere")
+    _, found = server.recvfrom(100)
+    assert found[0] == sender[0]
+    assert found[1] != sender[1]
+    server.sendto(b"answer", found)
+    assert client.recv(100) == b"answer"

@@ -74,7 +74,7 @@ def test_routes_that_cannot_be_restored_end_no_tunnel(
 
     async def main() -> None:
         daemon = at(UP)
-        tun = SimpleNamespace(link=lambda: SimpleNamespace(here=True, name=daemon.name))
+        tun = SimpleNamespace(link=lambda: SimpleNamespace(here=True, name=daemon.name, mtu=1420))
         device = SimpleNamespace(changing=trio.Lock(), engine=SimpleNamespace(mtu=1420, tun=tun))
         applied = SimpleNamespace(state=DesiredState(daemon.name), reconcile=reconcile)
         daemon.device = cast(Device, device)
@@ -86,3 +86,23 @@ def test_routes_that_cannot_be_restored_end_no_tunnel(
     assert str(error) in record.getMessage()
     # A defect is to be seen whole.
     assert (record.exc_info is not None) is isinstance(error, ValueError)
+
+
+def test_an_mtu_that_no_event_has_reported_yet_stays_when_routes_are_restored() -> None:
+    wanted: list[int] = []
+
+    def reconcile(state: DesiredState) -> object:
+        wanted.append(state.mtu)
+        raise HostError("add", "route", "it is enough to have been asked")
+
+    async def main() -> None:
+        daemon = at(UP)
+        tun = SimpleNamespace(link=lambda: SimpleNamespace(here=True, name=daemon.name, mtu=9000))
+        device = SimpleNamespace(changing=trio.Lock(), engine=SimpleNamespace(mtu=1420, tun=tun))
+        applied = SimpleNamespace(state=DesiredState(daemon.name), reconcile=reconcile)
+        daemon.device = cast(Device, device)
+        daemon.host = cast(HostState, SimpleNamespace(applied=applied))
+        await daemon.restore()
+
+    trio.run(main)
+    assert wanted == [9000]
