@@ -1,6 +1,7 @@
 """What the daemon gives up of root's rights once it has begun, and what for it keeps the rest.
 
-It keeps CAP_NET_ADMIN, and of the others what its conf is in need of. What lets it follow the
+It keeps CAP_NET_ADMIN, and of the others what its conf takes. System calls that no part of it makes
+are refused from then on. What lets it follow the
 interface into other network namespaces is in reserve: no thread has it but while it looks up or
 enters one. Hooks and resolvconf are other people's programs, which may need any right: with them
 in the conf the daemon keeps all, for they are run by it.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,7 +21,7 @@ from tunnel import host
 from tunnel.config import TunnelConfig
 from tunnel.daemon import attach_target
 from tunnel.errors import DaemonError
-from tunnel.linux import rights
+from tunnel.linux import rights, seccomp
 from tunnel.linux.rights import Capability
 
 log = logging.getLogger("tunnel")
@@ -58,16 +60,25 @@ def give_up(config: TunnelConfig) -> frozenset[Capability] | None:
     To be called with the lock of the name, while there is one thread. Where the machine refuses it,
     as a service with a filter of its own does, the log says so, and all goes on.
     """
+    _try(rights.hide_memory, rights.keep_memory_from_swap)
+    if runs_other_programs(config) or _is_left_with_hooks(config.name):
+        return None
+    needs = needs_of(config)
     try:
-        rights.hide_memory()
-        if runs_other_programs(config) or _is_left_with_hooks(config.name):
-            return None
-        needs = needs_of(config)
         rights.give_up_all_but(needs.always, needs.reserve)
     except OSError as error:
         log.debug("the daemon keeps the rights it has: %s", error.strerror)
         return None
+    _try(rights.refuse_new_code, seccomp.install)
     return frozenset(needs.always)
+
+
+def _try(*steps: Callable[[], object]) -> None:
+    for step in steps:
+        try:
+            step()
+        except OSError as error:
+            log.debug("%s: not permitted here (%s)", step.__name__, error.strerror)
 
 
 def needs_of(config: TunnelConfig) -> Needs:
@@ -100,8 +111,8 @@ def notes_on(config: TunnelConfig, kept: frozenset[Capability] | None) -> tuple[
     remedy = f"to have all: tunnel restart {config.name}"
     if runs_other_programs(config):
         return (
-            "this daemon came up without hooks and name servers, and gave up rights that their "
-            f"programs may need; {remedy}",
+            "this daemon came up without hooks and name servers, and gave up rights and system "
+            f"calls that their programs may need; {remedy}",
         )
     lacking = {
         why: f"CAP_{number.name}"

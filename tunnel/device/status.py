@@ -140,6 +140,7 @@ def _rights() -> DaemonRights:
         reserve=names_of(held.reserve),
         no_new_privs=held.no_new_privs,
         seccomp=held.filters,
+        memory_locked=held.locked,
     )
 
 

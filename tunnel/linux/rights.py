@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import resource
 import threading
@@ -75,6 +76,9 @@ class Capability(IntEnum):
     CHECKPOINT_RESTORE = 40
 
 
+_MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
+"""asm-generic/mman.h, as on every architecture but Alpha, PowerPC and SPARC."""
+
 _KNOWN: Final = frozenset(Capability)
 
 
@@ -83,7 +87,7 @@ class Held:
     """What a process may do, as /proc/PID/status has it; capabilities by their numbers.
 
     `reserve` are those that it can have, and has not in general. `filters` says whether a filter
-    of system calls (seccomp) is in force.
+    of system calls (seccomp) is in force, `locked` whether memory is kept from swap space.
     """
 
     uid: int
@@ -91,6 +95,7 @@ class Held:
     reserve: frozenset[int]
     no_new_privs: bool
     filters: bool
+    locked: bool
 
 
 def hide_memory() -> None:
@@ -102,6 +107,21 @@ def hide_memory() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
     # A core that the kernel pipes to a program does not heed the limit.
     _prctl(kernel.PR_SET_DUMPABLE, 0)
+
+
+def keep_memory_from_swap() -> None:
+    """Have no page of this process written to swap space, from now to its end (mlockall(2)).
+
+    Pages are locked as they come into use, so that it takes no more of them. Raises OSError where
+    the limit RLIMIT_MEMLOCK cannot be lifted: with one, memory that is there could not be had.
+    """
+    if resource.getrlimit(resource.RLIMIT_MEMLOCK)[1] != resource.RLIM_INFINITY and not (
+        _get()[0] >> Capability.SYS_RESOURCE & 1
+    ):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    if _libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT):
+        raise _error()
 
 
 def give_up_all_but(kept: Collection[int], reserve: Collection[int] = ()) -> None:
@@ -122,6 +142,14 @@ def give_up_all_but(kept: Collection[int], reserve: Collection[int] = ()) -> Non
         sets[place] &= _word({*kept, *reserve} if is_permitted else kept, place // _SETS)
     _set(sets)
     _prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def refuse_new_code() -> None:
+    """Have no memory that was written run as code (PR_SET_MDWE); nor will what the process starts.
+
+    Raises OSError, as on kernels before 6.3.
+    """
+    _prctl(kernel.PR_SET_MDWE, kernel.PR_MDWE_REFUSE_EXEC_GAIN)
 
 
 @contextlib.contextmanager
@@ -156,6 +184,7 @@ def held_by(pid: int | None = None) -> Held | None:
         reserve=permitted - effective,
         no_new_privs=fields.get("NoNewPrivs") == "1",
         filters=fields.get("Seccomp") == "2",
+        locked=int(fields.get("VmLck", "0").split()[0]) > 0,
     )
 
 

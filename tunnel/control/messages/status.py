@@ -61,7 +61,8 @@ class DaemonRights(Message):
     """What the daemon may do on its machine, as the kernel has it; see SECURITY.md.
 
     `uid` is its user. `capabilities` are those in force, `reserve` those that it can take for a
-    moment, without CAP_. `seccomp` says whether a filter of system calls is in force.
+    moment, without CAP_. `seccomp` says whether a filter of system calls is in force,
+    `memory_locked` whether no page of its memory gets into swap space.
     """
 
     uid: int = 0
@@ -69,6 +70,7 @@ class DaemonRights(Message):
     reserve: tuple[str, ...] = ()
     no_new_privs: bool = False
     seccomp: bool = False
+    memory_locked: bool = False
 
     def words(self) -> str:
         """The same in a few words."""
@@ -80,7 +82,8 @@ class DaemonRights(Message):
         if self.uid:
             found = f"user {self.uid}, {found}"
         found += ", no_new_privs" if self.no_new_privs else ""
-        return found + (", seccomp" if self.seccomp else "")
+        found += ", seccomp" if self.seccomp else ""
+        return found + (", memory locked" if self.memory_locked else "")
 
 
 @dataclass(frozen=True, slots=True)
