@@ -208,7 +208,6 @@ class Program:
         self.name = Path(found).name
         self._host = host
         self._starting = trio.CapacityLimiter(STARTS_AT_ONCE)
-        self._offset = 0
         host.set_sysctl("net.ipv6.conf.default.disable_ipv6", "1")
 
     def version(self) -> str:

@@ -19,6 +19,9 @@ BURST = 1024
 LOAD_SECONDS = 10.0
 """How long we ask for a cookie under load."""
 
+ROUNDS_SECONDS = 20.0
+"""How long we look for times of load without a pause: a program that copes has many."""
+
 
 @asynccontextmanager
 async def load(bench: Bench, line: Line, message: bytes | None = None) -> AsyncIterator[None]:
@@ -83,7 +86,7 @@ async def responses_by_cookie(
     then the subject is under load all the time.
     """
     counted = responses = 0
-    end = trio.current_time() + LOAD_SECONDS
+    end = trio.current_time() + ROUNDS_SECONDS
     while counted < rounds and trio.current_time() < end:
         before = await ask(peer, peer.line)
         found = await ask(peer, line, cookie)
