@@ -118,7 +118,12 @@ def markdown(all_judged: Sequence[Judged], cases: Sequence[Case]) -> str:
             lines += [f"{judged.title}:", ""]
             lines += [f"- `{r.case.id}`: {_plain(r.evidence)}" for r in faults]
             lines.append("")
-    lines += [
+    return "\n".join(lines) + "\n" + rules(cases)
+
+
+def rules(cases: Sequence[Case]) -> str:
+    """The part of docs/conformance.md that says what is asked."""
+    lines = [
         "## The rules",
         "",
         "| case | rule | source | sent | expected |",

@@ -15,7 +15,7 @@ EINVAL = 22
 @case(
     "get-statistics",
     rule="A get shows the bytes each way and the time of the last handshake.",
-    source="xplatform, get: rx_bytes, tx_bytes, last_handshake_time_sec",
+    source="wireguard.com/xplatform, get: rx_bytes, tx_bytes, last_handshake_time_sec",
     sends="a handshake and packets each way",
     expects="numbers that fit them, and a time within a minute of now",
 )
@@ -44,7 +44,7 @@ async def get_statistics(bench: Bench) -> None:
 @case(
     "set-refuses",
     rule="A set with an unknown key or a wrong value is refused with an errno.",
-    source="xplatform, set; uapi.go, IpcSetOperation",
+    source="wireguard.com/xplatform, set; uapi.go, IpcSetOperation",
     sends="sets with an unknown key, a short public key, a wrong endpoint, protocol_version=2",
     expects="an errno other than 0 for each, and a device that still answers",
 )
@@ -67,7 +67,7 @@ async def set_refuses(bench: Bench) -> None:
 @case(
     "update-only",
     rule="With update_only=true a peer that is not there is not made.",
-    source="xplatform, update_only",
+    source="wireguard.com/xplatform, update_only",
     sends="a set of an unknown peer with update_only=true",
     expects="errno 0, and a get without it",
 )
@@ -81,7 +81,7 @@ async def update_only(bench: Bench) -> None:
 @case(
     "replace-peers",
     rule="replace_peers=true leaves only the peers of the same set.",
-    source="xplatform, replace_peers",
+    source="wireguard.com/xplatform, replace_peers",
     sends="a set with replace_peers=true and one new peer",
     expects="a get with that peer alone; the other one is not answered",
     seconds=3.0,
@@ -124,7 +124,7 @@ async def allowed_ip_moves(bench: Bench) -> None:
 @case(
     "replace-allowed-ips",
     rule="replace_allowed_ips=true leaves only the networks of the same set, also for a session.",
-    source="xplatform, replace_allowed_ips",
+    source="wireguard.com/xplatform, replace_allowed_ips",
     sends="a set with replace_allowed_ips=true and another network",
     expects="packets from the new network alone",
 )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from tests.conformance.__main__ import main
 from tests.conformance.case import CASES, Result, Verdict
-from tests.conformance.report import WIDTH, Judged, markdown, progress, table, to_json
+from tests.conformance.report import WIDTH, Judged, markdown, progress, rules, table, to_json
 
 CHOSEN = list(CASES.values())
 
@@ -48,6 +49,12 @@ def test_markdown_has_a_column_for_each_program_and_a_row_for_each_case() -> Non
     assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == [c.id for c in CHOSEN]
     assert all(row.endswith("| pass | **fail** |") for row in rows)
     assert "0.50 s \\| x" in text
+
+
+def test_the_document_has_the_rules_as_they_are() -> None:
+    """`make conformance CONFORMANCE_ARGS='--markdown docs/conformance.md'` writes it again."""
+    text = (Path(__file__).parents[3] / "docs" / "conformance.md").read_text("utf-8")
+    assert text.endswith(rules(CHOSEN))
 
 
 @pytest.mark.parametrize(
