@@ -15,7 +15,7 @@ OFF ?= none tso uso gso gro all
 NATIVE := tunnel/datapath/native
 CRATE := $(wildcard $(NATIVE)/Cargo.* $(NATIVE)/src/*.rs $(NATIVE)/src/*/*.rs)
 
-.PHONY: help lab test test-minimal test-pythons bench-check coverage matrix setup lock lint wheel fuzz soak crashes nonces floods conformance doctor-matrix confs clean
+.PHONY: help lab test test-minimal test-pythons bench-check coverage matrix setup lock lint wheel fuzz soak crashes nonces floods faults conformance doctor-matrix confs clean
 
 help:
 	@echo "make lab    two hosts and a real encrypted tunnel on this machine, explained"
@@ -36,6 +36,7 @@ help:
 	@echo "make nonces  a thousand engines killed under traffic, and whether a nonce comes twice (2 min)"
 	@echo "make floods a new handshake, TCP and pings under floods, beside wireguard-go, as a table (8 min)"
 	@echo "make conformance  how well WireGuard programs keep the protocol's rules, as tables (12 min)"
+	@echo "make faults every fault of network and machine, and what it cost, into docs/faults.md (5 min)"
 	@echo "make doctor-matrix  every fault in every shape of conf, into docs/doctor.md (30 min)"
 	@echo "make confs  what wg-quick makes of each conf of tests/confs/published, beside it (1 min)"
 	@echo "make clean  remove what the above made"
@@ -146,6 +147,10 @@ nonces: $(STAMP)
 conformance: $(STAMP)
 	@tests/setup/packages.sh --for base --for lab --for test
 	$(PYTHON) -m tests.conformance $(PROGRAMS:%=--program %) $(CONFORMANCE_ARGS)
+
+faults: $(STAMP)
+	@tests/setup/packages.sh --for base --for lab --for test
+	$(PYTHON) -m tests.support.fault_page
 
 doctor-matrix: $(STAMP)
 	@tests/setup/packages.sh --for base --for lab --for test

@@ -51,12 +51,14 @@ class Figures:
         self._note(PROPERTY, str(Figure(what, seconds, lost)))
 
 
+def figures_of(properties: Iterable[tuple[str, object]]) -> list[Figure]:
+    """Those that a test has noted."""
+    return [Figure.read(str(value)) for name, value in properties if name == PROPERTY]
+
+
 def table(properties: Iterable[tuple[str, object]]) -> list[str]:
     """The lines of the table of all that were noted."""
-    found = sorted(
-        (Figure.read(str(value)) for name, value in properties if name == PROPERTY),
-        key=lambda figure: figure.what,
-    )
+    found = sorted(figures_of(properties), key=lambda figure: figure.what)
     if not found:
         return []
     width = max(len(figure.what) for figure in found)
