@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.conformance.__main__ import main
+from tunnel import datapath
 
 pytestmark = pytest.mark.root
 
@@ -22,10 +23,10 @@ CASES = (
 )
 
 
-@pytest.mark.parametrize("datapath", ["native", "python"])
+@pytest.mark.parametrize("path", datapath.available())
 def test_our_program_keeps_the_rules(
-    script: str, datapath: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    script: str, path: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("TUNNEL_DATAPATH", datapath)
+    monkeypatch.setenv("TUNNEL_DATAPATH", path)
     patterns = [word for case in CASES for word in ("--case", case)]
     assert main(["--program", script, *patterns]) == 0, capsys.readouterr().out
