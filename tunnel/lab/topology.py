@@ -145,13 +145,26 @@ class Lab:
 
     def wire(self, hosts: Sequence[Host], faults: Faults, *, seed: int = 0) -> list[str]:
         """Join hosts by a wire in user space (`tunnel.lab.wire`); their new interfaces, which are
-        up. `faults.rebind` is for the first of them. It carries as long as that host is there.
+        up. `faults.rebind` is for the first of them. A host "wire" has the ports of it: a veth
+        cable from each host ends there, as a TAP device in a host could be taken for a tunnel.
         """
-        ends = [(host.netns_path, host.next_interface()) for host in hosts]
-        hosts[0].popen(command(seed, faults, ends)).wait_for_output(READY, 30)
-        for host, (_, interface) in zip(hosts, ends, strict=True):
-            host.ip(f"link set {interface} up")
-        return [interface for _, interface in ends]
+        middle = self.host("wire")
+        middle.set_sysctl("net.ipv6.conf.all.disable_ipv6", "1")
+        middle.set_sysctl("net.ipv6.conf.default.disable_ipv6", "1")
+        taps = [f"tap{number}" for number in range(len(hosts))]
+        ends = [(middle.netns_path, tap) for tap in taps]
+        middle.popen(command(seed, faults, ends)).wait_for_output(READY, 30)
+        interfaces = []
+        for number, (host, tap) in enumerate(zip(hosts, taps, strict=True)):
+            cable = _join(host, middle, (), (), 1500)
+            bridge = f"br{number}"
+            middle.ip(
+                f"link add {bridge} type bridge forward_delay 0 mcast_snooping 0",
+                *(f"link set {port} master {bridge}" for port in (tap, cable.b_interface)),
+                *(f"link set {each} up" for each in (tap, bridge)),
+            )
+            interfaces.append(cable.a_interface)
+        return interfaces
 
     def routed(self, a: Host, router: Router, b: Host, *, mtu: int = 1500, index: int = 1) -> Cable:
         """Put `router` between `a` and `b`, with default routes; returns the cable to `b`.

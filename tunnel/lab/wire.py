@@ -1,12 +1,13 @@
-"""A bad wire in user space: a TAP device in each host, and what carries frames between them.
+"""A bad wire in user space: TAP devices, and what carries frames between them.
 
-Two hosts have a cable so, more have a switch. `UserWire` runs in a thread, for tests:
+Two of them are the ends of a cable, more are the ports of a switch. `UserWire` runs in a thread,
+for tests, with a device in each host:
 
     with UserWire([a, b], Faults(delay=0.05, reorder=0.1)) as wire:
         a.add_addresses(wire.interfaces[0], ["192.0.2.1/24"])
         ...
 
-`Lab.wire` starts the same as a process of the lab, which stays as long as the hosts do:
+`Lab.wire` starts the same as a process of the lab, which stays as long as the lab does:
 
     python -m tunnel.lab.wire SEED FAULTS NETNS INTERFACE NETNS INTERFACE …
 """

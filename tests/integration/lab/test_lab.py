@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from tests.support.hosts import TwoHosts
 from tunnel.lab import Lab, LabError, LabTimeoutError, namespace, state, wait_for
 from tunnel.lab.namespace import NETNS_DIRECTORY
+from tunnel.lab.weather import Faults
 
 pytestmark = pytest.mark.root
 
@@ -223,3 +225,20 @@ def test_hosts_are_usable_from_many_threads(two_hosts: TwoHosts) -> None:
 def test_a_name_is_used_once(two_hosts: TwoHosts) -> None:
     with pytest.raises(LabError, match="has a host 'a' already"):
         two_hosts.lab.host("a")
+
+
+def test_a_wire_is_a_switch_and_looks_like_any_other_cable(lab: Lab) -> None:
+    hosts = [lab.host(name) for name in "abc"]
+    interfaces = lab.wire(hosts, Faults(delay=0.01), seed=1)
+    for number, (host, interface) in enumerate(zip(hosts, interfaces, strict=True), start=1):
+        host.add_addresses(interface, [f"192.0.2.{number}/24", f"2001:db8::{number}/64"])
+        (link,) = host.ip_json(["-details", "link", "show", interface])
+        # A TUN or TAP device is taken for another tunnel, by the rules of Isolate for one.
+        assert link["linkinfo"]["info_kind"] == "veth"
+    a, _, c = hosts
+    for address in ("192.0.2.2", "192.0.2.3", "2001:db8::2"):
+        a.ping(address)
+    times = c.run(["ping", "-n", "-c", "1", "-w", "10", "2001:db8::1"]).stdout
+    found = re.search(r"time=([0-9.]+) ms", times)
+    assert found is not None
+    assert float(found[1]) >= 20
