@@ -1,4 +1,4 @@
-"""Packets of intruders: a peer that says to be another, and a neighbour outside of the tunnel.
+"""Intruders: a peer that says to be another, and a neighbour outside of the tunnel.
 
 Host a is a full tunnel by way of b. What b may send is everything but the address of c, which is
 nested in it. The datagrams that a program on a receives say who got in.
@@ -6,6 +6,7 @@ nested in it. The datagrams that a program on a receives say who got in.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from tests.support.daemons import status
+from tests.support.daemons import rewrite, status
 from tunnel.lab import Host, Lab
 from tunnel.lab.peers import Node, OurEnd, mesh
 from tunnel.packet.checksum import checksum
@@ -173,6 +174,7 @@ def counted(end: OurEnd) -> int:
 def test_no_intruder_gets_in(world: World) -> None:
     a_peer_is_taken_for_no_other(world)
     a_neighbour_outside_reaches_no_address_of_the_tunnel(world)
+    with_a_kill_switch_a_route_that_was_injected_leads_nowhere(world)
 
 
 def a_peer_is_taken_for_no_other(world: World) -> None:
@@ -217,3 +219,25 @@ def a_neighbour_outside_reaches_no_address_of_the_tunnel(world: World) -> None:
     rules = world.a.run(["nft", "list", "table", "inet", "tunnel-wg0"]).stdout
     assert "packets 4 " in rules
     assert "packets 3 " in rules
+
+
+def with_a_kill_switch_a_route_that_was_injected_leads_nowhere(world: World) -> None:
+    """As a neighbour's DHCP server may do it: more specific than any route of the tunnel."""
+    world.c.ip(f"address add {ELSEWHERE[4]}/32 dev lo")
+    world.a.ip(f"route add {ELSEWHERE[4]}/32 via {C_OUTSIDE}")
+    with (
+        world.a.socket(socket.AF_INET, socket.SOCK_DGRAM) as mouth,
+        world.c.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear,
+    ):
+        ear.bind(("0.0.0.0", PORT))
+        ear.settimeout(10)
+        mouth.sendto(b"taken out", (ELSEWHERE[4], PORT))
+        assert ear.recv(100) == b"taken out", "without it, the route counts"
+        rewrite(world.ends["a"], "[Interface]\n", "[Interface]\n#! tunnel: KillSwitch = yes\n")
+        world.ends["a"].tunnel("reload", "wg0")
+        with contextlib.suppress(PermissionError):  # what is rejected at once is an error
+            mouth.sendto(b"taken out", (ELSEWHERE[4], PORT))
+        with contextlib.suppress(OSError):  # as an answer to the one before
+            mouth.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        mouth.sendto(b"inside", (C[4], PORT))
+        assert ear.recv(100) == b"inside"
