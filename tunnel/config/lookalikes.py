@@ -2,6 +2,9 @@
 
 To say what it is helps more than to say what it is not. Nothing here decides whether a text is
 accepted: it is asked about what was refused. Nothing of a value is shown but entries of lists.
+
+A conf may have megabytes, and a line of it, too. So no pattern here begins to match a run of
+characters at each of them: it would take the square of their number.
 """
 
 import re
@@ -28,7 +31,7 @@ _TRAILING: Final = re.compile(r"\s(?:;|//|/\*|--|<!--).*|;\s.*", re.DOTALL)
 _QUOTED: Final = re.compile(r"(?:\"(.*)\"|'(.*)'|“(.*)”|‘(.*)’)", re.DOTALL)
 _PLACEHOLDER: Final = re.compile(r"<[^<>]*>|\{\{.*\}\}|\$\{?[A-Za-z_]\w*\}?")
 _BETWEEN: Final = re.compile(r"[\s,;|]+")
-_INTERFACE: Final = re.compile(r"^\s*\[\s*interface\s*\]", re.IGNORECASE | re.MULTILINE)
+_INTERFACE: Final = re.compile(r"^[^\S\n]*\[\s*interface\s*\]", re.IGNORECASE | re.MULTILINE)
 
 
 class _Format(NamedTuple):
@@ -57,17 +60,17 @@ _FORMATS: Final = (
         "have the program that made it export a .conf file",
     ),
     _format(
-        r"^\s*\[(connection|wireguard-peer\.[^\]]*)\]",
+        r"^[^\S\n]*\[(connection|wireguard-peer\.[^\]]*)\]",
         "a keyfile of NetworkManager, which brings it up itself (nmcli connection up)",
         _BY_HAND,
     ),
     _format(
-        r"^\s*\[(NetDev|WireGuard|WireGuardPeer)\]",
+        r"^[^\S\n]*\[(NetDev|WireGuard|WireGuardPeer)\]",
         "a file of systemd-networkd, which brings it up itself",
         _BY_HAND,
     ),
-    _format(r"^\s*\[Unit\]", "a unit of systemd", "name the conf that it starts"),
-    _format(r"^\s*config\s+(interface|wireguard_\w+)\b", "a file of OpenWrt's uci", _BY_HAND),
+    _format(r"^[^\S\n]*\[Unit\]", "a unit of systemd", "name the conf that it starts"),
+    _format(r"^[^\S\n]*config\s+(interface|wireguard_\w+)\b", "a file of OpenWrt's uci", _BY_HAND),
     _format(r"^interface: \S+$", "the output of `wg show`", "use that of `wg showconf INTERFACE`"),
     _format(
         r"^(private|public|preshared)_key=[0-9a-f]{64}$",
@@ -86,7 +89,7 @@ _FORMATS: Final = (
     ),
     _format(r"\A[a-z]+_[a-z_]+=", "the environment of a container", "name the conf in it"),
     _format(
-        r"^\s*(client|dev\s+tun\d*|remote\s+\S+(\s+\d+)?|<ca>|proto\s+(udp|tcp)\S*)\s*$",
+        r"^[^\S\n]*(client|dev\s+tun\d*|remote\s+\S+(\s+\d+)?|<ca>|proto\s+(udp|tcp)\S*)\s*$",
         "a conf of OpenVPN",
         f"use it with openvpn, or {_NEEDED}",
     ),
@@ -198,7 +201,7 @@ def _with_length(text: str) -> str:
         except ValueError:
             return found[0]
 
-    return re.sub(r"([0-9.]+)(?: +(?=255\.)|/(?=0\.))([0-9.]+)", as_length, text)
+    return re.sub(r"(?<![0-9.])([0-9.]+)(?: +(?=255\.)|/(?=0\.))([0-9.]+)", as_length, text)
 
 
 def _whole(text: str) -> str:
@@ -214,12 +217,15 @@ def _whole(text: str) -> str:
 
 _REPAIRS: Final[tuple[tuple[str, Callable[[str], str]], ...]] = (
     ("has characters that only look like the right ones", _plain),
-    ("has white space in it", lambda text: re.sub(r"\s*([/:])\s*", r"\1", text)),
+    ("has white space in it", lambda text: re.sub(r"(?<!\s)\s*([/:])\s*", r"\1", text)),
     ("has brackets that do not belong there", lambda text: re.sub(r"[][]", "", text)),
     ("has zeros in front of numbers", lambda text: re.sub(r"\b0+(?=\d)", "", text)),
     ("has an extra sign at its end", lambda text: text.rstrip(" ;,.")),
     ('has an extra "=" in it', lambda text: re.sub(r"^([A-Za-z]{1,20} *)?=\s*", "", text)),
-    ("has a unit after its number", lambda text: re.sub(r"\s*(s|sec|seconds|bytes)$", "", text)),
+    (
+        "has a unit after its number",
+        lambda text: re.sub(r"(?<!\s)\s*(s|sec|seconds|bytes)$", "", text),
+    ),
     ("has a protocol after its port", lambda text: re.sub(r"^(\d+) */ *(udp|tcp)$", r"\1", text)),
     ("has a user before the host", lambda text: text.rpartition("@")[2]),
     ("has a name in another script", _in_ascii),
@@ -294,6 +300,7 @@ def explain(text: str, read: Callable[[str], object], *, listed: bool = False) -
         mistake = repaired(fault, repair)
         if mistake is not None:
             return mistake
-    if re.fullmatch(r".*?\d+\s*-\s*\d+", text) and is_read(re.sub(r"\s*-\s*\d+$", "", text)):
+    ranged = re.search(r"(?<=\d)\s*-\s*\d+\Z", text)
+    if ranged is not None and is_read(text[: ranged.start()]):
         return Mistake("has a range, but takes one value", "keep one of them")
     return None

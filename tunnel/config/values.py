@@ -35,7 +35,7 @@ _PREFIX: Final = re.compile(r"[0-9]{1,3}")
 _HOST_LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _LONGEST_NAME: Final = 15
 _NAME: Final = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
-_SPACE_FOR_COLON: Final = re.compile(r"[^\s:]+[\s,;]+[0-9]{1,5}")
+_SPACE_FOR_COLON: Final = re.compile(r"[^\s:,;]+[\s,;]+[0-9]{1,5}")
 _URL: Final = re.compile(
     r"(?:(?:[A-Za-z][A-Za-z0-9+.-]*:)?//)?(?:[^@/]*@)?"
     r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^/:]+)(?:/[0-9]+(?=:))?(?P<ports>(?::[0-9]{1,5})*)(?:/.*)?"

@@ -17,6 +17,7 @@ from tunnel.control.json_protocol import VERSION, ControlError
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.timeslice import Pace
 from tunnel.errors import TunnelError
+from tunnel.linux.json_text import read_json
 
 MAX_LINE = 1024 * 1024
 """Bytes of the longest request read."""
@@ -118,7 +119,7 @@ class _Request:
 def _read_request_untrusted(line: bytes, replies: _Replies) -> _Request:
     """Read a line; `replies` get its id as soon as it is known. Raises ControlError."""
     try:
-        request = json.loads(line, parse_constant=_refuse_constant)
+        request = read_json(line)
         if not isinstance(request, dict):
             raise ControlError("syntax", "a request is a JSON object")
         # Encoded only here: an id may be nested too deeply to be written, though it was read.
@@ -133,10 +134,6 @@ def _read_request_untrusted(line: bytes, replies: _Replies) -> _Request:
     if not isinstance(params, dict):
         raise ControlError("syntax", "params is a JSON object")
     return _Request(method, params)
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 class _Replies:

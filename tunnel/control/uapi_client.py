@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
@@ -31,6 +32,7 @@ TIMEOUT = 60.0
 """Seconds for one answer; 100,000 networks take some."""
 
 _CHUNK = 1 << 20
+_ERRNO = re.compile(r"-?[0-9]{1,4}")
 
 
 class UapiClientError(TunnelError):
@@ -46,7 +48,7 @@ class UapiClientError(TunnelError):
 
 def get(path: Path) -> DeviceSnapshot:
     """What the daemon that listens at `path` has. Raises UapiClientError. Blocks."""
-    return _parse(_ask(path, "get=1\n\n"))
+    return _snapshot_untrusted(_ask(path, "get=1\n\n"))
 
 
 def set_config(
@@ -108,19 +110,22 @@ def _ask(path: Path, request: str) -> list[str]:
                 answer += chunk
     except OSError as error:
         raise UapiClientError(f"{path}: {error.strerror or error}") from error
+    return _lines_untrusted(path, bytes(answer))
+
+
+def _lines_untrusted(path: Path, answer: bytes) -> list[str]:
     *lines, last = answer.decode("utf-8", "replace").rstrip("\n").split("\n")
     key, _, code = last.partition("=")
     if key != "errno":
         code = str(errno.EPROTO)
     if code != "0":
-        number = code.removeprefix("-")
-        reason = os.strerror(int(number)) if number.isdecimal() else code
-        refused = int(number) if number.isdecimal() else errno.EPROTO
-        raise UapiClientError(f"{path}: the daemon refused: {reason}", refused)
+        number = abs(int(code)) if _ERRNO.fullmatch(code) else 0
+        reason = os.strerror(number) if number else code
+        raise UapiClientError(f"{path}: the daemon refused: {reason}", number or errno.EPROTO)
     return lines
 
 
-def _parse(lines: list[str]) -> DeviceSnapshot:
+def _snapshot_untrusted(lines: list[str]) -> DeviceSnapshot:
     parser = Parser(of_answer=True)
     for line in lines:
         try:

@@ -16,6 +16,7 @@ from tunnel.host import container_engine
 from tunnel.host.container_engine import Container
 from tunnel.host.resolv_conf import is_same
 from tunnel.linux.files import RUN_FOLDER, read_plain, replace_file
+from tunnel.linux.json_text import check_fields, read_json
 from tunnel.linux.netns import namespace_id
 from tunnel.linux.processes import netns_inode, start_time
 from tunnel.linux.rights import Capability, raised
@@ -56,24 +57,24 @@ def record_path(name: str) -> Path:
 
 def load(name: str) -> Target | None:
     """What was recorded for the tunnel, also when its daemon was killed. Raises DaemonError."""
-    path = record_path(name)
+    return read_target(record_path(name))
+
+
+def read_target(path: Path) -> Target | None:
+    """What was recorded in that file, None if there is none. Raises DaemonError."""
     try:
-        target = Target(**json.loads(read_plain(path)))
+        target = check_fields(Target(**read_json(read_plain(path))))
+        if target.kind not in _KINDS:
+            raise ValueError(target.kind)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise DaemonError(f"cannot read {path}: {error.strerror}; run it as root") from error
     except (ValueError, TypeError) as error:
-        raise _damaged(path) from error
-    if target.kind not in _KINDS:
-        raise _damaged(path)
+        raise DaemonError(
+            f"{path} does not say to what the tunnel is attached: delete it, then attach again"
+        ) from error
     return target
-
-
-def _damaged(path: Path) -> DaemonError:
-    return DaemonError(
-        f"{path} does not say to what the tunnel is attached: delete it, then attach again"
-    )
 
 
 def save(name: str, target: Target | None) -> None:

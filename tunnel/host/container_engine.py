@@ -7,6 +7,7 @@ Source: https://docs.docker.com/reference/api/engine/, ContainerInspect and Syst
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -18,6 +19,7 @@ from urllib.parse import quote, urlencode
 import trio
 
 from tunnel.host.errors import HostError
+from tunnel.linux.json_text import read_json
 from tunnel.linux.processes import own_pid, peer_pid
 from tunnel.linux.rights import Capability, raised
 
@@ -30,6 +32,7 @@ PATIENCE = 10.0
 _MAX_ANSWER = 64 << 20
 """Bytes of an answer: a network has about 300 for each of its containers."""
 
+_STATUS_LINE = re.compile(rb"HTTP/\S+ +(\d{3})(?!\d)")
 _SOCKET = "give its socket: --docker-host unix:///PATH"
 _NO_ANSWER = "see whether the engine works: docker ps, or podman ps"
 
@@ -170,17 +173,17 @@ def _refused(engine: str, reason: str, remedy: str = "") -> HostError:
 
 
 def _status(engine: str, head: bytes) -> int:
-    words = head.split(b"\r\n", 1)[0].split()
-    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+    found = _STATUS_LINE.match(head)
+    if found is None:
         raise _refused(engine, "what listens there does not speak HTTP", _SOCKET)
-    return int(words[1])
+    return int(found[1])
 
 
 def _container_untrusted(engine: str, answer: Answer) -> Container | None:
     if answer.status == 404:
         return None
     try:
-        document = json.loads(answer.body)
+        document = read_json(answer.body)
         if answer.status != 200:
             raise _refused(engine, str(document.get("message", answer.status)))
         state, settings = document["State"], document["HostConfig"]
@@ -191,7 +194,7 @@ def _container_untrusted(engine: str, answer: Answer) -> Container | None:
             network=_text(settings, "NetworkMode"),
             resolv_conf=str(document.get("ResolvConfPath") or ""),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _refused(engine, f"its answer is not one of a container: {error!r}") from error
 
 

@@ -30,6 +30,7 @@ from tunnel.host.state import (
     Sysctl,
 )
 from tunnel.linux.files import RUN_FOLDER, read_plain, replace_file
+from tunnel.linux.json_text import as_text, check_fields, read_json
 from tunnel.linux.netns import namespace_id
 
 STATE_DIR = RUN_FOLDER
@@ -193,10 +194,10 @@ def render(record: Record) -> str:
 
 def parse(text: str) -> Record:
     """The inverse of `render`. Raises what Python does on anything else."""
-    document = json.loads(text)
+    document = read_json(text)
     if document["version"] != _VERSION:
         raise ValueError(f"version {document['version']}, expected {_VERSION}")
-    return Record(
+    record = Record(
         interface=str(document["interface"]),
         ifindex=int(document["ifindex"]),
         netns=int(document["netns"]),
@@ -209,6 +210,7 @@ def parse(text: str) -> Record:
         servers=str(document.get("servers", "")),
         place=str(document.get("place", "")),
     )
+    return check_fields(record)
 
 
 def _hooks_from_json(document: dict[str, Any]) -> DownHooks:
@@ -239,15 +241,15 @@ def _item_from_json(document: dict[str, Any]) -> Item:
     values = dict(document)
     kind = _KINDS[values.pop("kind")]
     if kind is Address:
-        values["value"] = ip_interface(values["value"])
+        values["value"] = ip_interface(as_text(values["value"]))
     elif kind is Route:
-        values["destination"] = ip_network(values["destination"])
+        values["destination"] = ip_network(as_text(values["destination"]))
     elif kind is Firewall:
         values["versions"] = tuple(values["versions"])
-        values["addresses"] = tuple(map(ip_address, values["addresses"]))
+        values["addresses"] = tuple(map(ip_address, map(as_text, values["addresses"])))
         values["gates"] = tuple(map(_gate_from_json, values.get("gates", ())))
     elif kind is Dns:
-        values["servers"] = tuple(map(ip_address, values["servers"]))
+        values["servers"] = tuple(map(ip_address, map(as_text, values["servers"])))
         values["search"] = tuple(values["search"])
     return kind(**values)
 

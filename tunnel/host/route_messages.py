@@ -87,7 +87,7 @@ def dump(version: Literal[4, 6], *, table: int = 0, device: int = 0) -> Iterator
                     return
                 if kind != _RTM_NEWROUTE:
                     continue
-                entry = _parse(version, answer)
+                entry = _route_untrusted(version, answer)
                 # An older kernel sends all there are.
                 if table in (0, entry.table) and (not device or device in entry.devices):
                     yield entry
@@ -122,7 +122,7 @@ def look_up(
         for kind, answer in netlink.messages(sock.recv(_BUFFER)):
             if kind == _NLMSG_ERROR:
                 _raise(answer)
-            return _parse(version, answer)
+            return _route_untrusted(version, answer)
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
@@ -196,14 +196,16 @@ def _raise(answer: bytes, *, but: frozenset[int] = frozenset()) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _parse(version: Literal[4, 6], body: bytes) -> RouteEntry:
+def _route_untrusted(version: Literal[4, 6], body: bytes) -> RouteEntry:
+    if len(body) < _RTMSG.size:
+        raise OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
     _, bits, _, _, table, protocol, _, kind, _ = _RTMSG.unpack_from(body)
     destination = bytes(4 if version == 4 else 16)
     metric = mtu = 0
     gateway = b""
     devices: tuple[int, ...] = ()
     for attribute, value in netlink.attributes(body[_RTMSG.size :]):
-        if attribute == _RTA_DST:
+        if attribute == _RTA_DST and len(value) == len(destination):
             destination = value
         elif attribute == _RTA_OIF:
             devices = (int.from_bytes(value, sys.byteorder),)

@@ -18,7 +18,8 @@ _TABLE = re.compile(r"table (\S+) (\S+) \{")
 _BLOCK = re.compile(r"\t(\S+) (\S+) \{")
 _HOOK = re.compile(r"\t\ttype \S+ hook (\S+) .*priority ([^;]+);(?: policy (\S+);)?")
 _DEVICES = re.compile(r" devices? (?:= \{ ?([^}]*)\}|(\S+))")
-_RULE = re.compile(r"\t\t\s*(.*\S)\s+# handle (\d+)$")
+_RULE = re.compile(r"\t\t\s*(.*\S)\s+# handle ([0-9]{1,20})$")
+_PRIORITY = re.compile(r"-?[0-9]{1,10}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Ruleset:
             elif chain is None:
                 continue
             elif opened := _HOOK.match(line):
-                priority = int(opened[2]) if opened[2].lstrip("-").isdigit() else 0
+                priority = int(opened[2]) if _PRIORITY.fullmatch(opened[2]) else 0
                 policy = opened[3] or "accept"
                 found.chains[chain] = BaseChain(
                     opened[1].upper(), priority, policy, _devices(opened[0])

@@ -656,13 +656,13 @@ def test_only_our_own_routes_are_read_beside_many_others(
         batch.write_text("\n".join(wanted) + "\n")
         ns.ip(family, "-batch", str(batch))
     read: list[route_messages.RouteEntry] = []
-    parse = route_messages._parse
+    parse = route_messages._route_untrusted
 
     def count(version: Literal[4, 6], body: bytes) -> route_messages.RouteEntry:
         read.append(parse(version, body))
         return read[-1]
 
-    monkeypatch.setattr(route_messages, "_parse", count)
+    monkeypatch.setattr(route_messages, "_route_untrusted", count)
     folder = tmp_path / "state"
     slot = find_default_route_slot(netns=ns.path, state_dir=folder)
     applied = apply(state(allowed=EVERYTHING, slot=slot), netns=ns.path, state_dir=folder)

@@ -29,10 +29,10 @@ def test_every_part_of_a_route_is_read() -> None:
     expected = RouteEntry(
         bytes([10, 1, 2, 0]), 24, 70_000, 3, 1, 9, 1280, bytes([192, 0, 2, 1]), (7,)
     )
-    assert route_messages._parse(4, plain) == expected
+    assert route_messages._route_untrusted(4, plain) == expected
     assert str(expected.network) == "10.1.2.0/24"
     hops = b"".join(struct.pack("=HBBi", 8, 0, 0, index) for index in (7, 8))
-    assert route_messages._parse(4, body + attribute(9, hops)).devices == (7, 8)
+    assert route_messages._route_untrusted(4, body + attribute(9, hops)).devices == (7, 8)
     # What is broken ends the list, and a default route has no destination.
-    broken = route_messages._parse(4, head + attribute(9, bytes(8) + hops))
+    broken = route_messages._route_untrusted(4, head + attribute(9, bytes(8) + hops))
     assert (broken.devices, broken.destination) == ((), bytes(4))

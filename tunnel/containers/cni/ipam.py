@@ -17,6 +17,7 @@ from typing import Any
 from tunnel.containers.cni.errors import CniCode, CniError
 from tunnel.containers.cni.request import CniRequest
 from tunnel.host.gateway import IpAddress, Network
+from tunnel.linux.json_text import as_text, read_json
 
 _SECONDS = 60.0
 
@@ -59,10 +60,13 @@ def read_lease(answer: Mapping[str, Any]) -> Lease:
     """The part of a result that is about addresses. Raises CniError."""
     try:
         entries = answer["ips"]
-        addresses = tuple(ip_interface(entry["address"]) for entry in entries)
-        gateways = tuple(ip_address(entry["gateway"]) for entry in entries)
+        addresses = tuple(ip_interface(as_text(entry["address"])) for entry in entries)
+        gateways = tuple(ip_address(as_text(entry["gateway"])) for entry in entries)
         routes = tuple(
-            (ip_network(entry["dst"]), ip_address(entry["gw"]) if entry.get("gw") else None)
+            (
+                ip_network(as_text(entry["dst"])),
+                ip_address(as_text(entry["gw"])) if entry.get("gw") else None,
+            )
             for entry in answer.get("routes") or ()
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -96,7 +100,7 @@ def _call(request: CniRequest, command: str = "") -> Mapping[str, Any]:
         raise CniError(CniCode.IPAM, f"{program} cannot be run", str(error)) from None
     answer: object = None
     with contextlib.suppress(ValueError):
-        answer = json.loads(done.stdout) if done.stdout.strip() else {}
+        answer = read_json(done.stdout) if done.stdout.strip() else {}
     if not isinstance(answer, dict):
         raise CniError(CniCode.IPAM, f"{program} printed no JSON object", done.stdout[:200])
     if done.returncode != 0:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from tunnel.config.problems import Mistake
 from tunnel.config.values import check_name
 from tunnel.containers.cni.errors import CniCode, CniError
+from tunnel.linux.json_text import read_json
 
 VERSIONS = ("0.4.0", "1.0.0", "1.1.0")
 """Those of the specification that we speak, the newest last."""
@@ -66,7 +66,7 @@ class NetworkConfig:
             if not isinstance(found, list):
                 raise TypeError
             return {outer_name(str(each["containerID"]), str(each["ifname"])) for each in found}
-        except (TypeError, KeyError):
+        except (TypeError, KeyError, ValueError):
             raise _invalid(f"GC needs {_VALID}, a list of containerID and ifname") from None
 
 
@@ -100,7 +100,7 @@ def outer_name(container: str, interface: str) -> str:
 def version_of(text: str) -> str:
     """The version that an answer to this input is written in: ours, if it is none of them."""
     try:
-        asked = json.loads(text).get("cniVersion")
+        asked = read_json(text).get("cniVersion")
     except (ValueError, AttributeError):
         asked = None
     return asked if asked in VERSIONS else VERSIONS[-1]
@@ -149,7 +149,7 @@ def parse_request(environment: Mapping[str, str], text: str) -> CniRequest:
 def parse_network(text: str) -> NetworkConfig:
     """Read a network configuration. Raises CniError."""
     try:
-        raw = json.loads(text)
+        raw = read_json(text)
     except ValueError as error:
         raise CniError(
             CniCode.UNDECODABLE, "the network configuration is not JSON", str(error)
@@ -194,7 +194,8 @@ def _invalid(message: str) -> CniError:
 
 def _is_interface(name: str) -> bool:
     unfit = any(sign in "/:" or sign.isspace() or not sign.isprintable() for sign in name)
-    return 0 < len(name.encode()) <= _MAX_NAME and not unfit and name not in (".", "..")
+    # What cannot be printed may not even be encoded.
+    return not unfit and 0 < len(name.encode()) <= _MAX_NAME and name not in (".", "..")
 
 
 def _digest(text: str) -> str:

@@ -5,14 +5,15 @@ Never asked while Docker waits for an answer of ours: it may hold a lock that it
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
 from typing import Any
 
 from tunnel.containers.errors import ContainerError
 from tunnel.host import container_engine
+from tunnel.host.container_engine import Answer
 from tunnel.host.gateway import IpAddress
+from tunnel.linux.json_text import as_text, read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,14 @@ class DockerApi:
 
         With `names`, those of its containers, in lower case. Raises ContainerError, HostError.
         """
+        try:
+            return await self._network_untrusted(network, names=names)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ContainerError(
+                f"Docker's answer for network {network:.12} cannot be read: {error}"
+            ) from error
+
+    async def _network_untrusted(self, network: str, *, names: bool) -> NetworkView | None:
         status, data = await self._get(f"/networks/{network}")
         if status == 404:
             return None
@@ -48,7 +57,7 @@ class DockerApi:
         if names:
             for container, each in containers.items():
                 texts = (each.get("IPv4Address"), each.get("IPv6Address"))
-                addresses = tuple(ip_interface(text).ip for text in texts if text)
+                addresses = tuple(ip_interface(as_text(text)).ip for text in texts if text)
                 endpoint = str(each.get("EndpointID"))
                 known = (str(each.get("Name")), *await self._others(container, network, endpoint))
                 for one in dict.fromkeys(known):
@@ -73,8 +82,11 @@ class DockerApi:
         return self._aliases[endpoint]
 
     async def _get(self, target: str) -> tuple[int, object]:
-        answer = await container_engine.ask(self._path, target)
-        try:
-            return answer.status, json.loads(answer.body)
-        except (ValueError, RecursionError):
-            raise ContainerError(f"Docker's answer to {target} cannot be read") from None
+        return _read_untrusted(target, await container_engine.ask(self._path, target))
+
+
+def _read_untrusted(target: str, answer: Answer) -> tuple[int, object]:
+    try:
+        return answer.status, read_json(answer.body)
+    except ValueError:
+        raise ContainerError(f"Docker's answer to {target} cannot be read") from None

@@ -13,6 +13,7 @@ from typing import Final
 import h11
 import trio
 
+from tunnel.control.clients import Client
 from tunnel.control.connections import Failures, serve_connections
 
 MAX_BODY: Final = 1 << 20
@@ -28,31 +29,36 @@ Handler = Callable[[str, bytes], Awaitable[tuple[int, object]]]
 async def serve(listener: socket.socket, handler: Handler, failures: Failures) -> None:
     """Answer requests until cancelled; connections are kept open between them."""
 
-    async def converse(stream: trio.abc.HalfCloseableStream) -> None:
-        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_READ)
-        while True:
-            try:
-                request, body = await _receive(stream, connection)
-            except h11.RemoteProtocolError as error:
-                await _refuse(stream, connection, error.error_status_hint, str(error))
-                return
-            except _TooLargeError:
-                await _refuse(stream, connection, 413, f"a body has more than {MAX_BODY} bytes")
-                return
-            if request is None:
-                return
-            status: int
-            answer: object
-            status, answer = 405, _error("only POST is answered")
-            if request.method == b"POST":
-                path = request.target.decode("ascii", "replace").partition("?")[0]
-                status, answer = await handler(path, body)
-            await _answer(stream, connection, status, answer)
-            if connection.our_state is h11.MUST_CLOSE:
-                return
-            connection.start_next_cycle()
+    async def serve_connection(stream: Client) -> None:
+        await converse(stream, handler)
 
-    await serve_connections(listener, converse, failures)
+    await serve_connections(listener, serve_connection, failures)
+
+
+async def converse(stream: trio.abc.HalfCloseableStream, handler: Handler) -> None:
+    """Answer the requests of one connection."""
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_READ)
+    while True:
+        try:
+            request, body = await _receive(stream, connection)
+        except h11.RemoteProtocolError as error:
+            await _refuse(stream, connection, error.error_status_hint, str(error))
+            return
+        except _TooLargeError:
+            await _refuse(stream, connection, 413, f"a body has more than {MAX_BODY} bytes")
+            return
+        if request is None:
+            return
+        status: int
+        answer: object
+        status, answer = 405, _error("only POST is answered")
+        if request.method == b"POST":
+            path = request.target.decode("ascii", "replace").partition("?")[0]
+            status, answer = await handler(path, body)
+        await _answer(stream, connection, status, answer)
+        if connection.our_state is h11.MUST_CLOSE:
+            return
+        connection.start_next_cycle()
 
 
 class _TooLargeError(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -21,6 +20,7 @@ from tunnel.containers.docker.protocol import (
 )
 from tunnel.control.connections import Failures, InternalError
 from tunnel.errors import TunnelError
+from tunnel.linux.json_text import read_json
 
 log = logging.getLogger("tunnel")
 
@@ -81,8 +81,8 @@ class Requests:
             why = "Docker has sent it again, without its body, as the plugin was restarted"
             return 400, _refusal(f"{path}: {why}; give the command again")
         try:
-            data = json.loads(body)
-        except (ValueError, RecursionError) as error:
+            data = read_json(body)
+        except ValueError as error:
             return 400, _refusal(f"{path}: the body is not JSON: {error}")
         try:
             with self._failures.contained(path):

@@ -18,6 +18,7 @@ from tunnel.host.container_gates import PublishedPort
 from tunnel.host.gateway import IpAddress, Network
 from tunnel.host.state import InterfaceAddress
 from tunnel.linux.files import read_plain, replace_file
+from tunnel.linux.json_text import as_text, check_fields, read_json
 
 _VERSION = 1
 
@@ -36,14 +37,14 @@ class EndpointRecord:
         ports = (
             PublishedPort(
                 port["protocol"],
-                ip_address(port["address"]) if port["address"] else None,
+                ip_address(as_text(port["address"])) if port["address"] else None,
                 port["outer"],
-                ip_address(port["target"]),
+                ip_address(as_text(port["target"])),
                 port["inner"],
             )
             for port in data["published"]
         )
-        addresses = tuple(map(ip_interface, data["addresses"]))
+        addresses = tuple(map(ip_interface, map(as_text, data["addresses"])))
         return cls(addresses, data["joined"], tuple(ports))
 
 
@@ -72,11 +73,11 @@ class NetworkRecord:
         query, peer = data["ports"]
         return cls(
             data["conf"],
-            tuple(map(ip_network, data["pools"])),
-            tuple(map(ip_interface, data["gateways"])),
+            tuple(map(ip_network, map(as_text, data["pools"]))),
+            tuple(map(ip_interface, map(as_text, data["gateways"]))),
             data["internal"],
             data["mtu"],
-            tuple(map(ip_network, data["allowed"])),
+            tuple(map(ip_network, map(as_text, data["allowed"]))),
             data["bridge"],
             (query, peer),
             {name: EndpointRecord.from_json(each) for name, each in data["endpoints"].items()},
@@ -97,9 +98,9 @@ class PoolRecord:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """The inverse of what `Store` writes."""
-        part = ip_network(data["part"]) if data["part"] else None
-        given = frozenset(map(ip_address, data["given"]))
-        return cls(data["conf"], ip_network(data["pool"]), part, given)
+        part = ip_network(as_text(data["part"])) if data["part"] else None
+        given = frozenset(map(ip_address, map(as_text, data["given"])))
+        return cls(data["conf"], ip_network(as_text(data["pool"])), part, given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +120,18 @@ class Store:
     def load(self) -> PluginState:
         """What was saved last; nothing where there is no file. Raises ContainerError."""
         try:
-            data = json.loads(read_plain(self.path))
+            data = read_json(read_plain(self.path))
             if data["version"] != _VERSION:
                 raise ContainerError(
                     f"{self.path} is of another version of this program ({data['version']}): use "
                     "that one, or remove the networks with it first"
                 )
-            return PluginState(
-                {name: NetworkRecord.from_json(each) for name, each in data["networks"].items()},
-                {name: PoolRecord.from_json(each) for name, each in data["pools"].items()},
+            networks, pools = data["networks"].items(), data["pools"].items()
+            found = PluginState(
+                {name: NetworkRecord.from_json(each) for name, each in networks},
+                {name: PoolRecord.from_json(each) for name, each in pools},
             )
+            return check_fields(found)
         except FileNotFoundError:
             return PluginState()
         except OSError as error:

@@ -1,0 +1,288 @@
+"""What lies in files, what the kernel says, and texts that may come from anywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from crypto.keys import KeyFormatError, PresharedKey, PrivateKey, PublicKey
+from tests.support.fuzz.target import Target
+from tunnel import config
+from tunnel.config import ConfigErrors, tables
+from tunnel.containers.docker.store import Store
+from tunnel.containers.errors import ContainerError
+from tunnel.daemon import attach_target
+from tunnel.errors import DaemonError
+from tunnel.host import record
+from tunnel.host.errors import HostError
+from tunnel.host.route_messages import _route_untrusted
+from tunnel.host.watch import parse_link_messages
+from tunnel.linux import netlink
+from tunnel.linux.json_text import read_json
+from tunnel.log.redact import printable, redact
+from tunnel.packet.filter import Filter, FilterError
+from tunnel.trace.nftrace import decode
+from tunnel.trace.ruleset import Ruleset
+
+KEY = PrivateKey.from_random(bytes(range(32)))
+DEEP = b"[" * 100_000
+VERSIONS: tuple[Literal[4, 6], ...] = (4, 6)
+JSON_WORDS = (
+    b'{"', b'": ', b"[", b"]}", b"null", b"true", b"1e999", b"NaN", b"-1", b'"\\ud800"', b'""',
+    b"9" * 5000, DEEP, b"{}", b'"version": 1',
+)  # fmt: skip
+
+
+@cache
+def folder() -> Path:
+    """Where targets that read a file put it."""
+    return Path(tempfile.mkdtemp(prefix="tunnel-fuzz-"))
+
+
+# --- The kernel ----------------------------------------------------------------------------------
+
+
+def run_netlink(data: bytes) -> None:
+    """Answers and events of the kernel."""
+    list(netlink.attributes(data))
+    list(parse_link_messages(data, 7))
+    list(decode(data, 0.0))
+    for _, body in netlink.messages(data):
+        for version in VERSIONS:
+            with contextlib.suppress(OSError):
+                assert _route_untrusted(version, body).destination
+
+
+# --- Files ---------------------------------------------------------------------------------------
+
+
+def run_conf(data: bytes) -> None:
+    """A conf. What was read is written so that it reads the same, and saved into its own text."""
+    text = data.decode("utf-8", "surrogateescape")
+    found = config.parse(text, name="wg0", folder=folder() / "none")
+    again = config.parse(config.dump(found), name="wg0", folder=folder() / "none")
+    assert again.peers == found.peers
+    assert config.merge(text, found, folder=folder() / "none") == text, "saving changes the file"
+
+
+def run_record(data: bytes) -> None:
+    """The record of what was done to the machine."""
+    (folder() / "wg0.state").write_bytes(data)
+    found = record.load_record("wg0", folder())
+    assert found is not None
+    assert record.parse(record.render(found)) == found
+
+
+def run_attachment(data: bytes) -> None:
+    """The record of where a tunnel is attached."""
+    path = folder() / "wg0.attach"
+    path.write_bytes(data)
+    found = attach_target.read_target(path)
+    assert str(found)
+
+
+def run_store(data: bytes) -> None:
+    """The records of Docker's networks."""
+    store = Store(folder())
+    store.path.write_bytes(data)
+    found = store.load()
+    store.save(found)
+    assert store.load() == found
+
+
+def run_tables(data: bytes) -> None:
+    """The names of routing tables."""
+    list(tables._entries(data.decode("utf-8", "replace")))
+
+
+def run_ruleset(data: bytes) -> None:
+    """The listing of nft."""
+    Ruleset.parse(data.decode("utf-8", "replace"))
+
+
+def run_filter(data: bytes) -> None:
+    """A packet filter, as a client of the control socket sends it."""
+    found = Filter.parse(data.decode("utf-8", "replace"))
+    assert Filter.parse(found.text) == found
+    assert all(rule.isprintable() for rule in found.nft())
+
+
+def run_keys(data: bytes) -> None:
+    """The text of a key."""
+    text = data.decode("utf-8", "surrogateescape")
+    refusals = []
+    for kind in (PublicKey, PrivateKey, PresharedKey):
+        for read in (kind.from_base64, kind.from_hex):
+            try:
+                made = read(text)
+            except KeyFormatError as error:
+                refusals.append(error)
+            else:
+                assert text in (made.to_base64(), made.to_hex()) or text.lower() == made.to_hex()
+    assert len(text) < 8 or not any(text in str(each) for each in refusals), "a key in an error"
+    if len(refusals) == 6:
+        raise refusals[0]
+
+
+def run_log(data: bytes) -> None:
+    """A text of a stranger in the log: it cannot write a line of its own, or move the cursor."""
+    text = data.decode("utf-8", "surrogateescape")
+    assert printable(redact(text)).isprintable() or text.isspace() or not text
+
+
+def run_json(data: bytes) -> None:
+    """JSON of any kind; for what is read all numbers are finite, and it can be written again."""
+    try:
+        found = read_json(data)
+    except ValueError:
+        return
+    json.dumps(found, allow_nan=False)
+
+
+TARGETS = (
+    Target(
+        name="netlink",
+        reads=(
+            "tunnel.linux.netlink",
+            "tunnel.host.watch",
+            "tunnel.host.route_messages",
+            "tunnel.trace.nftrace",
+        ),
+        run=run_netlink,
+        words=(
+            b"\x20\0\0\0\x10\0\0\0",
+            b"\x24\0\0\0\x18\0\0\0",
+            b"\x08\0\x03\0",
+            b"\x11\x0a",
+            b"\x08\0\x09\0",
+        ),
+    ),
+    Target(
+        name="confs",
+        reads=(
+            "tunnel.config.parser",
+            "tunnel.config.lexer",
+            "tunnel.config.values",
+            "tunnel.config.lookalikes",
+            "tunnel.config.expiry",
+            "tunnel.config.edit",
+        ),
+        run=run_conf,
+        refusal=ConfigErrors,
+        base=20_000,
+        per_byte=400,
+        words=(
+            b"[Interface]\nPrivateKey = " + KEY.to_base64().encode() + b"\n",
+            b"[Peer]\nPublicKey = " + KEY.public_key().to_base64().encode() + b"\n",
+            b"AllowedIPs = 10.0.0.0/8, ",
+            b"Address = 10.0.0.1/24\n",
+            b"Endpoint = [::1]:5\n",
+            b"PostUp = ",
+            b"# expires = 2026-01-01\n",
+            b"MTU = ",
+            b"#!",
+            b"\xff",
+            b"\\\n",
+            b"\r",
+            b"DNS = a, ",
+            b"Table = ",
+        ),
+    ),
+    Target(
+        name="state_files",
+        reads=("tunnel.host.record", "tunnel.linux.files", "tunnel.linux.json_text"),
+        run=run_record,
+        refusal=HostError,
+        per_byte=60,
+        words=(
+            b'{"version": 1, "interface": "wg0", "ifindex": 7, "netns": 1, ',
+            b'"sysctls": {}, "dns": "", "items": [',
+            b'{"kind": "rule", "version": 4, "priority": ',
+            b'{"kind": "address", "value": "10.0.0.1/8"}',
+            b'{"kind": "firewall", "versions": ',
+            b'"hooks": {"pre_down": ',
+            *JSON_WORDS,
+        ),
+    ),
+    Target(
+        name="attachments",
+        reads=("tunnel.daemon.attach_target",),
+        run=run_attachment,
+        refusal=DaemonError,
+        words=(b'{"kind": "pid", "name": "7"', b'"started": ', b'"kind": []', *JSON_WORDS),
+    ),
+    Target(
+        name="network_records",
+        reads=("tunnel.containers.docker.store",),
+        run=run_store,
+        refusal=ContainerError,
+        per_byte=200,
+        words=(
+            b'{"version": 1, "networks": {"a": ',
+            b'"pools": {"b": {"conf": "wg0", "pool": "10.0.0.0/8", ',
+            b'"part": null, "given": []}}',
+            b'{"conf": "wg0", "pools": [], "gateways": [], "internal": false, "mtu": ',
+            *JSON_WORDS,
+        ),
+    ),
+    Target(
+        name="table_names",
+        reads=("tunnel.config.tables",),
+        run=run_tables,
+        words=(b"255 local\n", b"0x1f a\n", b"9" * 5000 + b" b\n", b"# "),
+    ),
+    Target(
+        name="rulesets",
+        reads=("tunnel.trace.ruleset",),
+        run=run_ruleset,
+        words=(
+            b"table inet f {\n",
+            b"\tchain c {\n",
+            b"\t\ttype filter hook input priority -1; policy drop;\n",
+            b"\t\ttcp dport 5 accept # handle 7\n",
+            b"# handle " + b"9" * 5000 + b"\n",
+            "²".encode(),
+        ),
+    ),
+    Target(
+        name="filters",
+        reads=("tunnel.packet.filter",),
+        run=run_filter,
+        refusal=FilterError,
+        words=(
+            b"tcp ",
+            b"port 5 ",
+            b"not ",
+            b"( ",
+            b") ",
+            b"and ",
+            b"or ",
+            b"host 10.0.0.1 ",
+            b"9" * 5000,
+            b"icmp ",
+        ),
+    ),
+    Target(
+        name="keys",
+        reads=("crypto.keys",),
+        run=run_keys,
+        refusal=KeyFormatError,
+        words=(KEY.to_base64().encode(), KEY.to_hex().encode(), b"=", b"A" * 43),
+    ),
+    Target(
+        name="log_texts",
+        reads=("tunnel.log.redact",),
+        run=run_log,
+        words=(b"\x1b[2J", b"\n", KEY.to_base64().encode(), b"\xff", "\u202e".encode()),
+    ),
+    Target(
+        name="json",
+        reads=("tunnel.linux.json_text",),
+        run=run_json,
+        words=JSON_WORDS,
+    ),
+)
