@@ -16,6 +16,7 @@ from tunnel.config import ConfigErrors, tables
 from tunnel.containers.docker.store import Store
 from tunnel.containers.errors import ContainerError
 from tunnel.daemon import attach_target
+from tunnel.engine import session_record
 from tunnel.errors import DaemonError
 from tunnel.host import record
 from tunnel.host.errors import HostError
@@ -83,6 +84,27 @@ def run_attachment(data: bytes) -> None:
     path.write_bytes(data)
     found = attach_target.read_target(path)
     assert str(found)
+
+
+def run_session_records(data: bytes) -> None:
+    """The file in which sessions outlive a daemon: its header, or an entry with a right digest."""
+    mode, entry = data[:1], data[1:257].ljust(256, b"\0")
+    if b"\x40" <= mode < b"\x80":
+        with tempfile.TemporaryFile() as file:
+            file.write(data[1:])
+            file.flush()
+            session_record._check_untrusted(file.fileno(), bytes(16))
+    elif mode < b"\x80":
+        body = entry[16 : 16 + session_record._PEER.size]
+        peer = session_record._peer_untrusted(session_record._digest(body) + body)
+        if peer is not None and peer.endpoint is not None:
+            assert str(peer.endpoint)
+            assert peer.endpoint.sockaddr
+    else:
+        body = entry[16 : 16 + session_record._KEYS.size]
+        whole = session_record._digest(body) + body + entry[16 + len(body) :]
+        found = session_record._session_untrusted(0, whole)
+        assert found is None or len(found.keys.send) == 32
 
 
 def run_store(data: bytes) -> None:
@@ -214,6 +236,13 @@ TARGETS = (
         run=run_attachment,
         refusal=DaemonError,
         words=(b'{"kind": "pid", "name": "7"', b'"started": ', b'"kind": []', *JSON_WORDS),
+    ),
+    Target(
+        name="session_records",
+        reads=("tunnel.engine.session_record",),
+        run=run_session_records,
+        refusal=session_record.SessionRecordError,
+        words=(bytes(32), b"\4", b"\x10", b"\xfe\x80" + bytes(14)),
     ),
     Target(
         name="network_records",

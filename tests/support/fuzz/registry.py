@@ -34,6 +34,7 @@ MODULES_WITHOUT = {
     "tunnel.control.client": _PASSES,
     "tunnel.control.clients": _PASSES,
     "tunnel.control.json_client": _OWN,
+    "tunnel.daemon.rights": _KERNEL,
     "tunnel.doctor.elsewhere": _OWN,
     "tunnel.doctor.machine": _KERNEL,
     "tunnel.doctor.reference": "a document of the source",

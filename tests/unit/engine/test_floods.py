@@ -390,3 +390,87 @@ def test_what_waits_together_is_opened_together_by_the_datapath_s_own_handshakes
     run([a], scenario)
     # How long they take is known after the first; no time passes here.
     assert opened == [1, HANDSHAKES_TOGETHER, HANDSHAKES_TOGETHER, 40 - 1 - 2 * HANDSHAKES_TOGETHER]
+
+
+@pytest.mark.parametrize("sources", [1, 10_000])
+def test_a_flood_is_answered_in_fewer_bytes_than_it_has_and_fills_no_memory(
+    sides: Sides, sources: int
+) -> None:
+    """Initiations with a right mac1, which are all that is answered, from one address and many."""
+    a, _ = sides
+    flood = [initiation(a, right=True) for _ in range(64)]
+
+    async def scenario(a: Side, b: Side) -> None:
+        interface = a.engine.interface
+        b.tun.feed(packet(2, 1))
+        await until(lambda: a.tun.written)
+        before = len(a.udp.sent)
+        received = 0
+        for turn in range(20):
+            interface.set_under_load(trio.current_time())
+            for number in range(1000):
+                a.udp.feed(flood[number % 64], 148, forged((1000 * turn + number) % sources))
+                received += 148
+            await until(lambda: not a.udp.incoming)
+            b.tun.feed(packet(2, 1))
+        answers = [data for data, *_ in a.udp.sent[before:] if data[0] == 3]
+        assert answers
+        assert {len(data) for data in answers} == {64}
+        assert sum(map(len, answers)) < received
+        assert len(a.engine._handshakes) == 0
+        remembered = len(interface._cookie_replies)
+        assert remembered <= COOKIE_REPLIES_BURST + 6 * COOKIE_REPLIES_PER_SECOND
+        assert len(interface._limiter) == 0
+        await until(lambda: len(a.tun.written) == 21)
+        assert len([1 for data, *_ in b.udp.sent if data[0] == 1]) == 1, "one session, throughout"
+
+    run(sides, scenario)
+
+
+def test_replays_from_another_address_change_nothing_and_are_not_answered(sides: Sides) -> None:
+    """All that the peer has ever sent, again and again: the handshake, data and a keepalive."""
+
+    async def scenario(a: Side, b: Side) -> None:
+        for _ in range(10):
+            b.tun.feed(packet(2, 1))
+            await until(lambda: not b.tun.incoming)
+        await until(lambda: len(a.tun.written) == 10)
+        await trio.sleep(1.0)
+        recorded = [data for data, *_ in b.udp.sent]
+        assert {data[0] for data in recorded} == {1, 4}
+        (peer,) = a.engine.interface.peers.values()
+        state = peer.endpoint, peer.keypairs.all(), peer.rx_bytes
+        before = len(a.udp.sent)
+        for _ in range(100):
+            for data in recorded:
+                a.udp.feed(data, len(data), STRANGER)
+        await until(lambda: not a.udp.incoming and not a.engine.handshakes_waiting)
+        assert (peer.endpoint, peer.keypairs.all(), peer.rx_bytes) == state
+        assert a.udp.sent[before:] == []
+        assert len(a.tun.written) == 10
+        drops = a.engine.drops()
+        assert sum(drops.values()) == 100 * len(recorded)
+        assert drops["replay"] == 100 * sum(data[0] == 4 for data in recorded)
+
+    run(sides, scenario)
+
+
+def test_giant_datagrams_are_counted_and_keep_out_no_one(sides: Sides) -> None:
+    """Of 65,507 bytes: messages of no kind that long, and data of a session that is forged."""
+
+    async def scenario(a: Side, b: Side) -> None:
+        b.tun.feed(packet(2, 1))
+        await until(lambda: a.tun.written)
+        index = next(data[4:8] for data, *_ in b.udp.sent if data[0] == 4)
+        rest = index + (1 << 40).to_bytes(8, "little") + bytes(65_491)
+        giants = [bytes([kind, 0, 0, 0]) + rest for kind in (1, 2, 3, 4, 7)]
+        for _ in range(20):
+            for data in giants:
+                a.udp.feed(data, len(data), STRANGER)
+        b.tun.feed(packet(2, 1))
+        await until(lambda: len(a.tun.written) == 2 and not a.udp.incoming)
+        drops = a.engine.drops()
+        assert drops == {"malformed": 80, "authentication": 20}
+        assert not any(endpoint == STRANGER for *_, endpoint, _ in a.udp.sent)
+
+    run(sides, scenario)
