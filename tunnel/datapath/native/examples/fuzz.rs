@@ -76,6 +76,9 @@ impl Random {
     }
 }
 
+/// Rounds between two lines of progress.
+const PROGRESS: u64 = 100_000;
+
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
@@ -92,7 +95,11 @@ fn main() {
         checks::split(&random.bytes(200));
         checks::open(&random.bytes(3000));
         checks::coalesce(&random.bytes(2000));
+        checks::handshake(&random.bytes(400));
         rounds += 1;
+        if rounds.is_multiple_of(PROGRESS) {
+            println!("{rounds} rounds");
+        }
     }
     println!("{rounds} rounds, nothing found");
 }

@@ -4,8 +4,11 @@
 use _native::checksum;
 use _native::coalesce::{Coalescer, Offload};
 use _native::ethernet::{self, ETHERIP};
+use _native::handshake::{INITIATION, Identity, RESPONSE};
 use _native::ip;
 use _native::limits::{MAX_SEALED_FRAME, OVERHEAD, REJECT_AFTER_MESSAGES};
+use _native::macs::{check_mac1, check_mac2};
+use _native::noise::{KEY, Secret, key_pair};
 use _native::session::Session;
 use _native::split::Plan;
 use _native::virtio;
@@ -248,4 +251,46 @@ pub fn coalesce(data: &[u8]) {
     before.sort();
     after.sort();
     assert_eq!(before, after);
+}
+
+/// Handshake messages: a genuine one is accepted as it is, and refused with any bit of what is sealed
+/// or sealed over changed; arbitrary bytes are refused. Each datagram of a batch has its verdict.
+pub fn handshake(data: &[u8]) {
+    let mut source = Source(data);
+    let (mode, stride) = (source.byte(), source.word().max(1));
+    let (key, psk) = (Secret::new([mode >> 2 | 1; KEY]), Secret::new([3; KEY]));
+    let (Ok(ours), Ok((_, public))) = (Identity::new(&key), key_pair(&key)) else {
+        return;
+    };
+    let pending = Identity::new(&Secret::new([201; KEY]))
+        .and_then(|theirs| theirs.create_initiation(&public, &Secret::new([202; KEY]), 7, &[1; 12]));
+    let (mut initiation, pending) = pending.expect("the keys are of high order");
+    let is_changed = mode & 1 == 0;
+    if is_changed {
+        // Of what is signed: type, ephemeral key, static key and timestamp. Not the sender's index.
+        let at = 8 + source.word() % 108;
+        // The highest bit of an X25519 key means nothing.
+        initiation[at] ^= (1 << (source.byte() % 7)) as u8;
+    }
+    let received = ours.consume_initiation(&initiation);
+    assert_eq!(received.is_err(), is_changed);
+    assert!(initiation[116..].iter().all(|&byte| byte == 0));
+    let mut junk = source.0.to_vec();
+    junk.resize(INITIATION, 0);
+    junk[..4].copy_from_slice(&[1, 0, 0, 0]);
+    assert!(ours.consume_initiation(&junk).is_err());
+    junk.resize(RESPONSE, 0);
+    junk[..4].copy_from_slice(&[2, 0, 0, 0]);
+    junk[8..12].copy_from_slice(&7u32.to_le_bytes());
+    assert!(pending.consume_response(&junk, &psk).is_err());
+    assert!(ours.consume_initiation(source.0).is_err());
+    assert!(pending.consume_response(source.0, &psk).is_err());
+    for verdicts in [
+        check_mac1(&[9; 32], source.0, stride),
+        check_mac2(&[9; 16], source.0, stride),
+    ] {
+        let verdicts = verdicts.expect("the keys have their length");
+        assert_eq!(verdicts.len(), source.0.len().div_ceil(stride));
+        assert!(!verdicts.contains(&true), "forged by chance");
+    }
 }
