@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from tunnel.containers.docker.store import Store
 from tunnel.containers.errors import ContainerError
 from tunnel.daemon import attach_target
 from tunnel.engine import session_record
+from tunnel.engine.session_record import SessionRecord, SessionRecordError
 from tunnel.errors import DaemonError
 from tunnel.host import record
 from tunnel.host.errors import HostError
@@ -87,24 +89,26 @@ def run_attachment(data: bytes) -> None:
 
 
 def run_session_records(data: bytes) -> None:
-    """The file in which sessions outlive a daemon: its header, or an entry with a right digest."""
-    mode, entry = data[:1], data[1:257].ljust(256, b"\0")
-    if b"\x40" <= mode < b"\x80":
-        with tempfile.TemporaryFile() as file:
-            file.write(data[1:])
-            file.flush()
-            session_record._check_untrusted(file.fileno(), bytes(16))
-    elif mode < b"\x80":
-        body = entry[16 : 16 + session_record._PEER.size]
-        peer = session_record._peer_untrusted(session_record._digest(body) + body)
-        if peer is not None and peer.endpoint is not None:
-            assert str(peer.endpoint)
-            assert peer.endpoint.sockaddr
-    else:
-        body = entry[16 : 16 + session_record._KEYS.size]
-        whole = session_record._digest(body) + body + entry[16 + len(body) :]
-        found = session_record._session_untrusted(0, whole)
-        assert found is None or len(found.keys.send) == 32
+    """The file in which sessions outlive a daemon: bytes at its header, or at entries."""
+    places = (0, session_record._PEERS_AT, session_record._SESSIONS_AT)
+    record = SessionRecord.create(bytes(16))
+    kept = os.dup(record.fileno())
+    record.close()
+    try:
+        os.pwrite(kept, data[1:], places[int.from_bytes(data[:1]) % len(places)])
+        record = SessionRecord.adopt(kept, bytes(16))
+        kept = -1
+        found = record.read()
+        for _, peer in found.peers:
+            assert peer.endpoint is None or str(peer.endpoint)
+        assert len({session.place for session in found.sessions}) == len(found.sessions)
+        again = record.read()
+        assert (again.peers, again.sessions) == (found.peers, found.sessions), "read otherwise"
+        assert not again.damaged, "what is damaged is wiped"
+        record.close()
+    finally:
+        if kept >= 0:
+            os.close(kept)
 
 
 def run_store(data: bytes) -> None:
@@ -241,7 +245,7 @@ TARGETS = (
         name="session_records",
         reads=("tunnel.engine.session_record",),
         run=run_session_records,
-        refusal=session_record.SessionRecordError,
+        refusal=SessionRecordError,
         words=(bytes(32), b"\4", b"\x10", b"\xfe\x80" + bytes(14)),
     ),
     Target(
