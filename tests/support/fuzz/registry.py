@@ -40,6 +40,7 @@ MODULES_WITHOUT = {
     "tunnel.doctor.reference": "a document of the source",
     "tunnel.host.dns": _MACHINE,
     "tunnel.host.in_use": _KERNEL,
+    "tunnel.host.iproute": "the answers of the kernel to our own requests, which pyroute2 decodes",
     "tunnel.host.links": _KERNEL,
     "tunnel.host.local_addresses": "a message that something has changed, which is not read",
     "tunnel.host.route_watch": "a message that something has changed, which is not read",
