@@ -49,9 +49,13 @@ def test_corpus(target: Target) -> None:
 @each_target
 @given(seed=st.integers(0, 2**64 - 1))
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_inputs_near_the_corpus(target: Target, seed: int) -> None:
+    """The same in each run: what is new is for `make fuzz` to find."""
     data = mutated(Random(seed), list(target.corpus().values()), target.words)
     try:
         check(target, data)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -43,7 +45,9 @@ JSON_WORDS = (
 @cache
 def folder() -> Path:
     """Where targets that read a file put it."""
-    return Path(tempfile.mkdtemp(prefix="tunnel-fuzz-"))
+    made = Path(tempfile.mkdtemp(prefix="tunnel-fuzz-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
 
 
 # --- The kernel ----------------------------------------------------------------------------------

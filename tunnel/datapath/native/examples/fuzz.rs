@@ -97,7 +97,7 @@ fn main() {
         checks::coalesce(&random.bytes(2000));
         checks::handshake(&random.bytes(400));
         rounds += 1;
-        if rounds.is_multiple_of(PROGRESS) {
+        if rounds % PROGRESS == 0 {
             println!("{rounds} rounds");
         }
     }

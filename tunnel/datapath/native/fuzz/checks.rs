@@ -262,8 +262,9 @@ pub fn handshake(data: &[u8]) {
     let (Ok(ours), Ok((_, public))) = (Identity::new(&key), key_pair(&key)) else {
         return;
     };
-    let pending = Identity::new(&Secret::new([201; KEY]))
-        .and_then(|theirs| theirs.create_initiation(&public, &Secret::new([202; KEY]), 7, &[1; 12]));
+    let pending = Identity::new(&Secret::new([201; KEY])).and_then(|theirs| {
+        theirs.create_initiation(&public, &Secret::new([202; KEY]), 7, &[1; 12])
+    });
     let (mut initiation, pending) = pending.expect("the keys are of high order");
     let is_changed = mode & 1 == 0;
     if is_changed {
