@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -30,7 +30,7 @@ from tunnel.device.event_log import EventLog, Publish, publish_nothing
 from tunnel.device.features import Offloads
 from tunnel.device.link_monitor import Restore, follow_link
 from tunnel.device.route_monitor import RouteMonitor
-from tunnel.engine import Clock, Engine, boot_time
+from tunnel.engine import Clock, Engine, SessionRecord, boot_time
 from tunnel.io.errors import TunDeleted
 from tunnel.io.tun import Tun
 from tunnel.io.udp import Udp
@@ -60,6 +60,7 @@ class Device:
         publish: Publish = publish_nothing,
         clock: Clock = boot_time,
         short_tails: bool = False,
+        record: SessionRecord | None = None,
     ) -> None:
         self.name = name
         self.is_deleted = False
@@ -75,6 +76,7 @@ class Device:
             on_event=self._handle_event,
             retry_endpoint=self.endpoints.retry,
             short_tails=short_tails,
+            record=record,
         )
         self._routes = RouteMonitor(self.engine)
         # Not `changing`: a get waits for no reload.
@@ -92,24 +94,31 @@ class Device:
         fwmark: int = 0,
         tun_fd: int | None = None,
         tun_control: socket.socket | None = None,
+        udp_fds: Collection[int] = (),
+        record: SessionRecord | None = None,
         publish: Publish = publish_nothing,
         mac: bytes | None = None,
     ) -> Self:
         """Make the interface `name`, or take over the attached TUN device of `tun_fd`, and bind
-        the UDP sockets. Needs no event loop. `tun_control` is a socket in the device's namespace.
-        With a `mac` the interface carries Ethernet frames, and has this address.
+        the UDP sockets, or take over the bound ones of `udp_fds`, whose port and mark stay. Needs
+        no event loop. `tun_control` is a socket in the device's namespace. With a `mac` the
+        interface carries Ethernet frames, and has this address. Sessions are kept in `record`,
+        which stays the caller's.
 
         Raises TunError and UdpError, and then nothing is left.
         """
         with ExitStack() as undo:
+            batches = {"gso": offloads.gso, "gro": offloads.gro}
             udp = undo.enter_context(
-                Udp.open(listen_port, fwmark, gso=offloads.gso, gro=offloads.gro)
+                Udp.adopt(udp_fds, **batches)
+                if udp_fds
+                else Udp.open(listen_port, fwmark, **batches)
             )
             if tun_fd is None:
                 tun = undo.enter_context(Tun.open(name, mtu=mtu, offloads=offloads.tun, mac=mac))
             else:
                 tun = undo.enter_context(
-                    Tun.adopt(tun_fd, offloads=offloads.tun, control=tun_control)
+                    Tun.adopt(tun_fd, offloads=offloads.tun, control=tun_control, mac=mac)
                 )
             # The kernel has filled in a name such as wg%d.
             device = cls(
@@ -120,6 +129,7 @@ class Device:
                 path=path,
                 publish=publish,
                 short_tails=offloads.short_tails,
+                record=record,
             )
             undo.pop_all()
         return device

@@ -3,6 +3,7 @@
 from .common import LONE_AFTER, Clock, EngineDrop, Interface, Peer, boot_time
 from .engine import Engine
 from .instrument import Tracer
+from .session_record import SessionRecord, SessionRecordError
 
 __all__ = [
     "LONE_AFTER",
@@ -11,6 +12,8 @@ __all__ = [
     "EngineDrop",
     "Interface",
     "Peer",
+    "SessionRecord",
+    "SessionRecordError",
     "Tracer",
     "boot_time",
 ]

@@ -157,14 +157,17 @@ class Tun:
         *,
         offloads: TunOffload = ALL_OFFLOADS,
         control: socket.socket | None = None,
+        mac: bytes | None = None,
     ) -> Self:
         """Take over an attached TUN descriptor (WG_TUN_FD); it is ours to close from now on.
 
         So is `control`, a socket in the network namespace of the device, for one that we may not
-        enter. Raises TunError if `fd` is no such thing, and then leaves both to the caller.
+        enter. `mac` is what a TAP device gets when it has to be made again. Raises TunError if
+        `fd` is no such thing, and then leaves both to the caller.
         """
         try:
             tun = cls(fd, offloads=offloads, control=control)
+            tun._mac = mac
             os.set_inheritable(fd, False)
         except TunDeleted as error:
             raise TunError(

@@ -10,7 +10,7 @@ import logging
 import socket
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, Self
 
 import trio
@@ -74,7 +74,25 @@ class Udp:
         UDP_GRO off. Raises UdpError: the port is taken, a mark without CAP_NET_ADMIN, no family.
         """
         udp = cls(ipv4=ipv4, ipv6=ipv6, gso=gso, gro=gro)
-        udp._bind(port, fwmark)
+        udp._use(_open_sockets(udp._wanted, port, fwmark), fwmark)
+        return udp
+
+    @classmethod
+    def adopt(cls, descriptors: Collection[int], *, gso: bool = True, gro: bool = True) -> Self:
+        """Take over bound UDP sockets, one of a family and all on one port; ours to close then.
+
+        A family that none of them has is left out until `set_port`. Raises UdpError if they are no
+        such thing, and then leaves them to the caller.
+        """
+        sockets = [_adopted(descriptor) for descriptor in descriptors]
+        ports = {sock.getsockname()[1] for sock in sockets}
+        families = {sock.family for sock in sockets}
+        if len(ports) != 1 or 0 in ports or len(families) != len(sockets):
+            for sock in sockets:
+                sock.detach()
+            raise UdpError("the UDP sockets that were handed over are not a pair", errno.EINVAL)
+        udp = cls(ipv4=True, ipv6=True, gso=gso, gro=gro)
+        udp._use(sockets, _fwmark(sockets[0]))
         return udp
 
     def receive(
@@ -175,7 +193,7 @@ class Udp:
         # A move back must not run into what is left of the last one.
         for family in list(self._retired):
             self._bury(family)
-        self._bind(port, self.fwmark)
+        self._use(_open_sockets(self._wanted, port, self.fwmark), self.fwmark)
 
     def set_fwmark(self, fwmark: int) -> None:
         """Mark all packets from now on (0: none); raises UdpError, and then nothing changed."""
@@ -210,6 +228,10 @@ class Udp:
     def queued_part(self) -> float:
         """How full the fullest receive queue is, from 0 to 1."""
         return max((sock.queued_part() for sock in self._sockets.values()), default=0.0)
+
+    def descriptors(self) -> Mapping[socket.AddressFamily, int]:
+        """The descriptor of each family's socket."""
+        return {family: sock.sock.fileno() for family, sock in self._sockets.items()}
 
     @property
     def families(self) -> tuple[socket.AddressFamily, ...]:
@@ -266,11 +288,8 @@ class Udp:
         if self._closed:
             raise trio.ClosedResourceError("the UDP sockets are closed")
 
-    def _bind(self, port: int, fwmark: int) -> None:
-        new = {
-            sock.family: UdpSocket(sock, self._drops, **self._offloads)
-            for sock in _open_sockets(self._wanted, port, fwmark)
-        }
+    def _use(self, sockets: Iterable[socket.socket], fwmark: int) -> None:
+        new = {sock.family: UdpSocket(sock, self._drops, **self._offloads) for sock in sockets}
         for sock in new.values():
             sock.leave_source_open(self._moved)
             sock.set_filter(self._filter)
@@ -363,6 +382,30 @@ def _open_socket(family: socket.AddressFamily, port: int, fwmark: int) -> socket
         sock.close()
         raise
     return sock
+
+
+def _adopted(descriptor: int) -> socket.socket:
+    """A socket that was handed over; its options were set by the process that opened it."""
+    try:
+        sock = socket.socket(fileno=descriptor)
+    except OSError as error:
+        raise _udp_error(f"descriptor {descriptor} is no socket", error) from error
+    if sock.family not in FAMILIES or sock.type != socket.SOCK_DGRAM:
+        sock.detach()
+        raise UdpError(f"descriptor {descriptor} is no UDP socket", errno.EINVAL)
+    sock.setblocking(False)
+    sock.set_inheritable(False)
+    # As a new one has them: the filter is that of an overload which this process knows nothing of.
+    with contextlib.suppress(OSError):
+        bpf.detach(sock)
+    with contextlib.suppress(OSError):
+        sock.setsockopt(kernel.SOL_UDP, kernel.UDP_GRO, 0)
+    return sock
+
+
+def _fwmark(sock: socket.socket) -> int:
+    mark = sock.getsockopt(socket.SOL_SOCKET, kernel.SO_MARK, 4)
+    return int.from_bytes(mark, sys.byteorder)
 
 
 def _configure(sock: socket.socket, family: socket.AddressFamily) -> None:
