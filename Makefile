@@ -16,7 +16,7 @@ OFF ?= none tso uso gso gro all
 NATIVE := tunnel/datapath/native
 CRATE := $(wildcard $(NATIVE)/Cargo.* $(NATIVE)/src/*.rs $(NATIVE)/src/*/*.rs)
 
-.PHONY: help lab test test-minimal test-pythons bench-check coverage matrix setup lock lint wheel fuzz soak crashes nonces floods faults conformance doctor-matrix confs clean
+.PHONY: help lab test test-minimal test-pythons bench-check coverage matrix setup lock lint wheel fuzz soak crashes nonces floods restarts faults conformance doctor-matrix confs clean
 
 help:
 	@echo "make lab    two hosts and a real encrypted tunnel on this machine, explained"
@@ -35,6 +35,7 @@ help:
 	@echo "            before that memory and pauses under each kind of load (1 h)"
 	@echo "make crashes  500 kills at random moments, and whether the next command puts it right (20 min)"
 	@echo "make nonces  a thousand engines killed under traffic, and whether a nonce comes twice (2 min)"
+	@echo "make restarts  what restarts and kill -9 cost the traffic, beside wireguard-go (7 min)"
 	@echo "make floods a new handshake, TCP and pings under floods, beside wireguard-go, as a table (8 min)"
 	@echo "make conformance  how well WireGuard programs keep the protocol's rules, as tables (12 min)"
 	@echo "make faults every fault of network and machine, and what it cost, into docs/faults.md (5 min)"
@@ -158,6 +159,10 @@ conformance: $(STAMP)
 faults: $(STAMP)
 	@tests/setup/packages.sh --for base --for lab --for test
 	$(PYTHON) -m tests.support.fault_page
+
+restarts: $(STAMP)
+	@tests/setup/packages.sh --for base --for lab --for test
+	$(PYTHON) -m tests.soak.restarts
 
 doctor-matrix: $(STAMP)
 	@tests/setup/packages.sh --for base --for lab --for test

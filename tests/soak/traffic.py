@@ -48,9 +48,9 @@ def main() -> int:
         pids = []
         for end in (sender, receiver):
             end.up()
-            (pid,) = end.node.host.pids()
-            pids.append(pid)
-            assert status(end)["datapath"] == options.datapath
+            found = status(end)
+            pids.append(found["pid"])
+            assert found["datapath"] == options.datapath
         loads = [start(kind, sender, receiver, options) for kind in options.load]
         print(f"{options.datapath}, {' and '.join(options.load)}")
         print("minute  sender kB  receiver kB  received MB", flush=True)

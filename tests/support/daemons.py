@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import sys
 from typing import Any
 
@@ -25,6 +27,14 @@ def status(end: OurEnd) -> dict[str, Any]:
     (found,) = json.loads(end.tunnel("show", end.node.interface, "--json"))
     assert isinstance(found, dict)
     return found
+
+
+def kill(end: OurEnd) -> None:
+    """End the daemon by force, and first what would start another one."""
+    found = status(end)
+    for pid in (found["holder"], found["pid"]):
+        if pid:
+            os.kill(pid, signal.SIGKILL)
 
 
 def follow(end: OurEnd) -> HostProcess:

@@ -27,6 +27,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from tests.support.daemons import kill
 from tests.support.doctor_scenes import (
     NAT,
     OUTER_A,
@@ -305,7 +306,7 @@ def pid_of(end: OurEnd) -> int:
 
 @contextlib.contextmanager
 def killed(s: Scene) -> Iterator[None]:
-    os.kill(pid_of(s.a), signal.SIGKILL)
+    kill(s.a)
     try:
         yield
     finally:

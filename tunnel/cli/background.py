@@ -105,6 +105,11 @@ class _Notes(logging.Handler):
             os.write(self._fd, NOTE + text[:MAX_NOTE] + b"\n")
 
 
+def log_path(name: str) -> Path:
+    """Where a daemon in the background logs to."""
+    return RUN_FOLDER / f"{name}.log"
+
+
 def start(
     name: str,
     serve: Callable[[Readiness, Path], int],
@@ -118,7 +123,7 @@ def start(
     status; `note` is called with each warning while it comes up. To be called while there is one
     thread. Raises StartError.
     """
-    log_path = RUN_FOLDER / f"{name}.log"
+    path = log_path(name)
     reading, writing = os.pipe()
     # What is still in their buffers must not be written twice.
     for stream in (sys.stdout, sys.stderr):
@@ -131,7 +136,7 @@ def start(
         raise StartError(f"cannot start the daemon: {error.strerror}") from error
     else:
         if not child:
-            _be_daemon(writing, log_path, serve)
+            _be_daemon(writing, path, serve)
     finally:
         os.close(writing)
     with open(reading, "rb") as pipe:
@@ -142,7 +147,7 @@ def start(
     reason = said.decode(errors="replace").strip()
     if not reason and status == -signal.SIGTERM:
         reason = f"{name} was stopped while starting"
-    raise StartError(reason or f"the daemon ended with status {status}; see {log_path}")
+    raise StartError(reason or f"the daemon ended with status {status}; see {path}")
 
 
 def _read_and_stop(child: int, pipe: IO[bytes], note: Callable[[str], None]) -> bytes:
@@ -167,7 +172,7 @@ def _read(pipe: IO[bytes], note: Callable[[str], None]) -> bytes:
     return outcome
 
 
-def _be_daemon(writing: int, log_path: Path, serve: Callable[[Readiness, Path], int]) -> NoReturn:
+def _be_daemon(writing: int, path: Path, serve: Callable[[Readiness, Path], int]) -> NoReturn:
     """The child's whole life: own session, no terminal, none of the caller's descriptors.
 
     But standard error, which becomes the log once that is opened.
@@ -180,7 +185,7 @@ def _be_daemon(writing: int, log_path: Path, serve: Callable[[Readiness, Path], 
         os.dup2(null, 1)
         os.closerange(3, writing)
         os.closerange(writing + 1, os.sysconf("SC_OPEN_MAX"))
-        status = serve(Readiness(writing), log_path)
+        status = serve(Readiness(writing), path)
     except BaseException:
         traceback.print_exc()
     finally:

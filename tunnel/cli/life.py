@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -47,6 +47,10 @@ def up(
     log_json: Annotated[
         bool, typer.Option("--log-json", help="Log one JSON object a line, for programs.")
     ] = False,
+    successor: Annotated[
+        bool,
+        typer.Option("--successor", help="Be the daemon after one that has ended.", hidden=True),
+    ] = False,
 ) -> None:
     """Set up the tunnel of a conf: interface, addresses, routes, peers.
 
@@ -67,16 +71,24 @@ def up(
         if status:
             raise typer.Exit(status)
         return
-    _start_in_background(loaded, verbose=verbose, log_json=log_json)
+    serve = _server(loaded, verbose=verbose, log_json=log_json, is_successor=successor)
+    if successor:
+        raise typer.Exit(serve(background.Readiness(-1), background.log_path(loaded.name)))
+    _start_in_background(loaded, serve)
 
 
-def _start_in_background(
-    loaded: TunnelConfig, *, verbose: bool = False, log_json: bool = False
-) -> None:
-    """Leave a daemon behind, once packets can flow; or fail with its reason."""
+def _server(
+    loaded: TunnelConfig,
+    *,
+    verbose: bool = False,
+    log_json: bool = False,
+    is_successor: bool = False,
+) -> Callable[[background.Readiness, Path], int]:
+    """What is the daemon of a conf in the background, with its log in a file."""
     assert loaded.path is not None
     # The daemon leaves the folder that the path may be relative to.
     config = dataclasses.replace(loaded, path=loaded.path.absolute())
+    options = [f"--{name}" for name, on in (("verbose", verbose), ("log-json", log_json)) if on]
 
     def log_to(path: Path) -> None:
         try:
@@ -91,8 +103,22 @@ def _start_in_background(
             logging.getLogger().warning("%s", warning)
 
     def serve(readiness: background.Readiness, log_file: Path) -> int:
-        return _serve(config, readiness, start_log=partial(log_to, log_file), log_file=log_file)
+        return _serve(
+            config,
+            readiness,
+            start_log=partial(log_to, log_file),
+            log_file=log_file,
+            options=options,
+            is_successor=is_successor,
+        )
 
+    return serve
+
+
+def _start_in_background(
+    config: TunnelConfig, serve: Callable[[background.Readiness, Path], int]
+) -> None:
+    """Leave a daemon behind, once packets can flow; or fail with its reason."""
     try:
         background.start(
             config.name,
@@ -121,15 +147,20 @@ def _serve(
     as_json: bool = False,
     start_log: Callable[[], None] = lambda: None,
     log_file: Path | None = None,
+    options: Sequence[str] = (),
+    is_successor: bool = False,
 ) -> int:
     """Be the daemon until the tunnel is down; the exit status.
 
     A failure goes to the parent, by `readiness`, and to the terminal, or else to the log, `as_json`
     or in `log_file`. `start_log` is called once the name is ours: until then the log may be that of
     another daemon. A log of nothing but a failure to start, which the parent reports, is removed.
+    `options` are those of `up` for a daemon that comes after this one. With `is_successor` it waits
+    for the end of the one before, and does nothing where a `tunnel down` has come first.
     """
     import trio
 
+    from tunnel.daemon import keepers
     from tunnel.daemon.daemon import Daemon
     from tunnel.daemon.descriptors import check_descriptors
     from tunnel.daemon.gc_tuning import avoid_pauses
@@ -137,6 +168,7 @@ def _serve(
     from tunnel.daemon.rights import give_up
     from tunnel.daemon.run import run
     from tunnel.daemon.sd_notify import Notifier
+    from tunnel.daemon.teardown import END_TIME
 
     notifier = Notifier.from_environment()
 
@@ -146,13 +178,17 @@ def _serve(
     with readiness:
         try:
             check_descriptors()  # the event loop takes some before `run` can look
-            with hold(config.name):
+            with hold(config.name, patience=END_TIME if is_successor else 0.0):
                 # What writes the log is a thread that would keep its rights.
                 writer.stop_all()
+                if log_file is None:
+                    keeper = keepers.of_service(config, notifier)
+                else:
+                    keeper = keepers.of_background(config, log_file, options, found=is_successor)
                 kept = give_up(config)
                 start_log()
                 has_log = True
-                daemon = Daemon(config, notifier=notifier, kept_rights=kept)
+                daemon = Daemon(config, notifier=notifier, kept_rights=kept, keeper=keeper)
                 try:
                     trio.run(
                         partial(
@@ -160,6 +196,7 @@ def _serve(
                         )
                     )
                 finally:
+                    keeper.close()
                     # Before whatever else is said of the end.
                     output.flush()
         except TunnelError as error:
@@ -196,14 +233,16 @@ def down(
 
         tunnel down office
     """
-    from tunnel.daemon import teardown
+    from tunnel.daemon import sd_job, teardown
 
     name = interface_name(conf)
     try:
         if leftovers:
+            result = os.environ.get("SERVICE_RESULT", "success")
+            if sd_job.is_back_soon(result):
+                return  # the next daemon goes on where this one has ended, or cleans up
             # A service that failed: systemd is about to start it again, or has given up.
-            failed = os.environ.get("SERVICE_RESULT", "success") != "success"
-            done = teardown.clean_up(name, fail_closed=failed)
+            done = teardown.clean_up(name, fail_closed=result != "success")
         else:
             done = teardown.take_down(name)
     except TunnelError as error:
@@ -227,9 +266,12 @@ def _report(done: Teardown) -> None:
 
 @app.command()
 def restart(conf: Name) -> None:
-    """Take a tunnel down and up again, with its conf as it is now.
+    """Put a new daemon in the place of the one that runs, with the conf as it is now.
 
-    A kill switch stays in place meanwhile. A mistake in the conf leaves everything as it was.
+    The interface, its addresses, routes and rules, and the UDP port stay; hooks are not run. Where
+    that cannot be (PreUp, PostUp, Mode, Bridge or NetNS was changed, the interface is attached, or
+    SeamlessRestart = off), the tunnel is taken down and up again, and a kill switch stays in place
+    meanwhile. A mistake in the conf leaves everything as it was.
 
     Example:
 
@@ -240,17 +282,27 @@ def restart(conf: Name) -> None:
     name = interface_name(conf)
     running = conf_of_running(name)
     loaded = load_config(running if running is not None and conf == name else conf)
+    options = loaded.interface.options
     unit = _unit_of(name)
     if unit:
-        kills = loaded.interface.options.kill_switch
+        kills = options.kill_switch and not options.seamless_restart
         command = f"systemctl {'kill --signal=KILL' if kills else 'restart'} {unit}"
         why = "; systemd starts it again, and the kill switch stays" if kills else ""
         fail(f"{name} is run by systemd: {command}{why}")
+    # Packets wait from the end of the one daemon to the other: what takes its time comes before.
+    _load_daemon()
     try:
-        _report(teardown.take_down(name, fail_closed=loaded.interface.options.kill_switch))
+        has_handed_over = teardown.hand_over(name)
+        if not has_handed_over:
+            _report(teardown.take_down(name, fail_closed=options.kill_switch))
     except TunnelError as error:
         fail(error)
-    _start_in_background(loaded)
+    _start_in_background(loaded, _server(loaded, is_successor=has_handed_over))
+
+
+def _load_daemon() -> None:
+    """Load all that a daemon needs."""
+    import tunnel.daemon.run  # noqa: F401
 
 
 def _unit_of(name: str) -> str:

@@ -83,6 +83,9 @@ def status_lines(status: TunnelStatus, *, now: float, whole: bool = False) -> It
         yield _line("offloads", words)
     if status.rights.capabilities:
         yield _line("rights", status.rights.words())
+    if status.restarts:
+        times = f"{status.restarts} time{'' if status.restarts == 1 else 's'}"
+        yield _line("restarted", f"{times}, up for {age(now - status.since)}")
     if status.missing:
         missing = shortened(status.missing, MAX_MISSING)
         yield Text("  missing", "bold red") + Text(f": {', '.join(missing)}")

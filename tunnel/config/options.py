@@ -142,6 +142,19 @@ class TunnelOptions:
         ),
     )
 
+    seamless_restart: bool = field(
+        default=True,
+        metadata=key(
+            "SeamlessRestart",
+            values.switch,
+            "whether the interface, its addresses, routes and rules, and the UDP port stay while "
+            "the daemon is restarted, or killed and started again",
+            reload=Reload.LIVE,
+            example="off",
+            write=lambda value: "on" if value else "off",
+        ),
+    )
+
     forward: bool = field(
         default=False,
         metadata=_gate_switch(

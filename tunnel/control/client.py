@@ -183,6 +183,17 @@ class TunnelClient:
                 time.sleep(0.1)
                 TunnelClient(self.name).close()
 
+    def hand_over(self) -> bool:
+        """Have the daemon end and leave everything to another one; whether it does."""
+        self.ping()
+        try:
+            return bool(self.call("hand_over"))
+        except ControlError as error:
+            # It may be gone before its answer is out.
+            if error.code != "closed":
+                raise
+            return True
+
     def subscribe(self) -> None:
         """Turn this connection into the stream of events: from now on only `read_events` works."""
         self.call("events")

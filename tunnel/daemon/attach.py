@@ -383,3 +383,4 @@ class Attachment:
         """Log it, and have it among the events."""
         log.info("%s", sentence(kind, details))
         self._daemon.feed.publish(kind, **details)
+        self._daemon.keep_descriptors()

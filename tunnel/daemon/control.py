@@ -80,6 +80,9 @@ def methods(daemon: Daemon, attachment: Attachment) -> dict[str, json_socket.Met
         daemon.stop_by_request(stays_shut=_flag(params, "stays_shut"))
         return True
 
+    async def hand_over(params: dict[str, Any]) -> bool:
+        return daemon.hand_over()
+
     async def reload(params: dict[str, Any]) -> ReloadResult:
         return await daemon.reload()
 
@@ -106,7 +109,7 @@ def methods(daemon: Daemon, attachment: Attachment) -> dict[str, json_socket.Met
     async def detach(params: dict[str, Any]) -> Attached:
         return await attachment.detach()
 
-    known = (ping, status, down, reload, diff, save, attach, detach)
+    known = (ping, status, down, hand_over, reload, diff, save, attach, detach)
     return {method.__name__: method for method in known}
 
 

@@ -25,13 +25,16 @@ from tunnel.control.timeslice import let_go
 from tunnel.daemon import hook_effects, redaction, reload, rights, save
 from tunnel.daemon.hook_effects import HookEffects
 from tunnel.daemon.host_state import HostState, Location, place_in_conf
+from tunnel.daemon.keeper import Keeper
 from tunnel.daemon.meter import Meter
 from tunnel.daemon.reload import Plan
 from tunnel.daemon.save import Saved
 from tunnel.daemon.sd_notify import Notifier
+from tunnel.daemon.succession import LIFE, SESSIONS, TUN, UDP, Life
 from tunnel.device.device import Device
 from tunnel.device.look_up import resolve_all
 from tunnel.device.status import take_status
+from tunnel.engine import SessionRecord
 from tunnel.errors import DaemonError, TunnelError, with_notes
 from tunnel.io.endpoint import Endpoint
 from tunnel.linux.rights import Capability
@@ -89,7 +92,9 @@ class Daemon:
     what another program has removed. `place` is where the interface is, `attached` says in words to
     what `tunnel attach` has tied it. `is_asked` says that it goes down because somebody wants it,
     `stays_shut` that its kill switch is to be there all the same, as it comes up again at once,
-    `kept_rights` is what a reload can count on, None for all of root's.
+    `hands_over` that all but the daemon is to stay, for another one. `keeper` keeps its descriptors
+    then, `record` has its sessions, and `life` is there once it is up. `kept_rights` is what a
+    reload can count on, None for all of root's.
     """
 
     def __init__(
@@ -98,6 +103,7 @@ class Daemon:
         *,
         notifier: Notifier | None = None,
         kept_rights: frozenset[Capability] | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self.config = without_expired(config, time.time())
         self.kept_rights = kept_rights
@@ -115,6 +121,10 @@ class Daemon:
         self.hook_stopper = host.HookStopper()
         self.is_asked = False
         self.stays_shut = False
+        self.hands_over = False
+        self.keeper = keeper or Keeper()
+        self.life: Life | None = None
+        self.record: SessionRecord | None = None
         self.attached = ""
         self.starting = trio.CancelScope()
         self._reloading = trio.Lock()
@@ -149,6 +159,33 @@ class Daemon:
         self.stays_shut = stays_shut
         self.is_asked = True
         self.stop()
+
+    def hand_over(self) -> bool:
+        """`stop`, and leave everything to a daemon that comes after; False where that cannot be,
+        and then nothing has changed.
+        """
+        if self.stage is not Stage.UP or not self.keeper.is_keeping():
+            return False
+        self.hands_over = self.is_asked = self.stays_shut = True
+        self.keeper.hand_over()
+        self.stop()
+        return True
+
+    def keep_descriptors(self) -> None:
+        """Have kept what a daemon that comes after needs, or nothing if it could not go on."""
+        wanted: dict[str, int] = {}
+        # What hooks did to the device itself would have to be done again.
+        is_plain = not self.attached and self.effects == HookEffects(self.effects.at_up)
+        seamless = self.config.interface.options.seamless_restart
+        if is_plain and seamless and self.device is not None and self.life is not None:
+            engine = self.device.engine
+            wanted = {
+                TUN: engine.tun.fileno(),
+                LIFE: self.life.descriptor,
+                **({} if self.record is None else {SESSIONS: self.record.fileno()}),
+                **{UDP[family]: fd for family, fd in engine.udp.descriptors().items()},
+            }
+        self.keeper.keep(wanted)
 
     def move_to(self, place: Location) -> None:
         """Note that the interface is there; ends what goes on in `staying`."""
@@ -199,6 +236,9 @@ class Daemon:
             netns=self.place.netns or "",
             attached=self.attached,
             bridge="" if self.host is None else self.host.applied.state.bridge,
+            since=0.0 if self.life is None else self.life.since,
+            restarts=0 if self.life is None else self.life.restarts,
+            holder=self.keeper.pid,
         )
 
     async def plan_reload(self, new: TunnelConfig | None = None) -> ReloadResult:
@@ -285,6 +325,7 @@ class Daemon:
                 parts = reload.parts(self.config)
                 self.config = plan.config
                 await self.keep_hooks()
+                self.keep_descriptors()
                 await let_go(parts)
                 return plan.outcome
         raise DaemonError(f"{self.name} is going down")

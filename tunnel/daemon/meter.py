@@ -22,10 +22,12 @@ class Meter:
     """What is counted over the daemon's life and not by the engine.
 
     `outcomes` are handshakes by outcome: an unanswered initiation is one, and so is giving up.
+    `restarts` counts the daemons before this one.
     `round_trips` of handshakes and `lag` of the event loop are in seconds.
     """
 
     def __init__(self) -> None:
+        self.restarts = 0
         self.outcomes = dict.fromkeys(OUTCOMES, 0)
         self.round_trips = Histogram(ROUND_TRIP_BOUNDS)
         self.lag = Histogram(LAG_BOUNDS)

@@ -108,6 +108,11 @@ def _of_interface(metrics: Metrics) -> Iterator[Metric]:
     )
     congested.add_metric((name,), metrics.load.congested)
     yield congested
+    restarts = CounterMetricFamily(
+        "tunnel_restarts", "Daemons that the tunnel had before this one.", labels=("interface",)
+    )
+    restarts.add_metric((name,), meter.restarts)
+    yield restarts
     batches = HistogramMetricFamily(
         "tunnel_batch_packets",
         "Packets of one batch of the datapath.",

@@ -17,7 +17,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -26,6 +27,7 @@ import trio
 from tunnel import host
 from tunnel.config import InterfaceConfig, PublicKey
 from tunnel.control.broadcast import Events
+from tunnel.control.messages.sentences import sentence
 from tunnel.daemon import guard, host_state, redaction, reload
 from tunnel.daemon.attach import Attachment
 from tunnel.daemon.control import control_socket
@@ -36,11 +38,13 @@ from tunnel.daemon.host_state import Surroundings, line_of_port
 from tunnel.daemon.lock import hold
 from tunnel.daemon.metrics import serve_metrics
 from tunnel.daemon.sd_notify import Pulse
+from tunnel.daemon.succession import Inherited, Life, inherit
 from tunnel.daemon.teardown import refuse_taken, undo_leftovers
 from tunnel.device import features, signals, sync
 from tunnel.device.device import Device
-from tunnel.device.look_up import resolve_some
+from tunnel.device.look_up import addresses_only, resolve_some
 from tunnel.device.uapi import AwaitedDevice, uapi_served
+from tunnel.engine import SessionRecord, boot_time
 from tunnel.errors import DaemonError, TunnelError, unwrapped
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.udp import Udp
@@ -71,25 +75,34 @@ async def run(
     check_descriptors()
     lock = contextlib.nullcontext() if is_held else hold(daemon.name)
     with unwrapped(), lock, Attachment(daemon) as attachment:
-        await _clean_up_before(daemon)
-        # Before there is a socket for `wg` by that name: another's says whose the interface is.
-        await trio.to_thread.run_sync(refuse_taken, daemon.name)
+        take = partial(inherit, daemon.keeper, daemon.config, daemon.place)
+        before = await trio.to_thread.run_sync(take)
+        if before is None:
+            await _clean_up_before(daemon)
+            # Before there is a socket for `wg` by that name: another's says whose the interface is.
+            await trio.to_thread.run_sync(refuse_taken, daemon.name)
         async with (
             control_socket(daemon, attachment),
             uapi_served(daemon.name, daemon.stop) as wg,
             trio.open_nursery() as nursery,
         ):
             if handle_signals:
-                await nursery.start(signals.follow, daemon.stop_by_request, daemon.reload_on_signal)
+                stop = partial(nursery.start_soon, _stop_on_signal, daemon)
+                await nursery.start(signals.follow, stop, daemon.reload_on_signal)
             nursery.start_soon(daemon.notifier.watchdog, partial(_is_alive, daemon, Pulse()))
             if daemon.stage is Stage.NEW:
                 daemon.enter(Stage.STARTING)
             try:
                 with daemon.starting:
-                    await _live(daemon, wg, ready, attachment)
+                    await _live(daemon, wg, ready, attachment, before)
             finally:
                 daemon.stop()
-                daemon.feed.publish("down", failures=daemon.failures, notes=daemon.notes)
+                daemon.feed.publish(
+                    "down",
+                    failures=daemon.failures,
+                    notes=daemon.notes,
+                    restarting=daemon.hands_over,
+                )
                 daemon.feed.end()
             nursery.cancel_scope.cancel()
         was_up = daemon.stage is Stage.STOPPING
@@ -98,17 +111,37 @@ async def run(
             raise DaemonError(f"{daemon.name} was stopped while starting; all changes were undone")
 
 
+async def _stop_on_signal(daemon: Daemon) -> None:
+    if await trio.to_thread.run_sync(daemon.keeper.is_restarting) and daemon.hand_over():
+        return
+    daemon.stop_by_request()
+
+
 async def _live(
-    daemon: Daemon, wg: AwaitedDevice, ready: Callable[[], None], attachment: Attachment
+    daemon: Daemon,
+    wg: AwaitedDevice,
+    ready: Callable[[], None],
+    attachment: Attachment,
+    before: Inherited | None,
 ) -> None:
-    redaction.hide_secrets(daemon.config)
-    reload.check_hooks(daemon.config)
-    found = await resolve_some(daemon.config.peers)
+    config = daemon.config
+    redaction.hide_secrets(config)
+    reload.check_hooks(config)
+    if before is None:
+        found = await resolve_some(config.peers)
+    else:
+        # Packets wait, and name servers may be in the tunnel: names are looked up meanwhile.
+        found = await addresses_only(config.peers)
     endpoints = {key: addresses[0] for key, addresses in found.items() if addresses}
     await attachment.load()
-    around = await host_state.compute(daemon.config, endpoints.values(), place=daemon.place)
-    async with _shut(daemon, around.state):
-        await _set_up(daemon, wg, ready, around, found, endpoints, attachment)
+    slot = None
+    if before is not None:
+        slot = before.slot
+        if config.interface.mtu is None:
+            config = replace(config, interface=replace(config.interface, mtu=before.mtu))
+    around = await host_state.compute(config, endpoints.values(), slot=slot, place=daemon.place)
+    async with _shut(daemon, around.state, stands=before is not None):
+        await _set_up(daemon, wg, ready, around, found, endpoints, attachment, before)
 
 
 async def _set_up(
@@ -119,11 +152,13 @@ async def _set_up(
     found: Mapping[PublicKey, Sequence[Endpoint]],
     endpoints: Mapping[PublicKey, Endpoint],
     attachment: Attachment,
+    before: Inherited | None,
 ) -> None:
     interface = daemon.config.interface
     try:
         with (
             line_of_port(daemon.config),
+            _sessions(daemon, before) as record,
             Device.open(
                 daemon.name,
                 mtu=around.state.mtu,
@@ -133,30 +168,67 @@ async def _set_up(
                 fwmark=around.mark,
                 publish=daemon.publish,
                 mac=_mac(interface) if interface.options.is_tap else None,
+                tun_fd=None if before is None else before.tun,
+                udp_fds=() if before is None else before.udp,
+                record=record,
             ) as device,
         ):
             # As with wg-quick, `wg` may be used by PreUp, and the conf has the last word.
             wg.device = device
-            if daemon.place.netns:
-                await trio.to_thread.run_sync(host.move_link, daemon.name, daemon.place.netns)
-            await _run_hooks(daemon, "PreUp", interface.pre_up)
+            if before is None:
+                if daemon.place.netns:
+                    await trio.to_thread.run_sync(host.move_link, daemon.name, daemon.place.netns)
+                await _run_hooks(daemon, "PreUp", interface.pre_up)
             udp = device.engine.udp
             udp.set_port(interface.listen_port or udp.port)
             udp.set_fwmark(around.mark)
             await device.endpoints.update(daemon.config.peers, found)
             await sync.apply(device.engine, daemon.config, endpoints)
-            async with _host_state(daemon, device, around, endpoints.values()):
-                await _carry_packets(daemon, device, ready, attachment)
+            revived = device.engine.revive()
+            for reason, count in revived.left_out.items():
+                log.info("%d kept sessions end: %s", count, reason)
+            async with _host_state(
+                daemon, device, around, endpoints.values(), stands=before is not None
+            ):
+                await _carry_packets(daemon, device, ready, attachment, before)
     finally:
         wg.device = None
-        if daemon.stage is Stage.STOPPING:
+        if not daemon.hands_over:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(daemon.keeper.release)
+        if daemon.stage is Stage.STOPPING and not daemon.hands_over:
             await _run_down_hooks(daemon, "PostDown")
 
 
+@contextlib.contextmanager
+def _sessions(daemon: Daemon, before: Inherited | None) -> Iterator[SessionRecord | None]:
+    """The record of the sessions, for the time that they are used; None if nobody would keep it."""
+    record = None if before is None else before.record
+    is_wanted = daemon.keeper.keeps and daemon.config.interface.options.seamless_restart
+    try:
+        if record is None and is_wanted:
+            record = SessionRecord.create()
+    except OSError as error:
+        log.warning("a restart will begin with handshakes: %s", error.strerror)
+    daemon.record = record
+    try:
+        yield record
+    finally:
+        daemon.record = None
+        if record is not None:
+            record.close()
+
+
 @contextlib.asynccontextmanager
-async def _shut(daemon: Daemon, state: host.DesiredState) -> AsyncIterator[None]:
-    """The kill switch is there before the interface, and stays unless somebody wants the end."""
-    await trio.to_thread.run_sync(host.shut, state)
+async def _shut(
+    daemon: Daemon, state: host.DesiredState, *, stands: bool = False
+) -> AsyncIterator[None]:
+    """The kill switch is there before the interface, and stays unless somebody wants the end.
+
+    With `stands` it is there.
+    """
+    if not stands:
+        await trio.to_thread.run_sync(host.shut, state)
     try:
         yield
     except TunnelError as error:
@@ -177,7 +249,11 @@ async def _shut(daemon: Daemon, state: host.DesiredState) -> AsyncIterator[None]
 
 
 async def _carry_packets(
-    daemon: Daemon, device: Device, ready: Callable[[], None], attachment: Attachment
+    daemon: Daemon,
+    device: Device,
+    ready: Callable[[], None],
+    attachment: Attachment,
+    before: Inherited | None,
 ) -> None:
     """From the first packet to the last."""
     async with trio.open_nursery() as nursery:
@@ -185,12 +261,13 @@ async def _carry_packets(
         await nursery.start(serve_metrics, daemon)
         await nursery.start(_run_device, daemon, device, attachment)
         nursery.start_soon(watch_drops, daemon.feed, device.engine.drops)
-        nursery.start_soon(watch_port, daemon.feed, device.engine.udp)
+        nursery.start_soon(watch_port, daemon.feed, device.engine.udp, daemon.keep_descriptors)
         daemon.device = device
         try:
             await attachment.begin()
             nursery.start_soon(attachment.keep)
-            await _run_hooks(daemon, "PostUp", daemon.config.interface.post_up)
+            if before is None:
+                await _run_hooks(daemon, "PostUp", daemon.config.interface.post_up)
             if device.engine.interface.private_key is None:
                 log.warning(
                     "%s has no private key, so no peer can be reached: the conf has none, and no "
@@ -198,13 +275,15 @@ async def _carry_packets(
                     daemon.name,
                     daemon.name,
                 )
-            with trio.CancelScope(shield=True):
-                await daemon.observe_hooks(device)
+            if before is None:
+                with trio.CancelScope(shield=True):
+                    await daemon.observe_hooks(device)
             daemon.enter(Stage.UP)
             with trio.CancelScope(shield=True):
                 await daemon.keep_hooks()
             log.info("%s is up, UDP port %d", daemon.name, device.engine.udp.port)
-            daemon.feed.publish("up")
+            _begin_life(daemon, device, before)
+            nursery.start_soon(daemon.keeper.watch)
             nursery.start_soon(guard.watch, daemon)
             nursery.start_soon(watch_expiry, daemon)
             try:
@@ -217,6 +296,31 @@ async def _carry_packets(
         finally:
             daemon.device = None
         nursery.cancel_scope.cancel()
+    if daemon.hands_over and daemon.life is not None:
+        # No packet is carried any more.
+        device.engine.hand_over()
+        daemon.life.write(ended=boot_time())
+
+
+def _begin_life(daemon: Daemon, device: Device, before: Inherited | None) -> None:
+    """Note and report that the tunnel is up, or goes on after a daemon `before`."""
+    if before is None:
+        try:
+            daemon.life = Life.begin(daemon.config)
+        except OSError as error:
+            log.warning("a restart will interrupt %s: %s", daemon.name, error.strerror)
+        daemon.feed.publish("up")
+    else:
+        daemon.life = before.life
+        daemon.meter.restarts = before.life.restarts
+        pause = max(0.0, boot_time() - before.ended)
+        peers = device.engine.interface.peers.values()
+        sessions = sum(peer.keypairs.current is not None for peer in peers)
+        details = {"restarts": before.life.restarts, "pause": pause, "sessions": sessions}
+        log.info("%s", sentence("restarted", details))
+        daemon.feed.publish("restarted", **details)
+    daemon.keep_descriptors()
+    daemon.keeper.ready()
 
 
 async def _clean_up_before(daemon: Daemon) -> None:
@@ -256,16 +360,29 @@ async def _run_device(
 
 @contextlib.asynccontextmanager
 async def _host_state(
-    daemon: Daemon, device: Device, around: Surroundings, endpoints: Iterable[Endpoint]
+    daemon: Daemon,
+    device: Device,
+    around: Surroundings,
+    endpoints: Iterable[Endpoint],
+    *,
+    stands: bool,
 ) -> AsyncIterator[None]:
-    """The machine as the conf wants it, for the time of the `async with`."""
+    """The machine as the conf wants it, for the time of the `async with`.
+
+    With `stands` it is so already, but for what has changed since.
+    """
 
     async def move(now: Surroundings) -> None:
         device.engine.udp.set_fwmark(now.mark)
         device.engine.mtu = now.state.mtu
 
     daemon.host = await host_state.settle(
-        daemon.config, around, endpoints, moved=move, place=daemon.place
+        daemon.config,
+        around,
+        endpoints,
+        moved=move,
+        place=daemon.place,
+        apply=host.reconcile if stands else host.apply,
     )
     try:
         yield
@@ -275,7 +392,9 @@ async def _host_state(
             async with device.changing:
                 daemon.host = None
             try:
-                await trio.to_thread.run_sync(partial(host.remove, daemon.name, fail_closed=True))
+                if not daemon.hands_over:
+                    undo = partial(host.remove, daemon.name, fail_closed=True)
+                    await trio.to_thread.run_sync(undo)
             except host.HostError as error:
                 # The record stays, so that `tunnel down` can be tried again.
                 daemon.fail(f"not everything could be undone: {error}")
@@ -283,11 +402,17 @@ async def _host_state(
 
 async def _prepare_down(daemon: Daemon, device: Device) -> None:
     """What comes before the undoing, whatever the reason: nothing here may stop it."""
-    log.info("%s is going down", daemon.name)
-    daemon.notifier.stopping("going down")
+    if daemon.hands_over:
+        log.info("%s: this daemon ends for another one", daemon.name)
+    else:
+        log.info("%s is going down", daemon.name)
+    daemon.notifier.stopping("restarting" if daemon.hands_over else "going down")
     with trio.CancelScope(shield=True):
-        # Not under the lock: a hook may ask us to save.
-        await _run_down_hooks(daemon, "PreDown")
+        if not daemon.hands_over:
+            # First: if we are killed from here on, no other daemon should follow.
+            await trio.to_thread.run_sync(daemon.keeper.release)
+            # Not under the lock: a hook may ask us to save.
+            await _run_down_hooks(daemon, "PreDown")
         async with device.changing:
             if daemon.config.interface.save_config and not device.is_deleted:
                 await daemon.save_at_end(device)
@@ -334,11 +459,12 @@ async def watch_drops(feed: Events, count: Callable[[], dict[str, int]]) -> None
             feed.publish("drops", new=new, total=now)
 
 
-async def watch_port(feed: Events, udp: Udp) -> None:
-    """Report every change of the UDP port to subscribers."""
+async def watch_port(feed: Events, udp: Udp, moved: Callable[[], None] = lambda: None) -> None:
+    """Report every change of the UDP port to subscribers, and call `moved`."""
     new = udp.port
     while True:
         old, new = new, await udp.wait_moved(new)
+        moved()
         feed.publish("port", old=old, new=new)
 
 

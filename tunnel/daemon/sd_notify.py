@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 
 import trio
 
@@ -59,20 +59,20 @@ class Notifier:
 
     def ready(self, status: str = "") -> None:
         """The tunnel is up, or a reload has ended, well or not."""
-        self._send("READY=1", f"MAINPID={os.getpid()}", *_status(status))
+        self.send("READY=1", f"MAINPID={os.getpid()}", *_status(status))
 
     def reloading(self, status: str = "") -> None:
         """A reload begins; `ready` is to follow."""
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._send("RELOADING=1", f"MONOTONIC_USEC={now}", *_status(status))
+        self.send("RELOADING=1", f"MONOTONIC_USEC={now}", *_status(status))
 
     def stopping(self, status: str = "") -> None:
         """The tunnel is going down."""
-        self._send("STOPPING=1", *_status(status))
+        self.send("STOPPING=1", *_status(status))
 
     def status(self, text: str) -> None:
         """One line for `systemctl status`."""
-        self._send(*_status(text))
+        self.send(*_status(text))
 
     async def watchdog(self, is_alive: Callable[[], bool]) -> None:
         """Feed the watchdog twice in its time, as long as `is_alive` is true.
@@ -85,14 +85,15 @@ class Notifier:
         well = True
         while True:
             if is_alive():
-                self._send("WATCHDOG=1")
+                self.send("WATCHDOG=1")
                 well = True
             elif well:
                 log.error("packets have stopped flowing: the watchdog is no longer notified")
                 well = False
             await trio.sleep(self.watchdog_seconds / 2)
 
-    def _send(self, *lines: str) -> None:
+    def send(self, *lines: str, descriptors: Sequence[int] = ()) -> None:
+        """Send a message of these lines, and with it copies of the descriptors."""
         if not self.socket_name or not lines:
             return
         name = self.socket_name
@@ -101,7 +102,12 @@ class Notifier:
             # A new socket each time: the manager may be restarted, and this is never on a hot path.
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
                 sender.settimeout(PATIENCE)
-                sender.sendto("\n".join(lines).encode(errors="replace"), address)
+                sender.connect(address)
+                message = "\n".join(lines).encode(errors="replace")
+                if descriptors:
+                    socket.send_fds(sender, [message], descriptors)
+                else:
+                    sender.send(message)
         except OSError as error:
             if not self._complained:
                 log.warning("the service manager cannot be notified: %s", error.strerror or error)

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from tunnel import host
 from tunnel.control import json_client, run_folder, unix_socket
 from tunnel.control.client import TunnelClient
+from tunnel.control.json_protocol import ControlError
 from tunnel.daemon import redaction
+from tunnel.daemon.keeper import dismiss
 from tunnel.daemon.lock import hold
 from tunnel.device import uapi
 from tunnel.errors import AlreadyRunningError, DaemonError, with_notes
@@ -43,8 +45,10 @@ def clean_up(name: str, *, patience: float = 0.0, fail_closed: bool = False) -> 
     running then, DaemonError and HostError. Blocks.
     """
     with hold(name, patience=patience):
+        # First: it would start another daemon.
+        had_holder = dismiss(name)
         left = undo_leftovers(name, fail_closed=fail_closed)
-        found = left.found
+        found = left.found or had_holder
         for path in (run_folder.socket_path(name), run_folder.metrics_path(name)):
             if path.exists():
                 path.unlink(missing_ok=True)
@@ -115,6 +119,22 @@ def who_has_name(name: str) -> tuple[str, str] | None:
         what = f"of another kind ({kind})" if kind else "a network card, or another device"
         remedy = "give this conf another name, as the interface is named after it"
     return what, remedy
+
+
+def hand_over(name: str) -> bool:
+    """Have the daemon of `name` end and leave everything to another one; whether it does, which
+    then may wait for its lock. Raises ControlError. Blocks.
+    """
+    try:
+        with TunnelClient(name) as client:
+            return client.hand_over()
+    except json_client.NotRunningError:
+        return False
+    except ControlError as error:
+        # The daemon of a version before this method.
+        if error.code == "unknown_method":
+            return False
+        raise
 
 
 def take_down(name: str, *, fail_closed: bool = False) -> Teardown:

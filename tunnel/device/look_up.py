@@ -46,6 +46,15 @@ async def resolve_all(
     return look_ups.found
 
 
+async def addresses_only(peers: Iterable[PeerConfig]) -> Addresses:
+    """The endpoints that are addresses, without a look-up; one that is a name has an empty list."""
+    with_endpoint = {peer.public_key: peer.endpoint for peer in peers if peer.endpoint}
+    return {
+        key: await resolve(endpoint) if endpoint.address is not None else []
+        for key, endpoint in with_endpoint.items()
+    }
+
+
 async def resolve_some(peers: Iterable[PeerConfig]) -> Addresses:
     """`resolve_all` for a tunnel that can start without some of its endpoints.
 

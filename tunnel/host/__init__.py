@@ -45,7 +45,7 @@ from tunnel.host.record import (
 from tunnel.host.resolv_conf import file_of as resolv_conf_of
 from tunnel.host.routes import has_default_way
 from tunnel.host.rtnetlink import inside
-from tunnel.host.slots import find_default_route_slot
+from tunnel.host.slots import find_default_route_slot, slot_of
 from tunnel.host.state import (
     MAIN_TABLE,
     Address,
@@ -134,6 +134,7 @@ __all__ = [
     "run_hooks",
     "run_program",
     "shut",
+    "slot_of",
     "watch_link",
     "with_gateway",
 ]

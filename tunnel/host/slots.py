@@ -14,7 +14,7 @@ from typing import Any
 
 from tunnel.host.errors import HostError, SlotTakenError
 from tunnel.host.iproute import IPRoute
-from tunnel.host.record import STATE_DIR, load_record, other_records
+from tunnel.host.record import STATE_DIR, Record, load_record, other_records
 from tunnel.host.routes import has_routes
 from tunnel.host.rtnetlink import VERSIONS, family, inside, rtnetlink, step
 from tunnel.host.state import (
@@ -61,6 +61,14 @@ def find_default_route_slot(
     window = [number for number in used if _LAST_PRIORITY < number <= MARK_PRIORITY]
     priority = min(window) - 1 if window else MARK_PRIORITY
     return DefaultRouteSlot(mark, max(priority, _LAST_PRIORITY))
+
+
+def slot_of(record: Record) -> DefaultRouteSlot | None:
+    """The slot that the tunnel of `record` holds; None if it has no default route."""
+    for item in record.items:
+        if isinstance(item, Rule) and item.invert and not item.suppress_default:
+            return DefaultRouteSlot(item.mark, item.priority)
+    return None
 
 
 @contextmanager

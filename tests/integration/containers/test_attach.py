@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemons import follow, followed, rewrite, status
+from tests.support.daemons import follow, followed, kill, rewrite, status
 from tests.support.docker import PROGRAMS, DockerEngine, engine
 from tests.support.hosts import TwoHosts
 from tests.support.pairs import Pair, make_pair
@@ -107,7 +105,7 @@ def test_a_container_whose_only_network_is_the_tunnel(site: Site) -> None:
     handshakes = [event for event in seen if event["type"] == "handshake"]
     assert len(handshakes) == 1, "the session has outlived the container"
 
-    os.kill(status(end)["pid"], signal.SIGKILL)
+    kill(end)
     end.up()
     site.wait_back("web")
     site.ping("web")
@@ -231,7 +229,7 @@ def test_a_named_namespace_that_goes_and_comes(pair: Pair) -> None:
         host.run(["ip", "netns", "add", name])
         host.wait_for(lambda: status(end)["netns"].endswith(name), 10, "the way back")
         host.run([*inside, "ping", "-c", "1", "-W", "5", B[0]])
-        os.kill(status(end)["pid"], signal.SIGKILL)
+        kill(end)
         end.tunnel("down", "wg0")
         assert not host.run(["ls", servers], check=False).stdout
         assert end.tunnel("detach", "wg0") == (
@@ -251,7 +249,7 @@ def test_a_process_that_ends(pair: Pair) -> None:
     pid = process.pid
     end.tunnel("attach", "wg0", "--pid", str(pid))
     host.run(["nsenter", f"--net=/proc/{pid}/ns/net", "ping", "-c", "1", "-W", "5", B[0]])
-    os.kill(status(end)["pid"], signal.SIGKILL)
+    kill(end)
     end.up()
     assert status(end)["attached"] == f"process {pid}"
     process.kill()

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import dns.message
 import pytest
 
-from tests.support.daemons import status
+from tests.support.daemons import kill
 from tests.support.docker import PROGRAMS
 from tests.support.docker_hosts import (
     ETHERNET,
@@ -291,7 +291,7 @@ def test_containers_of_two_hosts_are_in_one_ethernet_network(hosts: Hosts) -> No
     assert none_pings((a, "la1", a1), (a, "a1", la1), (b, "b1", la1))
 
     # The bridge is there as long as one of both needs it.
-    os.kill(status(ends[0])["pid"], signal.SIGKILL)
+    kill(ends[0])
     a.host.wait_for(lambda: "l2" not in a.host.interfaces(), 10, "the interface to go")
     assert pings(a, "la1", "la2")
     ends[0].up()
@@ -400,7 +400,7 @@ def test_containers_talk_on_without_the_plugin(hosts: Hosts) -> None:
 def test_containers_talk_on_when_the_tunnel_is_back(hosts: Hosts) -> None:
     a, _, _ = hosts
     with talking(hosts) as goes_on:
-        os.kill(status(a.end)["pid"], signal.SIGKILL)
+        kill(a.end)
         a.host.wait_for(lambda: "office" not in a.host.interfaces(), 10, "the interface to go")
         a.end.up()
         goes_on()

@@ -7,7 +7,7 @@ from base64 import b64decode
 
 import pytest
 
-from tests.support.daemons import follow, followed, remains, rewrite, status
+from tests.support.daemons import follow, followed, kill, remains, rewrite, status
 from tests.support.hosts import TwoHosts
 from tests.support.pairs import OUTER, drops
 from tests.support.taps import check_tagged, make_ends
@@ -50,7 +50,7 @@ def test_frames_cross(two_hosts: TwoHosts) -> None:
     rewrite(a, "Mode = tap", "Mode = tun")
     assert "used only when the tunnel comes up: Mode" in a.tunnel("reload", "wg0")
     a.down()
-    b.node.host.run(["sh", "-c", f"kill -9 {status(b)['pid']}"])
+    kill(b)
     b.down()
     for end in (a, b):
         assert remains(end.node.host) == []
@@ -179,7 +179,7 @@ def test_what_a_killed_daemon_left_is_removed(two_hosts: TwoHosts) -> None:
     a.up()
     ruleset = host.run(["nft", "list", "ruleset"]).stdout
     assert 'iifname "br0"' in ruleset
-    host.run(["sh", "-c", f"kill -9 {status(a)['pid']}"])
+    kill(a)
     host.wait_for(lambda: "wg0" not in host.interfaces(), 10, "the interface to go")
     assert "br0" in host.interfaces()
     a.down()

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.daemons import rewrite, status
+from tests.support.daemons import kill, rewrite, status
 from tests.support.docker import PROGRAMS, engine
 from tests.support.full_tunnel import ELSEWHERE, World, make_world, say_much
 from tests.support.gateway import (
@@ -197,7 +195,7 @@ def test_each_entry_is_a_line_of_a_diff_and_what_is_taken_comes_back(net: Gatewa
 
 def test_all_is_gone_after_a_kill(net: Gateway) -> None:
     net.set("Masquerade = auto", f"Publish = 8080:{B[0]}:80")
-    os.kill(status(net.end)["pid"], signal.SIGKILL)
+    kill(net.end)
     net.gw.wait_for(lambda: "wg0" not in net.gw.interfaces(), 10, "the interface to go")
     assert kernel_settings(net.gw) == ["1", "1", "2", "0"]
     net.end.down()
@@ -235,7 +233,7 @@ def test_nothing_leaves_once_the_daemon_was_killed(shut: World) -> None:
     end.up()
     for address in ELSEWHERE:
         a.ping(address)
-    os.kill(status(end)["pid"], signal.SIGKILL)
+    kill(end)
     a.wait_for(lambda: "wg0" not in a.interfaces(), 10, "the interface to go")
     assert "its kill switch refuses all" in end.tunnel("doctor", "wg0", check=False)
     assert speaks_in_clear(shut) == []
@@ -305,7 +303,7 @@ def test_nothing_leaves_while_it_is_killed_and_restarted_under_traffic(shut: Wor
     end.up()
     with Outgoing(a) as seen:
         with talking(a):
-            os.kill(status(end)["pid"], signal.SIGKILL)
+            kill(end)
             a.wait_for(lambda: "wg0" not in a.interfaces(), 10, "the interface to go")
             end.up()
             first = status(end)["pid"]

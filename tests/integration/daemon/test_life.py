@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemons import remains, status
+from tests.support.daemons import kill, remains, status
 from tests.support.failing_up import STEPS
 from tests.support.hosts import TwoHosts
 from tests.support.pairs import Pair
@@ -173,7 +173,7 @@ def test_down_hooks_of_a_killed_daemon_run_once(two_hosts: TwoHosts, way: str) -
     hooks = [f"{kind} = echo {kind} %i >> {trace}" for kind in ("PreDown", "PostDown")]
     end = make_end(two_hosts, *hooks, routes=FULL)
     end.up()
-    a.run(["kill", "-9", str(status(end)["pid"])])
+    kill(end)
     a.wait_for(lambda: not a.pids(), 5, "it to die")
     if way == "down":
         # By the record alone: nothing of the conf is there any more.
@@ -264,7 +264,7 @@ def test_removed_socket_of_wg_ends_the_daemon_in_order(two_hosts: TwoHosts) -> N
 def test_kill_and_down_of_a_full_tunnel(two_hosts: TwoHosts) -> None:
     end = make_end(two_hosts, routes=FULL)
     end.up()
-    two_hosts.a.run(["kill", "-9", str(status(end)["pid"])])
+    kill(end)
     two_hosts.a.wait_for(lambda: not two_hosts.a.pids(), 5, "it to die")
     assert any("fwmark" in line or "table" in line for line in remains(two_hosts.a))
     with pytest.raises(LabError, match=r"status 1: .*was killed .*tunnel down wg0 removes them"):

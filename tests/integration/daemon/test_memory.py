@@ -37,9 +37,9 @@ def test_memory_is_flat_over_gigabytes(two_hosts: TwoHosts, name: str) -> None:
     for end in ends:
         assert isinstance(end, OurEnd)
         end.up()
-        (pid,) = end.node.host.pids()
-        pids.append(pid)
-        assert status(end)["datapath"] == name
+        found = status(end)
+        pids.append(found["pid"])
+        assert found["datapath"] == name
 
     def transfer(load: list[str]) -> None:
         server = two_hosts.b.popen(["iperf3", "-s", "-1", "--forceflush"])

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.support.daemons import rewrite, status
+from tests.support.daemons import kill, rewrite, status
 from tests.support.hosts import TwoHosts
 from tests.support.pairs import make_pair
 from tunnel.lab import Host, LabError
@@ -108,7 +106,7 @@ def test_a_trace_crosses_both_stacks_and_names_the_rule_of_each(inside: Inside) 
 
 
 def test_down_and_a_kill_leave_nothing(inside: Inside) -> None:
-    os.kill(status(inside.end)["pid"], signal.SIGKILL)
+    kill(inside.end)
     inside.end.tunnel("down", "wg0")
     assert "wg0" not in inside.run("ip", "-br", "link")
     inside.end.up()

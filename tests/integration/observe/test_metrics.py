@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 
 import pytest
 
-from tests.support.daemons import remains, rewrite, status
+from tests.support.daemons import kill, remains, rewrite, status
 from tests.support.pairs import Pair
 from tests.support.scraping import SOCKET, read, scrape, value
 
@@ -90,7 +89,7 @@ def test_a_place_that_is_taken_is_told_and_the_tunnel_works(pair: Pair) -> None:
 
 def test_down_removes_the_socket_of_a_killed_daemon(pair: Pair) -> None:
     a, _ = pair.hosts
-    a.run(["kill", f"-{signal.SIGKILL.value}", str(status(pair.a)["pid"])])
+    kill(pair.a)
     a.wait_for(lambda: not a.pids(), 5, "the daemon to end")
     a.run(["test", "-e", SOCKET])
     pair.a.down()

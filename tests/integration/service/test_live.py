@@ -38,6 +38,16 @@ class Service:
 
         wait_for(reached, 30, f"{UNIT} to be {' or '.join(states)}")
 
+    def index(self) -> str:
+        return self.two.a.run(["cat", "/sys/class/net/wg0/ifindex"]).stdout.strip()
+
+    def wait_for_daemon_after(self, pid: str) -> None:
+        def is_another() -> bool:
+            active = self.machine.property(UNIT, "ActiveState") == "active"
+            return active and self.machine.property(UNIT, "MainPID") not in ("0", pid)
+
+        wait_for(is_another, 30, "another daemon")
+
     def ping(self) -> None:
         self.two.a.run(["ping", "-c", "2", "-i", "0.2", "-W", "5", "10.77.0.2"])
 
@@ -111,22 +121,43 @@ def test_a_life_under_systemd(make: Callable[..., Service]) -> None:
     assert "Traceback" not in machine.journal("-o", "cat", "-u", UNIT)
 
 
-def test_a_killed_daemon_is_cleaned_up_and_started_again(make: Callable[..., Service]) -> None:
-    service = make()
+def test_restarts_and_kills_keep_the_interface(make: Callable[..., Service]) -> None:
+    service = make(extra=("PostUp = echo up >> /run/tunnel/wg0.note",), names=("hooks",))
     machine = service.machine
     machine.systemctl("start", UNIT)
+    service.ping()
+    index = service.index()
+    first = machine.property(UNIT, "MainPID")
+    machine.systemctl("restart", UNIT)
+    second = machine.property(UNIT, "MainPID")
+    assert second != first
+    machine.run(["kill", "-KILL", second])
+    service.wait_for_daemon_after(second)
+    assert machine.property(UNIT, "NRestarts") == "1"
+    assert service.index() == index
+    assert '"restarts": 2' in machine.tunnel("show", "wg0", "--json")
+    service.ping()
+    assert machine.run(["cat", "/run/tunnel/wg0.note"]).stdout == "up\n", "hooks have run once"
+    machine.systemctl("stop", UNIT)
+    assert "wg0" not in service.links()
+    assert machine.property(UNIT, "NFileDescriptorStore") == "0"
+    # The next one is a tunnel of its own.
+    machine.systemctl("start", UNIT)
+    assert '"restarts": 0' in machine.tunnel("show", "wg0", "--json")
+
+
+def test_without_seamless_restarts_a_killed_daemon_is_cleaned_up(
+    make: Callable[..., Service],
+) -> None:
+    service = make(extra=("#! tunnel: SeamlessRestart = off",))
+    machine = service.machine
+    machine.systemctl("start", UNIT)
+    index = service.index()
     first = machine.property(UNIT, "MainPID")
     machine.run(["kill", "-KILL", first])
-    wait_for(
-        lambda: (
-            machine.property(UNIT, "ActiveState") == "active"
-            and machine.property(UNIT, "MainPID") not in ("0", first)
-        ),
-        30,
-        "the second daemon",
-    )
+    service.wait_for_daemon_after(first)
     service.ping()
-    assert machine.property(UNIT, "NRestarts") == "1"
+    assert service.index() != index
     machine.systemctl("stop", UNIT)
     assert "wg0" not in service.links()
 
@@ -138,14 +169,7 @@ def test_a_hung_daemon_is_ended_by_the_watchdog(make: Callable[..., Service]) ->
     wait_for(lambda: machine.property(UNIT, "WatchdogTimestampMonotonic") != "0", 10, "a beat")
     first = machine.property(UNIT, "MainPID")
     machine.run(["kill", "-STOP", first])
-    wait_for(
-        lambda: (
-            machine.property(UNIT, "ActiveState") == "active"
-            and machine.property(UNIT, "MainPID") not in ("0", first)
-        ),
-        40,
-        "the second daemon",
-    )
+    service.wait_for_daemon_after(first)
     service.ping()
 
 

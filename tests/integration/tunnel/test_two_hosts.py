@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.support.daemons import kill
 from tests.support.hosts import TwoHosts
 from tests.support.pairs import OUTER, Pair, drops, make_pair, remains, status
 from tests.support.transfer import check_transfer
@@ -112,8 +113,7 @@ def test_either_side_may_restart(pair: Pair) -> None:
 
 def test_killed_daemon_is_cleaned_up_and_comes_back(pair: Pair) -> None:
     a, _ = pair.hosts
-    pid = status(pair.a)["pid"]
-    a.run(["kill", "-9", str(pid)])
+    kill(pair.a)
     a.wait_for(lambda: "wg0" not in a.interfaces(), 5, "the interface to vanish")
     pair.a.down()
     assert remains(a) == []

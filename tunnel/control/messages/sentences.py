@@ -56,7 +56,15 @@ def _words(kind: str, of: Mapping[str, Any]) -> str | None:
     match kind:
         case "up":
             return "the tunnel is up"
+        case "restarted":
+            sessions = f"{of['sessions']} session{'' if of['sessions'] == 1 else 's'}"
+            return (
+                f"the tunnel goes on after {of['pause']:.2f} s without a daemon, "
+                f"restart number {of['restarts']}, {sessions} kept"
+            )
         case "down":
+            if of.get("restarting"):
+                return "the daemon ends for another one; the interface stays"
             return "the tunnel is going down"
         case "handshake":
             return _handshake(of)

@@ -1,0 +1,170 @@
+"""A daemon ends, by request or by force, and another one goes on with the same interface."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.daemons import remains, rewrite, status
+from tests.support.hosts import TwoHosts
+from tunnel.lab import Host
+from tunnel.lab.peers import Node, OurEnd, render_conf
+from tunnel.lab.process import HostProcess
+
+pytestmark = pytest.mark.root
+
+FULL = ("0.0.0.0/0", "::/0")
+
+
+def up(two: TwoHosts, *lines: str, routes: tuple[str, ...] = ()) -> tuple[OurEnd, OurEnd]:
+    """Both ends up; the first, that of host a, with more lines of [Interface]."""
+    a = Node(two.a, ("10.77.0.1/24", "fd77::1/64"), "192.0.2.1")
+    b = Node(two.b, ("10.77.0.2/24", "fd77::2/64"), "192.0.2.2", routes=routes)
+    end, other = OurEnd(a, render_conf(a, [b], extra=lines)), OurEnd(b, render_conf(b, [a]))
+    other.up()
+    end.up()
+    return end, other
+
+
+def ifindex(host: Host) -> str:
+    return host.run(["cat", "/sys/class/net/wg0/ifindex"]).stdout.strip()
+
+
+@contextlib.contextmanager
+def untouched(host: Host) -> Iterator[None]:
+    """Nothing of links, addresses, routes and rules changes in the body."""
+    watch = host.popen(["ip", "-oneline", "monitor", "link", "address", "route", "rule"])
+    _mark(host, watch, "203.0.113.1")
+    before, said = ifindex(host), len(watch.log())
+    yield
+    assert ifindex(host) == before
+    _mark(host, watch, "203.0.113.2")
+    assert [line for line in watch.log()[said:].splitlines() if "203.0.113." not in line] == []
+    watch.kill()
+
+
+def _mark(host: Host, watch: HostProcess, address: str) -> None:
+    """Change something, until the one who watches has seen it."""
+
+    def is_seen() -> bool:
+        host.run(["ip", "address", "add", f"{address}/32", "dev", "lo"])
+        host.run(["ip", "address", "delete", f"{address}/32", "dev", "lo"])
+        return address in watch.log()
+
+    host.wait_for(is_seen, 10, "ip monitor")
+
+
+class Conversation:
+    """A TCP connection through the tunnel that is held, with an echo at the other end."""
+
+    def __init__(self, two: TwoHosts, stack: contextlib.ExitStack) -> None:
+        listener = stack.enter_context(two.b.socket(socket.AF_INET, socket.SOCK_STREAM))
+        listener.bind(("10.77.0.2", 7))
+        listener.listen()
+        self._near = stack.enter_context(two.a.socket(socket.AF_INET, socket.SOCK_STREAM))
+        self._near.settimeout(20)
+        self._near.connect(("10.77.0.2", 7))
+        self._far = stack.enter_context(listener.accept()[0])
+        self._far.settimeout(20)
+
+    def go_on(self) -> None:
+        """Send a line there and back."""
+        self._near.sendall(b"are you there?")
+        assert self._far.recv(100) == b"are you there?"
+        self._far.sendall(b"I am")
+        assert self._near.recv(100) == b"I am"
+
+
+@contextlib.contextmanager
+def without_a_handshake(end: OurEnd) -> Iterator[None]:
+    """The session of before is the one of afterwards."""
+    (before,) = status(end)["peers"]
+    yield
+    (after,) = status(end)["peers"]
+    assert before["latest_handshake"] > 0
+    assert after["latest_handshake"] == before["latest_handshake"]
+
+
+def test_a_restart_keeps_all_but_the_daemon(two_hosts: TwoHosts) -> None:
+    end, other = up(two_hosts, "PostUp = echo hook >> /run/tunnel/hooks", routes=FULL)
+    a = two_hosts.a
+    first = status(end)
+    with contextlib.ExitStack() as stack:
+        talk = Conversation(two_hosts, stack)
+        talk.go_on()
+        stack.enter_context(untouched(a))
+        stack.enter_context(without_a_handshake(end))
+        stack.enter_context(without_a_handshake(other))
+        end.tunnel("restart", str(end.conf))
+        talk.go_on()
+        second = status(end)
+    assert second["pid"] != first["pid"]
+    assert second["restarts"] == 1
+    assert second["holder"] == first["holder"]
+    assert second["listen_port"] == first["listen_port"]
+    assert "restarted: 1 time, up for" in end.tunnel("show", "wg0")
+    assert a.run(["cat", "/run/tunnel/hooks"]).stdout == "hook\n"
+    end.down()
+    a.run(["rm", "/run/tunnel/hooks"])
+    assert remains(a) == []
+
+
+def test_a_killed_daemon_has_a_successor(two_hosts: TwoHosts) -> None:
+    end, other = up(two_hosts)
+    a = two_hosts.a
+    with contextlib.ExitStack() as stack:
+        talk = Conversation(two_hosts, stack)
+        talk.go_on()
+        stack.enter_context(untouched(a))
+        stack.enter_context(without_a_handshake(end))
+        stack.enter_context(without_a_handshake(other))
+        for number in (1, 2):
+            os.kill(status(end)["pid"], signal.SIGKILL)
+            a.wait_for(lambda: restarts(end) == number, 20, "another daemon")  # noqa: B023
+            talk.go_on()
+    log = a.run(["cat", "/run/tunnel/wg0.log"]).stdout
+    assert "restart number 2, 1 session kept" in log
+    end.down()
+    assert remains(a) == []
+
+
+def restarts(end: OurEnd) -> int | None:
+    """How often it was restarted; None while there is no daemon to ask."""
+    printed = end.tunnel("show", "wg0", "--json", check=False)
+    found = re.search(r'"restarts": (\d+)', printed)
+    return int(found[1]) if found else None
+
+
+def test_what_only_an_up_can_change_is_changed_by_a_restart(two_hosts: TwoHosts) -> None:
+    end, _ = up(two_hosts, "PostUp = true", "PreDown = echo down >> /run/tunnel/hooks")
+    a = two_hosts.a
+    before = ifindex(a)
+    rewrite(end, "PostUp = true", "PostUp = echo up >> /run/tunnel/hooks")
+    end.tunnel("restart", str(end.conf))
+    assert ifindex(a) != before
+    assert a.run(["cat", "/run/tunnel/hooks"]).stdout == "down\nup\n"
+    assert status(end)["restarts"] == 0
+    a.ping("10.77.0.2")
+    # One that is switched off leaves no holder at the next start.
+    rewrite(end, "[Interface]", "#! tunnel: SeamlessRestart = off\n[Interface]")
+    end.tunnel("reload", "wg0")
+    before = ifindex(a)
+    end.tunnel("restart", str(end.conf))
+    assert ifindex(a) != before
+    assert status(end)["holder"] == 0
+    end.down()
+    a.run(["rm", "/run/tunnel/hooks"])
+    assert remains(a) == []
+
+
+def test_down_ends_what_would_start_it_again(two_hosts: TwoHosts) -> None:
+    end, _ = up(two_hosts, routes=FULL)
+    os.kill(status(end)["pid"], signal.SIGKILL)
+    end.down()
+    assert remains(two_hosts.a) == []

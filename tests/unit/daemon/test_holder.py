@@ -1,0 +1,250 @@
+"""The holder by itself: a program that holds descriptors and starts what should go on."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tunnel.daemon import keeper as keepers
+from tunnel.daemon.keeper import HolderProcess, Keeper
+from tunnel.daemon.sd_notify import Notifier
+
+WAIT = 10.0
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """In the place of /run/tunnel: unlike pytest's own folders, other users can enter it."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        monkeypatch.setattr(keepers, "RUN_FOLDER", Path(name))
+        yield Path(name)
+
+
+class Scene:
+    """A holder whose commands write a line into a pipe that the test reads."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.fifo = folder / "said"
+        os.mkfifo(self.fifo)
+        self._has_ended = False
+        self._said = os.open(self.fifo, os.O_RDWR)
+        stack.callback(os.close, self._said)
+        self.holder = HolderProcess.start(
+            "wg0", folder / "log", self.command("up"), self.command("down $SERVICE_RESULT")
+        )
+        stack.callback(self._end)
+
+    def command(self, text: str) -> Sequence[str]:
+        return ("/bin/sh", "-c", f"echo {text} > {self.fifo}")
+
+    def said(self) -> str:
+        ready, _, _ = select.select([self._said], [], [], WAIT)
+        assert ready, "the holder has started nothing"
+        return os.read(self._said, 100).decode()
+
+    def ended(self) -> int:
+        self._has_ended = True
+        return os.waitstatus_to_exitcode(os.waitpid(self.holder.pid, 0)[1])
+
+    def _end(self) -> None:
+        self.holder.close()
+        if not self._has_ended:
+            os.kill(self.holder.pid, signal.SIGKILL)
+            self.ended()
+
+
+@pytest.fixture
+def scene(folder: Path) -> Iterator[Scene]:
+    with ExitStack() as stack:
+        yield Scene(folder, stack)
+
+
+def pipe() -> tuple[int, int]:
+    return os.pipe2(os.O_CLOEXEC)
+
+
+def is_closed(reading: int) -> bool:
+    """Whether no process has the other end of a pipe, at once."""
+    ready, _, _ = select.select([reading], [], [], 0)
+    return bool(ready)
+
+
+def next_one() -> HolderProcess:
+    found = HolderProcess.of("wg0")
+    assert found is not None
+    return found
+
+
+def test_a_successor_gets_what_the_dead_one_had(scene: Scene) -> None:
+    reading, writing = pipe()
+    scene.holder.keep({"tun": writing})
+    scene.holder.ready()
+    os.close(writing)
+    scene.holder.close()  # as the kernel does for a process that was killed
+    assert scene.said() == "up\n"
+    later = next_one()
+    assert later.pid == scene.holder.pid
+    assert later.died_at > 0
+    found = later.take()
+    assert list(found) == ["tun"]
+    os.write(found["tun"], b"alive")
+    assert os.read(reading, 5) == b"alive"
+    os.close(found["tun"])
+    later.release()
+    assert is_closed(reading)
+    assert scene.ended() == 0
+    os.close(reading)
+
+
+def test_one_that_never_was_up_has_no_successor(scene: Scene) -> None:
+    scene.holder.close()
+    assert scene.ended() == 0
+
+
+def test_what_is_no_longer_wanted_is_closed(scene: Scene) -> None:
+    (old, old_end), (new, new_end) = pipe(), pipe()
+    scene.holder.keep({"udp4": old_end})
+    scene.holder.keep({"udp4": new_end})
+    os.close(old_end)
+    os.close(new_end)
+    later = next_one()
+    found = later.take()
+    assert is_closed(old)
+    os.close(found["udp4"])
+    assert not is_closed(new)
+    later.drop()
+    assert is_closed(new)
+    later.release()
+    assert scene.ended() == 0
+    os.close(old)
+    os.close(new)
+
+
+def test_deaths_in_a_row_end_in_the_undoing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = folder / "holder.py"
+    text = Path(keepers._PROGRAM).read_text()
+    assert "DELAYS = (0.0, 0.5, 1.0, 2.0, 5.0)" in text
+    program.write_text(text.replace("(0.0, 0.5, 1.0, 2.0, 5.0)", "(0.0, 0.01)"))
+    monkeypatch.setattr(keepers, "_PROGRAM", program)
+    with ExitStack() as stack:
+        scene = Scene(folder, stack)
+        reading, writing = pipe()
+        scene.holder.keep({"tun": writing})
+        os.close(writing)
+        scene.holder.ready()
+        scene.holder.close()
+        said = ""
+        while said.count("\n") < 3:
+            said += scene.said()
+        # Two that never connect; then what failed leaves a kill switch.
+        assert said.splitlines() == ["up", "up", "down exit-code"]
+        assert scene.ended() == 1
+        assert is_closed(reading)
+        os.close(reading)
+
+
+def test_a_holder_of_a_dead_daemon_is_dismissed(scene: Scene) -> None:
+    reading, writing = pipe()
+    scene.holder.keep({"tun": writing})
+    os.close(writing)
+    assert keepers.dismiss("wg0")
+    assert is_closed(reading)
+    assert scene.ended() == 0
+    assert not keepers.dismiss("wg0")
+    os.close(reading)
+
+
+def test_what_an_announced_successor_finds(scene: Scene) -> None:
+    reading, writing = pipe()
+    scene.holder.keep({"tun": writing})
+    scene.holder.ready()
+    scene.holder.hand_over()
+    scene.holder.close()
+    later = next_one()
+    assert list(later.found) == ["tun"]
+    later.release()
+    os.close(writing)
+    assert is_closed(reading)
+    assert scene.ended() == 0, "it has started none of its own"
+    os.close(reading)
+
+
+def test_the_program_needs_little() -> None:
+    """It goes on while the package is replaced, and is small: no module but the standard ones."""
+    names = {
+        line.split()[1]
+        for line in keepers._PROGRAM.read_text().splitlines()
+        if line[:7] == "import "
+    }
+    assert names <= set(sys.stdlib_module_names)
+    assert names.isdisjoint({"logging", "subprocess", "asyncio", "json", "typing"})
+
+
+class Sent(Keeper):
+    """One that writes down what is sent."""
+
+    keeps = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[tuple[tuple[str, ...], tuple[int, ...]]] = []
+
+    def _send(self, *lines: str, descriptors: Sequence[int] = ()) -> None:
+        self.sent.append((lines, tuple(descriptors)))
+
+
+def test_only_what_changes_is_sent() -> None:
+    keeper = Sent()
+    keeper.keep({"tun": 5, "udp4": 6})
+    assert [lines[:2] for lines, _ in keeper.sent] == [
+        ("FDSTORE=1", "FDNAME=tun"),
+        ("FDSTORE=1", "FDNAME=udp4"),
+    ]
+    keeper.sent.clear()
+    keeper.keep({"tun": 5, "udp4": 7})
+    assert [(lines[0], fds) for lines, fds in keeper.sent] == [
+        ("FDSTOREREMOVE=1", ()),
+        ("FDSTORE=1", (7,)),
+    ]
+
+
+def test_what_systemd_passes_on_is_found_once() -> None:
+    environment = {
+        "LISTEN_PID": str(os.getpid() + 1),
+        "LISTEN_FDS": "1",
+        "LISTEN_FDNAMES": "tun",
+        "HOME": "/",
+    }
+    store = keepers.SystemdStore(Notifier(), environment)
+    assert store.found == {}, "it was meant for another process"
+    assert environment == {"HOME": "/"}, "hooks must not take it for theirs"
+
+
+def test_another_users_process_gets_nothing(scene: Scene) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    path = keepers.holder_path("wg0")
+    os.chmod(path, 0o666)
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            os.setresuid(65534, 65534, 65534)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
+                stranger.connect(str(path))
+                code = 0 if stranger.recv(100) == b"" else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    scene.holder.release()
+    assert scene.ended() == 0

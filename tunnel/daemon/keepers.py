@@ -1,0 +1,52 @@
+"""Which keeper a daemon has: systemd, a holder, or none."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunnel.config import TunnelConfig
+from tunnel.daemon.keeper import HolderProcess, Keeper, SystemdStore, dismiss
+from tunnel.daemon.sd_notify import Notifier
+from tunnel.errors import DaemonError
+from tunnel.systemd.units import own_command
+
+log = logging.getLogger("tunnel")
+
+
+def of_service(config: TunnelConfig, notifier: Notifier) -> Keeper:
+    """For a daemon in the foreground, which a service manager starts again, or no one does.
+
+    For a caller that has the lock of the name. Blocks.
+    """
+    dismiss(config.name)
+    return SystemdStore(notifier) if notifier.socket_name else Keeper()
+
+
+def of_background(
+    config: TunnelConfig, log_file: Path, options: Sequence[str], *, found: bool = False
+) -> Keeper:
+    """For a daemon in the background: the holder that is there, or a new one.
+
+    `options` are those of `up` for another daemon. To be called by a caller that has the lock of
+    the name, while it has all of root's rights: what the holder starts has what it has. With
+    `found`, raises DaemonError if there is none. Blocks.
+    """
+    keeper = HolderProcess.of(config.name)
+    if keeper is not None:
+        return keeper
+    if found:
+        raise DaemonError(f"{config.name} has been taken down meanwhile")
+    if not config.interface.options.seamless_restart or config.path is None:
+        return Keeper()
+    command = own_command()
+    up = (*command, "up", "--successor", *options, str(config.path))
+    down = (*command, "down", "--leftovers", config.name)
+    try:
+        return HolderProcess.start(config.name, log_file, up, down)
+    except OSError as error:
+        if str(error.filename) == str(log_file):
+            return Keeper()  # the log is opened next, and says what is wrong with it
+        log.warning("a restart will interrupt %s: no holder can be started: %s", config.name, error)
+        return Keeper()
