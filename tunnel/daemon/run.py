@@ -35,6 +35,7 @@ from tunnel.daemon.daemon import Daemon, Stage
 from tunnel.daemon.descriptors import check_descriptors
 from tunnel.daemon.expiry import watch_expiry
 from tunnel.daemon.host_state import Surroundings, line_of_port
+from tunnel.daemon.keeper import dismiss
 from tunnel.daemon.lock import hold
 from tunnel.daemon.metrics import serve_metrics
 from tunnel.daemon.sd_notify import Pulse
@@ -75,6 +76,8 @@ async def run(
     check_descriptors()
     lock = contextlib.nullcontext() if is_held else hold(daemon.name)
     with unwrapped(), lock, Attachment(daemon) as attachment:
+        if not is_held:
+            await trio.to_thread.run_sync(dismiss, daemon.name)
         take = partial(inherit, daemon.keeper, daemon.config, daemon.place)
         before = await trio.to_thread.run_sync(take)
         if before is None:
@@ -82,6 +85,7 @@ async def run(
             # Before there is a socket for `wg` by that name: another's says whose the interface is.
             await trio.to_thread.run_sync(refuse_taken, daemon.name)
         async with (
+            _undone(daemon, before),
             control_socket(daemon, attachment),
             uapi_served(daemon.name, daemon.stop) as wg,
             trio.open_nursery() as nursery,
@@ -198,6 +202,21 @@ async def _set_up(
                 await trio.to_thread.run_sync(daemon.keeper.release)
         if daemon.stage is Stage.STOPPING and not daemon.hands_over:
             await _run_down_hooks(daemon, "PostDown")
+
+
+@contextlib.asynccontextmanager
+async def _undone(daemon: Daemon, before: Inherited | None) -> AsyncIterator[None]:
+    """Whatever ends the tunnel: no one keeps descriptors of it, unless another daemon comes; and
+    what the one `before` has set up is undone if this one could not go on with it.
+    """
+    try:
+        yield
+    finally:
+        if not daemon.hands_over:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(daemon.keeper.release)
+            if before is not None and daemon.stage is not Stage.STOPPING:
+                await _clean_up_before(daemon)
 
 
 @contextlib.contextmanager

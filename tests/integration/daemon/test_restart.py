@@ -168,3 +168,14 @@ def test_down_ends_what_would_start_it_again(two_hosts: TwoHosts) -> None:
     os.kill(status(end)["pid"], signal.SIGKILL)
     end.down()
     assert remains(two_hosts.a) == []
+
+
+def test_a_successor_that_cannot_go_on_leaves_nothing(two_hosts: TwoHosts) -> None:
+    a = two_hosts.a
+    end, _ = up(two_hosts, routes=FULL)
+    with a.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("0.0.0.0", 0))
+        port = other.getsockname()[1]
+        rewrite(end, "ListenPort = 51820", f"ListenPort = {port}")
+        assert f"UDP port {port} is taken" in end.tunnel("restart", str(end.conf), check=False)
+    assert remains(a) == []
