@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tests.support.daemons import remains
+from tests.support.daemons import kill, remains
 from tests.support.fault_figures import Figures
 from tests.support.fault_net import Net
 from tests.support.hosts import TwoHosts
@@ -95,8 +95,8 @@ def test_killed_and_up_again(pair: Pair, figures: Figures) -> None:
     with stream(pair) as packets:
         begun = packets.flow()
         killed = status(pair.a)["pid"]
-        os.kill(killed, signal.SIGKILL)
-        a.wait_for(lambda: killed not in a.pids(), RECOVERED, "the process to end")
+        kill(pair.a)
+        a.wait_for(lambda: not a.pids(), RECOVERED, "the processes to end")
         healed = packets.mark()
         pair.a.up()
         found = packets.recovery(begun, healed, RECOVERED)
