@@ -113,6 +113,9 @@ class Holder:
             data, descriptors, _, _ = socket.recv_fds(self._daemon, MAX_MESSAGE, 1)
         except OSError:
             data, descriptors = b"", []
+        for descriptor in descriptors:
+            # Not for the daemon that is started: it gets its own, and closes those.
+            os.set_inheritable(descriptor, False)
         if not data:
             self._daemon.close()
             self._daemon = None
@@ -224,6 +227,7 @@ def main() -> None:
     """Run by the daemon that starts first."""
     _, number, log, count, *words = sys.argv
     os.chdir("/")
+    os.set_inheritable(int(number), False)
     for ignored in IGNORED:
         signal.signal(ignored, signal.SIG_IGN)
     up, down = words[: int(count)], words[int(count) :]

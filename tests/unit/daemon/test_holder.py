@@ -33,14 +33,14 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 class Scene:
     """A holder whose commands write a line into a pipe that the test reads."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, *, up: str = "up") -> None:
         self.fifo = folder / "said"
         os.mkfifo(self.fifo)
         self._has_ended = False
         self._said = os.open(self.fifo, os.O_RDWR)
         stack.callback(os.close, self._said)
         self.holder = HolderProcess.start(
-            "wg0", folder / "log", self.command("up"), self.command("down $SERVICE_RESULT")
+            "wg0", folder / "log", self.command(up), self.command("down $SERVICE_RESULT")
         )
         stack.callback(self._end)
 
@@ -103,6 +103,22 @@ def test_a_successor_gets_what_the_dead_one_had(scene: Scene) -> None:
     later.release()
     assert is_closed(reading)
     assert scene.ended() == 0
+    os.close(reading)
+
+
+def test_what_is_started_inherits_nothing(folder: Path) -> None:
+    reading, writing = pipe()
+    names = f"pipe:.{os.fstat(reading).st_ino}.\\|socket:"
+    with ExitStack() as stack:
+        scene = Scene(folder, stack, up=f"$(ls -l /proc/$$/fd | grep -c '{names}')")
+        scene.holder.keep({"tun": writing})
+        scene.holder.ready()
+        scene.holder.close()
+        os.close(writing)
+        assert scene.said() == "0\n"
+        next_one().release()
+        assert is_closed(reading)
+        assert scene.ended() == 0
     os.close(reading)
 
 
