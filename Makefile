@@ -36,7 +36,7 @@ help:
 	@echo "make crashes  500 kills at random moments, and whether the next command puts it right (20 min)"
 	@echo "make nonces  a thousand engines killed under traffic, and whether a nonce comes twice (2 min)"
 	@echo "make restarts  what restarts and kill -9 cost the traffic, beside wireguard-go (7 min)"
-	@echo "make floods a new handshake, TCP and pings under floods, beside wireguard-go, as a table (8 min)"
+	@echo "make floods a new handshake, TCP, pings and memory under floods, beside wireguard-go (25 min)"
 	@echo "make conformance  how well WireGuard programs keep the protocol's rules, as tables (12 min)"
 	@echo "make faults every fault of network and machine, and what it cost, into docs/faults.md (5 min)"
 	@echo "make doctor-matrix  every fault in every shape of conf, into docs/doctor.md (30 min)"
