@@ -235,6 +235,8 @@ def _sessions(daemon: Daemon, before: Inherited | None) -> Iterator[SessionRecor
     finally:
         daemon.record = None
         if record is not None:
+            if not daemon.hands_over:
+                record.wipe()
             record.close()
 
 
