@@ -73,8 +73,10 @@ def wrong(text: str) -> list[str]:
                 # A name would be looked up in an index, where anybody can have registered it.
                 found += [name for name in named if name != "." and "/" not in name]
             case "apt-get":
-                # {}: a value that is filled in, of a table that the test below looks at.
-                found += [name for name in named if name not in PACKAGES and name != "{}"]
+                # {}: a value that is filled in, of a table that the test below looks at. With a
+                # slash, it is a file.
+                known = {*PACKAGES, "{}"}
+                found += [name for name in named if name not in known and "/" not in name]
             case "cargo":
                 found += [name for name in named if name not in CRATES]
             case other:

@@ -1,6 +1,7 @@
 """The manual pages, made from the commands: `python -m tunnel.cli.manual FOLDER`.
 
-One page for `tunnel` and one for each of its commands, in the macros of man(7).
+One page for `tunnel`, one for each of its commands and one for each other program, in the macros of
+man(7).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from typing import Final
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
+from tunnel.cli import quick, wg
 from tunnel.cli.common import CONTEXT
 from tunnel.cli.main import GROUPS, make_app
 
@@ -38,7 +40,36 @@ def pages() -> dict[str, str]:
                 command = root.get_command(context, name)
                 lines = _page(f"tunnel {name}", command, context)
                 made[f"tunnel-{name}.1"] = "\n".join(lines) + "\n"
+    for name, (sentence, text) in _PROGRAMS.items():
+        made[f"{name}.1"] = "\n".join(_program(name, sentence, text())) + "\n"
     return made
+
+
+_CNI: Final = """\
+Container runtimes call this program; it reads a network's configuration in
+JSON from standard input, and CNI_COMMAND, CNI_CONTAINERID, CNI_NETNS,
+CNI_IFNAME, CNI_ARGS and CNI_PATH from the environment. CNI_COMMAND is one of
+ADD, DEL, CHECK, GC, STATUS and VERSION. The result, or the error, is JSON on
+standard output.
+"""
+
+_PROGRAMS: Final[dict[str, tuple[str, Callable[[], str]]]] = {
+    "tunnel-wg": (
+        "a userspace WireGuard daemon for wg and wg-quick",
+        lambda: wg.make_parser().format_help(),
+    ),
+    "tunnel-wg-quick": ("set up a WireGuard interface simply", lambda: quick.USAGE),
+    "tunnel-cni": ("a CNI plugin for networks through a tunnel", lambda: _CNI),
+}
+"""The other programs: the sentence of each, and the text that describes it."""
+
+
+def _program(name: str, sentence: str, text: str) -> Iterator[str]:
+    yield from _head(name, sentence)
+    # The line lengths of the text are those of a terminal: it is not filled again.
+    yield from (".SH DESCRIPTION", ".in 1n", ".nf")
+    yield from (_text(line) if line else ".sp" for line in text.rstrip().splitlines())
+    yield from (".fi", ".in", ".SH SEE ALSO", ".BR tunnel (1)")
 
 
 def _head(title: str, sentence: str) -> Iterator[str]:

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 
     In the background it is 0 as soon as the interface exists and `wg` can connect.
     """
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     foreground = options.foreground or environment.get("WG_PROCESS_FOREGROUND") == "1"
     level = environment.get("LOG_LEVEL", "")
     output.log_to_stream()
@@ -86,12 +86,13 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The command line, with its help."""
     parser = argparse.ArgumentParser(
         prog="tunnel-wg",
         description="Create a WireGuard interface in user space, for wg(8) to configure.",
         epilog=ENVIRONMENT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
     )
     parser.add_argument(
         "-f", "--foreground", action="store_true", help="stay in the foreground until stopped"
@@ -104,6 +105,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("name", metavar="NAME", help="the interface, for example wg0")
     return parser
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """As wide on every terminal."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=78)
 
 
 class _Version(argparse.Action):

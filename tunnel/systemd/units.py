@@ -23,6 +23,9 @@ DOCKER = ("tunnel-docker-plugin.service", "tunnel-docker-plugin.socket")
 UNIT_FOLDER = Path("etc/systemd/system")
 """Where an administrator's units are, below the root folder."""
 
+PACKAGED_FOLDER = Path("usr/lib/systemd/system")
+"""Where those of a distribution's package are."""
+
 MARK = "# Installed by `tunnel service install"
 """The beginning of the first line of each file; one without it is not ours and stays."""
 
@@ -66,6 +69,13 @@ def render(file: str, command: Sequence[str]) -> str:
     return text.replace(PLACEHOLDER, " ".join(map(_quoted, command)))
 
 
+def packaged(file: str, command: Sequence[str]) -> str:
+    """The text of a unit as a package of a distribution has it."""
+    first, rest = render(file, command).split("\n", 1)
+    _, _, advice = first.partition("`.")
+    return f"# Installed by a package.{advice}\n{rest}"
+
+
 def own_command() -> tuple[str, ...]:
     """What runs this very program: the console script beside its interpreter, or the module."""
     script = Path(sys.executable).with_name("tunnel")
@@ -83,8 +93,8 @@ def install(
     """Write the units and the drop-ins `names` below `root`; the files that were changed.
 
     The drop-ins are for all tunnels, or for `interface` alone. With `docker`, the units of the
-    plugin for Docker are among them. Raises ServiceError, and then
-    nothing was written but what is a whole file.
+    plugin for Docker are among them. A unit that a package has brought for the same command is not
+    written again. Raises ServiceError, and then nothing was written but what is a whole file.
     """
     known = drop_ins()
     unknown = [name for name in names if name not in known]
@@ -96,7 +106,9 @@ def install(
     in_home = check_program(command[0], root)
     folder = root / UNIT_FOLDER
     files = {
-        folder / file: render(file, command) for file in (UNIT, TARGET, *(DOCKER if docker else ()))
+        folder / file: render(file, command)
+        for file in (UNIT, TARGET, *(DOCKER if docker else ()))
+        if not _is_packaged(root, file, command)
     }
     for name in names:
         files[_drop_in_folder(folder, interface) / f"{name}.conf"] = known[name].text
@@ -163,6 +175,15 @@ def check_program(program: str, root: Path = Path("/")) -> bool:
                 raise ServiceError(f"{inside} is in a folder for temporary files; {_ELSEWHERE}")
             in_home = in_home or _is_below(inside, _HOMES)
     return in_home
+
+
+def _is_packaged(root: Path, file: str, command: Sequence[str]) -> bool:
+    try:
+        return (root / PACKAGED_FOLDER / file).read_text(encoding="utf-8") == packaged(
+            file, command
+        )
+    except OSError:
+        return False
 
 
 def _check_way(place: Path, root: Path, owners: tuple[int, ...]) -> None:

@@ -1,0 +1,1 @@
+"""What makes packages of the project: the Debian package, wheels for several machines, an image."""

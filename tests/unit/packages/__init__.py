@@ -1,0 +1,1 @@
+"""What makes packages of the project."""
