@@ -11,7 +11,6 @@
 # TMPDIR   where the temporary folder is made; it needs 2 GB (/tmp)
 set -eu
 
-SUITE=${SUITE:-bookworm}
 HERE=$(cd "$(dirname "$0")" && pwd)
 PROJECT=$(cd "$HERE/../.." && pwd)
 VARIABLES="CI TERM PYTEST_ARGS http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY"
@@ -47,28 +46,9 @@ clean_up() {
     rm -rf --one-file-system "$folder"
 }
 
-# Archives of the release in this machine's apt configuration, as lines "URI SUITE COMPONENT".
-archives() {
-    apt-get indextargets --format '$(REPO_URI) $(CODENAME) $(COMPONENT)' 'Created-By: Packages' |
-        grep -E " $SUITE(-updates|-security)? main\$" | sort -u
-}
-
 bootstrap() {
-    mirror=${MIRROR:-$(archives | sed -n "s/ $SUITE main\$//p" | head -n 1)}
-    if [ -z "$mirror" ]; then
-        echo "apt knows no mirror of $SUITE here: MIRROR=http://… make test-minimal" >&2
-        exit 1
-    fi
-    echo "Bootstrapping a minimal $SUITE into $root" >&2
-    # debootstrap's own log is in the folder; what matters of it comes on stderr.
-    debootstrap --variant=minbase --include=python3,python3-venv,make,git \
-        "$SUITE" "$root" "$mirror" >"$folder/debootstrap.log" ||
-        { tail -n 20 "$folder/debootstrap.log" >&2; exit 1; }
-    { archives; echo "$mirror $SUITE main"; } | sort -u | sed 's/^/deb /' \
-        >"$root/etc/apt/sources.list"
-    # How this machine reaches the archives and the registry of Python packages.
-    apt-config dump | grep -iE '^Acquire::(https?::|Check-|Retries |.*proxy)' \
-        >"$root/etc/apt/apt.conf.d/90acquire" || true
+    "$HERE/bootstrap.sh" "$root" python3,python3-venv,make,git
+    # How this machine reaches the registry of Python packages.
     for file in /etc/pip.conf /etc/resolv.conf "${PIP_CERT:-}"; do
         if [ -f "$file" ]; then
             mkdir -p "$root$(dirname "$file")"

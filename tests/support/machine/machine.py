@@ -85,21 +85,31 @@ def boot(
     says why, where that cannot be.
     """
     units.write(folder, PROGRAM, lines, names)
+    places = (folder, sys.base_prefix, sysconfig.get_path("purelib"), SOURCE, confs)
+    with _booted(host, "lab.target", "boot.sh", *map(str, places)) as machine:
+        yield machine
+
+
+@contextlib.contextmanager
+def boot_root(host: Host, root: Path) -> Iterator[Machine]:
+    """Boot the Debian with systemd in the folder `root`, in `host`; as `boot` otherwise."""
+    with _booted(host, "multi-user.target", "boot_root.sh", str(root)) as machine:
+        yield machine
+
+
+@contextlib.contextmanager
+def _booted(host: Host, target: str, script: str, *arguments: str) -> Iterator[Machine]:
     with _cgroup() as cgroup:
-        packages = sysconfig.get_path("purelib")
-        places = (folder, sys.base_prefix, packages, SOURCE, confs)
-        arguments = [str(HERE / "boot.sh"), *map(str, places)]
-        process = host.popen(
-            ["sh", "-c", _ENTER, f"/proc/{os.getpid()}/root{cgroup}", *UNSHARE, "sh", *arguments]
-        )
+        enter = ["sh", "-c", _ENTER, f"/proc/{os.getpid()}/root{cgroup}", *UNSHARE]
+        process = host.popen([*enter, "sh", str(HERE / script), *arguments])
         try:
-            yield _wait_until_booted(process)
+            yield _wait_until_booted(process, target)
         finally:
             process.signal(signal.SIGKILL)
             process.wait(10)
 
 
-def _wait_until_booted(process: HostProcess) -> Machine:
+def _wait_until_booted(process: HostProcess, target: str) -> Machine:
     deadline = time.monotonic() + BOOT_SECONDS
     said = "nothing"
     while time.monotonic() < deadline:
@@ -108,7 +118,7 @@ def _wait_until_booted(process: HostProcess) -> Machine:
         pid = _child(process.pid)
         if pid is not None and Path(f"/proc/{pid}/comm").read_text().strip() == "systemd":
             machine = Machine(pid)
-            done = machine.run(["systemctl", "is-active", "lab.target"], check=False)
+            done = machine.run(["systemctl", "is-active", target], check=False)
             said = (done.stdout + done.stderr).strip()
             if said == "active":
                 return machine

@@ -1,0 +1,1 @@
+"""Long runs of the packages in systems made for them: `make test-packages`."""
