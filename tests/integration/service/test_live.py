@@ -221,3 +221,25 @@ def test_all_tunnels_stop_and_start_together(make: Callable[..., Service]) -> No
     machine.systemctl("stop", "tunnel.target")
     service.wait_for_state("inactive")
     assert "wg0" not in service.links()
+
+
+def test_the_private_key_may_be_a_credential(make: Callable[..., Service]) -> None:
+    service = make(lines="LoadCredential=private-key:/etc/tunnel/wg0.key")
+    machine = service.machine
+    credential = f"/run/credentials/{UNIT}.service/private-key"
+    conf = service.conf.read_text()
+    (key,) = re.findall(r"^PrivateKey = (.*)$", conf, re.M)
+    (service.conf.parent / "wg0.key").touch(mode=0o600)
+    (service.conf.parent / "wg0.key").write_text(f"{key}\n")
+    service.conf.write_text(conf.replace(f"PrivateKey = {key}", f"PrivateKeyFile = {credential}"))
+    machine.systemctl("start", UNIT)
+    service.ping()
+    # The daemon and commands beside it read the key from there again.
+    service.conf.write_text(service.conf.read_text() + "PersistentKeepalive = 7\n")
+    machine.systemctl("reload", UNIT)
+    assert '"persistent_keepalive": 7' in machine.tunnel("show", "wg0", "--json")
+    assert "Traceback" not in machine.tunnel("diff", "wg0")
+    service.ping()
+    machine.systemctl("stop", UNIT)
+    assert machine.property(UNIT, "Result") == "success"
+    assert "wg0" not in service.links()

@@ -21,5 +21,7 @@ mount -t tmpfs tmpfs /var/log
 mount -t tmpfs tmpfs /sys/fs/cgroup 2>/dev/null || true
 umount -l /sys/fs/cgroup 2>/dev/null || true
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
+# As systemd does on a machine: what it mounts for a unit, such as credentials, is seen in there, too.
+mount --make-rshared /
 exec env -i PATH="$PATH" container=lab SYSTEMD_UNIT_PATH=/mnt/units \
     /lib/systemd/systemd --system --unit=lab.target --log-target=journal

@@ -22,5 +22,7 @@ cd "$root"
 mkdir -p run/machine
 pivot_root . run/machine
 umount -l /run/machine
+# As systemd does on a machine: what it mounts for a unit, such as credentials, is seen in there, too.
+mount --make-rshared /
 exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin container=lab \
     /lib/systemd/systemd --system --unit=multi-user.target --log-target=journal
