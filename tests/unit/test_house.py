@@ -262,7 +262,7 @@ def test_helpers_of_tests_live_in_support() -> None:
     tests/conformance.
     """
     found = []
-    others = {"support", "setup", "soak", "conformance"}
+    others = {"support", "setup", "soak", "conformance", "packages"}
     for path in sorted((ROOT / "tests").rglob("*.py")):
         place = path.relative_to(ROOT / "tests")
         is_test = path.name.startswith(("test_", "conftest", "__init"))
