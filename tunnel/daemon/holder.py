@@ -172,11 +172,20 @@ class Holder:
             return
         self._start_at = None
         self._is_announced = False
-        pid = self._spawn(self._up)
+        try:
+            pid = self._spawn(self._up)
+        except OSError as error:
+            # An upgrade replaces the program just then, perhaps.
+            sys.stderr.write(f"cannot run {self._up[0]}: {error.strerror}\n")
+            self._plan_start()
+            return
         self._child = (pid, os.pidfd_open(pid))
 
     def _spawn(self, command: list[str], **variables: str) -> int:
-        log = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            log = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except OSError:
+            log = os.open(os.devnull, os.O_WRONLY)  # the tunnel is worth more than its log
         try:
             return os.posix_spawn(
                 command[0],
@@ -203,12 +212,13 @@ class Holder:
     def _give_up(self) -> None:
         self._release()
         # As systemd says of a service that has failed: a kill switch stays.
-        os.waitpid(self._spawn(self._down, SERVICE_RESULT="exit-code"), 0)
+        try:
+            os.waitpid(self._spawn(self._down, SERVICE_RESULT="exit-code"), 0)
+        except OSError as error:
+            sys.stderr.write(f"cannot run {self._down[0]}: {error.strerror}\n")
         sys.exit(1)
 
     def _end(self) -> None:
-        if self._child is not None and self._daemon is None:
-            os.kill(self._child[0], signal.SIGTERM)
         self._release()
         sys.exit(0)
 

@@ -54,23 +54,24 @@ class Keeper:
         self.found: dict[str, int] = {}
         self.died_at = 0.0
         self.pid = 0
-        self._kept: dict[str, int] = {}
+        self._kept: dict[str, tuple[int, int]] = {}
 
     def keep(self, wanted: Mapping[str, int]) -> None:
         """Have these descriptors kept, by name, and no others."""
-        for name in [name for name, fd in self._kept.items() if wanted.get(name) != fd]:
+        files = {name: _file(descriptor) for name, descriptor in wanted.items()}
+        for name in [name for name, file in self._kept.items() if files.get(name) != file]:
             self._send("FDSTOREREMOVE=1", f"FDNAME={name}")
             del self._kept[name]
-        for name, descriptor in wanted.items() if self.keeps else ():
+        for name, file in files.items() if self.keeps else ():
             if name not in self._kept:
                 # A device that is down for a moment is no reason to drop it: FDPOLL.
-                self._send("FDSTORE=1", f"FDNAME={name}", "FDPOLL=0", descriptors=(descriptor,))
-                self._kept[name] = descriptor
+                self._send("FDSTORE=1", f"FDNAME={name}", "FDPOLL=0", descriptors=(wanted[name],))
+                self._kept[name] = file
 
     def take(self) -> dict[str, int]:
         """What was kept, the caller's to close from now on; it stays kept, too."""
         found, self.found = self.found, {}
-        self._kept |= found
+        self._kept |= {name: _file(descriptor) for name, descriptor in found.items()}
         return found
 
     def ready(self) -> None:
@@ -297,6 +298,11 @@ class HolderProcess(Keeper):
                 self._connection.send(message)
         except OSError as error:
             log.debug("the holder cannot be reached: %s", error.strerror)
+
+
+def _file(descriptor: int) -> tuple[int, int]:
+    """A descriptor and its inode: a later file may get the number of one that was closed."""
+    return descriptor, os.fstat(descriptor).st_ino
 
 
 def holder_path(name: str) -> Path:

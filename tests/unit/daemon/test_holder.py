@@ -33,14 +33,17 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 class Scene:
     """A holder whose commands write a line into a pipe that the test reads."""
 
-    def __init__(self, folder: Path, stack: ExitStack, *, up: str = "up") -> None:
+    def __init__(
+        self, folder: Path, stack: ExitStack, *, up: str = "up", shell: str = "/bin/sh"
+    ) -> None:
         self.fifo = folder / "said"
         os.mkfifo(self.fifo)
         self._has_ended = False
         self._said = os.open(self.fifo, os.O_RDWR)
         stack.callback(os.close, self._said)
+        start = (shell, *self.command(up)[1:])
         self.holder = HolderProcess.start(
-            "wg0", folder / "log", self.command(up), self.command("down $SERVICE_RESULT")
+            "wg0", folder / "log", start, self.command("down $SERVICE_RESULT")
         )
         stack.callback(self._end)
 
@@ -146,12 +149,18 @@ def test_what_is_no_longer_wanted_is_closed(scene: Scene) -> None:
     os.close(new)
 
 
-def test_deaths_in_a_row_end_in_the_undoing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def hasty(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Holders give up soon, after two attempts."""
     program = folder / "holder.py"
     text = Path(keepers._PROGRAM).read_text()
     assert "DELAYS = (0.0, 0.5, 1.0, 2.0, 5.0)" in text
     program.write_text(text.replace("(0.0, 0.5, 1.0, 2.0, 5.0)", "(0.0, 0.01)"))
     monkeypatch.setattr(keepers, "_PROGRAM", program)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_deaths_in_a_row_end_in_the_undoing(folder: Path) -> None:
     with ExitStack() as stack:
         scene = Scene(folder, stack)
         reading, writing = pipe()
@@ -167,6 +176,27 @@ def test_deaths_in_a_row_end_in_the_undoing(folder: Path, monkeypatch: pytest.Mo
         assert scene.ended() == 1
         assert is_closed(reading)
         os.close(reading)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_program_that_is_not_there_is_a_death_like_others(folder: Path) -> None:
+    """As in the middle of an upgrade."""
+    with ExitStack() as stack:
+        scene = Scene(folder, stack, shell=str(folder / "missing"))
+        scene.holder.ready()
+        scene.holder.close()
+        assert scene.said() == "down exit-code\n"
+        assert scene.ended() == 1
+    assert (folder / "log").read_text().count("missing: No such file or directory") == 2
+
+
+def test_it_goes_on_without_a_log(folder: Path, scene: Scene) -> None:
+    (folder / "log").unlink()
+    (folder / "log").symlink_to(folder / "elsewhere")
+    scene.holder.ready()
+    scene.holder.close()
+    assert scene.said() == "up\n"
+    assert not (folder / "elsewhere").exists()
 
 
 def test_a_holder_of_a_dead_daemon_is_dismissed(scene: Scene) -> None:
@@ -221,17 +251,26 @@ class Sent(Keeper):
 
 def test_only_what_changes_is_sent() -> None:
     keeper = Sent()
-    keeper.keep({"tun": 5, "udp4": 6})
+    (tun, old), (other, new) = pipe(), pipe()
+    keeper.keep({"tun": tun, "udp4": old})
     assert [lines[:2] for lines, _ in keeper.sent] == [
         ("FDSTORE=1", "FDNAME=tun"),
         ("FDSTORE=1", "FDNAME=udp4"),
     ]
+    replaced = [("FDSTOREREMOVE=1", "FDNAME=udp4"), ("FDSTORE=1", "FDNAME=udp4")]
     keeper.sent.clear()
-    keeper.keep({"tun": 5, "udp4": 7})
-    assert [(lines[0], fds) for lines, fds in keeper.sent] == [
-        ("FDSTOREREMOVE=1", ()),
-        ("FDSTORE=1", (7,)),
-    ]
+    keeper.keep({"tun": tun, "udp4": new})
+    assert [lines[:2] for lines, _ in keeper.sent] == replaced
+    # A file that gets the number of one that was closed is another one.
+    keeper.sent.clear()
+    os.dup2(old, new, inheritable=False)
+    keeper.keep({"tun": tun, "udp4": new})
+    assert [lines[:2] for lines, _ in keeper.sent] == replaced
+    keeper.sent.clear()
+    keeper.keep({"tun": tun, "udp4": new})
+    assert keeper.sent == []
+    for descriptor in (tun, old, other, new):
+        os.close(descriptor)
 
 
 def test_what_systemd_passes_on_is_found_once() -> None:
