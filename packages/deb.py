@@ -321,7 +321,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "dist", help="the folder it goes to")
     options = parser.parse_args(arguments)
     if options.wheel is None and options.architecture != _own_architecture():
-        parser.error(f"for {options.architecture}, name a wheel of it: make wheels, then --wheel")
+        parser.error(
+            f"for {options.architecture}, give a wheel by --wheel; make wheel makes one there"
+        )
     version = f"{project()['version']}-{options.revision}"
     package = Package(version, options.architecture, epoch(), maintainer())
     os.umask(0o022)
