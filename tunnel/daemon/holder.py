@@ -1,13 +1,14 @@
 """Holds the descriptors of a tunnel while its daemon is not there, and starts a daemon again.
 
-A program of its own, run by its path: python -I -S holder.py LISTENER LOG COUNT UP... DOWN...,
-where UP are the COUNT words of the command that starts a daemon. It imports nothing of the
-tunnel's: it should be small, and go on when the package is upgraded under it.
+A program of its own, run by its path: python -I -S holder.py LISTENER LOG. It imports nothing of
+the tunnel's: it should be small, and go on when the package is upgraded under it.
 
 The daemon connects to a unix socket (SOCK_SEQPACKET, descriptor LISTENER). The holder sends one
 message with all descriptors that it holds, by name; then the daemon sends messages in the form of
 sd_notify(3):
 
+    UP=x    the command that starts another daemon, its words separated by NUL
+    DOWN=x  the command that undoes what was set up
     FDSTORE=1 FDNAME=x      with one descriptor: hold it; one of that name is closed
     FDSTOREREMOVE=1 FDNAME=x    close it
     READY=1                 the tunnel is up: from now on the daemon's end is a death
@@ -42,7 +43,7 @@ PATIENCE = 10.0
 SETTLE = 0.01
 """Seconds until the next look at a daemon that has closed its socket and is not gone yet."""
 
-MAX_MESSAGE = 4096
+MAX_MESSAGE = 65536
 MAX_DESCRIPTORS = 16
 IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)
 
@@ -50,12 +51,12 @@ IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)
 class Holder:
     """One tunnel's descriptors and who has them: see the module."""
 
-    def __init__(self, listener: socket.socket, log: str, up: list[str], down: list[str]) -> None:
+    def __init__(self, listener: socket.socket, log: str) -> None:
         self._listener = listener
         self._path = listener.getsockname()
         self._log = log
-        self._up = up
-        self._down = down
+        self._up: list[str] = []
+        self._down: list[str] = []
         self._held: dict[str, int] = {}
         self._daemon: socket.socket | None = None
         self._child: tuple[int, int] | None = None  # its pid and a pidfd
@@ -121,7 +122,19 @@ class Holder:
             self._daemon = None
             self._handle_end()
             return
-        fields = dict(line.split("=", 1) for line in data.decode().splitlines() if "=" in line)
+        kind, _, words = data.partition(b"=")
+        if kind == b"UP":
+            self._up = os.fsdecode(words).split("\0")
+        elif kind == b"DOWN":
+            self._down = os.fsdecode(words).split("\0")
+        else:
+            self._obey(data.decode(), descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _obey(self, message: str, descriptors: list[int]) -> None:
+        """Do as a message says; what is taken of `descriptors` is to be held."""
+        fields = dict(line.split("=", 1) for line in message.splitlines() if "=" in line)
         name = fields.get("FDNAME", "")
         if "FDSTORE" in fields and descriptors and len(self._held) < MAX_DESCRIPTORS:
             self._close(name)
@@ -136,8 +149,6 @@ class Holder:
             self._died_at = time.clock_gettime(time.CLOCK_BOOTTIME)
         elif "STOPPING" in fields:
             self._end()
-        for descriptor in descriptors:
-            os.close(descriptor)
 
     def _close(self, name: str) -> None:
         descriptor = self._held.pop(name, None)
@@ -235,13 +246,12 @@ class Holder:
 
 def main() -> None:
     """Run by the daemon that starts first."""
-    _, number, log, count, *words = sys.argv
+    _, number, log = sys.argv
     os.chdir("/")
     os.set_inheritable(int(number), False)
     for ignored in IGNORED:
         signal.signal(ignored, signal.SIG_IGN)
-    up, down = words[: int(count)], words[int(count) :]
-    Holder(socket.socket(fileno=int(number)), log, up, down).run()
+    Holder(socket.socket(fileno=int(number)), log).run()
 
 
 if __name__ == "__main__":

@@ -179,10 +179,8 @@ class HolderProcess(Keeper):
         return keeper
 
     @classmethod
-    def start(
-        cls, name: str, log_file: Path, up: Sequence[str], down: Sequence[str]
-    ) -> HolderProcess:
-        """A new one, which starts daemons by the command `up`. Does not wait for it.
+    def start(cls, name: str, log_file: Path) -> HolderProcess:
+        """A new one. Does not wait for it.
 
         Raises OSError, also if `log_file` is no plain file.
         """
@@ -201,8 +199,8 @@ class HolderProcess(Keeper):
                 connection.settimeout(HELLO_TIME)
                 connection.connect(str(path))
                 keeper = cls(connection)
-                words = [str(_PROGRAM), str(FIRST_DESCRIPTOR), str(log_file), str(len(up))]
-                command = [sys.executable, "-I", "-S", *words, *up, *down]
+                words = [str(_PROGRAM), str(FIRST_DESCRIPTOR), str(log_file)]
+                command = [sys.executable, "-I", "-S", *words]
                 keeper.pid = os.posix_spawn(
                     command[0],
                     command,
@@ -233,6 +231,11 @@ class HolderProcess(Keeper):
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
         self.pid, self.died_at = int(fields["PID"]), float(fields["DIED"])
+
+    def set_commands(self, up: Sequence[str], down: Sequence[str]) -> None:
+        """What starts the daemon after this one, and what undoes everything."""
+        self._send("UP=" + "\0".join(up))
+        self._send("DOWN=" + "\0".join(down))
 
     def ready(self) -> None:
         """See Keeper."""
@@ -290,7 +293,7 @@ class HolderProcess(Keeper):
             )
 
     def _send(self, *lines: str, descriptors: Sequence[int] = ()) -> None:
-        message = "\n".join(lines).encode()
+        message = os.fsencode("\n".join(lines))
         try:
             if descriptors:
                 socket.send_fds(self._connection, [message], descriptors)

@@ -34,19 +34,21 @@ def of_background(
     `found`, raises DaemonError if there is none. Blocks.
     """
     keeper = HolderProcess.of(config.name)
-    if keeper is not None:
-        return keeper
-    if found:
+    if keeper is None and found:
         raise DaemonError(f"{config.name} has been taken down meanwhile")
-    if not config.interface.options.seamless_restart or config.path is None:
+    if keeper is None and (not config.interface.options.seamless_restart or config.path is None):
         return Keeper()
-    command = own_command()
-    up = (*command, "up", "--successor", *options, str(config.path))
-    down = (*command, "down", "--leftovers", config.name)
     try:
-        return HolderProcess.start(config.name, log_file, up, down)
+        keeper = keeper or HolderProcess.start(config.name, log_file)
     except OSError as error:
         if str(error.filename) == str(log_file):
             return Keeper()  # the log is opened next, and says what is wrong with it
         log.warning("a restart will interrupt %s: no holder can be started: %s", config.name, error)
         return Keeper()
+    # Of this daemon, for one that was there: conf and program may be elsewhere than its own were.
+    command = own_command()
+    keeper.set_commands(
+        (*command, "up", "--successor", *options, str(config.path)),
+        (*command, "down", "--leftovers", config.name),
+    )
+    return keeper

@@ -41,10 +41,9 @@ class Scene:
         self._has_ended = False
         self._said = os.open(self.fifo, os.O_RDWR)
         stack.callback(os.close, self._said)
+        self.holder = HolderProcess.start("wg0", folder / "log")
         start = (shell, *self.command(up)[1:])
-        self.holder = HolderProcess.start(
-            "wg0", folder / "log", start, self.command("down $SERVICE_RESULT")
-        )
+        self.holder.set_commands(start, self.command("down $SERVICE_RESULT"))
         stack.callback(self._end)
 
     def command(self, text: str) -> Sequence[str]:
@@ -123,6 +122,19 @@ def test_what_is_started_inherits_nothing(folder: Path) -> None:
         assert is_closed(reading)
         assert scene.ended() == 0
     os.close(reading)
+
+
+def test_the_last_daemon_says_what_starts_the_next(scene: Scene) -> None:
+    """It may have been started with another conf, or from another folder of programs."""
+    scene.holder.ready()
+    scene.holder.hand_over()
+    scene.holder.close()
+    later = next_one()
+    words = (*scene.command("up with $0"), "a name\nREADY=1")
+    later.set_commands(words, ("/bin/true",))
+    later.ready()
+    later.close()
+    assert scene.said() == "up with a name READY=1\n"
 
 
 def test_one_that_never_was_up_has_no_successor(scene: Scene) -> None:
