@@ -37,14 +37,13 @@ class Teardown:
     notes: tuple[str, ...] = ()
 
 
-def clean_up(name: str, *, patience: float = 0.0, fail_closed: bool = False) -> Teardown:
+def clean_up(name: str, *, fail_closed: bool = False) -> Teardown:
     """Remove what a killed daemon of interface `name` left behind; with `fail_closed` all but a
     kill switch.
 
-    Waits `patience` seconds for one that is going down. Raises AlreadyRunningError if it is still
-    running then, DaemonError and HostError. Blocks.
+    Raises AlreadyRunningError if it is still running, DaemonError and HostError. Blocks.
     """
-    with hold(name, patience=patience):
+    with hold(name):
         # First: it would start another daemon.
         had_holder = dismiss(name)
         left = undo_leftovers(name, fail_closed=fail_closed)
@@ -148,6 +147,7 @@ def take_down(name: str, *, fail_closed: bool = False) -> Teardown:
     while True:
         try:
             with TunnelClient(name) as client:
+                pid = client.peer_pid()
                 ended = client.down(stays_shut=fail_closed)
         except json_client.NotRunningError:
             try:
@@ -158,6 +158,24 @@ def take_down(name: str, *, fail_closed: bool = False) -> Teardown:
                     raise
                 time.sleep(0.05)
         else:
+            left = _clean_up_after(pid, name, fail_closed=fail_closed)
+            if left is not None:
+                return Teardown(True, (*ended.failures, *left.failures), ended.notes)
+            # It was handing over to another one, which goes down too.
+            deadline = time.monotonic() + ANSWER_TIME
+
+
+def _clean_up_after(pid: int, name: str, *, fail_closed: bool) -> Teardown | None:
+    """`clean_up` as soon as the daemon `pid` has ended; None if another one is there by then."""
+    deadline = time.monotonic() + END_TIME
+    while True:
+        try:
+            return clean_up(name, fail_closed=fail_closed)
+        except AlreadyRunningError:
             # It holds its lock until its very end.
-            left = clean_up(name, patience=END_TIME, fail_closed=fail_closed)
-            return Teardown(True, (*ended.failures, *left.failures), ended.notes)
+            if time.monotonic() >= deadline:
+                raise
+            with contextlib.suppress(ControlError), TunnelClient(name) as client:
+                if client.peer_pid() != pid:
+                    return None
+            time.sleep(0.05)
