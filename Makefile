@@ -35,12 +35,12 @@ help:
 	@echo "make fuzz   hostile input for every entry point and both datapaths (50 min; FUZZ_SECONDS=60 of each)"
 	@echo "make soak HOURS=8  memory, files, tasks and throughput while everything happens, as a chart;"
 	@echo "            before that memory and pauses under each kind of load (1 h)"
-	@echo "make crashes  500 kills at random moments, and whether the next command puts it right (20 min)"
+	@echo "make crashes  500 kills at random moments, and whether the next command puts the machine right (20 min)"
 	@echo "make nonces  a thousand engines killed under traffic, and whether a nonce comes twice (2 min)"
 	@echo "make restarts  what restarts and kill -9 cost the traffic, beside wireguard-go (7 min)"
 	@echo "make floods a new handshake, TCP, pings and memory under floods, beside wireguard-go (25 min)"
 	@echo "make conformance  how well WireGuard programs keep the protocol's rules, as tables (12 min)"
-	@echo "make faults every fault of network and machine, and what it cost, into docs/faults.md (5 min)"
+	@echo "make faults every fault of network and machine, and what it costs, into docs/faults.md (5 min)"
 	@echo "make doctor-matrix  every fault in every shape of conf, into docs/doctor.md (30 min)"
 	@echo "make confs  what wg-quick makes of each conf of tests/confs/published, beside it (1 min)"
 	@echo "make clean  remove what the above made"
@@ -115,8 +115,6 @@ $(VENV)-%/.installed: pyproject.toml setup.py tests/setup/venv.sh tests/setup/re
 wheel: $(STAMP)
 	CARGO_TARGET_DIR=$(abspath $(NATIVE)/target) $(PYTHON) -m build
 
-# atheris, which leads inputs by the code that they reach, has no wheel for every Python: without it
-# they are made by chance.
 # The Python packages inside are those of the lock, by hash. DEB_ARGS="--revision 2" for another one.
 deb: $(STAMP)
 	@$(PYTHON) -m packages.deb $(DEB_ARGS)
@@ -128,6 +126,8 @@ test-packages: $(STAMP)
 	@lintian --fail-on error,warning build/packages/*.deb
 	@$(PYTHON) -m tests.packages.life --deb build/packages/*.deb $(LIFE_ARGS)
 
+# atheris, which leads inputs by the code that they reach, has no wheel for every Python: without it
+# they are made by chance.
 fuzz: $(STAMP)
 	@$(PYTHON) -m pip install --disable-pip-version-check -q --no-deps --require-hashes --only-binary :all: \
 		-r tests/setup/fuzz.lock || echo "no atheris: inputs are made by chance"
