@@ -20,9 +20,10 @@ from .report import Judged, markdown, progress, table, to_json
 from .subject import SubjectError
 
 EPILOG = """\
-PROGRAM has wireguard-go's command line: PROGRAM -f NAME makes the interface NAME and the
-socket /var/run/wireguard/NAME.sock. Several are judged at the same time. Needs root.
-Exit status: 0 if all rules were kept, 1 if one was broken, 2 if a program could not be run.
+PROGRAM has wireguard-go's command line: PROGRAM -f NAME makes the interface
+NAME and the socket /var/run/wireguard/NAME.sock. Several are judged at the same
+time. Needs root. Exit status: 0 if all rules were kept, 1 if one was broken,
+2 if a program could not be run.
 """
 
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{case.id:<34} {case.seconds:5.0f} s\n    {case.rule}")
         return 0
     if not options.program:
-        print("which program? --program wireguard-go", file=sys.stderr)
+        print("name a program to judge, as in --program wireguard-go", file=sys.stderr)
         return 2
     try:
         with Lab() as lab:

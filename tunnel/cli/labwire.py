@@ -35,8 +35,8 @@ def _time(flag: str, help_text: str) -> typer.models.OptionInfo:
 
 Loss = Annotated[str | None, _share("--loss", "Lose this share of the packets: 5%.")]
 Delay = Annotated[str | None, _time("--delay", "Hold each packet back, on each way: 40ms.")]
-Jitter = Annotated[str | None, _time("--jitter", "Up to so much more, at random: 5ms.")]
-Reorder = Annotated[str | None, _share("--reorder", "Let others pass this share: 1%.")]
+Jitter = Annotated[str | None, _time("--jitter", "Add up to this much delay, at random: 5ms.")]
+Reorder = Annotated[str | None, _share("--reorder", "Let others overtake this share: 1%.")]
 Duplicate = Annotated[str | None, _share("--duplicate", "Deliver this share twice: 1%.")]
 Corrupt = Annotated[str | None, _share("--corrupt", "Flip one bit in this share: 1%.")]
 Rebind = Annotated[
@@ -45,7 +45,9 @@ Rebind = Annotated[
 Seed = Annotated[
     int | None,
     typer.Option(
-        metavar="NUMBER", help="Draw the same chances as with that number.", rich_help_panel=_PANEL
+        metavar="NUMBER",
+        help="Repeat the faults of the lab that had this number.",
+        rich_help_panel=_PANEL,
     ),
 ]
 
@@ -56,7 +58,7 @@ def share(option: str, text: str | None) -> float:
         return 0.0
     found = re.fullmatch(r"(\d{1,3}(?:\.\d{1,9})?) ?%", text)
     if found is None or Decimal(found[1]) > 100:
-        fail(f"{option} {text}: write a share from 0% to 100%, as in {option} 5%", EXIT_USAGE)
+        fail(f"{option} {text}: write a percentage from 0% to 100%, as in {option} 5%", EXIT_USAGE)
     return float(Decimal(found[1]) / 100)
 
 

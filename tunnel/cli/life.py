@@ -266,12 +266,13 @@ def _report(done: Teardown) -> None:
 
 @app.command()
 def restart(conf: Name) -> None:
-    """Put a new daemon in the place of the one that runs, with the conf as it is now.
+    """Replace the daemon of a tunnel, and read its conf again.
 
-    The interface, its addresses, routes and rules, and the UDP port stay; hooks are not run. Where
-    that cannot be (PreUp, PostUp, Mode, Bridge or NetNS was changed, the interface is attached, or
-    SeamlessRestart = off), the tunnel is taken down and up again, and a kill switch stays in place
-    meanwhile. A mistake in the conf leaves everything as it was.
+    The interface, its addresses, routes and rules, the UDP port and the sessions stay; hooks are
+    not run. Where that is not possible (PreUp, PostUp, Mode, Bridge or NetNS was changed, a hook
+    has changed the interface, it is attached, or SeamlessRestart = off), the tunnel is taken down
+    and up again, and a kill switch stays in place meanwhile. A mistake in the conf leaves
+    everything as it was.
 
     Example:
 

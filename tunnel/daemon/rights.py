@@ -1,10 +1,10 @@
 """What the daemon gives up of root's rights once it has begun, and what for it keeps the rest.
 
 It keeps CAP_NET_ADMIN, and of the others what its conf takes. System calls that no part of it makes
-are refused from then on. What lets it follow the
-interface into other network namespaces is in reserve: no thread has it but while it looks up or
-enters one. Hooks and resolvconf are other people's programs, which may need any right: with them
-in the conf the daemon keeps all, for they are run by it.
+are refused from then on. What lets it follow the interface into other network namespaces is in
+reserve: no thread has it but while it looks up or enters one. Hooks and resolvconf are other
+people's programs, which may need any right: with them in the conf the daemon keeps all, for they
+are run by it.
 """
 
 from __future__ import annotations

@@ -221,14 +221,14 @@ async def _undone(daemon: Daemon, before: Inherited | None) -> AsyncIterator[Non
 
 @contextlib.contextmanager
 def _sessions(daemon: Daemon, before: Inherited | None) -> Iterator[SessionRecord | None]:
-    """The record of the sessions, for the time that they are used; None if nobody would keep it."""
+    """The record of the sessions, for the time that they are used; None if no one would keep it."""
     record = None if before is None else before.record
     is_wanted = daemon.keeper.keeps and daemon.config.interface.options.seamless_restart
     try:
         if record is None and is_wanted:
             record = SessionRecord.create()
     except OSError as error:
-        log.warning("a restart will begin with handshakes: %s", error.strerror)
+        log.warning("sessions will not survive a restart: %s", error.strerror)
     daemon.record = record
     try:
         yield record
@@ -424,7 +424,7 @@ async def _host_state(
 async def _prepare_down(daemon: Daemon, device: Device) -> None:
     """What comes before the undoing, whatever the reason: nothing here may stop it."""
     if daemon.hands_over:
-        log.info("%s: this daemon ends for another one", daemon.name)
+        log.info("%s: this daemon ends, and another one takes over", daemon.name)
     else:
         log.info("%s is going down", daemon.name)
     daemon.notifier.stopping("restarting" if daemon.hands_over else "going down")

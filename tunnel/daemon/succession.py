@@ -117,7 +117,7 @@ def inherit(keeper: Keeper, config: TunnelConfig, place: Location) -> Inherited 
         return _checked(found, config, place, keeper.died_at)
     except (TunnelError, OSError, ValueError, KeyError) as error:
         log.warning(
-            "%s cannot go on where the daemon before has ended, and comes up from the start: %s",
+            "%s cannot take over from the daemon before, and comes up from the start: %s",
             config.name,
             error if not isinstance(error, KeyError) else f"{error} was not kept",
         )
@@ -135,13 +135,13 @@ def _checked(
     name, flags = link.name_and_flags(tun)
     life, ended = Life.go_on(found[LIFE])
     if life.basis != basis(config):
-        raise DaemonError("PreUp, PostUp, NetNS, Mode or Bridge in the conf is another")
+        raise DaemonError("PreUp, PostUp, NetNS, Mode or Bridge in the conf was changed")
     if not flags & kernel.IFF_VNET_HDR or bool(flags & kernel.IFF_TAP) != (
         config.interface.options.is_tap
     ):
-        raise DaemonError("the device is of another kind")
+        raise DaemonError("the TUN device is of another kind")
     if attach_target.load(config.name) is not None:
-        raise DaemonError("it is attached")
+        raise DaemonError("the interface is attached")
     status = link.query(tun)
     record = host.load_record(config.name)
     if record is None or record.owner or record.ifindex != status.ifindex:
@@ -171,7 +171,7 @@ def _sessions(found: dict[str, int]) -> SessionRecord | None:
     try:
         return SessionRecord.adopt(found[SESSIONS])
     except SessionRecordError as error:
-        log.warning("sessions begin by handshakes: %s", error)
+        log.warning("the kept sessions end, and handshakes begin: %s", error)
         os.close(found.pop(SESSIONS))
         return None
 

@@ -49,11 +49,11 @@ class LeftOut(StrEnum):
     """Why a session was not revived."""
 
     OVER_AGE = "over age"
-    PEER_GONE = "the peer is none any more"
-    OWN_KEY = "our private key is another one"
-    PRESHARED_KEY = "the preshared key is another one"
+    PEER_GONE = "the peer was removed"
+    OWN_KEY = "our private key was changed"
+    PRESHARED_KEY = "the preshared key was changed"
     UNUSED = "its handshake was not completed"
-    SPENT = "it has sealed all the messages that it may"
+    SPENT = "it has sent as many messages as it may"
     REPLACED = "a later one took its place"
     DAMAGED = "its entry is damaged"
 

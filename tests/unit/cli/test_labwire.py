@@ -37,10 +37,10 @@ def test_all_of_them() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (WireOptions(loss="5"), "--loss 5: write a share from 0% to 100%, as in --loss 5%"),
-        (WireOptions(loss="101%"), "--loss 101%: write a share from 0% to 100%"),
-        (WireOptions(reorder="-1%"), "--reorder -1%: write a share"),
-        (WireOptions(corrupt="nan%"), "--corrupt nan%: write a share"),
+        (WireOptions(loss="5"), "--loss 5: write a percentage from 0% to 100%, as in --loss 5%"),
+        (WireOptions(loss="101%"), "--loss 101%: write a percentage from 0% to 100%"),
+        (WireOptions(reorder="-1%"), "--reorder -1%: write a percentage"),
+        (WireOptions(corrupt="nan%"), "--corrupt nan%: write a percentage"),
         (
             WireOptions(delay="40"),
             "--delay 40: write a time in us, ms, s or min, as in --delay",

@@ -61,7 +61,7 @@ def test_the_document_has_the_rules_as_they_are() -> None:
     ("arguments", "said"),
     [
         (["--case", "no-such-case"], "no case matches no-such-case"),
-        (["--quick"], "which program?"),
+        (["--quick"], "name a program"),
     ],
 )
 def test_bad_arguments_end_with_2(

@@ -100,9 +100,9 @@ class TunnelStatus(Message):
     `refused` handshakes by reason. `netns` is the path of the network namespace that the interface
     was put into, empty for the daemon's; `attached` says in words to what it was attached, empty
     for nothing. `mode` is "tun" or "tap", and `bridge` the Linux bridge that the interface is a
-    port of, empty for none. `rights` is what the daemon may do. `since` is
-    when the tunnel came up, in Unix seconds (0.0: not known), `restarts` how many daemons it has
-    had before this one, and `holder` the process that keeps its descriptors, 0 if there is none.
+    port of, empty for none. `rights` is what the daemon may do. `since` is when the tunnel came up,
+    in Unix seconds (0.0: not known), `restarts` how many daemons it has had before this one, and
+    `holder` the process that keeps its descriptors, 0 if there is none.
     """
 
     name: str
