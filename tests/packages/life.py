@@ -154,7 +154,7 @@ class Life:
         after = self.machine.property(UNIT, "MainPID")
         assert before != after, "the tunnel was not restarted"
         assert self.machine.property(UNIT, "ActiveState") == "active"
-        assert "wg1 runs on with the old version; to change: tunnel restart wg1" in said, said
+        assert "wg1 still runs the old version; to change that: tunnel restart wg1" in said, said
         assert "wg0 runs on" not in said
         self.b.ping("10.77.0.1", timeout=20)
         self.run("tunnel", "restart", "wg1")

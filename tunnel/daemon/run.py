@@ -244,7 +244,7 @@ def _sessions(daemon: Daemon, before: Inherited | None) -> Iterator[SessionRecor
 async def _shut(
     daemon: Daemon, state: host.DesiredState, *, stands: bool = False
 ) -> AsyncIterator[None]:
-    """The kill switch is there before the interface, and stays unless somebody wants the end.
+    """The kill switch is there before the interface, and stays unless the tunnel is taken down.
 
     With `stands` it is there.
     """

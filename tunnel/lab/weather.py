@@ -91,7 +91,7 @@ class Spoiler:
 
 
 class Rebinding:
-    """Gives the UDP source ports of one host other numbers, and back; all anew now and then."""
+    """Translates the UDP source ports of one host, as a NAT does; other ones now and then."""
 
     def __init__(self, seed: str) -> None:
         self._random = random.Random(seed)
