@@ -115,11 +115,12 @@ def keep_memory_from_swap() -> None:
     Pages are locked as they come into use, so that it takes no more of them. Raises OSError where
     the limit RLIMIT_MEMLOCK cannot be lifted: with one, memory that is there could not be had.
     """
-    if resource.getrlimit(resource.RLIMIT_MEMLOCK)[1] != resource.RLIM_INFINITY and not (
-        _get()[0] >> Capability.SYS_RESOURCE & 1
-    ):
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-    resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, unlimited)
+    except ValueError:
+        # What Python makes of EPERM. CAP_SYS_RESOURCE of a user namespace is not enough.
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM)) from None
     if _libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT):
         raise _error()
 

@@ -70,6 +70,23 @@ def test_memory_is_kept_from_swap_where_the_limit_can_be_lifted() -> None:
             assert locked(limit)[:2] == ["Operation not permitted", "False 4096"]
 
 
+def test_memory_is_left_alone_where_the_right_is_that_of_a_user_namespace() -> None:
+    enter = """
+import ctypes
+CLONE_NEWUSER = 0x10000000
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (4096, 65536))
+if ctypes.CDLL(None).unshare(CLONE_NEWUSER):
+    print("none")
+    sys.exit()
+"""
+    program = LOCK.replace("import resource, sys\n", "import resource, sys\n" + enter)
+    command = [sys.executable, "-c", program, "65536"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
+    if done[0] == "none":
+        pytest.skip("no user namespace may be made here")
+    assert done[:2] == ["Operation not permitted", "False 4096"]
+
+
 def test_what_is_in_reserve_is_had_in_the_body_and_no_longer() -> None:
     program = """
 from tunnel.linux import rights
