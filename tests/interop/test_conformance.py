@@ -1,6 +1,6 @@
 """A few rules of `tests/conformance`, asked of the program itself with both datapaths.
 
-All rules are asked of the engine, in virtual time, in tests/unit/conformance.
+All rules are asked of the engine, in virtual time, in tests/sim/test_judge.py.
 """
 
 from __future__ import annotations
