@@ -107,6 +107,9 @@ def save_record(record: Record, state_dir: Path = STATE_DIR) -> None:
     Raises HostError, with the old one untouched, when the disk refuses.
     """
     path = record_path(record.interface, state_dir)
+    with contextlib.suppress(HostError):
+        if load_record(record.interface, state_dir) == record:
+            return  # where nothing changes, a full disk is no reason to take a tunnel down
     try:
         state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         replace_file(path, render(record))

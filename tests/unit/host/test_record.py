@@ -92,6 +92,19 @@ def test_failing_disk_leaves_the_old_one(
     assert [path.name for path in tmp_path.iterdir()] == ["tun0.state"]
 
 
+def test_what_is_there_needs_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a daemon that goes on where a killed one has ended, with /run full."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    # A whole number is read as another kind of number.
+    record = replace(full(), hooks=DownHooks(seconds=90))
+    save_record(record, tmp_path)
+    monkeypatch.setattr(os, "replace", refuse)
+    save_record(record, tmp_path)
+
+
 def test_plain_values_in_the_file() -> None:
     items = (Route(ip_network("fd00::/16"), 5), Dns((ip_address("::1"),)))
     text = render(Record("tun0", 1, 2, items))
