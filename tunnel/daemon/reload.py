@@ -128,6 +128,7 @@ async def plan(
         *_socket_changes(engine, port, surroundings.mark),
         *on_host,
         *await sync.differences(engine, old, wanted),
+        *_changed_options(old, new),
         *_changes_at_down(old, new),
     ]
     notes = [*_not_live(old, new)]
@@ -259,6 +260,15 @@ def _host_changes(applied: host.Applied, state: host.DesiredState) -> list[Chang
 def _is_unreadable(item: host.Item) -> bool:
     """Whether the machine does not show it as it is: name servers, and our netfilter table."""
     return isinstance(item, host.Dns | host.Firewall)
+
+
+def _changed_options(old: TunnelConfig, new: TunnelConfig) -> Iterator[Change]:
+    """The keys of [Tunnel] that the daemon alone heeds: neither host nor peers show them."""
+    before, after = old.interface.options, new.interface.options
+    for key in confs.changed_keys(old, new, confs.Reload.LIVE):
+        if hasattr(after, key.field):
+            was, becomes = (key.write(getattr(each, key.field)) for each in (before, after))
+            yield Change("~", key.name, f"{was} becomes {becomes}")
 
 
 def _changes_at_down(old: TunnelConfig, new: TunnelConfig) -> Iterator[Change]:

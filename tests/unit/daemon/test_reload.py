@@ -1,0 +1,23 @@
+"""What a reload reports of the keys of [Tunnel] that take effect at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.doctor_facts import conf
+from tunnel import config as confs
+from tunnel.config.keys import ConfKey, keys_of
+from tunnel.config.options import TunnelOptions
+from tunnel.daemon import reload
+
+LIVE = [key for key in keys_of(TunnelOptions).values() if key.reload is confs.Reload.LIVE]
+
+
+@pytest.mark.parametrize("key", LIVE, ids=lambda key: key.name)
+def test_an_option_that_counts_at_once_is_a_change(key: ConfKey) -> None:
+    old, new = conf(), conf(f"#! tunnel: {key.name} = {key.example}")
+    (change,) = reload._changed_options(old, new)
+    was = key.write(getattr(old.interface.options, key.field))
+    assert (change.sign, change.subject) == ("~", key.name)
+    assert change.detail == f"{was} becomes {key.example}"
+    assert not list(reload._changed_options(new, new))
