@@ -144,6 +144,8 @@ def check_private_key(facts: Facts) -> Iterator[Finding]:
 
 def check_running(facts: Facts) -> Iterator[Finding]:
     """No daemon, or one that does not answer."""
+    if facts.refused:
+        return  # whether it runs is not known: `check_privileges` says how to learn it
     up = up_command(facts)
     if facts.hangs:
         yield Finding(
@@ -185,11 +187,14 @@ def check_running(facts: Facts) -> Iterator[Finding]:
 
 def check_privileges(facts: Facts) -> Iterator[Finding]:
     """Rights that we need to look, or the daemon to work."""
-    if facts.missing:
+    lacks = [f"it runs without {', '.join(facts.missing)}"] if facts.missing else []
+    if facts.refused:
+        lacks.append(facts.daemon_error)
+    if lacks:
         yield Finding(
             "privileges",
             "the doctor lacks privileges: no probes and no trace, so there may be more faults",
-            f"it runs without {', '.join(facts.missing)}",
+            "; ".join(lacks),
             f"sudo {doctor_command(facts)}",
         )
     if facts.daemon_missing:

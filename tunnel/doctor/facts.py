@@ -164,6 +164,7 @@ class Facts:
     `before` and `after` are the daemon's status before and after the probes. `killed` says that it
     is gone and could not clean up, `shut` that its kill switch stands without it, `hangs` is its
     process if it does not answer (else 0), `busy` says that it is on its way up or down,
+    `refused` that it answers root alone, and we are not,
     `conf_gone` that its conf is gone, `elsewhere` that it is in another network namespace than we:
     then nothing of the machine is known. `differences` are what `tunnel diff` says, None if it was
     not asked or failed. `samples` are the routes to addresses anywhere in the default routes of the
@@ -190,6 +191,7 @@ class Facts:
     shut: bool = False
     hangs: int = 0
     busy: bool = False
+    refused: bool = False
     conf_gone: bool = False
     elsewhere: bool = False
     look_ups: tuple[LookUp, ...] = ()

@@ -234,7 +234,8 @@ def _ask_daemon(facts: Facts, notes: _Notes) -> Facts:
     except ControlError as error:
         hangs = pid if error.code == "timeout" else 0
         busy = error.code == DaemonError.code
-        return replace(facts, daemon_error=str(error), hangs=hangs, busy=busy)
+        refused = error.code == "permission"
+        return replace(facts, daemon_error=str(error), hangs=hangs, busy=busy, refused=refused)
     except OSError as error:
         return replace(facts, daemon_error=str(error))
     lacks = tuple(c for c in machine.missing_capabilities(pid) if c == "CAP_NET_ADMIN")

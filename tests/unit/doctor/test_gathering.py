@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from tests.support.doctor_facts import HEALTHY, PEER, STATUS, conf
-from tunnel.control.json_client import NotRunningError
+from tunnel.control.json_client import NotRunningError, connect_error
 from tunnel.control.json_protocol import ControlError
 from tunnel.doctor import Options, choosing, diagnose, gathering, machine
 from tunnel.doctor.facts import Facts, Probe
@@ -99,6 +99,22 @@ def test_what_a_killed_daemon_left_goes_first(monkeypatch: pytest.MonkeyPatch) -
     (finding,) = diagnose(replace(down, conf=None)).findings
     assert finding.what.endswith("; its kill switch refuses all that should go into it")
     assert finding.remedy.startswith("tunnel up CONF   #"), "nothing leaves in between"
+
+
+def test_a_daemon_that_answers_root_alone_is_not_said_to_be_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def connect(name: str, *, timeout: float) -> None:
+        raise connect_error(name, PermissionError(13, "Permission denied"))
+
+    monkeypatch.setattr(gathering, "TunnelClient", connect)
+    unknown = replace(HEALTHY, before=None, after=None)
+    facts = gathering._ask_daemon(unknown, gathering._Notes())
+    for missing in ((), ("CAP_NET_ADMIN",)):
+        (finding,) = diagnose(replace(facts, missing=missing)).findings
+        assert finding.code == "privileges"
+        assert "is for root only" in finding.evidence
+        assert finding.remedy == "sudo tunnel doctor wg0"
 
 
 def chosen(facts: Facts, **changes: Any) -> list[str]:
