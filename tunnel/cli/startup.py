@@ -45,6 +45,8 @@ def prepared() -> Iterator[None]:
         sys.exit(1)
     except OutputError as error:
         _end_without(error)
+    except KeyboardInterrupt:  # while modules are loaded: a command sees to its own
+        sys.exit(128 + signal.SIGINT)
 
 
 class OutputError(OSError):

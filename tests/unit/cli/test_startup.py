@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tunnel.cli import entry
 from tunnel.cli.startup import with_admin_folders
 
 PRIVATE = base64.b64encode(bytes(range(32))).decode()
@@ -71,6 +73,17 @@ def test_output_that_cannot_be_written(command: str, unbuffered: str, tmp_path: 
     name = command.split()[0]
     assert done.stderr == f"{name}: cannot write the output: No space left on device\n"
     assert done.returncode == 1
+
+
+def test_interrupted_while_modules_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(command: str = "") -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tunnel.cli.main.make_app", interrupted)
+    monkeypatch.setenv("PATH", os.environ["PATH"])  # what `prepared` adds goes again
+    with pytest.raises(SystemExit) as ended:
+        entry.run()
+    assert ended.value.code == 130
 
 
 INIT = """
