@@ -77,9 +77,8 @@ class Life:
             "restarts": self.restarts,
             "ended": ended,
         }
-        text = json.dumps(document).encode()
-        os.ftruncate(self.descriptor, 0)
-        os.pwrite(self.descriptor, text, 0)
+        # In one write, with blanks over what was longer: a kill must not leave half of it.
+        os.pwrite(self.descriptor, json.dumps(document).encode().ljust(_LIFE_BYTES), 0)
 
 
 @dataclass(frozen=True, slots=True)
