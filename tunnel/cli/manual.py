@@ -155,13 +155,15 @@ def _parameters(command: TyperCommand, above: typer.Context) -> Iterator[str]:
         if isinstance(each, TyperArgument):
             label = f"\\fI{_text(each.metavar or each.name or '')}\\fP"
         elif isinstance(each, TyperOption) and not each.hidden:
-            label = ", ".join(f"\\fB{_text(option)}\\fP" for option in each.opts)
+            names = [*each.opts, *each.secondary_opts]
+            label = ", ".join(f"\\fB{_text(option)}\\fP" for option in names)
             if not each.is_flag:
                 label += f" \\fI{_text(each.metavar or '')}\\fP"
         else:
             continue
         yield from (".TP", label)
-        default = each.default
+        # A switch that is on by itself: its name says so.
+        default = each.opts[0] if each.default is True else each.default
         shown = "" if each.required or default in (None, False, "", ()) else f" Default: {default}."
         yield _text((each.help or "") + shown)
 

@@ -30,6 +30,10 @@ def test_a_page_has_arguments_options_and_the_example() -> None:
         assert expected in page
     service = PAGES["tunnel-service.1"].replace("\\-", "-")
     assert ".SH TUNNEL SERVICE INSTALL\n" in service
+    lab = PAGES["tunnel-lab.1"].replace("\\-", "-")
+    assert "\\fB--trace\\fP, \\fB--no-trace\\fP" in lab
+    assert " Default: --trace." in lab
+    assert "Default: True" not in "".join(PAGES.values())
     assert "--root" not in service, "a hidden option"
     assert "complete-words" not in "".join(PAGES.values())
 
