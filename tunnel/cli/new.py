@@ -90,7 +90,9 @@ def new(
         raise typer.Exit(EXIT_USAGE)
     _write({paths[host]: text for host, text in confs.items()})
     for host in hosts:
-        typer.echo(f"{host.name}: copy {paths[host.name]} to /etc/tunnel there; tunnel up {name}")
+        # With the file's name: where the folder is missing, a copy fails, and does not become it.
+        there = f"/etc/tunnel/{name}.conf"
+        typer.echo(f"{host.name}: copy {paths[host.name]} to {there} there; tunnel up {name}")
     if any(host.endpoint is None for host in hosts):
         hidden = next(host for host in reversed(hosts) if host.endpoint is None)
         typer.echo(f"a phone scans its conf: tunnel qr {_as_path(paths[hidden.name])}")

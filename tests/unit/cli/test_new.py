@@ -104,7 +104,7 @@ def test_files_are_for_their_owner_and_none_is_overwritten() -> None:
 
 def test_the_next_steps_are_named() -> None:
     output = run("office", "hub=192.0.2.1", "phone", "laptop")
-    assert "hub: copy office/hub/office.conf to /etc/tunnel there; tunnel up office" in output
+    assert "hub: copy office/hub/office.conf to /etc/tunnel/office.conf there; tunnel up" in output
     assert "tunnel qr ./office/laptop/office.conf" in output
 
 
