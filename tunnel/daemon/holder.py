@@ -187,7 +187,7 @@ class Holder:
             pid = self._spawn(self._up)
         except OSError as error:
             # An upgrade replaces the program just then, perhaps.
-            sys.stderr.write(f"cannot run {self._up[0]}: {error.strerror}\n")
+            _note(f"cannot run {self._up[0]}: {error.strerror}")
             self._plan_start()
             return
         self._child = (pid, os.pidfd_open(pid))
@@ -214,19 +214,25 @@ class Holder:
         assert self._child is not None
         pid, descriptor = self._child
         os.close(descriptor)
-        os.waitpid(pid, 0)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if code < 0:
+            _note(f"the daemon, process {pid}, was ended by signal {-code}")
         self._child = None
         if self._daemon is None and self._start_at is None:
             # It has never connected: its conf has a mistake, perhaps.
             self._plan_start()
 
     def _give_up(self) -> None:
+        _note(
+            f"the daemon has ended {self._deaths} times in a row: no other one is started, and the "
+            "tunnel is taken down; tunnel up starts it again"
+        )
         self._release()
         # As systemd says of a service that has failed: a kill switch stays.
         try:
             os.waitpid(self._spawn(self._down, SERVICE_RESULT="exit-code"), 0)
         except OSError as error:
-            sys.stderr.write(f"cannot run {self._down[0]}: {error.strerror}\n")
+            _note(f"cannot run {self._down[0]}: {error.strerror}")
         sys.exit(1)
 
     def _end(self) -> None:
@@ -242,6 +248,13 @@ class Holder:
         # Last: that is what the other end waits for.
         if self._daemon is not None:
             self._daemon.close()
+
+
+def _note(text: str) -> None:
+    """Write a line into the log, which is our standard error, in the form of the daemon's."""
+    line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} error: {text}\n"
+    with contextlib.suppress(OSError):  # the tunnel is worth more than its log
+        os.write(2, line.encode(errors="surrogateescape"))
 
 
 def main() -> None:

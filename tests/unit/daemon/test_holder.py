@@ -199,7 +199,20 @@ def test_a_program_that_is_not_there_is_a_death_like_others(folder: Path) -> Non
         scene.holder.close()
         assert scene.said() == "down exit-code\n"
         assert scene.ended() == 1
-    assert (folder / "log").read_text().count("missing: No such file or directory") == 2
+    log = (folder / "log").read_text()
+    assert log.count("missing: No such file or directory") == 2
+    assert "the daemon has ended 3 times in a row" in log
+
+
+@pytest.mark.usefixtures("hasty")
+def test_the_log_says_what_ended_a_daemon(folder: Path) -> None:
+    with ExitStack() as stack:
+        scene = Scene(folder, stack, up=f"$$ > {folder}/said; kill -KILL $$")
+        scene.holder.ready()
+        scene.holder.close()
+        first = scene.said().strip()
+        scene.said()  # the second is started once the first one's end is known
+    assert f"process {first}, was ended by signal 9" in (folder / "log").read_text()
 
 
 def test_it_goes_on_without_a_log(folder: Path, scene: Scene) -> None:
