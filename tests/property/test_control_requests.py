@@ -36,6 +36,7 @@ METHODS = [
     "reload",
     "save",
     "down",
+    "hand_over",
     "events",
     "keys",
     "trace",

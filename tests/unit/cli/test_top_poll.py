@@ -53,8 +53,6 @@ Scenario = Callable[[Looker, Daemon, Daemon], Awaitable[None]]
 def with_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Scenario], None]:
     """Run a scenario with daemons of wg0 and wg1."""
     monkeypatch.setattr(run_folder, "RUN_FOLDER", tmp_path)
-    monkeypatch.setattr(poll, "PATIENCE", 0.05)
-    monkeypatch.setattr(poll, "ANSWER_TIME", 0.3)
 
     async def main(scenario: Scenario) -> None:
         with trio.fail_after(20):
@@ -70,10 +68,18 @@ def with_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Scena
     return lambda scenario: trio.run(main, scenario)
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a daemon that hangs; one that answers must have done it by then on a busy machine."""
+    monkeypatch.setattr(poll, "PATIENCE", 0.05)
+    monkeypatch.setattr(poll, "ANSWER_TIME", 1.5)
+
+
 def seen(looker: Looker) -> list[str]:
     return [status.name for status in looker.statuses]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_one_that_hangs_is_left_out_until_it_answers(
     with_two: Callable[[Scenario], None],
 ) -> None:
@@ -82,10 +88,9 @@ def test_one_that_hangs_is_left_out_until_it_answers(
         async with trio.open_nursery() as nursery:
             for name in looker.names:
                 nursery.start_soon(looker.follow, name, 0.01)
-            while not (one.asked > 5 and looker.problems):
+            hangs = ["the daemon of wg1 does not answer"]
+            while not (one.asked > 5 and looker.problems == hangs and seen(looker) == ["wg0"]):
                 await trio.sleep(0.01)
-            assert seen(looker) == ["wg0"]
-            assert looker.problems == ["the daemon of wg1 does not answer"]
             assert two.asked == 1
             two.hangs.set()
             while seen(looker) != ["wg0", "wg1"] or looker.problems:
@@ -125,6 +130,7 @@ def test_one_that_refuses_does_not_end_the_view_of_others(
     with_two(scenario)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_once_waits_for_no_daemon_longer_than_it_has_to(
     with_two: Callable[[Scenario], None],
 ) -> None:
