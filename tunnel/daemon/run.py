@@ -112,7 +112,9 @@ async def run(
         was_up = daemon.stage is Stage.STOPPING
         daemon.enter(Stage.DOWN)
         if not was_up:
-            raise DaemonError(f"{daemon.name} was stopped while starting; all changes were undone")
+            # Also of one that was to take the place of another: then the tunnel was up before.
+            end = "the tunnel is down, and all changes were undone"
+            raise DaemonError(f"{daemon.name} was stopped while starting; {end}")
 
 
 async def _stop_on_signal(daemon: Daemon) -> None:
