@@ -104,8 +104,16 @@ def events(name: Name, as_json: Json = False) -> None:
         names = {} if as_json else _names(client)
         events = client.events()
         typer.echo(f"following the events of {client.name}, until ^C", err=True)
+        is_down = False
         for event in events:
+            is_down = event.type == "down"
             typer.echo(json.dumps(event.to_json()) if as_json else _line(event, names))
+        if not is_down:
+            # Killed, or that of a command of `tunnel run`, which ends with the command.
+            complain(
+                f"the daemon of {client.name} has ended; tunnel show {client.name} says whether "
+                "another one goes on"
+            )
 
 
 def _print(result: ReloadResult, *, as_json: bool, nothing: str) -> None:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Self
+
+import pytest
+
+from tunnel.cli import manage
 from tunnel.cli.manage import FEW, MANY, named, summary
 from tunnel.control.messages.changes import Change
+from tunnel.control.messages.events import TunnelEvent
 
 
 def printed(changes: list[Change]) -> list[str]:
@@ -37,3 +44,28 @@ def test_a_key_in_an_event_has_the_name_of_its_peer() -> None:
     shown = named(text, {key: "laptop", "x": "y"})
     assert shown == text.replace(key, f"laptop ({key})")
     assert "\x1b" not in named(text, {key: "lap\x1btop"})
+
+
+@pytest.mark.parametrize("last", ["down", "port"])
+def test_events_that_end_without_down_say_so(
+    last: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Client:
+        name = "wg0"
+
+        def __init__(self, name: str) -> None:
+            assert name == self.name
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def events(self) -> Iterator[TunnelEvent]:
+            yield TunnelEvent(last, 0.0, {})
+
+    monkeypatch.setattr(manage, "TunnelClient", Client)
+    manage.events("wg0", as_json=True)
+    said = "the daemon of wg0 has ended; tunnel show wg0" in capsys.readouterr().err
+    assert said == (last != "down")
