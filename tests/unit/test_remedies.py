@@ -165,3 +165,13 @@ def is_of_two(text: str) -> bool:
 def test_what_would_open_one_is_found() -> None:
     for text in ("tunnel down wg0; tunnel up CONF", "run tunnel down {}, then tunnel up with it"):
         assert REOPENED.search(text)
+
+
+def test_the_program_names_no_target_of_the_makefile() -> None:
+    """Where it is installed there is none. A page of docs/, which a module writes, may name one."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = "|".join(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    assert "|lab" in f"|{targets}"
+    found = re.compile(rf"\bmake ({targets})\b")
+    named = [place for place, text in texts() if ".py:" in place and found.search(text)]
+    assert [place for place in named if "tunnel/doctor/reference.py" not in place] == []

@@ -29,7 +29,7 @@ def check() -> None:
     if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
         raise LabUnavailableError(
             "/dev/net/tun is not open to this user",
-            "run it as root (sudo make lab), or open the device: sudo chmod 666 /dev/net/tun",
+            "run the same command with sudo, or open the device: sudo chmod 666 /dev/net/tun",
         )
     for program, package in (
         ("unshare", "util-linux"),
@@ -53,7 +53,7 @@ def check() -> None:
 
 def _namespace_remedy() -> str:
     """The settings that forbid user namespaces here, as commands that allow them."""
-    return ", or: ".join(["run it as root (sudo make lab)", *forbidding_settings()])
+    return ", or: ".join(["run the same command with sudo", *forbidding_settings()])
 
 
 def enter_user_namespace(command: Sequence[str]) -> NoReturn:
