@@ -22,6 +22,7 @@ import trio
 
 from tunnel.daemon import sd_job
 from tunnel.daemon.sd_notify import Notifier
+from tunnel.errors import DaemonError
 from tunnel.linux.files import RUN_FOLDER, open_plain
 
 log = logging.getLogger("tunnel")
@@ -165,7 +166,8 @@ class HolderProcess(Keeper):
     def of(cls, name: str) -> HolderProcess | None:
         """The one that holds the descriptors of the tunnel `name`; None if there is none. Blocks.
 
-        For a caller that has the lock of the name.
+        For a caller that has the lock of the name. Raises DaemonError if it is there and does not
+        answer: then it still holds the interface.
         """
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         connection.settimeout(HELLO_TIME)
@@ -173,6 +175,13 @@ class HolderProcess(Keeper):
             connection.connect(str(holder_path(name)))
             keeper = cls(connection)
             keeper._hear()
+        except TimeoutError:
+            connection.close()
+            raise DaemonError(
+                f"the holder of {name} does not answer, and it has the interface: let it go on by "
+                f"kill -CONT PID, or end it by kill -9 PID, then try again; "
+                f"ss -xlp src {holder_path(name)} shows its PID"
+            ) from None
         except OSError:
             connection.close()
             return None
@@ -315,7 +324,7 @@ def holder_path(name: str) -> Path:
 
 def dismiss(name: str) -> bool:
     """End the holder of a tunnel whose daemon is gone, for a caller that has the lock; whether
-    there was one. What it held is closed then. Blocks.
+    there was one. What it held is closed then. Raises DaemonError if it does not answer. Blocks.
     """
     path = holder_path(name)
     if not path.is_socket():

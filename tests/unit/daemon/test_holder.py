@@ -17,6 +17,7 @@ import pytest
 from tunnel.daemon import keeper as keepers
 from tunnel.daemon.keeper import HolderProcess, Keeper
 from tunnel.daemon.sd_notify import Notifier
+from tunnel.errors import DaemonError
 
 WAIT = 10.0
 
@@ -233,6 +234,20 @@ def test_a_holder_of_a_dead_daemon_is_dismissed(scene: Scene) -> None:
     assert scene.ended() == 0
     assert not keepers.dismiss("wg0")
     os.close(reading)
+
+
+def test_a_holder_that_is_stopped_is_named_and_nothing_is_said_to_be_done(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It still has the interface."""
+    os.kill(scene.holder.pid, signal.SIGSTOP)
+    os.waitpid(scene.holder.pid, os.WUNTRACED)
+    monkeypatch.setattr(keepers, "HELLO_TIME", 0.05)
+    with pytest.raises(DaemonError, match=r"holder of wg0 does not answer.*kill -CONT PID"):
+        keepers.dismiss("wg0")
+    assert keepers.holder_path("wg0").is_socket()
+    monkeypatch.undo()
+    os.kill(scene.holder.pid, signal.SIGCONT)
 
 
 def test_what_an_announced_successor_finds(scene: Scene) -> None:
