@@ -236,7 +236,7 @@ def test_a_closed_tun_is_named_with_the_remedy(user: LabUser) -> None:
     result = user.run(prepare=OPEN_TUN.format(mode=600))
     assert result.returncode == 1
     assert "/dev/net/tun is not open to this user" in result.stderr
-    assert "remedy: run it as root" in result.stderr
+    assert "remedy: run the same command with sudo, or open the device" in result.stderr
 
 
 @pytest.mark.real_root
