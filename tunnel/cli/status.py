@@ -86,6 +86,10 @@ def status_lines(status: TunnelStatus, *, now: float, whole: bool = False) -> It
     if status.restarts:
         times = f"{status.restarts} time{'' if status.restarts == 1 else 's'}"
         yield _line("restarted", f"{times}, up for {age(now - status.since)}")
+    if status.lost_holders and not status.holder:
+        yield Text("  holder", "bold red") + Text(": has ended; a restart interrupts the tunnel")
+    elif status.lost_holders:
+        yield _line("holder", f"process {status.holder}, after {status.lost_holders} that ended")
     if status.missing:
         missing = shortened(status.missing, MAX_MISSING)
         yield Text("  missing", "bold red") + Text(f": {', '.join(missing)}")

@@ -239,6 +239,8 @@ class Daemon:
             since=0.0 if self.life is None else self.life.since,
             restarts=0 if self.life is None else self.life.restarts,
             holder=self.keeper.pid,
+            lost_holders=self.keeper.lost,
+            is_kept=self.keeper.is_keeping(),
         )
 
     async def plan_reload(self, new: TunnelConfig | None = None) -> ReloadResult:

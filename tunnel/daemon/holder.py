@@ -3,9 +3,10 @@
 A program of its own, run by its path: python -I -S holder.py LISTENER LOG. It imports nothing of
 the tunnel's: it should be small, and go on when the package is upgraded under it.
 
-The daemon connects to a unix socket (SOCK_SEQPACKET, descriptor LISTENER). The holder sends one
-message with all descriptors that it holds, by name; then the daemon sends messages in the form of
-sd_notify(3):
+The daemon connects to a unix socket (SOCK_SEQPACKET, descriptor LISTENER). It is the process that
+has the lock of the name, NAME.lock beside the socket; any other one is turned away. The holder
+sends one message with all descriptors that it holds, by name; then the daemon sends messages in the
+form of sd_notify(3):
 
     UP=x    the command that starts another daemon, its words separated by NUL
     DOWN=x  the command that undoes what was set up
@@ -54,6 +55,7 @@ class Holder:
     def __init__(self, listener: socket.socket, log: str) -> None:
         self._listener = listener
         self._path = listener.getsockname()
+        self._lock = self._path.removesuffix(".holder") + ".lock"
         self._log = log
         self._up: list[str] = []
         self._down: list[str] = []
@@ -94,8 +96,8 @@ class Holder:
     def _accept(self) -> None:
         connection, _ = self._listener.accept()
         peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        _, uid, _ = struct.unpack("iII", peer)
-        if uid != os.geteuid():
+        pid, uid, _ = struct.unpack("iII", peer)
+        if uid != os.geteuid() or not self._is_daemon(pid):
             connection.close()
             return
         if self._daemon is not None:
@@ -107,6 +109,24 @@ class Holder:
         hello = f"PID={os.getpid()}\nDIED={self._died_at}\nFDNAMES={':'.join(self._held)}"
         with contextlib.suppress(OSError):
             socket.send_fds(connection, [hello.encode()], list(self._held.values()))
+
+    def _is_daemon(self, pid: int) -> bool:
+        """Whether the process has the lock of the name; also where that cannot be known: for one
+        outside of our PID namespace, whose number is 0, and where there is no /proc.
+        """
+        try:
+            with open("/proc/locks") as file:
+                locks = [line.split() for line in file]
+        except OSError:
+            return True
+        try:
+            inode = str(os.stat(self._lock).st_ino)
+        except OSError:
+            return False
+        return not pid or any(
+            words[1:2] == ["FLOCK"] and words[4] == str(pid) and words[5].split(":")[-1] == inode
+            for words in locks
+        )
 
     def _receive(self) -> None:
         assert self._daemon is not None

@@ -15,7 +15,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 import trio
@@ -36,6 +36,9 @@ HELLO_TIME = 5.0
 BARRIER_TIME = 2.0
 """Seconds for a keeper to close what it was sent."""
 
+CALM = 60.0
+"""Seconds that a holder must live for the next one to be started at once, and the longest pause."""
+
 BACKLOG = 8
 
 _PROGRAM = Path(__file__).with_name("holder.py")
@@ -46,7 +49,8 @@ class Keeper:
 
     `found` are the descriptors that were kept for this daemon, by name, until it takes them.
     `died_at` is when the daemon before ended, in seconds of CLOCK_BOOTTIME, 0.0 if that is not
-    known. `pid` is the holder's process, 0 if there is none.
+    known. `pid` is the holder's process, 0 if there is none, and `lost` how many holders have ended
+    while the daemon went on.
     """
 
     keeps = False
@@ -55,6 +59,7 @@ class Keeper:
         self.found: dict[str, int] = {}
         self.died_at = 0.0
         self.pid = 0
+        self.lost = 0
         self._kept: dict[str, tuple[int, int]] = {}
 
     def keep(self, wanted: Mapping[str, int]) -> None:
@@ -114,8 +119,10 @@ class Keeper:
     def close(self) -> None:
         """This daemon ends; idempotent."""
 
-    async def watch(self) -> None:
-        """Until cancelled: note when nothing is kept any more."""
+    async def watch(self, keep_again: Callable[[], None]) -> None:
+        """Until cancelled: where nothing is kept any more, find another keeper, and call
+        `keep_again`, which is to keep everything.
+        """
 
     def _send(self, *lines: str, descriptors: Sequence[int] = ()) -> None:
         raise NotImplementedError
@@ -155,15 +162,20 @@ class SystemdStore(Keeper):
 
 
 class HolderProcess(Keeper):
-    """The connection to a holder; see holder.py."""
+    """The connection to the holder of the tunnel `name`; see holder.py. `log_file` is what another
+    holder would log to.
+    """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, name: str, connection: socket.socket, log_file: Path) -> None:
         super().__init__()
+        self._name = name
         self._connection = connection
+        self._log_file = log_file
+        self._commands: tuple[Sequence[str], Sequence[str]] = (), ()
         self.keeps = True
 
     @classmethod
-    def of(cls, name: str) -> HolderProcess | None:
+    def of(cls, name: str, log_file: Path = Path(os.devnull)) -> HolderProcess | None:
         """The one that holds the descriptors of the tunnel `name`; None if there is none. Blocks.
 
         For a caller that has the lock of the name. Raises DaemonError if it is there and does not
@@ -173,7 +185,7 @@ class HolderProcess(Keeper):
         connection.settimeout(HELLO_TIME)
         try:
             connection.connect(str(holder_path(name)))
-            keeper = cls(connection)
+            keeper = cls(name, connection, log_file)
             keeper._hear()
         except TimeoutError:
             connection.close()
@@ -193,47 +205,33 @@ class HolderProcess(Keeper):
 
         Raises OSError, also if `log_file` is no plain file.
         """
-        path = holder_path(name)
-        path.unlink(missing_ok=True)
-        log_fd = open_plain(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-            try:
-                previous = os.umask(0o177)
-                try:
-                    listener.bind(str(path))
-                finally:
-                    os.umask(previous)
-                listener.listen(BACKLOG)
-                connection.settimeout(HELLO_TIME)
-                connection.connect(str(path))
-                keeper = cls(connection)
-                words = [str(_PROGRAM), str(FIRST_DESCRIPTOR), str(log_file)]
-                command = [sys.executable, "-I", "-S", *words]
-                keeper.pid = os.posix_spawn(
-                    command[0],
-                    command,
-                    os.environ,
-                    file_actions=[
-                        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-                        # Before the other, in whose place the log may be.
-                        (os.POSIX_SPAWN_DUP2, log_fd, 2),
-                        (os.POSIX_SPAWN_DUP2, listener.fileno(), FIRST_DESCRIPTOR),
-                    ],
-                    setsid=True,
-                )
-            except BaseException:
-                connection.close()
-                path.unlink(missing_ok=True)
-                raise
-            finally:
-                os.close(log_fd)
+        connection, pid = _start(name, log_file)
+        keeper = cls(name, connection, log_file)
+        keeper.pid = pid
+        return keeper
+
+    def replaced(self) -> HolderProcess:
+        """A new one that holds the same, in the place of this one, which ends. Blocks.
+
+        Raises OSError; then no one holds anything.
+        """
+        found, self.found = self.found, {}
+        self.release()
+        try:
+            keeper = self.start(self._name, self._log_file)
+        except OSError:
+            for descriptor in found.values():
+                os.close(descriptor)
+            raise
+        keeper.keep(found)
+        keeper.found, keeper.died_at = found, self.died_at
         return keeper
 
     def _hear(self) -> None:
-        """Take the holder's first message."""
+        """Take the holder's first message. Raises OSError."""
         data, descriptors, _, _ = socket.recv_fds(self._connection, 4096, 16)
+        if not data:
+            raise ConnectionResetError  # it ends
         fields = dict(line.split("=", 1) for line in data.decode().splitlines())
         names = [name for name in fields["FDNAMES"].split(":") if name]
         self.found = dict(zip(names, descriptors, strict=True))
@@ -243,6 +241,7 @@ class HolderProcess(Keeper):
 
     def set_commands(self, up: Sequence[str], down: Sequence[str]) -> None:
         """What starts the daemon after this one, and what undoes everything."""
+        self._commands = up, down
         self._send("UP=" + "\0".join(up))
         self._send("DOWN=" + "\0".join(down))
 
@@ -279,27 +278,54 @@ class HolderProcess(Keeper):
         self.keeps = False
         self._connection.close()
 
-    async def watch(self) -> None:
-        """See Keeper."""
+    async def watch(self, keep_again: Callable[[], None]) -> None:
+        """See Keeper. One that ends soon again and again is started later and later."""
+        pause = 0.0
         while self.keeps:
+            begun = trio.current_time()
+            await self._wait_end()
+            if self._connection.fileno() < 0:
+                return  # we have ended it
+            self._connection.close()
+            self.keeps = False
+            self._kept = {}
+            self.lost += 1
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, os.WNOHANG)
+            ended, self.pid = self.pid, 0
+            if trio.current_time() - begun >= CALM:
+                pause = 0.0
+            await trio.sleep(pause)
+            pause = min(max(1.0, 2 * pause), CALM)
+            try:
+                self._connection, self.pid = _start(self._name, self._log_file)
+            except OSError as error:
+                log.warning(
+                    "the holder, process %d, has ended: a restart will interrupt the tunnel, for "
+                    "no other one can be started: %s",
+                    ended,
+                    error,
+                )
+                return
+            log.warning(
+                "the holder, process %d, has ended; process %d takes its place", ended, self.pid
+            )
+            self.keeps = True
+            self.set_commands(*self._commands)
+            keep_again()
+            self.ready()
+
+    async def _wait_end(self) -> None:
+        """Return when the connection has ended."""
+        while True:
             await trio.lowlevel.wait_readable(self._connection)
             try:
-                if self._connection.recv(4096, socket.MSG_DONTWAIT):
-                    continue
+                if not self._connection.recv(4096, socket.MSG_DONTWAIT):
+                    return
             except BlockingIOError:
                 continue
             except OSError:
-                pass
-            break
-        if self.keeps:
-            self.keeps = False
-            self._kept = {}
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(self.pid, os.WNOHANG)
-            log.warning(
-                "the holder, process %d, has ended: a restart will interrupt the tunnel",
-                self.pid,
-            )
+                return
 
     def _send(self, *lines: str, descriptors: Sequence[int] = ()) -> None:
         message = os.fsencode("\n".join(lines))
@@ -310,6 +336,46 @@ class HolderProcess(Keeper):
                 self._connection.send(message)
         except OSError as error:
             log.debug("the holder cannot be reached: %s", error.strerror)
+
+
+def _start(name: str, log_file: Path) -> tuple[socket.socket, int]:
+    """Start a holder: the connection to it, and its process id. Raises OSError."""
+    path = holder_path(name)
+    path.unlink(missing_ok=True)
+    log_fd = open_plain(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        try:
+            previous = os.umask(0o177)
+            try:
+                listener.bind(str(path))
+            finally:
+                os.umask(previous)
+            listener.listen(BACKLOG)
+            connection.settimeout(HELLO_TIME)
+            connection.connect(str(path))
+            words = [str(_PROGRAM), str(FIRST_DESCRIPTOR), str(log_file)]
+            command = [sys.executable, "-I", "-S", *words]
+            pid = os.posix_spawn(
+                command[0],
+                command,
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                    # Before the other, in whose place the log may be.
+                    (os.POSIX_SPAWN_DUP2, log_fd, 2),
+                    (os.POSIX_SPAWN_DUP2, listener.fileno(), FIRST_DESCRIPTOR),
+                ],
+                setsid=True,
+            )
+        except BaseException:
+            connection.close()
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(log_fd)
+    return connection, pid
 
 
 def _file(descriptor: int) -> tuple[int, int]:

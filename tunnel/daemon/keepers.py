@@ -10,6 +10,7 @@ from tunnel.config import TunnelConfig
 from tunnel.daemon.keeper import HolderProcess, Keeper, SystemdStore, dismiss
 from tunnel.daemon.sd_notify import Notifier
 from tunnel.errors import DaemonError
+from tunnel.linux.rights import held_by
 from tunnel.systemd.units import own_command
 
 log = logging.getLogger("tunnel")
@@ -33,13 +34,16 @@ def of_background(
     the name, while it has all of root's rights: what the holder starts has what it has. With
     `found`, raises DaemonError if there is none. Blocks.
     """
-    keeper = HolderProcess.of(config.name)
+    keeper = HolderProcess.of(config.name, log_file)
     if keeper is None and found:
         raise DaemonError(f"{config.name} has been taken down meanwhile")
     if keeper is None and (not config.interface.options.seamless_restart or config.path is None):
         return Keeper()
     try:
-        keeper = keeper or HolderProcess.start(config.name, log_file)
+        if keeper is None:
+            keeper = HolderProcess.start(config.name, log_file)
+        elif _has_less_than_we(keeper.pid):
+            keeper = keeper.replaced()
     except OSError as error:
         if str(error.filename) == str(log_file):
             return Keeper()  # the log is opened next, and says what is wrong with it
@@ -52,3 +56,11 @@ def of_background(
         (*command, "down", "--leftovers", config.name),
     )
     return keeper
+
+
+def _has_less_than_we(pid: int) -> bool:
+    """Whether a process lacks capabilities that this one has, as a holder does that was started by
+    a daemon which had given up some.
+    """
+    ours, its = held_by(), held_by(pid)
+    return ours is not None and its is not None and not ours.capabilities <= its.capabilities

@@ -306,7 +306,7 @@ async def _carry_packets(
                 await daemon.keep_hooks()
             log.info("%s is up, UDP port %d", daemon.name, device.engine.udp.port)
             _begin_life(daemon, device, before)
-            nursery.start_soon(daemon.keeper.watch)
+            nursery.start_soon(daemon.keeper.watch, daemon.keep_descriptors)
             nursery.start_soon(guard.watch, daemon)
             nursery.start_soon(watch_expiry, daemon)
             try:

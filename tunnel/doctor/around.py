@@ -72,20 +72,25 @@ def put_back(facts: Facts, otherwise: str) -> str:
 
 
 def up_command(facts: Facts) -> str:
-    """The command that brings the tunnel up."""
-    what = facts.conf.path if facts.conf is not None and facts.conf.path else "CONF"
-    return f"tunnel up {shlex.quote(str(what))}"
+    """The command that brings the tunnel up, in words where its conf is not known."""
+    path = _conf_path(facts)
+    return f"tunnel up {shlex.quote(path)}" if path else "tunnel up with its conf"
 
 
 def restart_command(facts: Facts) -> str:
     """The command that takes a tunnel down and up again, without opening a kill switch."""
-    return up_command(facts).replace("tunnel up", "tunnel restart", 1)
+    return f"tunnel restart {shlex.quote(_conf_path(facts) or facts.name)}"
+
+
+def _conf_path(facts: Facts) -> str:
+    if facts.conf_path:
+        return facts.conf_path
+    return "" if facts.after is None else facts.after.conf
 
 
 def doctor_command(facts: Facts) -> str:
     """The command that runs the doctor on the same tunnel."""
-    path = facts.conf.path if facts.conf is not None else None
-    return f"tunnel doctor {shlex.quote(str(path or facts.name))}"
+    return f"tunnel doctor {shlex.quote(_conf_path(facts) or facts.name)}"
 
 
 def check_leaks(facts: Facts) -> Iterator[Finding]:
@@ -119,6 +124,19 @@ def _remedy(facts: Facts, address: str, route: RouteFacts) -> str:
     if route.rule:
         return f"ip {version} rule del {route.rule}{FIND}"
     return f"ip {version} rule; ip {version} route show table all   # what is before the tunnel's"
+
+
+def check_holder(facts: Facts) -> Iterator[Finding]:
+    """Nobody keeps the interface for another daemon, and somebody did."""
+    if facts.after is not None and facts.after.lost_holders and not facts.after.holder:
+        yield Finding(
+            "holder_ended",
+            "the holder has ended, which keeps the interface for another daemon, and there is no "
+            "other one: if the daemon ends now, the tunnel ends with it",
+            f"tunnel show {facts.name}: holder has ended; the log of the daemon says why there is "
+            "no other one",
+            f"{restart_command(facts)}   # this interrupts it once",
+        )
 
 
 def wide_networks(facts: Facts) -> list[Network]:

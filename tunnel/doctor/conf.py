@@ -148,12 +148,13 @@ def check_running(facts: Facts) -> Iterator[Finding]:
         return  # whether it runs is not known: `check_privileges` says how to learn it
     up = up_command(facts)
     if facts.hangs:
+        ends = f"kill -KILL {facts.hangs}"
         yield Finding(
             "daemon_hangs",
             f"the daemon of {facts.name} is running, but does not answer",
             f"process {facts.hangs}: {facts.daemon_error}",
             f"kill -CONT {facts.hangs}; sleep 1; tunnel show {facts.name} >/dev/null || "
-            f"{{ kill -KILL {facts.hangs}; sleep 1; {up}; }}",
+            + (f"{{ {ends}; sleep 1; {up}; }}" if facts.conf_path else f"{ends}   # then {up}"),
         )
         return
     if facts.busy:

@@ -23,6 +23,7 @@ CAUSES: tuple[Check, ...] = (
     conf.check_interface,
     around.check_taken_away,
     around.check_leaks,
+    around.check_holder,
     keys.check_own_key,
     keys.check_wrong_key_of_us,
     keys.check_unknown_peer,
@@ -107,6 +108,7 @@ EXPLAINS_NOTHING = frozenset(
     {
         "privileges",
         "daemon_privileges",
+        "holder_ended",
         "conf_gone",
         "allowed_ips_swallow",
         "forwarding_off",

@@ -165,8 +165,9 @@ class Facts:
     is gone and could not clean up, `shut` that its kill switch stands without it, `hangs` is its
     process if it does not answer (else 0), `busy` says that it is on its way up or down,
     `refused` that it answers root alone, and we are not,
-    `conf_gone` that its conf is gone, `elsewhere` that it is in another network namespace than we:
-    then nothing of the machine is known. `differences` are what `tunnel diff` says, None if it was
+    `conf_path` is where its conf is, or should be, `conf_gone` says that it is not there,
+    `elsewhere` that it is in another network namespace than we: then nothing of the machine is
+    known. `differences` are what `tunnel diff` says, None if it was
     not asked or failed. `samples` are the routes to addresses anywhere in the default routes of the
     allowed IPs. `unmarked` are the routes to endpoints for packets without the tunnel's fwmark,
     `own_routes` those to probed addresses for packets from our own address in the tunnel.
@@ -183,6 +184,7 @@ class Facts:
     now: float
     options: Options = Options()
     conf: TunnelConfig | None = None
+    conf_path: str = ""
     problems: tuple[Problem, ...] = ()
     before: TunnelStatus | None = None
     after: TunnelStatus | None = None

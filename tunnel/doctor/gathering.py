@@ -171,6 +171,7 @@ def _can_probe(facts: Facts) -> bool:
 async def _read_conf(facts: Facts, conf: str | None) -> Facts:
     if conf is None:
         return facts
+    facts = replace(facts, conf_path=conf)
     try:
         loaded = await trio.to_thread.run_sync(config.load, conf)
     except config.ConfigErrors as errors:

@@ -134,6 +134,42 @@ def test_a_killed_daemon_has_a_successor(two_hosts: TwoHosts) -> None:
     assert remains(a) == []
 
 
+def test_a_killed_holder_is_replaced_and_the_next_one_does_its_work(two_hosts: TwoHosts) -> None:
+    end, other = up(two_hosts)
+    a = two_hosts.a
+    first = status(end)
+    assert (first["is_kept"], first["lost_holders"]) == (True, 0)
+    with contextlib.ExitStack() as stack:
+        talk = Conversation(two_hosts, stack)
+        talk.go_on()
+        stack.enter_context(untouched(a))
+        stack.enter_context(without_a_handshake(end))
+        stack.enter_context(without_a_handshake(other))
+        os.kill(first["holder"], signal.SIGKILL)
+        a.wait_for(lambda: status(end)["holder"] not in (0, first["holder"]), 20, "a holder")
+        second = status(end)
+        assert (second["pid"], second["is_kept"]) == (first["pid"], True)
+        assert f"holder: process {second['holder']}, after 1 that ended" in end.tunnel(
+            "show", "wg0"
+        )
+        # It was started by a daemon with few rights; so is the next daemon.
+        os.kill(second["pid"], signal.SIGKILL)
+        a.wait_for(lambda: restarts(end) == 1, 20, "another daemon")
+        talk.go_on()
+        third = status(end)
+        assert (third["holder"], third["is_kept"]) == (second["holder"], True)
+        assert third["rights"]["reserve"] == []
+        # One of all rights has another holder.
+        end.tunnel("restart", str(end.conf))
+        talk.go_on()
+        fourth = status(end)
+        assert fourth["restarts"] == 2
+        assert fourth["holder"] not in (0, third["holder"])
+        assert fourth["rights"] == first["rights"]
+    end.down()
+    assert remains(a) == []
+
+
 def restarts(end: OurEnd) -> int | None:
     """How often it was restarted; None while there is no daemon to ask."""
     printed = end.tunnel("show", "wg0", "--json", check=False)

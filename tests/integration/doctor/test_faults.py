@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.daemons import status
 from tests.support.doctoring import (
     DOCTOR,
     NAME,
@@ -22,6 +24,7 @@ from tests.support.doctoring import (
     Net,
     begin_to_examine,
     blocked,
+    carry_out,
     codes,
     conf_is,
     conf_of,
@@ -31,6 +34,7 @@ from tests.support.doctoring import (
     forget_sessions,
     in_foreground,
     reloaded,
+    remedy_of,
     rules,
 )
 from tunnel.lab import Host
@@ -98,6 +102,21 @@ def test_a_tunnel_that_is_not_up_and_an_endpoint_without_address(net: Net) -> No
 
 
 @pytest.mark.foreign("setpriv")
+def test_a_holder_that_has_ended_for_good(net: Net) -> None:
+    # What another one would log to is no plain file any more.
+    net.host.run(["sh", "-c", "rm /run/tunnel/wg0.log && mkdir /run/tunnel/wg0.log"])
+    os.kill(status(net.a)["holder"], signal.SIGKILL)
+    net.host.wait_for(lambda: status(net.a)["lost_holders"] == 1, 20, "the daemon to see it")
+    assert not status(net.a)["is_kept"]
+    assert "holder: has ended; a restart interrupts" in net.a.tunnel("show", "wg0")
+    report = examine(net.a)
+    assert codes(report) == {"holder_ended"}
+    net.host.run(["rmdir", "/run/tunnel/wg0.log"])
+    carry_out(net.a, remedy_of(report, "holder_ended"))
+    assert status(net.a)["is_kept"]
+    assert codes(examine(net.a)) == set()
+
+
 def test_a_clock_that_was_never_set_and_missing_rights(net: Net) -> None:
     without = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
     command = [*without, *PROGRAM, "=1451606400", "doctor"]

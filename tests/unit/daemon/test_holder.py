@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -13,9 +15,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import trio
 
 from tunnel.daemon import keeper as keepers
 from tunnel.daemon.keeper import HolderProcess, Keeper
+from tunnel.daemon.lock import hold
 from tunnel.daemon.sd_notify import Notifier
 from tunnel.errors import DaemonError
 
@@ -24,11 +28,14 @@ WAIT = 10.0
 
 @pytest.fixture(autouse=True)
 def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """In the place of /run/tunnel: unlike pytest's own folders, other users can enter it."""
+    """In the place of /run/tunnel: unlike pytest's own folders, other users can enter it. We are
+    the daemon, which has the lock.
+    """
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o755)
         monkeypatch.setattr(keepers, "RUN_FOLDER", Path(name))
-        yield Path(name)
+        with hold("wg0", folder=Path(name)):
+            yield Path(name)
 
 
 class Scene:
@@ -39,10 +46,11 @@ class Scene:
     ) -> None:
         self.fifo = folder / "said"
         os.mkfifo(self.fifo)
-        self._has_ended = False
+        self.has_ended = False
         self._said = os.open(self.fifo, os.O_RDWR)
         stack.callback(os.close, self._said)
-        self.holder = HolderProcess.start("wg0", folder / "log")
+        self.log = folder / "log"
+        self.holder = HolderProcess.start("wg0", self.log)
         start = (shell, *self.command(up)[1:])
         self.holder.set_commands(start, self.command("down $SERVICE_RESULT"))
         stack.callback(self._end)
@@ -56,12 +64,12 @@ class Scene:
         return os.read(self._said, 100).decode()
 
     def ended(self) -> int:
-        self._has_ended = True
+        self.has_ended = True
         return os.waitstatus_to_exitcode(os.waitpid(self.holder.pid, 0)[1])
 
     def _end(self) -> None:
         self.holder.close()
-        if not self._has_ended:
+        if not self.has_ended:
             os.kill(self.holder.pid, signal.SIGKILL)
             self.ended()
 
@@ -323,6 +331,94 @@ def test_what_systemd_passes_on_is_found_once() -> None:
     store = keepers.SystemdStore(Notifier(), environment)
     assert store.found == {}, "it was meant for another process"
     assert environment == {"HOME": "/"}, "hooks must not take it for theirs"
+
+
+def test_a_process_without_the_lock_gets_nothing_and_ends_nothing(scene: Scene) -> None:
+    reading, writing = pipe()
+    scene.holder.keep({"tun": writing})
+    scene.holder.ready()
+    program = (
+        "import socket, sys\n"
+        "stranger = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
+        "stranger.connect(sys.argv[1])\n"
+        "sys.exit(len(stranger.recv(100)))\n"
+    )
+    path = str(keepers.holder_path("wg0"))
+    subprocess.run([sys.executable, "-c", program, path], check=True, timeout=WAIT)
+    # The daemon is the same as before: what it says is heeded.
+    os.close(writing)
+    scene.holder.keep({})
+    assert select.select([reading], [], [], WAIT)[0], "it is closed"
+    os.close(reading)
+    scene.holder.release()
+    assert scene.ended() == 0, "it was not taken for dead"
+
+
+def test_another_holder_takes_the_place_of_one_that_has_ended(scene: Scene) -> None:
+    reading, writing = pipe()
+    wanted = {"tun": writing}
+    scene.holder.keep(wanted)
+    scene.holder.ready()
+    first = scene.holder.pid
+    os.kill(first, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(first, 0)
+
+    async def watch() -> None:
+        async with trio.open_nursery() as nursery:
+
+            def keep_again() -> None:
+                assert not scene.holder.is_keeping()
+                scene.holder.keep(wanted)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(scene.holder.watch, keep_again)
+            await trio.sleep(WAIT)
+
+    trio.run(watch)
+    assert scene.holder.lost == 1
+    assert scene.holder.pid not in (0, first)
+    assert scene.holder.is_keeping()
+    os.close(writing)
+    scene.holder.close()
+    assert scene.said() == "up\n", "it knows what to start"
+    later = next_one()
+    assert list(later.found) == ["tun"]
+    later.release()
+    assert is_closed(reading)
+    assert scene.ended() == 0
+    os.close(reading)
+
+
+def test_one_that_cannot_be_replaced_is_missed(scene: Scene, folder: Path) -> None:
+    (folder / "log").unlink()
+    (folder / "log").mkdir()
+    os.kill(scene.holder.pid, signal.SIGKILL)
+    scene.ended()
+    trio.run(scene.holder.watch, lambda: None)
+    assert (scene.holder.pid, scene.holder.lost, scene.holder.keeps) == (0, 1, False)
+    assert not keepers.holder_path("wg0").exists()
+
+
+def test_what_one_holds_goes_to_the_next(scene: Scene) -> None:
+    reading, writing = pipe()
+    scene.holder.keep({"tun": writing})
+    os.close(writing)
+    scene.holder.ready()
+    scene.holder.hand_over()
+    scene.holder.close()
+    old = HolderProcess.of("wg0", scene.log)
+    assert old is not None
+    new = old.replaced()
+    assert scene.ended() == 0
+    scene.holder.pid = new.pid
+    scene.has_ended = False
+    os.close(new.take()["tun"])
+    assert not is_closed(reading), "the new one holds it"
+    new.release()
+    assert is_closed(reading)
+    assert scene.ended() == 0
+    os.close(reading)
 
 
 def test_another_users_process_gets_nothing(scene: Scene) -> None:

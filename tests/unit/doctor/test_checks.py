@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import struct
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +51,12 @@ def dropping(reason: str) -> Facts:
     """Healthy, but packets were dropped meanwhile."""
     assert HEALTHY.after is not None
     return replace(HEALTHY, after=replace(HEALTHY.after, drops={reason: 2}))
+
+
+def without_holder(next_one: int = 0) -> Facts:
+    """Healthy, but the holder has ended, and that process has taken its place."""
+    assert HEALTHY.after is not None
+    return replace(HEALTHY, after=replace(HEALTHY.after, lost_holders=1, holder=next_one))
 
 
 def asked(address: str) -> Facts:
@@ -110,6 +115,8 @@ def test_a_healthy_tunnel_has_nothing() -> None:
         (replace(HEALTHY, after=None, before=None), "not_running"),
         (replace(HEALTHY, missing=("CAP_NET_RAW",)), "privileges"),
         (replace(HEALTHY, daemon_missing=("CAP_NET_ADMIN",)), "daemon_privileges"),
+        (without_holder(), "holder_ended"),
+        (without_holder(77), None),
         (replace(HEALTHY, links={"eth0": HEALTHY.links["eth0"]}), "interface_missing"),
         (
             replace(HEALTHY, links={"wg0": LinkFacts("wg0", True, 1420, ("10.77.0.1/24",))}),
@@ -629,8 +636,8 @@ def test_icmp_errors_name_the_endpoint_that_refused() -> None:
 
 def test_remedies_name_the_conf_wherever_it_lies() -> None:
     """The name alone is found only in /etc."""
-    path = Path("/home/jo/my confs/wg0.conf")
-    lying = replace(HEALTHY, conf=replace(conf(), path=path))
+    path = "/home/jo/my confs/wg0.conf"
+    lying = replace(HEALTHY, conf_path=path)
     for facts, remedy in (
         (replace(lying, missing=("CAP_NET_RAW",)), f"sudo tunnel doctor '{path}'"),
         (
@@ -641,6 +648,14 @@ def test_remedies_name_the_conf_wherever_it_lies() -> None:
         (replace(lying, after=None, before=None, busy=True), f"sleep 10; tunnel doctor '{path}'"),
     ):
         assert remedy in [finding.remedy for finding in diagnose(facts).findings]
+
+
+def test_a_remedy_without_a_known_conf_has_no_placeholder() -> None:
+    unknown = replace(HEALTHY, conf=None, conf_path="", after=None, before=None)
+    for facts in (unknown, replace(unknown, hangs=77), replace(unknown, killed=True)):
+        (found,) = diagnose(facts).findings
+        assert "tunnel up with its conf" in found.remedy
+        assert "}" not in found.remedy, "no line of shell: the words would be run"
 
 
 def with_mode(facts: Facts, mode: str, bridge: str = "") -> Facts:

@@ -92,13 +92,13 @@ def test_what_a_killed_daemon_left_goes_first(monkeypatch: pytest.MonkeyPatch) -
     down = gathering._ask_daemon(replace(HEALTHY, before=None, after=None), gathering._Notes())
     (finding,) = diagnose(replace(down, conf=None)).findings
     assert finding.evidence == "its daemon was killed and has left things behind"
-    assert finding.remedy == "tunnel up CONF"
+    assert finding.remedy == "tunnel up with its conf"
 
     monkeypatch.setattr(machine, "has_kill_switch", lambda name: name == "wg0")
     down = gathering._ask_daemon(replace(HEALTHY, before=None, after=None), gathering._Notes())
     (finding,) = diagnose(replace(down, conf=None)).findings
     assert finding.what.endswith("; its kill switch refuses all that should go into it")
-    assert finding.remedy.startswith("tunnel up CONF   #"), "nothing leaves in between"
+    assert finding.remedy.startswith("tunnel up with its conf   #"), "nothing leaves in between"
 
 
 def test_a_daemon_that_answers_root_alone_is_not_said_to_be_down(

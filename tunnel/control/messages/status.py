@@ -101,8 +101,10 @@ class TunnelStatus(Message):
     was put into, empty for the daemon's; `attached` says in words to what it was attached, empty
     for nothing. `mode` is "tun" or "tap", and `bridge` the Linux bridge that the interface is a
     port of, empty for none. `rights` is what the daemon may do. `since` is when the tunnel came up,
-    in Unix seconds (0.0: not known), `restarts` how many daemons it has had before this one, and
-    `holder` the process that keeps its descriptors, 0 if there is none.
+    in Unix seconds (0.0: not known), `restarts` how many daemons it has had before this one.
+    `is_kept` says whether it would survive the end of this daemon; `holder` is the process that
+    keeps its descriptors, 0 if there is none, and `lost_holders` how many of these have ended while
+    this daemon went on.
     """
 
     name: str
@@ -133,3 +135,5 @@ class TunnelStatus(Message):
     since: float = 0.0
     restarts: int = 0
     holder: int = 0
+    lost_holders: int = 0
+    is_kept: bool = False
