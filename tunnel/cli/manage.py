@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.text import Text
 
 from tunnel.cli.common import Json, Name, complain, interface_name, refusals_printed
-from tunnel.control.client import TunnelClient
+from tunnel.control.client import TunnelClient, follow
+from tunnel.control.json_client import NotRunningError
 from tunnel.control.json_protocol import ControlError
 from tunnel.control.messages.changes import Change, ReloadResult
 from tunnel.control.messages.events import TunnelEvent
@@ -90,30 +91,29 @@ def save(name: Name) -> None:
 def events(name: Name, as_json: Json = False) -> None:
     """Follow a tunnel's events: handshakes, roaming, drops, reloads; one a line, until ^C.
 
-    A line on standard error says when it has begun.
+    After a restart they are those of the next daemon. A line on standard error says when it has
+    begun.
 
     Example:
 
         tunnel events office
     """
-    with (
-        contextlib.suppress(KeyboardInterrupt),
-        refusals_printed(),
-        TunnelClient(interface_name(name)) as client,
-    ):
-        names = {} if as_json else _names(client)
-        events = client.events()
-        typer.echo(f"following the events of {client.name}, until ^C", err=True)
-        is_down = False
-        for event in events:
-            is_down = event.type == "down"
-            typer.echo(json.dumps(event.to_json()) if as_json else _line(event, names))
-        if not is_down:
+    interface = interface_name(name)
+
+    def wait(announced: bool) -> None:
+        what = "ends" if announced else "has ended without a word, as one that was killed"
+        complain(f"the daemon of {interface} {what}; waiting for the next one", logging.WARNING)
+
+    with contextlib.suppress(KeyboardInterrupt), refusals_printed():
+        events = follow(interface, wait)
+        names = {} if as_json else _names(interface)
+        typer.echo(f"following the events of {interface}, until ^C", err=True)
+        try:
+            for event in events:
+                typer.echo(json.dumps(event.to_json()) if as_json else _line(event, names))
+        except NotRunningError:
             # Killed, or that of a command of `tunnel run`, which ends with the command.
-            complain(
-                f"the daemon of {client.name} has ended; tunnel show {client.name} says whether "
-                "another one goes on"
-            )
+            complain(f"the daemon of {interface} has ended, and no other one has come")
 
 
 def _print(result: ReloadResult, *, as_json: bool, nothing: str) -> None:
@@ -149,10 +149,11 @@ def summary(changes: Sequence[Change]) -> Iterator[tuple[str, str]]:
             yield sign, f"{sign} {more}{f': {aspect}' if aspect else ''} (all of them: --json)"
 
 
-def _names(client: TunnelClient) -> dict[str, str]:
+def _names(interface: str) -> dict[str, str]:
     """The names of the peers that have one now, by public key; none while it is coming up."""
     try:
-        peers = client.status().peers
+        with TunnelClient(interface) as client:
+            peers = client.status().peers
     except ControlError:
         return {}
     return {peer.public_key: peer.name for peer in peers if peer.name}

@@ -223,7 +223,17 @@ class Broadcast(Generic[S]):
 
 
 class Events(Broadcast[EventQueue]):
-    """A broadcast of events that are the same for all subscribers."""
+    """A broadcast of events that are the same for all subscribers.
+
+    `beginning` is the event with which the daemon began to carry packets, None before it.
+    """
+
+    beginning: TunnelEvent | None = None
+
+    def begin(self, kind: str, **details: Any) -> None:
+        """`publish` the beginning, which those who come later may ask for."""
+        self.beginning = TunnelEvent(kind, time.time(), details)
+        self.publish(kind, **details)
 
     def publish(self, kind: str, **details: Any) -> None:
         """Give an event to all subscribers. Never blocks and never raises."""

@@ -5,9 +5,8 @@ with TunnelClient("wg0") as client:
     for change in client.diff().changes:
         print(change)
 
-with TunnelClient("wg0") as client:
-    for event in client.events():
-        print(event.type, event.details)
+for event in follow("wg0"):
+    print(event.type, event.details)
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import contextlib
 import itertools
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Self
 
 from tunnel.control.json_client import (
@@ -30,7 +29,7 @@ from tunnel.control.json_protocol import ControlError
 from tunnel.control.messages.changes import Attached, ReloadResult, SaveResult
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.messages.status import TunnelStatus
-from tunnel.control.run_folder import socket_path
+from tunnel.control.run_folder import holder_path, socket_path
 from tunnel.linux.processes import peer_pid
 
 RELOAD_TIMEOUT = 120.0
@@ -38,6 +37,9 @@ RELOAD_TIMEOUT = 120.0
 
 PING_TIMEOUT = 3.0
 """Seconds for an answer to `ping`: a daemon works in slices of a millisecond."""
+
+SUCCESSOR_TIME = 30.0
+"""Seconds for another daemon to come after one: a holder starts up to five, in 9 seconds."""
 
 _CONNECT_AGAIN = 0.02
 """Seconds between two attempts to connect."""
@@ -194,9 +196,12 @@ class TunnelClient:
                 raise
             return True
 
-    def subscribe(self) -> None:
-        """Turn this connection into the stream of events: from now on only `read_events` works."""
-        self.call("events")
+    def subscribe(self, *, again: bool = False) -> None:
+        """Turn this connection into the stream of events: from now on only `read_events` works.
+
+        With `again`, it begins with the event by which this daemon has begun.
+        """
+        self.call("events", **({"again": True} if again else {}))
 
     def subscribe_keys(self) -> None:
         """Turn this connection into the stream of ephemeral keys, for `read_events` as well.
@@ -243,6 +248,68 @@ class TunnelClient:
     def peer_pid(self) -> int:
         """The daemon's process id."""
         return peer_pid(self._socket)
+
+
+def follow(
+    name: str, waiting: Callable[[bool], None] = lambda announced: None
+) -> Iterator[TunnelEvent]:
+    """The events of a tunnel from this call on, whichever daemon it has: until it goes down.
+
+    After a restart, or a kill that another daemon follows, they go on with that one's `restarted`;
+    `waiting` is called first, with whether the end of the daemon was announced by `down`. It is
+    subscribed on return. Raises ControlError, later too: NotRunningError where no other one comes.
+    """
+    client = TunnelClient(name)
+    try:
+        is_kept = _is_kept(client)
+        client.subscribe()
+    except BaseException:
+        client.close()
+        raise
+    return _followed(client, is_kept, waiting)
+
+
+def _followed(
+    client: TunnelClient, is_kept: bool, waiting: Callable[[bool], None]
+) -> Iterator[TunnelEvent]:
+    while True:
+        last = None
+        with client:
+            pid = client.peer_pid()
+            for last in itertools.chain.from_iterable(iter(client.read_events, [])):
+                yield last
+        announced = last is not None and last.type == "down"
+        if last is not None and announced and not last.details.get("restarting"):
+            return
+        if not announced and not is_kept and not holder_path(client.name).is_socket():
+            raise NotRunningError(client.name)
+        waiting(announced)
+        client, is_kept = _next_daemon(client.name, pid), True
+
+
+def _next_daemon(name: str, before: int) -> TunnelClient:
+    """The events of the daemon that comes after the process `before`. Raises NotRunningError."""
+    ends = time.monotonic() + SUCCESSOR_TIME
+    while True:
+        with contextlib.suppress(ControlError), contextlib.ExitStack() as stack:
+            client = stack.enter_context(TunnelClient(name))
+            if client.peer_pid() != before:
+                client.subscribe(again=True)
+                stack.pop_all()
+                return client
+        if time.monotonic() >= ends:
+            raise NotRunningError(name)
+        time.sleep(_CONNECT_AGAIN)
+
+
+def _is_kept(client: TunnelClient) -> bool:
+    """Whether another daemon follows this one when it is killed; False if it is not up yet."""
+    try:
+        return client.status().is_kept
+    except ControlError as error:
+        if error.code != "state":
+            raise
+        return False
 
 
 def _connect(sock: socket.socket, path: str, timeout: float) -> None:

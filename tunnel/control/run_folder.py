@@ -77,6 +77,11 @@ def metrics_path(name: str) -> Path:
     return RUN_FOLDER / f"{name}.metrics"
 
 
+def holder_path(name: str) -> Path:
+    """Where the holder of the tunnel `name` listens."""
+    return RUN_FOLDER / f"{name}.holder"
+
+
 def is_hidden() -> bool:
     """Whether this user may not list what root runs: no name found does not mean that none is."""
     return RUN_FOLDER.exists() and not os.access(RUN_FOLDER, os.R_OK | os.X_OK)

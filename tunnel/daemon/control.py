@@ -134,7 +134,10 @@ def streams_of(
     observers = lru_cache(maxsize=1)(_Observers)
 
     def events(params: dict[str, Any]) -> Subscribed:
-        return feed().subscribe(EventQueue())
+        queue = EventQueue()
+        if _flag(params, "again") and (beginning := feed().beginning):
+            queue.put(beginning)
+        return feed().subscribe(queue)
 
     def keys(params: dict[str, Any]) -> Subscribed:
         return observers(running()).keys.subscribe()

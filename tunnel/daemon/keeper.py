@@ -20,10 +20,11 @@ from pathlib import Path
 
 import trio
 
+from tunnel.control.run_folder import holder_path
 from tunnel.daemon import sd_job
 from tunnel.daemon.sd_notify import Notifier
 from tunnel.errors import DaemonError
-from tunnel.linux.files import RUN_FOLDER, open_plain
+from tunnel.linux.files import open_plain
 
 log = logging.getLogger("tunnel")
 
@@ -381,11 +382,6 @@ def _start(name: str, log_file: Path) -> tuple[socket.socket, int]:
 def _file(descriptor: int) -> tuple[int, int]:
     """A descriptor and its inode: a later file may get the number of one that was closed."""
     return descriptor, os.fstat(descriptor).st_ino
-
-
-def holder_path(name: str) -> Path:
-    """Where the holder of the tunnel `name` listens."""
-    return RUN_FOLDER / f"{name}.holder"
 
 
 def dismiss(name: str) -> bool:

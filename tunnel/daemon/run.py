@@ -332,7 +332,7 @@ def _begin_life(daemon: Daemon, device: Device, before: Inherited | None) -> Non
             daemon.life = Life.begin(daemon.config)
         except OSError as error:
             log.warning("a restart will interrupt %s: %s", daemon.name, error.strerror)
-        daemon.feed.publish("up")
+        daemon.feed.begin("up")
     else:
         daemon.life = before.life
         daemon.meter.restarts = before.life.restarts
@@ -341,7 +341,7 @@ def _begin_life(daemon: Daemon, device: Device, before: Inherited | None) -> Non
         sessions = sum(peer.keypairs.current is not None for peer in peers)
         details = {"restarts": before.life.restarts, "pause": pause, "sessions": sessions}
         log.info("%s", sentence("restarted", details))
-        daemon.feed.publish("restarted", **details)
+        daemon.feed.begin("restarted", **details)
     daemon.keep_descriptors()
     daemon.keeper.ready()
 

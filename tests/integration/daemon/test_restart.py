@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.daemons import remains, rewrite, status
+from tests.support.daemons import follow, followed, remains, rewrite, status
 from tests.support.hosts import TwoHosts
-from tunnel.lab import Host
+from tunnel.lab import Host, wait_for
 from tunnel.lab.peers import Node, OurEnd, render_conf
 from tunnel.lab.process import HostProcess
 
@@ -91,6 +91,18 @@ def without_a_handshake(end: OurEnd) -> Iterator[None]:
     assert after["latest_handshake"] == before["latest_handshake"]
 
 
+def wait_for_beginning(events: HostProcess, number: int) -> None:
+    """Return when the events are those of the daemon after so many restarts."""
+    wait_for(
+        lambda: (
+            [one["restarts"] for one in followed(events) if one["type"] == "restarted"]
+            == [*range(1, number + 1)]
+        ),
+        20,
+        "the event `restarted`",
+    )
+
+
 def test_a_restart_keeps_all_but_the_daemon(two_hosts: TwoHosts) -> None:
     end, other = up(two_hosts, "PostUp = echo hook >> /run/tunnel/hooks", routes=FULL)
     a = two_hosts.a
@@ -101,8 +113,10 @@ def test_a_restart_keeps_all_but_the_daemon(two_hosts: TwoHosts) -> None:
         stack.enter_context(untouched(a))
         stack.enter_context(without_a_handshake(end))
         stack.enter_context(without_a_handshake(other))
+        events = follow(end)
         end.tunnel("restart", str(end.conf))
         talk.go_on()
+        wait_for_beginning(events, 1)
         second = status(end)
     assert second["pid"] != first["pid"]
     assert second["restarts"] == 1
@@ -111,6 +125,7 @@ def test_a_restart_keeps_all_but_the_daemon(two_hosts: TwoHosts) -> None:
     assert "restarted: 1 time, up for" in end.tunnel("show", "wg0")
     assert a.run(["cat", "/run/tunnel/hooks"]).stdout == "hook\n"
     end.down()
+    assert events.wait(10) == 0
     a.run(["rm", "/run/tunnel/hooks"])
     assert remains(a) == []
 
@@ -124,13 +139,17 @@ def test_a_killed_daemon_has_a_successor(two_hosts: TwoHosts) -> None:
         stack.enter_context(untouched(a))
         stack.enter_context(without_a_handshake(end))
         stack.enter_context(without_a_handshake(other))
+        events = follow(end)
         for number in (1, 2):
             os.kill(status(end)["pid"], signal.SIGKILL)
             a.wait_for(lambda: restarts(end) == number, 20, "another daemon")  # noqa: B023
             talk.go_on()
+            wait_for_beginning(events, number)
+    assert "waiting for the next one" in events.log()
     log = a.run(["cat", "/run/tunnel/wg0.log"]).stdout
     assert "restart number 2, 1 session kept" in log
     end.down()
+    assert events.wait(10) == 0
     assert remains(a) == []
 
 

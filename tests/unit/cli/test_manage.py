@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Self
+import json
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tunnel.cli import manage
 from tunnel.cli.manage import FEW, MANY, named, summary
+from tunnel.control.json_client import NotRunningError
 from tunnel.control.messages.changes import Change
 from tunnel.control.messages.events import TunnelEvent
 
@@ -46,26 +47,21 @@ def test_a_key_in_an_event_has_the_name_of_its_peer() -> None:
     assert "\x1b" not in named(text, {key: "lap\x1btop"})
 
 
-@pytest.mark.parametrize("last", ["down", "port"])
-def test_events_that_end_without_down_say_so(
-    last: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_events_of_a_daemon_that_ends_and_has_no_successor(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Client:
-        name = "wg0"
+    def follow(name: str, waiting: Callable[[bool], None]) -> Iterator[TunnelEvent]:
+        yield TunnelEvent("port", 0.0, {})
+        waiting(False)
+        raise NotRunningError(name)
 
-        def __init__(self, name: str) -> None:
-            assert name == self.name
-
-        def __enter__(self) -> Self:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-        def events(self) -> Iterator[TunnelEvent]:
-            yield TunnelEvent(last, 0.0, {})
-
-    monkeypatch.setattr(manage, "TunnelClient", Client)
+    monkeypatch.setattr(manage, "follow", follow)
     manage.events("wg0", as_json=True)
-    said = "the daemon of wg0 has ended; tunnel show wg0" in capsys.readouterr().err
-    assert said == (last != "down")
+    out, err = capsys.readouterr()
+    assert json.loads(out)["type"] == "port"
+    assert [line.partition(" wg0")[0] for line in err.splitlines()] == [
+        "following the events of",
+        "the daemon of",
+        "the daemon of",
+    ]
+    assert err.endswith("no other one has come\n")

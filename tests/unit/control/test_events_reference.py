@@ -23,7 +23,9 @@ def published() -> Iterator[str]:
     for file in PUBLISHERS:
         for node in ast.walk(ast.parse(file.read_text())):
             first: ast.expr | None = None
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".publish"):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+                (".publish", ".feed.begin")
+            ):
                 first = node.args[0]
             elif isinstance(node, ast.Call) and ast.unparse(node.func) == "self._report":
                 first = node.args[1]

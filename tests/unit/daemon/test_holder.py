@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from tunnel.control import run_folder
 from tunnel.daemon import keeper as keepers
 from tunnel.daemon.keeper import HolderProcess, Keeper
 from tunnel.daemon.lock import hold
@@ -33,7 +34,7 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o755)
-        monkeypatch.setattr(keepers, "RUN_FOLDER", Path(name))
+        monkeypatch.setattr(run_folder, "RUN_FOLDER", Path(name))
         with hold("wg0", folder=Path(name)):
             yield Path(name)
 
@@ -253,7 +254,7 @@ def test_a_holder_that_is_stopped_is_named_and_nothing_is_said_to_be_done(
     monkeypatch.setattr(keepers, "HELLO_TIME", 0.05)
     with pytest.raises(DaemonError, match=r"holder of wg0 does not answer.*kill -CONT PID"):
         keepers.dismiss("wg0")
-    assert keepers.holder_path("wg0").is_socket()
+    assert run_folder.holder_path("wg0").is_socket()
     monkeypatch.undo()
     os.kill(scene.holder.pid, signal.SIGCONT)
 
@@ -343,7 +344,7 @@ def test_a_process_without_the_lock_gets_nothing_and_ends_nothing(scene: Scene) 
         "stranger.connect(sys.argv[1])\n"
         "sys.exit(len(stranger.recv(100)))\n"
     )
-    path = str(keepers.holder_path("wg0"))
+    path = str(run_folder.holder_path("wg0"))
     subprocess.run([sys.executable, "-c", program, path], check=True, timeout=WAIT)
     # The daemon is the same as before: what it says is heeded.
     os.close(writing)
@@ -397,7 +398,7 @@ def test_one_that_cannot_be_replaced_is_missed(scene: Scene, folder: Path) -> No
     scene.ended()
     trio.run(scene.holder.watch, lambda: None)
     assert (scene.holder.pid, scene.holder.lost, scene.holder.keeps) == (0, 1, False)
-    assert not keepers.holder_path("wg0").exists()
+    assert not run_folder.holder_path("wg0").exists()
 
 
 def test_what_one_holds_goes_to_the_next(scene: Scene) -> None:
@@ -424,7 +425,7 @@ def test_what_one_holds_goes_to_the_next(scene: Scene) -> None:
 def test_another_users_process_gets_nothing(scene: Scene) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
-    path = keepers.holder_path("wg0")
+    path = run_folder.holder_path("wg0")
     os.chmod(path, 0o666)
     child = os.fork()
     if not child:
