@@ -6,9 +6,12 @@ async with tunnel.open("peer.conf") as t:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False
+"""As in `typing`, which takes a part of the time of a command to load."""
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from tunnel.api import Tunnel
     from tunnel.api import open_tunnel as open  # noqa: A004 - meant to be read as tunnel.open
 

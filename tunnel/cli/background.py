@@ -115,13 +115,14 @@ def start(
     serve: Callable[[Readiness, Path], int],
     *,
     note: Callable[[str], None] = print,
+    is_stoppable: bool = True,
 ) -> int:
     """Run `serve` in a daemon and wait until it is ready; the daemon's process id.
 
     The daemon is a fork of this process: all that is imported is there already. `serve` gets what
     it has to report to and the path of its log, /run/tunnel/NAME.log, and gives back the exit
-    status; `note` is called with each warning while it comes up. To be called while there is one
-    thread. Raises StartError.
+    status; `note` is called with each warning while it comes up. With `is_stoppable`, ^C has it
+    undo what it has done so far. To be called while there is one thread. Raises StartError.
     """
     path = log_path(name)
     reading, writing = os.pipe()
@@ -140,7 +141,7 @@ def start(
     finally:
         os.close(writing)
     with open(reading, "rb") as pipe:
-        said = _read_and_stop(child, pipe, note)
+        said = _read_and_stop(child, pipe, note) if is_stoppable else _read(pipe, note)
     if said == READY:
         return child
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -180,6 +181,7 @@ def _be_daemon(writing: int, path: Path, serve: Callable[[Readiness, Path], int]
     status = 1
     try:
         os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
         os.dup2(null, 1)

@@ -13,7 +13,7 @@ from tunnel.containers.cni.request import parse_request, version_of
 
 
 def run() -> None:
-    """The console script's entry point."""
+    """What the console script does."""
     with prepared():
         sys.exit(main())
 

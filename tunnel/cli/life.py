@@ -6,13 +6,16 @@ imported when a command wants them, before `up` forks, so that they are loaded o
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -116,7 +119,10 @@ def _server(
 
 
 def _start_in_background(
-    config: TunnelConfig, serve: Callable[[background.Readiness, Path], int]
+    config: TunnelConfig,
+    serve: Callable[[background.Readiness, Path], int],
+    *,
+    is_stoppable: bool = True,
 ) -> None:
     """Leave a daemon behind, once packets can flow; or fail with its reason."""
     try:
@@ -124,6 +130,7 @@ def _start_in_background(
             config.name,
             serve,
             note=lambda text: complain(f"warning: {text}", logging.WARNING),
+            is_stoppable=is_stoppable,
         )
     except background.StartError as error:
         fail(error)
@@ -292,13 +299,34 @@ def restart(conf: Name) -> None:
         fail(f"{name} is run by systemd: {command}{why}")
     # Packets wait from the end of the one daemon to the other: what takes its time comes before.
     _load_daemon()
+    with _once_uninterrupted(name):
+        try:
+            has_handed_over = teardown.hand_over(name)
+            if not has_handed_over:
+                _report(teardown.take_down(name, fail_closed=options.kill_switch))
+        except TunnelError as error:
+            fail(error)
+        serve = _server(loaded, is_successor=has_handed_over)
+        _start_in_background(loaded, serve, is_stoppable=False)
+
+
+@contextlib.contextmanager
+def _once_uninterrupted(name: str) -> Iterator[None]:
+    """Let the first ^C end nothing: half a restart is a tunnel that is down."""
+
+    def go_on(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        complain(
+            f"the restart of {name} goes on; ^C again leaves it to itself; tunnel down {name} ends "
+            "it",
+            logging.WARNING,
+        )
+
+    before = signal.signal(signal.SIGINT, go_on)
     try:
-        has_handed_over = teardown.hand_over(name)
-        if not has_handed_over:
-            _report(teardown.take_down(name, fail_closed=options.kill_switch))
-    except TunnelError as error:
-        fail(error)
-    _start_in_background(loaded, _server(loaded, is_successor=has_handed_over))
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _load_daemon() -> None:

@@ -34,7 +34,7 @@ COMMANDS = frozenset({"up", "down", "save", "strip"})
 
 
 def run() -> None:
-    """The console script's entry point."""
+    """What the console script does."""
     with prepared():
         _run()
 

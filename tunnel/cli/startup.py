@@ -35,6 +35,8 @@ def prepared() -> Iterator[None]:
     if type(sys.stdout) is io.TextIOWrapper:
         sys.stdout = _Output.taking_over(sys.stdout)
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         yield
         _flush()
     except SystemExit:

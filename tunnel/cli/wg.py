@@ -42,7 +42,7 @@ ENVIRONMENT = """environment:
 
 
 def run() -> None:
-    """The console script's entry point."""
+    """What the console script does."""
     with prepared():
         sys.exit(main(sys.argv[1:], os.environ))
 

@@ -196,6 +196,42 @@ def restarts(end: OurEnd) -> int | None:
     return int(found[1]) if found else None
 
 
+def begin_restart(end: OurEnd) -> HostProcess:
+    return end.node.host.popen([*end.command, "restart", str(end.conf)])
+
+
+def test_an_interrupted_restart_goes_on(two_hosts: TwoHosts) -> None:
+    end, other = up(two_hosts)
+    a = two_hosts.a
+    before = status(end)["pid"]
+    with contextlib.ExitStack() as stack:
+        talk = Conversation(two_hosts, stack)
+        talk.go_on()
+        stack.enter_context(without_a_handshake(end))
+        stack.enter_context(without_a_handshake(other))
+        restart = begin_restart(end)
+        a.wait_for(lambda: before not in a.pids(), 20, "the daemon to end")
+        restart.signal(signal.SIGINT)
+        assert restart.wait(20) == 0, restart.log()
+        talk.go_on()
+        assert status(end)["restarts"] == 1
+    # The same where hooks are run, which may take their time; then only the command is left.
+    wait = "PostUp = touch /run/tunnel/waits; while [ -e /run/tunnel/waits ]; do sleep 0.05; done"
+    rewrite(end, "[Interface]", f"[Interface]\n{wait}")
+    restart = begin_restart(end)
+    a.wait_for(lambda: not a.run(["ls", "/run/tunnel/waits"], check=False).returncode, 20, "PostUp")
+    restart.signal(signal.SIGINT)
+    restart.wait_for_output("the restart of wg0 goes on; ^C again leaves it to itself")
+    restart.signal(signal.SIGINT)
+    assert restart.wait(20) != 0
+    assert "Traceback" not in restart.log()
+    a.run(["rm", "/run/tunnel/waits"])
+    a.wait_for(lambda: restarts(end) == 0, 20, "the tunnel to be up")
+    a.ping("10.77.0.2")
+    end.down()
+    assert remains(a) == []
+
+
 def test_what_only_an_up_can_change_is_changed_by_a_restart(two_hosts: TwoHosts) -> None:
     end, _ = up(two_hosts, "PostUp = true", "PreDown = echo down >> /run/tunnel/hooks")
     a = two_hosts.a

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,48 @@ def test_interrupted_while_modules_are_loaded(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(SystemExit) as ended:
         entry.run()
     assert ended.value.code == 130
+
+
+INTERRUPTED = """
+import os, signal, sys
+_, at, run, *arguments = sys.argv
+seen = 0
+def interrupt(event, found):
+    global seen
+    seen += event == "import"
+    if event == "import" and seen == int(at):
+        os.kill(os.getpid(), signal.SIGINT)
+from tunnel.cli import entry
+sys.argv[1:] = arguments
+sys.addaudithook(interrupt)
+getattr(entry, run)()
+"""
+"""A command that is sent ^C as it begins to load its so manyth module."""
+
+
+@pytest.mark.parametrize("at", [1, 10, 30, 60])
+@pytest.mark.parametrize(
+    "command", ["run genkey", "run_wg --version", "run_quick strip /nowhere.conf", "run_cni"]
+)
+def test_interrupted_at_the_import_of_a_module(command: str, at: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(at), *command.split()],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode in (-signal.SIGINT, 128 + signal.SIGINT), done
+    assert done.stderr == ""
+
+
+def test_interrupts_that_are_ignored_stay_so() -> None:
+    """As in the background of a shell without job control."""
+    program = "trap '' INT; exec \"$@\""
+    command = [sys.executable, "-c", INTERRUPTED, "60", "run", "genkey"]
+    done = subprocess.run(["sh", "-c", program, "sh", *command], capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 INIT = """
