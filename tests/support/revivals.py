@@ -75,9 +75,12 @@ class End:
     def handshakes(self) -> int:
         return sum(isinstance(event, HandshakeCompleted) for event in self.events)
 
-    def add(self, other: End) -> Peer:
+    def add(self, other: End, *, placeless: bool = False) -> Peer:
+        """The peer, which the conf gives no place if it is to be `placeless`."""
         peer = self.engine.interface.add_peer(other.public_key)
-        peer.set_endpoint(other.udp.own)
+        if not placeless:
+            peer.set_endpoint(other.udp.own)
+            self.engine.set_given(peer, str(other.udp.own).encode())
         network = IPv4Network(f"10.0.0.{other.number}/32")
         self.engine.interface.allowed_ips.insert(network, peer)
         return peer

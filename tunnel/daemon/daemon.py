@@ -16,12 +16,12 @@ from typing import Any
 import trio
 
 from tunnel import host
-from tunnel.config import PublicKey, TunnelConfig
+from tunnel.config import PeerConfig, PublicKey, TunnelConfig
 from tunnel.config.expiry import without_expired
 from tunnel.control.broadcast import Events
 from tunnel.control.messages.changes import ReloadResult
 from tunnel.control.messages.status import TunnelStatus
-from tunnel.control.timeslice import let_go
+from tunnel.control.timeslice import Pace, let_go
 from tunnel.daemon import hook_effects, redaction, reload, rights, save
 from tunnel.daemon.hook_effects import HookEffects
 from tunnel.daemon.host_state import HostState, Location, place_in_conf
@@ -31,6 +31,7 @@ from tunnel.daemon.reload import Plan
 from tunnel.daemon.save import Saved
 from tunnel.daemon.sd_notify import Notifier
 from tunnel.daemon.succession import LIFE, SESSIONS, TUN, UDP, Life
+from tunnel.device import sync
 from tunnel.device.device import Device
 from tunnel.device.look_up import resolve_all
 from tunnel.device.status import take_status
@@ -384,8 +385,28 @@ class Daemon:
             auto_mark=self._mark(),
             by_hooks=self.effects.addresses,
         )
-        self.config = dataclasses.replace(self.config, status=saved.status)
+        self.config = dataclasses.replace(
+            self.config, status=saved.status, peers=await self._with_endpoints(saved.peers, device)
+        )
         return saved
+
+    async def _with_endpoints(
+        self, saved: tuple[PeerConfig, ...], device: Device
+    ) -> tuple[PeerConfig, ...]:
+        """The peers of the conf, each where the conf has it since it was saved: a reload or another
+        daemon must not take that for a change.
+        """
+        pace = Pace()
+        endpoints = {}
+        for peer in saved:
+            endpoints[peer.public_key] = peer.endpoint
+            sync.note_endpoint(device.engine, peer)
+            await pace.step()
+        device.engine.settle()
+        return tuple(
+            dataclasses.replace(peer, endpoint=endpoints.get(peer.public_key, peer.endpoint))
+            for peer in self.config.peers
+        )
 
     def down_hooks(self) -> host.DownHooks:
         """What is to be run when the tunnel goes down."""

@@ -41,12 +41,13 @@ log = logging.getLogger("tunnel")
 @dataclass(frozen=True, slots=True)
 class Saved:
     """The lines that had to change, and `notes`: what is doubtful in the conf, was not saved, or
-    was kept elsewhere. `status` is that of the file as it is after.
+    was kept elsewhere. `status` is that of the file as it is after, `peers` are those in it.
     """
 
     lines: tuple[LineChange, ...]
     notes: tuple[str, ...]
     status: os.stat_result
+    peers: tuple[PeerConfig, ...]
 
 
 Address = IPv4Interface | IPv6Interface
@@ -137,7 +138,7 @@ def _write(running: TunnelConfig) -> Saved:
     host.check_save_target(path)
     kept: list[confs.Problem] = []
     lines = confs.save(path, running, note=kept.append)
-    return Saved(lines, tuple(map(str, kept)), os.stat(path))
+    return Saved(lines, tuple(map(str, kept)), os.stat(path), running.peers)
 
 
 def merge_running(

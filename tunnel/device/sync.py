@@ -139,9 +139,17 @@ async def apply(engine: Engine, new: TunnelConfig, endpoints: Mapping[PublicKey,
             await allowed_ips.replace(engine, peer, nets[key], pace)
             if key in endpoints:
                 peer.set_endpoint(endpoints[key], engine.clock())
+            note_endpoint(engine, config)
             if peer.persistent_keepalive != config.persistent_keepalive:
                 peer.set_persistent_keepalive(config.persistent_keepalive, engine.clock())
             await pace.step()
+
+
+def note_endpoint(engine: Engine, config: PeerConfig) -> None:
+    """Let the next daemon know what its conf has to differ from, to say where the peer is."""
+    peer = engine.interface.peers.get(config.public_key)
+    if peer is not None:
+        engine.set_given(peer, b"" if config.endpoint is None else str(config.endpoint).encode())
 
 
 def _psk(peer: PeerConfig) -> PresharedKey:

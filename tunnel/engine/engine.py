@@ -30,7 +30,7 @@ from tunnel.io.udp import FAMILIES, Udp
 from tunnel.protocol import Datagram, Event, PeerRemoved, Seal
 from tunnel.protocol import Interface as ProtocolInterface
 
-from .common import Clock, Interface, boot_time
+from .common import Clock, Interface, Peer, boot_time
 from .handshake_queue import HandshakeQueue
 from .histograms import Load
 from .instrument import Tracer, joined
@@ -167,6 +167,13 @@ class Engine:
         """Go on with the sessions in the record, as far as they are those of the peers that there
         are now, with the keys that these have now. Once, before `run`."""
         return Revived() if self._keeping is None else self._keeping.revive(self.clock())
+
+    def set_given(self, peer: Peer, place: bytes) -> None:
+        """Note where the conf has the peer, in any form; empty where it does not say. After a
+        restart it is where it was last, unless the conf then has it elsewhere.
+        """
+        if self._keeping is not None:
+            self._keeping.set_given(peer, place)
 
     def hand_over(self) -> None:
         """Leave the sessions to the next process: from here on nothing is sent under them."""

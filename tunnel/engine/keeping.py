@@ -104,7 +104,7 @@ class Keeping:
         self._peers: dict[Peer, _KeptPeer] = {}
         self._changed: dict[Peer, None] = {}
         self._given: dict[Peer, bytes] = {}
-        """Fingerprints of where the conf has the peers, for entries that there are not yet."""
+        """Fingerprints of where the conf has the peers, for those that have no entry yet."""
 
     def make_transport(
         self, send_key: bytes, receive_key: bytes, local_index: int, remote_index: int
@@ -118,6 +118,18 @@ class Keeping:
         session = self._make(send_key, receive_key, local_index, remote_index, ledger=ledger)
         self._new[local_index] = _Kept(place, session)
         return session
+
+    def set_given(self, peer: Peer, place: bytes) -> None:
+        """Where the conf has the peer from now on; empty where it does not say."""
+        if not place:
+            return
+        given = self._record.fingerprint(place)
+        kept = self._peers.get(peer)
+        if kept is None:
+            self._given[peer] = given
+        elif kept.given != given:
+            kept.given = given
+            self._changed[peer] = None
 
     def handle_peer_change(self, peer: Peer) -> None:
         """To be written with the next `write`."""
@@ -228,7 +240,8 @@ class Keeping:
         """Go on with the sessions that an earlier process left. Once, with the peers of the conf
         there, and before anything is sent or received.
 
-        A peer is where it was last, unless the conf has it elsewhere than it had then.
+        A peer is where it was last, unless the conf, by `set_given`, has it elsewhere than it had
+        when that was noted.
         """
         found, self._found = self._found, FoundEntries([], [], 0)
         self._restore_entries(found)
@@ -258,10 +271,6 @@ class Keeping:
         return Revived(len(slots), len(peers), {why: n for why, n in left.items() if n})
 
     def _restore_entries(self, found: FoundEntries) -> None:
-        for one in self.interface.peers.values():
-            if one.endpoint is not None:
-                place = one.endpoint.address + one.endpoint.port.to_bytes(2, "big")
-                self._given[one] = self._record.fingerprint(place)
         for number, entry in found.peers:
             peer = self.interface.peers.get(PublicKey(entry.public_key))
             if peer is None:

@@ -196,6 +196,39 @@ def restarts(end: OurEnd) -> int | None:
     return int(found[1]) if found else None
 
 
+def test_a_peer_stays_where_it_is_whatever_came_before_the_restart(two_hosts: TwoHosts) -> None:
+    end, other = up(two_hosts)
+    two_hosts.a.ping("10.77.0.2")
+
+    def move(old: int, new: int) -> None:
+        """The peer has another port from now on, and is heard from there."""
+        rewrite(other, f"ListenPort = {old}", f"ListenPort = {new}")
+        other.tunnel("reload", "wg0")
+        two_hosts.b.ping("10.77.0.1")
+
+    def port() -> int:
+        return int(status(end)["peers"][0]["endpoint"].rpartition(":")[2])
+
+    rewrite(end, "192.0.2.2:51820", "192.0.2.2:51821")
+    end.tunnel("reload", "wg0")
+    assert port() == 51821
+    move(51820, 51822)
+    assert port() == 51822
+    with without_a_handshake(end):
+        end.tunnel("restart", str(end.conf))
+        assert port() == 51822
+    # What a save has written is no change of the conf, either.
+    end.tunnel("save", "wg0")
+    assert "192.0.2.2:51822" in end.conf.read_text()
+    move(51822, 51823)
+    end.tunnel("reload", "wg0")
+    assert port() == 51823
+    end.tunnel("restart", str(end.conf))
+    assert port() == 51823
+    end.down()
+    assert remains(two_hosts.a) == []
+
+
 def begin_restart(end: OurEnd) -> HostProcess:
     return end.node.host.popen([*end.command, "restart", str(end.conf)])
 

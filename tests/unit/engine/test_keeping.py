@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
+from itertools import permutations
 
 import pytest
 
@@ -53,10 +54,8 @@ def reborn() -> Iterator[Callable[..., tuple[End, Revived]]]:
         records.append(record)
         end = End(old.number, old.time, record, old.path, key_of(key or old.number))
         if not forgets:
-            peer = end.add(other)
+            peer = end.add(other, placeless=placeless)
             peer.set_preshared_key(PresharedKey(psk))
-            if placeless:
-                peer.set_endpoint(None)
         return end, end.engine.revive()
 
     yield go_on
@@ -203,6 +202,30 @@ def test_where_a_changed_conf_has_it_is_where_it_is(ends: Ends, reborn: Reborn) 
     a, revived = reborn(a, b)
     assert revived.sessions == 1
     assert a.peer(b).endpoint == ANOTHER
+
+
+@pytest.mark.parametrize("steps", list(permutations(["reload", "roam", "restart"])))
+def test_where_a_peer_is_outlives_each_order_of_reload_and_roaming(
+    ends: Ends, reborn: Reborn, steps: tuple[str, ...]
+) -> None:
+    a, b = ends
+    a.engine.revive()
+    joined(a, b)
+    where = b.udp.own
+    for step in (*steps, "restart"):
+        if step == "reload":
+            b.udp.own = where = ANOTHER
+            a.peer(b).set_endpoint(ANOTHER)
+            a.engine.set_given(a.peer(b), str(ANOTHER).encode())
+            a.engine.settle()
+        elif step == "roam":
+            where = ELSEWHERE
+            messages = b.send(a)
+            b.udp.sent.clear()
+            assert a.take(messages, ELSEWHERE) == 1
+        else:
+            a, _ = reborn(a, b)
+        assert a.peer(b).endpoint == where
 
 
 def test_one_that_waits_for_confirmation_still_does(ends: Ends, reborn: Reborn) -> None:
