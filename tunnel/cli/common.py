@@ -75,19 +75,38 @@ def load_config(name: str) -> TunnelConfig:
     return loaded
 
 
-def conf_of_running(name: str) -> str | None:
-    """The conf of the running tunnel `name`, wherever it lies; None if there is none any more.
-
-    None as well if no such tunnel runs, or if we may not ask its daemon.
+def conf_of_daemon(name: str) -> str:
+    """Where the conf of the running tunnel `name` is, or was; empty if no such tunnel runs, if it
+    has none, or if we may not ask its daemon.
     """
     if name not in run_folder.running_names():
-        return None
+        return ""
     try:
         with TunnelClient(name) as client:
-            conf = client.status().conf
+            return client.status().conf
     except (ControlError, OSError):
-        return None
-    return conf if conf and os.path.exists(conf) else None
+        return ""
+
+
+def conf_of_running(name: str) -> str | None:
+    """The conf of the running tunnel `name`, wherever it lies; None if it is to be found by name.
+
+    Leaves if it was moved to where no one would look for it.
+    """
+    conf = conf_of_daemon(name)
+    if not conf or os.path.exists(conf):
+        return conf or None
+    from tunnel import config
+
+    try:
+        config.find(name)
+    except config.ConfigErrors:
+        fail(
+            f"{name} was set up from {conf}, which is gone: put it back, or give the path that it "
+            f"has now, as ./{name}.conf",
+            EXIT_USAGE,
+        )
+    return None
 
 
 def running_names() -> list[str]:

@@ -20,7 +20,7 @@ from tunnel.cli.common import (
     EXIT_FAILED,
     EXIT_USAGE,
     Json,
-    conf_of_running,
+    conf_of_daemon,
     fail,
     interface_name,
     running_names,
@@ -121,7 +121,8 @@ def _meant(name: str | None) -> Iterator[tuple[str, str | None]]:
     if name is None and not running:
         fail("no tunnel is running on this host: name one, or its conf", EXIT_USAGE)
     for each in [name] if name is not None else running:
-        if conf := conf_of_running(each):
+        conf = conf_of_daemon(each)
+        if os.path.exists(conf):
             yield each, conf
             continue
         try:

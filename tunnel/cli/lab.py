@@ -117,7 +117,10 @@ def lab_command(
     rebind: labwire.Rebind = None,
     seed: labwire.Seed = None,
     command: Annotated[
-        list[str] | None, typer.Argument(metavar="-- COMMAND…", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="-- COMMAND…", show_default=False, help="What --enter runs in the host."
+        ),
     ] = None,
 ) -> None:
     """Build hosts and real encrypted tunnels on this machine, and ping through them.
@@ -199,7 +202,7 @@ def lab_command(
 
 
 def _bad_wire(options: labwire.WireOptions, *, builds: bool) -> BadWire | None:
-    faults = options.faults()
+    faults, seed = options.faults(), options.number()
     if faults is None:
         return None
     if not builds:
@@ -208,7 +211,7 @@ def _bad_wire(options: labwire.WireOptions, *, builds: bool) -> BadWire | None:
             "and --down",
             EXIT_USAGE,
         )
-    return BadWire(faults, options.seed if options.seed is not None else secrets.randbelow(10**6))
+    return BadWire(faults, secrets.randbelow(10**6) if seed is None else seed)
 
 
 def _names(plan: Blueprint) -> str:

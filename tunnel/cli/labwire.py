@@ -43,7 +43,7 @@ Rebind = Annotated[
     str | None, _time("--rebind", "Change one host's UDP source port, as a NAT would: 30s.")
 ]
 Seed = Annotated[
-    int | None,
+    str | None,
     typer.Option(
         metavar="NUMBER",
         help="Repeat the faults of the lab that had this number.",
@@ -52,13 +52,18 @@ Seed = Annotated[
 ]
 
 
+_NOTHING = "''"
+"""An empty word as a shell takes it."""
+
+
 def share(option: str, text: str | None) -> float:
     """Between 0 and 1, of `5%`; leaves with the reason if it is no share."""
     if text is None:
         return 0.0
     found = re.fullmatch(r"(\d{1,3}(?:\.\d{1,9})?) ?%", text)
     if found is None or Decimal(found[1]) > 100:
-        fail(f"{option} {text}: write a percentage from 0% to 100%, as in {option} 5%", EXIT_USAGE)
+        wanted = f"write a percentage from 0% to 100%, as in {option} 5%"
+        fail(f"{option} {text or _NOTHING}: {wanted}", EXIT_USAGE)
     return float(Decimal(found[1]) / 100)
 
 
@@ -69,7 +74,8 @@ def seconds(option: str, text: str | None, example: str) -> float:
     found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,9})?) ?(us|ms|s|min)", text)
     if found is None:
         fail(
-            f"{option} {text}: write a time in us, ms, s or min, as in {option} {example}",
+            f"{option} {text or _NOTHING}: write a time in us, ms, s or min, as in {option} "
+            f"{example}",
             EXIT_USAGE,
         )
     return float(Decimal(found[1]) * _UNITS[found[2]])
@@ -86,7 +92,16 @@ class WireOptions:
     duplicate: str | None = None
     corrupt: str | None = None
     rebind: str | None = None
-    seed: int | None = None
+    seed: str | None = None
+
+    def number(self) -> int | None:
+        """The number of --seed; leaves with the reason if it is none."""
+        if self.seed is None:
+            return None
+        if re.fullmatch(r"\d{1,9}", self.seed) is None:
+            wanted = "write a whole number of at most nine digits, as in --seed 1"
+            fail(f"--seed {self.seed or _NOTHING}: {wanted}", EXIT_USAGE)
+        return int(self.seed)
 
     def given(self) -> list[str]:
         """The options that were typed."""
@@ -99,6 +114,7 @@ class WireOptions:
             return None
         if names == ["--seed"]:
             fail("--seed goes with a bad wire, as in --loss 5% --seed 1", EXIT_USAGE)
+        self.number()
         faults = Faults(
             delay=seconds("--delay", self.delay, "40ms"),
             jitter=seconds("--jitter", self.jitter, "5ms"),

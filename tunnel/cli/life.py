@@ -288,8 +288,7 @@ def restart(conf: Name) -> None:
     from tunnel.daemon import teardown
 
     name = interface_name(conf)
-    running = conf_of_running(name)
-    loaded = load_config(running if running is not None and conf == name else conf)
+    loaded = load_config((conf_of_running(name) if conf == name else None) or conf)
     options = loaded.interface.options
     unit = _unit_of(name)
     if unit:

@@ -151,7 +151,12 @@ def _prose(paragraphs: list[str]) -> Iterator[str]:
 
 def _parameters(command: TyperCommand, above: typer.Context) -> Iterator[str]:
     context = typer.Context(command, info_name=command.name, parent=above)
-    for each in command.get_params(context):
+    heading = ""
+    # As in the help of the command: those that have a heading of their own come last.
+    for each in sorted(command.get_params(context), key=_panel):
+        if _panel(each) != heading:
+            heading = _panel(each)
+            yield f".SS {_text(heading)}"
         if isinstance(each, TyperArgument):
             label = f"\\fI{_text(each.metavar or each.name or '')}\\fP"
         elif isinstance(each, TyperOption) and not each.hidden:
@@ -166,6 +171,11 @@ def _parameters(command: TyperCommand, above: typer.Context) -> Iterator[str]:
         default = each.opts[0] if each.default is True else each.default
         shown = "" if each.required or default in (None, False, "", ()) else f" Default: {default}."
         yield _text((each.help or "") + shown)
+
+
+def _panel(parameter: object) -> str:
+    """The heading that the parameter is under; empty for none."""
+    return getattr(parameter, "rich_help_panel", None) or ""
 
 
 def _text(text: str) -> str:

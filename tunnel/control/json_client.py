@@ -8,16 +8,26 @@ from typing import Any
 
 from tunnel.control.json_protocol import VERSION, ControlError
 from tunnel.control.messages.events import TunnelEvent
-from tunnel.control.run_folder import socket_path
+from tunnel.control.run_folder import holder_path, socket_path
+from tunnel.linux.files import RUN_FOLDER
 
 
 class NotRunningError(ControlError):
-    """No daemon answers on the socket. `killed`: one was there, and had no time to clean up."""
+    """No daemon answers on the socket. `killed`: one was there, and had no time to clean up;
+    `is_between`: it has ended, and another one is about to start.
+    """
 
     def __init__(self, name: str) -> None:
         self.killed = socket_path(name).is_socket()
+        self.is_between = holder_path(name).is_socket()
         message = f"no tunnel named {name} is running on this host"
-        if self.killed:
+        if self.is_between:
+            message = (
+                f"the tunnel {name} stands, but its daemon has ended; its holder starts another "
+                f"one in a moment: try again. If it stays so, see {RUN_FOLDER}/{name}.log, or take "
+                f"the tunnel down: tunnel down {name}"
+            )
+        elif self.killed:
             message += (
                 "; its daemon was killed and has left things behind: "
                 f"tunnel up with its conf starts it again, tunnel down {name} removes them, a kill "

@@ -78,10 +78,12 @@ async def run(
     with unwrapped(), lock, Attachment(daemon) as attachment:
         if not is_held:
             await trio.to_thread.run_sync(dismiss, daemon.name)
+        # Of a daemon that has left something to this one, the log has said how it ended.
+        is_known = bool(daemon.keeper.found)
         take = partial(inherit, daemon.keeper, daemon.config, daemon.place)
         before = await trio.to_thread.run_sync(take)
         if before is None:
-            await _clean_up_before(daemon)
+            await _clean_up_before(daemon, was_killed=not is_known)
             # Before there is a socket for `wg` by that name: another's says whose the interface is.
             await trio.to_thread.run_sync(refuse_taken, daemon.name)
         async with (
@@ -218,7 +220,7 @@ async def _undone(daemon: Daemon, before: Inherited | None) -> AsyncIterator[Non
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(daemon.keeper.release)
             if before is not None and daemon.stage is not Stage.STOPPING:
-                await _clean_up_before(daemon)
+                await _clean_up_before(daemon, was_killed=False)
 
 
 @contextlib.contextmanager
@@ -346,8 +348,8 @@ def _begin_life(daemon: Daemon, device: Device, before: Inherited | None) -> Non
     daemon.keeper.ready()
 
 
-async def _clean_up_before(daemon: Daemon) -> None:
-    """Undo what a killed daemon of this name left behind, its Down hooks included."""
+async def _clean_up_before(daemon: Daemon, *, was_killed: bool) -> None:
+    """Undo what a daemon of this name left behind, its Down hooks included."""
     name = daemon.name
     undo = partial(
         undo_leftovers,
@@ -357,7 +359,7 @@ async def _clean_up_before(daemon: Daemon) -> None:
     )
     with trio.CancelScope(shield=True):
         left = await trio.to_thread.run_sync(undo)
-    if left.found:
+    if left.found and was_killed:
         log.warning("the previous daemon of %s was killed; removing what it left behind", name)
     for failure in left.failures:
         log.warning("while removing what it left: %s", failure)

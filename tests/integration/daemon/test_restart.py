@@ -270,7 +270,13 @@ def test_what_only_an_up_can_change_is_changed_by_a_restart(two_hosts: TwoHosts)
     a = two_hosts.a
     before = ifindex(a)
     rewrite(end, "PostUp = true", "PostUp = echo up >> /run/tunnel/hooks")
-    end.tunnel("restart", str(end.conf))
+    moved = end.conf.rename(end.conf.with_name("wg0.moved.conf"))
+    said = end.tunnel("restart", "wg0", check=False)
+    assert f"wg0 was set up from {end.conf}, which is gone: put it back" in said
+    moved.rename(end.conf)
+    said = end.tunnel("restart", str(end.conf), check=False)
+    assert "PreUp, PostUp, NetNS, Mode or Bridge in the conf was changed" in said
+    assert "killed" not in said
     assert ifindex(a) != before
     assert a.run(["cat", "/run/tunnel/hooks"]).stdout == "down\nup\n"
     assert status(end)["restarts"] == 0
@@ -289,7 +295,12 @@ def test_what_only_an_up_can_change_is_changed_by_a_restart(two_hosts: TwoHosts)
 
 def test_down_ends_what_would_start_it_again(two_hosts: TwoHosts) -> None:
     end, _ = up(two_hosts, routes=FULL)
-    os.kill(status(end)["pid"], signal.SIGKILL)
+    found = status(end)
+    # Stopped, the holder starts none in the time that it takes to ask.
+    os.kill(found["holder"], signal.SIGSTOP)
+    os.kill(found["pid"], signal.SIGKILL)
+    assert "its holder starts another one in a moment" in end.tunnel("show", "wg0", check=False)
+    os.kill(found["holder"], signal.SIGCONT)
     end.down()
     assert remains(two_hosts.a) == []
 

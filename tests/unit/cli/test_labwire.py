@@ -28,7 +28,7 @@ ALL = Faults(
 
 
 def test_all_of_them() -> None:
-    options = WireOptions("5%", "40ms", "5000us", "1%", "1 %", "0.5%", "0.5min", seed=3)
+    options = WireOptions("5%", "40ms", "5000us", "1%", "1 %", "0.5%", "0.5min", seed="3")
     assert options.faults() == ALL
     assert WireOptions().faults() is None
     assert WireOptions(loss="0%").faults() == Faults()
@@ -52,7 +52,11 @@ def test_all_of_them() -> None:
         ),
         (WireOptions(delay="3s"), "--delay 3s: at most 2s, as a handshake"),
         (WireOptions(rebind="10ms"), "--rebind 10ms: at least 1s"),
-        (WireOptions(seed=1), "--seed goes with a bad wire, as in --loss 5% --seed 1"),
+        (WireOptions(loss=""), "--loss '': write a percentage from 0% to 100%"),
+        (WireOptions(delay=""), "--delay '': write a time in us, ms, s or min"),
+        (WireOptions(loss="5%", seed="abc"), "--seed abc: write a whole number"),
+        (WireOptions(loss="5%", seed=""), "--seed '': write a whole number"),
+        (WireOptions(seed="1"), "--seed goes with a bad wire, as in --loss 5% --seed 1"),
     ],
 )
 def test_what_is_wrong_names_the_option_and_an_example(

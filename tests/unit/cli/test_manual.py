@@ -33,6 +33,7 @@ def test_a_page_has_arguments_options_and_the_example() -> None:
     lab = PAGES["tunnel-lab.1"].replace("\\-", "-")
     assert "\\fB--trace\\fP, \\fB--no-trace\\fP" in lab
     assert " Default: --trace." in lab
+    assert lab.index("\\fB--help") < lab.index(".SS A bad wire, in") < lab.index("\\fB--loss")
     assert "Default: True" not in "".join(PAGES.values())
     assert "--root" not in service, "a hidden option"
     assert "complete-words" not in "".join(PAGES.values())
