@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -134,6 +137,29 @@ def files_of(wheel: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in names}
 
 
+NEWER = "0.1.1"
+OLD_WORDS, NEW_WORDS = b"the tunnel goes on after", b"the next version goes on after"
+
+
+def next_version(wheel: Path, folder: Path) -> Path:
+    """The same wheel as that of a later version, whose daemons can be told by a sentence."""
+    _, version, rest = wheel.name.split("-", 2)
+    assert version != NEWER
+    made = folder / f"tunnel_vpn-{NEWER}-{rest}"
+    was_changed = False
+    with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(made, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name.endswith((".dist-info/METADATA", ".dist-info/RECORD")):
+                data = data.replace(version.encode(), NEWER.encode())
+            elif name == "tunnel/control/messages/sentences.py":
+                was_changed = OLD_WORDS in data
+                data = data.replace(OLD_WORDS, NEW_WORDS)
+            new.writestr(name.replace(f"-{version}.dist-info", f"-{NEWER}.dist-info"), data)
+    assert was_changed
+    return made
+
+
 def product(checkout: Path) -> set[str]:
     """The files of the product, from what git tracks: all but the sources of the extension."""
     tracked = run(["git", "ls-files", "crypto", "tunnel"], checkout).splitlines()
@@ -203,6 +229,7 @@ def test_wheel_with_the_compiled_datapath_carries_packets(
     installed = Installed(tmp_path / "venv", wheel, empty)
     assert installed.version() == (commit, "native")
     installed.carries_packets(two_hosts, tmp_path, "native")
+    installed.is_replaced_under_a_tunnel(next_version(wheel, tmp_path), two_hosts, tmp_path)
 
 
 @pytest.mark.root
@@ -262,3 +289,44 @@ class Installed:
 
         lab = run([self.folder / "tunnel", "lab", "--no-trace"], self.empty)
         assert "There and back it took" in lab
+
+    def is_replaced_under_a_tunnel(self, newer: Path, two: TwoHosts, folder: Path) -> None:
+        """Install the wheel `newer` while tunnels run by the confs of before, and restart one."""
+        confs = [folder / name / "wg0.conf" for name in ("a", "b")]
+        for host, conf in zip((two.a, two.b), confs, strict=True):
+            self.in_host(host, "tunnel", "up", conf)
+        two.a.ping("10.77.0.2")
+        before = self.status(two.a)
+        options = ("--no-compile", "--no-deps", "--no-index")
+        run([self.folder / "pip", "install", *options, newer], self.empty, self.empty)
+        assert f"tunnel {NEWER}\n" in run([self.folder / "tunnel", "--version"], self.empty)
+        # What runs goes on, and loads what it has not loaded so far.
+        assert self.status(two.a)["pid"] == before["pid"]
+        self.in_host(two.a, "tunnel", "reload", "wg0")
+        two.a.ping("10.77.0.2")
+        self.in_host(two.a, "tunnel", "restart", "wg0")
+        two.a.ping("10.77.0.2")
+        after = self.status(two.a)
+        assert after["restarts"] == 1
+        assert after["holder"] == before["holder"]
+        handshakes = [peer["latest_handshake"] for peer in before["peers"]]
+        assert [peer["latest_handshake"] for peer in after["peers"]] == handshakes
+        assert NEW_WORDS.decode() in two.a.run(["cat", "/run/tunnel/wg0.log"]).stdout
+        # After a kill, too: the holder is still that of the version before.
+        os.kill(after["pid"], signal.SIGKILL)
+        two.a.wait_for(lambda: self.restarts(two.a) == 2, 20, "another daemon")
+        two.a.ping("10.77.0.2")
+        assert [peer["latest_handshake"] for peer in self.status(two.a)["peers"]] == handshakes
+        for host in (two.a, two.b):
+            self.in_host(host, "tunnel", "down", "wg0")
+            assert "wg0" not in host.interfaces()
+
+    def status(self, host: Host) -> dict[str, Any]:
+        (found,) = json.loads(self.in_host(host, "tunnel", "show", "--json"))
+        assert isinstance(found, dict)
+        return found
+
+    def restarts(self, host: Host) -> int:
+        """-1 while there is no daemon."""
+        found = json.loads(self.in_host(host, "tunnel", "show", "--json") or "[]")
+        return int(found[0]["restarts"]) if found else -1

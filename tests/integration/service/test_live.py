@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.hosts import TwoHosts
 from tests.support.machine.machine import Machine, boot
+from tests.support.secrets import secrets_in
 from tunnel.lab.peers import Node, OurEnd, render_conf
 from tunnel.lab.process import wait_for
 
@@ -118,7 +119,10 @@ def test_a_life_under_systemd(make: Callable[..., Service]) -> None:
     assert "wg0 is going down" in said
     complaints = machine.journal("-o", "cat", "-u", UNIT, "-p", "4")
     assert "persistent" not in complaints.lower()
-    assert "Traceback" not in machine.journal("-o", "cat", "-u", UNIT)
+    whole = machine.journal("-o", "export", "-u", UNIT)
+    assert "Traceback" not in whole
+    (private_key,) = re.findall(r"^PrivateKey = (\S+)$", service.conf.read_text(), re.M)
+    assert secrets_in(whole.encode(), {"private key": private_key}) == []
 
 
 def test_restarts_and_kills_keep_the_interface(make: Callable[..., Service]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -28,12 +29,18 @@ for folder in ("/run/tunnel", "/run/wireguard", "/var/run/wireguard"):
         status = path.lstat()
         print(path, stat.filemode(status.st_mode), status.st_uid, status.st_gid)
 """
+# Also of the processes: what each was started with, and what it has open or mapped, by name.
 EVERYTHING = r"""
-import socket, sys
+import os, socket, sys
 from pathlib import Path
-pid = sys.argv[1]
-for path in (*Path("/run/tunnel").rglob("*"), *Path("/run/wireguard").rglob("*"),
-             Path(f"/proc/{pid}/cmdline"), Path(f"/proc/{pid}/environ"), Path(f"/proc/{pid}/comm")):
+folders = ("/run/tunnel", "/run/wireguard", "/var/lib/tunnel")
+paths = [path for folder in folders for path in Path(folder).rglob("*")]
+for pid in sys.argv[1:]:
+    paths += [Path(f"/proc/{pid}/{name}") for name in ("cmdline", "environ", "comm", "maps")]
+    for link in (*Path(f"/proc/{pid}/fd").iterdir(), *Path(f"/proc/{pid}/task").iterdir()):
+        target = os.readlink(link) if link.is_symlink() else Path(link, "comm").read_text()
+        sys.stdout.buffer.write(b"== " + bytes(link) + b"\n" + os.fsencode(target) + b"\n")
+for path in paths:
     if path.is_file():
         sys.stdout.buffer.write(b"== " + bytes(path) + b"\n" + path.read_bytes() + b"\n")
 with socket.socket(socket.AF_UNIX) as metrics:
@@ -87,12 +94,17 @@ def test_no_secret_is_written_answered_or_left_in_memory(
     ):
         written += end.tunnel(*command, check=False).encode()
     python = [sys.executable, "-c"]
-    files = two_hosts.a.run([*python, EVERYTHING, str(pid)]).stdout
-    for path in ("/run/tunnel/wg0.log", "/run/tunnel/wg0.state"):
+    holder = status(end)["holder"]
+    files = two_hosts.a.run([*python, EVERYTHING, str(pid), str(holder)]).stdout
+    processes = [f"/proc/{each}/{name}" for each in (pid, holder) for name in ("environ", "fd/0")]
+    for path in ("/run/tunnel/wg0.log", "/run/tunnel/wg0.state", *processes):
         assert f"== {path}\n" in files
     assert "tunnel_peers" in files
     written += files.encode() + events.log().encode() + capture_file.read_bytes()
     assert secrets_in(written, keys) == []
+    # Nor will a core have them.
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    assert re.search(r"^Max core file size +0 ", limits, re.M), limits
     # They are no secret from root that asks for them.
     (shown,) = json.loads(end.tunnel("show", "wg0", "--json", "--secrets"))
     assert secrets_in(json.dumps(shown).encode(), keys) == [
