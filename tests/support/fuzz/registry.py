@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from tests.support.fuzz import files, programs, wire
+from tests.support.fuzz import files, programs, pump, wire
 
-TARGETS = {target.name: target for target in (*wire.TARGETS, *programs.TARGETS, *files.TARGETS)}
+TARGETS = {
+    target.name: target
+    for target in (*wire.TARGETS, *pump.TARGETS, *programs.TARGETS, *files.TARGETS)
+}
 
 ROOMS_WITHOUT = {
     "tunnel.bench": "measures, and reads what its own programs print",
