@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from tunnel.cli.reference import EXIT_CODES, Command, Parameter, commands
+from tunnel.cli.reference import EXIT_CODES, CommandHelp, Parameter, commands
 
 
 def page() -> str:
@@ -22,7 +22,7 @@ def _lines() -> Iterator[str]:
             yield from _command(command, "###")
 
 
-def _command(command: Command, heading: str) -> Iterator[str]:
+def _command(command: CommandHelp, heading: str) -> Iterator[str]:
     yield from ("", f"{heading} {command.title}", "", command.sentence, "")
     if not command.below:
         yield from ("```sh", f"{command.title} {command.usage}", "```", "")

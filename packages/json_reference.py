@@ -13,7 +13,7 @@ import msgspec
 from tunnel.bench.report import BenchReport
 from tunnel.cli.firewall import Rules
 from tunnel.cli.labtrials import LabReport
-from tunnel.cli.peer import PeerEntry
+from tunnel.cli.peer import PeerReport
 from tunnel.cli.trace import TraceReport
 from tunnel.control.messages.changes import ReloadResult
 from tunnel.control.messages.status import TunnelStatus
@@ -27,7 +27,7 @@ OUTPUTS: Final[dict[str, Any]] = {
     "tunnel reload": ReloadResult,
     "tunnel trace": TraceReport,
     "tunnel firewall": Rules,
-    "tunnel peer list": list[PeerEntry],
+    "tunnel peer list": list[PeerReport],
     "tunnel lab": LabReport,
     "tunnel bench": BenchReport,
 }

@@ -15,7 +15,7 @@ from typing import Final
 
 from tunnel.cli import quick, wg
 from tunnel.cli.main import GROUPS
-from tunnel.cli.reference import EXIT_CODES, VERSION, Command, Parameter, commands
+from tunnel.cli.reference import EXIT_CODES, VERSION, CommandHelp, Parameter, commands
 
 _CODE = re.compile(r"`([^`]+)`")
 
@@ -86,7 +86,7 @@ def _exit_codes() -> Iterator[str]:
         yield from (".TP", code, meaning)
 
 
-def _page(command: Command) -> Iterator[str]:
+def _page(command: CommandHelp) -> Iterator[str]:
     yield from _head(command.title, command.sentence.rstrip("."))
     yield ".SH SYNOPSIS"
     yield from _usage(command)
@@ -104,7 +104,7 @@ def _page(command: Command) -> Iterator[str]:
     yield from (".SH SEE ALSO", ".BR tunnel (1)")
 
 
-def _usage(command: Command) -> Iterator[str]:
+def _usage(command: CommandHelp) -> Iterator[str]:
     yield f".B {_text(command.title)}"
     yield _text(command.usage)
 

@@ -257,7 +257,7 @@ def _opened(conf: str) -> PeerBook:
     return PeerBook(conf_of_running(conf) or config.find(conf))
 
 
-class PeerEntry(TypedDict):
+class PeerReport(TypedDict):
     """A peer of a conf. `expires` is Unix time in seconds."""
 
     name: str | None
@@ -267,7 +267,7 @@ class PeerEntry(TypedDict):
     expires: float | None
 
 
-def _as_json(peer: ListedPeer) -> PeerEntry:
+def _as_json(peer: ListedPeer) -> PeerReport:
     return {
         "name": peer.config.friendly_name,
         "public_key": peer.config.public_key.to_base64(),

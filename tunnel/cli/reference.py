@@ -28,7 +28,7 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Command:
+class CommandHelp:
     """A command. `title` is the words that are typed, `usage` what follows them.
 
     A paragraph that begins with four spaces is an example, as it is typed. A group of commands has
@@ -40,10 +40,10 @@ class Command:
     sentence: str
     paragraphs: tuple[str, ...]
     parameters: tuple[Parameter, ...] = ()
-    below: tuple[Command, ...] = ()
+    below: tuple[CommandHelp, ...] = ()
 
 
-def commands() -> Iterator[tuple[str, Iterator[Command]]]:
+def commands() -> Iterator[tuple[str, Iterator[CommandHelp]]]:
     """The commands of each group that `tunnel --help` has, with the group's title."""
     root = typer.main.get_command(make_app())
     assert isinstance(root, TyperGroup)
@@ -55,14 +55,14 @@ def commands() -> Iterator[tuple[str, Iterator[Command]]]:
         yield title, (_command("tunnel", each, context) for each in found)
 
 
-def _command(before: str, command: object, above: typer.Context) -> Command:
+def _command(before: str, command: object, above: typer.Context) -> CommandHelp:
     assert isinstance(command, (TyperCommand, TyperGroup))
     title = f"{before} {command.name}"
     context = typer.Context(command, info_name=command.name, parent=above)
     sentence, *paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
     if isinstance(command, TyperGroup):
         below = (command.get_command(context, name) for name in command.commands)
-        return Command(
+        return CommandHelp(
             title,
             "COMMAND [OPTIONS] [ARGUMENTS]",
             sentence,
@@ -72,7 +72,9 @@ def _command(before: str, command: object, above: typer.Context) -> Command:
             ),
         )
     usage = " ".join(command.collect_usage_pieces(context))
-    return Command(title, usage, sentence, tuple(paragraphs), tuple(_parameters(command, context)))
+    return CommandHelp(
+        title, usage, sentence, tuple(paragraphs), tuple(_parameters(command, context))
+    )
 
 
 def _parameters(command: TyperCommand, context: typer.Context) -> Iterator[Parameter]:

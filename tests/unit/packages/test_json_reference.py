@@ -12,10 +12,10 @@ from packages.json_reference import OUTPUTS, schema
 from tests.support.statuses import STATUS
 from tunnel.bench.figures import Metric
 from tunnel.bench.report import as_json
-from tunnel.cli.reference import Command, commands
+from tunnel.cli.reference import CommandHelp, commands
 
 
-def _all(found: Iterator[Command]) -> Iterator[Command]:
+def _all(found: Iterator[CommandHelp]) -> Iterator[CommandHelp]:
     for command in found:
         yield command
         yield from _all(iter(command.below))
