@@ -41,6 +41,9 @@ PING_TIMEOUT = 3.0
 SUCCESSOR_TIME = 30.0
 """Seconds for another daemon to come after one: a holder starts up to five, in 9 seconds."""
 
+SERVICE_TIME = 5.0
+"""Seconds for systemd to start another daemon: it does so after half a second."""
+
 _CONNECT_AGAIN = 0.02
 """Seconds between two attempts to connect."""
 
@@ -284,12 +287,17 @@ def _followed(
         if not announced and not is_kept and not holder_path(client.name).is_socket():
             raise NotRunningError(client.name)
         waiting(announced)
-        client, is_kept = _next_daemon(client.name, pid), True
+        client, is_kept = _next_daemon(client.name, pid, announced=announced), True
 
 
-def _next_daemon(name: str, before: int) -> TunnelClient:
-    """The events of the daemon that comes after the process `before`. Raises NotRunningError."""
-    ends = time.monotonic() + SUCCESSOR_TIME
+def _next_daemon(name: str, before: int, *, announced: bool) -> TunnelClient:
+    """The events of the daemon that comes after the process `before`. Raises NotRunningError.
+
+    If its end was not announced, a holder starts the next one, as long as that is there, or systemd
+    does, soon.
+    """
+    had_holder = holder_path(name).is_socket()
+    ends = time.monotonic() + (SUCCESSOR_TIME if announced or had_holder else SERVICE_TIME)
     while True:
         with contextlib.suppress(ControlError), contextlib.ExitStack() as stack:
             client = stack.enter_context(TunnelClient(name))
@@ -297,7 +305,8 @@ def _next_daemon(name: str, before: int) -> TunnelClient:
                 client.subscribe(again=True)
                 stack.pop_all()
                 return client
-        if time.monotonic() >= ends:
+        is_given_up = not announced and had_holder and not holder_path(name).is_socket()
+        if is_given_up or time.monotonic() >= ends:
             raise NotRunningError(name)
         time.sleep(_CONNECT_AGAIN)
 
