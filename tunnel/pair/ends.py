@@ -1,0 +1,137 @@
+"""An agent as the one who asks it sees it: a process, here or behind ssh, that answers by lines."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from tunnel.log.redact import printable
+from tunnel.pair.messages import (
+    MAX_LINE,
+    PROTOCOL,
+    Hello,
+    PairError,
+    line_of,
+    message_untrusted,
+    object_untrusted,
+)
+
+START_TIME = 60.0
+"""Seconds for an agent to say hello: it may be a slow machine."""
+
+_ANSWER_TIME = 60.0
+
+_NOISE = 200
+"""Lines that a login may print before the agent is heard."""
+
+
+class EndLostError(PairError):
+    """The agent does not answer any more."""
+
+
+class End:
+    """The agent that `command` starts. `name` is what messages call its host."""
+
+    def __init__(self, name: str, command: Sequence[str]) -> None:
+        self.name = name
+        self.is_lost = False
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
+        self._buffer = bytearray()
+        # Not in our process group: ^C is for us, and the agent learns by us what follows from it.
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            bufsize=0,
+            process_group=0,
+        )
+
+    def hello(self) -> Hello:
+        """Who is there. Raises PairError."""
+        deadline = time.monotonic() + START_TIME
+        for _ in range(_NOISE):
+            line = self._line(deadline)
+            if line.startswith(b'{"tunnel"'):
+                found = message_untrusted(Hello, object_untrusted(line))
+                break
+        else:
+            raise PairError(f"{self.name}: no agent answers: the program tunnel there is another")
+        if found.protocol != PROTOCOL:
+            raise PairError(
+                f"{self.name}: tunnel {found.tunnel} there pairs by version {found.protocol} of the "
+                f"protocol, this one by {PROTOCOL}; install the same version on both"
+            )
+        return found
+
+    def ask(self, method: str, *, patience: float = _ANSWER_TIME, **params: Any) -> Any:
+        """Ask for something; the answer within `patience` seconds.
+
+        Raises PairError for a refusal, EndLostError if none comes.
+        """
+        if self.is_lost:
+            raise EndLostError(f"{self.name}: the connection is lost")
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(line_of({"do": method, **params}))
+        except OSError:
+            raise self._lost() from None
+        answer = object_untrusted(self._line(time.monotonic() + patience))
+        if "error" in answer:
+            raise PairError(f"{self.name}: {printable(str(answer['error']))}")
+        return answer.get("result")
+
+    def close(self) -> None:
+        """Let the agent go, which then undoes what is not committed, and wait for its end."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(OSError):
+                pipe.close()
+        try:
+            self._process.wait(5.0 if self.is_lost else _ANSWER_TIME)
+        except subprocess.TimeoutExpired:
+            # Of ours this is ssh, or sudo; the agent behind it hears that they are gone.
+            self._process.terminate()
+            self._process.wait()
+        self._errors.close()
+
+    def _line(self, deadline: float) -> bytes:
+        assert self._process.stdout is not None
+        while b"\n" not in self._buffer:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self._process.stdout], [], [], left)[0]:
+                self.is_lost = True
+                raise EndLostError(f"{self.name}: no answer")
+            data = os.read(self._process.stdout.fileno(), 65536)
+            if not data or len(self._buffer) > MAX_LINE:
+                raise self._lost()
+            self._buffer += data
+        line, _, rest = self._buffer.partition(b"\n")
+        self._buffer = rest
+        return bytes(line)
+
+    def _lost(self) -> EndLostError:
+        self.is_lost = True
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(2.0)
+        self._errors.seek(0)
+        text = self._errors.read(1 << 16).decode(errors="replace")
+        said = [printable(line.strip()) for line in text.splitlines() if line.strip()]
+        return EndLostError(f"{self.name}: {_reason(said)}")
+
+
+def _reason(said: Sequence[str]) -> str:
+    """Why an agent has ended, from the last that it, sudo or ssh printed."""
+    words = said[-1] if said else "the connection is lost"
+    if "password is required" in words or "a terminal is required" in words:
+        words = (
+            "sudo asks for a password there, which cannot be given; log in as root, or let "
+            "/etc/sudoers there permit it without (NOPASSWD)"
+        )
+    return words
