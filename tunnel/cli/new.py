@@ -21,6 +21,7 @@ from tunnel.pair.choosing import free_port, given_networks, taken_networks, take
 
 app = typer.Typer()
 
+
 @app.command()
 def new(
     name: Annotated[

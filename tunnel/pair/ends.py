@@ -27,12 +27,19 @@ START_TIME = 60.0
 
 _ANSWER_TIME = 60.0
 
+_USAGE = 2
+"""The exit status of a program that does not know its command line."""
+
 _NOISE = 200
 """Lines that a login may print before the agent is heard."""
 
 
 class EndLostError(PairError):
     """The agent does not answer any more."""
+
+
+class WrongProgramError(PairError):
+    """What was started is no agent."""
 
 
 class End:
@@ -54,7 +61,7 @@ class End:
         )
 
     def hello(self) -> Hello:
-        """Who is there. Raises PairError."""
+        """Who is there. Raises PairError, WrongProgramError if that is no agent."""
         deadline = time.monotonic() + START_TIME
         for _ in range(_NOISE):
             line = self._line(deadline)
@@ -62,11 +69,11 @@ class End:
                 found = message_untrusted(Hello, object_untrusted(line))
                 break
         else:
-            raise PairError(f"{self.name}: no agent answers: the program tunnel there is another")
+            raise WrongProgramError(f"{self.name}: no agent answers")
         if found.protocol != PROTOCOL:
             raise PairError(
-                f"{self.name}: tunnel {found.tunnel} there pairs by version {found.protocol} of the "
-                f"protocol, this one by {PROTOCOL}; install the same version on both"
+                f"{self.name}: tunnel {printable(found.tunnel)} speaks version {found.protocol} of "
+                f"the protocol, and {PROTOCOL} is needed; install the same version on both"
             )
         return found
 
@@ -116,14 +123,15 @@ class End:
         self._buffer = rest
         return bytes(line)
 
-    def _lost(self) -> EndLostError:
+    def _lost(self) -> PairError:
         self.is_lost = True
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(2.0)
         self._errors.seek(0)
         text = self._errors.read(1 << 16).decode(errors="replace")
         said = [printable(line.strip()) for line in text.splitlines() if line.strip()]
-        return EndLostError(f"{self.name}: {_reason(said)}")
+        kind = WrongProgramError if self._process.returncode == _USAGE else EndLostError
+        return kind(f"{self.name}: {_reason(said)}")
 
 
 def _reason(said: Sequence[str]) -> str:

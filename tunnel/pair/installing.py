@@ -112,7 +112,9 @@ def _needed() -> set[str]:
             requires = metadata.requires(name) or []
         except metadata.PackageNotFoundError:
             if name == _DISTRIBUTION:
-                raise PairError("this program is not installed, and cannot install itself") from None
+                raise PairError(
+                    "this program has no metadata, and cannot be installed elsewhere"
+                ) from None
             continue
         found.add(name)
         for text in requires:
