@@ -249,9 +249,11 @@ def _find_out(
             if port in there.ports:
                 raise PairError(f"{end.name}: UDP port {port} is taken; give another with --port")
         done(f"name {name}, port {port}, {', '.join(map(str, networks))}")
-    near = Side(ends[0], hellos[0], found[0], _short(programs[0]), _endpoint(wishes.endpoint, port))
-    far = Side(
-        ends[1], hellos[1], found[1], _short(programs[1]), _endpoint(wishes.far_endpoint, port)
+    near, far = (
+        Side(end, hello, there, _short(program), _endpoint(endpoint, port))
+        for end, hello, there, program, endpoint in zip(
+            ends, hellos, found, programs, (wishes.endpoint, wishes.far_endpoint), strict=True
+        )
     )
     return _reached(Plan(name, port, networks, near, far), remote, tell)
 

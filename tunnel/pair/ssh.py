@@ -113,7 +113,7 @@ class Ssh:
         )
         if "uid" not in found:
             raise PairError(f"{self.destination} gives no shell: no command can be run there")
-        outside, _, inside, _ = (found.get("connection", "").split() + ["", "", "", ""])[:4]
+        outside, _, inside, *_ = [*found.get("connection", "").split(), "", "", ""]
         return Remote(
             said.get("hostname", ""),
             any(said.get(key, "none") != "none" for key in ("proxyjump", "proxycommand")),
