@@ -12,12 +12,13 @@ import select
 import signal
 import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
 import trio
 
@@ -62,6 +63,10 @@ _PING_EVERY = 0.3
 
 _KNOCKS = 3
 """Datagrams that are sent to see whether one arrives."""
+
+
+_T = TypeVar("_T")
+_Args = TypeVarTuple("_Args")
 
 
 class _Gone(Exception):  # noqa: N818  # no error: an order to end
@@ -131,15 +136,16 @@ class Agent:
             raise _Gone from None
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        number = request.pop("id", None)
         method = self._METHODS.get(str(request.pop("do", "")))
         try:
             if method is None:
                 raise PairError("unknown request")
-            return {"result": method(self, **request)}
+            return {"id": number, "result": method(self, **request)}
         except TunnelError as error:
-            return {"error": str(error)}
+            return {"id": number, "error": str(error)}
         except (TypeError, ValueError) as error:
-            return {"error": f"wrong request: {error}"}
+            return {"id": number, "error": f"wrong request: {error}"}
 
     # What is asked for
 
@@ -235,34 +241,62 @@ class Agent:
         path, log = _folder() / f"{name}.conf", RUN_FOLDER / f"{name}.log"
         if not log.exists():
             self._undo.append((f"rm {log}", lambda: log.unlink(missing_ok=True)))
-        done = subprocess.run(
-            [*units.own_command(), "up", str(path)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        with (
+            tempfile.TemporaryFile() as said,
+            subprocess.Popen(
+                [*units.own_command(), "up", str(path)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+            ) as process,
+        ):
+            ended = os.pidfd_open(process.pid)
+            try:
+                if ended not in select.select([self._reading, ended], [], [])[0]:
+                    # It undoes what it has done so far.
+                    process.send_signal(signal.SIGINT)
+            finally:
+                os.close(ended)
+            status = process.wait()
+            said.seek(0)
+            text = said.read(1 << 16).decode(errors="replace")
         # One that fails has undone all of its own. If the name is another one's now, that stays.
-        if done.returncode <= 0:
+        if status <= 0:
             self._undo.append((f"tunnel down {name}", lambda: _take_down(name)))
-        if done.returncode:
-            raise PairError(done.stderr.strip().removeprefix("tunnel: "))
+        if status:
+            raise PairError(text.strip().removeprefix("tunnel: ") or f"tunnel up: status {status}")
 
     def _prove(self, name: str, address: str, seconds: float) -> dict[str, Any]:
         """Wait for an answer from an address of the other end."""
-        proof: Proof = trio.run(_answers, name, str(ip_address(address)), seconds)
-        return proof.to_json()
+        return self._unless_asked(_answers, name, str(ip_address(address)), seconds).to_json()
 
     def _examine(self, name: str) -> list[str]:
         """What the doctor finds, in words."""
+        conf = str(_folder() / f"{name}.conf")
+        facts = self._unless_asked(gather, name, conf, Options(wait=2.0))
+        return [f"{each.what}: {each.remedy}" for each in diagnose(facts).findings]
 
-        async def look() -> list[str]:
-            facts = await gather(name, str(_folder() / f"{name}.conf"), Options(wait=2.0))
-            return [f"{each.what}: {each.remedy}" for each in diagnose(facts).findings]
+    def _unless_asked(self, function: Callable[[*_Args], Awaitable[_T]], *arguments: *_Args) -> _T:
+        """What an asynchronous function returns. Raises PairError if something else comes first: a
+        request, or the end of all requests.
+        """
 
-        found: list[str] = trio.run(look)
+        async def run() -> _T | None:
+            found = None
+            async with trio.open_nursery() as nursery:
+
+                async def watch() -> None:
+                    await trio.lowlevel.wait_readable(self._reading)
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(watch)
+                found = await function(*arguments)
+                nursery.cancel_scope.cancel()
+            return found
+
+        found: _T | None = trio.run(run)
+        if found is None:
+            raise PairError("interrupted")
         return found
 
     def _commit(self) -> None:

@@ -50,6 +50,7 @@ class End:
         self.is_lost = False
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._buffer = bytearray()
+        self._last_id = 0
         # Not in our process group: ^C is for us, and the agent learns by us what follows from it.
         self._process = subprocess.Popen(
             command,
@@ -86,10 +87,15 @@ class End:
             raise EndLostError(f"{self.name}: the connection is lost")
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(line_of({"do": method, **params}))
+            self._last_id += 1
+            self._process.stdin.write(line_of({"id": self._last_id, "do": method, **params}))
         except OSError:
             raise self._lost() from None
-        answer = object_untrusted(self._line(time.monotonic() + patience))
+        deadline = time.monotonic() + patience
+        answer: dict[str, Any] = {}
+        # The answer to one that ^C came between is not the one to this.
+        while answer.get("id") != self._last_id:
+            answer = object_untrusted(self._line(deadline))
         if "error" in answer:
             raise PairError(f"{self.name}: {printable(str(answer['error']))}")
         return answer.get("result")

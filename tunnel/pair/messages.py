@@ -1,11 +1,12 @@
 """What the two sides of `tunnel pair` say to an agent, and it to them: one JSON object a line.
 
 Hello       {"tunnel": "0.1.0", "protocol": 1, "host": "office", "identity": "…"}
-Request     {"do": "look", …}
-Reply       {"result": …}
-Refusal     {"error": "…"}
+Request     {"id": 1, "do": "look", …}
+Reply       {"id": 1, "result": …}
+Refusal     {"id": 1, "error": "…"}
 
-The agent says hello first. No private key is in any message. A line has at most 1 MiB.
+The agent says hello first. It answers in turn; a request that comes while it waits for something
+ends that, as an error. No private key is in any message. A line has at most 1 MiB.
 """
 
 from __future__ import annotations
