@@ -48,6 +48,8 @@ class End:
     def __init__(self, name: str, command: Sequence[str]) -> None:
         self.name = name
         self.is_lost = False
+        self.partner: End | None = None
+        """Another one, without which nothing that this one could answer matters."""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._buffer = bytearray()
         self._last_id = 0
@@ -100,6 +102,11 @@ class End:
             raise PairError(f"{self.name}: {printable(str(answer['error']))}")
         return answer.get("result")
 
+    def fileno(self) -> int:
+        """The descriptor that its answers come by."""
+        assert self._process.stdout is not None
+        return self._process.stdout.fileno()
+
     def close(self) -> None:
         """Let the agent go, which then undoes what is not committed, and wait for its end."""
         for pipe in (self._process.stdin, self._process.stdout):
@@ -115,13 +122,19 @@ class End:
         self._errors.close()
 
     def _line(self, deadline: float) -> bytes:
-        assert self._process.stdout is not None
         while b"\n" not in self._buffer:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._process.stdout], [], [], left)[0]:
+            waited = [self]
+            if self.partner is not None and not self.partner.is_lost:
+                waited.append(self.partner)
+            left = max(0.0, deadline - time.monotonic())
+            heard = select.select(waited, [], [], left)[0]
+            if not heard:
                 self.is_lost = True
                 raise EndLostError(f"{self.name}: no answer")
-            data = os.read(self._process.stdout.fileno(), 65536)
+            if self not in heard:
+                # It was asked for nothing: this is its end.
+                raise waited[1]._lost()
+            data = os.read(self.fileno(), 65536)
             if not data or len(self._buffer) > MAX_LINE:
                 raise self._lost()
             self._buffer += data

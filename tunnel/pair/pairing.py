@@ -191,6 +191,7 @@ def set_up_pair(
                 f"{version} is here; install the same version on both"
             ) from None
         programs = (own_command()[0], program)
+        near.partner, far.partner = far, near
         plan = _find_out((near, far), hellos, programs, remote, destination, wishes, tell)
         return _carry_out(plan, tell, patience) if agree(plan) else None
 
@@ -419,6 +420,8 @@ def _why_silent(plan: Plan, proof: Proof, tell: Teller) -> str:
 def _undo(plan: Plan, tell: Teller, *, is_committing: bool) -> None:
     """Put both hosts back, whatever the user presses meanwhile, and say what could not be."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Each on its own: the one may still have to answer what ^C came between.
+    plan.near.end.partner = plan.far.end.partner = None
     try:
         for side in (plan.far, plan.near):
             with tell.step(f"undo it on {side.end.name}") as done:

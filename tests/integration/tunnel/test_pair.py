@@ -13,6 +13,7 @@ from tests.support.hosts import TwoHosts, two_hosts
 from tests.support.sshd import TUNNEL, USER, SshServer, own_etc, own_folder, read, write
 from tunnel import config
 from tunnel.lab import Host, HostProcess, Lab
+from tunnel.lab.faults import masquerade
 
 pytestmark = [
     pytest.mark.root,
@@ -218,6 +219,25 @@ def test_a_lost_connection_undoes_both_and_says_what_may_remain(office: TwoHosts
     wait_until_undone(office.a, office.b)
 
 
+def test_behind_a_nat_this_side_keeps_the_way_open(lab: Lab) -> None:
+    a, router, b = lab.host("a"), lab.router("router"), lab.host("b")
+    lab.routed(a, router, b)
+    masquerade(router, "eth1")
+    for host in (a, b):
+        own_etc(host)
+    SshServer.start(b, "203.0.113.1", path=f"{TUNNEL.parent}:").let_in(a, "203.0.113.1")
+    said = pair(a, "203.0.113.1")
+    assert "reach this host by UDP from there … no, it is behind a NAT" in said
+    assert "this host keeps the way open" in said
+    near, far = conf_of(a, "pair0"), conf_of(b, "pair0")
+    assert str(near.peers[0].endpoint) == "203.0.113.1:51820"
+    assert near.peers[0].persistent_keepalive == 25
+    assert far.peers[0].endpoint is None
+    assert far.peers[0].persistent_keepalive == 0
+    b.ping(str(near.interface.addresses[0].ip))
+
+
+@pytest.mark.slow
 def test_installs_itself_there_without_a_network_of_packages(two_hosts: TwoHosts) -> None:
     a, b = two_hosts.a, two_hosts.b
     for host in (a, b):
