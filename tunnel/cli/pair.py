@@ -19,7 +19,7 @@ from tunnel.log.redact import printable
 from tunnel.pair.choosing import given_networks
 
 if TYPE_CHECKING:
-    from tunnel.pair.pairing import Paired, Plan
+    from tunnel.pair.pairing import Paired, PairPlan
 
 app = typer.Typer()
 
@@ -99,18 +99,19 @@ def pair(
     if not destination:
         fail("name the other host: tunnel pair user@host", EXIT_USAGE)
     try:
-        if name:
-            check_name(name)
-        for each in (endpoint, far_endpoint):
-            if each:
-                endpoint_at(each, port or 51820)
         networks = tuple(given_networks(network or (), least=4))
     except Mistake as mistake:
         fail(f"{mistake.fault}; {mistake.remedy}", EXIT_USAGE)
+    for option, text in (("name", name), ("endpoint", endpoint), ("far-endpoint", far_endpoint)):
+        try:
+            if text:
+                check_name(text) if option == "name" else endpoint_at(text, 1)
+        except Mistake as mistake:
+            fail(f"--{option} {mistake.fault}", EXIT_USAGE)
     from tunnel.pair.messages import PairError
     from tunnel.pair.pairing import Wishes, set_up_pair
 
-    def agree(plan: Plan) -> bool:
+    def agree(plan: PairPlan) -> bool:
         typer.echo(_plan_text(plan))
         if dry_run:
             return False
@@ -165,7 +166,7 @@ class _Lines:
         typer.echo(text)
 
 
-def _plan_text(plan: Plan) -> str:
+def _plan_text(plan: PairPlan) -> str:
     near, far = plan.near, plan.far
     ways = [
         f"{of} reaches {to} at {side.endpoint}"

@@ -168,6 +168,7 @@ class Agent:
             tuple(sorted(taken_ports())),
             _is_ours(outside),
             str(_folder()),
+            _has_ipv6(),
             any(Path("/", where, units.UNIT).exists() for where in _UNIT_FOLDERS),
         ).to_json()
 
@@ -369,6 +370,13 @@ def _is_ours(address: str) -> bool:
     except (OSError, ValueError):
         return False
     return not ip.is_link_local and not ip.is_loopback
+
+
+def _has_ipv6() -> bool:
+    """Whether a new interface can have IPv6 addresses."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").read_text().strip() == "0"
+    return False
 
 
 def _take_down(name: str) -> None:

@@ -42,13 +42,13 @@ class WrongProgramError(PairError):
     """What was started is no agent."""
 
 
-class End:
+class PairEnd:
     """The agent that `command` starts. `name` is what messages call its host."""
 
     def __init__(self, name: str, command: Sequence[str]) -> None:
         self.name = name
         self.is_lost = False
-        self.partner: End | None = None
+        self.partner: PairEnd | None = None
         """Another one, without which nothing that this one could answer matters."""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._buffer = bytearray()

@@ -44,7 +44,8 @@ fail() { echo "$1" >&3; exit 1; }
 [ ! -e FOLDER ] || fail "FOLDER is there already, and is no tunnel of this version"
 python3 -c "import sys; sys.exit(sys.version_info < (3, 11))" ||
     fail "Python 3.11 or newer is needed, and there is $(python3 --version || echo none)"
-python3 -c "import ensurepip, venv" || fail "venv is missing; apt-get install python3-venv"
+python3 -c "import ensurepip, venv" ||
+    fail "venv is missing: Debian has it in the package python3-venv"
 """
 _INSTALL: Final = (
     _CHECK
@@ -58,10 +59,14 @@ python3 -c "if True:
     tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('$work')
 " || fail "the files did not arrive whole"
 python3 -m venv FOLDER || fail "python3 -m venv FOLDER does not work: is the disk full?"
-pip="FOLDER/bin/pip install -q --disable-pip-version-check --no-input --find-links $work"
-$pip --no-index "$work"/tunnel_vpn-*.whl >"$work/log" 2>&1 ||
-    $pip "$work"/tunnel_vpn-*.whl >"$work/log" 2>&1 ||
-    fail "pip there: $(grep -i error "$work/log" | tail -n 1)"
+pip="FOLDER/bin/pip -q --disable-pip-version-check --no-input"
+logged() { "$@" >"$work/log" 2>&1; }
+if logged $pip install --no-index --find-links="$work" "$work"/tunnel_vpn-*.whl
+then :
+elif logged $pip install --find-links="$work" "$work"/tunnel_vpn-*.whl
+then :
+else fail "pip: $(grep -i error "$work/log" | tail -n 1)"
+fi
 FOLDER/bin/tunnel --version >/dev/null || fail "what was installed does not run"
 done=1
 """

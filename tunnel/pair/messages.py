@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from tunnel.config import (
     AllowedIP,
+    ConfigErrors,
     EndpointConfig,
     InterfaceConfig,
     KeyFormatError,
@@ -25,6 +26,7 @@ from tunnel.config import (
     PresharedKey,
     PrivateKey,
     PublicKey,
+    parse,
 )
 from tunnel.config.fresh import conf_text, is_host_name
 from tunnel.config.peers import KEEPALIVE, endpoint_at
@@ -65,7 +67,8 @@ class Situation(Message):
     `name_taken` says why a tunnel cannot have the name, empty if it can. `networks` and UDP `ports`
     are taken; of the networks only those that overlap the `space` that was asked about.
     `is_outside` says whether the address that was asked about is the host's own. A conf would be in
-    `folder`. `has_unit` says whether systemd has the unit of tunnels.
+    `folder`. `has_ipv6` says whether an interface can have IPv6 addresses, `has_unit` whether
+    systemd has the unit of tunnels.
     """
 
     name_taken: str
@@ -73,6 +76,7 @@ class Situation(Message):
     ports: tuple[int, ...]
     is_outside: bool
     folder: str
+    has_ipv6: bool
     has_unit: bool
 
 
@@ -115,7 +119,13 @@ class NewConf(Message):
                 persistent_keepalive=KEEPALIVE if self.keepalive else 0,
                 friendly_name=self.peer_name,
             )
-            return conf_text(self.name, interface, [peer], _endpoint(self.endpoint, self.port))
+            endpoint = _endpoint(self.endpoint, self.port)
+            text = conf_text(self.name, interface, [peer], endpoint)
+            # What a conf may not have, as a port out of range, is found here.
+            parse(text, name=self.name, source="the new conf")
+            return text
+        except ConfigErrors as errors:
+            raise PairError(str(errors)) from None
         except Mistake as mistake:
             raise PairError(f"the conf cannot be made: {mistake.fault}") from None
         except (KeyFormatError, ValueError) as error:

@@ -20,7 +20,7 @@ from tunnel.config.values import check_name
 from tunnel.linux.networks import Network
 from tunnel.log.redact import printable
 from tunnel.pair.choosing import free_port
-from tunnel.pair.ends import End, EndLostError, WrongProgramError
+from tunnel.pair.ends import EndLostError, PairEnd, WrongProgramError
 from tunnel.pair.installing import check
 from tunnel.pair.installing import install as put_there
 from tunnel.pair.messages import Hello, NewConf, PairError, Proof, Situation, message_untrusted
@@ -55,10 +55,10 @@ class Wishes:
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class PairSide:
     """One end of the tunnel to be: its agent, what is there, and where the other reaches it."""
 
-    end: End
+    end: PairEnd
     hello: Hello
     situation: Situation
     program: str
@@ -74,14 +74,14 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PairPlan:
     """What is going to be written."""
 
     name: str
     port: int
     networks: tuple[Network, ...]
-    near: Side
-    far: Side
+    near: PairSide
+    far: PairSide
 
     @property
     def keepalives(self) -> tuple[bool, bool]:
@@ -118,7 +118,7 @@ class Plan:
 class Paired:
     """What was done, and the paths of the confs, ours first."""
 
-    plan: Plan
+    plan: PairPlan
     paths: tuple[str, str]
 
 
@@ -155,7 +155,7 @@ def set_up_pair(
     wishes: Wishes,
     tell: Teller,
     *,
-    agree: Callable[[Plan], bool],
+    agree: Callable[[PairPlan], bool],
     install: bool,
     version: str,
     patience: float,
@@ -181,7 +181,7 @@ def set_up_pair(
                 done(program)
         near = stack.enter_context(contextlib.closing(_our_end()))
         command = ssh.command(remote.as_root([program, *AGENT]))
-        far = stack.enter_context(contextlib.closing(End(destination, command)))
+        far = stack.enter_context(contextlib.closing(PairEnd(destination, command)))
         try:
             hellos = (near.hello(), far.hello())
         except WrongProgramError:
@@ -199,25 +199,25 @@ def set_up_pair(
 AGENT: Final = ("pair", "--remote")
 
 
-def _our_end() -> End:
+def _our_end() -> PairEnd:
     command = [*own_command(), *AGENT]
     if os.geteuid() == 0:
-        return End("this host", command)
+        return PairEnd("this host", command)
     # It may ask for a password on the terminal, as what follows may not.
     if subprocess.run(["sudo", "-n", "true"], stderr=subprocess.DEVNULL, check=False).returncode:
         subprocess.run(["sudo", "-v"], check=False)
-    return End("this host", ["sudo", "-n", *command])
+    return PairEnd("this host", ["sudo", "-n", *command])
 
 
 def _find_out(
-    ends: tuple[End, End],
+    ends: tuple[PairEnd, PairEnd],
     hellos: tuple[Hello, Hello],
     programs: tuple[str, str],
     remote: Remote,
     destination: str,
     wishes: Wishes,
     tell: Teller,
-) -> Plan:
+) -> PairPlan:
     """Look at both hosts, and choose. Raises PairError and Mistake; nothing was changed then."""
     if hellos[0].identity == hellos[1].identity:
         raise PairError(f"{destination} is this very host: a tunnel has two")
@@ -251,12 +251,12 @@ def _find_out(
                 raise PairError(f"{end.name}: UDP port {port} is taken; give another with --port")
         done(f"name {name}, port {port}, {', '.join(map(str, networks))}")
     near, far = (
-        Side(end, hello, there, _short(program), _endpoint(endpoint, port))
+        PairSide(end, hello, there, _short(program), _endpoint(endpoint, port))
         for end, hello, there, program, endpoint in zip(
             ends, hellos, found, programs, (wishes.endpoint, wishes.far_endpoint), strict=True
         )
     )
-    return _reached(Plan(name, port, networks, near, far), remote, tell)
+    return _reached(PairPlan(name, port, networks, near, far), remote, tell)
 
 
 def _short(program: str) -> str:
@@ -266,7 +266,7 @@ def _short(program: str) -> str:
 
 
 def _networks(
-    wishes: Wishes, ends: Sequence[End], found: Sequence[Situation]
+    wishes: Wishes, ends: Sequence[PairEnd], found: Sequence[Situation]
 ) -> tuple[Network, ...]:
     taken: list[Network] = []
     for end, there in zip(ends, found, strict=True):
@@ -279,14 +279,17 @@ def _networks(
             taken += map(ip_network, there.networks)
         except ValueError:
             raise PairError(f"{end.name}: unexpected list of networks") from None
-    return wishes.networks or choose_networks(taken, os.urandom)
+    if wishes.networks:
+        return wishes.networks
+    v4, v6 = choose_networks(taken, os.urandom)
+    return (v4, v6) if all(there.has_ipv6 for there in found) else (v4,)
 
 
 def _endpoint(text: str, port: int) -> str:
     return str(endpoint_at(text, port)) if text else ""
 
 
-def _reached(plan: Plan, remote: Remote, tell: Teller) -> Plan:
+def _reached(plan: PairPlan, remote: Remote, tell: Teller) -> PairPlan:
     """The plan with the endpoints at which the sides can be reached, as datagrams show it."""
     near, far = plan.near, plan.far
     with tell.step(f"reach {far.end.name} by UDP from here") as done:
@@ -313,7 +316,7 @@ def _reached(plan: Plan, remote: Remote, tell: Teller) -> Plan:
         near = replace(near, endpoint="", is_reached=False)
     if near.is_reached and not far.is_reached and not plan.far.endpoint:
         far = replace(far, endpoint="", is_reached=False)
-    return Plan(plan.name, plan.port, plan.networks, near, far)
+    return PairPlan(plan.name, plan.port, plan.networks, near, far)
 
 
 def _places(remote: Remote, port: int) -> list[str]:
@@ -324,7 +327,7 @@ def _places(remote: Remote, port: int) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _try(of: Side, side: Side, endpoints: Sequence[str], port: int) -> tuple[Side, str]:
+def _try(of: PairSide, side: PairSide, endpoints: Sequence[str], port: int) -> tuple[PairSide, str]:
     """The side with the endpoint at which `of` reaches it, and how that went, in words.
 
     Of several that do not work the first is taken that could be sent to.
@@ -342,7 +345,7 @@ def _try(of: Side, side: Side, endpoints: Sequence[str], port: int) -> tuple[Sid
     return replace(side, endpoint=possible[0] if possible else side.endpoint), words
 
 
-def _carry_out(plan: Plan, tell: Teller, patience: float) -> Paired:
+def _carry_out(plan: PairPlan, tell: Teller, patience: float) -> Paired:
     """Write both confs, bring both up, and have each reach the other within `patience` seconds.
 
     Raises PairError, and KeyboardInterrupt; then both hosts were put back, or what could not be was
@@ -359,7 +362,7 @@ class _CommitError(PairError):
     """It is not known whether the far side keeps what it has."""
 
 
-def _set_up(plan: Plan, tell: Teller, patience: float) -> Paired:
+def _set_up(plan: PairPlan, tell: Teller, patience: float) -> Paired:
     near, far = plan.near.end, plan.far.end
     with tell.step("make a key on each host") as done:
         keys = [str(end.ask("make_key")) for end in (near, far)]
@@ -396,7 +399,7 @@ def _set_up(plan: Plan, tell: Teller, patience: float) -> Paired:
     return Paired(plan, (paths[0], paths[1]))
 
 
-def _why_silent(plan: Plan, proof: Proof, tell: Teller) -> str:
+def _why_silent(plan: PairPlan, proof: Proof, tell: Teller) -> str:
     """What is known of the reason, from the sides and their doctors."""
     for side in (plan.near, plan.far):
         with tell.step(f"ask the doctor on {side.end.name}") as done:
@@ -417,7 +420,7 @@ def _why_silent(plan: Plan, proof: Proof, tell: Teller) -> str:
     )
 
 
-def _undo(plan: Plan, tell: Teller, *, is_committing: bool) -> None:
+def _undo(plan: PairPlan, tell: Teller, *, is_committing: bool) -> None:
     """Put both hosts back, whatever the user presses meanwhile, and say what could not be."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Each on its own: the one may still have to answer what ^C came between.
@@ -440,7 +443,7 @@ def _undo(plan: Plan, tell: Teller, *, is_committing: bool) -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def _what_remains(plan: Plan, side: Side, *, is_committing: bool) -> str:
+def _what_remains(plan: PairPlan, side: PairSide, *, is_committing: bool) -> str:
     path = f"{side.situation.folder}/{plan.name}.conf"
     by_itself = (
         "it may have kept it"
