@@ -50,10 +50,11 @@ python3 -c "import ensurepip, venv" ||
 _INSTALL: Final = (
     _CHECK
     + """
-work=$(mktemp -d) || fail "no room for temporary files"
+umask 022
+mkdir FOLDER || fail "FOLDER cannot be made: is the disk full?"
 trap 'rm -rf "$work"; [ -n "$done" ] || rm -rf FOLDER' EXIT
 trap 'exit 1' HUP INT TERM
-umask 022
+work=$(mktemp -d) || fail "no room for temporary files"
 python3 -c "if True:
     import sys, tarfile
     tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('$work')

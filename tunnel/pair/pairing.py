@@ -7,7 +7,7 @@ import os
 import secrets
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from typing import Final, Protocol
@@ -391,11 +391,12 @@ def _set_up(plan: PairPlan, tell: Teller, patience: float) -> Paired:
                 raise PairError(_why_silent(plan, proof, tell))
             done(f"{proof.ping * 1000:.1f} ms")
     # The far one first: while it is not sure, ours can still be undone.
-    try:
-        far.ask("commit")
-    except PairError as error:
-        raise _CommitError(str(error)) from None
-    near.ask("commit")
+    with _uninterrupted():
+        try:
+            far.ask("commit")
+            near.ask("commit")
+        except PairError as error:
+            raise _CommitError(str(error)) from None
     return Paired(plan, (paths[0], paths[1]))
 
 
@@ -422,10 +423,9 @@ def _why_silent(plan: PairPlan, proof: Proof, tell: Teller) -> str:
 
 def _undo(plan: PairPlan, tell: Teller, *, is_committing: bool) -> None:
     """Put both hosts back, whatever the user presses meanwhile, and say what could not be."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Each on its own: the one may still have to answer what ^C came between.
     plan.near.end.partner = plan.far.end.partner = None
-    try:
+    with _uninterrupted():
         for side in (plan.far, plan.near):
             with tell.step(f"undo it on {side.end.name}") as done:
                 try:
@@ -439,8 +439,18 @@ def _undo(plan: PairPlan, tell: Teller, *, is_committing: bool) -> None:
                 done("as it was before" if not left else "not everything")
             for each in left:
                 tell.note(f"  on {side.end.name}, run: {printable(str(each))}")
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let no signal end what is short and must be done whole."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _what_remains(plan: PairPlan, side: PairSide, *, is_committing: bool) -> str:

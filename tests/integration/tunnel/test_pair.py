@@ -91,7 +91,9 @@ def waiting_for_a_ping(office: TwoHosts) -> HostProcess:
     """A pairing that has everything up, and waits for an answer that never comes."""
     for host in (office.a, office.b):
         host.nft(NO_PINGS)
-    started = office.a.popen([str(TUNNEL), "pair", "office", "--yes", "--wait", "200"])
+    words = ("pair", "office", "--yes", "--wait", "200")
+    # Where ssh's socket would outlive a kill.
+    started = office.a.popen([str(TUNNEL), *words], environment={"TMPDIR": "/run"})
     office.a.wait_for(lambda: "ping office" in started.log(), 30, "pings")
     assert confs(office.a) == confs(office.b) == ["office.conf"]
     return started
