@@ -20,7 +20,7 @@ from tunnel.config.values import check_name
 from tunnel.linux.networks import Network
 from tunnel.log.redact import printable
 from tunnel.pair.choosing import free_port
-from tunnel.pair.ends import EndLostError, PairEnd, WrongProgramError
+from tunnel.pair.ends import PairEnd, WrongProgramError
 from tunnel.pair.installing import check
 from tunnel.pair.installing import install as put_there
 from tunnel.pair.messages import Hello, NewConf, PairError, Proof, Situation, message_untrusted
@@ -427,18 +427,18 @@ def _undo(plan: PairPlan, tell: Teller, *, is_committing: bool) -> None:
     plan.near.end.partner = plan.far.end.partner = None
     with _uninterrupted():
         for side in (plan.far, plan.near):
+            left = []
             with tell.step(f"undo it on {side.end.name}") as done:
                 try:
                     left = side.end.ask("undo")
-                except EndLostError as error:
-                    done(str(error))
-                    tell.note(_what_remains(plan, side, is_committing=is_committing))
-                    continue
+                    words = "not everything" if left else "as it was before"
                 except PairError as error:
-                    left = [str(error)]
-                done("as it was before" if not left else "not everything")
+                    words = str(error)
+                done(words)
             for each in left:
                 tell.note(f"  on {side.end.name}, run: {printable(str(each))}")
+            if side.end.is_lost:
+                tell.note(_what_remains(plan, side, is_committing=is_committing))
 
 
 @contextlib.contextmanager
