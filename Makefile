@@ -16,7 +16,7 @@ OFF ?= none tso uso gso gro all
 NATIVE := tunnel/datapath/native
 CRATE := $(wildcard $(NATIVE)/Cargo.* $(NATIVE)/src/*.rs $(NATIVE)/src/*/*.rs)
 
-.PHONY: help lab test test-minimal test-pythons bench-check coverage matrix setup lock lint site pictures wheel deb test-packages fuzz soak crashes nonces floods restarts faults conformance doctor-matrix confs clean
+.PHONY: help lab test test-minimal test-pythons bench-check coverage matrix setup lock lint site pictures wheel wheels deb image test-packages fuzz soak crashes nonces floods restarts faults conformance doctor-matrix confs clean
 
 help:
 	@echo "make lab    two hosts and a real encrypted tunnel on this machine, explained"
@@ -33,6 +33,7 @@ help:
 	@echo "make pictures  the pictures of terminals in docs/pictures, of real runs (as root)"
 	@echo "make wheel  an sdist and a wheel in dist/, with the compiled datapath if cargo is here"
 	@echo "make deb    the Debian package of this machine's architecture in dist/"
+	@echo "make image  the recipe of an OCI image in dist/image, for docker build"
 	@echo "make test-packages  the Debian package's life in Debian 12 and 13, and lintian (as root, 15 min)"
 	@echo "make fuzz   hostile input for every entry point and both datapaths (50 min; FUZZ_SECONDS=60 of each)"
 	@echo "make soak HOURS=8  memory, files, tasks and throughput while everything happens, as a chart;"
@@ -128,6 +129,11 @@ wheel: $(STAMP)
 # The Python packages inside are those of the lock, by hash. DEB_ARGS="--revision 2" for another one.
 deb: $(STAMP)
 	@$(PYTHON) -m packages.deb $(DEB_ARGS)
+
+# What is in it is what this machine and .venv have; nothing is fetched.
+image: $(STAMP)
+	@tests/setup/packages.sh --for lab
+	@$(PYTHON) -m packages.image $(IMAGE_ARGS)
 
 # Each release is bootstrapped and booted; LIFE_ARGS="--suites trixie --roots FOLDER" keeps it for later.
 test-packages: $(STAMP)

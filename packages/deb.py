@@ -167,21 +167,7 @@ def unpack(wheels: Sequence[Path], site: Path) -> None:
 
 def lay_out(root: Path) -> None:
     """Write all files of the package below `root` but the Python packages and DEBIAN."""
-    home = root / HOME
-    (home / "bin").mkdir(parents=True)
-    (home / "pyvenv.cfg").write_text(_PYVENV)
-    (home / "bin" / "python3").symlink_to("../../../bin/python3")
-    (home / "lib").mkdir()
-    for python in PYTHONS[1:]:
-        (home / "lib" / f"python{python}").symlink_to(f"python{PYTHONS[0]}")
-    scripts = project()["scripts"]
-    assert isinstance(scripts, dict)
-    for name in PROGRAMS:
-        module, _, function = scripts[name].partition(":")
-        script = home / "bin" / name
-        script.write_text(_SCRIPT.format(home=HOME, module=module, function=function))
-        script.chmod(0o755)
-        _link(root / "usr/bin" / name, f"../lib/tunnel/bin/{name}")
+    lay_out_programs(root)
     # Where container runtimes of Debian look for plugins.
     _link(root / "usr/lib/cni/tunnel-cni", "../tunnel/bin/tunnel-cni")
     for file in (units.UNIT, units.TARGET, *units.DOCKER):
@@ -199,6 +185,25 @@ def lay_out(root: Path) -> None:
     shutil.copytree(ROOT / "examples", root / DOCUMENTS / "examples", ignore=_NOT_COPIED)
     (root / "etc").mkdir()
     (root / "etc/tunnel").mkdir(mode=0o700)
+
+
+def lay_out_programs(root: Path) -> None:
+    """Write the commands below `root`, and the environment of Python that they run in."""
+    home = root / HOME
+    (home / "bin").mkdir(parents=True)
+    (home / "pyvenv.cfg").write_text(_PYVENV)
+    (home / "bin" / "python3").symlink_to("../../../bin/python3")
+    (home / "lib").mkdir()
+    for python in PYTHONS[1:]:
+        (home / "lib" / f"python{python}").symlink_to(f"python{PYTHONS[0]}")
+    scripts = project()["scripts"]
+    assert isinstance(scripts, dict)
+    for name in PROGRAMS:
+        module, _, function = scripts[name].partition(":")
+        script = home / "bin" / name
+        script.write_text(_SCRIPT.format(home=HOME, module=module, function=function))
+        script.chmod(0o755)
+        _link(root / "usr/bin" / name, f"../lib/tunnel/bin/{name}")
 
 
 _NOT_COPIED: Final = shutil.ignore_patterns("__pycache__")

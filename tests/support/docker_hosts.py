@@ -36,9 +36,9 @@ def as_service() -> list[str]:
     return ["setpriv", "--bounding-set", ",".join(["-all", *(f"+{name}" for name in names)])]
 
 
-def compose() -> dict[str, Any]:
-    """The Compose file of the example."""
-    lines = (EXAMPLE / "compose.yaml").read_text().splitlines()
+def compose(folder: Path = EXAMPLE) -> dict[str, Any]:
+    """The Compose file of an example."""
+    lines = (folder / "compose.yaml").read_text().splitlines()
     return _mapping([line for line in lines if line.strip() and line.strip()[0] != "#"])
 
 

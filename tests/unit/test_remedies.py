@@ -22,6 +22,7 @@ PACKAGES = {
     "iputils-ping": "ping",
     "nftables": "nft",
     "openresolv": "resolvconf",
+    "openssh-client": "ssh",
     "openvpn": "openvpn",
     "util-linux": "nsenter",
     "wireguard-go": "wireguard-go",
