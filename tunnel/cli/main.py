@@ -15,6 +15,7 @@ MODULES = {
     "show": ("show",),
     "run": ("run",),
     "new": ("new",),
+    "pair": ("pair",),
     "peer": ("peer",),
     "qr": ("qr",),
     "keys": ("genkey", "genpsk", "pubkey", "strip"),
@@ -62,7 +63,10 @@ GROUPS = (
     (
         "Make",
         (
-            (("new", "peer", "qr"), "Make confs; add peers to one; show one to a phone."),
+            (
+                ("new", "pair", "peer", "qr"),
+                "Make confs, or by ssh all; add peers; show to a phone.",
+            ),
             (("genkey", "genpsk", "pubkey"), "Make keys."),
             (("strip",), "Print a conf as plain wg reads it."),
             (("lab", "bench"), "Try tunnels on this machine alone; measure it."),

@@ -5,26 +5,21 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tunnel import config
 from tunnel.cli.common import EXIT_USAGE, fail, in_words
-from tunnel.config.files import folders
 from tunnel.config.fresh import FreshHost, Shape, check_hosts, choose_networks, make_confs
 from tunnel.config.peers import endpoint_at
 from tunnel.config.problems import Mistake
 from tunnel.config.values import check_name
-from tunnel.host.in_use import networks_in_use, udp_ports_in_use
+from tunnel.linux.files import create_file
 from tunnel.linux.networks import Network
+from tunnel.pair.choosing import free_port, given_networks, taken_networks, taken_ports
 
 app = typer.Typer()
-
-_PORT = 51820
-"""The port that WireGuard usually has. If it is taken, the next free one is chosen."""
 
 
 @app.command()
@@ -75,11 +70,11 @@ def new(
         words = typer.prompt("Hosts").split()
     try:
         check_name(name)
-        port = _free_port()
+        port = free_port(taken_ports())
         hosts = [_host(word, port) for word in words]
         meant = shape or (Shape.PAIR if len(hosts) == 2 else Shape.HUB)
         check_hosts(hosts, meant)
-        networks = _given(network) if network else choose_networks(_taken(), os.urandom)
+        networks = _networks(network)
         confs = make_confs(name, hosts, meant, networks, os.urandom)
     except Mistake as mistake:
         fail(f"{mistake.fault}; {mistake.remedy}", EXIT_USAGE)
@@ -108,49 +103,17 @@ def _host(word: str, port: int) -> FreshHost:
         raise Mistake(f"{word}: the endpoint {mistake.fault}", mistake.remedy) from None
 
 
-def _as_path(path: Path) -> str:
-    return str(path) if path.is_absolute() else f"./{path}"
-
-
-def _given(texts: Sequence[str]) -> list[Network]:
-    found: list[Network] = []
-    for text in texts:
-        try:
-            found.append(ip_network(text))
-        except ValueError as error:
-            raise Mistake(
-                f"--network {text}: {error}", "write a prefix such as 10.77.0.0/24"
-            ) from None
-        if found[-1].num_addresses < 256:
-            raise Mistake(f"--network {text} is too small", "use a /24 or a larger one")
-    return found
-
-
-def _confs() -> list[config.TunnelConfig]:
-    """The confs of this host, as far as they can be read: a tunnel that is down has one, too."""
-    found = []
-    for path in (path for folder in folders() for path in folder.glob("*.conf")):
-        try:
-            found.append(config.load(path))
-        except config.ConfigErrors:
-            continue
-    return found
-
-
-def _taken() -> list[Network]:
+def _networks(given: list[str] | None) -> Sequence[Network]:
+    if given:
+        return given_networks(given, least=256)
     try:
-        found = list(networks_in_use())
+        return choose_networks(taken_networks(), os.urandom)
     except OSError as error:
         fail(f"cannot list the routes of this host: {in_words(error)}")
-    for conf in _confs():
-        found += [address.network for address in conf.interface.addresses]
-        found += conf.networks
-    return found
 
 
-def _free_port() -> int:
-    taken = udp_ports_in_use() | {conf.interface.listen_port for conf in _confs()}
-    return next(port for port in range(_PORT, 1 << 16) if port not in taken)
+def _as_path(path: Path) -> str:
+    return str(path) if path.is_absolute() else f"./{path}"
 
 
 def _write(texts: dict[Path, str]) -> None:
@@ -159,10 +122,8 @@ def _write(texts: dict[Path, str]) -> None:
     try:
         for path, text in texts.items():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            create_file(path, text)
             done.append(path)
-            with open(descriptor, "w") as file:
-                file.write(text)
     except OSError as error:
         for path in done:
             path.unlink()

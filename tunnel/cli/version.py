@@ -26,14 +26,15 @@ def version_text(program: str) -> str:
     """Version, commit, datapath and Python of this installation, one a line."""
     python = f"{platform.python_implementation()} {platform.python_version()}"
     return (
-        f"{program} {_version()}\n"
+        f"{program} {version()}\n"
         f"commit: {_commit() or UNKNOWN}\n"
         f"datapath: {_datapath()}\n"
         f"Python: {python} ({sys.executable})"
     )
 
 
-def _version() -> str:
+def version() -> str:
+    """The version of this program, or that it is not installed."""
     try:
         return metadata.version(DISTRIBUTION)
     except metadata.PackageNotFoundError:

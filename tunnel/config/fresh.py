@@ -3,7 +3,14 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
+from ipaddress import (
+    IPv4Interface,
+    IPv4Network,
+    IPv6Interface,
+    IPv6Network,
+    ip_interface,
+    ip_network,
+)
 from itertools import combinations
 from typing import Final
 
@@ -15,7 +22,17 @@ from tunnel.config.render import dump
 from tunnel.config.values import AllowedIP, EndpointConfig
 from tunnel.linux.networks import Network
 
-__all__ = ["MAX_HOSTS", "FreshHost", "Shape", "check_hosts", "choose_networks", "make_confs"]
+__all__ = [
+    "MAX_HOSTS",
+    "FreshHost",
+    "Shape",
+    "check_hosts",
+    "choose_networks",
+    "conf_text",
+    "is_host_name",
+    "make_confs",
+    "nth_addresses",
+]
 
 MAX_HOSTS: Final = 250
 """Hosts whose addresses the IPv4 prefix has room for, and some to spare."""
@@ -67,6 +84,19 @@ def _overlap(one: Network, other: Network) -> bool:
     return isinstance(other, IPv6Network) and one.overlaps(other)
 
 
+def is_host_name(name: str) -> bool:
+    """Whether a host may be called that in a conf."""
+    fits = name and len(name) <= 63 and all(each.isalnum() or each in "-_." for each in name)
+    return bool(fits) and not name.startswith((".", "-"))
+
+
+def nth_addresses(
+    networks: Sequence[Network], number: int
+) -> tuple[IPv4Interface | IPv6Interface, ...]:
+    """The addresses of the host of that number, from 1 on, each with the length of its network."""
+    return tuple(ip_interface(f"{each[number]}/{each.prefixlen}") for each in networks)
+
+
 def check_hosts(hosts: Sequence[FreshHost], shape: Shape) -> None:
     """Raise Mistake for hosts that cannot make a tunnel of that shape."""
     names = [host.name for host in hosts]
@@ -78,8 +108,7 @@ def check_hosts(hosts: Sequence[FreshHost], shape: Shape) -> None:
             f"{len(hosts)} hosts are more than {MAX_HOSTS}", "add the others with tunnel peer add"
         )
     for name in names:
-        fits = name and len(name) <= 63 and all(each.isalnum() or each in "-_." for each in name)
-        if not fits or name.startswith((".", "-")):
+        if not is_host_name(name):
             raise Mistake(f"{quote(name)} is not a valid name for a host", "use " + _NAME)
         if names.count(name) > 1:
             raise Mistake(f"{quote(name)} is named twice", "give each host a name of its own")
@@ -135,19 +164,29 @@ def make_confs(
         peers[other.name].append(peer_of(other, one, secret))
     confs = {}
     for host in hosts:
-        addresses = tuple(
-            ip_interface(f"{network[numbers[host.name]]}/{network.prefixlen}")
-            for network in networks
+        confs[host.name] = conf_text(
+            name,
+            InterfaceConfig(
+                private_key=keys[host.name],
+                addresses=nth_addresses(networks, numbers[host.name]),
+                listen_port=host.endpoint.port if host.endpoint is not None else 0,
+                options=TunnelOptions(forward=shape is Shape.HUB and host is hosts[0]),
+            ),
+            peers[host.name],
+            host.endpoint,
         )
-        interface = InterfaceConfig(
-            private_key=keys[host.name],
-            addresses=addresses,
-            listen_port=host.endpoint.port if host.endpoint is not None else 0,
-            options=TunnelOptions(forward=shape is Shape.HUB and host is hosts[0]),
-        )
-        text = dump(TunnelConfig(name, interface, tuple(peers[host.name])))
-        if host.endpoint is not None:
-            # `tunnel peer add` takes it from there.
-            text = text.replace("[Interface]\n", f"[Interface]\n# endpoint = {host.endpoint}\n", 1)
-        confs[host.name] = text
     return confs
+
+
+def conf_text(
+    name: str,
+    interface: InterfaceConfig,
+    peers: Sequence[PeerConfig],
+    endpoint: EndpointConfig | None,
+) -> str:
+    """The text of a host's conf of the tunnel `name`, which others reach at `endpoint`."""
+    text = dump(TunnelConfig(name, interface, tuple(peers)))
+    if endpoint is not None:
+        # `tunnel peer add` takes it from there.
+        text = text.replace("[Interface]\n", f"[Interface]\n# endpoint = {endpoint}\n", 1)
+    return text

@@ -72,6 +72,21 @@ def replace_file(
         os.close(folder)
 
 
+def create_file(path: Path, text: str, *, mode: int = 0o600) -> None:
+    """Make a file that holds `text`, where there is none. Raises OSError, and then it is not there,
+    unless it was before.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+    except BaseException:
+        path.unlink()
+        raise
+
+
 def open_plain(path: Path | str, flags: int, mode: int = 0o600) -> int:
     """A descriptor of a plain file. Raises OSError, also for a symbolic link, a pipe, or a device.
 

@@ -59,7 +59,8 @@ _TYPES: dict[type, dict[str, Any]] = {}
 
 def _types(kind: type) -> dict[str, Any]:
     if kind not in _TYPES:
-        _TYPES[kind] = get_type_hints(kind)
+        hints = get_type_hints(kind)
+        _TYPES[kind] = {each.name: hints[each.name] for each in dataclasses.fields(kind)}
     return _TYPES[kind]
 
 

@@ -18,6 +18,7 @@ from tests.support.docker_driver import NETWORK, Scene
 from tests.support.fuzz.files import JSON_WORDS, folder
 from tests.support.fuzz.target import Target
 from tests.support.uapi_device import make_device
+from tunnel import config
 from tunnel.containers.cni import ipam
 from tunnel.containers.cni.errors import CniError
 from tunnel.containers.cni.request import parse_request, version_of
@@ -37,6 +38,15 @@ from tunnel.host import container_engine
 from tunnel.host.container_engine import Answer
 from tunnel.host.errors import HostError
 from tunnel.linux.json_text import read_json
+from tunnel.pair.messages import (
+    Hello,
+    NewConf,
+    PairError,
+    Proof,
+    Situation,
+    message_untrusted,
+    object_untrusted,
+)
 
 
 class Connection:
@@ -233,6 +243,21 @@ def run_names(data: bytes) -> None:
         list(names._addresses(message))
 
 
+def run_pair(data: bytes) -> None:
+    """What an agent of `tunnel pair` says, or is asked for, as each kind of message in turn."""
+    line = object_untrusted(data)
+    with contextlib.suppress(PairError):
+        message_untrusted(Hello, line)
+    with contextlib.suppress(PairError):
+        message_untrusted(Situation, line)
+    with contextlib.suppress(PairError):
+        message_untrusted(Proof, line)
+    text = message_untrusted(NewConf, line).text(PAIR_KEY)
+    parsed = config.parse(text, name=str(line["name"]), source="of a pair")
+    assert not parsed.interface.has_hooks, "whoever may pair may run commands as root"
+
+
+PAIR_KEY = PrivateKey.from_random(bytes(range(32)))
 TARGETS = (
     Target(
         name="uapi",
@@ -374,5 +399,14 @@ TARGETS = (
             b"\0\0\x29\x10\0\0\0\0\0\0\0",
             b"\x84\0\0\1\0\1\0\0\0\0",
         ),
+    ),
+    Target(
+        name="pair",
+        reads=("tunnel.pair.messages", "tunnel.linux.json_text"),
+        run=run_pair,
+        refusal=PairError,
+        base=30_000,
+        per_byte=200,
+        words=(*JSON_WORDS, b'"10.0.0.1/24"', b'"peer_name": "b"', b"#", b"\\n"),
     ),
 )

@@ -23,6 +23,7 @@ MODULES_WITHOUT = {
     "tunnel.cli.keys": _PASSES,
     "tunnel.cli.life": _KERNEL,
     "tunnel.cli.new": "whether a terminal is there",
+    "tunnel.cli.pair": "whether a terminal is there",
     "tunnel.cli.top.command": "single keys of the user's terminal",
     "tunnel.cli.version": "a file of the package",
     "tunnel.config.peers": _PASSES,
@@ -56,6 +57,10 @@ MODULES_WITHOUT = {
     "tunnel.linux.ports": _KERNEL,
     "tunnel.linux.processes": _KERNEL,
     "tunnel.linux.rights": _KERNEL,
+    "tunnel.pair.agent": "tokens, which are compared; requests go to a module that has a target",
+    "tunnel.pair.ends": _PASSES,
+    "tunnel.pair.installing": _MACHINE,
+    "tunnel.pair.ssh": "what the user's own ssh and a shell print, as texts",
     "tunnel.systemd.units": _MACHINE,
     "tunnel.trace.trace_table": "the errors of nft, which are shown",
 }

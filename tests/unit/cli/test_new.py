@@ -12,18 +12,18 @@ from typer.testing import CliRunner
 
 from tunnel import config
 from tunnel.cli import main
-from tunnel.cli import new as command
 from tunnel.config.files import ENVIRONMENT
 from tunnel.config.fresh import choose_networks
 from tunnel.config.problems import Mistake
+from tunnel.pair import choosing
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(ENVIRONMENT, str(tmp_path / "etc"))
-    monkeypatch.setattr(command, "networks_in_use", tuple)
-    monkeypatch.setattr(command, "udp_ports_in_use", frozenset)
+    monkeypatch.setattr(choosing, "networks_in_use", tuple)
+    monkeypatch.setattr(choosing, "udp_ports_in_use", frozenset)
     return tmp_path
 
 
@@ -114,11 +114,11 @@ def test_ports_and_prefixes_of_this_host_are_left_alone(
     run("first", "a=192.0.2.1", "b")
     (here / "etc").mkdir()
     Path("first/a/first.conf").rename(here / "etc" / "first.conf")
-    monkeypatch.setattr(command, "udp_ports_in_use", lambda: frozenset({51821}))
+    monkeypatch.setattr(choosing, "udp_ports_in_use", lambda: frozenset({51821}))
     # All of 10/8 is in use but for one network.
     free = IPv4Network("10.99.0.0/16")
     monkeypatch.setattr(
-        command, "networks_in_use", lambda: tuple(IPv4Network("10.0.0.0/8").address_exclude(free))
+        choosing, "networks_in_use", lambda: tuple(IPv4Network("10.0.0.0/8").address_exclude(free))
     )
     run("second", "a=192.0.2.1", "b")
     made = confs("second")["a"]
