@@ -44,6 +44,7 @@ _VARYING = (
     (r"datapath: .*?(?= (Python|offloads):)", "DATAPATH"),
     (r"CPython \S+ \(\S+\)", "PYTHON"),
     (r"[A-Za-z0-9+/]{43}=", "KEY"),
+    (r"packets \d+ bytes \d+ masquerade", "MASQUERADED"),
     (r"[▀▄█]+", ""),
     (r"took \d+ µs|… [\d.]+ ms", "TIME"),
     (r"handshake: (now|.*? ago)|transfer: .*? sent", "LATELY"),
