@@ -1,4 +1,4 @@
-"""docs/full-tunnel.md: its commands are typed on two hosts, one of which has an internet behind it."""
+"""docs/full-tunnel.md: typed on two hosts, of which one has an internet behind it."""
 
 from __future__ import annotations
 
