@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,13 @@ _VARYING = (
     (r"(:|sequence )\d{5,}\b(?= |$)", "DEALT"),
     (r"· the Python datapath is in use.*?(?=in use datapath)", ""),
     (r"in use datapath.*", "IN USE"),
+    (r"datapath: .*?(?= (Python|offloads):)", "DATAPATH"),
+    (r"CPython \S+ \(\S+\)", "PYTHON"),
+    (r"[A-Za-z0-9+/]{43}=", "KEY"),
+    (r"packets \d+ bytes \d+ masquerade", "MASQUERADED"),
+    (r"[▀▄█]+", ""),
+    (r"took \d+ µs|… [\d.]+ ms", "TIME"),
+    (r"handshake: (now|.*? ago)|transfer: .*? sent", "LATELY"),
 )
 """What differs from machine to machine, or from run to run."""
 
@@ -70,12 +78,13 @@ def shape(command: Command, output: str) -> list[str]:
 
 
 class Terminal:
-    """A shell on a host, as one types into it."""
+    """A shell on a host, as one types into it. `seconds` is how long each command took."""
 
     def __init__(self, host: Host, programs: Path) -> None:
         self._host = host
         self._output = host.directory / "typed"
         self._count = 0
+        self.seconds: dict[str, float] = {}
         with self._output.open("wb") as output:
             self._shell = subprocess.Popen(
                 [*host.enter_command(), "env", f"--chdir={Path.cwd()}", "bash"],
@@ -95,6 +104,7 @@ class Terminal:
     def type(self, text: str) -> str:
         """What a command prints."""
         assert self._shell.stdin is not None
+        begin = time.monotonic()
         self._shell.stdin.write(f"{{ {text}\n}} </dev/null\necho '{MARK}'\n")
         self._shell.stdin.flush()
         self._count += 1
@@ -102,6 +112,7 @@ class Terminal:
             self._host.wait_for(lambda: self._parts()[1:][self._count - 1 :], SECONDS, text)
         except LabTimeoutError:
             pytest.fail(f"does not end: {text}\n{self._parts()[-1]}")
+        self.seconds[text] = time.monotonic() - begin
         return self._parts()[self._count - 1]
 
     def _parts(self) -> list[str]:

@@ -27,7 +27,7 @@ def choose_backend() -> str:
 
     if resolved.is_running():
         return RESOLVED
-    raise HostError("set DNS", "", "neither resolvconf nor systemd-resolved is there", _INSTALL)
+    raise HostError("set", "DNS", "neither resolvconf nor systemd-resolved is there", _INSTALL)
 
 
 def render(dns: Dns) -> str:
