@@ -29,6 +29,7 @@ FLOORS: dict[str, int] = {
     "tunnel.protocol": 2,
     "tunnel.switch": 2,
     "tunnel.bench": 3,
+    "tunnel.convert": 3,
     "tunnel.engine": 3,
     "tunnel.control": 4,
     "tunnel.device": 5,

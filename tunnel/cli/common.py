@@ -7,7 +7,7 @@ import logging
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -113,6 +113,26 @@ def writable(path: Path) -> None:
             path.unlink()
     except OSError as error:
         fail(f"cannot write {path}: {error.strerror}", EXIT_USAGE)
+
+
+def write_new(texts: Mapping[Path, str | bytes], *, public: Collection[Path] = ()) -> None:
+    """Write new files, all or none; leaves on failure. All but those that are `public` have mode
+    0600 from the start.
+    """
+    done: list[Path] = []
+    try:
+        for path, text in texts.items():
+            mode = 0o644 if path in public else 0o600
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            done.append(path)
+            data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+            with open(descriptor, "wb") as file:
+                file.write(data)
+    except OSError as error:
+        for each in done:
+            each.unlink()
+        remedy = "; choose another place" if isinstance(error, FileExistsError) else ""
+        fail(f"cannot write {path}: {error.strerror}; nothing was written{remedy}")
 
 
 @contextlib.contextmanager

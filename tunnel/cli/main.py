@@ -17,6 +17,7 @@ MODULES = {
     "new": ("new",),
     "peer": ("peer",),
     "qr": ("qr",),
+    "convert": ("import", "export"),
     "keys": ("genkey", "genpsk", "pubkey", "strip"),
     "lab": ("lab",),
     "bench": ("bench",),
@@ -64,7 +65,7 @@ GROUPS = (
         (
             (("new", "peer", "qr"), "Make confs; add peers to one; show one to a phone."),
             (("genkey", "genpsk", "pubkey"), "Make keys."),
-            (("strip",), "Print a conf as plain wg reads it."),
+            (("import", "export", "strip"), "Convert confs: other programs' to ours, and back."),
             (("lab", "bench"), "Try tunnels on this machine alone; measure it."),
         ),
     ),

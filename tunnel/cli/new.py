@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from tunnel import config
-from tunnel.cli.common import EXIT_USAGE, fail, in_words
+from tunnel.cli.common import EXIT_USAGE, fail, in_words, write_new
 from tunnel.config.files import folders
 from tunnel.config.fresh import FreshHost, Shape, check_hosts, choose_networks, make_confs
 from tunnel.config.peers import endpoint_at
@@ -88,7 +88,12 @@ def new(
     typer.echo(f"{name}: a {meant} of {len(hosts)} hosts in {', '.join(map(str, networks))}")
     if may_ask and not typer.confirm(f"Write {len(paths)} confs below {base}?", default=True):
         raise typer.Exit(EXIT_USAGE)
-    _write({paths[host]: text for host, text in confs.items()})
+    try:
+        for path in paths.values():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"cannot write {error.filename}: {error.strerror}; nothing was written")
+    write_new({paths[host]: text for host, text in confs.items()})
     for host in hosts:
         # With the file's name: where the folder is missing, a copy fails, and does not become it.
         there = f"/etc/tunnel/{name}.conf"
@@ -151,19 +156,3 @@ def _taken() -> list[Network]:
 def _free_port() -> int:
     taken = udp_ports_in_use() | {conf.interface.listen_port for conf in _confs()}
     return next(port for port in range(_PORT, 1 << 16) if port not in taken)
-
-
-def _write(texts: dict[Path, str]) -> None:
-    """Write new files, all or none."""
-    done: list[Path] = []
-    try:
-        for path, text in texts.items():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            done.append(path)
-            with open(descriptor, "w") as file:
-                file.write(text)
-    except OSError as error:
-        for path in done:
-            path.unlink()
-        fail(f"cannot write {error.filename or path}: {error.strerror}; nothing was written")

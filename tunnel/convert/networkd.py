@@ -5,7 +5,7 @@ systemd.netdev(5), sections [NetDev], [WireGuard] and [WireGuardPeer]; systemd.n
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
@@ -306,9 +306,8 @@ def _write(config: TunnelConfig) -> Written:
     versions = sorted({r.network.version for r in routes if not r.network.prefixlen})
     is_aside = bool(versions) and interface.table in ("auto", _MAIN)
     mark = interface.fwmark or (AUTO_TABLE if is_aside else 0)
-    netdev = [
-        _section("NetDev", {"Name": config.name, "Kind": "wireguard", "MTUBytes": interface.mtu})
-    ]
+    device = {"Name": config.name, "Kind": "wireguard", "MTUBytes": interface.mtu}
+    netdev = [_section("NetDev", device)]
     wireguard = {
         **_secret(config, "PrivateKey", interface.private_key, interface.private_key_file),
         "ListenPort": interface.listen_port,
@@ -338,19 +337,7 @@ def _write(config: TunnelConfig) -> Written:
             items = {"Destination": route.network, "Table": table}
             network.append(_section("Route", items))
         for version in versions:
-            family = f"ipv{version}"
-            rule = {
-                "Family": family,
-                "Table": "main",
-                "SuppressPrefixLength": "0",
-                "Priority": 32764,
-            }
-            network.append(_section("RoutingPolicyRule", rule))
-            rule = {
-                "Family": family, "FirewallMark": mark, "InvertRule": "yes", "Table": mark,
-                "Priority": 32765,
-            }  # fmt: skip
-            network.append(_section("RoutingPolicyRule", rule))
+            network += _rules(version, mark)
     files = (
         Output(f"{config.name}.netdev", "\n".join([_HEAD.format(config.name), *netdev])),
         Output(f"{config.name}.network", "\n".join(network), secret=False),
@@ -359,9 +346,18 @@ def _write(config: TunnelConfig) -> Written:
 
 
 _HEAD = """\
-# Both files belong into /etc/systemd/network; systemd-networkd must be able to read this one:
+# Put both files into /etc/systemd/network. systemd-networkd must be able to read this one:
 # chgrp systemd-network {0}.netdev && chmod 640 {0}.netdev
 """
+
+
+def _rules(version: int, mark: int) -> Iterator[str]:
+    """What wg-quick does for a default route, with the priorities that the kernel gives it."""
+    family = f"ipv{version}"
+    main = {"Family": family, "Table": "main", "SuppressPrefixLength": "0", "Priority": 32764}
+    yield _section("RoutingPolicyRule", main)
+    others = {"FirewallMark": mark, "InvertRule": "yes", "Table": mark, "Priority": 32765}
+    yield _section("RoutingPolicyRule", {"Family": family, **others})
 
 
 def _secret(config: TunnelConfig, key: str, secret: object, file: str | None) -> dict[str, object]:
@@ -371,7 +367,7 @@ def _secret(config: TunnelConfig, key: str, secret: object, file: str | None) ->
     return {key: secret.to_base64() if hasattr(secret, "to_base64") else None}
 
 
-def _section(title: str, items: dict[str, object], name: str = "") -> str:
+def _section(title: str, items: Mapping[str, object], name: str = "") -> str:
     return _block(title, ((k, str(v)) for k, v in items.items() if v), name)
 
 

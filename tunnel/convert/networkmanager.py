@@ -1,4 +1,4 @@
-"""NetworkManager: a keyfile of a connection, nm-settings-keyfile(5), settings wireguard, ipv4, ipv6.
+"""NetworkManager: the keyfile of a connection, nm-settings-keyfile(5).
 
 The syntax is GLib's: `#` begins a comment, `;` ends an item of a list, and \\s, \\n, \\t, \\r, \\;
 and \\\\ stand for characters. A peer is a group [wireguard-peer.PUBLICKEY].

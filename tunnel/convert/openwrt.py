@@ -112,8 +112,7 @@ class _Reader:
         tunnels = {
             section.name: section
             for section in found
-            if section.kind == "interface"
-            and section.options.get("proto", [[]])[0] == ["wireguard"]
+            if section.kind == "interface" and section.take("proto")[0] == "wireguard"
         }
         own = tunnels[chosen(tunnels, wanted, Place(sources[0].name))]
         self.draft = Draft(own.place)
@@ -131,7 +130,6 @@ class _Reader:
 
     def _interface(self, section: _Section) -> None:
         interface = self.draft.interface
-        section.take("proto")
         for key, ours in (
             ("private_key", "PrivateKey"), ("listen_port", "ListenPort"), ("mtu", "MTU"),
             ("fwmark", "FwMark"),

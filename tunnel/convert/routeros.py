@@ -142,10 +142,10 @@ class _Reader:
             else:
                 self._address(command)
             return
-        if command.verb == "add" and command.menu in _ROUTES:
-            if values.get("gateway", "").rpartition("%")[2] == self._name:
-                self._route(command)
-                return
+        gateway = values.get("gateway", "").rpartition("%")[2]
+        if command.verb == "add" and command.menu in _ROUTES and gateway == self._name:
+            self._route(command)
+            return
         if self._name in values.values():
             self.draft.lose_key(place, f"/{'/'.join(command.menu)}")
 
@@ -262,17 +262,15 @@ def _write(config: TunnelConfig) -> Written:
     for address in interface.addresses:
         menu = "ip" if address.version == 4 else "ipv6"
         advertise = None if address.version == 4 else "no"
-        values = {"address": address, "interface": config.name, "advertise": advertise}
-        lines.append(_line(f"{menu}/address", values))
+        own = {"address": address, "interface": config.name, "advertise": advertise}
+        lines.append(_line(f"{menu}/address", own))
     for table in dict.fromkeys(route.table for route in routes if route.table is not None):
         lines.append(f"/routing/table/add fib name={table}")
     lost = []
     for route in routes:
         menu = "ip" if route.network.version == 4 else "ipv6"
-        values = {
-            "dst-address": route.network, "gateway": config.name, "routing-table": route.table,
-        }  # fmt: skip
-        line = _line(f"{menu}/route", values)
+        to = {"dst-address": route.network, "gateway": config.name, "routing-table": route.table}
+        line = _line(f"{menu}/route", to)
         if route.network.prefixlen or route.table is not None:
             lines.append(line)
         else:
