@@ -131,8 +131,10 @@ def write_new(texts: Mapping[Path, str | bytes], *, public: Collection[Path] = (
     except OSError as error:
         for each in done:
             each.unlink()
-        remedy = "; choose another place" if isinstance(error, FileExistsError) else ""
-        fail(f"cannot write {path}: {error.strerror}; nothing was written{remedy}")
+        message = f"cannot write {path}: {error.strerror}; nothing was written"
+        if isinstance(error, FileExistsError):
+            fail(f"{message}: choose another place", EXIT_USAGE)
+        fail(message)
 
 
 @contextlib.contextmanager

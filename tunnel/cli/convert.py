@@ -95,7 +95,7 @@ def import_(
 
     Examples:
 
-        tunnel import /etc/systemd/network/wg0.netdev /etc/systemd/network/wg0.network
+        cd /etc/systemd/network; tunnel import wg0.netdev wg0.network
         tunnel import router.rsc --interface wireguard1 --name office
         tunnel import office.nmconnection -o -
     """

@@ -69,7 +69,7 @@ def read(
         draft.interface.set("PrivateKeyFile", str(key_file), draft.interface.place)
     config = draft.config(called, sources[0].folder)
     files = ", ".join(dict.fromkeys(escape(Path(source.name).name) for source in sources))
-    head = f"# Imported from {files} ({found.title}).\n"
+    head = f"# Imported from {files} ({found.name}).\n"
     return Imported(found, config, head + dump(config), tuple(draft.lost))
 
 

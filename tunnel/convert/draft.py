@@ -116,6 +116,7 @@ class Draft:
     def __init__(self, place: Place) -> None:
         self.name = ""
         self.interface = Section("Interface", place)
+        self.options = Section("Tunnel", place)
         self.peers: list[Section] = []
         self.routes: list[Route] | None = None
         self.keyless = "it has no private key"
@@ -139,8 +140,8 @@ class Draft:
         """Add a name server or a search domain; one of another form than ours is lost."""
         try:
             dns(text)
-        except Mistake as mistake:
-            self.lose(place, f"the name server {text}", mistake.fault)
+        except Mistake:
+            self.lose(place, f"the name server {text}", "DNS takes addresses and domains alone")
         else:
             self.interface.add("DNS", text, place)
 
@@ -159,7 +160,7 @@ class Draft:
     def _parsed(self, name: str, folder: Path) -> TunnelConfig:
         lines: list[str] = []
         places: list[Place] = []
-        for section in (self.interface, *self.peers):
+        for section in (self.interface, self.options, *self.peers):
             lines.append(f"[{section.title}]")
             places.append(section.place)
             if section.friendly_name:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from tunnel.config import TunnelConfig
+from tunnel.config.parser import place_of
 from tunnel.config.tables import number_of
-from tunnel.convert.draft import Draft, Place, Section, Source, refused
+from tunnel.convert.draft import Draft, Lost, Place, Section, Source, refused
 from tunnel.convert.format import Format, Output, Written
 from tunnel.convert.ini import NAME, Block, Item, blocks, name_comment
 from tunnel.convert.routes import AUTO_TABLE, Route, routes_of
@@ -153,6 +154,8 @@ class _Reader:
                     interface.clear("DNS")
             elif item.key == "DNSDefaultRoute" and item.value.lower() in _YES:
                 continue
+            elif item.key == "IPMasquerade" and item.value == "both":
+                self.draft.options.set("Masquerade", "auto", item.place)
             else:
                 self.draft.lose_key(item.place, item.key)
 
@@ -330,6 +333,8 @@ def _write(config: TunnelConfig) -> Written:
     if interface.dns_entries:
         lines.append(("Domains", " ".join(["~.", *(d for d in interface.dns_search if d != "~.")])))
         lines.append(("DNSDefaultRoute", "yes"))
+    if interface.options.masquerade == "auto":
+        lines.append(("IPMasquerade", "both"))
     network.append(_block("Network", lines))
     if is_aside:
         for route in routes:
@@ -342,7 +347,11 @@ def _write(config: TunnelConfig) -> Written:
         Output(f"{config.name}.netdev", "\n".join([_HEAD.format(config.name), *netdev])),
         Output(f"{config.name}.network", "\n".join(network), secret=False),
     )
-    return Written(files)
+    lost: tuple[Lost, ...] = ()
+    if interface.options.masquerade not in ("", "auto"):
+        why = "IPMasquerade= is for every way out"
+        lost = (Lost(place_of(config, "Masquerade") or config.name, "Masquerade", why),)
+    return Written(files, lost)
 
 
 _HEAD = """\
@@ -394,6 +403,7 @@ NETWORKD: Final = Format(
         "Endpoint": "Endpoint=",
         "PersistentKeepalive": "PersistentKeepalive=",
         "# friendly_name": "a comment",
+        "Masquerade": "IPMasquerade=both; not for one interface alone",
     },
     read=_read,
     write=_write,
