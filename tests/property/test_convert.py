@@ -85,7 +85,7 @@ def test_what_is_carried_comes_back(form: convert.Format, config: TunnelConfig) 
         config, interface=dataclasses.replace(config.interface, post_up=hooks)
     )
     written = convert.write(config, form)
-    sources = [convert.Source(each.name, each.text) for each in written.outputs]
+    sources = [convert.ForeignFile(each.name, each.text) for each in written.outputs]
     back = convert.read(sources, name="wg7")
     assert back.form is form
     assert back.lost == ()

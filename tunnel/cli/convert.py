@@ -25,7 +25,7 @@ from tunnel.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from tunnel.convert import Lost, Output, Source
+    from tunnel.convert import ForeignFile, Lost, Output
 
 app = typer.Typer()
 
@@ -177,12 +177,12 @@ def export(
     _deliver(form, loaded.name, outputs, places, written.lost, strict=strict, as_json=as_json)
 
 
-def _source(path: Path) -> Source:
+def _source(path: Path) -> ForeignFile:
     """A foreign file. Raises ConfigErrors."""
     from tunnel.config import ConfigErrors, Problem, files
     from tunnel.config.lookalikes import foreign_bytes
     from tunnel.config.problems import Mistake, escape
-    from tunnel.convert import Source
+    from tunnel.convert import ForeignFile
 
     try:
         if str(path) == "-":
@@ -197,7 +197,9 @@ def _source(path: Path) -> Source:
     except Mistake as mistake:
         fault = f"the file {mistake.fault}"
         raise ConfigErrors([Problem(escape(str(path)), None, "", fault, mistake.remedy)]) from None
-    return Source(str(path), data.decode("utf-8", "surrogateescape").removeprefix("\ufeff"), folder)
+    return ForeignFile(
+        str(path), data.decode("utf-8", "surrogateescape").removeprefix("\ufeff"), folder
+    )
 
 
 def _deliver(

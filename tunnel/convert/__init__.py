@@ -13,7 +13,7 @@ from tunnel.config.lookalikes import foreign_text
 from tunnel.config.problems import Mistake, escape
 from tunnel.config.render import render_line
 from tunnel.config.values import check_name
-from tunnel.convert.draft import Draft, Lost, Place, Source, refused
+from tunnel.convert.draft import Draft, FileLine, ForeignFile, Lost, refused
 from tunnel.convert.format import Format, Output, Written, lost_keys
 from tunnel.convert.networkd import NETWORKD
 from tunnel.convert.networkmanager import NETWORKMANAGER
@@ -22,7 +22,17 @@ from tunnel.convert.routeros import ROUTEROS
 from tunnel.convert.vyos import VYOS
 from tunnel.convert.wgquick import WG_QUICK
 
-__all__ = ["FORMATS", "Format", "Imported", "Lost", "Output", "Source", "Written", "read", "write"]
+__all__ = [
+    "FORMATS",
+    "ForeignFile",
+    "Format",
+    "Imported",
+    "Lost",
+    "Output",
+    "Written",
+    "read",
+    "write",
+]
 
 FORMATS: Final = {
     form.name: form for form in (NETWORKMANAGER, NETWORKD, OPENWRT, ROUTEROS, VYOS, WG_QUICK)
@@ -40,7 +50,7 @@ class Imported(NamedTuple):
 
 
 def read(
-    sources: Sequence[Source],
+    sources: Sequence[ForeignFile],
     *,
     form: Format | None = None,
     interface: str = "",
@@ -82,7 +92,7 @@ def write(config: TunnelConfig, form: Format) -> Written:
     return Written(written.outputs, (*lost_keys(config, form), *written.lost))
 
 
-def _recognised(sources: Sequence[Source]) -> Format:
+def _recognised(sources: Sequence[ForeignFile]) -> Format:
     for form in FORMATS.values():
         if any(form.sign.search(source.text) for source in sources):
             return form
@@ -90,10 +100,10 @@ def _recognised(sources: Sequence[Source]) -> Format:
         foreign = foreign_text(source.text)
         if foreign is not None:
             line, mistake = foreign
-            raise refused(Place(source.name, line), f"this {mistake.fault}", mistake.remedy)
+            raise refused(FileLine(source.name, line), f"this {mistake.fault}", mistake.remedy)
     names = ", ".join(FORMATS)
     remedy = f"name the format, if it is one of these: --from {names}"
-    raise refused(Place(sources[0].name), "the format of this file is not known", remedy)
+    raise refused(FileLine(sources[0].name), "the format of this file is not known", remedy)
 
 
 def _with_key_file(draft: Draft, text: str, key_file: Path | None) -> str:

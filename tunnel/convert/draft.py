@@ -18,15 +18,15 @@ from tunnel.config.model import SECTIONS
 from tunnel.config.problems import Mistake, escape
 from tunnel.config.render import render_line
 from tunnel.config.values import dns
-from tunnel.convert.routes import Route, settle
+from tunnel.convert.routes import TunnelRoute, settle
 from tunnel.linux.networks import Network
 
-__all__ = ["Draft", "Lost", "Place", "Section", "Source", "refused"]
+__all__ = ["Draft", "FileLine", "ForeignFile", "Lost", "Section", "refused"]
 
 _LINE: Final = re.compile(r"\bline ([0-9]+)\b")
 
 
-class Place(NamedTuple):
+class FileLine(NamedTuple):
     """A line of a foreign file; None for the file as a whole."""
 
     file: str
@@ -37,17 +37,17 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ForeignFile:
     """A foreign file: its name in messages, its text, and its folder."""
 
     name: str
     text: str
     folder: Path = Path()
 
-    def lines(self) -> Iterator[tuple[Place, str]]:
+    def lines(self) -> Iterator[tuple[FileLine, str]]:
         """Each line with its place."""
         for number, line in enumerate(self.text.split("\n"), 1):
-            yield Place(self.name, number), line
+            yield FileLine(self.name, number), line
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Lost:
         return f"{self.place}: {self.what}: {self.why}"
 
 
-def refused(place: Place, fault: str, remedy: str) -> ConfigErrors:
+def refused(place: FileLine, fault: str, remedy: str) -> ConfigErrors:
     """The error of a foreign file that cannot be read, to be raised."""
     return ConfigErrors([Problem(escape(place.file), place.line, "", fault, remedy)])
 
@@ -72,15 +72,15 @@ class Section:
     """A section of the conf to be made. A peer's name is in `friendly_name`."""
 
     title: str
-    place: Place
+    place: FileLine
     friendly_name: str = ""
-    _entries: dict[str, dict[str, Place]] = field(default_factory=dict)
+    _entries: dict[str, dict[str, FileLine]] = field(default_factory=dict)
 
-    def set(self, key: str, value: str, place: Place) -> None:
+    def set(self, key: str, value: str, place: FileLine) -> None:
         """Give a key this value, in place of what it had."""
         self._entries[key] = {value: place}
 
-    def add(self, key: str, value: str, place: Place) -> None:
+    def add(self, key: str, value: str, place: FileLine) -> None:
         """Add a value to those of a list; once only."""
         self._entries.setdefault(key, {}).setdefault(value, place)
 
@@ -92,13 +92,13 @@ class Section:
         """The last value of a key."""
         return next(reversed(self._entries.get(key, {})), None)
 
-    def networks(self) -> Iterator[tuple[Network, Place]]:
+    def networks(self) -> Iterator[tuple[Network, FileLine]]:
         """AllowedIPs, without what is none: the parser of confs will refuse that."""
         for value, place in self._entries.get("AllowedIPs", {}).items():
             with contextlib.suppress(ValueError):
                 yield ip_network(value, strict=False), place
 
-    def lines(self) -> Iterator[tuple[str, str, Place]]:
+    def lines(self) -> Iterator[tuple[str, str, FileLine]]:
         """Each key with a value, in the order of the table of keys."""
         for key in keys_of(SECTIONS[self.title]).values():
             for value, place in self._entries.get(key.name, {}).items():
@@ -113,30 +113,30 @@ class Draft:
     already.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: FileLine) -> None:
         self.name = ""
         self.interface = Section("Interface", place)
         self.options = Section("Tunnel", place)
         self.peers: list[Section] = []
-        self.routes: list[Route] | None = None
+        self.routes: list[TunnelRoute] | None = None
         self.keyless = "it has no private key"
         self.lost: list[Lost] = []
         self.text: str | None = None
 
-    def peer(self, place: Place) -> Section:
+    def peer(self, place: FileLine) -> Section:
         """Begin a peer."""
         self.peers.append(Section("Peer", place))
         return self.peers[-1]
 
-    def lose(self, place: Place, what: str, why: str) -> None:
+    def lose(self, place: FileLine, what: str, why: str) -> None:
         """Note what is not carried."""
         self.lost.append(Lost(escape(str(place)), escape(what), why))
 
-    def lose_key(self, place: Place, what: str) -> None:
+    def lose_key(self, place: FileLine, what: str) -> None:
         """Note a setting that a conf has no key for."""
         self.lose(place, what, "a conf has no key for this")
 
-    def add_dns(self, text: str, place: Place) -> None:
+    def add_dns(self, text: str, place: FileLine) -> None:
         """Add a name server or a search domain; one of another form than ours is lost."""
         try:
             dns(text)
@@ -159,7 +159,7 @@ class Draft:
 
     def _parsed(self, name: str, folder: Path) -> TunnelConfig:
         lines: list[str] = []
-        places: list[Place] = []
+        places: list[FileLine] = []
         for section in (self.interface, self.options, *self.peers):
             lines.append(f"[{section.title}]")
             places.append(section.place)
@@ -179,11 +179,11 @@ class Draft:
 
 
 def _placed(
-    error: ConfigErrors, places: Sequence[Place], lines: Iterable[int | None]
+    error: ConfigErrors, places: Sequence[FileLine], lines: Iterable[int | None]
 ) -> ConfigErrors:
     """The error with places in the foreign file for lines of the conf that was made of it."""
 
-    def place(line: int) -> Place:
+    def place(line: int) -> FileLine:
         return places[min(line, len(places)) - 1]
 
     problems = []

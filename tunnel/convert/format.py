@@ -10,7 +10,7 @@ from tunnel.config.keys import keys_of
 from tunnel.config.model import PeerConfig, TunnelOptions
 from tunnel.config.parser import place_of
 from tunnel.config.problems import quote
-from tunnel.convert.draft import Draft, Lost, Place, Source, refused
+from tunnel.convert.draft import Draft, FileLine, ForeignFile, Lost, refused
 from tunnel.linux.networks import Network
 
 __all__ = ["Format", "Output", "Written", "chosen", "default_route", "lost_keys", "peer_name"]
@@ -42,7 +42,7 @@ class Format:
     title: str
     sign: re.Pattern[str]
     keys: Mapping[str, str]
-    read: Callable[[Sequence[Source], str], Draft]
+    read: Callable[[Sequence[ForeignFile], str], Draft]
     write: Callable[[TunnelConfig], Written]
     hints: Mapping[str, str] = field(default_factory=dict)
     """What to do about keys that are not carried."""
@@ -86,7 +86,7 @@ def peer_name(peer: PeerConfig) -> str:
     return peer.friendly_name or peer.public_key.to_base64()
 
 
-def chosen(names: Collection[str], wanted: str, place: Place) -> str:
+def chosen(names: Collection[str], wanted: str, place: FileLine) -> str:
     """The tunnel of a file to take: the one that is wanted, or the only one."""
     if wanted in names:
         return wanted

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Final
 
 from tunnel.config.problems import escape, quote
-from tunnel.convert.draft import Place, Source, refused
+from tunnel.convert.draft import FileLine, ForeignFile, refused
 
 __all__ = ["NAME", "Block", "Item", "blocks", "name_comment"]
 
@@ -24,7 +24,7 @@ class Item:
 
     key: str
     value: str
-    place: Place
+    place: FileLine
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class Block:
     """A section and its items, in order. Sections of one name are not one."""
 
     title: str
-    place: Place
+    place: FileLine
     items: list[Item] = field(default_factory=list)
 
     def last(self) -> dict[str, Item]:
@@ -40,16 +40,16 @@ class Block:
         return {item.key: item for item in self.items}
 
 
-def blocks(source: Source, *, comments: str, continued: bool) -> Iterator[Block]:
+def blocks(source: ForeignFile, *, comments: str, continued: bool) -> Iterator[Block]:
     """The sections of `source`. `comments` are the characters that begin one.
 
     With `continued`, a line that ends in a backslash goes on in the next one, and comments between
     them are skipped, as systemd.syntax(7) says. Raises ConfigErrors.
     """
     block: Block | None = None
-    begun: tuple[Place, list[str]] | None = None
+    begun: tuple[FileLine, list[str]] | None = None
     # The line behind the last one ends one that would go on.
-    for place, raw in chain(source.lines(), [(Place(source.name), "")]):
+    for place, raw in chain(source.lines(), [(FileLine(source.name), "")]):
         line = raw.strip()
         named = _NAMED.fullmatch(line)
         if named is not None and block is not None and "peer" in block.title.lower():

@@ -13,10 +13,10 @@ from typing import Final
 from tunnel.config import TunnelConfig
 from tunnel.config.parser import place_of
 from tunnel.config.tables import number_of
-from tunnel.convert.draft import Draft, Lost, Place, Section, Source, refused
+from tunnel.convert.draft import Draft, FileLine, ForeignFile, Lost, Section, refused
 from tunnel.convert.format import Format, Output, Written
 from tunnel.convert.ini import NAME, Block, Item, blocks, name_comment
-from tunnel.convert.routes import AUTO_TABLE, Route, routes_of
+from tunnel.convert.routes import AUTO_TABLE, TunnelRoute, routes_of
 from tunnel.linux.networks import Network
 
 __all__ = ["NETWORKD"]
@@ -45,12 +45,12 @@ _SILENT: Final = frozenset({"Kind", "Name", "Description"})
 class _Reader:
     """Collects what the sections of both files say into a draft."""
 
-    def __init__(self, sources: Sequence[Source], wanted: str) -> None:
+    def __init__(self, sources: Sequence[ForeignFile], wanted: str) -> None:
         found = [
             block for source in sources for block in blocks(source, comments="#;", continued=True)
         ]
         tunnels = [block for block in found if block.title == "WireGuard"]
-        place = tunnels[0].place if tunnels else Place(sources[0].name)
+        place = tunnels[0].place if tunnels else FileLine(sources[0].name)
         self.draft = Draft(place)
         self._tables: list[tuple[Item | None, Section]] = []
         self._routes: list[tuple[Block, Network, int | None]] = []
@@ -69,7 +69,7 @@ class _Reader:
             raise refused(place, f"the tunnel is {self.draft.name}, not {wanted}", "name that one")
         if not self._has_network:
             self.draft.lose(
-                Place(sources[0].name), "addresses, DNS and routes",
+                FileLine(sources[0].name), "addresses, DNS and routes",
                 "they are in a .network file: name it, too",
             )  # fmt: skip
 
@@ -209,7 +209,7 @@ class _Reader:
         if aside == {mark} == {AUTO_TABLE}:
             draft.interface.clear("FwMark")
         routes = [
-            Route(network, None if table in aside else table, str(block.place))
+            TunnelRoute(network, None if table in aside else table, str(block.place))
             for block, network, table in self._routes
         ]
         for own, peer in self._tables:
@@ -218,7 +218,7 @@ class _Reader:
                 continue
             table = _number(item)
             for network, place in peer.networks():
-                routes.append(Route(network, None if table in aside else table, str(place)))
+                routes.append(TunnelRoute(network, None if table in aside else table, str(place)))
         draft.routes = routes if self._has_network or routes else None
         return draft
 
@@ -299,7 +299,7 @@ def _is_ours(block: Block, mark: int) -> bool:
     )
 
 
-def _read(sources: Sequence[Source], wanted: str) -> Draft:
+def _read(sources: Sequence[ForeignFile], wanted: str) -> Draft:
     return _Reader(sources, wanted).finished()
 
 
@@ -390,20 +390,20 @@ NETWORKD: Final = Format(
     title="systemd-networkd (.netdev and .network)",
     sign=re.compile(r"^[^\S\n]*\[(NetDev|WireGuard|WireGuardPeer)\]", re.MULTILINE),
     keys={
-        "PrivateKey": "PrivateKey=, or PrivateKeyFile=",
+        "PrivateKey": "PrivateKey=, PrivateKeyFile=",
         "ListenPort": "ListenPort=",
         "FwMark": "FirewallMark=",
         "Address": "Address=",
         "MTU": "MTUBytes=",
-        "Table": "RouteTable=; for a /0 [Route] and [RoutingPolicyRule]",
+        "Table": "RouteTable=, [Route], [RoutingPolicyRule]",
         "DNS": "DNS=, Domains=",
         "PublicKey": "PublicKey=",
-        "PresharedKey": "PresharedKey=, or PresharedKeyFile=",
+        "PresharedKey": "PresharedKey=, PresharedKeyFile=",
         "AllowedIPs": "AllowedIPs=",
         "Endpoint": "Endpoint=",
         "PersistentKeepalive": "PersistentKeepalive=",
         "# friendly_name": "a comment",
-        "Masquerade": "IPMasquerade=both; not for one interface alone",
+        "Masquerade": "IPMasquerade=both",
     },
     read=_read,
     write=_write,

@@ -11,10 +11,10 @@ from ipaddress import ip_network
 from typing import Final
 
 from tunnel.config import PeerConfig, TunnelConfig
-from tunnel.convert.draft import Draft, Lost, Place, Source, refused
+from tunnel.convert.draft import Draft, FileLine, ForeignFile, Lost, refused
 from tunnel.convert.format import Format, Output, Written
 from tunnel.convert.ini import NAME, Block, Item, blocks, name_comment
-from tunnel.convert.routes import Route, routes_of
+from tunnel.convert.routes import TunnelRoute, routes_of
 
 __all__ = ["NETWORKMANAGER"]
 
@@ -35,15 +35,15 @@ _SILENT: Final = {
 
 
 class _Reader:
-    def __init__(self, sources: Sequence[Source], wanted: str) -> None:
+    def __init__(self, sources: Sequence[ForeignFile], wanted: str) -> None:
         if len(sources) > 1:
             fault = "a connection is one keyfile, and this is another"
-            raise refused(Place(sources[1].name), fault, "import one at a time")
+            raise refused(FileLine(sources[1].name), fault, "import one at a time")
         found = list(blocks(sources[0], comments="#", continued=False))
         groups = {block.title: block for block in found}
-        place = groups["wireguard"].place if "wireguard" in groups else Place(sources[0].name)
+        place = groups["wireguard"].place if "wireguard" in groups else FileLine(sources[0].name)
         self.draft = Draft(place)
-        self._routes: list[Route] = []
+        self._routes: list[TunnelRoute] = []
         self._tables: dict[int, int | None] = {4: None, 6: None}
         self._defaults = {4: True, 6: True}
         self._disabled: set[int] = set()
@@ -72,7 +72,7 @@ class _Reader:
             for network, place in peer.networks():
                 version = network.version
                 if network.prefixlen or self._defaults[version]:
-                    self._routes.append(Route(network, self._tables[version], str(place)))
+                    self._routes.append(TunnelRoute(network, self._tables[version], str(place)))
                 if not network.prefixlen and self._tables[version] is None:
                     item = self._no_rules.pop(version, None)
                     if item is not None:
@@ -189,7 +189,7 @@ class _Reader:
         metric = rest.partition(",")[2].strip()
         if metric not in ("", "0"):
             self.draft.lose_key(item.place, f"the metric of {item.key}")
-        self._routes.append(Route(network, table, str(item.place)))
+        self._routes.append(TunnelRoute(network, table, str(item.place)))
 
     def _others(self, block: Block, items: dict[str, Item]) -> None:
         for key, item in items.items():
@@ -197,7 +197,7 @@ class _Reader:
                 self.draft.lose_key(item.place, f"{block.title}.{key}")
 
 
-def _read(sources: Sequence[Source], wanted: str) -> Draft:
+def _read(sources: Sequence[ForeignFile], wanted: str) -> Draft:
     return _Reader(sources, wanted).finished()
 
 

@@ -11,9 +11,9 @@ from ipaddress import ip_network
 from typing import Final
 
 from tunnel.config import TunnelConfig
-from tunnel.convert.draft import Draft, Lost, Place, Source, refused
+from tunnel.convert.draft import Draft, FileLine, ForeignFile, Lost, refused
 from tunnel.convert.format import Format, Output, Written, chosen
-from tunnel.convert.routes import Route, routes_of
+from tunnel.convert.routes import TunnelRoute, routes_of
 
 __all__ = ["OPENWRT"]
 
@@ -32,29 +32,29 @@ _DEFAULT_PORT: Final = "51820"
 class _Section:
     kind: str
     name: str
-    place: Place
-    options: dict[str, tuple[list[str], Place]] = field(default_factory=dict)
+    place: FileLine
+    options: dict[str, tuple[list[str], FileLine]] = field(default_factory=dict)
 
-    def take(self, key: str) -> tuple[str, Place]:
+    def take(self, key: str) -> tuple[str, FileLine]:
         """The value of an option, "" without one; taken out, so that the others are left."""
         values, place = self.options.pop(key, ([], self.place))
         return " ".join(values), place
 
-    def take_list(self, key: str) -> Iterator[tuple[str, Place]]:
+    def take_list(self, key: str) -> Iterator[tuple[str, FileLine]]:
         """The items of a list, which may be an option with blanks in it, too."""
         values, place = self.options.pop(key, ([], self.place))
         yield from ((word, place) for value in values for word in value.split())
 
 
-def _commands(source: Source) -> Iterator[tuple[Place, list[str]]]:
+def _commands(source: ForeignFile) -> Iterator[tuple[FileLine, list[str]]]:
     """The words of each command. A quoted word may have line breaks."""
     text, at, line = source.text, 0, 1
-    place, words, is_open = Place(source.name, 1), list[str](), False
+    place, words, is_open = FileLine(source.name, 1), list[str](), False
     while at < len(text):
         found = _TOKEN.match(text, at)
         if found is None:
             fault = "a quotation mark has no other, or the file ends in a backslash"
-            raise refused(Place(source.name, line), fault, "add what is missing")
+            raise refused(FileLine(source.name, line), fault, "add what is missing")
         if found["piece"] is None:
             is_open = False
             if found["end"] is not None and words:
@@ -62,7 +62,7 @@ def _commands(source: Source) -> Iterator[tuple[Place, list[str]]]:
                 words = []
         else:
             if not words:
-                place = Place(source.name, line)
+                place = FileLine(source.name, line)
             piece = _plain(found["piece"])
             words = [*words[:-1], words[-1] + piece] if is_open else [*words, piece]
             is_open = True
@@ -80,7 +80,7 @@ def _plain(piece: str) -> str:
     return _ESCAPE.sub(r"\1", piece)
 
 
-def _sections(source: Source) -> list[_Section]:
+def _sections(source: ForeignFile) -> list[_Section]:
     found: list[_Section] = []
     for place, words in _commands(source):
         match words:
@@ -107,17 +107,17 @@ def _sections(source: Source) -> list[_Section]:
 
 
 class _Reader:
-    def __init__(self, sources: Sequence[Source], wanted: str) -> None:
+    def __init__(self, sources: Sequence[ForeignFile], wanted: str) -> None:
         found = [section for source in sources for section in _sections(source)]
         tunnels = {
             section.name: section
             for section in found
             if section.kind == "interface" and section.take("proto")[0] == "wireguard"
         }
-        own = tunnels[chosen(tunnels, wanted, Place(sources[0].name))]
+        own = tunnels[chosen(tunnels, wanted, FileLine(sources[0].name))]
         self.draft = Draft(own.place)
         self.draft.name = own.name
-        self._routes: list[Route] = []
+        self._routes: list[TunnelRoute] = []
         self._interface(own)
         for section in found:
             if section.kind == f"wireguard_{own.name}":
@@ -183,7 +183,7 @@ class _Reader:
         peer.friendly_name = section.take("description")[0]
         if section.take("route_allowed_ips")[0].lower() in _ON:
             self._routes += [
-                Route(network, self._tables[network.version], str(place))
+                TunnelRoute(network, self._tables[network.version], str(place))
                 for network, place in peer.networks()
             ]
         private, place = section.take("private_key")
@@ -203,7 +203,7 @@ class _Reader:
         except ValueError:
             remedy = "write it as 10.0.0.0/24"
             raise refused(place, "target is not a network", remedy) from None
-        self._routes.append(Route(network, table, str(section.place)))
+        self._routes.append(TunnelRoute(network, table, str(section.place)))
         self._others(section, section.kind)
 
     def _others(self, section: _Section, what: str) -> None:
@@ -214,7 +214,7 @@ class _Reader:
 _TABLES: Final = {"main": "254", "default": "253", "local": "255"}
 
 
-def _read(sources: Sequence[Source], wanted: str) -> Draft:
+def _read(sources: Sequence[ForeignFile], wanted: str) -> Draft:
     return _Reader(sources, wanted).draft
 
 

@@ -13,9 +13,9 @@ from typing import Final
 
 from tunnel.config import PeerConfig, TunnelConfig
 from tunnel.config.tables import number_of
-from tunnel.convert.draft import Draft, Place, Source, refused
+from tunnel.convert.draft import Draft, FileLine, ForeignFile, refused
 from tunnel.convert.format import Format, Output, Written, chosen, default_route
-from tunnel.convert.routes import Route, routes_of
+from tunnel.convert.routes import TunnelRoute, routes_of
 
 __all__ = ["ROUTEROS"]
 
@@ -49,7 +49,7 @@ class _Command:
     menu: tuple[str, ...]
     verb: str
     values: dict[str, str]
-    place: Place
+    place: FileLine
 
     @property
     def is_disabled(self) -> bool:
@@ -57,10 +57,10 @@ class _Command:
         return self.values.pop("disabled", "no") in ("yes", "true")
 
 
-def _lines(source: Source) -> Iterator[tuple[Place, str]]:
+def _lines(source: ForeignFile) -> Iterator[tuple[FileLine, str]]:
     """The lines, with those that go on in the next put together."""
     pieces: list[str] = []
-    first = Place(source.name, 1)
+    first = FileLine(source.name, 1)
     for place, raw in source.lines():
         line = raw.rstrip("\r")
         if not pieces:
@@ -76,7 +76,7 @@ def _lines(source: Source) -> Iterator[tuple[Place, str]]:
         yield first, "".join(pieces)
 
 
-def _commands(source: Source) -> Iterator[_Command]:
+def _commands(source: ForeignFile) -> Iterator[_Command]:
     menu: tuple[str, ...] = ()
     for place, line in _lines(source):
         if not line.strip() or line.lstrip().startswith(("#", ":")):
@@ -112,19 +112,19 @@ def _plain(text: str) -> str:
 
 
 class _Reader:
-    def __init__(self, sources: Sequence[Source], wanted: str) -> None:
+    def __init__(self, sources: Sequence[ForeignFile], wanted: str) -> None:
         found = [command for source in sources for command in _commands(source)]
         tunnels = {
             command.values.get("name", "wireguard1"): command
             for command in found
             if command.menu == _INTERFACES and command.verb == "add"
         }
-        own = tunnels[chosen(tunnels, wanted, Place(sources[0].name))]
+        own = tunnels[chosen(tunnels, wanted, FileLine(sources[0].name))]
         self.draft = Draft(own.place)
         self.draft.name = own.values.pop("name", "wireguard1")
         self.draft.keyless = "it has no private key: `/export show-sensitive` prints it"
         self._name = self.draft.name
-        self._routes: list[Route] = []
+        self._routes: list[TunnelRoute] = []
         self._interface(own)
         for command in found:
             self._take(command, own)
@@ -219,7 +219,7 @@ class _Reader:
             why = "write the number of its table as Table"
             self.draft.lose(place, f"the route to {text} in {table}", why)
         else:
-            self._routes.append(Route(network, number, str(place)))
+            self._routes.append(TunnelRoute(network, number, str(place)))
         for key, default in _ROUTE_DEFAULTS.items():
             if values.get(key) == default:
                 del values[key]
@@ -242,7 +242,7 @@ def _seconds(text: str) -> str:
     return text
 
 
-def _read(sources: Sequence[Source], wanted: str) -> Draft:
+def _read(sources: Sequence[ForeignFile], wanted: str) -> Draft:
     return _Reader(sources, wanted).draft
 
 
@@ -324,7 +324,7 @@ ROUTEROS: Final = Format(
         "ListenPort": "listen-port",
         "Address": "/ip/address, /ipv6/address",
         "MTU": "mtu",
-        "Table": "/ip/route, /ipv6/route; not for a /0 in main",
+        "Table": "/ip/route, /ipv6/route",
         "PublicKey": "public-key",
         "PresharedKey": "preshared-key",
         "AllowedIPs": "allowed-address",

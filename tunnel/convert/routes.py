@@ -11,7 +11,7 @@ from tunnel.config import TunnelConfig
 from tunnel.config.values import Table
 from tunnel.linux.networks import Network, is_inside
 
-__all__ = ["AUTO_TABLE", "Route", "routes_of", "settle"]
+__all__ = ["AUTO_TABLE", "TunnelRoute", "routes_of", "settle"]
 
 AUTO_TABLE: Final = 51820
 """The routing table, and the mark, that wg-quick tries first for a /0."""
@@ -19,7 +19,7 @@ AUTO_TABLE: Final = 51820
 MAIN: Final = 254
 
 
-class Route(NamedTuple):
+class TunnelRoute(NamedTuple):
     """A route into the tunnel. `table` is None for main; `place` says where it stands."""
 
     network: Network
@@ -27,17 +27,17 @@ class Route(NamedTuple):
     place: str = ""
 
 
-def routes_of(config: TunnelConfig) -> list[Route]:
+def routes_of(config: TunnelConfig) -> list[TunnelRoute]:
     """The routes that `config` makes, without those that its addresses bring."""
     table = config.interface.table
     if table == "off" or config.interface.options.is_tap:
         return []
     number = None if table in ("auto", MAIN) else int(table)
-    return [Route(network, number) for network in _needed(config)]
+    return [TunnelRoute(network, number) for network in _needed(config)]
 
 
 def settle(
-    config: TunnelConfig, routes: Sequence[Route]
+    config: TunnelConfig, routes: Sequence[TunnelRoute]
 ) -> tuple[Table, tuple[str, ...], list[tuple[str, str, str]]]:
     """The Table and PostUp with which `config` has these routes, and what is lost of them.
 

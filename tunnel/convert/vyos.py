@@ -13,13 +13,13 @@ from typing import Final
 from tunnel.config import PeerConfig, TunnelConfig
 from tunnel.config.problems import escape
 from tunnel.config.values import plain_address
-from tunnel.convert.draft import Draft, Lost, Place, Section, Source, refused
+from tunnel.convert.draft import Draft, FileLine, ForeignFile, Lost, Section, refused
 from tunnel.convert.format import Format, Output, Written, chosen, default_route
-from tunnel.convert.routes import Route, routes_of
+from tunnel.convert.routes import TunnelRoute, routes_of
 
 __all__ = ["VYOS"]
 
-Command = tuple[Place, list[str]]
+Command = tuple[FileLine, list[str]]
 
 _NAME: Final = re.compile(r"wg[0-9]+")
 _ALIAS: Final = re.compile(r"[^\s'\"\\]{1,100}")
@@ -38,7 +38,7 @@ _PEER: Final = {
 }
 
 
-def _commands(source: Source) -> Iterator[Command]:
+def _commands(source: ForeignFile) -> Iterator[Command]:
     """The words of each `set`, without it."""
     for place, line in source.lines():
         if not line.strip() or line.lstrip().startswith("#"):
@@ -53,19 +53,19 @@ def _commands(source: Source) -> Iterator[Command]:
 
 
 class _Reader:
-    def __init__(self, sources: Sequence[Source], wanted: str) -> None:
+    def __init__(self, sources: Sequence[ForeignFile], wanted: str) -> None:
         found = [command for source in sources for command in _commands(source)]
-        tunnels: dict[str, Place] = {}
+        tunnels: dict[str, FileLine] = {}
         for place, words in found:
             if words[:2] == ["interfaces", "wireguard"] and len(words) > 2:
                 tunnels.setdefault(words[2], place)
-        name = chosen(tunnels, wanted, Place(sources[0].name))
+        name = chosen(tunnels, wanted, FileLine(sources[0].name))
         self.draft = Draft(tunnels[name])
         self.draft.name = name
         self._peers: dict[str, Section] = {}
-        self._ports: dict[str, dict[str, tuple[str, Place]]] = {}
+        self._ports: dict[str, dict[str, tuple[str, FileLine]]] = {}
         self._disabled: set[str] = set()
-        self._routes: list[Route] = []
+        self._routes: list[TunnelRoute] = []
         for place, words in found:
             match words:
                 case ["interfaces", "wireguard", this, *rest] if this == name:
@@ -76,7 +76,7 @@ class _Reader:
                     self.draft.lose_key(place, " ".join(words[:4]))
         self._finish()
 
-    def _interface(self, place: Place, words: list[str]) -> None:
+    def _interface(self, place: FileLine, words: list[str]) -> None:
         interface = self.draft.interface
         match words:
             case ["peer", alias, *rest]:
@@ -96,7 +96,7 @@ class _Reader:
             case _:
                 self.draft.lose_key(place, " ".join(words[:2]))
 
-    def _peer(self, alias: str, place: Place, words: list[str]) -> None:
+    def _peer(self, alias: str, place: FileLine, words: list[str]) -> None:
         peer = self._peers[alias]
         match words:
             case ["allowed-ips", value]:
@@ -117,7 +117,7 @@ class _Reader:
             case _:
                 self.draft.lose_key(place, f"peer {' '.join(words[:1])}")
 
-    def _static(self, place: Place, words: list[str]) -> None:
+    def _static(self, place: FileLine, words: list[str]) -> None:
         table = None
         if words[0] == "table" and len(words) > 2 and re.fullmatch(r"[0-9]{1,10}", words[1]):
             table, words = int(words[1]), words[2:]
@@ -133,7 +133,7 @@ class _Reader:
                 except ValueError:
                     remedy = "write it as 10.0.0.0/24"
                     raise refused(place, "this is not a route to a network", remedy) from None
-                self._routes.append(Route(network, table, str(place)))
+                self._routes.append(TunnelRoute(network, table, str(place)))
             case _:
                 self.draft.lose_key(place, f"protocols static {' '.join(words[:5])}")
 
@@ -152,7 +152,7 @@ class _Reader:
         self.draft.routes = self._routes
 
 
-def _read(sources: Sequence[Source], wanted: str) -> Draft:
+def _read(sources: Sequence[ForeignFile], wanted: str) -> Draft:
     return _Reader(sources, wanted).draft
 
 
@@ -229,7 +229,7 @@ VYOS: Final = Format(
         "FwMark": "fwmark",
         "Address": "address",
         "MTU": "mtu",
-        "Table": "protocols static route, route6; not for a /0 in main",
+        "Table": "protocols static route, route6",
         "PublicKey": "public-key",
         "PresharedKey": "preshared-key",
         "AllowedIPs": "allowed-ips",

@@ -14,23 +14,25 @@ from tunnel.config.keys import keys_of
 from tunnel.config.lexer import Kind, tokenize
 from tunnel.config.lookalikes import foreign_key
 from tunnel.config.model import SECTIONS, InterfaceConfig, PeerConfig
-from tunnel.convert.draft import Draft, Place, Source, refused
+from tunnel.convert.draft import Draft, FileLine, ForeignFile, refused
 from tunnel.convert.format import Format, Output, Written
 
 __all__ = ["WG_QUICK"]
 
 
-def _read(sources: Sequence[Source], wanted: str) -> Draft:
+def _read(sources: Sequence[ForeignFile], wanted: str) -> Draft:
     if len(sources) > 1:
-        raise refused(Place(sources[1].name), "a conf is one file, and this is another", "name one")
+        raise refused(
+            FileLine(sources[1].name), "a conf is one file, and this is another", "name one"
+        )
     source = sources[0]
-    draft = Draft(Place(source.name))
+    draft = Draft(FileLine(source.name))
     draft.name = wanted
     known = {name: key for section in SECTIONS.values() for name, key in keys_of(section).items()}
     lines = source.text.split("\n")
     for token in tokenize(source.text):
         key = known.get(token.name.lower())
-        place = Place(source.name, token.line)
+        place = FileLine(source.name, token.line)
         if token.kind is Kind.HEADER and token.name.lower() == "[interface]":
             draft.interface.place = place
         if token.kind is not Kind.ENTRY:

@@ -114,7 +114,7 @@ def converter(form: convert.Format) -> Callable[[bytes], None]:
 
     def run(data: bytes) -> None:
         text = data.decode("utf-8", "surrogateescape")
-        source = convert.Source("file", text, folder() / "none")
+        source = convert.ForeignFile("file", text, folder() / "none")
         found = convert.read([source], form=form, name="wg0")
         assert all(str(each).isprintable() for each in found.lost)
         again = config.parse(found.text, name="wg0", folder=folder() / "none")

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import pytest
 
 from tests.support.confs import OTHER, PEER, PRIVATE, read
-from tunnel.convert.routes import Route, routes_of, settle
+from tunnel.convert.routes import TunnelRoute, routes_of, settle
 
 CONF = (
     f"[Interface]\nPrivateKey = {PRIVATE}\nAddress = 10.0.0.1/24\n{{table}}"
@@ -16,12 +16,12 @@ CONF = (
 )
 
 
-def routes(*texts: str) -> list[Route]:
+def routes(*texts: str) -> list[TunnelRoute]:
     """Routes written as NETWORK or NETWORK@TABLE."""
     found = []
     for text in texts:
         network, _, table = text.partition("@")
-        found.append(Route(ip_network(network), int(table) if table else None, f"at {text}"))
+        found.append(TunnelRoute(ip_network(network), int(table) if table else None, f"at {text}"))
     return found
 
 
