@@ -23,13 +23,12 @@ async def tell(t: tunnel.AsyncioTunnel) -> None:
 
 async def main(conf: str) -> None:
     """Keep the tunnel of `conf` up until a handshake."""
-    async with tunnel.open_asyncio(conf) as t:
-        telling = asyncio.create_task(tell(t))
+    async with tunnel.open_asyncio(conf) as t, asyncio.TaskGroup() as tasks:
+        telling = tasks.create_task(tell(t))
         status = await t.status()
         print(f"{t.name} is up on UDP port {status.listen_port}", flush=True)
         if any(peer.latest_handshake for peer in status.peers):
             telling.cancel()
-        await asyncio.wait([telling])
 
 
 if __name__ == "__main__":

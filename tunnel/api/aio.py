@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
 from typing import ParamSpec, Self, TypeVar
 
-from tunnel.api.events import Event
-from tunnel.api.running import EventStream, Tunnel
+from tunnel.api.events import AnyEvent
+from tunnel.api.running import EventReader, Tunnel
 from tunnel.api.thread import TunnelThread
 from tunnel.config import TunnelConfig
 from tunnel.control.messages.changes import Change
@@ -24,20 +24,20 @@ T = TypeVar("T")
 class AsyncioEvents:
     """The events of a tunnel, as an asynchronous iterator; it ends with the tunnel."""
 
-    def __init__(self, tunnel: AsyncioTunnel, stream: EventStream) -> None:
+    def __init__(self, tunnel: AsyncioTunnel, stream: EventReader) -> None:
         self._tunnel = tunnel
         self._stream = stream
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> AnyEvent:
         found = await self._tunnel._call(self._next)
         if found is None:
             raise StopAsyncIteration
         return found
 
-    async def _next(self) -> Event | None:
+    async def _next(self) -> AnyEvent | None:
         # No future takes this exception.
         try:
             return await anext(self._stream)
@@ -74,7 +74,7 @@ class AsyncioTunnel:
         """Events from now on, for the time of an `async with`, as objects of `tunnel.events`."""
         subscription = self._tunnel.events()
 
-        async def enter() -> EventStream:
+        async def enter() -> EventReader:
             return subscription.__enter__()
 
         async def leave() -> None:

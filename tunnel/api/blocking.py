@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from typing import ParamSpec, Self, TypeVar
 
-from tunnel.api.events import Event
-from tunnel.api.running import EventStream, Tunnel
+from tunnel.api.events import AnyEvent
+from tunnel.api.running import EventReader, Tunnel
 from tunnel.api.thread import TunnelThread
 from tunnel.config import TunnelConfig
 from tunnel.control.messages.changes import Change
@@ -23,20 +23,20 @@ T = TypeVar("T")
 class SyncEvents:
     """The events of a tunnel, as an iterator that waits for the next; it ends with the tunnel."""
 
-    def __init__(self, tunnel: SyncTunnel, stream: EventStream) -> None:
+    def __init__(self, tunnel: SyncTunnel, stream: EventReader) -> None:
         self._tunnel = tunnel
         self._stream = stream
 
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Event:
+    def __next__(self) -> AnyEvent:
         try:
             return self.get()
         except StopAsyncIteration:
             raise StopIteration from None
 
-    def get(self, timeout: float | None = None) -> Event:
+    def get(self, timeout: float | None = None) -> AnyEvent:
         """The next event. Raises TimeoutError after `timeout` seconds, StopAsyncIteration at the
         end.
         """
@@ -72,7 +72,7 @@ class SyncTunnel:
         """Events from now on, for the time of a `with`, as objects of `tunnel.events`."""
         subscription = self._tunnel.events()
 
-        async def enter() -> EventStream:
+        async def enter() -> EventReader:
             return subscription.__enter__()
 
         async def leave() -> None:

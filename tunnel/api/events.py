@@ -19,13 +19,14 @@ from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.messages.sentences import sentence
 
 __all__ = [
+    "AnyEvent",
     "AttachedTo",
     "DetachedFrom",
     "Down",
     "Dropped",
-    "Event",
     "EventsLost",
     "HandshakeDone",
+    "HandshakeDropped",
     "KeysForgotten",
     "LoopingRoute",
     "Missing",
@@ -33,7 +34,6 @@ __all__ = [
     "PeerGone",
     "PeerUnreachable",
     "PortChanged",
-    "Refused",
     "Reloaded",
     "Restarted",
     "Roamed",
@@ -47,7 +47,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class Event:
+class AnyEvent:
     """Something that happened: always one of the classes below.
 
     `time` is Unix time in seconds, `type` the word for it on the control socket, `details` the
@@ -63,14 +63,14 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Up(Event):
+class Up(AnyEvent):
     """The tunnel is up."""
 
     type: ClassVar[str] = "up"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Restarted(Event):
+class Restarted(AnyEvent):
     """The tunnel goes on with another daemon, after `pause` seconds without one.
 
     `restarts` is how many there were before, `sessions` how many peers had a session at once.
@@ -83,7 +83,7 @@ class Restarted(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Down(Event):
+class Down(AnyEvent):
     """The last event, once everything is undone.
 
     `failures` is what went wrong meanwhile, `notes` what else there is to know. With `restarting`
@@ -97,7 +97,7 @@ class Down(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HandshakeDone(Event):
+class HandshakeDone(AnyEvent):
     """There is a session with `peer`. `round_trip` is in seconds."""
 
     type: ClassVar[str] = "handshake"
@@ -108,7 +108,7 @@ class HandshakeDone(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoAnswer(Event):
+class NoAnswer(AnyEvent):
     """The peer did not answer an attempt, the first of which is 1; the next one follows."""
 
     type: ClassVar[str] = "handshake"
@@ -118,7 +118,7 @@ class NoAnswer(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PeerUnreachable(Event):
+class PeerUnreachable(AnyEvent):
     """No session after all these attempts; `dropped` packets that waited for one are gone."""
 
     type: ClassVar[str] = "handshake"
@@ -130,7 +130,7 @@ class PeerUnreachable(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refused(Event):
+class HandshakeDropped(AnyEvent):
     """A handshake message was dropped, for `reason`; at most one event a minute for each reason.
 
     `peer` is None if the sender's key is not known.
@@ -143,7 +143,7 @@ class Refused(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Roamed(Event):
+class Roamed(AnyEvent):
     """The peer is at another address. `left_out` are moves since the last event about it."""
 
     type: ClassVar[str] = "roamed"
@@ -154,7 +154,7 @@ class Roamed(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SessionExpired(Event):
+class SessionExpired(AnyEvent):
     """The session with `peer` has expired."""
 
     type: ClassVar[str] = "session_expired"
@@ -162,7 +162,7 @@ class SessionExpired(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeysForgotten(Event):
+class KeysForgotten(AnyEvent):
     """The keys of the sessions with `peer` were erased: too long without a handshake."""
 
     type: ClassVar[str] = "keys_erased"
@@ -170,7 +170,7 @@ class KeysForgotten(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PeerGone(Event):
+class PeerGone(AnyEvent):
     """The peer was removed; with `own_key` because its key has become our own."""
 
     type: ClassVar[str] = "peer_removed"
@@ -179,7 +179,7 @@ class PeerGone(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopingRoute(Event):
+class LoopingRoute(AnyEvent):
     """The route to `endpoint` leads into the tunnel itself."""
 
     type: ClassVar[str] = "routing_loop"
@@ -188,7 +188,7 @@ class LoopingRoute(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WrongClock(Event):
+class WrongClock(AnyEvent):
     """The clock of this machine cannot be right; with `refused`, handshakes wait for it."""
 
     type: ClassVar[str] = "clock"
@@ -197,7 +197,7 @@ class WrongClock(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dropped(Event):
+class Dropped(AnyEvent):
     """Packets were dropped: `new` ones since the last such event, and `total`, by reason."""
 
     type: ClassVar[str] = "drops"
@@ -206,7 +206,7 @@ class Dropped(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reloaded(Event):
+class Reloaded(AnyEvent):
     """The conf was applied; or not, and nothing was changed: then `error` says why.
 
     `changes` are at most 100, `more_changes` says how many more there are.
@@ -220,7 +220,7 @@ class Reloaded(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Missing(Event):
+class Missing(AnyEvent):
     """What other programs have removed, at most 100 `items`; none when all are there again."""
 
     type: ClassVar[str] = "missing"
@@ -229,7 +229,7 @@ class Missing(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PortChanged(Event):
+class PortChanged(AnyEvent):
     """The UDP port has changed."""
 
     type: ClassVar[str] = "port"
@@ -238,7 +238,7 @@ class PortChanged(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttachedTo(Event):
+class AttachedTo(AnyEvent):
     """The interface is attached to `target`; `netns` is the path of its network namespace."""
 
     type: ClassVar[str] = "attached"
@@ -247,7 +247,7 @@ class AttachedTo(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WaitingFor(Event):
+class WaitingFor(AnyEvent):
     """The target of the interface is not running, so the interface waits for it."""
 
     type: ClassVar[str] = "waiting"
@@ -256,7 +256,7 @@ class WaitingFor(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetachedFrom(Event):
+class DetachedFrom(AnyEvent):
     """The interface has returned from `target` to this host."""
 
     type: ClassVar[str] = "detached"
@@ -264,7 +264,7 @@ class DetachedFrom(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EventsLost(Event):
+class EventsLost(AnyEvent):
     """This reader was too slow, and has lost `count` events."""
 
     type: ClassVar[str] = "lost"
@@ -272,7 +272,7 @@ class EventsLost(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnknownEvent(Event):
+class UnknownEvent(AnyEvent):
     """An event that this version does not know; `details` has what is known of it."""
 
     kind: str
@@ -284,15 +284,15 @@ class UnknownEvent(Event):
 _OUTCOMES = {"completed": HandshakeDone, "unanswered": NoAnswer, "failed": PeerUnreachable}
 _BY_TYPE = {
     kind.type: kind
-    for kind in Event.__subclasses__()
+    for kind in AnyEvent.__subclasses__()
     if kind is not UnknownEvent and kind.type != HandshakeDone.type
 }
 
 
-def typed(event: TunnelEvent) -> Event:
+def typed(event: TunnelEvent) -> AnyEvent:
     """The event as an object of the class for it."""
     of = event.details
-    kind: type[Event] | None = _BY_TYPE.get(event.type)
+    kind: type[AnyEvent] | None = _BY_TYPE.get(event.type)
     if event.type == HandshakeDone.type:
         kind = _OUTCOMES.get(str(of.get("outcome")))
     if kind is None:

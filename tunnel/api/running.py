@@ -10,7 +10,7 @@ from typing import Self
 import trio
 
 from tunnel import config as confs
-from tunnel.api.events import Event, typed
+from tunnel.api.events import AnyEvent, typed
 from tunnel.config import TunnelConfig
 from tunnel.control.broadcast import EventQueue
 from tunnel.control.messages.changes import Change
@@ -20,7 +20,7 @@ from tunnel.daemon.run import run
 from tunnel.errors import unwrapped
 
 
-class EventStream:
+class EventReader:
     """The events of a tunnel, as an asynchronous iterator; it ends with the tunnel."""
 
     def __init__(self, queue: EventQueue) -> None:
@@ -29,7 +29,7 @@ class EventStream:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> AnyEvent:
         return typed(await anext(self._queue))
 
 
@@ -59,7 +59,7 @@ class Tunnel:
         return await self._daemon.status(secrets=secrets)
 
     @contextlib.contextmanager
-    def events(self) -> Iterator[EventStream]:
+    def events(self) -> Iterator[EventReader]:
         """Events from now on, for the time of a `with`, as objects of `tunnel.events`:
 
             with t.events() as happening:
@@ -68,7 +68,7 @@ class Tunnel:
         A slow reader loses events, and learns how many; packets never wait for it.
         """
         with self._daemon.feed.subscribe(EventQueue()) as queue:
-            yield EventStream(queue)
+            yield EventReader(queue)
 
     async def diff(self, config: TunnelConfig | None = None) -> tuple[Change, ...]:
         """What `reload` would change."""
