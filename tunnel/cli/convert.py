@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-_FOLDER = Path("/etc/tunnel")
-
 
 class FormatName(StrEnum):
     """The formats, as `tunnel.convert` has them."""
@@ -101,6 +99,7 @@ def import_(
     """
     from tunnel import convert
     from tunnel.config import ConfigErrors
+    from tunnel.config.files import folders
 
     try:
         found = convert.read(
@@ -114,21 +113,14 @@ def import_(
         complain(errors)
         raise typer.Exit(EXIT_USAGE) from None
     conf = found.config.name
-    target = output or _FOLDER / f"{conf}.conf"
-    if output is not None and output.is_dir():
-        target = output / f"{conf}.conf"
-    if str(target) == "-":
-        places: list[Path] = []
-    else:
-        places = [target]
-        if output is None:
-            _FOLDER.mkdir(mode=0o700, exist_ok=True)
+    home = folders()[0] if output is None else output
+    target = home / f"{conf}.conf" if output is None or output.is_dir() else output
+    places = [] if str(target) == "-" else [target]
     made = [convert.Output(f"{conf}.conf", found.text)]
     _deliver(found.form.name, conf, made, places, found.lost, strict=strict, as_json=as_json)
     if places and not as_json and target.suffix == ".conf":
-        shown = conf if target.parent == _FOLDER else target
-        if "/" not in str(shown) and target.parent != _FOLDER:
-            shown = f"./{target}"
+        is_path = output is None or "/" in str(target)
+        shown = conf if output is None else target if is_path else f"./{target}"
         typer.echo(f"start it with: tunnel up {shown}", err=True)
 
 
@@ -220,6 +212,11 @@ def _deliver(
             typer.echo(json.dumps(_as_json(form, name, (), (), lost)))
         fail("--strict: something is not carried, and nothing was written")
     if places:
+        try:
+            # It is there where the package made it.
+            places[0].parent.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            fail(f"cannot write {places[0]}: {error.strerror}; nothing was written")
         pairs = list(zip(places, outputs, strict=True))
         texts = {place: each.text for place, each in pairs}
         write_new(texts, public=[place for place, each in pairs if not each.secret])

@@ -111,6 +111,19 @@ def test_programs_get_the_list_and_the_text_of_what_was_not_written(folder: Path
     assert PRIVATE not in written
 
 
+def test_a_conf_goes_where_tunnels_are_looked_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNNEL_CONFIG_PATH", f"{folder}/confs:/nowhere")
+    done = run("import", "network", "--interface", "one", "--strict")
+    assert done.stderr.endswith("start it with: tunnel up one\n")
+    assert stat.S_IMODE((folder / "confs").stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "confs" / "one.conf").stat().st_mode) == 0o600
+    monkeypatch.setenv("TUNNEL_CONFIG_PATH", f"{folder}/none/confs")
+    done = run("import", "network", "--interface", "one", code=1)
+    assert "No such file or directory; nothing was written" in done.stderr
+
+
 def test_one_of_several_tunnels_is_chosen(folder: Path) -> None:
     done = run("import", "network", code=2)
     assert "it has several tunnels: one, two; choose one with --interface" in done.stderr
