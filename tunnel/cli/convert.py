@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
+from tunnel import convert
 from tunnel.cli.common import (
     EXIT_USAGE,
     Json,
@@ -20,12 +20,15 @@ from tunnel.cli.common import (
     conf_of_running,
     fail,
     load_config,
+    print_json,
     warn_if_others_can_read,
     write_new,
 )
-
-if TYPE_CHECKING:
-    from tunnel.convert import ForeignFile, Lost, Output
+from tunnel.config import ConfigErrors, Problem, files
+from tunnel.config.files import folders
+from tunnel.config.lookalikes import foreign_bytes
+from tunnel.config.problems import Mistake, escape
+from tunnel.convert import ForeignFile, Lost, Output
 
 app = typer.Typer()
 
@@ -97,10 +100,6 @@ def import_(
         tunnel import router.rsc --interface wireguard1 --name office
         tunnel import office.nmconnection -o -
     """
-    from tunnel import convert
-    from tunnel.config import ConfigErrors
-    from tunnel.config.files import folders
-
     try:
         found = convert.read(
             [_source(path) for path in files],
@@ -147,9 +146,6 @@ def export(
         tunnel export office --to networkd -o /etc/systemd/network
         tunnel export office --to routeros > office.rsc
     """
-    from tunnel import convert
-    from tunnel.config import ConfigErrors
-
     loaded = load_config(conf_of_running(conf) or conf)
     try:
         written = convert.write(loaded, convert.FORMATS[form])
@@ -171,11 +167,6 @@ def export(
 
 def _source(path: Path) -> ForeignFile:
     """A foreign file. Raises ConfigErrors."""
-    from tunnel.config import ConfigErrors, Problem, files
-    from tunnel.config.lookalikes import foreign_bytes
-    from tunnel.config.problems import Mistake, escape
-    from tunnel.convert import ForeignFile
-
     try:
         if str(path) == "-":
             if sys.stdin is None:
@@ -209,7 +200,7 @@ def _deliver(
         complain("not carried:\n" + "\n".join(f"  {each}" for each in lost), logging.WARNING)
     if lost and strict:
         if as_json:
-            typer.echo(json.dumps(_as_json(form, name, (), (), lost)))
+            print_json(_as_json(form, name, (), (), lost))
         fail("--strict: something is not carried, and nothing was written")
     if places:
         try:
@@ -223,7 +214,7 @@ def _deliver(
     else:
         warn_if_others_can_read()
     if as_json:
-        typer.echo(json.dumps(_as_json(form, name, outputs, places, lost), indent=2))
+        print_json(_as_json(form, name, outputs, places, lost))
     elif places:
         typer.echo(f"wrote {' and '.join(map(str, places))}", err=True)
     else:
@@ -233,22 +224,36 @@ def _deliver(
             typer.echo(each.text.encode("utf-8", "surrogateescape"), nl=False)
 
 
+class ConvertedFile(TypedDict):
+    """A file of a conversion: where it was written, or its text if it was not."""
+
+    name: str
+    path: str | None
+    text: str | None
+
+
+class ConversionReport(TypedDict):
+    """What became of a conf, or of the files of another program."""
+
+    format: str
+    name: str
+    files: list[ConvertedFile]
+    not_carried: list[Lost]
+
+
 def _as_json(
     form: str,
     name: str,
     outputs: Sequence[Output],
     places: Sequence[Path],
     lost: Sequence[Lost],
-) -> dict[str, object]:
-    """What programs read: the text of each file that was not written, and the list."""
-    return {
-        "format": form,
-        "name": name,
-        "files": [
-            {"name": each.name, "path": str(places[number])}
-            if places
-            else {"name": each.name, "text": each.text}
-            for number, each in enumerate(outputs)
-        ],
-        "not_carried": [{"place": each.place, "what": each.what, "why": each.why} for each in lost],
-    }
+) -> ConversionReport:
+    files: list[ConvertedFile] = [
+        {
+            "name": each.name,
+            "path": str(places[number]) if places else None,
+            "text": None if places else each.text,
+        }
+        for number, each in enumerate(outputs)
+    ]
+    return {"format": form, "name": name, "files": files, "not_carried": list(lost)}

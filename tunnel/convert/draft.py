@@ -7,7 +7,7 @@ in the foreign file. What has no key of ours is said as Lost, never dropped in s
 import contextlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -60,6 +60,10 @@ class Lost:
 
     def __str__(self) -> str:
         return f"{self.place}: {self.what}: {self.why}"
+
+    def to_json(self) -> dict[str, str]:
+        """The same as JSON-ready types."""
+        return asdict(self)
 
 
 def refused(place: FileLine, fault: str, remedy: str) -> ConfigErrors:

@@ -107,7 +107,7 @@ def test_programs_get_the_list_and_the_text_of_what_was_not_written(folder: Path
     assert found["files"][0]["text"].startswith("# Add it to /etc/config/network")
     assert [each["what"] for each in found["not_carried"]] == ["PostUp"]
     written = run("export", "./office.conf", "--to", "openwrt", "-o", "x", "--json").stdout
-    assert json.loads(written)["files"] == [{"name": "office.uci", "path": "x"}]
+    assert json.loads(written)["files"] == [{"name": "office.uci", "path": "x", "text": None}]
     assert PRIVATE not in written
 
 
