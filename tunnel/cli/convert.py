@@ -111,6 +111,8 @@ def import_(
     except ConfigErrors as errors:
         complain(errors)
         raise typer.Exit(EXIT_USAGE) from None
+    for warning in found.config.warnings:
+        complain(f"warning: {warning}", logging.WARNING)
     conf = found.config.name
     home = folders()[0] if output is None else output
     target = home / f"{conf}.conf" if output is None or output.is_dir() else output

@@ -77,10 +77,11 @@ def read(
     if key_file is not None:
         draft.interface.clear("PrivateKey")
         draft.interface.set("PrivateKeyFile", str(key_file), draft.interface.place)
-    config = draft.config(called, sources[0].folder)
+    made = dump(draft.config(called, sources[0].folder))
     files = ", ".join(dict.fromkeys(escape(Path(source.name).name) for source in sources))
-    head = f"# Imported from {files} ({found.name}).\n"
-    return Imported(found, config, head + dump(config), tuple(draft.lost))
+    text = f"# Imported from {files} ({found.name}).\n{made}"
+    config = parse(text, name=called, source=f"{called}.conf", folder=sources[0].folder)
+    return Imported(found, config, text, tuple(draft.lost))
 
 
 def write(config: TunnelConfig, form: Format) -> Written:

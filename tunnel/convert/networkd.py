@@ -25,6 +25,12 @@ _YES: Final = frozenset({"1", "yes", "y", "true", "t", "on"})
 _NO: Final = frozenset({"0", "no", "n", "false", "f", "off"})
 _AUTO: Final = frozenset({"", "auto"})
 
+_MAIN: Final = 254
+_TABLES: Final = {"default": 253, "main": _MAIN, "local": 255}
+_BYTES: Final = re.compile(r"([0-9]{1,9})(K?)")
+_RULE: Final = frozenset({"FirewallMark", "InvertRule", "Table", "Family", "Priority"})
+_SUPPRESS: Final = frozenset({"SuppressPrefixLength", "Table", "Family", "Priority"})
+
 _INTERFACE: Final = {
     "PrivateKey": "PrivateKey",
     "PrivateKeyFile": "PrivateKeyFile",
@@ -241,12 +247,6 @@ class _Reader:
         value = str(int(found[1]) * scale) if found else item.value
         self.draft.interface.set("MTU", value, item.place)
 
-
-_MAIN: Final = 254
-_TABLES: Final = {"default": 253, "main": _MAIN, "local": 255}
-_BYTES: Final = re.compile(r"([0-9]{1,9})(K?)")
-_RULE: Final = frozenset({"FirewallMark", "InvertRule", "Table", "Family", "Priority"})
-_SUPPRESS: Final = frozenset({"SuppressPrefixLength", "Table", "Family", "Priority"})
 
 _SECTIONS: Final[dict[str, Callable[[_Reader, Block], None]]] = {
     "NetDev": _Reader.netdev,

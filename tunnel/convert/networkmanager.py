@@ -21,7 +21,7 @@ __all__ = ["NETWORKMANAGER"]
 _PEER: Final = "wireguard-peer."
 _ESCAPE: Final = re.compile(r"\\(.)")
 _ESCAPED: Final = {"s": " ", "n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
-_ITEM: Final = re.compile(r"((?:[^;\\]|\\.)*)(?:;|$)")
+_ITEM: Final = re.compile(r"((?:[^;\\]|\\(?:.|$))*)(?:;|$)")
 _NUMBERED: Final = re.compile(r"(address|addresses|route|routes)([0-9]*)")
 _NOT_SAVED: Final = {"1": "is kept by an agent of a user's session", "2": "is asked for each time"}
 

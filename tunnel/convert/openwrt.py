@@ -64,7 +64,10 @@ def _commands(source: ForeignFile) -> Iterator[tuple[FileLine, list[str]]]:
             if not words:
                 place = FileLine(source.name, line)
             piece = _plain(found["piece"])
-            words = [*words[:-1], words[-1] + piece] if is_open else [*words, piece]
+            if is_open:
+                words[-1] += piece
+            else:
+                words.append(piece)
             is_open = True
         line += found[0].count("\n")
         at = found.end()

@@ -26,6 +26,7 @@ tunnel export office --to routeros | ssh admin@router
   prints. No file is overwritten. A conf, and each file with a key, has mode 0600 from the start.
 - Values are checked as those of any conf; an error names the line of the foreign file, and nothing
   is written.
+- Comments are not carried, but for the names of peers; disabled peers of a conf are comments.
 - `--strict` fails, and writes nothing, if something is not carried. `--json` prints the list for
   programs, as `not_carried`, with `place`, `what` and `why` of each.
 - A private key that is not in the file, as with an agent of NetworkManager or an `/export` of

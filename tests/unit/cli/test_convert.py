@@ -186,6 +186,17 @@ def test_a_name_that_no_interface_can_have_needs_another(folder: Path) -> None:
     assert "choose one with --name" in done.stderr
 
 
+def test_what_is_doubtful_is_said_with_the_line_of_the_conf(folder: Path) -> None:
+    both = "config wireguard_one\n\toption public_key '{}'\n\tlist allowed_ips '10.1.0.0/16'\n"
+    (folder / "a").write_text(
+        UCI.split("config interface 'two'")[0] + both.format(PEER) + both.format(OTHER)
+    )
+    done = run("import", "a", "-o", "x.conf")
+    assert "warning: one.conf:11: AllowedIPs has 10.1.0.0/16" in done.stderr
+    line = (folder / "x.conf").read_text().splitlines()[10]
+    assert line == "PublicKey = " + OTHER
+
+
 def test_a_missing_file_and_a_folder_are_refused(folder: Path) -> None:
     assert "does not exist" in run("import", "none", code=2).stderr
     assert "must be a plain file, not a folder" in run("import", str(folder), code=2).stderr
