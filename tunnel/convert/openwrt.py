@@ -49,7 +49,7 @@ class _Section:
 def _commands(source: ForeignFile) -> Iterator[tuple[FileLine, list[str]]]:
     """The words of each command. A quoted word may have line breaks."""
     text, at, line = source.text, 0, 1
-    place, words, is_open = FileLine(source.name, 1), list[str](), False
+    place, words, is_open = FileLine(source.name, 1), list[list[str]](), False
     while at < len(text):
         found = _TOKEN.match(text, at)
         if found is None:
@@ -58,21 +58,21 @@ def _commands(source: ForeignFile) -> Iterator[tuple[FileLine, list[str]]]:
         if found["piece"] is None:
             is_open = False
             if found["end"] is not None and words:
-                yield place, words
+                yield place, ["".join(pieces) for pieces in words]
                 words = []
         else:
             if not words:
                 place = FileLine(source.name, line)
             piece = _plain(found["piece"])
             if is_open:
-                words[-1] += piece
+                words[-1].append(piece)
             else:
-                words.append(piece)
+                words.append([piece])
             is_open = True
         line += found[0].count("\n")
         at = found.end()
     if words:
-        yield place, words
+        yield place, ["".join(pieces) for pieces in words]
 
 
 def _plain(piece: str) -> str:
