@@ -10,21 +10,22 @@ import sys
 import trio
 
 import tunnel
+from tunnel import events
 
 
 async def main(conf: str) -> None:
     """Keep the tunnel of `conf` up until its first handshake, then tell how it went."""
     async with tunnel.open(conf) as t:
         # First of all, so that not even the first handshake is missed.
-        with t.events() as events:
+        with t.events() as happening:
             status = await t.status()
             print(f"{t.name} is up on UDP port {status.listen_port}", flush=True)
             # With a persistent keepalive it may have been while the tunnel was set up.
             done = any(peer.latest_handshake for peer in status.peers)
             while not done:
-                event = await anext(events)
-                print(event.type, event.details, flush=True)
-                done = event.type == "handshake" and event.details["outcome"] == "completed"
+                event = await anext(happening)
+                print(event, flush=True)
+                done = isinstance(event, events.HandshakeDone)
         for peer in (await t.status()).peers:
             print(f"{peer.public_key} is at {peer.endpoint}", flush=True)
 
@@ -32,4 +33,9 @@ async def main(conf: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(f"usage: sudo python {sys.argv[0]} CONF")
-    trio.run(main, sys.argv[1])
+    try:
+        trio.run(main, sys.argv[1])
+    except tunnel.TunnelError as error:
+        sys.exit(f"{sys.argv[0]}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"{sys.argv[0]}: interrupted; the tunnel is down")

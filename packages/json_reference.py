@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from tunnel.bench.report import BenchReport
+from tunnel.cli.convert import ConversionReport
 from tunnel.cli.firewall import Rules
 from tunnel.cli.labtrials import LabReport
 from tunnel.cli.peer import PeerReport
@@ -28,6 +29,8 @@ OUTPUTS: Final[dict[str, Any]] = {
     "tunnel trace": TraceReport,
     "tunnel firewall": Rules,
     "tunnel peer list": list[PeerReport],
+    "tunnel import": ConversionReport,
+    "tunnel export": ConversionReport,
     "tunnel lab": LabReport,
     "tunnel bench": BenchReport,
 }

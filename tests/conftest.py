@@ -30,6 +30,9 @@ from tests.support.programs import Programs
 from tunnel.lab import Lab, state
 from tunnel.lab.namespace import NETNS_DIRECTORY, outer_uid
 
+pytest_plugins = ["tunnel.testing.plugin"]
+"""It is found by itself only where the package was installed since it has one."""
+
 MARK = "TUNNEL_TEST_SESSION"
 
 

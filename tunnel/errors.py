@@ -38,7 +38,7 @@ def with_notes(error: object) -> str:
 
 
 @contextlib.contextmanager
-def unwrapped(*kinds: type[Exception]) -> Iterator[None]:
+def unwrapped(*kinds: type[BaseException]) -> Iterator[None]:
     """Let the first exception of `kinds` out of the group that a nursery wraps it in.
 
     Without `kinds` that is the first TunnelError.
@@ -55,6 +55,6 @@ def unwrapped(*kinds: type[Exception]) -> Iterator[None]:
         raise _first(found) from None
 
 
-def _first(group: BaseExceptionGroup[Exception]) -> Exception:
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     inner = group.exceptions[0]
     return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner

@@ -7,27 +7,20 @@ tests that need root are skipped.
 
 from __future__ import annotations
 
-import getpass
 import os
 import sys
 from typing import NoReturn
 
-from tunnel.lab import rootless
 from tunnel.lab.errors import LabUnavailableError
+from tunnel.testing.__main__ import become
 
 
 def main() -> NoReturn:
     command = [sys.executable, "-m", "pytest", *sys.argv[1:]]
-    if rootless.is_needed():
-        # pytest calls its folder by this name; the one of "root" may belong to the machine's root.
-        os.environ["LOGNAME"] = getpass.getuser()
-        try:
-            # Only root of the namespace can set its loopback up, and tests use it.
-            rootless.enter_user_namespace(
-                ["sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command]
-            )
-        except LabUnavailableError as error:
-            print(f"tests that need root are skipped: {error}", file=sys.stderr)
+    try:
+        become(command)
+    except LabUnavailableError as error:
+        print(f"tests that need root are skipped: {error}", file=sys.stderr)
     os.execv(sys.executable, command)
 
 

@@ -32,8 +32,8 @@ async def main(conf: str, peer: str) -> None:
             say("reload", [str(change) for change in await t.reload(wanted)])
             say("mtu", [t.config.interface.mtu, (await t.status()).mtu])
             async for event in events:
-                if event.type == "reload":
-                    say("event", event.details["changes"])
+                if isinstance(event, tunnel.events.Reloaded):
+                    say("event", [change.to_json() for change in event.changes])
                     break
         say("again", [str(change) for change in await t.reload()])
         say("unchanged", await t.save())

@@ -29,6 +29,7 @@ FLOORS: dict[str, int] = {
     "tunnel.protocol": 2,
     "tunnel.switch": 2,
     "tunnel.bench": 3,
+    "tunnel.convert": 3,
     "tunnel.engine": 3,
     "tunnel.control": 4,
     "tunnel.device": 5,
@@ -40,6 +41,7 @@ FLOORS: dict[str, int] = {
     "tunnel.wg_quick": 8,
     "tunnel.api": 8,
     "tunnel.pair": 9,
+    "tunnel.testing": 9,
     "tunnel.cli": 10,
     "tunnel.__main__": 11,
 }

@@ -8,7 +8,7 @@ import logging
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -17,7 +17,7 @@ import typer
 from tunnel.control import run_folder
 from tunnel.control.client import TunnelClient
 from tunnel.control.json_protocol import ControlError
-from tunnel.linux.files import RUN_FOLDER
+from tunnel.linux.files import RUN_FOLDER, create_file
 from tunnel.log import output, redact
 
 if TYPE_CHECKING:
@@ -142,6 +142,24 @@ def writable(path: Path) -> None:
             path.unlink()
     except OSError as error:
         fail(f"cannot write {path}: {error.strerror}", EXIT_USAGE)
+
+
+def write_new(texts: Mapping[Path, str | bytes], *, public: Collection[Path] = ()) -> None:
+    """Write new files, all or none; leaves on failure. All but those that are `public` have mode
+    0600 from the start.
+    """
+    done: list[Path] = []
+    try:
+        for path, text in texts.items():
+            create_file(path, text, mode=0o644 if path in public else 0o600)
+            done.append(path)
+    except OSError as error:
+        for each in done:
+            each.unlink()
+        message = f"cannot write {path}: {error.strerror}; nothing was written"
+        if isinstance(error, FileExistsError):
+            fail(f"{message}: choose another place", EXIT_USAGE)
+        fail(message)
 
 
 @contextlib.contextmanager

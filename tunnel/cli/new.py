@@ -10,12 +10,11 @@ from typing import Annotated
 
 import typer
 
-from tunnel.cli.common import EXIT_USAGE, fail, in_words
+from tunnel.cli.common import EXIT_USAGE, fail, in_words, write_new
 from tunnel.config.fresh import FreshHost, Shape, check_hosts, choose_networks, make_confs
 from tunnel.config.peers import endpoint_at
 from tunnel.config.problems import Mistake
 from tunnel.config.values import check_name
-from tunnel.linux.files import create_file
 from tunnel.linux.networks import Network
 from tunnel.pair.choosing import free_port, given_networks, taken_networks, taken_ports
 
@@ -83,7 +82,12 @@ def new(
     typer.echo(f"{name}: a {meant} of {len(hosts)} hosts in {', '.join(map(str, networks))}")
     if may_ask and not typer.confirm(f"Write {len(paths)} confs below {base}?", default=True):
         raise typer.Exit(EXIT_USAGE)
-    _write({paths[host]: text for host, text in confs.items()})
+    try:
+        for path in paths.values():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"cannot write {error.filename}: {error.strerror}; nothing was written")
+    write_new({paths[host]: text for host, text in confs.items()})
     for host in hosts:
         # With the file's name: where the folder is missing, a copy fails, and does not become it.
         there = f"/etc/tunnel/{name}.conf"
@@ -114,17 +118,3 @@ def _networks(given: list[str] | None) -> Sequence[Network]:
 
 def _as_path(path: Path) -> str:
     return str(path) if path.is_absolute() else f"./{path}"
-
-
-def _write(texts: dict[Path, str]) -> None:
-    """Write new files, all or none."""
-    done: list[Path] = []
-    try:
-        for path, text in texts.items():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            create_file(path, text)
-            done.append(path)
-    except OSError as error:
-        for path in done:
-            path.unlink()
-        fail(f"cannot write {error.filename or path}: {error.strerror}; nothing was written")

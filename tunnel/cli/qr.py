@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +18,7 @@ from tunnel.cli.common import (
     fail,
     load_config,
     warn_if_others_can_read,
+    write_new,
 )
 from tunnel.config import TunnelConfig
 
@@ -86,7 +86,8 @@ def show(config: TunnelConfig, *, png: Path | None = None, svg: Path | None = No
         if path is not None:
             data = io.BytesIO()
             code.save(data, kind=kind, scale=_SCALE, border=_BORDER)
-            _write(path, data.getvalue())
+            write_new({path: data.getvalue()})
+            typer.echo(f"wrote {path}", err=True)
     if png is None and svg is None:
         _draw(code)
 
@@ -108,17 +109,3 @@ def _draw(code: segno.QRCode) -> None:
         blocks = (" ▄▀█"[2 * upper + lower] for upper, lower in zip(above, below, strict=True))
         # Black on white whatever the colours of the terminal are; without them, in a pipe.
         typer.echo(typer.style("".join(blocks), fg=(0, 0, 0), bg=(255, 255, 255)))
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(data)
-        except OSError:
-            path.unlink()
-            raise
-    except OSError as error:
-        fail(f"cannot write {path}: {error.strerror}", EXIT_USAGE)
-    typer.echo(f"wrote {path}", err=True)

@@ -41,6 +41,7 @@ class _Format(NamedTuple):
 
 
 _BY_HAND: Final = "write its values under [Interface] and [Peer], as docs/conf.md lists them"
+_IMPORT: Final = "convert it: tunnel import FILE"
 _NEEDED: Final = "ask for the conf of a WireGuard tunnel"
 
 
@@ -62,15 +63,15 @@ _FORMATS: Final = (
     _format(
         r"^[^\S\n]*\[(connection|wireguard-peer\.[^\]]*)\]",
         "a keyfile of NetworkManager, which brings it up itself (nmcli connection up)",
-        _BY_HAND,
+        _IMPORT,
     ),
     _format(
         r"^[^\S\n]*\[(NetDev|WireGuard|WireGuardPeer)\]",
         "a file of systemd-networkd, which brings it up itself",
-        _BY_HAND,
+        _IMPORT,
     ),
     _format(r"^[^\S\n]*\[Unit\]", "a unit of systemd", "name the conf that it starts"),
-    _format(r"^[^\S\n]*config\s+(interface|wireguard_\w+)\b", "a file of OpenWrt's uci", _BY_HAND),
+    _format(r"^[^\S\n]*config\s+(interface|wireguard_\w+)\b", "a file of OpenWrt's uci", _IMPORT),
     _format(r"^interface: \S+$", "the output of `wg show`", "use that of `wg showconf INTERFACE`"),
     _format(
         r"^(private|public|preshared)_key=[0-9a-f]{64}$",
@@ -78,8 +79,13 @@ _FORMATS: Final = (
         "use the output of `wg showconf INTERFACE`",
     ),
     _format(r"^(network|proxies|endpoints|outbounds|services|version):|\A- \w+:", "YAML", _BY_HAND),
-    _format(r"^/(interface|ip)\b", "an export of RouterOS", _BY_HAND),
-    _format(r"^(set )?interfaces (wireguard|\{)", "a configuration of VyOS or EdgeOS", _BY_HAND),
+    _format(r"^/(interface|ip)\b", "an export of RouterOS", _IMPORT),
+    _format(r"^set interfaces wireguard\b", "commands of VyOS", _IMPORT),
+    _format(
+        r"^interfaces (wireguard|\{)",
+        "a configuration of VyOS or EdgeOS",
+        "convert what `show configuration commands` prints there: tunnel import FILE",
+    ),
     _format(r"^interface [a-z]+[\d/.]+\s*$", "the configuration of a router", _BY_HAND),
     _format(r"\bnetworking\.(wireguard|wg-quick)\b", "a configuration of NixOS", _BY_HAND),
     _format(

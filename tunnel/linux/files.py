@@ -72,14 +72,15 @@ def replace_file(
         os.close(folder)
 
 
-def create_file(path: Path, text: str, *, mode: int = 0o600) -> None:
+def create_file(path: Path, text: str | bytes, *, mode: int = 0o600) -> None:
     """Make a file that holds `text`, where there is none. Raises OSError, and then it is not there,
     unless it was before.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+        with open(descriptor, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(descriptor)
     except BaseException:

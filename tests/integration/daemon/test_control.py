@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemons import follow, followed, remains, rewrite, status
+from tests.support.daemons import follow, followed, remains, rewrite
 from tests.support.hosts import TwoHosts
 from tests.support.pairs import Pair, make_pair
 
@@ -142,17 +142,3 @@ def test_saveconfig_saves_on_down(two_hosts: TwoHosts) -> None:
     assert "10.78.0.1/24" in text
     assert "# kept\n" in text
     assert remains(a) == []
-
-
-def test_program_of_the_examples(two_hosts: TwoHosts) -> None:
-    pair = make_pair(two_hosts)
-    pair.a.down()
-    a, b = pair.hosts
-    rewrite(pair.a, "AllowedIPs", "PersistentKeepalive = 25\nAllowedIPs")
-    command = [sys.executable, str(EXAMPLES / "embed.py"), str(pair.a.conf)]
-    run = a.run(command, environment={"PYTHONPATH": os.getcwd()})
-    assert "wg0 is up on UDP port 51820" in run.stdout
-    assert f"{pair.b.node.public_key} is at 192.0.2.2:51820" in run.stdout
-    assert remains(a) == []
-    assert status(pair.b)["peers"][0]["latest_handshake"] > 0
-    assert b.interfaces()

@@ -39,6 +39,16 @@ VERSION = re.compile(
     r"tunnel (?P<version>\S+)\ncommit: (?P<commit>.*)\ndatapath: (?P<datapath>.*)\nPython: .*\n"
 )
 
+EXAMPLES = ROOT / "examples"
+
+OTHER_TEST = """
+import sys
+
+def test_a_run_without_our_fixtures_loads_none_of_it(pytestconfig):
+    assert pytestconfig.pluginmanager.has_plugin("tunnel.testing.plugin")
+    assert not {"trio", "tunnel.lab", "tunnel.config"} & set(sys.modules)
+"""
+
 PING = """
 import subprocess, sys, trio, tunnel
 
@@ -240,6 +250,7 @@ def test_sdist_without_cargo_carries_packets(
     why = "the native datapath is not installed (there was no Rust compiler when this was built)"
     assert installed.version() == (commit, f"python; {why}")
     installed.carries_packets(two_hosts, tmp_path, "python")
+    installed.is_for_programs(tmp_path / "programs")
 
 
 class Installed:
@@ -330,3 +341,18 @@ class Installed:
         """-1 while there is no daemon."""
         found = json.loads(self.in_host(host, "tunnel", "show", "--json") or "[]")
         return int(found[0]["restarts"]) if found else -1
+
+    def is_for_programs(self, folder: Path) -> None:
+        """Types for mypy, and fixtures for pytest, which finds them by itself."""
+        folder.mkdir()
+        programs = [Path(shutil.copy(each, folder)) for each in EXAMPLES.glob("*.py")]
+        python = self.folder / "python"
+        mypy: list[str | Path] = [sys.executable, "-m", "mypy", "--strict", "--python-executable"]
+        checked = run([*mypy, python, "--cache-dir", folder / "cache", *programs], self.empty)
+        assert checked == f"Success: no issues found in {len(programs)} source files\n"
+        run([self.folder / "pip", "install", "--no-compile", "pytest"], self.empty, self.empty)
+        said = run([python, "-m", "pytest", "-W", "error", folder], self.empty)
+        assert "3 passed" in said
+        (folder / "test_other.py").write_text(OTHER_TEST)
+        said = run([python, "-m", "pytest", "-W", "error", folder / "test_other.py"], self.empty)
+        assert "1 passed" in said

@@ -39,6 +39,8 @@ def test_what_is_printed_fits_the_schema(pair: Pair) -> None:
         "tunnel trace": (*("trace", "--json", "icmp", "--", "ping", "-c", "1", "10.77.0.2"),),
         "tunnel firewall": ("firewall", conf, "--dry-run", "--json"),
         "tunnel peer list": ("peer", "list", conf, "--json"),
+        "tunnel import": ("import", conf, "--json", "-o", "-"),
+        "tunnel export": ("export", conf, "--json", "--to", "vyos"),
     }
     # The others are below, and that of the bench is held by its own types.
     assert set(lines) == set(OUTPUTS) - {"tunnel lab", "tunnel bench"}

@@ -8,13 +8,14 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from crypto.keys import KeyFormatError, PresharedKey, PrivateKey, PublicKey
 from tests.support.fuzz.target import Target
-from tunnel import config
+from tunnel import config, convert
 from tunnel.config import ConfigErrors, tables
 from tunnel.containers.docker.store import Store
 from tunnel.containers.errors import ContainerError
@@ -40,6 +41,38 @@ JSON_WORDS = (
     b'{"', b'": ', b"[", b"]}", b"null", b"true", b"1e999", b"NaN", b"-1", b'"\\ud800"', b'""',
     b"9" * 5000, DEEP, b"{}", b'"version": 1',
 )  # fmt: skip
+
+
+NAMES = b"PrivateKey=", b"AllowedIPs=", b"10.0.0.0/8", b"0.0.0.0/0", b"fd00::/64", b"51820"
+CONVERTERS = (
+    (
+        "networkmanager",
+        "tunnel.convert.networkmanager",
+        (b"[wireguard]\n", b"[wireguard-peer.", b"[ipv4]\n", b"route1=", b"peer-routes=", *NAMES),
+    ),
+    (
+        "networkd",
+        "tunnel.convert.networkd",
+        (b"[WireGuard]\n", b"[WireGuardPeer]\n", b"[Route]\n", b"\\\n", b"RouteTable=", *NAMES),
+    ),
+    (
+        "openwrt",
+        "tunnel.convert.openwrt",
+        (b"config interface 'wg0'\n", b"option ", b"list ", b"config wireguard_wg0\n", *NAMES),
+    ),
+    (
+        "routeros",
+        "tunnel.convert.routeros",
+        (b"/interface/wireguard/add ", b"/ip/route\nadd ", b'"', b"\\\n", b"interface=wg1", *NAMES),
+    ),
+    (
+        "vyos",
+        "tunnel.convert.vyos",
+        (b"set interfaces wireguard wg0 ", b"set protocols static route ", b"peer a ", *NAMES),
+    ),
+    ("wg-quick", "tunnel.convert.wgquick", (b"[Interface]\n", b"[Peer]\n", b"Jc = 4\n", *NAMES)),
+)
+"""Each format, the module that reads it, and pieces of it."""
 
 
 @cache
@@ -74,6 +107,22 @@ def run_conf(data: bytes) -> None:
     again = config.parse(config.dump(found), name="wg0", folder=folder() / "none")
     assert again.peers == found.peers
     assert config.merge(text, found, folder=folder() / "none") == text, "saving changes the file"
+
+
+def converter(form: convert.Format) -> Callable[[bytes], None]:
+    """The files of another program. The conf that is made of them is one, and is exported again."""
+
+    def run(data: bytes) -> None:
+        text = data.decode("utf-8", "surrogateescape")
+        source = convert.ForeignFile("file", text, folder() / "none")
+        found = convert.read([source], form=form, name="wg0")
+        assert all(str(each).isprintable() for each in found.lost)
+        again = config.parse(found.text, name="wg0", folder=folder() / "none")
+        assert again.peers == found.config.peers
+        for other in convert.FORMATS.values():
+            convert.write(found.config, other)
+
+    return run
 
 
 def run_record(data: bytes) -> None:
@@ -221,6 +270,20 @@ TARGETS = (
             b"DNS = a, ",
             b"Table = ",
         ),
+    ),
+    *(
+        Target(
+            name=f"convert_{name}",
+            reads=(converting, "tunnel.convert.draft"),
+            run=converter(convert.FORMATS[name]),
+            refusal=ConfigErrors,
+            base=40_000,
+            per_byte=300,
+            room=4 << 20,
+            room_per_byte=2_000,
+            words=words,
+        )
+        for name, converting, words in CONVERTERS
     ),
     Target(
         name="state_files",

@@ -96,7 +96,7 @@ def test_files_are_for_their_owner_and_none_is_overwritten() -> None:
     texts = {path: path.read_text() for path in Path("office").glob("*/*.conf")}
     assert [path.stat().st_mode & 0o777 for path in texts] == [0o600, 0o600]
     Path("office/b/office.conf").unlink()
-    output = run("office", "b=192.0.2.1", "a", code=1)
+    output = run("office", "b=192.0.2.1", "a", code=2)
     assert "nothing was written" in output
     assert not Path("office/b/office.conf").exists(), "all or none"
     assert Path("office/a/office.conf").read_text() == texts[Path("office/a/office.conf")]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from typing import Self
 
 import trio
 
 from tunnel import config as confs
+from tunnel.api.events import AnyEvent, typed
 from tunnel.config import TunnelConfig
 from tunnel.control.broadcast import EventQueue
 from tunnel.control.messages.changes import Change
@@ -16,6 +18,19 @@ from tunnel.control.messages.status import TunnelStatus
 from tunnel.daemon.daemon import Daemon
 from tunnel.daemon.run import run
 from tunnel.errors import unwrapped
+
+
+class EventReader:
+    """The events of a tunnel, as an asynchronous iterator; it ends with the tunnel."""
+
+    def __init__(self, queue: EventQueue) -> None:
+        self._queue = queue
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> AnyEvent:
+        return typed(await anext(self._queue))
 
 
 class Tunnel:
@@ -43,15 +58,17 @@ class Tunnel:
         """What it looks like now. With `secrets`, private and preshared keys too."""
         return await self._daemon.status(secrets=secrets)
 
-    def events(self) -> contextlib.AbstractContextManager[EventQueue]:
-        """Events from now on, for the time of a `with`:
+    @contextlib.contextmanager
+    def events(self) -> Iterator[EventReader]:
+        """Events from now on, for the time of a `with`, as objects of `tunnel.events`:
 
-            with tunnel.events() as events:
-                async for event in events: ...
+            with t.events() as happening:
+                async for event in happening: ...
 
         A slow reader loses events, and learns how many; packets never wait for it.
         """
-        return self._daemon.feed.subscribe(EventQueue())
+        with self._daemon.feed.subscribe(EventQueue()) as queue:
+            yield EventReader(queue)
 
     async def diff(self, config: TunnelConfig | None = None) -> tuple[Change, ...]:
         """What `reload` would change."""
@@ -95,12 +112,12 @@ async def open_tunnel(config: TunnelConfig | str | os.PathLike[str]) -> AsyncIte
             tunnel._closed.set()
 
     body_error: BaseException | None = None
-    with unwrapped():
+    with unwrapped(), unwrapped(KeyboardInterrupt):
         async with trio.open_nursery() as nursery:
             await nursery.start(live)
             try:
                 yield tunnel
-            except Exception as error:
+            except (Exception, KeyboardInterrupt, SystemExit) as error:
                 body_error = error  # raised below, so that no nursery wraps it into a group
             finally:
                 daemon.is_asked = True
