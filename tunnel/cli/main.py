@@ -17,6 +17,7 @@ MODULES = {
     "new": ("new",),
     "peer": ("peer",),
     "qr": ("qr",),
+    "web": ("web",),
     "keys": ("genkey", "genpsk", "pubkey", "strip"),
     "lab": ("lab",),
     "bench": ("bench",),
@@ -39,7 +40,7 @@ GROUPS = (
         "Every day",
         (
             (("up", "down", "restart"), "Set up the tunnel of a conf; undo that; both in turn."),
-            (("show", "top"), "Show running tunnels: now, or live."),
+            (("show", "top", "web"), "Show running tunnels: now, or live; a hub on a page."),
             (("reload", "diff", "save"), "Apply a changed conf; preview that; write it back."),
         ),
     ),

@@ -158,6 +158,10 @@ class PeerBook:
     def _other_side(
         self, peer: PeerConfig, private: PrivateKey, reached_at: EndpointConfig, new: NewPeer
     ) -> TunnelConfig:
+        for server in new.dns:
+            # It becomes a line of a conf, and must be no more than that.
+            if not server.isprintable():
+                raise self._refusal(f"{quote(server)} is no name server", "use an address")
         return _other_side(self.config, self.private_key(), peer, private, reached_at, new)
 
     def _append(self, peer: PeerConfig) -> None:
@@ -273,19 +277,13 @@ class PeerBook:
         """Where others reach this host: as `given` (HOST or HOST:PORT), or as the conf's comment
         `# endpoint = …` says; what is given is written there if there is none.
         """
-        known = _ENDPOINT.search(self.text)
-        text = given or (known[1] if known else None)
-        if text is None:
+        meant = self._endpoint(given) if given else self.noted_endpoint()
+        if meant is None:
             raise self._refusal(
                 "where others reach this host is not known",
                 "add --endpoint HOST; it is kept as a comment in the conf",
             )
-        port = self.config.interface.listen_port
-        try:
-            meant = endpoint_at(text, port)
-        except Mistake as mistake:
-            raise self._refusal(f"--endpoint {mistake.fault}", mistake.remedy) from None
-        if known is None:
+        if not _ENDPOINT.search(self.text):
             header = next(
                 token.line
                 for token in tokenize(self.text)
@@ -295,6 +293,17 @@ class PeerBook:
             lines.insert(header, f"# endpoint = {meant}{self._ending()}")
             self._take("\n".join(lines))
         return meant
+
+    def noted_endpoint(self) -> EndpointConfig | None:
+        """Where others reach this host, as the conf's comment says; None without one."""
+        known = _ENDPOINT.search(self.text)
+        return self._endpoint(known[1]) if known else None
+
+    def _endpoint(self, text: str) -> EndpointConfig:
+        try:
+            return endpoint_at(text, self.config.interface.listen_port)
+        except Mistake as mistake:
+            raise self._refusal(f"the endpoint {mistake.fault}", mistake.remedy) from None
 
     def _take(self, text: str) -> None:
         self.config = self._parsed(text)
