@@ -339,6 +339,8 @@ class PeerBook:
 
 def endpoint_at(text: str, port: int) -> EndpointConfig:
     """The endpoint HOST:PORT, or HOST at that port, where 0 is none. Raises Mistake."""
+    if any(character.isspace() for character in text):
+        raise Mistake(f"{quote(text)} has a space", "write HOST or HOST:PORT")
     host, colon, digits = text.rpartition(":")
     is_whole = bool(colon) and digits.isdigit() and (":" not in host or host.endswith("]"))
     if not is_whole:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -428,10 +429,11 @@ async def _json_body_untrusted(request: Request) -> object:
     data = bytearray()
     try:
         with trio.fail_after(PATIENCE):
-            async for piece in request.stream():
-                data += piece
-                if len(data) > MAX_BODY:
-                    raise WebError(413, "body", f"the body is larger than {MAX_BODY} bytes")
+            async with contextlib.aclosing(request.stream()) as pieces:
+                async for piece in pieces:
+                    data += piece
+                    if len(data) > MAX_BODY:
+                        raise WebError(413, "body", f"the body is larger than {MAX_BODY} bytes")
         found: object = json.loads(data)
     except trio.TooSlowError:
         raise WebError(408, "body", "the body did not come in time") from None

@@ -40,6 +40,9 @@ MAX_SESSIONS: Final = 64
 _COST: Final = {"n": 1 << 15, "r": 8, "p": 1}
 """Of scrypt: 32 MiB and about a tenth of a second for each try."""
 
+_LENGTH: Final = 32
+"""Bytes of a hash."""
+
 _MOST: Final = {"n": 1 << 20, "r": 32, "p": 16}
 """What a file may ask for."""
 
@@ -76,7 +79,7 @@ class PasswordFile:
                 f"the password must have {MIN_PASSWORD} to {MAX_PASSWORD} characters"
             )
         salt = os.urandom(16)
-        digest = Scrypt(salt=salt, length=32, **_COST).derive(password.encode())
+        digest = Scrypt(salt=salt, length=_LENGTH, **_COST).derive(password.encode())
         stored = {**_COST, "salt": _text(salt), "hash": _text(digest)}
         try:
             replace_file(self.path, json.dumps({"scrypt": stored}) + "\n", mode=0o600)
@@ -88,10 +91,12 @@ class PasswordFile:
         try:
             stored = json.loads(read_plain(self.path))["scrypt"]
             cost = {name: int(stored[name]) for name in _COST}
-            if any(not 0 < cost[name] <= most for name, most in _MOST.items()):
-                raise ValueError
             salt, digest = (base64.b64decode(stored[name]) for name in ("salt", "hash"))
-            scrypt = Scrypt(salt=salt, length=len(digest), **cost)
+            is_ours = all(0 < cost[name] <= most for name, most in _MOST.items())
+            # An empty hash would be that of every password.
+            if not is_ours or len(digest) != _LENGTH:
+                raise ValueError
+            scrypt = Scrypt(salt=salt, length=_LENGTH, **cost)
             scrypt.verify(password[:MAX_PASSWORD].encode(errors="replace"), digest)
         except InvalidKey:
             return False

@@ -50,6 +50,8 @@ function age(seconds) {
 }
 
 const when = (seconds) => new Date(seconds * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+const plain = (network) => network.replace(network.includes(":") ? /\/128$/ : /\/32$/, "");
+const addressesOf = (peer) => peer.addresses.map(plain).join(", ");
 const nameOf = (peer) => peer.name || `${peer.public_key.slice(0, 10)}…`;
 
 // --- requests
@@ -141,10 +143,12 @@ async function enter(found) {
 
 async function refresh() {
   clearTimeout(timer);
+  let isStale = true;
   try {
     state = await ask("GET", "/api/state");
     trouble(state.problem || (state.running ? "" : t("hub.not_running", { name: state.name })));
     draw();
+    isStale = false;
     if (state.log_changes !== logSeen) {
       drawLog(await ask("GET", "/api/log"));
       logSeen = state.log_changes;
@@ -153,7 +157,7 @@ async function refresh() {
     if (!(refused instanceof Refused)) throw refused;
     if (session) trouble(refused.status ? sentence(refused.message) : t("hub.unreachable", { host: location.host }));
   }
-  $("hub").classList.toggle("stale", !state);
+  $("hub").classList.toggle("stale", isStale);
   if (session && !document.hidden) timer = setTimeout(refresh, PERIOD);
 }
 
@@ -281,7 +285,7 @@ function drawRow(row, peer, now) {
   const name = nameOf(peer), [rx, tx] = latestRates(peer.id);
   row.dataset.state = peer.state;
   put(part(".name"), name);
-  put(part(".addresses"), peer.addresses.join(", "));
+  put(part(".addresses"), addressesOf(peer));
   part(".who").setAttribute("aria-label", t("row.open", { name }));
   put(part(".state"), t(`state.${peer.state}`));
   put(part(".more"), remark(peer, now));
@@ -477,7 +481,7 @@ function openPeer(id) {
   chosen = peer;
   put($("peer-title"), nameOf(peer));
   put($("peer-state"), [t(`state.${peer.state}`), remark(peer, state.now)].filter(Boolean).join(" · "));
-  put($("peer-addresses"), peer.addresses.join(", ") || t("facts.none"));
+  put($("peer-addresses"), addressesOf(peer) || t("facts.none"));
   put($("peer-endpoint"), peer.endpoint || t("facts.none"));
   put($("peer-handshake"), peer.latest_handshake ? when(peer.latest_handshake) : t("facts.none"));
   put($("peer-traffic"), t("peer.traffic", { rx: bytes(peer.rx_bytes), tx: bytes(peer.tx_bytes) }));
