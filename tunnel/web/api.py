@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import trio
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -435,6 +435,8 @@ async def _json_body_untrusted(request: Request) -> object:
                     if len(data) > MAX_BODY:
                         raise WebError(413, "body", f"the body is larger than {MAX_BODY} bytes")
         found: object = json.loads(data)
+    except ClientDisconnect:
+        raise WebError(400, "body", "the body was cut off") from None
     except trio.TooSlowError:
         raise WebError(408, "body", "the body did not come in time") from None
     except (ValueError, RecursionError):
