@@ -56,7 +56,9 @@ def office(lab: Lab, machine_path: str) -> Iterator[Office]:
     laptop.run([*TUNNEL, "up", str(folder / "laptop" / "office.conf")])
     hub.run([*TUNNEL, "web", str(conf), "--set-password"], stdin=f"{PASSWORD}\n")
     state = {"STATE_DIRECTORY": str(hub.directory / "state")}
-    served = hub.popen([*TUNNEL, "web", str(conf)], environment=state)
+    # As in its unit: root's files, and no capability.
+    command = ["setpriv", "--bounding-set", "-all", *TUNNEL, "web", str(conf)]
+    served = hub.popen(command, environment=state)
     served.wait_for_output("the page of office is at")
     found = re.search(r"http://\S+", served.log())
     assert found is not None

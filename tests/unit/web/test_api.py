@@ -219,7 +219,7 @@ def test_no_more_of_a_body_is_read_than_one_may_have(tmp_path: Path) -> None:
     body = Endless()
 
     async def visit(site: Site) -> None:
-        headers = {"content-type": "application/json"}
+        headers = {"content-type": "application/json", "host": "10.9.0.1"}
         request = httpx.Request("POST", f"{ORIGIN}/api/login", headers=headers, stream=body)
         assert (await site.http.send(request)).status_code == 413
         assert body.sent <= MAX_BODY + 2 * 4096
