@@ -62,8 +62,8 @@ def web(
     except ModuleNotFoundError as error:
         python = sys.executable
         fail(
-            f"the page needs the Python package {error.name}: "
-            f"{python} -m pip install 'hypercorn[trio]' starlette"
+            f"the page needs the Python package {error.name}; in the folder of the sources: "
+            f"{python} -m pip install '.[web]'"
         )
     path = Path(conf_of_running(conf) or _found(conf)).absolute()
     password = login.PasswordFile(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import deque
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from tunnel.linux.files import open_plain, read_plain
+from tunnel.web.errors import WebError
 from tunnel.web.messages import Log, LogEntry
+from tunnel.web.schema import read_untrusted
 
 KEPT: Final = 500
 """Entries in memory, which the page shows."""
@@ -69,13 +72,8 @@ class Journal:
 
     def _remember(self, line: str) -> None:
         # A line that a full disk cut off is left out.
-        try:
-            entry = LogEntry.from_json(json.loads(line))
-        except (ValueError, TypeError, AttributeError):
-            return
-        types = (float, str, str, str)
-        if all(map(isinstance, (entry.time, entry.kind, entry.peer, entry.address), types)):
-            self._entries.append(entry)
+        with contextlib.suppress(WebError):
+            self._entries.append(read_untrusted(LogEntry, line.encode()))
 
     def _failed(self, error: Exception) -> None:
         reason = error.strerror if isinstance(error, OSError) else error

@@ -22,6 +22,7 @@ from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from tunnel.linux.files import read_plain, replace_file
+from tunnel.linux.json_text import read_json
 from tunnel.web.errors import WebError
 
 MIN_PASSWORD: Final = 10
@@ -89,7 +90,7 @@ class PasswordFile:
     def check(self, password: str) -> bool:
         """Whether it is this one; takes its time. Raises PasswordFileError."""
         try:
-            stored = json.loads(read_plain(self.path))["scrypt"]
+            stored = read_json(read_plain(self.path))["scrypt"]
             cost = {name: int(stored[name]) for name in _COST}
             salt, digest = (base64.b64decode(stored[name]) for name in ("salt", "hash"))
             is_ours = all(0 < cost[name] <= most for name, most in _MOST.items())
@@ -112,7 +113,7 @@ def _text(data: bytes) -> str:
 
 
 @dataclass(slots=True)
-class Session:
+class WebSession:
     """One who is logged in. Times are those of the clock of Sessions."""
 
     csrf: str
@@ -127,19 +128,19 @@ class Sessions:
     def __init__(self, stamp: Callable[[], tuple[int, int]], clock: Callable[[], float]) -> None:
         self._stamp = stamp
         self._clock = clock
-        self._of: OrderedDict[bytes, Session] = OrderedDict()
+        self._of: OrderedDict[bytes, WebSession] = OrderedDict()
 
-    def open(self) -> tuple[str, Session]:
+    def open(self) -> tuple[str, WebSession]:
         """A new session and its cookie; the oldest one ends if there are too many."""
         token = secrets.token_urlsafe(32)
         now = self._clock()
-        session = Session(secrets.token_urlsafe(32), self._stamp(), now + LIFETIME, now)
+        session = WebSession(secrets.token_urlsafe(32), self._stamp(), now + LIFETIME, now)
         self._of[_digest(token)] = session
         while len(self._of) > MAX_SESSIONS:
             self._of.popitem(last=False)
         return token, session
 
-    def find(self, token: str) -> Session | None:
+    def find(self, token: str) -> WebSession | None:
         """The session of a cookie, unless it has ended, or the password is another one now."""
         session = self._of.get(_digest(token))
         if session is None:

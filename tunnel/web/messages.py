@@ -179,7 +179,7 @@ class LinkRequest(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class Link(Message):
+class LinkMade(Message):
     """A one-time link: `token` opens it, until the Unix time `until`."""
 
     token: str
@@ -187,7 +187,7 @@ class Link(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class Token(Message):
+class LinkToken(Message):
     """What opens a one-time link."""
 
     token: str

@@ -8,6 +8,7 @@ import types
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from tunnel.control.messages import Message
+from tunnel.linux.json_text import read_json
 from tunnel.web.errors import WebError
 
 MAX_TEXT = 4096
@@ -49,15 +50,20 @@ def _schema(hint: Any) -> dict[str, Any]:
     return {"type": _PLAIN[hint]} if hint in _PLAIN else reference(hint)
 
 
-def read_untrusted(kind: type[_M], body: object) -> _M:
+def read_untrusted(kind: type[_M], data: bytes | bytearray) -> _M:
     """The message that a body is. Raises WebError."""
+    try:
+        body = read_json(data)
+    except ValueError:
+        raise _refused("the body is not JSON") from None
     if not isinstance(body, dict):
         raise _refused("a JSON object is expected")
     hints = get_type_hints(kind)
-    unknown = [name for name in body if name not in hints]
+    fields = dataclasses.fields(kind)
+    unknown = body.keys() - {field.name for field in fields}
     if unknown:
-        raise _refused(f"there is no field {unknown[0][:40]!r} here")
-    for field in dataclasses.fields(kind):
+        raise _refused(f"there is no field {min(unknown)[:40]!r} here")
+    for field in fields:
         if field.name in body:
             body[field.name] = _read(hints[field.name], body[field.name], field.name)
         elif field.default is dataclasses.MISSING:

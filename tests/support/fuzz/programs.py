@@ -37,6 +37,9 @@ from tunnel.host import container_engine
 from tunnel.host.container_engine import Answer
 from tunnel.host.errors import HostError
 from tunnel.linux.json_text import read_json
+from tunnel.web.api import OPERATIONS
+from tunnel.web.errors import WebError
+from tunnel.web.schema import read_untrusted
 
 
 class Connection:
@@ -135,6 +138,22 @@ def run_control(data: bytes) -> None:
         answer = json.loads(line, parse_constant=refuse_constant)
         assert answer["v"] == 1
         assert ("result" in answer) != ("error" in answer)
+
+
+def run_web_bodies(data: bytes) -> None:
+    """Read a body as that of each operation of the page; it is refused if all refuse it."""
+    refusals, is_read = [], False
+    for operation in OPERATIONS:
+        if operation.body is not None:
+            try:
+                made = read_untrusted(operation.body, data)
+            except WebError as error:
+                refusals.append(error)
+            else:
+                is_read = True
+                assert read_untrusted(operation.body, json.dumps(made.to_json()).encode()) == made
+    if not is_read:
+        raise refusals[0]
 
 
 def run_metrics(data: bytes) -> None:
@@ -295,6 +314,18 @@ TARGETS = (
             b"\r\n\r\n",
             b"\n",
             b"A: b\r\n",
+        ),
+    ),
+    Target(
+        name="web_bodies",
+        reads=("tunnel.web.schema",),
+        run=run_web_bodies,
+        refusal=WebError,
+        words=(
+            b'{"name": "x", "expires": "7d", "reach": ["0.0.0.0/0"], ',
+            b'"disabled": null, ',
+            b'"seconds": 60, ',
+            *JSON_WORDS,
         ),
     ),
     Target(
