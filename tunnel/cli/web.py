@@ -84,17 +84,19 @@ def web(
         fail(error, EXIT_USAGE)
     if where.address is not None and where.address.is_unspecified and not all_addresses:
         fail(f"--listen {listen} is every address of this host: add --all-addresses", EXIT_USAGE)
+    is_own = where.address in own
     if no_login and where.path is None:
         fail("--no-login needs --listen unix:PATH, which only its owner can open", EXIT_USAGE)
     if not no_login and not password.is_there():
         fail(f"no password is set: tunnel web {conf} --set-password", EXIT_USAGE)
     output.log_to_stream()
     if where.address is not None and listen is not None and not where.address.is_loopback:
-        _warn(where.address in own, listen)
+        _warn(is_own, listen)
     page = serve.Page(
         path,
         where,
         names=frozenset(name.lower() for name in host or ()),
+        is_own=is_own,
         members_only=listen is None,
         has_login=not no_login,
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import types
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin
 
-from tunnel.control.messages import Message
+from tunnel.control.messages import Message, types_of
 from tunnel.linux.json_text import read_json
 from tunnel.web.errors import WebError
 
@@ -24,7 +24,7 @@ _M = TypeVar("_M", bound=Message)
 
 def schema_of(kind: type[Message]) -> dict[str, Any]:
     """The schema of a message; other messages are referred to."""
-    hints = get_type_hints(kind)
+    hints = types_of(kind)
     fields = dataclasses.fields(kind)
     return {
         "type": "object",
@@ -58,7 +58,7 @@ def read_untrusted(kind: type[_M], data: bytes | bytearray) -> _M:
         raise _refused("the body is not JSON") from None
     if not isinstance(body, dict):
         raise _refused("a JSON object is expected")
-    hints = get_type_hints(kind)
+    hints = types_of(kind)
     fields = dataclasses.fields(kind)
     unknown = body.keys() - {field.name for field in fields}
     if unknown:

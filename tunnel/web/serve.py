@@ -96,8 +96,11 @@ class Listen:
         host = f"[{self.address}]" if isinstance(self.address, IPv6Address) else self.address
         return f"http://{host}:{self.port}/"
 
-    def open(self) -> socket.socket:
-        """A socket that listens there, also before the address is there. Raises WebServerError."""
+    def open(self, *, may_come: bool = False) -> socket.socket:
+        """A socket that listens there. Raises WebServerError.
+
+        With `may_come` the address need not be there yet, as that of a tunnel, and may go and come.
+        """
         try:
             if self.path is not None:
                 return bind_unix_socket(self.path)
@@ -105,11 +108,10 @@ class Listen:
             listener = socket.socket(socket.AF_INET6 if is_v6 else socket.AF_INET)
             try:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                # As the tunnel may come up later, or go down and come back.
                 if is_v6:
-                    listener.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+                    listener.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, may_come)
                 else:
-                    listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+                    listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, may_come)
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD)
                 listener.bind((str(self.address), self.port))
@@ -128,13 +130,15 @@ class Listen:
 class Page:
     """A page to serve. `names` are hosts it may be called by, beside its addresses and localhost.
 
-    With `members_only`, only clients with an address of the tunnel are answered: others reach its
-    address, too, as Linux answers on each interface for all its addresses.
+    `is_own` says whether it listens at an address of the tunnel. With `members_only`, only clients
+    with an address of the tunnel are answered: others reach that one, too, as Linux answers on each
+    interface for all its addresses.
     """
 
     conf: Path
     listen: Listen
     names: frozenset[str] = frozenset()
+    is_own: bool = True
     members_only: bool = True
     has_login: bool = True
 
@@ -167,7 +171,7 @@ async def run(page: Page) -> None:
     hub = Hub(page.conf, Journal(state / f"{name}.log"))
     access = Access(page.names, hub.networks if page.members_only else None)
     app = application(Api(hub, password), access)
-    listener = page.listen.open()
+    listener = page.listen.open(may_come=page.is_own)
     config = Config()
     # Hypercorn closes its own copy.
     config.bind = [f"fd://{listener.detach()}"]
