@@ -80,7 +80,8 @@ class Api:
         self._everyone = None if password else self._sessions.open()[1]
         self._attempts = Attempts(clock)
         self._hashing = trio.CapacityLimiter(2)
-        self.cookie = f"tunnel-{hub.name}"
+        # Cookies are the same at all ports of a host, where another hub may have its page.
+        self.cookie = f"tunnel-{hub.name.replace('=', '_')}"
 
     def routes(self) -> list[Route]:
         """A route for each operation, and one for their description."""

@@ -81,6 +81,7 @@ class Hub:
         self._asked_at = float("-inf")
         self._book: PeerBook | None = None
         self._book_problem = ""
+        self._networks: tuple[Network, ...] = ()
         self._read_of: tuple[int, int, int] | None = None
         self._samples: dict[str, deque[tuple[float, int, int]]] = {}
         self._online = journal.connected()
@@ -92,12 +93,15 @@ class Hub:
             await trio.sleep(_UNWATCHED)
 
     async def networks(self) -> tuple[Network, ...]:
-        """Those of the interface's addresses and of its peers."""
+        """Those of the interface's addresses and of its peers; while the conf has a mistake, those
+        that it had before.
+        """
         book = await self._read()
-        if book is None:
-            return ()
-        own = tuple(address.network for address in book.config.interface.addresses)
-        return own + tuple(each for peer in book.config.peers for each in peer.networks)
+        if book is not None:
+            own = tuple(address.network for address in book.config.interface.addresses)
+            peers = (each for peer in book.config.peers for each in peer.networks)
+            self._networks = own + tuple(peers)
+        return self._networks
 
     async def state(self) -> State:
         """What the page shows."""

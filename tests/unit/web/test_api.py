@@ -354,8 +354,7 @@ def test_others_who_edit_the_file_are_not_overruled(tmp_path: Path) -> None:
         conf.unlink()
         assert "cannot be read" in (await site.ask("GET", "/api/state")).json()["problem"]
 
-    # Else the file would lose its last member, and the page its reader.
-    browse(tmp_path, visit, access=Access())
+    browse(tmp_path, visit)
 
 
 def test_two_at_once_both_get_what_they_want(tmp_path: Path) -> None:
