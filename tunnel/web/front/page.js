@@ -177,7 +177,7 @@ function draw() {
   const online = peers.filter((peer) => peer.state === "online").length;
   const off = peers.filter((peer) => ["disabled", "expired"].includes(peer.state)).length;
   put($("online"), t("totals.of", { online, all: peers.length }));
-  put($("others"), off ? t("totals.off", { count: off }) : t("totals.all_listed"));
+  put($("others"), off ? t("totals.off", { count: off }) : t("totals.none_off"));
   const [rx, tx] = sum(peers.map((peer) => latestRates(peer.id)));
   put($("rx-rate"), rate(rx));
   put($("tx-rate"), rate(tx));
