@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tunnel.lab import Host
 
@@ -45,6 +45,7 @@ def browser_in(host: Host, machine_path: str) -> Iterator[Browser]:
     enter = shlex.join([*host.enter_command(), "env", f"--chdir={home}", f"HOME={home}"])
     script.write_text(f'#!/bin/sh\nexec {enter} PATH={shlex.quote(machine_path)} chromium "$@"\n')
     script.chmod(0o755)
+    expect.set_options(timeout=WAIT)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=script, args=list(_FLAGS))
         try:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.support.browser import WAIT, Seen, browser_in, new_page
+from tests.support.browser import Seen, browser_in, new_page
 from tests.support.wg_quick import quick, write
 from tunnel.lab import Host, Lab
 
@@ -147,6 +147,9 @@ def test_a_peer_added_on_the_page_is_let_in_and_shut_out(office: Office, tmp_pat
     page.get_by_role("switch", name="phone is enabled").focus()
     page.keyboard.press("Space")
     expect(row(page, "phone")).to_contain_text("Disabled")
+    expect(page.get_by_role("switch", name="phone is enabled")).to_have_attribute(
+        "aria-busy", "false"
+    )
     assert office.phone.run(["ping", "-c", "1", "-W", "1", hub_address], check=False).returncode
     page.keyboard.press("Space")
     expect(row(page, "phone")).not_to_contain_text("Disabled")
@@ -199,4 +202,4 @@ def test_it_fits_a_phone_and_dark_rooms(office: Office) -> None:
     page.emulate_media(color_scheme="light")
     shot(page, "desktop")
     page.get_by_role("button", name="Log out").click()
-    expect(page.get_by_label("Password")).to_be_focused(timeout=WAIT)
+    expect(page.get_by_label("Password")).to_be_focused()

@@ -335,19 +335,19 @@ function drawLog(log) {
 const listOf = (text) => text.split(/[\s,]+/).filter(Boolean);
 
 async function toggle(id, button) {
+  // Not put to sleep, which would take the focus away.
+  if (button.ariaBusy === "true") return;
   const peer = state.peers.find((each) => each.id === id);
   const disabled = peer.state !== "disabled";
-  button.disabled = true;
+  button.ariaBusy = "true";
   try {
     const done = await ask("PATCH", `/api/peers/${id}`, { disabled });
     toast(done.notice || t(disabled ? "peer.disabled" : "peer.enabled", { name: nameOf(peer) }));
   } catch (refused) {
     toast(sentence(refused.message));
-  } finally {
-    button.disabled = false;
   }
   await refresh();
-  button.focus();
+  button.ariaBusy = "false";
 }
 
 function fillExpiries(select, expires) {
