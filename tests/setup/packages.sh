@@ -56,7 +56,7 @@ else
 fi
 if [ -n "$known" ] && ! apt-get install -y -q --no-install-recommends $known >>"$log" 2>&1; then
     cat "$log" >&2
-    echo "apt-get could not install:$missing" >&2
+    echo "apt-get could not install:$known" >&2
     rm -f "$log"
     exit 1
 fi
