@@ -89,24 +89,26 @@ def project() -> dict[str, object]:
 def needed() -> set[str]:
     """The distributions that an installed program needs on any of PYTHONS, without itself.
 
-    Read from what is installed here.
+    Those of its page are among them. Read from what is installed here.
     """
     found: set[str] = set()
     waiting = [NAME]
     while waiting:
-        for text in metadata.requires(waiting.pop()) or ():
+        asking = waiting.pop()
+        for text in metadata.requires(asking) or ():
             requirement = Requirement(text)
             name = canonicalize_name(requirement.name)
-            if name not in found and _is_wanted(requirement):
+            extras = ("", "web") if asking == NAME else ("",)
+            if name not in found and any(_is_wanted(requirement, extra) for extra in extras):
                 found.add(name)
                 waiting.append(name)
     return found
 
 
-def _is_wanted(requirement: Requirement) -> bool:
+def _is_wanted(requirement: Requirement, extra: str) -> bool:
     if requirement.marker is None:
         return True
-    environment = {str(k): str(v) for k, v in default_environment().items()} | {"extra": ""}
+    environment = {str(k): str(v) for k, v in default_environment().items()} | {"extra": extra}
     return any(
         requirement.marker.evaluate(
             {**environment, "python_version": python, "python_full_version": f"{python}.0"}
@@ -170,7 +172,7 @@ def lay_out(root: Path) -> None:
     lay_out_programs(root)
     # Where container runtimes of Debian look for plugins.
     _link(root / "usr/lib/cni/tunnel-cni", "../tunnel/bin/tunnel-cni")
-    for file in (units.UNIT, units.TARGET, *units.DOCKER):
+    for file in (units.UNIT, units.TARGET, *units.DOCKER, units.WEB):
         _write(root / units.PACKAGED_FOLDER / file, units.packaged(file, [f"/{HOME}/bin/tunnel"]))
     _write(root / "usr/lib/tmpfiles.d/tunnel.conf", (TEXTS / "tmpfiles").read_text())
     _write(root / f"usr/share/python3/runtime.d/{NAME}.rtupdate", (TEXTS / "rtupdate").read_text())

@@ -1,6 +1,7 @@
 #!/bin/sh
 # lock.sh: write requirements.lock, the exact packages, with hashes, that venv.sh installs: those of
-# pyproject.toml with the tools (extra dev) and what builds the project, for every Python from 3.11 on.
+# pyproject.toml with the page (extra web), the tools (extra dev) and what builds the project, for
+# every Python from 3.11 on.
 # Needs uv, which it installs in a folder of its own. An index other than PyPI: UV_DEFAULT_INDEX.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -15,7 +16,7 @@ with open("pyproject.toml", "rb") as file:
     print(*tomllib.load(file)["build-system"]["requires"], sep="\n")
 END
 "$folder/venv/bin/uv" pip compile -q --universal --python-version 3.11 --generate-hashes \
-    --extra dev --no-header --no-annotate \
+    --extra dev --extra web --no-header --no-annotate \
     --output-file "$folder/lock" pyproject.toml "$folder/build.in"
 {
     echo "# What tests/setup/venv.sh installs, and nothing else: made by \`make lock\` from pyproject.toml."

@@ -42,10 +42,21 @@ fi
 log=$(mktemp)
 echo "Installing Debian packages:$missing" >&2
 export DEBIAN_FRONTEND=noninteractive
-if ! { apt-get update -q && apt-get install -y -q --no-install-recommends $missing; } \
-    >"$log" 2>&1; then
+known=
+if apt-get update -q >"$log" 2>&1; then
+    for package in $missing; do
+        if apt-cache show "$package" >/dev/null 2>&1; then
+            known="$known $package"
+        else
+            echo "Not to be had here; what needs it is skipped: $package" >&2
+        fi
+    done
+else
+    known=$missing
+fi
+if [ -n "$known" ] && ! apt-get install -y -q --no-install-recommends $known >>"$log" 2>&1; then
     cat "$log" >&2
-    echo "apt-get could not install:$missing" >&2
+    echo "apt-get could not install:$known" >&2
     rm -f "$log"
     exit 1
 fi

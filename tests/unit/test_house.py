@@ -38,6 +38,7 @@ FLOORS: dict[str, int] = {
     "tunnel.daemon": 7,
     "tunnel.doctor": 8,
     "tunnel.containers": 8,
+    "tunnel.web": 8,
     "tunnel.wg_quick": 8,
     "tunnel.api": 8,
     "tunnel.pair": 9,

@@ -41,6 +41,7 @@ def wanted() -> list[Requirement]:
     lists = (
         project["project"]["dependencies"],
         project["project"]["optional-dependencies"]["dev"],
+        project["project"]["optional-dependencies"]["web"],
         project["build-system"]["requires"],
     )
     return [Requirement(text) for some in lists for text in some]

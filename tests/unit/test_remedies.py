@@ -72,7 +72,8 @@ def wrong(text: str) -> list[str]:
         match match.group(1):
             case "pip":
                 # A name would be looked up in an index, where anybody can have registered it.
-                found += [name for name in named if name != "." and "/" not in name]
+                own = {".", "'.[web]'"}
+                found += [name for name in named if name not in own and "/" not in name]
             case "apt-get":
                 # {}: a value that is filled in, of a table that the test below looks at. With a
                 # slash, it is a file.

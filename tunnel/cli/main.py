@@ -18,6 +18,7 @@ MODULES = {
     "pair": ("pair",),
     "peer": ("peer",),
     "qr": ("qr",),
+    "web": ("web",),
     "convert": ("import", "export"),
     "keys": ("genkey", "genpsk", "pubkey", "strip"),
     "lab": ("lab",),
@@ -41,7 +42,7 @@ GROUPS = (
         "Every day",
         (
             (("up", "down", "restart"), "Set up the tunnel of a conf; undo that; both in turn."),
-            (("show", "top"), "Show running tunnels: now, or live."),
+            (("show", "top", "web"), "Show running tunnels: now, or live; a hub on a page."),
             (("reload", "diff", "save"), "Apply a changed conf; preview that; write it back."),
         ),
     ),

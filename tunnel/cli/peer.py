@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -23,17 +22,14 @@ from tunnel.cli.common import (
     complain,
     conf_of_running,
     fail,
-    interface_name,
     print_json,
     warn_if_others_can_read,
 )
 from tunnel.cli.helps import PlainGroup
-from tunnel.config.expiry import expiry, expiry_text
-from tunnel.config.peers import ListedPeer, PeerBook, other_side
+from tunnel.config.expiry import expiry_from, expiry_text
+from tunnel.config.peers import ListedPeer, NewPeer, PeerBook
 from tunnel.config.problems import Mistake
-from tunnel.control import run_folder
-from tunnel.control.client import TunnelClient
-from tunnel.control.json_protocol import ControlError
+from tunnel.control.applying import NOT_RUNNING, OTHER_CONF, NotAppliedError, apply_conf
 from tunnel.linux.networks import Network
 from tunnel.log.redact import printable
 
@@ -45,8 +41,6 @@ app = typer.Typer(
     "reloaded, and no packet of its other peers is lost.",
     no_args_is_help=True,
 )
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 Peer = Annotated[
     str,
@@ -111,33 +105,18 @@ def add(
     """
     if as_qr and output is not None:
         fail("--qr and --output cannot be combined", EXIT_USAGE)
-    reach = _prefixes(allowed_ips or (), "--allowed-ips")
-    excluded = _prefixes(exclude or (), "--exclude")
-    until = None if expires is None else _time(expires)
+    new = NewPeer(
+        name,
+        endpoint,
+        addresses=_prefixes(address or (), "--address"),
+        reach=_prefixes(allowed_ips or (), "--allowed-ips"),
+        excluded=_prefixes(exclude or (), "--exclude"),
+        dns=dns or (),
+        expires=None if expires is None else _time(expires, "--expires"),
+    )
     with _mistakes_printed():
         book = _opened(conf)
-        book.private_key()
-        book.check_name(name)
-        reached_at = book.reached_at(endpoint)
-        own = _prefixes(address, "--address") if address else book.free_networks()
-        private = config.PrivateKey.from_random(os.urandom(32))
-        peer = config.PeerConfig(
-            private.public_key(),
-            config.PresharedKey.from_bytes(os.urandom(32)),
-            allowed_ips=tuple(config.AllowedIP(network) for network in own),
-            friendly_name=name,
-            expires=until,
-        )
-        book.add(peer)
-        theirs = other_side(
-            book.config,
-            peer,
-            private,
-            reached_at,
-            reach=reach,
-            excluded=excluded,
-            dns=dns or (),
-        )
+        theirs = book.add(new, os.urandom)
         if as_qr:
             from tunnel.cli.qr import show
 
@@ -147,7 +126,8 @@ def add(
         else:
             with _written(output, config.dump(theirs)):
                 book.write()
-    _reload(book, f"added {printable(name)} as {', '.join(map(str, own))}")
+    own = ", ".join(map(str, book.peers[-1].config.networks))
+    _reload(book, f"added {printable(name)} as {own}")
 
 
 @app.command("list")
@@ -230,6 +210,28 @@ def enable(conf: Name, peer: Peer) -> None:
     _reload(book, f"enabled {printable(found.name)}")
 
 
+@app.command()
+def expire(
+    conf: Name,
+    peer: Peer,
+    until: Annotated[
+        str,
+        typer.Argument(metavar="TIME", help="`12h`, `7d`, 2026-12-31T23:59:59Z, or `never`."),
+    ],
+) -> None:
+    """Shut a peer out at a time, or never.
+
+    Example:
+
+        tunnel peer expire office laptop 7d
+    """
+    at = None if until == "never" else _time(until, "TIME")
+    with _edited(conf, peer) as (book, found):
+        book.expire(found, at)
+    when = "never expires" if at is None else f"expires at {expiry_text(at)}"
+    _reload(book, f"{printable(found.name)} {when}")
+
+
 def _prefixes(texts: Sequence[str], option: str) -> tuple[Network, ...]:
     """The networks of an option that may be repeated, and may have several, separated by commas."""
     found = []
@@ -241,16 +243,11 @@ def _prefixes(texts: Sequence[str], option: str) -> tuple[Network, ...]:
     return tuple(found)
 
 
-def _time(text: str) -> float:
-    """The Unix time of a duration from now (`7d`), or of a time."""
-    found = re.fullmatch(r"(\d{1,6})([smhdw])", text)
+def _time(text: str, option: str) -> float:
     try:
-        until = time.time() + int(found[1]) * _UNITS[found[2]] if found else expiry(text)
+        return expiry_from(text, time.time())
     except Mistake as mistake:
-        fail(f"--expires {mistake.fault}; {mistake.remedy}, or 12h, or 7d", EXIT_USAGE)
-    if until <= time.time():
-        fail(f"--expires {text} is in the past", EXIT_USAGE)
-    return until
+        fail(f"{option} {mistake.fault}; {mistake.remedy}", EXIT_USAGE)
 
 
 def _opened(conf: str) -> PeerBook:
@@ -327,17 +324,12 @@ def _written(path: Path | None, text: str) -> Iterator[None]:
 
 def _reload(book: PeerBook, done: str) -> None:
     """Print what was done to standard error, and reload a tunnel that runs from the conf."""
-    name = interface_name(str(book.path))
-    if name not in run_folder.running_names():
-        complain(f"{done}; {name} is not running: tunnel up {book.path}", logging.INFO)
-        return
+    name = book.path.name.removesuffix(".conf")
     try:
-        with TunnelClient(name) as client:
-            running = client.status().conf
-            if running and not book.path.samefile(running):
-                complain(f"{done}; {name} runs from {running}, and stays as it is", logging.WARNING)
-                return
-            client.reload()
-    except (ControlError, OSError) as error:
-        fail(f"{done} in {book.path}, but {name} could not be reloaded: {error}")
-    complain(f"{done}; {name} is reloaded", logging.INFO)
+        apply_conf(book.path)
+    except NotAppliedError as error:
+        if error.code not in (NOT_RUNNING, OTHER_CONF):
+            fail(f"{done} in {book.path}, but {error}")
+        complain(f"{done}; {error}", logging.INFO if error.code == NOT_RUNNING else logging.WARNING)
+    else:
+        complain(f"{done}; {name} is reloaded", logging.INFO)

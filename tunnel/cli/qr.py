@@ -21,6 +21,8 @@ from tunnel.cli.common import (
     write_new,
 )
 from tunnel.config import TunnelConfig
+from tunnel.config.phone import phone_code
+from tunnel.config.problems import Mistake
 
 if TYPE_CHECKING:
     import segno
@@ -60,11 +62,10 @@ def qr(
 
 def show(config: TunnelConfig, *, png: Path | None = None, svg: Path | None = None) -> None:
     """Draw the QR code of a conf on standard output, or write it into files; leaves on failure."""
-    import segno
-
-    from tunnel.config.phone import for_phone
-
-    text, left_out = for_phone(config)
+    try:
+        code, left_out = phone_code(config)
+    except Mistake as mistake:
+        fail(f"{config.name} {mistake.fault}: {mistake.remedy}", EXIT_USAGE)
     if left_out:
         complain(
             f"left out, as the app does not know it: {', '.join(left_out)}",
@@ -73,14 +74,6 @@ def show(config: TunnelConfig, *, png: Path | None = None, svg: Path | None = No
     if not any(peer.endpoint for peer in config.peers):
         complain(
             "warning: no peer has an Endpoint: a phone cannot start a handshake", logging.WARNING
-        )
-    try:
-        code = segno.make(text, error="l", micro=False)
-    except segno.DataOverflowError:
-        fail(
-            f"{config.name} is too large for a QR code ({len(text.encode())} bytes; 2953 fit): "
-            "use fewer AllowedIPs, or copy the file to the device",
-            EXIT_USAGE,
         )
     for path, kind in ((png, "png"), (svg, "svg")):
         if path is not None:

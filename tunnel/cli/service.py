@@ -56,6 +56,9 @@ def install(
             "--docker-plugin", help="Install the units of `tunnel docker-plugin` as well."
         ),
     ] = False,
+    web: Annotated[
+        bool, typer.Option("--web", help="Install the unit of `tunnel web` as well.")
+    ] = False,
     root: Root = Path("/"),
     program: Program = None,
 ) -> None:
@@ -73,7 +76,12 @@ def install(
     command = (program,) if program else units.own_command()
     try:
         written = units.install(
-            root, command, names=tuple(names or ()), interface=interface, docker=docker_plugin
+            root,
+            command,
+            names=tuple(names or ()),
+            interface=interface,
+            docker=docker_plugin,
+            web=web,
         )
     except units.ServiceError as error:
         fail(error)
@@ -88,6 +96,10 @@ def install(
     if docker_plugin:
         typer.echo("and for Docker's networks:")
         typer.echo("  systemctl enable --now tunnel-docker-plugin")
+    if web:
+        typer.echo("and for its page:")
+        typer.echo(f"  tunnel web {interface or 'NAME'} --set-password")
+        typer.echo(f"  systemctl enable --now tunnel-web@{interface or 'NAME'}")
 
 
 @app.command()

@@ -1,14 +1,18 @@
 """Peers that stay until a time: the comment `# expires = 2026-12-31T23:59:59Z`."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Final
 
 from tunnel.config.checks import find_peer
 from tunnel.config.model import PeerConfig, TunnelConfig
 from tunnel.config.problems import Mistake, quote
 
-__all__ = ["expired", "expiry", "expiry_text", "next_expiry", "without_expired"]
+__all__ = ["expired", "expiry", "expiry_from", "expiry_text", "next_expiry", "without_expired"]
+
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def expiry(text: str) -> float:
@@ -20,6 +24,20 @@ def expiry(text: str) -> float:
     except (ValueError, OverflowError):
         pass
     raise Mistake(f"{quote(text)} is not a time", "write it as 2026-12-31T23:59:59Z")
+
+
+def expiry_from(text: str, now: float) -> float:
+    """The Unix time of a duration from `now` (`12h`, `7d`), or of a time. Raises Mistake, also for
+    what is in the past.
+    """
+    found = re.fullmatch(r"(\d{1,6})([smhdw])", text)
+    try:
+        until = now + int(found[1]) * _SECONDS[found[2]] if found else expiry(text)
+    except Mistake as mistake:
+        raise Mistake(mistake.fault, f"{mistake.remedy}, or 12h, or 7d") from None
+    if until <= now:
+        raise Mistake(f"{text} is in the past", "give a time to come")
+    return until
 
 
 def expiry_text(seconds: float) -> str:

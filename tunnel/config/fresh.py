@@ -1,6 +1,6 @@
 """New confs for a pair, a hub with members or a mesh: prefixes, addresses and keys."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import (
@@ -16,7 +16,7 @@ from typing import Final
 
 from crypto.keys import PresharedKey, PrivateKey
 from tunnel.config.model import InterfaceConfig, PeerConfig, TunnelConfig, TunnelOptions
-from tunnel.config.peers import KEEPALIVE
+from tunnel.config.peers import KEEPALIVE, Random
 from tunnel.config.problems import Mistake, quote
 from tunnel.config.render import dump
 from tunnel.config.values import AllowedIP, EndpointConfig
@@ -40,9 +40,6 @@ MAX_HOSTS: Final = 250
 _TRIES: Final = 1000
 
 _NAME: Final = "up to 63 letters, digits, -, _ and ., with a letter, digit or _ first"
-
-Random = Callable[[int], bytes]
-"""As many random bytes, fit for keys: `os.urandom`."""
 
 
 class Shape(StrEnum):

@@ -7,15 +7,15 @@ exporters skip it as we do. Its addresses and its name stay taken.
 import itertools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
 
-from crypto.keys import PrivateKey
+from crypto.keys import PresharedKey, PrivateKey
 from tunnel.config.checks import find_peer
-from tunnel.config.edit import DISABLED, Editor
+from tunnel.config.edit import DISABLED, EditableSection, Editor
 from tunnel.config.expiry import expiry_text
 from tunnel.config.lexer import Kind, Token, tokenize
 from tunnel.config.model import InterfaceConfig, PeerConfig, TunnelConfig
@@ -26,13 +26,16 @@ from tunnel.config.save import write
 from tunnel.config.values import AllowedIP, EndpointConfig, endpoint
 from tunnel.linux.networks import Network, is_inside, without
 
-__all__ = ["ListedPeer", "PeerBook", "endpoint_at", "other_side"]
+__all__ = ["ListedPeer", "NewPeer", "PeerBook", "Random", "endpoint_at"]
 
 KEEPALIVE: Final = 25
 """Seconds: the other side may be behind a NAT."""
 
 _CANDIDATES: Final = 1 << 16
 """Addresses of a network that are looked at for a free one."""
+
+Random = Callable[[int], bytes]
+"""As many random bytes, fit for keys: `os.urandom`."""
 
 _ENDPOINT = re.compile(r"(?m)^[ \t]*#[ \t]*endpoint[ \t]*=[ \t]*(\S+)[ \t\r]*$", re.IGNORECASE)
 """Where others reach this host, as a comment in [Interface]: no key of wg-quick has it."""
@@ -51,6 +54,25 @@ class ListedPeer:
     def name(self) -> str:
         """Its friendly_name, or its public key."""
         return self.config.friendly_name or self.config.public_key.to_base64()
+
+
+@dataclass(frozen=True, slots=True)
+class NewPeer:
+    """What is asked for a new peer.
+
+    `endpoint` is where it reaches this host, as HOST or HOST:PORT; None: as the conf says.
+    `addresses` are its own, by default the next free ones. It sends what goes to `reach`, by
+    default the networks of the hub's own addresses, but not what goes to `excluded`. `dns` are
+    the name servers in its conf, and `expires` is a Unix time.
+    """
+
+    name: str
+    endpoint: str | None = None
+    addresses: Sequence[Network] = ()
+    reach: Sequence[Network] = ()
+    excluded: Sequence[Network] = ()
+    dns: Sequence[str] = ()
+    expires: float | None = None
 
 
 class PeerBook:
@@ -90,9 +112,59 @@ class PeerBook:
             f"no peer is named {quote(which)}", f"tunnel peer list {self.path} lists them"
         )
 
-    def add(self, peer: PeerConfig) -> None:
-        """Add a peer at the end."""
-        self.check_name(peer.friendly_name)
+    def add(self, new: NewPeer, random: Random) -> TunnelConfig:
+        """Add a peer at the end, with new keys; the conf for it.
+
+        That conf has the private key, which is nowhere else.
+        """
+        self.private_key()
+        self.check_name(new.name)
+        reached_at = self.reached_at(new.endpoint)
+        own = new.addresses or self.free_networks()
+        private = PrivateKey.from_random(random(32))
+        peer = PeerConfig(
+            private.public_key(),
+            PresharedKey.from_bytes(random(32)),
+            allowed_ips=tuple(AllowedIP(network) for network in own),
+            friendly_name=new.name,
+            expires=new.expires,
+        )
+        theirs = self._other_side(peer, private, reached_at, new)
+        self._append(peer)
+        return theirs
+
+    def renew(self, peer: ListedPeer, new: NewPeer, random: Random) -> TunnelConfig:
+        """Give it new keys; the conf for it, as `add`. Of `new`, name and addresses are the old."""
+        reached_at = self.reached_at(new.endpoint)
+        peer = self.find(peer.config.public_key.to_base64())
+        private = PrivateKey.from_random(random(32))
+        public, preshared = private.public_key(), PresharedKey.from_bytes(random(32))
+        config = replace(peer.config, public_key=public, preshared_key=preshared)
+        theirs = self._other_side(config, private, reached_at, new)
+        before = self.text
+        try:
+            section, editor = self._section(peer)
+            section.set("PublicKey", public.to_base64())
+            section.set("PresharedKeyFile", None)
+            section.set("PresharedKey", preshared.to_base64())
+            self._take(editor.text())
+            if peer.is_disabled:
+                self.disable(self.find(public.to_base64()))
+        except BaseException:
+            self._take(before)
+            raise
+        return theirs
+
+    def _other_side(
+        self, peer: PeerConfig, private: PrivateKey, reached_at: EndpointConfig, new: NewPeer
+    ) -> TunnelConfig:
+        for server in new.dns:
+            # It becomes a line of a conf, and must be no more than that.
+            if not server.isprintable():
+                raise self._refusal(f"{quote(server)} is no name server", "use an address")
+        return _other_side(self.config, self.private_key(), peer, private, reached_at, new)
+
+    def _append(self, peer: PeerConfig) -> None:
         editor = Editor(self.text, self.config.name)
         comments = [f"friendly_name = {peer.friendly_name}"]
         if peer.expires is not None:
@@ -102,33 +174,50 @@ class PeerBook:
 
     def remove(self, peer: ListedPeer) -> None:
         """Remove its section, with the comment right above."""
+        section, editor = self._section(peer)
+        editor.remove_section(section)
+        self._take(editor.text())
+
+    def _section(self, peer: ListedPeer) -> tuple[EditableSection, Editor]:
+        """Its section in an editor of the text, in which it is enabled."""
         if peer.is_disabled:
             self.enable(peer)
             peer = self.find(peer.config.public_key.to_base64())
         place = [each.first for each in self.peers if not each.is_disabled].index(peer.first)
         editor = Editor(self.text, self.config.name)
-        editor.remove_section(editor.peers[place])
-        self._take(editor.text())
+        return editor.peers[place], editor
 
     def rename(self, peer: ListedPeer, name: str) -> None:
         """Give it another friendly_name."""
         self.check_name(name)
+        self._set_comment(peer, Kind.FRIENDLY_NAME, "friendly_name", name)
+
+    def expire(self, peer: ListedPeer, until: float | None) -> None:
+        """Let it be shut out at that Unix time, or never."""
+        text = None if until is None else expiry_text(until)
+        self._set_comment(peer, Kind.EXPIRES, "expires", text)
+
+    def _set_comment(self, peer: ListedPeer, kind: Kind, label: str, value: str | None) -> None:
+        """Make its comment `# label = value` say that, or remove it with None."""
         lines = self.text.split("\n")
         tokens = [
             token
             for token in _tokens(self.text)
-            if token.kind is Kind.FRIENDLY_NAME and peer.first <= token.line <= peer.last
+            if token.kind is kind and peer.first <= token.line <= peer.last
         ]
-        for token in tokens:
+        for token in reversed(tokens):
+            if value is None:
+                del lines[token.line - 1]
+                continue
             line = lines[token.line - 1]
             shift = len(DISABLED) if line.startswith(DISABLED) else 0
             before, after = line[: token.start + shift], line[token.end + shift :]
             lines[token.line - 1] = (
-                f"{before if token.value else before.rstrip() + ' '}{name}{after}"
+                f"{before if token.value else before.rstrip() + ' '}{value}{after}"
             )
-        if not tokens:
+        if not tokens and value is not None:
             mark = DISABLED if peer.is_disabled else ""
-            lines.insert(peer.first, f"{mark}# friendly_name = {name}{self._ending()}")
+            lines.insert(peer.first, f"{mark}# {label} = {value}{self._ending()}")
         self._take("\n".join(lines))
 
     def disable(self, peer: ListedPeer) -> None:
@@ -188,19 +277,13 @@ class PeerBook:
         """Where others reach this host: as `given` (HOST or HOST:PORT), or as the conf's comment
         `# endpoint = …` says; what is given is written there if there is none.
         """
-        known = _ENDPOINT.search(self.text)
-        text = given or (known[1] if known else None)
-        if text is None:
+        meant = self._endpoint(given) if given else self.noted_endpoint()
+        if meant is None:
             raise self._refusal(
                 "where others reach this host is not known",
                 "add --endpoint HOST; it is kept as a comment in the conf",
             )
-        port = self.config.interface.listen_port
-        try:
-            meant = endpoint_at(text, port)
-        except Mistake as mistake:
-            raise self._refusal(f"--endpoint {mistake.fault}", mistake.remedy) from None
-        if known is None:
+        if not _ENDPOINT.search(self.text):
             header = next(
                 token.line
                 for token in tokenize(self.text)
@@ -210,6 +293,17 @@ class PeerBook:
             lines.insert(header, f"# endpoint = {meant}{self._ending()}")
             self._take("\n".join(lines))
         return meant
+
+    def noted_endpoint(self) -> EndpointConfig | None:
+        """Where others reach this host, as the conf's comment says; None without one."""
+        known = _ENDPOINT.search(self.text)
+        return self._endpoint(known[1]) if known else None
+
+    def _endpoint(self, text: str) -> EndpointConfig:
+        try:
+            return endpoint_at(text, self.config.interface.listen_port)
+        except Mistake as mistake:
+            raise self._refusal(f"the endpoint {mistake.fault}", mistake.remedy) from None
 
     def _take(self, text: str) -> None:
         self.config = self._parsed(text)
@@ -245,6 +339,8 @@ class PeerBook:
 
 def endpoint_at(text: str, port: int) -> EndpointConfig:
     """The endpoint HOST:PORT, or HOST at that port, where 0 is none. Raises Mistake."""
+    if any(character.isspace() for character in text):
+        raise Mistake(f"{quote(text)} has a space", "write HOST or HOST:PORT")
     host, colon, digits = text.rpartition(":")
     is_whole = bool(colon) and digits.isdigit() and (":" not in host or host.endswith("]"))
     if not is_whole:
@@ -265,36 +361,28 @@ def _tokens(text: str) -> Iterator[Token]:
     yield from tokenize(_enabled(text).removeprefix("\ufeff"))
 
 
-def other_side(
+def _other_side(
     hub: TunnelConfig,
+    hub_key: PrivateKey,
     peer: PeerConfig,
     private_key: PrivateKey,
     reached_at: EndpointConfig,
-    *,
-    reach: Sequence[Network] = (),
-    excluded: Sequence[Network] = (),
-    dns: Sequence[str] = (),
+    new: NewPeer,
 ) -> TunnelConfig:
-    """The conf of `peer` of the tunnel `hub`, which has a private key, and which it reaches at that
-    endpoint.
-
-    It sends what goes to `reach`, by default the networks of the hub's own addresses, but not what
-    goes to `excluded`.
-    """
-    assert hub.interface.private_key is not None
-    networks = reach or [address.network for address in hub.interface.addresses]
-    allowed = tuple(AllowedIP(network) for network in without(networks, excluded))
+    """The conf of `peer` of the tunnel `hub`, which it reaches at that endpoint."""
+    networks = new.reach or [address.network for address in hub.interface.addresses]
+    allowed = tuple(AllowedIP(network) for network in without(networks, new.excluded))
     base = parse(
         "[Interface]\nPrivateKey = "
         + private_key.to_base64()
         + "".join(f"\nAddress = {network}" for network in peer.networks)
-        + "".join(f"\nDNS = {server}" for server in dns),
+        + "".join(f"\nDNS = {server}" for server in new.dns),
         name=hub.name,
         source=f"the conf of {peer.friendly_name}",
     )
     interface: InterfaceConfig = replace(base.interface, mtu=hub.interface.mtu)
     there = PeerConfig(
-        hub.interface.private_key.public_key(),
+        hub_key.public_key(),
         peer.preshared_key,
         allowed_ips=allowed,
         endpoint=reached_at,

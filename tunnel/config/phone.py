@@ -1,14 +1,18 @@
 """What a WireGuard app of a phone reads of a conf: keys of `wg`, and Address, DNS and MTU."""
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tunnel.config.keys import keys_of
 from tunnel.config.model import InterfaceConfig, TunnelConfig, TunnelOptions
+from tunnel.config.problems import Mistake
 from tunnel.config.render import dump
 from tunnel.config.values import AllowedIP
 
-__all__ = ["for_phone"]
+if TYPE_CHECKING:
+    import segno
+
+__all__ = ["for_phone", "phone_code"]
 
 _READ: Final = frozenset({"Address", "DNS", "MTU"})
 _INLINE: Final = frozenset({"PrivateKeyFile", "PresharedKeyFile"})
@@ -40,3 +44,20 @@ def for_phone(config: TunnelConfig) -> tuple[str, tuple[str, ...]]:
         for peer in config.peers
     )
     return dump(TunnelConfig(config.name, kept, peers)), tuple(left_out)
+
+
+def phone_code(config: TunnelConfig) -> tuple["segno.QRCode", tuple[str, ...]]:
+    """The QR code that such an app scans, and the keys that were left out.
+
+    Raises Mistake for a conf that is too large for one.
+    """
+    import segno
+
+    text, left_out = for_phone(config)
+    try:
+        return segno.make(text, error="l", micro=False), left_out
+    except segno.DataOverflowError:
+        raise Mistake(
+            f"is too large for a QR code ({len(text.encode())} bytes; 2953 fit)",
+            "use fewer AllowedIPs, or copy the file to the device",
+        ) from None

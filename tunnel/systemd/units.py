@@ -20,6 +20,7 @@ from tunnel.linux.files import replace_file
 UNIT = "tunnel@.service"
 TARGET = "tunnel.target"
 DOCKER = ("tunnel-docker-plugin.service", "tunnel-docker-plugin.socket")
+WEB = "tunnel-web@.service"
 UNIT_FOLDER = Path("etc/systemd/system")
 """Where an administrator's units are, below the root folder."""
 
@@ -89,12 +90,14 @@ def install(
     names: tuple[str, ...] = (),
     interface: str | None = None,
     docker: bool = False,
+    web: bool = False,
 ) -> list[Path]:
     """Write the units and the drop-ins `names` below `root`; the files that were changed.
 
     The drop-ins are for all tunnels, or for `interface` alone. With `docker`, the units of the
-    plugin for Docker are among them. A unit that a package has brought for the same command is not
-    written again. Raises ServiceError, and then nothing was written but what is a whole file.
+    plugin for Docker are among them, with `web` that of pages. A unit that a package has brought
+    for the same command is not written again. Raises ServiceError, and then nothing was written
+    but what is a whole file.
     """
     known = drop_ins()
     unknown = [name for name in names if name not in known]
@@ -107,15 +110,15 @@ def install(
     folder = root / UNIT_FOLDER
     files = {
         folder / file: render(file, command)
-        for file in (UNIT, TARGET, *(DOCKER if docker else ()))
+        for file in (UNIT, TARGET, *(DOCKER if docker else ()), *((WEB,) if web else ()))
         if not _is_packaged(root, file, command)
     }
     for name in names:
         files[_drop_in_folder(folder, interface) / f"{name}.conf"] = known[name].text
     if in_home:
         files[_drop_in_folder(folder, None) / "home.conf"] = _HOME_DROP_IN
-        if docker:
-            files[folder / f"{DOCKER[0]}.d" / "home.conf"] = _HOME_DROP_IN
+        for file in (*(DOCKER[:1] if docker else ()), *((WEB,) if web else ())):
+            files[folder / f"{file}.d" / "home.conf"] = _HOME_DROP_IN
     for path in files:
         _check_ours(path)
     return [path for path, text in files.items() if _write(path, text)]
@@ -127,10 +130,10 @@ def uninstall(root: Path) -> list[Path]:
     removed = []
     drop_in_files = (
         path
-        for name in ("tunnel@*", "tunnel-docker-plugin")
+        for name in ("tunnel@*", "tunnel-web@*", "tunnel-docker-plugin")
         for path in folder.glob(f"{name}.service.d/*.conf")
     )
-    for path in [*drop_in_files, *(folder / name for name in (UNIT, TARGET, *DOCKER))]:
+    for path in [*drop_in_files, *(folder / name for name in (UNIT, TARGET, *DOCKER, WEB))]:
         if not path.is_file() or not _is_ours(path):
             continue
         try:
@@ -146,7 +149,7 @@ def uninstall(root: Path) -> list[Path]:
 
 def enabled(root: Path) -> list[str]:
     """The units that are started at boot, sorted, without `.service`."""
-    names = ("tunnel@*.service", *DOCKER)
+    names = ("tunnel@*.service", "tunnel-web@*.service", *DOCKER)
     links = (link for name in names for link in (root / UNIT_FOLDER).glob(f"*.wants/{name}"))
     return sorted({link.name.removesuffix(".service") for link in links})
 

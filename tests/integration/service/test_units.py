@@ -33,9 +33,10 @@ def installed(tmp_path: Path, names: tuple[str, ...]) -> Path:
     assert real is not None
     (tmp_path / "usr/bin").mkdir(parents=True)
     shutil.copy(real, tmp_path / "usr/bin/true")
-    units.install(tmp_path, [PROGRAM], names=names, docker=True)
+    units.install(tmp_path, [PROGRAM], names=names, docker=True, web=True)
     folder = tmp_path / units.UNIT_FOLDER
     shutil.copy(folder / units.UNIT, folder / "tunnel@wg0.service")
+    shutil.copy(folder / units.WEB, folder / "tunnel-web@wg0.service")
     if names:
         (folder / "tunnel@.service.d").rename(folder / "tunnel@wg0.service.d")
     return folder
@@ -49,8 +50,8 @@ def analyze(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("names", MAX_EXPOSURE)
 def test_verify_finds_nothing(tmp_path: Path, names: tuple[str, ...]) -> None:
     folder = installed(tmp_path, names)
-    docker = [f"./{name}" for name in units.DOCKER]
-    done = analyze(folder, "verify", "./tunnel@wg0.service", "./tunnel.target", *docker)
+    others = ["tunnel-web@wg0.service", "tunnel.target", *units.DOCKER]
+    done = analyze(folder, "verify", "./tunnel@wg0.service", *(f"./{name}" for name in others))
     # It warns of units of the machine too, if those have faults.
     ours = [line for line in (done.stdout + done.stderr).splitlines() if "tunnel" in line]
     assert ours == []
@@ -65,7 +66,11 @@ def test_exposure(tmp_path: Path, names: tuple[str, ...], limit: float) -> None:
     assert done.returncode == 0, done.stdout.splitlines()[-1]
 
 
-def test_exposure_of_the_plugin_for_docker(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("unit", "limit"), [(units.DOCKER[0], 3.0), ("tunnel-web@wg0.service", 1.9)]
+)
+def test_exposure_of_other_units(tmp_path: Path, unit: str, limit: float) -> None:
     folder = installed(tmp_path, ())
-    done = analyze(folder, "security", "--offline=true", "--threshold=30", f"./{units.DOCKER[0]}")
+    threshold = f"--threshold={round(limit * 10)}"
+    done = analyze(folder, "security", "--offline=true", threshold, f"./{unit}")
     assert done.returncode == 0, done.stdout.splitlines()[-1]

@@ -47,6 +47,9 @@ from tunnel.pair.messages import (
     message_untrusted,
     object_untrusted,
 )
+from tunnel.web.api import OPERATIONS
+from tunnel.web.errors import WebError
+from tunnel.web.schema import read_untrusted
 
 
 class Connection:
@@ -145,6 +148,22 @@ def run_control(data: bytes) -> None:
         answer = json.loads(line, parse_constant=refuse_constant)
         assert answer["v"] == 1
         assert ("result" in answer) != ("error" in answer)
+
+
+def run_web_bodies(data: bytes) -> None:
+    """Read a body as that of each operation of the page; it is refused if all refuse it."""
+    refusals, is_read = [], False
+    for operation in OPERATIONS:
+        if operation.body is not None:
+            try:
+                made = read_untrusted(operation.body, data)
+            except WebError as error:
+                refusals.append(error)
+            else:
+                is_read = True
+                assert read_untrusted(operation.body, json.dumps(made.to_json()).encode()) == made
+    if not is_read:
+        raise refusals[0]
 
 
 def run_metrics(data: bytes) -> None:
@@ -320,6 +339,18 @@ TARGETS = (
             b"\r\n\r\n",
             b"\n",
             b"A: b\r\n",
+        ),
+    ),
+    Target(
+        name="web_bodies",
+        reads=("tunnel.web.schema",),
+        run=run_web_bodies,
+        refusal=WebError,
+        words=(
+            b'{"name": "x", "expires": "7d", "reach": ["0.0.0.0/0"], ',
+            b'"disabled": null, ',
+            b'"seconds": 60, ',
+            *JSON_WORDS,
         ),
     ),
     Target(

@@ -30,6 +30,7 @@ MODULES_WITHOUT = {
     "tunnel.cli.pair": "whether a terminal is there",
     "tunnel.cli.top.command": "single keys of the user's terminal",
     "tunnel.cli.version": "a file of the package",
+    "tunnel.cli.web": "a password, which any text is",
     "tunnel.config.peers": _PASSES,
     "tunnel.config.save": _PASSES,
     "tunnel.containers.forward": "hands the bytes on, unread, to the container",
@@ -67,4 +68,7 @@ MODULES_WITHOUT = {
     "tunnel.pair.ssh": "what the user's own ssh and a shell print, as texts",
     "tunnel.systemd.units": _MACHINE,
     "tunnel.trace.trace_table": "the errors of nft, which are shown",
+    "tunnel.web.journal": _MACHINE,
+    "tunnel.web.login": _MACHINE,
+    "tunnel.web.serve": "files of the package",
 }

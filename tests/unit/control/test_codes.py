@@ -21,6 +21,7 @@ OF_NO_REQUEST = (
     "tunnel.doctor",
     "tunnel.lab",
     "tunnel.systemd",
+    "tunnel.web",
     "tunnel.wg_quick",
     # Other protocols.
     "tunnel.control.http",

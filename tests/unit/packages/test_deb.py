@@ -99,6 +99,7 @@ def test_the_control_file_says_what_is_needed(root: Path) -> None:
 def test_what_is_taken_along_is_locked_by_hash_and_no_more_than_needed() -> None:
     names = deb.needed()
     assert {"cryptography", "cffi", "trio", "attrs", "pyroute2", "typer"} <= names
+    assert {"hypercorn", "starlette", "anyio"} <= names, "for the page"
     assert names.isdisjoint({"tunnel-vpn", "pytest", "mypy", "setuptools", "colorama"})
     entries = re.split(r"\n(?=\S)", deb.requirements(names).strip())
     assert len(entries) == len(names)

@@ -77,6 +77,19 @@ def test_the_units_for_docker_come_and_go_with_the_others(root: Path) -> None:
     assert files(root) == []
 
 
+def test_the_unit_of_pages_comes_and_goes_with_the_others(root: Path) -> None:
+    units.install(root, [PROGRAM], web=True)
+    assert units.WEB in files(root)
+    assert f"ExecStart={PROGRAM} web %i\n" in (root / FOLDER / units.WEB).read_text()
+    wants = root / FOLDER / "multi-user.target.wants"
+    wants.mkdir()
+    (wants / "tunnel-web@office.service").symlink_to(f"../{units.WEB}")
+    assert units.enabled(root) == ["tunnel-web@office"]
+    (wants / "tunnel-web@office.service").unlink()
+    units.uninstall(root)
+    assert files(root) == []
+
+
 def test_drop_ins_for_one_tunnel_alone(root: Path) -> None:
     units.install(root, [PROGRAM], names=("hooks",), interface="wg0")
     assert "tunnel@wg0.service.d/hooks.conf" in files(root)

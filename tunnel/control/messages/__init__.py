@@ -25,7 +25,7 @@ class Message:
 
         Raises TypeError if one is missing that has no default.
         """
-        types = _types(cls)
+        types = types_of(cls)
         known = {name: value for name, value in data.items() if name in types}
         return cls(**{name: _decode(types[name], value) for name, value in known.items()})
 
@@ -34,7 +34,8 @@ _TYPES: dict[type[Message], dict[str, Any]] = {}
 """Kept, as it takes long to find them and there may be thousands of peers."""
 
 
-def _types(kind: type[Message]) -> dict[str, Any]:
+def types_of(kind: type[Message]) -> dict[str, Any]:
+    """The types of a message's fields, by their names."""
     if kind not in _TYPES:
         _TYPES[kind] = get_type_hints(kind)
     return _TYPES[kind]
