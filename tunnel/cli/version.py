@@ -63,4 +63,5 @@ def _datapath() -> str:
         chosen = datapath.load()
     except datapath.UnknownDatapathError as error:
         return f"none, {error}"
-    return f"{chosen.name}; {chosen.note}" if chosen.note else chosen.name
+    found = f"{chosen.name}, ChaCha20-Poly1305 of {chosen.cipher}"
+    return f"{found}; {chosen.note}" if chosen.note else found

@@ -39,7 +39,10 @@ def test_version_of_each_program(
     printed = spoken(capsys)
     assert printed["program"] == program
     assert printed["version"] == metadata.version(version.DISTRIBUTION)
-    assert printed["datapath"].partition(";")[0] == datapath.load().name
+    used = datapath.load()
+    assert printed["datapath"].partition(";")[0] == (
+        f"{used.name}, ChaCha20-Poly1305 of {used.cipher}"
+    )
     assert platform.python_version() in printed["Python"]
 
 
@@ -83,6 +86,11 @@ def test_version_without_git_and_without_an_installation(
 def test_version_names_what_is_wrong_with_the_datapath(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(datapath.ENVIRONMENT_VARIABLE, "fortran")
     assert "datapath: none, TUNNEL_DATAPATH: found 'fortran'" in version.version_text("tunnel")
+
+
+def test_version_names_what_is_wrong_with_the_cipher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(datapath.CIPHER_VARIABLE, "rot13")
+    assert "datapath: none, TUNNEL_CIPHER: found 'rot13'" in version.version_text("tunnel")
 
 
 @pytest.mark.parametrize(
