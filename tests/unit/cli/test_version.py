@@ -106,7 +106,8 @@ def test_version_says_why_the_compiled_datapath_is_missing(
         datapath, "DATAPATHS", {"native": module, "python": "tunnel.datapath.reference"}
     )
     text = version.version_text("tunnel")
-    assert f"datapath: python; the native datapath is not installed ({reason}" in text
+    assert "datapath: python, ChaCha20-Poly1305 of OpenSSL; " in text
+    assert f"; the native datapath is not installed ({reason}" in text
     assert datapath.available() == ["python"]
 
 
