@@ -77,8 +77,9 @@ def status_lines(status: TunnelStatus, *, now: float, whole: bool = False) -> It
         yield _line("network namespace", status.netns)
     if status.nested_in:
         yield _line("nested in", ", ".join(status.nested_in))
-    cipher = f", ChaCha20-Poly1305 of {status.cipher}" if status.cipher else ""
-    yield _line("datapath", status.datapath + cipher)
+    yield _line("datapath", status.datapath)
+    if status.cipher:
+        yield _line("cipher", f"ChaCha20-Poly1305 of {status.cipher}")
     if status.offloads:
         words = ", ".join(f"{name} {value}" for name, value in status.offloads.items())
         yield _line("offloads", words)

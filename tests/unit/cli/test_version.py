@@ -40,9 +40,8 @@ def test_version_of_each_program(
     assert printed["program"] == program
     assert printed["version"] == metadata.version(version.DISTRIBUTION)
     used = datapath.load()
-    assert printed["datapath"].partition(";")[0] == (
-        f"{used.name}, ChaCha20-Poly1305 of {used.cipher}"
-    )
+    assert printed["datapath"].partition(";")[0] == used.name
+    assert printed["cipher"] == f"ChaCha20-Poly1305 of {used.cipher}"
     assert platform.python_version() in printed["Python"]
 
 
@@ -106,8 +105,8 @@ def test_version_says_why_the_compiled_datapath_is_missing(
         datapath, "DATAPATHS", {"native": module, "python": "tunnel.datapath.reference"}
     )
     text = version.version_text("tunnel")
-    assert "datapath: python, ChaCha20-Poly1305 of OpenSSL; " in text
-    assert f"; the native datapath is not installed ({reason}" in text
+    assert f"datapath: python; the native datapath is not installed ({reason}" in text
+    assert "\ncipher: ChaCha20-Poly1305 of OpenSSL\n" in text
     assert datapath.available() == ["python"]
 
 

@@ -40,7 +40,7 @@ pub enum TransportKey {
     Sealing {
         /// AWS-LC's.
         key: LessSafeKey,
-        /// The same key for ipsec-mb, which is used unless another thread uses it.
+        /// The same key for ipsec-mb, for packets that it seals faster.
         faster: Option<ipsec_mb::Key>,
     },
     /// After `disable_encryption`: packets go as they are, and every tag is right.
@@ -72,7 +72,7 @@ impl TransportKey {
         };
         let nonce = nonce(counter);
         if let Some(faster) = faster
-            && let Some(mut cipher) = ipsec_mb::cipher()
+            && let Some(mut cipher) = ipsec_mb::cipher(packet.len())
         {
             return cipher.seal(faster, &nonce, packet);
         }
@@ -89,7 +89,7 @@ impl TransportKey {
         };
         let nonce = nonce(counter);
         if let Some(faster) = faster
-            && let Some(mut cipher) = ipsec_mb::cipher()
+            && let Some(mut cipher) = ipsec_mb::cipher(sealed.len())
         {
             return cipher.open(faster, &nonce, sealed);
         }
