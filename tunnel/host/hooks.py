@@ -22,6 +22,7 @@ from pathlib import Path
 from shlex import quote
 
 from tunnel.host.errors import HostError
+from tunnel.host.hook_lock import held_by_hook
 from tunnel.host.hook_watch import HookLimits, HookWatch
 from tunnel.host.rtnetlink import inside
 
@@ -75,9 +76,12 @@ def run_hooks(
             lines = _Lines(log, hide)
             lines.log(f"{kind}: {text}")
             try:
-                how, remedy = (
-                    _run(text, lines, limits) if output is None else _run_into(text, output)
-                )
+                with held_by_hook(interface) as kept:
+                    how, remedy = (
+                        _run(text, lines, limits, kept)
+                        if output is None
+                        else _run_into(text, output, kept)
+                    )
             except OSError as error:
                 raise HostError.from_errno("run", subject, error.errno or 0) from error
             if how:
@@ -158,7 +162,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "LC_ALL": "C"}
 
 
-def _run_into(command: str, output: int) -> tuple[str, str]:
+def _run_into(command: str, output: int, kept: tuple[int, ...]) -> tuple[str, str]:
     done = subprocess.run(
         _in_shell(command),
         check=False,
@@ -166,6 +170,7 @@ def _run_into(command: str, output: int) -> tuple[str, str]:
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
+        pass_fds=kept,
     )
     return _in_words(done.returncode), ""
 
@@ -177,7 +182,9 @@ def _in_words(code: int) -> str:
     return f"killed by signal {-code}" if code < 0 else f"exit status {code}"
 
 
-def _run(command: str, lines: _Lines, limits: HookLimits | None) -> tuple[str, str]:
+def _run(
+    command: str, lines: _Lines, limits: HookLimits | None, kept: tuple[int, ...]
+) -> tuple[str, str]:
     """How the command failed (empty: it did not), and the remedy if there is a special one.
 
     What it leaves in the background is read on.
@@ -193,6 +200,7 @@ def _run(command: str, lines: _Lines, limits: HookLimits | None) -> tuple[str, s
                 stdout=theirs,
                 stderr=subprocess.STDOUT,
                 start_new_session=limits is not None,
+                pass_fds=kept,
             )
         finally:
             os.close(theirs)
