@@ -16,9 +16,15 @@ fn main() {
 
 fn link() -> Option<()> {
     let mut build = cc::Build::new();
-    build.file("src/shim.c").warnings_into_errors(true).cargo_warnings(false);
+    build
+        .file("src/shim.c")
+        .warnings_into_errors(true)
+        .cargo_warnings(false);
     let mut ask = build.try_get_compiler().ok()?.to_command();
-    let found = ask.arg(format!("-print-file-name={ARCHIVE}")).output().ok()?;
+    let found = ask
+        .arg(format!("-print-file-name={ARCHIVE}"))
+        .output()
+        .ok()?;
     // If there is none, the answer is the bare name.
     let archive = PathBuf::from(String::from_utf8(found.stdout).ok()?.trim());
     println!("cargo::rerun-if-changed={}", archive.display());

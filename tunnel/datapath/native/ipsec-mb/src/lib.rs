@@ -38,7 +38,9 @@ mod imp {
     /// The version of the library that was built in.
     pub fn version() -> Option<&'static str> {
         // SAFETY: it is a literal of C.
-        unsafe { CStr::from_ptr(tunnel_ipsec_mb_version()) }.to_str().ok()
+        unsafe { CStr::from_ptr(tunnel_ipsec_mb_version()) }
+            .to_str()
+            .ok()
     }
 
     /// The state of the library.
