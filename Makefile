@@ -14,7 +14,8 @@ DATAPATHS ?= native python
 OFF ?= none tso uso gso gro all
 # Without cargo these do not matter; with it, the compiled datapath is built from them.
 NATIVE := tunnel/datapath/native
-CRATE := $(wildcard $(NATIVE)/Cargo.* $(NATIVE)/src/*.rs $(NATIVE)/src/*/*.rs)
+CRATE := $(wildcard $(NATIVE)/Cargo.* $(NATIVE)/src/*.rs $(NATIVE)/src/*/*.rs \
+	$(NATIVE)/ipsec-mb/*.* $(NATIVE)/ipsec-mb/src/*.*)
 
 .PHONY: help lab test test-minimal test-pythons bench-check coverage matrix setup lock lint site pictures wheel wheels deb image test-packages fuzz soak crashes nonces floods restarts faults conformance doctor-matrix confs clean
 

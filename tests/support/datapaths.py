@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
@@ -19,6 +20,17 @@ TCP, UDP = 6, 17
 
 
 SYN, PSH, ACK, FIN, CWR = 0x02, 0x08, 0x10, 0x01, 0x80
+
+
+def every_datapath() -> list[tuple[str, str | None]]:
+    """Name and cipher of each datapath that can be used here, for `datapath.load`."""
+    found: list[tuple[str, str | None]] = []
+    for name in datapath.available():
+        for cipher in datapath.CIPHERS if name == "native" else (None,):
+            with contextlib.suppress(datapath.UnknownDatapathError):
+                datapath.load(name, cipher)
+                found.append((name, cipher))
+    return found
 
 
 MakePair: TypeAlias = Callable[..., "Pair"]

@@ -13,6 +13,7 @@ STATUS = TunnelStatus(
     mtu=1420,
     addresses=("10.77.0.1/24", "fd77::1/64"),
     datapath="native",
+    cipher="ipsec-mb 1.3.0",
     offloads={"tun": "csum tso4", "udp": "off"},
     pid=42,
     peers=(

@@ -129,7 +129,7 @@ def _options(
             "--version",
             callback=_print_version,
             is_eager=True,
-            help="Print version, commit, datapath and Python, and exit.",
+            help="Print version, commit, datapath, cipher and Python, and exit.",
         ),
     ] = False,
 ) -> None:

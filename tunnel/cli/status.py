@@ -78,6 +78,8 @@ def status_lines(status: TunnelStatus, *, now: float, whole: bool = False) -> It
     if status.nested_in:
         yield _line("nested in", ", ".join(status.nested_in))
     yield _line("datapath", status.datapath)
+    if status.cipher:
+        yield _line("cipher", f"ChaCha20-Poly1305 of {status.cipher}")
     if status.offloads:
         words = ", ".join(f"{name} {value}" for name, value in status.offloads.items())
         yield _line("offloads", words)

@@ -23,12 +23,12 @@ _PATIENCE = 5.0
 
 
 def version_text(program: str) -> str:
-    """Version, commit, datapath and Python of this installation, one a line."""
+    """Version, commit, datapath, cipher and Python of this installation, one a line."""
     python = f"{platform.python_implementation()} {platform.python_version()}"
     return (
         f"{program} {version()}\n"
         f"commit: {_commit() or UNKNOWN}\n"
-        f"datapath: {_datapath()}\n"
+        f"{_datapath()}\n"
         f"Python: {python} ({sys.executable})"
     )
 
@@ -63,5 +63,6 @@ def _datapath() -> str:
     try:
         chosen = datapath.load()
     except datapath.UnknownDatapathError as error:
-        return f"none, {error}"
-    return f"{chosen.name}; {chosen.note}" if chosen.note else chosen.name
+        return f"datapath: none, {error}"
+    note = f"; {chosen.note}" if chosen.note else ""
+    return f"datapath: {chosen.name}{note}\ncipher: ChaCha20-Poly1305 of {chosen.cipher}"

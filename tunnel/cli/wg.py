@@ -101,7 +101,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--version",
         action=_Version,
         nargs=0,
-        help="print version, commit, datapath and Python, and exit",
+        help="print version, commit, datapath, cipher and Python, and exit",
     )
     parser.add_argument("name", metavar="NAME", help="the interface, for example wg0")
     return parser

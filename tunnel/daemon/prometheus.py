@@ -75,7 +75,7 @@ def _of_interface(metrics: Metrics) -> Iterator[Metric]:
     name = status.name
     info = InfoMetricFamily("tunnel", "How the tunnel runs.", labels=("interface",))
     offloads = {f"{device}_offloads": words for device, words in status.offloads.items()}
-    info.add_metric((name,), {"datapath": status.datapath, **offloads})
+    info.add_metric((name,), {"datapath": status.datapath, "cipher": status.cipher, **offloads})
     yield info
     for metric, help_text, number in (
         ("tunnel_mtu_bytes", "MTU of the interface.", status.mtu),

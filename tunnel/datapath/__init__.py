@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from tunnel.datapath import _native
 
 __all__ = [
+    "CIPHERS",
+    "CIPHER_VARIABLE",
     "DATAPATHS",
     "ENVIRONMENT_VARIABLE",
     "OPEN_OUT_SIZE",
@@ -60,6 +62,9 @@ __all__ = [
 ]
 
 ENVIRONMENT_VARIABLE: Final = "TUNNEL_DATAPATH"
+CIPHER_VARIABLE: Final = "TUNNEL_CIPHER"
+CIPHERS: Final = ("ipsec-mb", "aws-lc")
+"""Whose ChaCha20-Poly1305 the compiled datapath can use, the preferred one first."""
 DATAPATHS: Final[Mapping[str, str]] = {
     "native": "tunnel.datapath._native",
     "python": "tunnel.datapath.reference",
@@ -71,6 +76,7 @@ class Datapath(NamedTuple):
     """A datapath that can be used.
 
     name        "native" or "python".
+    cipher      whose ChaCha20-Poly1305 it uses, with the version if there are several.
     session     makes a session.
     ledger      makes a ledger for its sessions.
     check_mac1  tells handshake messages from forgeries by those who do not know our key.
@@ -81,6 +87,7 @@ class Datapath(NamedTuple):
     """
 
     name: str
+    cipher: str
     session: SessionFactory
     ledger: LedgerFactory
     check_mac1: MacCheck
@@ -90,14 +97,22 @@ class Datapath(NamedTuple):
     note: str
 
 
-def load(name: str | None = None) -> Datapath:
-    """Return the datapath called `name`.
+def load(name: str | None = None, cipher: str | None = None) -> Datapath:
+    """Return the datapath called `name`, whose sessions use `cipher` from here on.
 
-    With None the environment variable TUNNEL_DATAPATH names it; if that is unset or empty, it is
-    the first of `DATAPATHS` that can be imported.
+    With None the environment variables TUNNEL_DATAPATH and TUNNEL_CIPHER name them; if that is
+    unset or empty, it is the first of `DATAPATHS` that can be imported, and of `CIPHERS` that can
+    be used. The one in Python has one cipher, whatever it is asked for.
 
-    Raises UnknownDatapathError for a name that does not exist and for one that cannot be imported.
+    Raises UnknownDatapathError for a name that does not exist and for one that cannot be used.
     """
+    if cipher is None:
+        cipher = os.environ.get(CIPHER_VARIABLE) or None
+    if cipher is not None and cipher not in CIPHERS:
+        raise UnknownDatapathError(
+            f"{CIPHER_VARIABLE}: found {cipher!r}, expected one of {', '.join(CIPHERS)}; "
+            "or leave it unset"
+        )
     place = "the datapath's name"
     if name is None:
         name = os.environ.get(ENVIRONMENT_VARIABLE) or None
@@ -111,7 +126,11 @@ def load(name: str | None = None) -> Datapath:
         if name not in (None, candidate):
             continue
         try:
-            return _load(candidate, module_name, note)
+            return _load(candidate, module_name, note, cipher)
+        except ValueError as error:
+            raise UnknownDatapathError(
+                f"{CIPHER_VARIABLE} asks for {cipher!r}, but {error}; unset it"
+            ) from None
         except ImportError as error:
             note = f"the {candidate} datapath is not installed ({error})"
     raise UnknownDatapathError(
@@ -151,12 +170,16 @@ def encryption_is_disabled() -> bool:
     return _unencrypted
 
 
-def _load(name: str, module_name: str, note: str = "") -> Datapath:
-    """The datapath of a module; ImportError if it is not there, or was built from other sources."""
+def _load(name: str, module_name: str, note: str = "", cipher: str | None = None) -> Datapath:
+    """The datapath of a module; ImportError if it is not there, or was built from other sources.
+
+    ValueError if it cannot use that cipher.
+    """
     module = importlib.import_module(module_name)
     try:
         return Datapath(
             name,
+            cast(Callable[[str | None], str], module.use_cipher)(cipher),
             cast(SessionFactory, module.Session),
             cast(LedgerFactory, module.Ledger),
             cast(MacCheck, module.check_mac1),

@@ -70,6 +70,13 @@ def check_mac2(
 def disable_encryption() -> None:
     """Let the sessions made after it neither encrypt nor authenticate: for `tunnel bench`."""
 
+def use_cipher(name: str | None, /) -> str:
+    """Let the sessions made after it use "ipsec-mb" or "aws-lc", or the first of them that works.
+
+    Returns its name, with the version of ipsec-mb. Raises ValueError with the reason if it cannot
+    be used here.
+    """
+
 @final
 class Identity:
     """Handshakes of one private key; see `StaticIdentity` of `tunnel.protocol.driver`."""

@@ -401,6 +401,11 @@ Identity = None
 """Handshakes in Python are those of `crypto`, which belongs to the protocol."""
 
 
+def use_cipher(_: str | None, /) -> str:
+    """Name the cipher in use; there is no other."""
+    return "OpenSSL"
+
+
 def check_mac1(
     key: bytes, datagrams: ReadableBuffer, start: int, end: int, stride: int, /
 ) -> bytes:

@@ -127,6 +127,7 @@ async def describe(
         mode="tap" if engine.tun.tap else "tun",
         nested_in=_outer_tunnels(snapshot, "" if link is None else link.name),
         rights=_rights(),
+        cipher=engine.datapath.cipher,
     )
 
 

@@ -33,10 +33,11 @@ ROOT = Path(__file__).parents[3]
 LEFT_OVER = "tunnel/datapath/_native.cpython-399-x86_64-linux-gnu.so"
 NOT_INHERITED = {
     *("PYTHONPATH", "VIRTUAL_ENV", "CARGO", "RUSTC"),
-    *("TUNNEL_DATAPATH", "TUNNEL_OFFLOADS_OFF"),
+    *("TUNNEL_DATAPATH", "TUNNEL_CIPHER", "TUNNEL_OFFLOADS_OFF"),
 }
 VERSION = re.compile(
-    r"tunnel (?P<version>\S+)\ncommit: (?P<commit>.*)\ndatapath: (?P<datapath>.*)\nPython: .*\n"
+    r"tunnel (?P<version>\S+)\ncommit: (?P<commit>.*)\ndatapath: (?P<datapath>.*)\n"
+    r"cipher: .*\nPython: .*\n"
 )
 
 EXAMPLES = ROOT / "examples"

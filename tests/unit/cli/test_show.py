@@ -32,6 +32,7 @@ def test_everything_is_there_and_secrets_are_not() -> None:
         "  addresses: 10.77.0.1/24, fd77::1/64\n"
         "  mtu: 1420\n"
         "  datapath: native\n"
+        "  cipher: ChaCha20-Poly1305 of ipsec-mb 1.3.0\n"
         "  offloads: tun csum tso4, udp off\n"
         "\n"
         "peer: PEER=\n"

@@ -39,7 +39,9 @@ def test_version_of_each_program(
     printed = spoken(capsys)
     assert printed["program"] == program
     assert printed["version"] == metadata.version(version.DISTRIBUTION)
-    assert printed["datapath"].partition(";")[0] == datapath.load().name
+    used = datapath.load()
+    assert printed["datapath"].partition(";")[0] == used.name
+    assert printed["cipher"] == f"ChaCha20-Poly1305 of {used.cipher}"
     assert platform.python_version() in printed["Python"]
 
 
@@ -85,6 +87,11 @@ def test_version_names_what_is_wrong_with_the_datapath(monkeypatch: pytest.Monke
     assert "datapath: none, TUNNEL_DATAPATH: found 'fortran'" in version.version_text("tunnel")
 
 
+def test_version_names_what_is_wrong_with_the_cipher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(datapath.CIPHER_VARIABLE, "rot13")
+    assert "datapath: none, TUNNEL_CIPHER: found 'rot13'" in version.version_text("tunnel")
+
+
 @pytest.mark.parametrize(
     ("module", "reason"),
     [("no_such_module", "No module"), ("tunnel.datapath.drops", "module 'tunnel.datapath.drops'")],
@@ -99,6 +106,7 @@ def test_version_says_why_the_compiled_datapath_is_missing(
     )
     text = version.version_text("tunnel")
     assert f"datapath: python; the native datapath is not installed ({reason}" in text
+    assert "\ncipher: ChaCha20-Poly1305 of OpenSSL\n" in text
     assert datapath.available() == ["python"]
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.datapaths import A_KEY, B_KEY, MakePair, Pair
+from tests.support.datapaths import A_KEY, B_KEY, MakePair, Pair, every_datapath
 from tunnel import datapath
 
 
-@pytest.fixture(params=datapath.available())
+@pytest.fixture(params=every_datapath(), ids=lambda one: "-".join(filter(None, one)))
 def make_pair(request: pytest.FixtureRequest) -> MakePair:
-    factory = datapath.load(request.param).session
-
     def make(counter: int = 0) -> Pair:
+        factory = datapath.load(*request.param).session
         return Pair(
             factory(A_KEY, B_KEY, 1, 2, initial_counter=counter),
             factory(B_KEY, A_KEY, 2, 1),

@@ -90,21 +90,21 @@ class DaemonRights(Message):
 class TunnelStatus(Message):
     """One interface at one moment. `private_key` is None unless secrets were asked for.
 
-    `offloads` are those in use, by where: of the TUN device, and of the UDP sockets, where
-    `SHORT_TAIL` says that no batch is of equally long datagrams only. `cpu_seconds` is the time
-    that the daemon has computed so far. `device` is what the interface is called now, empty if not
-    known, `here` whether it is in the daemon's network namespace, and `device_netns` the inode of
-    the one it is in (0: not known). `conf` is the path of the file it was set up from, empty if
-    there is none. `nested_in` names the other tunnels through which datagrams to the first few
-    peers leave this host. `missing` are routes, rules and the like that another program removed,
-    `refused` handshakes by reason. `netns` is the path of the network namespace that the interface
-    was put into, empty for the daemon's; `attached` says in words to what it was attached, empty
-    for nothing. `mode` is "tun" or "tap", and `bridge` the Linux bridge that the interface is a
-    port of, empty for none. `rights` is what the daemon may do. `since` is when the tunnel came up,
-    in Unix seconds (0.0: not known), `restarts` how many daemons it has had before this one.
-    `is_kept` says whether it would survive the end of this daemon; `holder` is the process that
-    keeps its descriptors, 0 if there is none, and `lost_holders` how many of these have ended while
-    this daemon went on.
+    `cipher` is whose ChaCha20-Poly1305 the datapath uses, empty if not known. `offloads` are those
+    in use, by where: of the TUN device, and of the UDP sockets, where `SHORT_TAIL` says that no
+    batch is of equally long datagrams only. `cpu_seconds` is the time that the daemon has computed
+    so far. `device` is what the interface is called now, empty if not known, `here` whether it is
+    in the daemon's network namespace, and `device_netns` the inode of the one it is in (0: not
+    known). `conf` is the path of the file it was set up from, empty if there is none. `nested_in`
+    names the other tunnels through which datagrams to the first few peers leave this host.
+    `missing` are routes, rules and the like that another program removed, `refused` handshakes by
+    reason. `netns` is the path of the network namespace that the interface was put into, empty for
+    the daemon's; `attached` says in words to what it was attached, empty for nothing. `mode` is
+    "tun" or "tap", and `bridge` the Linux bridge that the interface is a port of, empty for none.
+    `rights` is what the daemon may do. `since` is when the tunnel came up, in Unix seconds (0.0:
+    not known), `restarts` how many daemons it has had before this one. `is_kept` says whether it
+    would survive the end of this daemon; `holder` is the process that keeps its descriptors, 0 if
+    there is none, and `lost_holders` how many of these have ended while this daemon went on.
     """
 
     name: str
@@ -132,6 +132,7 @@ class TunnelStatus(Message):
     mode: str = "tun"
     bridge: str = ""
     rights: DaemonRights = DaemonRights()
+    cipher: str = ""
     since: float = 0.0
     restarts: int = 0
     holder: int = 0

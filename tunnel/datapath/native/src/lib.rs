@@ -13,6 +13,7 @@ pub mod handshake;
 #[cfg(feature = "python")]
 mod handshake_python;
 pub mod ip;
+pub mod ipsec_mb;
 pub mod ledger;
 pub mod limits;
 pub mod macs;

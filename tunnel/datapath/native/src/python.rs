@@ -507,6 +507,26 @@ fn disable_encryption() {
     transport_key::disable_encryption();
 }
 
+/// Let the sessions made after it use this cipher, "aws-lc" or "ipsec-mb", or the fastest; its
+/// name. ValueError if it cannot be used here.
+#[pyfunction]
+#[pyo3(signature = (name, /))]
+fn use_cipher(name: Option<&str>) -> PyResult<String> {
+    let ipsec_mb = match name {
+        Some("aws-lc") => Err(""),
+        Some("ipsec-mb") | None => transport_key::use_ipsec_mb(),
+        Some(_) => return Err(PyValueError::new_err("expected aws-lc or ipsec-mb")),
+    };
+    match ipsec_mb {
+        Ok(version) => Ok(format!("ipsec-mb {version}")),
+        Err(reason) if name == Some("ipsec-mb") => Err(PyValueError::new_err(reason)),
+        Err(_) => {
+            transport_key::use_aws_lc();
+            Ok("aws-lc".to_owned())
+        }
+    }
+}
+
 /// The compiled datapath; `tunnel/datapath/interface.py` documents it.
 #[pymodule(gil_used = true)]
 mod _native {
@@ -522,6 +542,8 @@ mod _native {
     use super::check_mac2;
     #[pymodule_export]
     use super::disable_encryption;
+    #[pymodule_export]
+    use super::use_cipher;
     #[pymodule_export]
     use crate::handshake_python::{Identity, Pending, ReceivedInitiations};
 }

@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
+use crate::ipsec_mb;
 use crate::limits::TAG;
 
 static UNENCRYPTED: AtomicBool = AtomicBool::new(false);
+static IPSEC_MB: AtomicBool = AtomicBool::new(false);
 
 /// Let the sessions that this process makes from here on neither encrypt nor authenticate.
 ///
@@ -17,52 +19,81 @@ pub fn disable_encryption() {
     UNENCRYPTED.store(true, Ordering::Relaxed);
 }
 
+/// Let the sessions that this process makes from here on use ipsec-mb; its version, or why it
+/// cannot be used here.
+pub fn use_ipsec_mb() -> Result<&'static str, &'static str> {
+    let version = ipsec_mb::version()?;
+    IPSEC_MB.store(true, Ordering::Relaxed);
+    Ok(version)
+}
+
+/// Let the sessions that this process makes from here on use AWS-LC alone, as they do unless
+/// `use_ipsec_mb` was called.
+pub fn use_aws_lc() {
+    IPSEC_MB.store(false, Ordering::Relaxed);
+}
+
 /// One direction's key.
 #[derive(Debug)]
 pub enum TransportKey {
     /// ChaCha20-Poly1305.
-    Sealing(LessSafeKey),
+    Sealing {
+        /// AWS-LC's.
+        key: LessSafeKey,
+        /// The same key for ipsec-mb, for packets that it seals faster.
+        faster: Option<ipsec_mb::Key>,
+    },
     /// After `disable_encryption`: packets go as they are, and every tag is right.
     Unencrypted,
 }
 
-fn nonce(counter: u64) -> Nonce {
+fn nonce(counter: u64) -> [u8; 12] {
     let mut bytes = [0; 12];
     bytes[4..].copy_from_slice(&counter.to_le_bytes());
-    Nonce::assume_unique_for_key(bytes)
+    bytes
 }
 
 impl TransportKey {
     /// A key of 32 bytes; `None` if it has another length.
-    pub fn new(key: &[u8]) -> Option<TransportKey> {
-        let key = UnboundKey::new(&CHACHA20_POLY1305, key).ok()?;
-        Some(if UNENCRYPTED.load(Ordering::Relaxed) {
-            TransportKey::Unencrypted
-        } else {
-            TransportKey::Sealing(LessSafeKey::new(key))
-        })
+    pub fn new(bytes: &[u8]) -> Option<TransportKey> {
+        let key = LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, bytes).ok()?);
+        if UNENCRYPTED.load(Ordering::Relaxed) {
+            return Some(TransportKey::Unencrypted);
+        }
+        let wanted = IPSEC_MB.load(Ordering::Relaxed);
+        let faster = wanted.then(|| ipsec_mb::Key::new(bytes)).flatten();
+        Some(TransportKey::Sealing { key, faster })
     }
 
     /// Encrypt in place; the tag, or `None` for a message of 256 GiB or more.
     pub fn seal(&self, counter: u64, packet: &mut [u8]) -> Option<[u8; TAG]> {
-        let mut tag = [0; TAG];
-        if let TransportKey::Sealing(key) = self {
-            let sealed = key.seal_in_place_separate_tag(nonce(counter), Aad::empty(), packet);
-            tag.copy_from_slice(sealed.ok()?.as_ref());
+        let TransportKey::Sealing { key, faster } = self else {
+            return Some([0; TAG]);
+        };
+        let nonce = nonce(counter);
+        if let Some(faster) = faster
+            && let Some(mut cipher) = ipsec_mb::cipher(packet.len())
+        {
+            return cipher.seal(faster, &nonce, packet);
         }
-        Some(tag)
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let tag = key.seal_in_place_separate_tag(nonce, Aad::empty(), packet);
+        tag.ok()?.as_ref().try_into().ok()
     }
 
     /// Decrypt what ends in its tag, in place; `None` if the tag is wrong.
     pub fn open<'a>(&self, counter: u64, sealed: &'a mut [u8]) -> Option<&'a mut [u8]> {
-        match self {
-            TransportKey::Sealing(key) => {
-                key.open_in_place(nonce(counter), Aad::empty(), sealed).ok()
-            }
-            TransportKey::Unencrypted => {
-                let length = sealed.len().checked_sub(TAG)?;
-                Some(&mut sealed[..length])
-            }
+        let TransportKey::Sealing { key, faster } = self else {
+            let length = sealed.len().checked_sub(TAG)?;
+            return Some(&mut sealed[..length]);
+        };
+        let nonce = nonce(counter);
+        if let Some(faster) = faster
+            && let Some(mut cipher) = ipsec_mb::cipher(sealed.len())
+        {
+            return cipher.open(faster, &nonce, sealed);
         }
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        key.open_in_place(nonce, Aad::empty(), sealed).ok()
     }
 }
