@@ -33,6 +33,7 @@ help:
 	@echo "make site   the documentation as a site in build/site, its links checked"
 	@echo "make pictures  the pictures of terminals in docs/pictures, of real runs (as root)"
 	@echo "make wheel  an sdist and a wheel in dist/, with the compiled datapath if cargo is here"
+	@echo "make wheels  an sdist, and wheels for x86-64 and aarch64 with a manylinux tag, in dist/"
 	@echo "make deb    the Debian package of this machine's architecture in dist/"
 	@echo "make image  the recipe of an OCI image in dist/image, for docker build"
 	@echo "make test-packages  the Debian package's life in Debian 12 and 13, and lintian (as root, 15 min)"
@@ -126,6 +127,17 @@ pictures: $(STAMP)
 # The wheel is built from the sdist, so nothing that lies about here gets into either of them.
 wheel: $(STAMP)
 	CARGO_TARGET_DIR=$(abspath $(NATIVE)/target) $(PYTHON) -m build
+
+# For x86-64 and aarch64, tagged and checked by tools in an environment of their own.
+AUDIT := build/audit
+$(AUDIT)/.installed: $(STAMP) tests/setup/wheels.lock
+	$(PYTHON) -m venv --clear $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --disable-pip-version-check -q --require-hashes --only-binary :all: \
+		-r tests/setup/wheels.lock
+	@touch $@
+
+wheels: $(AUDIT)/.installed
+	@$(PYTHON) -m packages.wheels --tools $(AUDIT)/bin $(WHEELS_ARGS)
 
 # The Python packages inside are those of the lock, by hash. DEB_ARGS="--revision 2" for another one.
 deb: $(STAMP)

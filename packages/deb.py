@@ -19,11 +19,12 @@ import sys
 import tempfile
 import tomllib
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from email.parser import HeaderParser
 from email.utils import formatdate
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from packaging.markers import default_environment
@@ -291,11 +292,13 @@ def pack(root: Path, package: Package, folder: Path) -> Path:
     return made
 
 
-def build_wheel(folder: Path) -> Path:
-    """The wheel of these sources, made from an sdist, by the tools that are installed here."""
+def build_wheel(folder: Path, added: Mapping[str, str] = MappingProxyType({})) -> Path:
+    """The wheel of these sources, made from an sdist, which is beside it, by the tools that are
+    installed here. `added` goes into their environment.
+    """
     target = ROOT / "tunnel" / "datapath" / "native" / "target"
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    environment = {"CARGO_TARGET_DIR": str(target)} | os.environ
+    environment = {"CARGO_TARGET_DIR": str(target)} | os.environ | dict(added)
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
     (wheel,) = folder.glob("*.whl")
     return wheel

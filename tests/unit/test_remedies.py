@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 PACKAGES = {
     "containernetworking-plugins": "host-local",
+    "gcc-aarch64-linux-gnu": "aarch64-linux-gnu-gcc",
     "iperf3": "iperf3",
     "iproute2": "ip",
     "iptables": "iptables-nft",
