@@ -77,7 +77,7 @@ def routes(config: TunnelConfig) -> set[tuple[str, int | None]]:
 
 
 @pytest.mark.parametrize("form", convert.FORMATS.values(), ids=convert.FORMATS)
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(config=confs)
 def test_what_is_carried_comes_back(form: convert.Format, config: TunnelConfig) -> None:
     hooks = config.interface.post_up if "PostUp" in form.keys else ()

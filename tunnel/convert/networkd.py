@@ -12,11 +12,10 @@ from typing import Final
 
 from tunnel.config import TunnelConfig
 from tunnel.config.parser import place_of
-from tunnel.config.tables import number_of
 from tunnel.convert.draft import Draft, FileLine, ForeignFile, Lost, Section, refused
 from tunnel.convert.format import Format, Output, Written
 from tunnel.convert.ini import NAME, Block, Item, blocks, name_comment
-from tunnel.convert.routes import AUTO_TABLE, TunnelRoute, routes_of
+from tunnel.convert.routes import AUTO_TABLE, TunnelRoute, routes_of, table_number
 from tunnel.linux.networks import Network
 
 __all__ = ["NETWORKD"]
@@ -26,7 +25,6 @@ _NO: Final = frozenset({"0", "no", "n", "false", "f", "off"})
 _AUTO: Final = frozenset({"", "auto"})
 
 _MAIN: Final = 254
-_TABLES: Final = {"default": 253, "main": _MAIN, "local": 255}
 _BYTES: Final = re.compile(r"([0-9]{1,9})(K?)")
 _RULE: Final = frozenset({"FirewallMark", "InvertRule", "Table", "Family", "Priority"})
 _SUPPRESS: Final = frozenset({"SuppressPrefixLength", "Table", "Family", "Priority"})
@@ -275,9 +273,8 @@ def _integer(text: str) -> int:
 
 
 def _number(item: Item) -> int:
-    text = item.value
-    number = _TABLES.get(text) or _integer(text) or number_of(text)
-    if not number:
+    number = table_number(item.value)
+    if number is None:
         fault = f"{item.key} is neither a number nor a name of /etc/iproute2/rt_tables"
         raise refused(item.place, fault, "write the number of the table")
     return number

@@ -14,7 +14,7 @@ from tunnel.config import PeerConfig, TunnelConfig
 from tunnel.convert.draft import Draft, FileLine, ForeignFile, Lost, refused
 from tunnel.convert.format import Format, Output, Written
 from tunnel.convert.ini import NAME, Block, Item, blocks, name_comment
-from tunnel.convert.routes import TunnelRoute, routes_of
+from tunnel.convert.routes import TunnelRoute, routes_of, table_number
 
 __all__ = ["NETWORKMANAGER"]
 
@@ -144,7 +144,9 @@ class _Reader:
         never = items.pop("never-default", None)
         method = items.pop("method", None)
         if table is not None and table.value not in ("0", "254"):
-            self._tables[version] = _integer(table)
+            self._tables[version] = table_number(table.value)
+            if self._tables[version] is None:
+                raise refused(table.place, "route-table is not the number of a table", "correct it")
         self._defaults[version] = never is None or never.value.lower() not in ("true", "1", "yes")
         if method is not None and method.value in ("disabled", "ignore"):
             self._disabled.add(version)
@@ -181,8 +183,9 @@ class _Reader:
         table = self._tables[version]
         for option in options.value.split(",") if options is not None else ():
             name, _, value = option.partition("=")
-            if name.strip() == "table" and value.strip().isdecimal() and len(value) <= 10:
-                table = int(value)
+            number = table_number(value.strip()) if name.strip() == "table" else None
+            if number is not None:
+                table = number
             else:
                 assert options is not None
                 self.draft.lose_key(options.place, f"{options.key}: {name.strip()}")
@@ -214,12 +217,6 @@ def _list(value: str) -> list[str]:
 def _each(item: Item | None) -> Iterator[tuple[str, Item]]:
     if item is not None:
         yield from ((text, item) for text in _list(item.value))
-
-
-def _integer(item: Item) -> int:
-    if not item.value.isdecimal() or len(item.value) > 10 or int(item.value) > 0xFFFFFFFF:
-        raise refused(item.place, f"{item.key} is not the number of a routing table", "correct it")
-    return int(item.value)
 
 
 def _write(config: TunnelConfig) -> Written:

@@ -13,7 +13,7 @@ from typing import Final
 from tunnel.config import TunnelConfig
 from tunnel.convert.draft import Draft, FileLine, ForeignFile, Lost, refused
 from tunnel.convert.format import Format, Output, Written, chosen
-from tunnel.convert.routes import TunnelRoute, routes_of
+from tunnel.convert.routes import TunnelRoute, routes_of, table_number
 
 __all__ = ["OPENWRT"]
 
@@ -154,13 +154,10 @@ class _Reader:
 
     def _table(self, section: _Section, key: str) -> int | None:
         value, place = section.take(key)
-        number = _TABLES.get(value, value)
-        if not number or number == "254":
-            return None
-        if not number.isdecimal() or not 0 < len(number) <= 10:
+        number = table_number(value)
+        if value and number is None:
             self.draft.lose(place, f"{key} {value}", "write the number of the table as Table")
-            return None
-        return int(number)
+        return number
 
     def _peer(self, section: _Section) -> None:
         disabled, place = section.take("disabled")
@@ -212,9 +209,6 @@ class _Reader:
     def _others(self, section: _Section, what: str) -> None:
         for key, (_, place) in section.options.items():
             self.draft.lose_key(place, f"{what}: {key}")
-
-
-_TABLES: Final = {"main": "254", "default": "253", "local": "255"}
 
 
 def _read(sources: Sequence[ForeignFile], wanted: str) -> Draft:

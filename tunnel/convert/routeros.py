@@ -12,10 +12,9 @@ from ipaddress import ip_network
 from typing import Final
 
 from tunnel.config import PeerConfig, TunnelConfig
-from tunnel.config.tables import number_of
 from tunnel.convert.draft import Draft, FileLine, ForeignFile, refused
 from tunnel.convert.format import Format, Output, Written, chosen, default_route
-from tunnel.convert.routes import TunnelRoute, routes_of
+from tunnel.convert.routes import TunnelRoute, routes_of, table_number
 
 __all__ = ["ROUTEROS"]
 
@@ -214,7 +213,7 @@ class _Reader:
         except ValueError:
             remedy = "write it as 10.0.0.0/24"
             raise refused(place, "dst-address is not a network", remedy) from None
-        number = int(table) if table.isdecimal() and len(table) <= 9 else number_of(table)
+        number = table_number(table)
         if not number:
             why = "write the number of its table as Table"
             self.draft.lose(place, f"the route to {text} in {table}", why)

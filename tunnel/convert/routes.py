@@ -7,11 +7,12 @@ tunnel's own packets out of it. Other programs want each route said.
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from tunnel.config import TunnelConfig
+from tunnel.config import TunnelConfig, values
+from tunnel.config.problems import Mistake
 from tunnel.config.values import Table
 from tunnel.linux.networks import Network, is_inside
 
-__all__ = ["AUTO_TABLE", "TunnelRoute", "routes_of", "settle"]
+__all__ = ["AUTO_TABLE", "TunnelRoute", "routes_of", "settle", "table_number"]
 
 AUTO_TABLE: Final = 51820
 """The routing table, and the mark, that wg-quick tries first for a /0."""
@@ -25,6 +26,15 @@ class TunnelRoute(NamedTuple):
     network: Network
     table: int | None = None
     place: str = ""
+
+
+def table_number(text: str) -> int | None:
+    """The number of a routing table, written as such or as a name of iproute2; None for others."""
+    try:
+        found = values.table(text)
+    except Mistake:
+        return None
+    return found if isinstance(found, int) else None
 
 
 def routes_of(config: TunnelConfig) -> list[TunnelRoute]:

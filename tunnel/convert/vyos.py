@@ -15,7 +15,7 @@ from tunnel.config.problems import escape
 from tunnel.config.values import plain_address
 from tunnel.convert.draft import Draft, FileLine, ForeignFile, Lost, Section, refused
 from tunnel.convert.format import Format, Output, Written, chosen, default_route
-from tunnel.convert.routes import TunnelRoute, routes_of
+from tunnel.convert.routes import TunnelRoute, routes_of, table_number
 
 __all__ = ["VYOS"]
 
@@ -119,8 +119,9 @@ class _Reader:
 
     def _static(self, place: FileLine, words: list[str]) -> None:
         table = None
-        if words[0] == "table" and len(words) > 2 and re.fullmatch(r"[0-9]{1,10}", words[1]):
-            table, words = int(words[1]), words[2:]
+        if words[0] == "table" and len(words) > 2:
+            table = table_number(words[1])
+            words = words[2:] if table is not None else words
         match words:
             case ["route" | "route6", text, "interface", _] | [
                 "interface-route" | "interface-route6",
