@@ -175,7 +175,7 @@ def test_a_peer_added_on_the_page_is_let_in_and_shut_out(office: Office, tmp_pat
     assert [text for text in refusals if "status of 410" not in text] == []
 
 
-def test_it_fits_a_phone_and_dark_rooms(office: Office) -> None:
+def test_it_fits_a_phone_and_a_dark_room(office: Office) -> None:
     for number in range(3, 8):
         name = f"phone {number}"
         office.hub.run([*TUNNEL, "peer", "add", str(office.conf), name])
