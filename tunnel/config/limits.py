@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Final, Literal, NamedTuple
 
 from tunnel.config.problems import Mistake, quote
@@ -106,9 +107,8 @@ def quota(text: str) -> Quota:
 
 
 def _number(found: re.Match[str], step: int = 1000) -> int:
-    whole, _, part = found["number"].partition(".")
-    unit = int(pow(step, _PREFIXES.index(found["prefix"].lower())))
-    return int(whole) * unit + int(part or 0) * unit // 10 ** len(part)
+    unit = step ** _PREFIXES.index(found["prefix"].lower())
+    return int(Decimal(found["number"]) * unit)
 
 
 def _rate_text(rate: int) -> str:

@@ -232,7 +232,9 @@ class InterfaceConfig:
     @property
     def has_hooks(self) -> bool:
         """Whether there is any shell command to run."""
-        return any((self.pre_up, self.post_up, self.pre_down, self.post_down))
+        options = self.options
+        up_and_down = (self.pre_up, self.post_up, self.pre_down, self.post_down)
+        return any((*up_and_down, options.peer_up, options.peer_down))
 
     @property
     def hooks_change_routes(self) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import trio
 
 from tunnel.config import PeerConfig, PresharedKey, PrivateKey, PublicKey, TunnelConfig
+from tunnel.config.limits import Quota, RateLimit
 from tunnel.control.messages.changes import Change
 from tunnel.control.timeslice import Pace
 from tunnel.device import allowed_ips
@@ -90,7 +91,19 @@ async def _peer_differences(
         detail = f"{_every(running.persistent_keepalive)} becomes "
         detail += _every(wanted.persistent_keepalive)
         found.append(Change("~", f"{subject} persistent keepalive", detail))
+    rate, quota = _limits(engine, running)
+    if rate != wanted.rate_limit:
+        found.append(Change("~", f"{subject} rate limit", f"{rate} becomes {wanted.rate_limit}"))
+    if quota != wanted.quota:
+        found.append(Change("~", f"{subject} quota", f"{quota} becomes {wanted.quota}"))
     return found
+
+
+def _limits(engine: Engine, peer: Peer) -> tuple[RateLimit, Quota]:
+    limit = engine.metering.limit_of(peer)
+    if limit is None:
+        return RateLimit(), Quota()
+    return limit.rate, Quota() if limit.quota is None else limit.quota.quota
 
 
 def endpoint_changed(before: PeerConfig | None, wanted: PeerConfig, now: Endpoint | None) -> bool:
@@ -141,6 +154,7 @@ async def apply(engine: Engine, new: TunnelConfig, endpoints: Mapping[PublicKey,
                 peer.set_endpoint(endpoints[key], engine.clock())
             if peer.persistent_keepalive != config.persistent_keepalive:
                 peer.set_persistent_keepalive(config.persistent_keepalive, engine.clock())
+            engine.metering.set_limit(peer, config.rate_limit, config.quota)
             await pace.step()
 
 

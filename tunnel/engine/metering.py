@@ -14,7 +14,7 @@ import trio
 
 from tunnel.config.limits import Quota, RateLimit
 from tunnel.datapath.virtio import carried_untrusted
-from tunnel.protocol import Event, ProtocolDrop, PublicKey, QuotaReached
+from tunnel.protocol import Event, ProtocolDrop, QuotaReached
 
 from .common import Clock, Interface, Peer
 from .flows import Flows
@@ -46,7 +46,6 @@ class Metering:
     ) -> None:
         self.flows: Flows | None = None
         self.quota_file = QuotaFile()
-        self._interface = interface
         self._clock = clock
         self._unix_time = unix_time
         self._on_event = on_event
@@ -73,21 +72,20 @@ class Metering:
             limit.quota.follow(self._unix_time())
         return limit
 
-    def set_limit(self, key: PublicKey, rate: RateLimit, quota: Quota) -> None:
+    def set_limit(self, peer: Peer, rate: RateLimit, quota: Quota) -> None:
         """Give a peer these limits. What is the same as before goes on, and so does what waits."""
-        peer = self._interface.peers[key]
         limit = self._limits.get(peer)
         if limit is None:
             if not (any(rate) or quota.size):
                 return
             limit = self._limits[peer] = Limit()
-        now = self._clock()
-        for way, frame in limit.set_rate(rate, now):
+        for way, frame in limit.set_rate(rate, self._clock()):
             self.release(peer, way, frame)
         if limit.quota is None or limit.quota.quota != quota:
             limit.quota = None
             if quota.size:
-                limit.quota = QuotaUse(quota, bytes(key), self.quota_file, self._unix_time())
+                key = bytes(peer.public_key)
+                limit.quota = QuotaUse(quota, key, self.quota_file, self._unix_time())
         if not (any(rate) or quota.size):
             del self._limits[peer]
         self.forget_taught()

@@ -9,11 +9,15 @@ may not be. A damaged entry counts as none. The digest is BLAKE2s.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 from hashlib import blake2s
 from pathlib import Path
 from struct import Struct
-from typing import Final, Self
+from typing import Final
+
+log = logging.getLogger("tunnel")
 
 _DIGEST: Final = 16
 _BODY: Final = Struct("<32sQQ")
@@ -24,28 +28,31 @@ _MAX_ENTRIES: Final = 1 << 20
 class QuotaFile:
     """What each peer has used, by its public key: the start of the period, and bytes.
 
-    `failures` counts what could not be written; that is still known in memory.
+    The file at `path` is read, or made, when the first peer is asked for; without a path there is
+    none. What cannot be kept there is known in memory, and `problem` says why, in words.
     """
 
-    def __init__(self, fd: int = -1) -> None:
-        self._fd = fd
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._fd = -1
         self._places: dict[bytes, int] = {}
         self._used: dict[bytes, tuple[int, int]] = {}
         self._next = 0
-        self.failures = 0
+        self.problem = ""
 
-    @classmethod
-    def open(cls, path: Path) -> Self:
-        """Go on with the file at `path`, or make it. Raises OSError."""
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        file = cls(fd)
+    def _open(self, path: Path) -> None:
         try:
-            file._read()
-        except BaseException:
-            file.close()
-            raise
-        return file
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._fd = os.open(path, flags, 0o600)
+            self._read()
+        except OSError as error:
+            self._fail(path, error)
+
+    def _fail(self, path: Path, error: OSError) -> None:
+        if not self.problem:
+            log.warning("%s: %s; what peers use of their quotas may be lost", path, error.strerror)
+        self.problem = f"{path}: {error.strerror}"
 
     def _read(self) -> None:
         size = min(os.fstat(self._fd).st_size, _MAX_ENTRIES * _ENTRY)
@@ -62,21 +69,20 @@ class QuotaFile:
         """Write all to the disk, and close it."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            try:
+            with contextlib.suppress(OSError):
                 os.fsync(fd)
-            except OSError:
-                self.failures += 1
-            finally:
-                os.close(fd)
+            os.close(fd)
 
     def get(self, key: bytes) -> tuple[int, int]:
         """When the period of this peer began, and what it has used; zeros if that is not known."""
+        if self._path is not None and self._fd < 0:
+            self._open(self._path)
         return self._used.get(key, (0, 0))
 
     def set(self, key: bytes, begun: int, used: int) -> None:
-        """Keep that; a failure is counted."""
+        """Keep that of a peer that was asked for."""
         self._used[key] = begun, used
-        if self._fd < 0:
+        if self._path is None or self._fd < 0:
             return
         place = self._places.get(key)
         if place is None:
@@ -85,8 +91,10 @@ class QuotaFile:
         body = _BODY.pack(key, begun, used)
         try:
             os.pwrite(self._fd, _digest(body) + body, place * _ENTRY)
-        except OSError:
-            self.failures += 1
+        except OSError as error:
+            self._fail(self._path, error)
+        else:
+            self.problem = ""
 
 
 def _entry_untrusted(entry: bytes) -> tuple[bytes, int, int] | None:

@@ -35,10 +35,15 @@ class HandshakeCompleted(Event):
 
 @dataclass(frozen=True, slots=True)
 class PeerConnected(Event):
-    """There was no session with the peer, and now there is one that both sides have confirmed."""
+    """There was no session with the peer, and now there is one that both sides have confirmed.
+
+    `rx_bytes` and `tx_bytes` are those of the peer so far.
+    """
 
     public_key: PublicKey
     endpoint: UdpAddress | None
+    rx_bytes: int
+    tx_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -547,7 +547,9 @@ class Peer(Timed, Generic[E, T]):
         )
         if not self.is_connected:
             self.is_connected = True
-            context.outputs.append(PeerConnected(self.public_key, self.endpoint))
+            context.outputs.append(
+                PeerConnected(self.public_key, self.endpoint, self.rx_bytes, self.tx_bytes)
+            )
 
     @property
     def _has_session(self) -> bool:
