@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.text import Text
 
-from tunnel.config.limits import RateLimit
 from tunnel.control.messages.sentences import shortened
 from tunnel.control.messages.status import PeerLimits, PeerStatus, TunnelStatus
 from tunnel.log.redact import printable
@@ -146,10 +145,9 @@ def _peer_lines(peer: PeerStatus, now: float, *, whole: bool) -> Iterator[Text]:
 
 
 def _limit_lines(limits: PeerLimits) -> Iterator[Text]:
-    rate = RateLimit(limits.rate_to, limits.rate_from)
-    if any(rate):
-        words = str(rate) if rate.to != rate.from_ else f"{rate} each way"
-        yield _line("rate limit", words + _dropped(limits.over_rate))
+    if limits.rate:
+        each = " each way" if limits.rate_to == limits.rate_from else ""
+        yield _line("rate limit", limits.rate + each + _dropped(limits.over_rate))
     if limits.quota:
         used = f"{100 * limits.quota_used / limits.quota:.1f} % of"
         period = f" per {limits.quota_period}" if limits.quota_period else ""

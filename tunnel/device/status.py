@@ -214,6 +214,7 @@ def _limits(engine: Engine, peer: Peer) -> PeerLimits:
     return PeerLimits(
         rate_to=limit.rate.to,
         rate_from=limit.rate.from_,
+        rate=str(limit.rate) if any(limit.rate) else "",
         quota=0 if use is None else use.quota.size,
         quota_used=0 if use is None else use.used,
         quota_period="" if use is None else use.quota.period,

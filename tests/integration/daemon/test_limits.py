@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.daemons import follow, followed, kill, rewrite, status
 from tests.support.hosts import TwoHosts
+from tests.support.transfer import check_transfer
 from tunnel.lab.peers import Node, OurEnd, render_conf
 
 pytestmark = pytest.mark.root
@@ -79,9 +80,9 @@ def test_a_quota_is_reached_in_the_middle_and_outlives_a_kill(two_hosts: TwoHost
     two_hosts.a.ping("10.77.0.2", count=3)
     # Both ends count the same, though each splits and merges in its own way.
     assert limits(end)["quota_used"] == limits(other)["quota_used"] == 6 * 84
-    iperf(two_hosts, "-n", "1M")
+    check_transfer(two_hosts.a, two_hosts.b, "10.77.0.2", 1 << 20)
     two_hosts.a.wait_for(
-        lambda: limits(end)["quota_used"] == limits(other)["quota_used"] > 100_000,
+        lambda: limits(end)["quota_used"] == limits(other)["quota_used"] > 1 << 20,
         10,
         "both ends to count the same",
     )

@@ -19,13 +19,15 @@ MANY_RIGHTS: Final = 10
 class PeerLimits(Message):
     """What a peer may transfer, and has.
 
-    `rate_to` and `rate_from` are in bits a second, 0 for no limit. `quota` is in bytes, 0 for none,
-    `quota_used` those used since `quota_since` (Unix seconds), and `quota_period` "day", "week",
-    "month", or "" for all time. `over_rate` and `over_quota` are packets dropped.
+    `rate_to` and `rate_from` are in bits a second, 0 for no limit; `rate` says it in words. `quota`
+    is in bytes, 0 for none, `quota_used` those used since `quota_since` (Unix seconds), and
+    `quota_period` "day", "week", "month", or "" for all time. `over_rate` and `over_quota` are
+    packets dropped.
     """
 
     rate_to: int = 0
     rate_from: int = 0
+    rate: str = ""
     quota: int = 0
     quota_used: int = 0
     quota_period: str = ""
