@@ -66,7 +66,7 @@ class Device:
     ) -> None:
         self.name = name
         self.is_deleted = False
-        self.endpoints = Endpoints(clock=clock)
+        self.endpoints = Endpoints(clock=clock, name_of=name_of)
         self.changing = trio.Lock()
         self._event_log = EventLog(publish, clock, name_of)
         self.engine = Engine(

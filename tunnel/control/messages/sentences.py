@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunnel.control.messages.changes import Change
+from tunnel.control.messages.changes import Change, named
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.log.redact import printable
 
@@ -127,11 +127,6 @@ def _words(kind: str, of: Mapping[str, Any]) -> str | None:
 def _who(of: Mapping[str, Any]) -> str:
     """The peer of an event: its name, if it has one, and its key."""
     return named(of["peer"], of.get("name", ""))
-
-
-def named(key: str, name: str) -> str:
-    """A peer in a line of text: its name, if it has one, and its key."""
-    return f"{name} ({key})" if name else key
 
 
 def _handshake(of: Mapping[str, Any]) -> str | None:
