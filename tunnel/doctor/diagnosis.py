@@ -146,8 +146,8 @@ def diagnose(facts: Facts) -> Report:
     names = {peer.public_key: peer.name for peer in facts.peers}
     if facts.conf is not None:
         names |= {peer.public_key.to_base64(): peer.friendly_name for peer in facts.conf.peers}
-    named = [
-        tuple(replace(finding, name=names.get(finding.peer or "", "")) for finding in each)
+    findings, notes = (
+        [replace(finding, name=names.get(finding.peer or "", "")) for finding in each]
         for each in (findings, notes)
-    ]
-    return Report(facts.name, *named, in_use, facts.skipped)
+    )
+    return Report(facts.name, tuple(findings), tuple(notes), in_use, facts.skipped)

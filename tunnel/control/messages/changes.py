@@ -22,8 +22,8 @@ class Change(Message):
     """One difference between a running tunnel and its conf.
 
     `sign` is + for what is added, - for what is removed, ~ for what becomes another. `subject`
-    names the object ("peer KEY", "route 10.0.0.0/8"), `detail` what of it changes, in words; both are
-    fit for a terminal and hold no secret. `name` is the friendly name of a peer that has one.
+    names the object ("peer KEY", "route 10.0.0.0/8"), `detail` what of it changes, in words; both
+    are fit for a terminal and hold no secret. `name` is the friendly name of a peer that has one.
     """
 
     sign: Literal["+", "-", "~"]
