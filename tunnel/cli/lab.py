@@ -117,7 +117,10 @@ def lab_command(
     rebind: labwire.Rebind = None,
     seed: labwire.Seed = None,
     command: Annotated[
-        list[str] | None, typer.Argument(metavar="-- COMMAND…", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="[-- COMMAND…]", show_default=False, help="What --enter runs, not a shell."
+        ),
     ] = None,
 ) -> None:
     """Build hosts and real encrypted tunnels on this machine, and ping through them.
