@@ -16,7 +16,7 @@ OFF ?= none tso uso gso gro all
 NATIVE := tunnel/datapath/native
 CRATE := $(wildcard $(NATIVE)/Cargo.* $(NATIVE)/src/*.rs $(NATIVE)/src/*/*.rs)
 
-.PHONY: help lab test test-minimal test-pythons bench-check coverage matrix setup lock lint wheel deb test-packages fuzz soak crashes nonces floods restarts faults conformance doctor-matrix confs clean
+.PHONY: help lab test test-minimal test-pythons bench-check coverage matrix setup lock lint site pictures wheel deb test-packages fuzz soak crashes nonces floods restarts faults conformance doctor-matrix confs clean
 
 help:
 	@echo "make lab    two hosts and a real encrypted tunnel on this machine, explained"
@@ -29,6 +29,8 @@ help:
 	@echo "make setup  the virtual environment in .venv, with the command tunnel"
 	@echo "make lock   the packages of .venv and their hashes again, from pyproject.toml"
 	@echo "make lint   style, types and format"
+	@echo "make site   the documentation as a site in build/site, its links checked"
+	@echo "make pictures  the pictures of terminals in docs/pictures, of real runs (as root)"
 	@echo "make wheel  an sdist and a wheel in dist/, with the compiled datapath if cargo is here"
 	@echo "make deb    the Debian package of this machine's architecture in dist/"
 	@echo "make test-packages  the Debian package's life in Debian 12 and 13, and lintian (as root, 15 min)"
@@ -110,6 +112,14 @@ $(STAMP): pyproject.toml setup.py tests/setup/venv.sh tests/setup/requirements.l
 $(VENV)-%/.installed: pyproject.toml setup.py tests/setup/venv.sh tests/setup/requirements.lock tests/setup/python.sh $(CRATE)
 	@PYTHON=$$(tests/setup/python.sh $*) tests/setup/venv.sh $(VENV)-$*
 	@touch $@
+
+site: $(STAMP)
+	@$(PYTHON) -m packages.site $(SITE_ARGS)
+
+# Of real runs, in docs/pictures.
+pictures: $(STAMP)
+	@tests/setup/packages.sh --for base --for lab
+	@$(PYTHON) -m packages.pictures
 
 # The wheel is built from the sdist, so nothing that lies about here gets into either of them.
 wheel: $(STAMP)

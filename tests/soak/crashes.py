@@ -221,6 +221,8 @@ def trial(
 ) -> float:
     """One operation, killed within so many seconds; without, how long it takes."""
     conf = str(scene.end.conf)
+    # A daemon whose command was killed may have saved it after the last trial had written it.
+    scene.end.conf.write_text(scene.text)
     with operation(scene) as command:
         begin = time.monotonic()
         killed = scene.a.popen(command)

@@ -4,11 +4,41 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Literal, TypedDict
 
 from tunnel.bench.figures import Figures, Metric, middles, ratios
 
-Json: TypeAlias = dict[str, object]
+
+class MetricReport(TypedDict):
+    """What a metric is, and whether more of it is better."""
+
+    title: str
+    unit: str
+    better: Literal["higher", "lower"]
+
+
+class Ratio(TypedDict):
+    """The median of the quotients of all rounds, and their spread."""
+
+    median: float
+    spread: float | None
+
+
+class BenchReport(TypedDict):
+    """What was measured, by subject and metric: a figure of each round, and what follows from them.
+
+    `seconds` is how long each load lasted. A spread is half the distance of the quartiles, as a
+    part of the median. `ratios` are those of the first subject to each other one.
+    """
+
+    rounds: int
+    seconds: float
+    metrics: dict[str, MetricReport]
+    figures: dict[str, dict[str, list[float]]]
+    medians: dict[str, dict[str, float]]
+    spreads: dict[str, dict[str, float | None]]
+    ratios: dict[str, dict[str, Ratio]]
+
 
 _TITLE, _COLUMN = 26, 13
 """Widths. A figure and its spread take 12 columns at most."""
@@ -19,11 +49,10 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def as_json(figures: Figures, metrics: Sequence[Metric], *, rounds: int, seconds: float) -> Json:
-    """All that was measured, and what follows from it; ratios are those of the first subject.
-
-    A spread is half the distance of the quartiles, as a part of the median.
-    """
+def as_json(
+    figures: Figures, metrics: Sequence[Metric], *, rounds: int, seconds: float
+) -> BenchReport:
+    """All that was measured, and what follows from it."""
     middle = middles(figures)
     first = next(iter(figures))
     return {

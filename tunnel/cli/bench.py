@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -26,7 +25,7 @@ from tunnel.bench.subjects import (
     not_installed,
     own_folders,
 )
-from tunnel.cli.common import EXIT_FAILED, EXIT_USAGE, complain, fail, writable
+from tunnel.cli.common import EXIT_FAILED, EXIT_USAGE, complain, fail, print_json, writable
 from tunnel.lab import LabError, rootless
 
 ROUNDS, SECONDS = 3, 3.0
@@ -127,8 +126,7 @@ def bench_command(
         }
         plot.write_text(chart.draw(METRICS, medians, title=title), encoding="utf-8")
     if as_json:
-        document = report.as_json(figures, METRICS, rounds=times, seconds=length)
-        typer.echo(json.dumps(document, indent=2))
+        print_json(report.as_json(figures, METRICS, rounds=times, seconds=length))
     else:
         _print_table(figures, times)
     for failure in result.failures:

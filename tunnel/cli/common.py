@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -38,6 +39,15 @@ Name = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def print_json(value: object) -> None:
+    """Print a value of JSON-ready types and of those that have `to_json`."""
+    typer.echo(json.dumps(value, indent=2, default=_to_json))
+
+
+def _to_json(value: Any) -> object:
+    return value.to_json()
 
 
 def fail(message: object, code: int = EXIT_FAILED) -> NoReturn:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
@@ -23,6 +22,7 @@ from tunnel.cli.common import (
     conf_of_running,
     fail,
     interface_name,
+    print_json,
     running_names,
 )
 from tunnel.control import run_folder
@@ -101,7 +101,7 @@ def doctor(
                 report = join_inside(diagnose(facts), facts, conf)
         reports.append(report)
     if as_json:
-        typer.echo(json.dumps([report.to_json() for report in reports], indent=2))
+        print_json(reports)
     else:
         for report in reports:
             timeline.show(Console(highlight=False), lines(report))

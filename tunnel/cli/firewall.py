@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
-from tunnel.cli.common import Json, Name, fail, interface_name, load_config
+from tunnel.cli.common import Json, Name, fail, interface_name, load_config, print_json
 from tunnel.errors import TunnelError
 
 app = typer.Typer()
@@ -35,11 +34,19 @@ def firewall(
     except TunnelError as error:
         fail(error)
     if as_json:
-        typer.echo(json.dumps({"rules": text.splitlines(), "sysctls": dict(sysctls)}, indent=2))
+        found: Rules = {"rules": text.splitlines(), "sysctls": dict(sysctls)}
+        print_json(found)
         return
     for name, value in sysctls:
         typer.echo(f"# sysctl -w {name}={value}")
     typer.echo(text, nl=False)
+
+
+class Rules(TypedDict):
+    """nftables rules, one a line, and the sysctls that go with them by name."""
+
+    rules: list[str]
+    sysctls: dict[str, str]
 
 
 def _standing(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -18,7 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tunnel.cli import labtrace, labtrials, labwire, timeline
-from tunnel.cli.common import EXIT_USAGE, fail, writable
+from tunnel.cli.common import EXIT_USAGE, fail, print_json, writable
 from tunnel.datapath.interface import MESSAGE_OVERHEAD
 from tunnel.lab import (
     Host,
@@ -269,8 +268,8 @@ def _show(built: Built, steps: list[PingStep], journeys: list[Journey], show: Sh
     if show.as_json:
         report = labtrials.report(built)
         report["steps"] = [asdict(step) for step in steps]
-        report["journeys"] = [journey.to_json() for journey in journeys]
-        typer.echo(json.dumps(report, indent=2))
+        report["journeys"] = journeys
+        print_json(report)
     elif journeys:
         timeline.show(Console(highlight=False), labtrace.draw(journeys))
     else:

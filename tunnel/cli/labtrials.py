@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from dataclasses import asdict
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import typer
 
+from tunnel.cli.common import print_json
 from tunnel.lab.building import Built, Outcome
 from tunnel.lab.drawing import WIDTH, draw
 from tunnel.lab.plan import EXAMPLE_KEYS, Blueprint, example_key
+from tunnel.trace.journey import Journey
 
 _SIGNS = {True: "✓", False: "✗", None: "?"}
 _MARGIN = "    "
@@ -56,7 +57,7 @@ def run(built: Built, *, as_json: bool) -> bool:
             }
             for outcome in outcomes
         ]
-        typer.echo(json.dumps(found, indent=2))
+        print_json(found)
     elif failed:
         typer.echo(f"\n{len(failed)} of {len(outcomes)} did not show what is described (✗).")
     return not failed
@@ -70,11 +71,48 @@ def _show(outcome: Outcome) -> None:
         typer.echo(f"{_MARGIN}{line}".rstrip())
 
 
-def report(built: Built) -> dict[str, Any]:
+class HostReport(TypedDict):
+    """A host of the lab. One that is an end of a tunnel also has `inner`, its addresses there,
+    `outer`, its endpoint (null if nobody is told it), its key, and the program that runs.
+    """
+
+    name: str
+    namespace: str
+    inner: NotRequired[list[str]]
+    outer: NotRequired[str | None]
+    public_key: NotRequired[str]
+    program: NotRequired[str]
+
+
+class TrialReport(TypedDict):
+    """A command typed on a host, and what it shows. `passed` is null if it cannot be told."""
+
+    host: str
+    command: str
+    shows: str
+    passed: bool | None
+    output: str
+
+
+class LabReport(TypedDict):
+    """A lab. `wire` is there if it is bad. One of two hosts has the `steps` of a ping on each
+    interface and its `journeys`, one of a topology its `trials`.
+    """
+
+    lab: str
+    topology: str
+    hosts: list[HostReport]
+    wire: NotRequired[dict[str, dict[str, float] | int | str]]
+    steps: NotRequired[list[dict[str, str | int | float]]]
+    journeys: NotRequired[list[Journey]]
+    trials: NotRequired[list[TrialReport]]
+
+
+def report(built: Built) -> LabReport:
     """What stands, for programs."""
     hosts = []
     for name, host in built.hosts.items():
-        entry: dict[str, Any] = {"name": name, "namespace": host.netns}
+        entry: HostReport = {"name": name, "namespace": host.netns}
         side = built.plan.side(name)
         if side is not None:
             entry |= {
@@ -84,7 +122,7 @@ def report(built: Built) -> dict[str, Any]:
                 "program": built.ends[name].program,
             }
         hosts.append(entry)
-    found: dict[str, Any] = {"lab": built.lab.id, "topology": built.plan.name, "hosts": hosts}
+    found: LabReport = {"lab": built.lab.id, "topology": built.plan.name, "hosts": hosts}
     if built.plan.wire is not None:
         found["wire"] = asdict(built.plan.wire) | {"rebound": built.plan.rebound()}
     return found

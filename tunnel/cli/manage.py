@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from tunnel.cli.common import Json, Name, complain, interface_name, refusals_printed
+from tunnel.cli.common import Json, Name, complain, interface_name, print_json, refusals_printed
 from tunnel.control.client import TunnelClient
 from tunnel.control.messages.changes import Change, ReloadResult
 from tunnel.control.messages.events import TunnelEvent
@@ -112,7 +112,7 @@ def events(name: Name, as_json: Json = False) -> None:
 
 def _print(result: ReloadResult, *, as_json: bool, nothing: str) -> None:
     if as_json:
-        typer.echo(json.dumps(result.to_json(), indent=2))
+        print_json(result)
         return
     for warning in result.warnings:
         complain(f"warning: {warning}", logging.WARNING)

@@ -6,40 +6,26 @@ man(7).
 
 from __future__ import annotations
 
-import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-import typer
-from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
-
 from tunnel.cli import quick, wg
-from tunnel.cli.common import CONTEXT
-from tunnel.cli.main import GROUPS, make_app
+from tunnel.cli.main import GROUPS
+from tunnel.cli.reference import EXIT_CODES, VERSION, CommandHelp, Parameter, commands
 
-_EXIT: Final = (("0", "done"), ("1", "failed"), ("2", "wrong command line or conf"))
 _CODE = re.compile(r"`([^`]+)`")
 
 
 def pages() -> dict[str, str]:
     """The text of each page by the name of its file."""
-    root = typer.main.get_command(make_app())
-    assert isinstance(root, TyperGroup)
-    context = typer.Context(
-        root, info_name="tunnel", help_option_names=CONTEXT["help_option_names"]
-    )
     made = {"tunnel.1": "\n".join(_overview()) + "\n"}
-    for _, rows in GROUPS:
-        for names, _ in rows:
-            for name in names:
-                command = root.get_command(context, name)
-                lines = _page(f"tunnel {name}", command, context)
-                made[f"tunnel-{name}.1"] = "\n".join(lines) + "\n"
+    for _, group in commands():
+        for each in group:
+            made[f"{each.title.replace(' ', '-')}.1"] = "\n".join(_page(each)) + "\n"
     for name, (sentence, text) in _PROGRAMS.items():
         made[f"{name}.1"] = "\n".join(_program(name, sentence, text())) + "\n"
     return made
@@ -74,7 +60,7 @@ def _program(name: str, sentence: str, text: str) -> Iterator[str]:
 
 def _head(title: str, sentence: str) -> Iterator[str]:
     name = title.replace(" ", "-")
-    yield f'.TH "{name.upper()}" 1 "" "tunnel {version("tunnel-vpn")}" "tunnel"'
+    yield f'.TH "{name.upper()}" 1 "" "tunnel {VERSION}" "tunnel"'
     yield ".SH NAME"
     yield f"{_text(name)} \\- {_text(sentence)}"
 
@@ -96,49 +82,34 @@ def _overview() -> Iterator[str]:
 
 def _exit_codes() -> Iterator[str]:
     yield ".SH EXIT STATUS"
-    for code, meaning in _EXIT:
+    for code, meaning in EXIT_CODES:
         yield from (".TP", code, meaning)
 
 
-def _page(title: str, command: object, above: typer.Context) -> Iterator[str]:
-    assert isinstance(command, (TyperCommand, TyperGroup))
-    sentence, *paragraphs = _paragraphs(command)
-    yield from _head(title, sentence.rstrip("."))
-    if isinstance(command, TyperGroup):
-        yield from (".SH SYNOPSIS", f".B {_text(title)}", "COMMAND [OPTIONS] [ARGUMENTS]")
-        yield ".SH DESCRIPTION"
-        yield from _prose([sentence, *paragraphs])
-        context = typer.Context(command, info_name=str(command.name), parent=above)
-        for name in command.commands:
-            below = command.get_command(context, name)
-            assert isinstance(below, TyperCommand)
-            if not below.hidden:
-                yield f".SH {_text(f'{title} {name}'.upper())}"
-                yield from _usage(f"{title} {name}", below, context)
-                yield from _prose(_paragraphs(below))
-                yield from _parameters(below, context)
-    else:
-        yield ".SH SYNOPSIS"
-        yield from _usage(title, command, above)
-        yield ".SH DESCRIPTION"
-        yield from _prose([sentence, *paragraphs])
+def _page(command: CommandHelp) -> Iterator[str]:
+    yield from _head(command.title, command.sentence.rstrip("."))
+    yield ".SH SYNOPSIS"
+    yield from _usage(command)
+    yield ".SH DESCRIPTION"
+    yield from _prose([command.sentence, *command.paragraphs])
+    for each in command.below:
+        yield f".SH {_text(each.title.upper())}"
+        yield from _usage(each)
+        yield from _prose([each.sentence, *each.paragraphs])
+        yield from _parameters(each.parameters)
+    if not command.below:
         yield ".SH OPTIONS"
-        yield from _parameters(command, above)
+        yield from _parameters(command.parameters)
     yield from _exit_codes()
     yield from (".SH SEE ALSO", ".BR tunnel (1)")
 
 
-def _paragraphs(command: TyperCommand | TyperGroup) -> list[str]:
-    return inspect.cleandoc(command.help or "").split("\n\n")
+def _usage(command: CommandHelp) -> Iterator[str]:
+    yield f".B {_text(command.title)}"
+    yield _text(command.usage)
 
 
-def _usage(title: str, command: TyperCommand, above: typer.Context) -> Iterator[str]:
-    context = typer.Context(command, info_name=command.name, parent=above)
-    yield f".B {_text(title)}"
-    yield _text(" ".join(command.collect_usage_pieces(context)))
-
-
-def _prose(paragraphs: list[str]) -> Iterator[str]:
+def _prose(paragraphs: Sequence[str]) -> Iterator[str]:
     for each in paragraphs:
         yield ".PP"
         if each.startswith("    "):
@@ -149,23 +120,12 @@ def _prose(paragraphs: list[str]) -> Iterator[str]:
             yield from (_text(line) for line in each.split("\n"))
 
 
-def _parameters(command: TyperCommand, above: typer.Context) -> Iterator[str]:
-    context = typer.Context(command, info_name=command.name, parent=above)
-    for each in command.get_params(context):
-        if isinstance(each, TyperArgument):
-            label = f"\\fI{_text(each.metavar or each.name or '')}\\fP"
-        elif isinstance(each, TyperOption) and not each.hidden:
-            names = [*each.opts, *each.secondary_opts]
-            label = ", ".join(f"\\fB{_text(option)}\\fP" for option in names)
-            if not each.is_flag:
-                label += f" \\fI{_text(each.metavar or '')}\\fP"
-        else:
-            continue
-        yield from (".TP", label)
-        # A switch that is on by itself: its name says so.
-        default = each.opts[0] if each.default is True else each.default
-        shown = "" if each.required or default in (None, False, "", ()) else f" Default: {default}."
-        yield _text((each.help or "") + shown)
+def _parameters(parameters: Sequence[Parameter]) -> Iterator[str]:
+    for each in parameters:
+        label = [", ".join(f"\\fB{_text(name)}\\fP" for name in each.names)] if each.names else []
+        label += [f"\\fI{_text(each.value)}\\fP"] if each.value else []
+        yield from (".TP", " ".join(label))
+        yield _text(each.text)
 
 
 def _text(text: str) -> str:

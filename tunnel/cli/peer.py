@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import re
@@ -12,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
@@ -25,6 +24,7 @@ from tunnel.cli.common import (
     conf_of_running,
     fail,
     interface_name,
+    print_json,
     warn_if_others_can_read,
 )
 from tunnel.cli.helps import PlainGroup
@@ -161,7 +161,7 @@ def list_peers(conf: Name, as_json: Json = False) -> None:
     with _mistakes_printed():
         book = _opened(conf)
     if as_json:
-        typer.echo(json.dumps([_as_json(peer) for peer in book.peers], indent=2))
+        print_json([_as_json(peer) for peer in book.peers])
         return
     width = max((len(printable(peer.name)) for peer in book.peers), default=0)
     for peer in book.peers:
@@ -257,7 +257,17 @@ def _opened(conf: str) -> PeerBook:
     return PeerBook(conf_of_running(conf) or config.find(conf))
 
 
-def _as_json(peer: ListedPeer) -> dict[str, object]:
+class PeerReport(TypedDict):
+    """A peer of a conf. `expires` is Unix time in seconds."""
+
+    name: str | None
+    public_key: str
+    allowed_ips: list[str]
+    disabled: bool
+    expires: float | None
+
+
+def _as_json(peer: ListedPeer) -> PeerReport:
     return {
         "name": peer.config.friendly_name,
         "public_key": peer.config.public_key.to_base64(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -16,6 +15,7 @@ from tunnel.cli.common import (
     complain,
     fail,
     interface_name,
+    print_json,
     refusals_printed,
     running_names,
 )
@@ -123,7 +123,7 @@ def _statuses(
 
 def _print_statuses(statuses: Sequence[TunnelStatus], *, as_json: bool, whole: bool) -> None:
     if as_json:
-        typer.echo(json.dumps([status.to_json() for status in statuses], indent=2))
+        print_json(statuses)
         return
     console = Console(highlight=False)
     for place, status in enumerate(statuses):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
 import shlex
 import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 import trio
 import typer
@@ -24,6 +23,7 @@ from tunnel.cli.common import (
     complain,
     fail,
     interface_name,
+    print_json,
     refusals_printed,
     writable,
 )
@@ -127,7 +127,7 @@ def trace(
     except (OSError, TraceTableError) as error:
         fail(error)
     if as_json:
-        typer.echo(json.dumps(_report(name, wanted, journeys, result), indent=2))
+        print_json(_report(name, wanted, journeys, result))
     if result.holes:
         complain("tunnel: events were lost because too many came at once: steps are missing")
     if result.left_out:
@@ -156,7 +156,22 @@ def _say_ready(name: str) -> None:
     typer.echo(f"tracing {name}", err=True)
 
 
-def _report(name: str, wanted: Filter, journeys: list[Journey], result: Result) -> dict[str, Any]:
+class TraceReport(TypedDict):
+    """What a trace saw. `complete` is false if some of it may be missing, and `left_out` how many
+    handshakes and unread datagrams were not shown. `cut` says why it ended early. `command_status`
+    is that of COMMAND, negative for a signal.
+    """
+
+    interface: str
+    filter: str
+    complete: bool
+    left_out: int
+    cut: str | None
+    command_status: int | None
+    journeys: list[Journey]
+
+
+def _report(name: str, wanted: Filter, journeys: list[Journey], result: Result) -> TraceReport:
     return {
         "interface": name,
         "filter": wanted.text,
@@ -164,7 +179,7 @@ def _report(name: str, wanted: Filter, journeys: list[Journey], result: Result) 
         "left_out": result.left_out,
         "cut": result.cut,
         "command_status": result.status,
-        "journeys": [journey.to_json() for journey in journeys],
+        "journeys": journeys,
     }
 
 

@@ -442,6 +442,13 @@ class Daemon:
         except host.HostError as error:
             log.warning("the Down hooks will not be run if this daemon is killed: %s", error)
 
+    async def forget_hooks(self) -> None:
+        """The reverse."""
+        try:
+            await trio.to_thread.run_sync(host.keep_hooks, self.name, host.DownHooks())
+        except host.HostError as error:
+            self.fail(f"the Down hooks are still on record: {error}")
+
     async def restore(self) -> None:
         """Put back the routes and addresses that the kernel took when the interface went down."""
         device = self.device

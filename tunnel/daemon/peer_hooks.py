@@ -35,6 +35,8 @@ class PeerHooks:
 
     def __init__(self, config: Callable[[], TunnelConfig]) -> None:
         self.stopper = host.HookStopper()
+        self.is_over = False
+        """Whether the tunnel goes down: what happens from now on has no hook."""
         self._config = config
         self._waiting: deque[tuple[str, dict[str, str]]] = deque()
         self._has_news = trio.Event()
@@ -43,7 +45,7 @@ class PeerHooks:
 
     def handle_event(self, kind: str, details: Mapping[str, Any]) -> None:
         """Have the hooks of an event run, if it has any."""
-        if kind not in KINDS or not self._commands(KINDS[kind]):
+        if self.is_over or kind not in KINDS or not self._commands(KINDS[kind]):
             return
         if len(self._waiting) >= MAX_WAITING:
             self._left_out += 1

@@ -187,6 +187,8 @@ async def _set_up(
             if before is None:
                 if daemon.place.netns:
                     await trio.to_thread.run_sync(host.move_link, daemon.name, daemon.place.netns)
+                # From here on a hook may have done what only the Down hooks undo.
+                await daemon.keep_hooks()
                 await _run_hooks(daemon, "PreUp", interface.pre_up)
             udp = device.engine.udp
             udp.set_port(interface.listen_port or udp.port)
@@ -207,6 +209,10 @@ async def _set_up(
                 await trio.to_thread.run_sync(daemon.keeper.release)
         if daemon.stage is Stage.STOPPING and not daemon.hands_over:
             await _run_down_hooks(daemon, "PostDown")
+        elif before is None and not daemon.hands_over:
+            # As with wg-quick, a tunnel that did not come up has no Down hooks to run.
+            with trio.CancelScope(shield=True):
+                await daemon.forget_hooks()
 
 
 async def _end_records(daemon: Daemon, device: Device) -> None:
@@ -481,6 +487,7 @@ async def _end_sessions(daemon: Daemon, device: Device) -> None:
                 }
                 daemon.peer_hooks.handle_event("disconnected", details)
                 await daemon.peer_hooks.run_waiting()
+    daemon.peer_hooks.is_over = True
 
 
 async def _run_hooks(daemon: Daemon, kind: str, commands: tuple[str, ...]) -> None:

@@ -73,10 +73,13 @@ def undo_leftovers(
     if record is not None and record.is_here():
         hooks = record.hooks
     hide = redaction.hook_hider(None)
+    left: tuple[str, ...] = ()
+    if not host.wait_for_hook(name):
+        left = (f"a hook of {name} did not end and still runs: what it does now will stay",)
     failures = host.run_down_hooks("PreDown", hooks, name, log, hide=hide)
     found = host.remove(name, fail_closed=fail_closed)
     failures += host.run_down_hooks("PostDown", hooks, name, log, hide=hide)
-    return Teardown(found, tuple(map(with_notes, failures)))
+    return Teardown(found, (*left, *map(with_notes, failures)))
 
 
 def refuse_others(record: host.Record | None) -> None:

@@ -26,6 +26,7 @@ from tunnel.host.down_hooks import run_down_hooks
 from tunnel.host.errors import HostError, SlotTakenError
 from tunnel.host.foresee import Obstacle, foresee
 from tunnel.host.forwarding import forwarding
+from tunnel.host.hook_lock import wait_for_hook
 from tunnel.host.hook_watch import HookLimits, HookStopper
 from tunnel.host.hooks import check_hook_source, check_save_target, run_hooks
 from tunnel.host.links import delete_link, describe_link, move_link
@@ -135,6 +136,7 @@ __all__ = [
     "run_program",
     "shut",
     "slot_of",
+    "wait_for_hook",
     "watch_link",
     "with_gateway",
 ]

@@ -23,6 +23,7 @@ from shlex import quote
 from types import MappingProxyType
 
 from tunnel.host.errors import HostError
+from tunnel.host.hook_lock import held_by_hook
 from tunnel.host.hook_watch import HookLimits, HookWatch
 from tunnel.host.rtnetlink import inside
 
@@ -80,11 +81,12 @@ def run_hooks(
             lines = _Lines(log, hide)
             lines.log(f"{kind}: {text}")
             try:
-                how, remedy = (
-                    _run(text, lines, limits, environment)
-                    if output is None
-                    else _run_into(text, output)
-                )
+                with held_by_hook(interface) as kept:
+                    how, remedy = (
+                        _run(text, lines, limits, kept, environment)
+                        if output is None
+                        else _run_into(text, output, kept)
+                    )
             except OSError as error:
                 raise HostError.from_errno("run", subject, error.errno or 0) from error
             if how:
@@ -165,7 +167,7 @@ def _environment(more: Mapping[str, str] = NOTHING) -> dict[str, str]:
     return {**os.environ, "LC_ALL": "C", **more}
 
 
-def _run_into(command: str, output: int) -> tuple[str, str]:
+def _run_into(command: str, output: int, kept: tuple[int, ...]) -> tuple[str, str]:
     done = subprocess.run(
         _in_shell(command),
         check=False,
@@ -173,6 +175,7 @@ def _run_into(command: str, output: int) -> tuple[str, str]:
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
+        pass_fds=kept,
     )
     return _in_words(done.returncode), ""
 
@@ -185,7 +188,11 @@ def _in_words(code: int) -> str:
 
 
 def _run(
-    command: str, lines: _Lines, limits: HookLimits | None, environment: Mapping[str, str]
+    command: str,
+    lines: _Lines,
+    limits: HookLimits | None,
+    kept: tuple[int, ...],
+    environment: Mapping[str, str],
 ) -> tuple[str, str]:
     """How the command failed (empty: it did not), and the remedy if there is a special one.
 
@@ -202,6 +209,7 @@ def _run(
                 stdout=theirs,
                 stderr=subprocess.STDOUT,
                 start_new_session=limits is not None,
+                pass_fds=kept,
             )
         finally:
             os.close(theirs)

@@ -72,11 +72,12 @@ class DownHooks:
 class Record:
     """What may have been done for `interface`.
 
-    `ifindex` and `netns` (inode of the namespace) distinguish our device from a later one of the
-    same name; `sysctls` holds the values found before, `dns` how name servers were set, and
-    `firewall` is the fingerprint of our table as it was when we set it. `hooks` are there while the
-    tunnel is up, and until they have run; `servers` are those of resolv.conf once ours were set.
-    `place` is the path of the namespace, where it is another than the daemon's.
+    `ifindex` (0 until something is done) and `netns` (inode of the namespace) distinguish our
+    device from a later one of the same name; `sysctls` holds the values found before, `dns` how
+    name servers were set, and `firewall` is the fingerprint of our table as it was when we set it.
+    `hooks` are there from before the first hook of `up` until they have run; `servers` are those of
+    resolv.conf once ours were set. `place` is the path of the namespace, where it is another than
+    the daemon's.
     """
 
     interface: str
@@ -139,14 +140,13 @@ def load_record(interface: str, state_dir: Path = STATE_DIR) -> Record | None:
 
 
 def keep_hooks(interface: str, hooks: DownHooks, state_dir: Path = STATE_DIR) -> None:
-    """Have `hooks`, and no others, in the record of that tunnel, if it has one.
+    """Have `hooks`, and no others, in the record of that tunnel; if it has none, one is made.
 
     A record of nothing is deleted. Raises HostError.
     """
-    record = load_record(interface, state_dir)
-    if record is None or record.hooks == hooks:
-        return
-    keep_rest(replace(record, hooks=hooks), state_dir)
+    record = load_record(interface, state_dir) or Record(interface, 0, namespace_id())
+    if record.hooks != hooks:
+        keep_rest(replace(record, hooks=hooks), state_dir)
 
 
 def keep_rest(record: Record, state_dir: Path = STATE_DIR) -> None:

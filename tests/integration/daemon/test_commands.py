@@ -92,9 +92,7 @@ LONG = {
 
 
 @pytest.mark.parametrize("command", LONG)
-def test_an_interrupt_prints_no_traceback(
-    end: OurEnd, two_hosts: TwoHosts, command: str
-) -> None:
+def test_an_interrupt_prints_no_traceback(end: OurEnd, two_hosts: TwoHosts, command: str) -> None:
     a = two_hosts.a
     conf = render_conf(end.node, [], extra=["Table = off"]).replace("ListenPort = 51820\n", "")
     (a.directory / "other.conf").write_text(conf)

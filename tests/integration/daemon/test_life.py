@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from tests.support.hosts import TwoHosts
 from tests.support.pairs import Pair
 from tunnel.lab import LabError
 from tunnel.lab.peers import Node, OurEnd, render_conf
+from tunnel.linux.files import RUN_FOLDER
 
 pytestmark = pytest.mark.root
 
@@ -202,6 +204,44 @@ def test_down_hook_that_was_begun_is_not_begun_again_after_a_crash(two_hosts: Tw
     end.tunnel("down", "wg0", check=False)
     assert trace.read_text().split() == ["first", "second"]
     assert remains(a) == []
+
+
+@pytest.mark.parametrize("kind", ["PreUp", "PostUp"])
+def test_a_hook_that_outlives_its_daemon_is_waited_for(two_hosts: TwoHosts, kind: str) -> None:
+    a = two_hosts.a
+    began, may_end = a.directory / "began", a.directory / "may-end"
+    late = f"echo $$ > {began}; until test -e {may_end}; do sleep 0.05; done"
+    end = make_end(
+        two_hosts,
+        f"{kind} = {late}; ip link add hooked type bridge",
+        "PostDown = ip link delete hooked",
+    )
+    up = a.popen([sys.executable, "-m", "tunnel", "up", str(end.conf)])
+    a.wait_for(lambda: began.exists() and began.read_text(), 30, "the hook to start")
+    hook = int(began.read_text())
+    for pid in a.pids():
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(pid) != hook:
+                os.kill(pid, signal.SIGKILL)
+    up.wait(10)
+    down = a.popen([sys.executable, "-m", "tunnel", "down", str(end.conf)])
+    lock = RUN_FOLDER / "wg0.hook"
+    a.wait_for(lambda: not down.running or lock in opened_by(down.pid), 30, "it to look for a hook")
+    may_end.touch()
+    assert down.wait(30) == 0, down.log()
+    a.wait_for(lambda: not Path(f"/proc/{hook}").exists(), 10, "the hook to end")
+    assert "hooked" not in a.run(["ip", "-br", "link"]).stdout
+    assert remains(a) == []
+
+
+def opened_by(pid: int) -> list[Path]:
+    """The files that a process has open."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found.append(descriptor.readlink())
+    return found
 
 
 def test_down_while_it_comes_up(two_hosts: TwoHosts) -> None:

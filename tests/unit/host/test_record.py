@@ -23,6 +23,7 @@ from tunnel.host.record import (
     save_record,
 )
 from tunnel.host.state import Address, Dns, Route, desired_state
+from tunnel.linux.netns import namespace_id
 
 
 def full(interface: str = "tun0") -> Record:
@@ -140,5 +141,8 @@ def test_hooks_stay_on_record_until_they_are_struck(tmp_path: Path) -> None:
     assert (found.items, found.hooks.post_down) == ((), ("two", "three"))
     keep_hooks("tun0", DownHooks(save_config=True), tmp_path)
     assert load_record("tun0", tmp_path) is None
-    keep_hooks("tun0", hooks, tmp_path)  # what there is no record of has none
+    # Hooks of a tunnel of which nothing else was done yet: it is just coming up.
+    keep_hooks("tun0", hooks, tmp_path)
+    assert load_record("tun0", tmp_path) == Record("tun0", 0, namespace_id(), hooks=hooks)
+    keep_hooks("tun0", DownHooks(), tmp_path)
     assert load_record("tun0", tmp_path) is None

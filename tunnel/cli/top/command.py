@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import signal
 import sys
@@ -26,6 +25,7 @@ from tunnel.cli.common import (
     complain,
     fail,
     interface_name,
+    print_json,
     refusals_printed,
     running_names,
 )
@@ -139,7 +139,7 @@ async def _print_once(looker: Looker, interval: float, *, as_json: bool) -> None
     await trio.sleep(interval)
     await looker.look_at_all()
     if as_json:
-        typer.echo(json.dumps(looker.history.to_json(looker.statuses), indent=2))
+        print_json(looker.history.to_json(looker.statuses))
     elif looker.statuses:
         console = Console(highlight=False)
         if not console.is_terminal and "COLUMNS" not in os.environ:
