@@ -106,7 +106,7 @@ def test_an_interrupt_prints_no_traceback(end: OurEnd, two_hosts: TwoHosts) -> N
         process.signal(signal.SIGINT)
     for command, process in started.items():
         process.wait(30)
-        assert "Traceback" not in process.log(), command
+        assert "Traceback" not in process.log(), f"{command}: {process.log()}"
         assert "KeyboardInterrupt" not in process.log(), command
 
 
