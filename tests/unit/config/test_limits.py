@@ -9,6 +9,7 @@ import pytest
 from tests.support.confs import WITH_PEER, read
 from tunnel import config as confs
 from tunnel.config.limits import Quota, RateLimit, quota, rate_limit
+from tunnel.config.phone import for_phone
 from tunnel.config.problems import Mistake
 
 
@@ -116,3 +117,11 @@ def test_a_mistake_names_its_line_and_what_to_write() -> None:
         read(f"{WITH_PEER}RateLimit = 20 MB/s\n")
     assert str(failure.value).startswith("peer.conf:5: RateLimit must be a number of bits a second")
     assert "write 20 Mbit/s" in str(failure.value)
+
+
+def test_a_phone_gets_neither_and_that_is_said() -> None:
+    """Its app refuses a conf with keys that it does not know."""
+    text, left_out = for_phone(read(f"{WITH_PEER}RateLimit = 20M\nQuota = 50G\n"))
+    assert left_out == ("RateLimit", "Quota")
+    assert "RateLimit" not in text
+    assert "Quota" not in text
