@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from tests.support.statuses import STATUS
-from tunnel.cli.top.command import Filter, _Screen
+from tunnel.cli.top.command import TypedFilter, _Screen
 from tunnel.cli.top.poll import Looker
 from tunnel.cli.top.view import ORDERS, History, age, picture, rate, sparkline
 from tunnel.control.messages.status import TunnelStatus
@@ -173,7 +173,7 @@ def test_a_filter_shows_the_peers_that_match_and_their_sum() -> None:
 
 
 def test_a_filter_is_typed_like_a_search_and_its_letters_are_no_keys() -> None:
-    typed = Filter()
+    typed = TypedFilter()
     assert typed.take(b"s/quit") == b"s"
     assert (typed.text, typed.is_typed) == ("quit", True)
     assert typed.take(b"\x7f\x7f\xc3") == b""

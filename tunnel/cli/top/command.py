@@ -153,7 +153,7 @@ async def _print_once(looker: Looker, interval: float, *, as_json: bool) -> None
         raise typer.Exit(EXIT_FAILED)
 
 
-class Filter:
+class TypedFilter:
     """The text that peers are filtered by, as it is typed behind a `/`, like that of less(1)."""
 
     def __init__(self) -> None:
@@ -204,7 +204,7 @@ class _Screen:
         self._resized = False
         self._order = 0
         self._first = 0
-        self._filter = Filter()
+        self._filter = TypedFilter()
         looker.changed = self._change
 
     async def run(self) -> None:
