@@ -20,7 +20,10 @@ def attach(
         str, typer.Option("--container", metavar="NAME|ID", help="A container on this host.")
     ] = "",
     pid: Annotated[
-        int, typer.Option("--pid", metavar="PID", help="A process in the namespace.")
+        int,
+        typer.Option(
+            "--pid", metavar="PID", show_default=False, help="A process in the namespace."
+        ),
     ] = 0,
     netns: Annotated[
         str, typer.Option("--netns", metavar="NAME", help="A name that `ip netns list` shows.")

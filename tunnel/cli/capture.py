@@ -40,15 +40,32 @@ def capture(
         str, typer.Option("--write", "-w", metavar="FILE", help="The file, or - for a pipe.")
     ],
     snaplen: Annotated[
-        int, typer.Option(metavar="BYTES", min=0, help="Bytes to keep of a packet; 0: all.")
+        int,
+        typer.Option(
+            metavar="BYTES",
+            min=0,
+            show_default=False,
+            help="Bytes to keep of a packet; all of them if not given.",
+        ),
     ] = 0,
-    count: Annotated[int, typer.Option(metavar="N", min=0, help="End after so many packets.")] = 0,
+    count: Annotated[
+        int,
+        typer.Option(metavar="N", min=0, show_default=False, help="End after so many packets."),
+    ] = 0,
     seconds: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0, help="End after so many seconds.")
+        float,
+        typer.Option(
+            metavar="SECONDS", min=0, show_default=False, help="End after so many seconds."
+        ),
     ] = 0,
     ring: Annotated[
         int,
-        typer.Option(metavar="N", min=0, help="Keep the latest so many files, FILE-00001 and on."),
+        typer.Option(
+            metavar="N",
+            min=0,
+            show_default=False,
+            help="Keep the latest so many files, FILE-00001 and on.",
+        ),
     ] = 0,
     size: Annotated[
         int, typer.Option(metavar="MB", min=1, help="MB of one file of the ring.")
@@ -61,8 +78,8 @@ def capture(
     """Write every packet into one pcapng file twice: as it is inside, and as it is outside.
 
     The first interface is the tunnel's own, with bare IP packets, or with the Ethernet frames of
-    Mode = tap; the second has its datagrams, on
-    whatever device they leave and come (in Wireshark: frame.interface_id == 0, or 1). With a FILTER
+    Mode = tap; the second has its datagrams, on whatever device they leave and come (in Wireshark:
+    frame.interface_id == 0, or 1). With a FILTER
     these are the datagrams that carried the packets it lets through, and the handshakes; the tunnel
     then receives more slowly as long as the capture runs, by a quarter, or by much more while bulk
     transfers come mixed. Ends at ^C.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
 from typing import Annotated
 
@@ -26,6 +26,8 @@ from tunnel.cli.common import (
     running_names,
 )
 from tunnel.control import run_folder
+from tunnel.control.messages.changes import named
+from tunnel.control.messages.sentences import some
 from tunnel.doctor import (
     DEFAULT_WAIT,
     Facts,
@@ -40,6 +42,9 @@ from tunnel.doctor import (
 from tunnel.log.redact import printable
 
 app = typer.Typer()
+
+MANY, FEW = 6, 3
+"""More findings of a kind than this are summed up behind the first few."""
 
 
 @app.command()
@@ -143,10 +148,8 @@ def lines(report: Report) -> Iterator[Text]:
         yield name + Text(": nothing wrong in what was looked at", "bold green")
     else:
         yield name + Text(": nothing wrong", "bold green")
-    for finding in report.findings:
-        yield from _finding_lines("✗", "red", finding)
-    for note in report.notes:
-        yield from _finding_lines("·", "yellow", note)
+    yield from _all_lines("✗", "red", report.findings)
+    yield from _all_lines("·", "yellow", report.notes)
     if report.in_use:
         words = ", ".join(f"{what}: {value}" for what, value in report.in_use.items())
         yield _plain(f"  in use  {words}")
@@ -154,10 +157,24 @@ def lines(report: Report) -> Iterator[Text]:
         yield _plain(f"  not looked at: {skipped}", "yellow")
 
 
+def _all_lines(sign: str, style: str, findings: Sequence[Finding]) -> Iterator[Text]:
+    """All findings; of many of a kind, as of each of 200 peers, the first few, and who else."""
+    kinds: dict[str, list[Finding]] = {}
+    for finding in findings:
+        kinds.setdefault(finding.code, []).append(finding)
+    for found in kinds.values():
+        shown = found if len(found) <= MANY else found[:FEW]
+        for finding in shown:
+            yield from _finding_lines(sign, style, finding)
+        if more := [finding.name or finding.peer or "" for finding in found[len(shown) :]]:
+            who = f" ({some([each for each in more if each])})" if any(more) else ""
+            yield _plain(f"    and {len(more)} more of the same{who}; all of them: --json", style)
+
+
 def _finding_lines(sign: str, style: str, finding: Finding) -> Iterator[Text]:
     yield Text(f"  {sign} ", style) + _plain(finding.what) + Text(f"  [{finding.code}]", "dim")
     if finding.peer is not None:
-        yield _plain(f"      peer   {finding.peer}")
+        yield _plain(f"      peer   {named(finding.peer, finding.name)}")
     yield _plain(f"      seen   {finding.evidence}")
     yield Text("      fix    ") + _plain(finding.remedy, "bold")
 

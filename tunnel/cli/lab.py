@@ -118,7 +118,7 @@ def lab_command(
     command: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="-- COMMAND…", show_default=False, help="What --enter runs in the host."
+            metavar="[-- COMMAND…]", show_default=False, help="What --enter runs, not a shell."
         ),
     ] = None,
 ) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import typer
 from rich.console import Console
@@ -16,7 +15,6 @@ from rich.text import Text
 from tunnel.cli.common import Json, Name, complain, interface_name, print_json, refusals_printed
 from tunnel.control.client import TunnelClient, follow
 from tunnel.control.json_client import NotRunningError
-from tunnel.control.json_protocol import ControlError
 from tunnel.control.messages.changes import Change, ReloadResult
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.messages.sentences import describe
@@ -26,9 +24,6 @@ app = typer.Typer()
 
 MANY, FEW = 20, 5
 """More changes of a kind than this are summed up behind the first few."""
-
-_KEY = re.compile(r"[A-Za-z0-9+/]{43}=")
-"""A public key in base64."""
 
 _STYLES = {"+": "green", "-": "red", "~": "yellow"}
 
@@ -106,11 +101,10 @@ def events(name: Name, as_json: Json = False) -> None:
 
     with contextlib.suppress(KeyboardInterrupt), refusals_printed():
         events = follow(interface, wait)
-        names = {} if as_json else _names(interface)
         typer.echo(f"following the events of {interface}, until ^C", err=True)
         try:
             for event in events:
-                typer.echo(json.dumps(event.to_json()) if as_json else _line(event, names))
+                typer.echo(json.dumps(event.to_json()) if as_json else _line(event))
         except NotRunningError:
             # Killed, or that of a command of `tunnel run`, which ends with the command.
             complain(f"the daemon of {interface} has ended, and no other one has come")
@@ -149,26 +143,6 @@ def summary(changes: Sequence[Change]) -> Iterator[tuple[str, str]]:
             yield sign, f"{sign} {more}{f': {aspect}' if aspect else ''} (all of them: --json)"
 
 
-def _names(interface: str) -> dict[str, str]:
-    """The names of the peers that have one now, by public key; none while it is coming up."""
-    try:
-        with TunnelClient(interface) as client:
-            peers = client.status().peers
-    except ControlError:
-        return {}
-    return {peer.public_key: peer.name for peer in peers if peer.name}
-
-
-def named(text: str, names: Mapping[str, str]) -> str:
-    """The text with the name of a peer before its key."""
-
-    def with_name(key: re.Match[str]) -> str:
-        name = names.get(key[0])
-        return key[0] if name is None else f"{printable(name)} ({key[0]})"
-
-    return _KEY.sub(with_name, text)
-
-
-def _line(event: TunnelEvent, names: Mapping[str, str]) -> str:
+def _line(event: TunnelEvent) -> str:
     clock = time.strftime("%H:%M:%S", time.localtime(event.time))
-    return f"{clock} {named(describe(event), names)}"
+    return f"{clock} {describe(event)}"

@@ -43,7 +43,7 @@ def install(
         typer.Option(
             "--with",
             metavar="DROP-IN",
-            help="A liberty that the strict unit does not give; `tunnel service show` lists them.",
+            help="What the strict unit does not permit; `tunnel service show` lists them.",
         ),
     ] = None,
     interface: Annotated[

@@ -49,6 +49,10 @@ def prepared() -> Iterator[None]:
         _end_without(error)
     except KeyboardInterrupt:  # while modules are loaded: a command sees to its own
         sys.exit(128 + signal.SIGINT)
+    except BaseExceptionGroup as group:  # the same out of tasks
+        if group.split(KeyboardInterrupt)[1] is not None:
+            raise
+        sys.exit(128 + signal.SIGINT)
 
 
 class OutputError(OSError):

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tunnel.control.messages.sentences import shortened
-from tunnel.control.messages.status import PeerStatus, TunnelStatus
+from tunnel.control.messages.status import PeerLimits, PeerStatus, TunnelStatus
 from tunnel.log.redact import printable
 
 _AGES = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
@@ -92,6 +92,8 @@ def status_lines(status: TunnelStatus, *, now: float, whole: bool = False) -> It
         yield Text("  holder", "bold red") + Text(": has ended; a restart interrupts the tunnel")
     elif status.lost_holders:
         yield _line("holder", f"process {status.holder}, after {status.lost_holders} that ended")
+    if status.lost:
+        yield Text("  not kept", "bold red") + Text(f": {'; '.join(status.lost)}")
     if status.missing:
         missing = shortened(status.missing, MAX_MISSING)
         yield Text("  missing", "bold red") + Text(f": {', '.join(missing)}")
@@ -140,11 +142,27 @@ def _peer_lines(peer: PeerStatus, now: float, *, whole: bool) -> Iterator[Text]:
     if peer.rx_bytes or peer.tx_bytes:
         transfer = f"{size(peer.rx_bytes)} received, {size(peer.tx_bytes)} sent"
         yield _line("transfer", transfer)
+    yield from _limit_lines(peer.limits)
     if peer.expires:
         left = age(peer.expires - now)
         yield _line("expires", left if left == "now" else f"in {left}")
     if peer.persistent_keepalive:
         yield _line("persistent keepalive", f"every {age(peer.persistent_keepalive)}")
+
+
+def _limit_lines(limits: PeerLimits) -> Iterator[Text]:
+    if limits.rate:
+        each = " each way" if limits.rate_to == limits.rate_from else ""
+        yield _line("rate limit", limits.rate + each + _dropped(limits.over_rate))
+    if limits.quota:
+        used = f"{100 * limits.quota_used / limits.quota:.1f} % of"
+        period = f" per {limits.quota_period}" if limits.quota_period else ""
+        quota = f"{size(limits.quota_used)} used, {used} {size(limits.quota)}{period}"
+        yield _line("quota", quota + _dropped(limits.over_quota))
+
+
+def _dropped(packets: int) -> str:
+    return f", {packets} packet{'' if packets == 1 else 's'} dropped" if packets else ""
 
 
 def _line(name: str, value: str) -> Text:

@@ -42,9 +42,9 @@ class _Watched:
 
 def watch(names: Iterable[str], console: Console, *, secrets: bool = False) -> None:
     """Show the tunnels until they have ended or ^C. Raises ControlError if one cannot be had."""
+    recent: list[Text] = []
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
         watched = [_Watched(name, stack) for name in names]
-        recent: list[Text] = []
         # Without a terminal, as in a pipe, one picture follows the other.
         screen = console.is_terminal
         with Live(console=console, screen=screen, auto_refresh=False, transient=False) as live:

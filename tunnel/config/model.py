@@ -23,6 +23,7 @@ from typing import Final
 from crypto.keys import PresharedKey, PrivateKey, PublicKey
 from tunnel.config import values
 from tunnel.config.keys import ConfKey, Reload, comma_separated, key, keys_of, whole_line, words
+from tunnel.config.limits import Quota, RateLimit, quota, rate_limit
 from tunnel.config.options import TunnelOptions
 from tunnel.config.problems import Problem
 from tunnel.config.values import AllowedIP, EndpointConfig, Table
@@ -231,7 +232,9 @@ class InterfaceConfig:
     @property
     def has_hooks(self) -> bool:
         """Whether there is any shell command to run."""
-        return any((self.pre_up, self.post_up, self.pre_down, self.post_down))
+        options = self.options
+        up_and_down = (self.pre_up, self.post_up, self.pre_down, self.post_down)
+        return any((*up_and_down, options.peer_up, options.peer_down))
 
     @property
     def hooks_change_routes(self) -> bool:
@@ -320,6 +323,28 @@ class PeerConfig:
             reload=Reload.LIVE,
             example="25",
             wg=True,
+        ),
+    )
+    rate_limit: RateLimit = field(
+        default=RateLimit(),
+        metadata=key(
+            "RateLimit",
+            rate_limit,
+            "bits a second of packets to the peer, and as many from it, or each apart: "
+            "`to 20 Mbit/s, from 5 Mbit/s`; what is more waits, and is dropped if it is too much",
+            reload=Reload.LIVE,
+            example="20 Mbit/s",
+        ),
+    )
+    quota: Quota = field(
+        default=Quota(),
+        metadata=key(
+            "Quota",
+            quota,
+            "bytes of packets to and from the peer, together, `per day`, `per week` or `per "
+            "month` (UTC) or in all; then its packets are dropped",
+            reload=Reload.LIVE,
+            example="50 GB per month",
         ),
     )
     friendly_name: str = field(default="", compare=False)

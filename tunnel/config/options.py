@@ -5,10 +5,10 @@ from typing import Literal
 
 from tunnel.config import gateway, values
 from tunnel.config.gateway import Allowance, Netmap, Publication
-from tunnel.config.keys import ConfKey, Reload, key
-from tunnel.config.values import AutoSwitch, Datapath, LogLevel, Metrics
+from tunnel.config.keys import ConfKey, Reload, key, whole_line
+from tunnel.config.values import AutoSwitch, Datapath, LogLevel, Metrics, RecordKind
 
-__all__ = ["TunnelOptions"]
+__all__ = ["RecordKind", "TunnelOptions"]
 
 
 def _switch(name: str, meaning: str) -> dict[str, ConfKey]:
@@ -242,6 +242,43 @@ class TunnelOptions:
             example="192.168.1.0/24 -> 10.71.1.0/24",
             split=gateway.entries,
             empty="warning",
+        ),
+    )
+
+    records: RecordKind = field(
+        default="off",
+        metadata=key(
+            "Records",
+            values.records,
+            "what is recorded in /var/log/tunnel/NAME.jsonl: `sessions` of the peers, `flows` "
+            "(sessions, and each connection with its addresses and ports), or `off`",
+            reload=Reload.LIVE,
+            example="sessions",
+        ),
+    )
+    peer_up: tuple[str, ...] = field(
+        default=(),
+        metadata=key(
+            "PeerUp",
+            values.hook,
+            "a shell command to run when a peer has connected; what is known of it is in the "
+            "environment: `$TUNNEL_PEER_NAME`",
+            reload=Reload.LIVE,
+            example='logger "$TUNNEL_PEER_NAME"',
+            split=whole_line,
+            empty="fine",
+        ),
+    )
+    peer_down: tuple[str, ...] = field(
+        default=(),
+        metadata=key(
+            "PeerDown",
+            values.hook,
+            "a shell command to run when a peer has disconnected",
+            reload=Reload.LIVE,
+            example='logger "$TUNNEL_PEER_NAME: $TUNNEL_PEER_REASON"',
+            split=whole_line,
+            empty="fine",
         ),
     )
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from tunnel.config.keys import keys_of
+from tunnel.config.limits import Quota, RateLimit
 from tunnel.config.model import InterfaceConfig, TunnelConfig, TunnelOptions
 from tunnel.config.problems import Mistake
 from tunnel.config.render import dump
@@ -33,6 +34,10 @@ def for_phone(config: TunnelConfig) -> tuple[str, tuple[str, ...]]:
                 read[key.field] = value
             elif value != key.default and key.name not in _INLINE:
                 left_out[key.name] = None
+    if any(any(peer.rate_limit) for peer in config.peers):
+        left_out["RateLimit"] = None
+    if any(peer.quota.size for peer in config.peers):
+        left_out["Quota"] = None
     kept = InterfaceConfig(**read, options=TunnelOptions())
     peers = tuple(
         replace(
@@ -40,6 +45,8 @@ def for_phone(config: TunnelConfig) -> tuple[str, tuple[str, ...]]:
             preshared_key_file=None,
             allowed_ips=tuple(AllowedIP(network) for network in peer.networks),
             friendly_name="",
+            rate_limit=RateLimit(),
+            quota=Quota(),
         )
         for peer in config.peers
     )

@@ -19,8 +19,9 @@ case; `#` starts a comment, except in the shell commands of `PreUp`, `PostUp`, `
 commands run in the order of their lines. Of any other key the last line counts, with a warning.
 `[Interface]` and `[Tunnel]` may appear again; every `[Peer]` is a peer of its own.
 
-`[Tunnel]`, `PrivateKeyFile` and `PresharedKeyFile` are ours. In a conf that stock wg-quick reads
-too, write keys of `[Tunnel]` as comments anywhere: `#! tunnel: Datapath = python`.
+`[Tunnel]`, `PrivateKeyFile`, `PresharedKeyFile`, `RateLimit` and `Quota` ([more](limits.md)) are
+ours. In a conf that stock wg-quick reads too, write keys of `[Tunnel]` as comments anywhere:
+`#! tunnel: Datapath = python`.
 
 Two comments in a section `[Peer]` have a meaning: `# friendly_name = laptop` is the name under
 which the peer is shown, and at the time in `# expires = 2026-12-31T23:59:59Z` the daemon removes

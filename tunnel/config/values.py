@@ -46,6 +46,7 @@ _ZERO_KEY: Final = "A" * (_KEY_LENGTH - 1) + "="
 Datapath = Literal["auto", "python", "native"]
 AutoSwitch = Literal["auto", "on", "off"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+RecordKind = Literal["off", "sessions", "flows"]
 Modifier = Literal["", "+", "-"]
 Table = Literal["auto", "off"] | int
 
@@ -305,6 +306,14 @@ def log_level(text: str) -> LogLevel:
         if text.lower() == level:
             return cast(LogLevel, level)
     raise _wrong(text, "debug, info, warning or error", "remove the line for info")
+
+
+def records(text: str) -> RecordKind:
+    """Read what is recorded."""
+    for kind in get_args(RecordKind):
+        if text.lower() == kind:
+            return cast(RecordKind, kind)
+    raise _wrong(text, "sessions, flows or off", "remove the line for off")
 
 
 def metrics(text: str) -> Metrics:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tunnel.config import PresharedKey, PrivateKey, PublicKey
+from tunnel.control.messages.status import NO_LIMITS, PeerLimits
 from tunnel.io.endpoint import Endpoint
 
 
@@ -31,6 +32,8 @@ class PeerSnapshot:
     tx_bytes: int = 0
     persistent_keepalive: int = 0
     staged_frames: int = 0
+    is_connected: bool = False
+    limits: PeerLimits = NO_LIMITS
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ from tunnel.daemon.hook_effects import HookEffects
 from tunnel.daemon.host_state import HostState, Location, place_in_conf
 from tunnel.daemon.keeper import Keeper
 from tunnel.daemon.meter import Meter
+from tunnel.daemon.peer_hooks import PeerHooks
+from tunnel.daemon.records import Records
 from tunnel.daemon.reload import Plan
 from tunnel.daemon.save import Saved
 from tunnel.daemon.sd_notify import Notifier
@@ -38,6 +40,7 @@ from tunnel.device.status import take_status
 from tunnel.engine import SessionRecord
 from tunnel.errors import DaemonError, TunnelError, with_notes
 from tunnel.io.endpoint import Endpoint
+from tunnel.linux.files import log_folder
 from tunnel.linux.rights import Capability
 
 log = logging.getLogger("tunnel")
@@ -111,6 +114,10 @@ class Daemon:
         self.notifier = notifier or Notifier()
         self.feed = Events("event streams")
         self.meter = Meter()
+        self.records = Records(
+            config.name, log_folder() / f"{config.name}.jsonl", lambda key: self.name_of(key)
+        )
+        self.peer_hooks = PeerHooks(lambda: self.config)
         self.stage = Stage.NEW
         self.device: Device | None = None
         self.host: HostState | None = None
@@ -138,6 +145,24 @@ class Daemon:
         """The interface's name."""
         return self.config.name
 
+    @property
+    def config(self) -> TunnelConfig:
+        """The conf that was applied last."""
+        return self._config
+
+    @config.setter
+    def config(self, config: TunnelConfig) -> None:
+        self._config = config
+        self._names = {
+            peer.public_key.to_base64(): peer.friendly_name
+            for peer in config.peers
+            if peer.friendly_name
+        }
+
+    def name_of(self, key: str) -> str:
+        """The friendly name of the peer with that key in base64, empty if it has none."""
+        return self._names.get(key, "")
+
     def enter(self, stage: Stage) -> None:
         """Go on to `stage`. Raises RuntimeError if none leads there from the present one."""
         if stage not in _NEXT[self.stage]:
@@ -157,6 +182,7 @@ class Daemon:
     def stop_by_request(self, *, stays_shut: bool = False) -> None:
         """`stop`; a hook that is in the way is ended, after a while, and at once the next time."""
         self.hook_stopper.stop()
+        self.peer_hooks.stopper.stop()
         self.stays_shut = stays_shut
         self.is_asked = True
         self.stop()
@@ -219,6 +245,8 @@ class Daemon:
     def publish(self, kind: str, details: dict[str, Any]) -> None:
         """Count an event and pass it on to subscribers."""
         self.meter.handle_event(kind, details)
+        self.records.handle_event(kind, details)
+        self.peer_hooks.handle_event(kind, details)
         self.feed.publish(kind, **details)
 
     async def status(self, *, secrets: bool = False, paths: bool = False) -> TunnelStatus:
@@ -242,7 +270,12 @@ class Daemon:
             holder=self.keeper.pid,
             lost_holders=self.keeper.lost,
             is_kept=self.keeper.is_keeping(),
+            lost=self._lost(device),
         )
+
+    def _lost(self, device: Device) -> tuple[str, ...]:
+        quotas = device.engine.metering.quota_file.problem
+        return (*([f"quotas ({quotas})"] if quotas else []), *self.records.troubles())
 
     async def plan_reload(self, new: TunnelConfig | None = None) -> ReloadResult:
         """What `reload` would do. Raises TunnelError when it would fail."""
@@ -327,6 +360,7 @@ class Daemon:
                 self.host = await reload.carry_out(plan, device, self.host)
                 parts = reload.parts(self.config)
                 self.config = plan.config
+                self.records.follow(device.engine, plan.config.interface.options.records)
                 await self.keep_hooks()
                 self.keep_descriptors()
                 await let_go(parts)

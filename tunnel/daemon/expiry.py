@@ -9,6 +9,7 @@ import time
 import trio
 
 from tunnel.config.expiry import expired, next_expiry
+from tunnel.control.messages.changes import named
 from tunnel.daemon.daemon import Daemon
 from tunnel.errors import TunnelError
 
@@ -27,7 +28,8 @@ async def watch_expiry(daemon: Daemon) -> None:
         left = LOOK if due is None else due - time.time()
         if left <= 0:
             for peer in expired(daemon.config.peers, time.time()):
-                log.info("peer %s has expired", peer.friendly_name or peer.public_key.to_base64())
+                key = peer.public_key.to_base64()
+                log.info("peer %s has expired", named(key, peer.friendly_name))
             # The daemon reports a failure, and the next look tries again.
             with contextlib.suppress(TunnelError):
                 await daemon.reload(daemon.config)

@@ -19,6 +19,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from tunnel.control.messages.status import NO_LIMITS, PeerStatus
 from tunnel.daemon.meter import Metrics
 
 PEER_LABELS = ("interface", "public_key", "allowed_ips", "friendly_name")
@@ -41,6 +42,7 @@ class _Once(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from _of_peers(self._metrics)
+        yield from _of_limits(self._metrics)
         yield from _of_interface(self._metrics)
 
 
@@ -58,16 +60,54 @@ def _of_peers(metrics: Metrics) -> Iterator[Metric]:
     )
     status = metrics.status
     for peer in status.peers:
-        labels = (
-            status.name,
-            peer.public_key,
-            ",".join(peer.allowed_ips),
-            peer.name,
-        )
+        labels = _labels(status.name, peer)
         sent.add_metric(labels, peer.tx_bytes)
         received.add_metric(labels, peer.rx_bytes)
         handshake.add_metric(labels, peer.latest_handshake)
     yield from (sent, received, handshake)
+
+
+def _of_limits(metrics: Metrics) -> Iterator[Metric]:
+    connected = GaugeMetricFamily(
+        "tunnel_peer_connected",
+        "Whether there is a session that both sides have confirmed.",
+        labels=PEER_LABELS,
+    )
+    rate = GaugeMetricFamily(
+        "tunnel_peer_rate_limit_bits",
+        "Bits a second that a peer with RateLimit may transfer, by direction.",
+        labels=(*PEER_LABELS, "direction"),
+    )
+    quota = GaugeMetricFamily(
+        "tunnel_peer_quota_bytes", "The quota of a peer that has one.", labels=PEER_LABELS
+    )
+    used = GaugeMetricFamily(
+        "tunnel_peer_quota_used_bytes",
+        "Bytes that it has used of it in this period.",
+        labels=PEER_LABELS,
+    )
+    dropped = CounterMetricFamily(
+        "tunnel_peer_limit_dropped_packets",
+        "Packets dropped for the limits of a peer that has some, by reason.",
+        labels=(*PEER_LABELS, "reason"),
+    )
+    for peer in metrics.status.peers:
+        labels, limits = _labels(metrics.status.name, peer), peer.limits
+        connected.add_metric(labels, peer.connected)
+        for direction, bits in (("out", limits.rate_to), ("in", limits.rate_from)):
+            if bits:
+                rate.add_metric((*labels, direction), bits)
+        if limits.quota:
+            quota.add_metric(labels, limits.quota)
+            used.add_metric(labels, limits.quota_used)
+        if limits != NO_LIMITS:
+            dropped.add_metric((*labels, "over_rate"), limits.over_rate)
+            dropped.add_metric((*labels, "over_quota"), limits.over_quota)
+    yield from (connected, rate, quota, used, dropped)
+
+
+def _labels(name: str, peer: PeerStatus) -> tuple[str, ...]:
+    return name, peer.public_key, ",".join(peer.allowed_ips), peer.name
 
 
 def _of_interface(metrics: Metrics) -> Iterator[Metric]:

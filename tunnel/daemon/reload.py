@@ -267,6 +267,9 @@ def _changed_options(old: TunnelConfig, new: TunnelConfig) -> Iterator[Change]:
     before, after = old.interface.options, new.interface.options
     for key in confs.changed_keys(old, new, confs.Reload.LIVE):
         if hasattr(after, key.field):
+            if key.split is not None:
+                yield Change("~", key.name, "its new value counts from now on")
+                continue
             was, becomes = (key.write(getattr(each, key.field)) for each in (before, after))
             yield Change("~", key.name, f"{was} becomes {becomes}")
 

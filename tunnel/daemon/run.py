@@ -45,10 +45,11 @@ from tunnel.device import features, signals, sync
 from tunnel.device.device import Device
 from tunnel.device.look_up import addresses_only, resolve_some
 from tunnel.device.uapi import AwaitedDevice, uapi_served
-from tunnel.engine import SessionRecord, boot_time
+from tunnel.engine import QuotaFile, SessionRecord, boot_time
 from tunnel.errors import DaemonError, TunnelError, unwrapped
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.udp import Udp
+from tunnel.linux.files import state_folder
 from tunnel.packet import ethernet
 
 log = logging.getLogger("tunnel")
@@ -179,7 +180,9 @@ async def _set_up(
                 tun_fd=None if before is None else before.tun,
                 udp_fds=() if before is None else before.udp,
                 record=record,
+                name_of=daemon.name_of,
             ) as device,
+            _quota_file(daemon, device),
         ):
             # As with wg-quick, `wg` may be used by PreUp, and the conf has the last word.
             wg.device = device
@@ -212,6 +215,24 @@ async def _set_up(
             # As with wg-quick, a tunnel that did not come up has no Down hooks to run.
             with trio.CancelScope(shield=True):
                 await daemon.forget_hooks()
+
+
+async def _end_records(daemon: Daemon, device: Device) -> None:
+    reason = "the daemon is restarted" if daemon.hands_over else "the tunnel goes down"
+    daemon.records.end(device.engine, reason)
+    with trio.CancelScope(shield=True):
+        await daemon.records.write()
+
+
+@contextlib.contextmanager
+def _quota_file(daemon: Daemon, device: Device) -> Iterator[None]:
+    """What peers use of their quotas is kept in a file, for the time that packets are carried."""
+    path = state_folder() / f"{daemon.name}.quota" if os.geteuid() == 0 else None
+    file = device.engine.metering.quota_file = QuotaFile(path)
+    try:
+        yield
+    finally:
+        file.close()
 
 
 @contextlib.asynccontextmanager
@@ -290,6 +311,7 @@ async def _carry_packets(
     async with trio.open_nursery() as nursery:
         # Before the first handshake: it must not be over before anyone can subscribe.
         await nursery.start(serve_metrics, daemon)
+        daemon.records.follow(device.engine, daemon.config.interface.options.records)
         await nursery.start(_run_device, daemon, device, attachment)
         nursery.start_soon(watch_drops, daemon.feed, device.engine.drops)
         nursery.start_soon(watch_port, daemon.feed, device.engine.udp, daemon.keep_descriptors)
@@ -316,6 +338,8 @@ async def _carry_packets(
             _begin_life(daemon, device, before)
             nursery.start_soon(daemon.keeper.watch, daemon.keep_descriptors)
             nursery.start_soon(guard.watch, daemon)
+            nursery.start_soon(daemon.records.run)
+            nursery.start_soon(daemon.peer_hooks.run)
             nursery.start_soon(watch_expiry, daemon)
             try:
                 ready()
@@ -327,6 +351,7 @@ async def _carry_packets(
         finally:
             daemon.device = None
         nursery.cancel_scope.cancel()
+    await _end_records(daemon, device)
     if daemon.hands_over and daemon.life is not None:
         # No packet is carried any more.
         device.engine.hand_over()
@@ -443,10 +468,28 @@ async def _prepare_down(daemon: Daemon, device: Device) -> None:
             # First: if we are killed from here on, no other daemon should follow.
             await trio.to_thread.run_sync(daemon.keeper.release)
             # Not under the lock: a hook may ask us to save.
+            await _end_sessions(daemon, device)
             await _run_down_hooks(daemon, "PreDown")
         async with device.changing:
             if daemon.config.interface.save_config and not device.is_deleted:
                 await daemon.save_at_end(device)
+
+
+async def _end_sessions(daemon: Daemon, device: Device) -> None:
+    """The hooks of peers that are connected, for as long as a single one may take."""
+    seconds = daemon.config.interface.options.hook_timeout
+    with trio.move_on_after(seconds or float("inf")):
+        for key, peer in list(device.engine.interface.peers.items()):
+            if peer.is_connected:
+                details = {
+                    "peer": key.to_base64(),
+                    "name": daemon.name_of(key.to_base64()),
+                    "endpoint": None if peer.endpoint is None else str(peer.endpoint),
+                    "reason": "the tunnel goes down",
+                }
+                daemon.peer_hooks.handle_event("disconnected", details)
+                await daemon.peer_hooks.run_waiting()
+    daemon.peer_hooks.is_over = True
 
 
 async def _run_hooks(daemon: Daemon, kind: str, commands: tuple[str, ...]) -> None:

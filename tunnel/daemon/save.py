@@ -26,6 +26,7 @@ from tunnel.config import (
     PublicKey,
     TunnelConfig,
 )
+from tunnel.config.limits import Quota, RateLimit
 from tunnel.control.snapshot import DeviceSnapshot, PeerSnapshot
 from tunnel.daemon.host_state import Location
 from tunnel.device.device import Device
@@ -192,6 +193,8 @@ def _peer(peer: PeerSnapshot, before: PeerConfig | None, name: EndpointConfig | 
         allowed_ips=tuple(map(_allowed_ip, map(unpack, peer.networks))),
         endpoint=name or _endpoint(peer.endpoint),
         persistent_keepalive=peer.persistent_keepalive,
+        rate_limit=RateLimit() if before is None else before.rate_limit,
+        quota=Quota() if before is None else before.quota,
     )
 
 

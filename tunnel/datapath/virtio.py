@@ -27,6 +27,8 @@ LAYOUT: Final = Struct("<BBHHHH")
 NO_OFFLOAD: Final = bytes(VIRTIO_NET_HDR_LEN)
 """The header of a packet that is whole: nothing to complete, nothing to split."""
 
+_UDP_HEADER: Final = 8
+
 
 class VirtioNetHdr(NamedTuple):
     """The fields by their names in the standard.
@@ -57,3 +59,23 @@ class VirtioNetHdr(NamedTuple):
         if len(frame) < VIRTIO_NET_HDR_LEN:
             raise PacketRefusedError(DatapathDrop.TRUNCATED)
         return cls(*LAYOUT.unpack_from(frame))
+
+
+def carried_untrusted(frame: ReadableBuffer) -> tuple[int, int]:
+    """How many packets a frame stands for, and their bytes: each has the headers of its own.
+
+    A frame that is too short for what it says counts as one packet.
+    """
+    length = len(frame) - VIRTIO_NET_HDR_LEN
+    if length < 0:
+        return 1, 0
+    header = VirtioNetHdr.unpack_untrusted(frame)
+    if header.gso_type == GSO_NONE or not header.gso_size:
+        return 1, length
+    headers = header.csum_start
+    if header.gso_type == GSO_UDP_L4:
+        headers += _UDP_HEADER
+    elif headers + 12 < length:
+        headers += (frame[VIRTIO_NET_HDR_LEN + headers + 12] >> 4) * 4
+    packets = max(1, -(-(length - headers) // header.gso_size))
+    return packets, length + (packets - 1) * headers

@@ -26,7 +26,7 @@ from tunnel.control.uapi_grammar import UapiError
 from tunnel.datapath import Datapath
 from tunnel.device import configure
 from tunnel.device.endpoints import Endpoints
-from tunnel.device.event_log import EventLog, Publish, publish_nothing
+from tunnel.device.event_log import EventLog, NameOf, Publish, publish_nothing
 from tunnel.device.features import Offloads
 from tunnel.device.link_monitor import Restore, follow_link
 from tunnel.device.route_monitor import RouteMonitor
@@ -46,7 +46,8 @@ class Device:
     """A device made of an open `tun` and `udp`, which it closes with itself.
 
     `changing` is held by all that change its configuration, `is_deleted` says whether the interface
-    was deleted from outside. `publish` gets the events as records, `clock` is the engine's.
+    was deleted from outside. `publish` gets the events as records, with the friendly names that
+    `name_of` gives for keys; `clock` is the engine's.
     """
 
     def __init__(
@@ -61,12 +62,13 @@ class Device:
         clock: Clock = boot_time,
         short_tails: bool = False,
         record: SessionRecord | None = None,
+        name_of: NameOf = lambda key: "",
     ) -> None:
         self.name = name
         self.is_deleted = False
-        self.endpoints = Endpoints(clock=clock)
+        self.endpoints = Endpoints(clock=clock, name_of=name_of)
         self.changing = trio.Lock()
-        self._event_log = EventLog(publish, clock)
+        self._event_log = EventLog(publish, clock, name_of)
         self.engine = Engine(
             tun=tun,
             udp=udp,
@@ -98,6 +100,7 @@ class Device:
         record: SessionRecord | None = None,
         publish: Publish = publish_nothing,
         mac: bytes | None = None,
+        name_of: NameOf = lambda key: "",
     ) -> Self:
         """Make the interface `name`, or take over the attached TUN device of `tun_fd`, and bind
         the UDP sockets, or take over the bound ones of `udp_fds`, whose port and mark stay. Needs
@@ -130,6 +133,7 @@ class Device:
                 publish=publish,
                 short_tails=offloads.short_tails,
                 record=record,
+                name_of=name_of,
             )
             undo.pop_all()
         return device

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 import trio
 
 from tunnel.config import EndpointConfig, PeerConfig, PublicKey
+from tunnel.control.messages.changes import named
 from tunnel.control.timeslice import Pace
 from tunnel.device.look_up import MAX_LOOKUPS
 from tunnel.device.resolve import ResolveError, resolve
@@ -52,12 +53,19 @@ class _Name:
 class Endpoints:
     """The endpoints of one tunnel that are names.
 
-    `look_up` gives the addresses of one, or raises ResolveError.
+    `look_up` gives the addresses of one, or raises ResolveError. `name_of` gives the friendly name
+    of a peer by its key in base64.
     """
 
-    def __init__(self, look_up: LookUp = _look_up_once, clock: Clock = boot_time) -> None:
+    def __init__(
+        self,
+        look_up: LookUp = _look_up_once,
+        clock: Clock = boot_time,
+        name_of: Callable[[str], str] = lambda key: "",
+    ) -> None:
         self._look_up = look_up
         self._clock = clock
+        self._name_of = name_of
         self._names: dict[PublicKey, _Name] = {}
         self._rings: dict[tuple[bytes, int], _Name] | None = None
         """The names by each of their addresses; None when it has to be built again."""
@@ -195,7 +203,8 @@ class Endpoints:
     def _lead_back(self, name: _Name, peer: Peer) -> None:
         """A peer that does not answer where it is, and is none of the name's: to the name's."""
         if peer.endpoint is None or not any(_same(peer.endpoint, e) for e in name.addresses):
-            log.info("trying %s at %s", peer.public_key.to_base64(), name.addresses[0])
+            key = peer.public_key.to_base64()
+            log.info("trying %s at %s", named(key, self._name_of(key)), name.addresses[0])
             name.has_worked = False
             peer.set_endpoint(name.addresses[0], self._clock())
 

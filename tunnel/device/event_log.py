@@ -24,8 +24,11 @@ from tunnel.protocol import (
     HandshakeUnanswered,
     KeypairExpired,
     KeysErased,
+    PeerConnected,
+    PeerDisconnected,
     PeerRemoved,
     PeerRoamed,
+    QuotaReached,
     RoutingLoop,
     UdpAddress,
 )
@@ -40,6 +43,9 @@ _MAX_MOVES = 16_384
 
 _LEVELS: Mapping[type[Event], int] = {
     HandshakeCompleted: logging.INFO,
+    PeerConnected: logging.INFO,
+    PeerDisconnected: logging.INFO,
+    QuotaReached: logging.WARNING,
     HandshakeUnanswered: logging.INFO,
     HandshakeFailed: logging.WARNING,
     HandshakeRefused: logging.WARNING,
@@ -47,6 +53,9 @@ _LEVELS: Mapping[type[Event], int] = {
     ClockImplausible: logging.ERROR,
 }
 """How events are logged; all others are for debugging."""
+
+NameOf = Callable[[str], str]
+"""The friendly name of a peer by its key in base64, empty if it has none."""
 
 Publish = Callable[[str, dict[str, Any]], None]
 """Takes the type and the details of an event, as docs/control.md lists them."""
@@ -70,13 +79,18 @@ class EventLog:
 
     `publish` gets the records. Of one peer's moves one is reported in `ROAMED_PERIOD`, with the
     number of those left out before it; of the lines that a thousand peers would have at once, some
-    are logged and the rest is summarised. `clock` gives seconds that never go back.
+    are logged and the rest is summarised. `clock` gives seconds that never go back. What is about a
+    peer with a name has that, too.
     """
 
     def __init__(
-        self, publish: Publish = publish_nothing, clock: Callable[[], float] = time.monotonic
+        self,
+        publish: Publish = publish_nothing,
+        clock: Callable[[], float] = time.monotonic,
+        name_of: NameOf = lambda key: "",
     ) -> None:
         self._publish = publish
+        self._name_of = name_of
         self._clock = clock
         self._moves: dict[PublicKey, _Moves] = {}
         self._late = trio.Event()
@@ -157,6 +171,9 @@ class EventLog:
     def _report(
         self, level: int, kind: str, details: dict[str, Any], *, has_line: bool = True
     ) -> None:
+        name = self._name_of(details["peer"]) if details.get("peer") else ""
+        if name:
+            details["name"] = name
         if has_line and log.isEnabledFor(level):
             log.log(level, "%s", sentence(kind, details))
         self._publish(kind, details)
@@ -195,6 +212,28 @@ def _record(event: Event) -> tuple[str, dict[str, Any]] | None:
                 "peer": None if sender is None else sender.to_base64(),
                 "endpoint": str(endpoint),
                 "reason": str(reason),
+            }
+        case PeerConnected(public_key=key, endpoint=endpoint, rx_bytes=received, tx_bytes=sent):
+            return "connected", {
+                **_peer(key, endpoint),
+                "rx_bytes": received,
+                "tx_bytes": sent,
+            }
+        case PeerDisconnected(
+            public_key=key, endpoint=endpoint, reason=reason, rx_bytes=received, tx_bytes=sent
+        ):
+            return "disconnected", {
+                **_peer(key, endpoint),
+                "reason": reason,
+                "rx_bytes": received,
+                "tx_bytes": sent,
+            }
+        case QuotaReached(public_key=key, size=size, used=used, period=period):
+            return "quota_reached", {
+                "peer": key.to_base64(),
+                "quota": size,
+                "used": used,
+                "period": period,
             }
         case PeerRemoved(public_key=key, own_key=own_key):
             return "peer_removed", {"peer": key.to_base64(), "own_key": own_key}

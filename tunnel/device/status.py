@@ -8,11 +8,18 @@ import socket
 import time
 
 from tunnel.config import TunnelConfig
-from tunnel.control.messages.status import SHORT_TAIL, DaemonRights, PeerStatus, TunnelStatus
+from tunnel.control.messages.status import (
+    NO_LIMITS,
+    SHORT_TAIL,
+    DaemonRights,
+    PeerLimits,
+    PeerStatus,
+    TunnelStatus,
+)
 from tunnel.control.snapshot import DeviceSnapshot, PeerSnapshot
 from tunnel.control.timeslice import Pace, let_go
 from tunnel.device import allowed_ips
-from tunnel.engine import Engine
+from tunnel.engine import Engine, Peer
 from tunnel.host.links import is_tunnel
 from tunnel.host.route_messages import look_up
 from tunnel.io.endpoint import path_mtu
@@ -20,6 +27,7 @@ from tunnel.io.errors import TunError
 from tunnel.io.link import TunLink
 from tunnel.io.tun import TunOffload
 from tunnel.linux.rights import held_by, names_of
+from tunnel.protocol import ProtocolDrop
 
 MAX_PATHS = 64
 MAX_OUTER = 8
@@ -55,6 +63,8 @@ async def take_snapshot(engine: Engine, *, max_networks: int | None = None) -> D
                 tx_bytes=peer.tx_bytes,
                 persistent_keepalive=peer.persistent_keepalive,
                 staged_frames=peer.staged_frames,
+                is_connected=peer.is_connected,
+                limits=_limits(engine, peer),
             )
         )
         await pace.step()
@@ -192,6 +202,26 @@ def _peer_status(
         macs=macs,
         name=comment[0],
         expires=comment[1],
+        connected=peer.is_connected,
+        limits=peer.limits,
+    )
+
+
+def _limits(engine: Engine, peer: Peer) -> PeerLimits:
+    limit = engine.metering.limit_of(peer)
+    if limit is None:
+        return NO_LIMITS
+    use = limit.quota
+    return PeerLimits(
+        rate_to=limit.rate.to,
+        rate_from=limit.rate.from_,
+        rate=str(limit.rate) if any(limit.rate) else "",
+        quota=0 if use is None else use.quota.size,
+        quota_used=0 if use is None else use.used,
+        quota_period="" if use is None else use.quota.period,
+        quota_since=0 if use is None else use.begun,
+        over_rate=peer.drops.get(ProtocolDrop.OVER_RATE, 0),
+        over_quota=peer.drops.get(ProtocolDrop.OVER_QUOTA, 0),
     )
 
 

@@ -14,6 +14,8 @@ from tunnel.protocol import (
     HandshakeCompleted,
     HandshakeFailed,
     HandshakeUnanswered,
+    PeerConnected,
+    PeerDisconnected,
     PeerRoamed,
 )
 
@@ -25,12 +27,21 @@ PERIOD = 60.0
 MAX_LINES = 60
 """Lines of one kind in a period: more than a handful of peers ever have."""
 
-_Summarised: TypeAlias = HandshakeCompleted | HandshakeUnanswered | HandshakeFailed | PeerRoamed
+_Summarised: TypeAlias = (
+    HandshakeCompleted
+    | HandshakeUnanswered
+    | HandshakeFailed
+    | PeerConnected
+    | PeerDisconnected
+    | PeerRoamed
+)
 
 _SUMMARIES: Mapping[type[Event], tuple[int, str]] = {
     HandshakeCompleted: (logging.INFO, "handshakes that completed"),
     HandshakeUnanswered: (logging.INFO, "handshakes that were not answered"),
     HandshakeFailed: (logging.WARNING, "handshakes that failed"),
+    PeerConnected: (logging.INFO, "peers that connected"),
+    PeerDisconnected: (logging.INFO, "peers that disconnected"),
     PeerRoamed: (logging.INFO, "peers that moved"),
 }
 """At which level each is summed up, and as what."""

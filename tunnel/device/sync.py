@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Literal
 
 import trio
 
 from tunnel.config import PeerConfig, PresharedKey, PrivateKey, PublicKey, TunnelConfig
-from tunnel.control.messages.changes import Change
+from tunnel.config.limits import Quota, RateLimit
+from tunnel.control.messages.changes import Change, named
 from tunnel.control.timeslice import Pace
 from tunnel.device import allowed_ips
 from tunnel.device.allowed_ips import Networks, summarize
@@ -50,7 +52,9 @@ async def differences(engine: Engine, old: TunnelConfig, new: TunnelConfig) -> l
     before = {peer.public_key: peer for peer in old.peers}
     for key, running in list(protocol.peers.items()):
         if key not in wanted:
-            found.append(Change("-", f"peer {key.to_base64()}"))
+            gone = before.get(key)
+            name = "" if gone is None else gone.friendly_name
+            found.append(Change("-", f"peer {key.to_base64()}", name=name))
         else:
             found += await _peer_differences(
                 engine, running, before.get(key), wanted[key], nets[key], pace
@@ -59,9 +63,10 @@ async def differences(engine: Engine, old: TunnelConfig, new: TunnelConfig) -> l
     for key, peer in wanted.items():
         if key not in protocol.peers:
             subject = f"peer {key.to_base64()}"
-            found.append(Change("+", subject, str(await summarize(nets[key], pace))))
+            name = peer.friendly_name
+            found.append(Change("+", subject, str(await summarize(nets[key], pace)), name))
             if peer.endpoint is not None:
-                found.append(Change("+", f"{subject} endpoint", str(peer.endpoint)))
+                found.append(Change("+", f"{subject} endpoint", str(peer.endpoint), name))
         await pace.step()
     return found
 
@@ -75,22 +80,38 @@ async def _peer_differences(
     pace: Pace,
 ) -> list[Change]:
     found: list[Change] = []
-    subject = f"peer {running.public_key.to_base64()}"
+
+    def add(sign: Literal["+", "-", "~"], aspect: str, detail: str) -> None:
+        subject = f"peer {running.public_key.to_base64()} {aspect}"
+        found.append(Change(sign, subject, detail, wanted.friendly_name))
+
     if running.preshared_key != _psk(wanted):
-        found.append(Change("~", f"{subject} preshared key", _how(running, wanted)))
+        add("~", "preshared key", _how(running, wanted))
     lost, gained = await allowed_ips.compare(engine, running, nets, pace)
     if lost:
-        found.append(Change("-", f"{subject} allowed IPs", str(lost)))
+        add("-", "allowed IPs", str(lost))
     if gained:
-        found.append(Change("+", f"{subject} allowed IPs", str(gained)))
+        add("+", "allowed IPs", str(gained))
     if endpoint_changed(before, wanted, running.endpoint):
         now = running.endpoint or "unknown"
-        found.append(Change("~", f"{subject} endpoint", f"{now} becomes {wanted.endpoint}"))
+        add("~", "endpoint", f"{now} becomes {wanted.endpoint}")
     if running.persistent_keepalive != wanted.persistent_keepalive:
         detail = f"{_every(running.persistent_keepalive)} becomes "
         detail += _every(wanted.persistent_keepalive)
-        found.append(Change("~", f"{subject} persistent keepalive", detail))
+        add("~", "persistent keepalive", detail)
+    rate, quota = _limits(engine, running)
+    if rate != wanted.rate_limit:
+        add("~", "rate limit", f"{rate} becomes {wanted.rate_limit}")
+    if quota != wanted.quota:
+        add("~", "quota", f"{quota} becomes {wanted.quota}")
     return found
+
+
+def _limits(engine: Engine, peer: Peer) -> tuple[RateLimit, Quota]:
+    limit = engine.metering.limit_of(peer)
+    if limit is None:
+        return RateLimit(), Quota()
+    return limit.rate, Quota() if limit.quota is None else limit.quota.quota
 
 
 def endpoint_changed(before: PeerConfig | None, wanted: PeerConfig, now: Endpoint | None) -> bool:
@@ -123,10 +144,10 @@ async def apply(engine: Engine, new: TunnelConfig, endpoints: Mapping[PublicKey,
         own = protocol.public_key
         nets = await allowed_ips.wanted_networks(new, own, pace)
         wanted = wanted_peers(new, own)
-        for ignored in {peer.public_key for peer in new.peers} - wanted.keys():
+        for ignored in (peer for peer in new.peers if peer.public_key not in wanted):
             log.warning(
                 "peer %s ignored: the key is our own; write the other side's public key there",
-                ignored.to_base64(),
+                named(ignored.public_key.to_base64(), ignored.friendly_name),
             )
         for key, peer in list(protocol.peers.items()):
             if key not in wanted:
@@ -142,6 +163,7 @@ async def apply(engine: Engine, new: TunnelConfig, endpoints: Mapping[PublicKey,
             note_endpoint(engine, config)
             if peer.persistent_keepalive != config.persistent_keepalive:
                 peer.set_persistent_keepalive(config.persistent_keepalive, engine.clock())
+            engine.metering.set_limit(peer, config.rate_limit, config.quota)
             await pace.step()
 
 

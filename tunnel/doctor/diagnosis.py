@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from tunnel.doctor import around, before_up, conf, firewall, forwarding, keys, liveness, routing
 from tunnel.doctor.facts import Facts
@@ -144,4 +145,11 @@ def diagnose(facts: Facts) -> Report:
         in_use = {"datapath": facts.after.datapath, **facts.after.offloads}
         if facts.after.rights.capabilities:
             in_use["rights"] = facts.after.rights.words()
+    names = {peer.public_key: peer.name for peer in facts.peers}
+    if facts.conf is not None:
+        names |= {peer.public_key.to_base64(): peer.friendly_name for peer in facts.conf.peers}
+    findings, notes = (
+        [replace(finding, name=names.get(finding.peer or "", "")) for finding in each]
+        for each in (findings, notes)
+    )
     return Report(facts.name, tuple(findings), tuple(notes), in_use, facts.skipped)

@@ -16,7 +16,7 @@ class Finding:
     `code` is one word for programs, and stays the same from version to version. `what` says what
     is wrong, `evidence` what shows it, `remedy` the command that fixes it, or what to do
     where no command on this host can. `peer` is the public key of the peer that it concerns, None
-    if it concerns the whole tunnel.
+    if it concerns the whole tunnel, and `name` its friendly name, if it has one.
     """
 
     code: str
@@ -24,6 +24,7 @@ class Finding:
     evidence: str
     remedy: str
     peer: str | None = None
+    name: str = ""
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Finding:

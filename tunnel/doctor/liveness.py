@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface
 
+from tunnel.control.messages.sentences import some
 from tunnel.control.messages.status import SHORT_TAIL
 from tunnel.doctor.facts import Facts, endpoint_address
 from tunnel.doctor.findings import Finding
@@ -63,7 +64,7 @@ def check_absent(facts: Facts) -> Iterator[Finding]:
             "peer_not_heard",
             f"each of {len(absent)} peers {has_none}, and has sent nothing lately: they may "
             "sleep, or be away",
-            "no recent handshake with " + ", ".join(peer.public_key for peer in absent),
+            "no recent handshake with " + some([peer.name or peer.public_key for peer in absent]),
             remedy,
         )
         return

@@ -7,7 +7,8 @@ Its tasks share the state machine; none of them awaits while it holds a half-don
                      what the kernel has answered by then to a packet that came alone;
 - `HandshakeQueue.answer`
                      handshake messages, a time slice in a turn;
-- `_timers`          the one deadline that `Interface.next_deadline` names.
+- `_timers`          the one deadline that `Interface.next_deadline` names;
+- `Metering.run`     what waited for the rate of its peer, in time.
 
 Bounds: `DRAIN_BYTES` per wake-up, `HANDSHAKE_QUEUE` handshake messages waiting, and the staged
 packets that the protocol bounds per peer. A full UDP socket stops the reading of the TUN, so the
@@ -35,6 +36,8 @@ from .handshake_queue import HandshakeQueue
 from .histograms import Load
 from .instrument import Tracer, joined
 from .keeping import Keeping, Revived
+from .limits import Way
+from .metering import Metering
 from .pumping import Pumping
 from .receiver import Receiver
 from .sender import Sender
@@ -58,6 +61,7 @@ class Engine:
     seconds by which keys age: never back, and on in suspend. With `short_tails` no batch is of
     equally long datagrams only (`datapath.interface.Session.seal`). `tracer` and `inner_filter`, if
     they are there, see every packet; they may be set and unset at any time. `load` counts batches.
+    `metering` holds peers to their limits.
     With a `record`, which stays the caller's, sessions are kept there for a later process: one that
     was adopted wants `revive` before `run`.
     """
@@ -99,6 +103,12 @@ class Engine:
         self._on_event = on_event
         self._rearm = trio.Event()
         self._armed = float("-inf")
+        self.metering = Metering(
+            self.interface,
+            clock,
+            lambda: unix_time_ns() / 1e9,
+            lambda event: None if on_event is None else on_event(event),
+        )
         self._shared = Shared(
             tun=tun,
             udp=udp,
@@ -106,16 +116,19 @@ class Engine:
             interface=self.interface,
             clock=clock,
             drain=self._drain_outputs,
+            metering=self.metering,
         )
         self.switching = Switching(self._shared) if tun.tap else None
         pump = None
         if self.datapath.pump is not None and tun.vnet_hdr and not tun.tap:
             pump = Pumping(self._shared, self.datapath.pump())
+            self.metering.forget_taught = pump.forget_addresses
         self._sender = Sender(self._shared, self.switching, pump)
         self._handshakes = HandshakeQueue(self._shared, self.datapath, random=random)
         self._receiver = Receiver(
             self._shared, self._sender, self._handshakes, self.switching, pump
         )
+        self.metering.release = self._release
 
     @property
     def mtu(self) -> int:
@@ -156,6 +169,7 @@ class Engine:
         async with trio.open_nursery() as nursery:
             self._sender.nursery = nursery
             nursery.start_soon(self._timers)
+            nursery.start_soon(self.metering.run, self._sender.wait_free)
             nursery.start_soon(self._handshakes.answer)
             nursery.start_soon(self._handshakes.keep_queue_short)
             nursery.start_soon(self._sender.pump)
@@ -212,6 +226,13 @@ class Engine:
     def handshakes_waiting(self) -> int:
         """Handshake messages received and not yet looked at."""
         return len(self._handshakes)
+
+    def _release(self, peer: Peer, way: Way, frame: bytes) -> None:
+        """Let a frame go on that waited for the rate of its peer."""
+        if way is Way.IN:
+            self._receiver.deliver_held(frame)
+        elif not peer.removed:
+            self._sender.send_held(peer, frame, self.clock())
 
     def _drain_outputs(self, now: float) -> None:
         poll, keeping = self.interface.poll_output, self._keeping

@@ -136,9 +136,10 @@ class Pumping:
     # --- What it is taught -----------------------------------------------------------------------
 
     def teach_address(self, address: bytes, peer: Peer) -> None:
-        """`address`, inside the tunnel, is the peer's."""
-        # One that is also a peer's outside may be a loop, which is to be looked at.
-        if address not in self._shared.interface.peers_at:
+        """`address`, inside the tunnel, is the peer's. Not if each frame is to be looked at."""
+        shared = self._shared
+        # One that is also a peer's outside may be a loop.
+        if address not in shared.interface.peers_at and not shared.metering.watches(peer):
             self._pump.teach_address(address, self._number(peer))
 
     def teach_way(self, peer: Peer, session: Session) -> None:
@@ -180,6 +181,10 @@ class Pumping:
         self._receivers[keypairs[0].local_index] = (peer, session, origin.learn())
 
     # --- What it forgets -------------------------------------------------------------------------
+
+    def forget_addresses(self) -> None:
+        """Be asked again whose each inner address is."""
+        self._pump.forget_addresses()
 
     def _number(self, peer: Peer) -> int:
         number = self._numbers.get(peer)

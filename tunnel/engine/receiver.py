@@ -17,7 +17,9 @@ from tunnel.protocol import ProtocolDrop
 
 from .common import DRAIN_BYTES, LONE_AFTER, LONE_ROW, LOOK_COST, READ_COST, EngineDrop, Peer, Span
 from .handshake_queue import TYPE_TRANSPORT, HandshakeQueue
+from .limits import Way
 from .merging import Merging
+from .metering import HELD
 from .pumping import Pumping
 from .sender import Sender
 from .shared import Shared
@@ -209,6 +211,7 @@ class Receiver:
     def _write(self, peer: Peer, spans: Sequence[Span], out: bytearray) -> int:
         """Write those frames in `out` that come from an allowed source; how many the TUN took."""
         written = 0
+        metering = self._shared.metering
         view = memoryview(out)
         for start, end in spans:
             frame = view[start:end]
@@ -219,21 +222,31 @@ class Receiver:
                 continue
             if self._shared.tracer is not None:
                 self._shared.tracer.source_allowed()
-            try:
-                if self._shared.tun.write(frame):
-                    written += 1
-                else:
-                    drop = EngineDrop.TUN_BUSY
-                    self._shared.counters.drop(drop)
-            except TunWriteDropped as error:
-                drop = error.reason
-            except TunMergeRefused:
-                count = self._write_one_by_one(frame)
+            if metering.watches(peer):
+                drop = metering.admit(peer, frame, Way.IN)
+            if drop is None:
+                count, drop = self._write_frame(frame)
                 written += count
-                drop = None if count else IoDrop.TUN_REFUSED
             if self._shared.tracer is not None:
-                self._shared.tracer.packet_delivered(drop)
+                self._shared.tracer.packet_delivered(None if drop is HELD else drop)
         return written
+
+    def deliver_held(self, frame: bytes) -> None:
+        """Write a frame that was held back."""
+        self._write_frame(memoryview(frame))
+
+    def _write_frame(self, frame: memoryview) -> tuple[int, str | None]:
+        """Write a frame: how many the TUN took, and why it took none, which is counted."""
+        try:
+            if self._shared.tun.write(frame):
+                return 1, None
+        except TunWriteDropped as error:
+            return 0, error.reason
+        except TunMergeRefused:
+            count = self._write_one_by_one(frame)
+            return count, None if count else IoDrop.TUN_REFUSED
+        self._shared.counters.drop(EngineDrop.TUN_BUSY)
+        return 0, EngineDrop.TUN_BUSY
 
     def _packet_refusal(self, peer: Peer, frame: memoryview) -> str | None:
         """Why a packet is not written, and counted: its source is not the peer's."""

@@ -15,6 +15,8 @@ from tunnel.io.udp_socket import SENT
 from tunnel.protocol import Datagram, ProtocolDrop, Seal
 
 from .common import DRAIN_BYTES, LONE_AFTER, LONE_ROW, READ_COST, EngineDrop, Peer, Span
+from .limits import Way
+from .metering import HELD
 from .no_way import NoWay
 from .pumping import Pumping
 from .shared import Shared
@@ -102,6 +104,12 @@ class Sender:
                 now = clock()
             unseen = unseen - 1 if lone else LONE_ROW if frames < 2 else 0
 
+    async def wait_free(self) -> None:
+        """Wait until no task has frames in hand that others must not overtake."""
+        await trio.lowlevel.checkpoint()
+        while self.is_held_up:
+            await self._going_on.park()
+
     def send_answer(self, now: float) -> None:
         """Send what the kernel answered to a packet within our write of it, if it did.
 
@@ -165,7 +173,11 @@ class Sender:
             if self._switching is None:
                 peer = self._peer_for(view, start, end)
             else:
-                peers = self._switching.peers_for(view, start, end)
+                peers = [
+                    peer
+                    for peer in self._switching.peers_for(view, start, end)
+                    if self._refusal(peer, view[start:end]) is None
+                ]
                 peer = peers[0] if len(peers) == 1 else None
                 if len(peers) > 1:
                     runs += ((each, [(start, end)]) for each in peers)
@@ -200,9 +212,17 @@ class Sender:
             peer, drop = None, ProtocolDrop.ROUTING_LOOP
         elif self._pump is not None:
             self._pump.teach_address(destination, peer)
-        if self._shared.tracer is not None:
-            self._shared.tracer.frame_read(view, start, end, drop)
+        refusal: str | None = drop
+        if peer is not None and (refusal := self._refusal(peer, view[start:end])) is not None:
+            peer = None
+        if self._shared.tracer is not None and refusal is not HELD:
+            self._shared.tracer.frame_read(view, start, end, refusal)
         return peer
+
+    def _refusal(self, peer: Peer, frame: memoryview) -> str | None:
+        """Why a frame for a peer is not to be sealed now; None if it is."""
+        metering = self._shared.metering
+        return metering.admit(peer, frame, Way.OUT) if metering.watches(peer) else None
 
     def _send_frames(
         self, peer: Peer, spans: list[Span], now: float
@@ -335,6 +355,15 @@ class Sender:
         # Not if it has roamed since: the message was for where it was.
         if sent.endpoint is not None and peer is not None and peer.endpoint is output.endpoint:
             peer.set_endpoint(sent.endpoint)
+
+    def send_held(self, peer: Peer, frame: bytes, now: float) -> None:
+        """Send a frame that was held back; without a keypair it waits for one."""
+        transport = peer.keypairs.transport_for_sending(now)
+        if transport is None:
+            peer.stage(frame, now)
+        else:
+            self.send_staged(Seal(peer, transport, (frame,)), now)
+        self._shared.drain(now)
 
     def send_staged(self, output: Seal[Peer, Session], now: float) -> None:
         """Seal and send staged frames, or a keepalive if there are none.

@@ -11,6 +11,7 @@ from tunnel.io.udp import Udp
 from .common import Clock, Interface
 from .histograms import Load
 from .instrument import Tracer
+from .metering import Metering
 
 R = TypeVar("R", bound=str)
 
@@ -42,8 +43,9 @@ class Counters:
 class Shared:
     """One per engine.
 
-    `tracer`, if there is one, sees every packet; `drain` carries out what the protocol asks for at
-    the given time. `mtu` is in bytes of an inner packet.
+    `tracer`, if there is one, sees every packet; `metering` those of the peers that it watches.
+    `drain` carries out what the protocol asks for at the given time. `mtu` is in bytes of an inner
+    packet.
     """
 
     __slots__ = (
@@ -53,6 +55,7 @@ class Shared:
         "interface",
         "link_up",
         "load",
+        "metering",
         "mtu",
         "tracer",
         "tun",
@@ -68,6 +71,7 @@ class Shared:
         interface: Interface,
         clock: Clock,
         drain: Callable[[float], None],
+        metering: Metering,
     ) -> None:
         self.tun = tun
         self.udp = udp
@@ -75,6 +79,7 @@ class Shared:
         self.interface = interface
         self.clock = clock
         self.drain = drain
+        self.metering = metering
         self.counters = Counters()
         self.load = Load()
         self.tracer: Tracer | None = None

@@ -15,11 +15,12 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from io import FileIO
 from pathlib import Path
 from shlex import quote
+from types import MappingProxyType
 
 from tunnel.host.errors import HostError
 from tunnel.host.hook_lock import held_by_hook
@@ -30,6 +31,9 @@ BACKGROUND_RATE = 16384
 """Bytes a second that are read of what a hook leaves in the background; a flood must not fill the
 log, nor take the time that packets need. A hook that prints more has to wait.
 """
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+"""No environment besides ours."""
 
 _CHUNK = 65536
 
@@ -58,16 +62,17 @@ def run_hooks(
     output: int | None = None,
     limits: HookLimits | None = None,
     netns: Path | str | None = None,
+    environment: Mapping[str, str] = NOTHING,
 ) -> None:
     """Run the commands one after the other, `%i` in them replaced by the interface's name.
 
     `kind` is the key in the conf ("PostUp"); every command, and every line they print, is given to
     `log` as `hide` makes it; any thread may call these two. A caller that ends soon gives a
     descriptor `output`, to which the commands, and what they leave in the background, print
-    directly. `limits` hold for each command, but not with `output`. Raises HostError at the first
-    that fails; those after it are not run. The error has the command's number, counted from
-    `first`, and not its text, which may hold a key. The last lines that it printed are a note of
-    the error and not in its text, which every user may read.
+    directly. `limits` hold for each command, and `environment` is beside that of this process; not
+    with `output`. Raises HostError at the first that fails; those after it are not run. The error
+    has the command's number, counted from `first`, and not its text, which may hold a key. The last
+    lines that it printed are a note of the error and not in its text, which every user may read.
     """
     with inside(netns):
         for number, command in enumerate(commands, first):
@@ -78,7 +83,7 @@ def run_hooks(
             try:
                 with held_by_hook(interface) as kept:
                     how, remedy = (
-                        _run(text, lines, limits, kept)
+                        _run(text, lines, limits, kept, environment)
                         if output is None
                         else _run_into(text, output, kept)
                     )
@@ -158,8 +163,8 @@ def _in_shell(command: str) -> list[str]:
     return ["/bin/sh", "-e", "-c", f"{strict}\n{command}"]
 
 
-def _environment() -> dict[str, str]:
-    return {**os.environ, "LC_ALL": "C"}
+def _environment(more: Mapping[str, str] = NOTHING) -> dict[str, str]:
+    return {**os.environ, "LC_ALL": "C", **more}
 
 
 def _run_into(command: str, output: int, kept: tuple[int, ...]) -> tuple[str, str]:
@@ -183,7 +188,11 @@ def _in_words(code: int) -> str:
 
 
 def _run(
-    command: str, lines: _Lines, limits: HookLimits | None, kept: tuple[int, ...]
+    command: str,
+    lines: _Lines,
+    limits: HookLimits | None,
+    kept: tuple[int, ...],
+    environment: Mapping[str, str],
 ) -> tuple[str, str]:
     """How the command failed (empty: it did not), and the remedy if there is a special one.
 
@@ -195,7 +204,7 @@ def _run(
         try:
             process = subprocess.Popen(
                 _in_shell(command),
-                env=_environment(),
+                env=_environment(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=theirs,
                 stderr=subprocess.STDOUT,

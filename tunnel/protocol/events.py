@@ -34,6 +34,46 @@ class HandshakeCompleted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PeerConnected(Event):
+    """There was no session with the peer, and now there is one that both sides have confirmed.
+
+    `rx_bytes` and `tx_bytes` are those of the peer so far.
+    """
+
+    public_key: PublicKey
+    endpoint: UdpAddress | None
+    rx_bytes: int
+    tx_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDisconnected(Event):
+    """The last session with the peer is over. `reason` is for people.
+
+    `rx_bytes` and `tx_bytes` are those of the peer so far, `endpoint` where it was last.
+    """
+
+    public_key: PublicKey
+    endpoint: UdpAddress | None
+    reason: str
+    rx_bytes: int
+    tx_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaReached(Event):
+    """A packet was dropped, for the first time in this `period`, as its peer's quota is used up.
+
+    `size` is the quota, of which `used` bytes are used.
+    """
+
+    public_key: PublicKey
+    size: int
+    used: int
+    period: str
+
+
+@dataclass(frozen=True, slots=True)
 class HandshakeUnanswered(Event):
     """An initiation to `endpoint` got no answer in 5 s; the next one follows.
 

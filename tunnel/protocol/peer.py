@@ -41,6 +41,11 @@ sent for 10 s: an empty message, which itself is never answered, so silence stay
 *Roaming.* Every authenticated message moves the peer to the address it came from, after the replay
 check. A cookie reply does not authenticate its sender and moves nothing.
 
+*Connected.* A peer is connected from the first session that both sides have confirmed until it has
+none: when the last one is 180 s old, and when the interface goes down or the peer is removed. So a
+peer that stays away is disconnected three minutes after its last handshake, and not before: until
+then it may be silent for having nothing to say.
+
 *Forgetting.* A keypair is erased when it is 180 s old, or when its slot is taken by another. After
 540 s without a new one, nothing secret but the static keys is left.
 """
@@ -66,6 +71,8 @@ from .events import (
     KeypairExpired,
     KeysErased,
     LocalAddressChanged,
+    PeerConnected,
+    PeerDisconnected,
     PeerRoamed,
     RoutingLoop,
 )
@@ -105,6 +112,7 @@ class Peer(Timed, Generic[E, T]):
         "_staged",
         "drops",
         "endpoint",
+        "is_connected",
         "keypairs",
         "keys",
         "last_handshake_unix_ns",
@@ -124,6 +132,7 @@ class Peer(Timed, Generic[E, T]):
         self.tx_bytes = 0
         self.rx_bytes = 0
         self.drops: dict[ProtocolDrop, int] = {}
+        self.is_connected = False
         self.removed = False  # once it is, nothing happens to this peer any more
         self.keypairs: Keypairs[Peer[E, T], T] = Keypairs(
             context.index_table.keypairs, context.handle_peer_change
@@ -213,6 +222,7 @@ class Peer(Timed, Generic[E, T]):
         at the latest, an empty message, is sent at once.
         """
         self.keypairs.restore(previous, current, following)
+        self.is_connected = self._has_session
         newest = max((keypair.created for keypair in self.keypairs.all()), default=now)
         self._arm_expiry()
         self._jitter = self._context.jitter()
@@ -362,6 +372,7 @@ class Peer(Timed, Generic[E, T]):
                         KeypairExpired(self.public_key, keypair.local_index, keypair.remote_index)
                     )
                 self._arm_expiry()
+                self._note_disconnected("no handshake for 180 s")
             case Timer.ERASE_KEYS:
                 self.keypairs.clear()
                 self._arm_expiry()
@@ -386,6 +397,7 @@ class Peer(Timed, Generic[E, T]):
         """The interface went down: no keypair, no timer, until traffic or `handle_up`."""
         self._handshakes.handle_down()
         self.keypairs.clear()
+        self._note_disconnected("the interface went down")
         self.keys.erase()
         self._drop_staged(ProtocolDrop.INTERFACE_DOWN)
         self.deadlines[:] = [NEVER] * len(Timer)
@@ -425,6 +437,7 @@ class Peer(Timed, Generic[E, T]):
         self.removed = True
         self._handshakes.stop()
         self.keypairs.clear()
+        self._note_disconnected("the peer was removed")
         self._context.handle_peer_change(self)
         self._drop_staged(ProtocolDrop.PEER_REMOVED)
         self._context.timers.remove(self)
@@ -532,6 +545,25 @@ class Peer(Timed, Generic[E, T]):
                 round_trip,
             )
         )
+        if not self.is_connected:
+            self.is_connected = True
+            context.outputs.append(
+                PeerConnected(self.public_key, self.endpoint, self.rx_bytes, self.tx_bytes)
+            )
+
+    @property
+    def _has_session(self) -> bool:
+        """Whether there is a keypair that both sides have confirmed."""
+        return self.keypairs.current is not None or self.keypairs.previous is not None
+
+    def _note_disconnected(self, reason: str) -> None:
+        if self.is_connected and not self._has_session:
+            self.is_connected = False
+            self._context.outputs.append(
+                PeerDisconnected(
+                    self.public_key, self.endpoint, reason, self.rx_bytes, self.tx_bytes
+                )
+            )
 
     def _yields(self, pending: PendingInitiation["Peer[E, T]"]) -> bool:
         """Whether the keypair that waits as *next* prevails over the one `pending` leads to.

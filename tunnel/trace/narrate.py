@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from tunnel.log.redact import printable
 from tunnel.packet.headers import Headers
 from tunnel.trace import journey
 from tunnel.trace.crossings import Crossing, Decision, HookTrace
@@ -253,7 +254,7 @@ def _rewritten(before: Headers, after: Headers) -> str | None:
 
 def _peer(details: dict[str, Any]) -> str:
     key = details.get("peer")
-    return f"peer {key[:8]}…" if key else "no peer"
+    return f"peer {printable(details.get('name') or '') or f'{key[:8]}…'}" if key else "no peer"
 
 
 def _add_received(narrator: _Narrator, record: PacketRecord) -> None:

@@ -97,6 +97,7 @@ class TraceSession:
         self._scope = trio.CancelScope()
         self._stop = trio.Event()
         self._down = trio.Event()
+        self._names: dict[str, str] = {}
         self._process: trio.Process | None = None
         self._command_ends = False
         self._strangers_from = 0.0
@@ -138,6 +139,7 @@ class TraceSession:
             with TunnelClient(name) as client:
                 status = client.status()
                 port = status.listen_port
+                self._names = {peer.public_key: peer.name for peer in status.peers}
             with contextlib.ExitStack() as stack:
                 try:
                     self._stacks = stacks = Stacks.of(status, table_name(name))
@@ -206,6 +208,7 @@ class TraceSession:
             if record.type == "lost":
                 self._note_hole(joiner)
             else:
+                record.details["name"] = self._names.get(record.details.get("peer") or "", "")
                 joiner.add_record(record.type, record.details, time.monotonic())
         with trio.move_on_after(LATE):
             await self._down.wait()

@@ -59,7 +59,16 @@ async def up(config: TunnelConfig, program: str, echo: Echo, retries: str = "") 
     redaction.hide_secrets(config)
     reload.check_hooks(config)
     options = config.interface.options
-    for key, is_set in (("NetNS", options.netns), ("Mode = tap", options.is_tap)):
+    # What an admin relies on must not be left out without a word.
+    for key, is_set in (
+        ("NetNS", options.netns),
+        ("Mode = tap", options.is_tap),
+        ("RateLimit", any(any(peer.rate_limit) for peer in config.peers)),
+        ("Quota", any(peer.quota.size for peer in config.peers)),
+        ("Records", options.records != "off"),
+        ("PeerUp", options.peer_up),
+        ("PeerDown", options.peer_down),
+    ):
         if is_set:
             raise DaemonError(
                 f"{key} is for tunnel up alone; take the line out of the conf, or: tunnel up {name}"

@@ -21,6 +21,7 @@ from tunnel.containers.docker.store import Store
 from tunnel.containers.errors import ContainerError
 from tunnel.daemon import attach_target
 from tunnel.engine import session_record
+from tunnel.engine.quota_file import QuotaFile
 from tunnel.engine.session_record import SessionRecord, SessionRecordError
 from tunnel.errors import DaemonError
 from tunnel.host import record
@@ -162,6 +163,19 @@ def run_session_records(data: bytes) -> None:
     finally:
         if kept >= 0:
             os.close(kept)
+
+
+def run_quotas(data: bytes) -> None:
+    """The file of what peers have used of their quotas."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "wg0.quota")
+        path.write_bytes(data)
+        file = QuotaFile(path)
+        begun, used = file.get(bytes(32))
+        file.set(bytes(32), begun, used)
+        assert not file.problem
+        assert QuotaFile(path).get(bytes(32)) == (begun, used)
+        file.close()
 
 
 def run_store(data: bytes) -> None:
@@ -314,6 +328,13 @@ TARGETS = (
         run=run_session_records,
         refusal=SessionRecordError,
         words=(bytes(32), b"\4", b"\x10", b"\xfe\x80" + bytes(14)),
+    ),
+    Target(
+        name="quotas",
+        reads=("tunnel.engine.quota_file",),
+        run=run_quotas,
+        per_byte=200,
+        words=(bytes(32), bytes(64)),
     ),
     Target(
         name="network_records",

@@ -27,7 +27,7 @@ from tunnel import datapath
 from tunnel.capture import segments
 from tunnel.datapath import OPEN_OUT_SIZE, SEAL_OUT_SIZE, Offload, Session, SessionFactory
 from tunnel.datapath.interface import MAX_DATAGRAM, MESSAGE_OVERHEAD
-from tunnel.datapath.virtio import VIRTIO_NET_HDR_LEN, VirtioNetHdr
+from tunnel.datapath.virtio import VIRTIO_NET_HDR_LEN, VirtioNetHdr, carried_untrusted
 from tunnel.doctor.probing import parse_refusal_untrusted
 from tunnel.io import cmsg
 from tunnel.io.endpoint import Endpoint
@@ -312,6 +312,9 @@ def run_seal(data: bytes, *, ethernet: bool) -> None:
             assert VirtioNetHdr.unpack_untrusted(frame).pack() == frame[:VIRTIO_NET_HDR_LEN]
         results.append((sealed, out))
     assert all(each == results[0] for each in results)
+    packets, size = carried_untrusted(frame)
+    assert packets >= 1
+    assert size >= 0
 
 
 # --- Who looks at packets ------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tunnel.cli import manage
-from tunnel.cli.manage import FEW, MANY, named, summary
+from tunnel.cli.manage import FEW, MANY, summary
 from tunnel.control.json_client import NotRunningError
 from tunnel.control.messages.changes import Change
 from tunnel.control.messages.events import TunnelEvent
@@ -38,13 +38,12 @@ def test_many_of_a_kind_are_summed_up() -> None:
     assert lines[-1] == f"- {MANY + 1 - FEW} addresses more (all of them: --json)"
 
 
-def test_a_key_in_an_event_has_the_name_of_its_peer() -> None:
-    key, other = f"{'a' * 43}=", f"{'b/+' * 14}b="
-    text = f"handshake with {key} at 192.0.2.1:7 completed, not with {other}"
-    assert named(text, {key: "lap\x1btop"}).startswith("handshake with lap")
-    shown = named(text, {key: "laptop", "x": "y"})
-    assert shown == text.replace(key, f"laptop ({key})")
-    assert "\x1b" not in named(text, {key: "lap\x1btop"})
+def test_a_change_of_a_peer_has_its_name() -> None:
+    change = Change("~", "peer KEY allowed IPs", "10.0.0.1/32", name="lap\x1btop")
+    assert str(change).startswith("~ peer lap")
+    assert str(change).endswith("top (KEY) allowed IPs: 10.0.0.1/32")
+    assert "\x1b" not in str(change)
+    assert str(Change("-", "peer KEY", name="my laptop")) == "- peer my laptop (KEY)"
 
 
 def test_events_of_a_daemon_that_ends_and_has_no_successor(

@@ -76,9 +76,18 @@ def test_output_that_cannot_be_written(command: str, unbuffered: str, tmp_path: 
     assert done.returncode == 1
 
 
-def test_interrupted_while_modules_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "interrupt",
+    [
+        KeyboardInterrupt(),
+        BaseExceptionGroup("out of tasks", [BaseExceptionGroup("one", [KeyboardInterrupt()])]),
+    ],
+)
+def test_interrupted_where_no_command_sees_to_it(
+    interrupt: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(command: str = "") -> None:
-        raise KeyboardInterrupt
+        raise interrupt
 
     monkeypatch.setattr("tunnel.cli.main.make_app", interrupted)
     monkeypatch.setenv("PATH", os.environ["PATH"])  # what `prepared` adds goes again

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from tests.support.statuses import STATUS
-from tunnel.cli.top.command import _Screen
+from tunnel.cli.top.command import TypedFilter, _Screen
 from tunnel.cli.top.poll import Looker
 from tunnel.cli.top.view import ORDERS, History, age, picture, rate, sparkline
 from tunnel.control.messages.status import TunnelStatus
@@ -140,6 +140,55 @@ def test_keys_sort_and_scroll() -> None:
     assert screen._first == 30
     screen._obey(b"\x1b[5~" * 9)
     assert screen._first == 0
+
+
+def test_a_filter_shows_the_peers_that_match_and_their_sum() -> None:
+    (peer,) = STATUS.peers
+    peers = [
+        dataclasses.replace(peer, public_key=f"KEY{n}=", name=name, connected=up, rx_bytes=1024)
+        for n, (name, up) in enumerate([("Laptop", True), ("phone", False), ("tablet", False)])
+    ]
+    status = dataclasses.replace(STATUS, peers=tuple(peers))
+
+    def names(wanted: str) -> list[str]:
+        out = io.StringIO()
+        console = Console(file=out, width=100, highlight=False)
+        view = picture([status], History(), 100, 30, now=1075.4, wanted=wanted)
+        console.print(view)
+        shown = out.getvalue()
+        if len(found := [each.name for each in peers if each.name in shown]) < len(peers):
+            amount = f"{len(found)}.00 KiB" if found else "0 B"
+            assert f"{len(found)} of 3 peers, all of them: {amount} in" in shown
+            assert f"only {wanted!r}" in shown
+        return found
+
+    assert names("") == ["Laptop", "phone", "tablet"]
+    assert names("lap") == ["Laptop"]
+    assert names("t") == ["Laptop", "tablet"]
+    assert names("key1") == ["phone"]
+    assert names("conn") == ["Laptop"]
+    assert names("disconnected") == ["phone", "tablet"]
+    assert names("2001:db8::2") == names("10.77.0.2/32") == ["Laptop", "phone", "tablet"]
+    assert names("nobody") == []
+
+
+def test_a_filter_is_typed_like_a_search_and_its_letters_are_no_keys() -> None:
+    typed = TypedFilter()
+    assert typed.take(b"s/quit") == b"s"
+    assert (typed.text, typed.is_typed) == ("quit", True)
+    assert typed.take(b"\x7f\x7f\xc3") == b""
+    assert typed.text == "qu"
+    assert typed.take(b"\xa9e\n") == b""
+    assert (typed.text, typed.is_typed) == ("qu\u00e9e", False)
+    assert typed.take(b"\x1b[Bq") == b"\x1b[Bq"
+    assert typed.text == "qu\u00e9e"
+    assert typed.take(b"\x1b") == b""
+    assert typed.text == ""
+    assert typed.take(b"/" + b"a" * 100) == b""
+    assert len(typed.text) == 64
+    assert typed.take(b"\x1b[A") == b""
+    assert (typed.text, typed.is_typed) == ("", False)
+    assert typed.take(b"/q\x03") == b"\x03"
 
 
 def test_words() -> None:

@@ -10,7 +10,7 @@ from tests.support.engines import Side, Sides, packet, run, until
 from tunnel.engine import LONE_AFTER, EngineDrop
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.errors import TunDeleted
-from tunnel.protocol import HandshakeCompleted, KeypairExpired
+from tunnel.protocol import HandshakeCompleted, KeypairExpired, PeerConnected
 
 
 def test_staged_packets_arrive_in_order_once_a_session_stands(
@@ -39,7 +39,12 @@ def test_keepalives_and_rekeying_go_on_for_a_day(sides: Sides) -> None:
         assert all(event.is_initiator for event in completed)
         # A keepalive every 25 s, and the first one that finds the keypair 120 s old renews it.
         assert len(completed) == pytest.approx(86_400 / 125, rel=0.01)
-        assert {type(event) for event in a.events} == {HandshakeCompleted, KeypairExpired}
+        assert {type(event) for event in a.events} == {
+            HandshakeCompleted,
+            KeypairExpired,
+            PeerConnected,
+            PeerConnected,
+        }
         assert len(a.udp.sent) == pytest.approx(86_400 / 25 + 2 * len(completed), rel=0.05)
         assert a.engine.drops() == b.engine.drops() == {}
 

@@ -11,6 +11,7 @@ from tests.support.protocol_pair import DATA, INITIATION, Pair, remaining
 from tunnel.protocol import (
     ClockImplausible,
     HandshakeFailed,
+    PeerDisconnected,
     PeerError,
     PeerRemoved,
     ProtocolDrop,
@@ -54,6 +55,7 @@ def test_removing_a_peer_leaves_nothing_of_it() -> None:
     peer.stage(b"frame", 1.0)
     assert peer.drops == {ProtocolDrop.PEER_REMOVED: 1}
     assert pair.b.interface.next_deadline() is None
+    assert isinstance(pair.b.interface.poll_output(), PeerDisconnected)
     assert pair.b.interface.poll_output() == PeerRemoved(pair.a.public_key, own_key=False)
     assert pair.b.interface.poll_output() is None
 

@@ -34,7 +34,10 @@ from tunnel.cli.top.view import ORDERS, picture
 
 app = typer.Typer()
 
-_QUIT = frozenset(b"qQ\x03\x04")
+_INTERRUPT, _END, _ESCAPE = 3, 4, 27
+_QUIT = frozenset((*b"qQ", _INTERRUPT, _END))
+_LONGEST_FILTER = 64
+"""Bytes."""
 _SCROLL = {
     b"\x1b[A": -1,
     b"\x1b[B": 1,
@@ -82,7 +85,9 @@ def top(
 ) -> None:
     """Watch peers, rates, handshake ages, drops, path MTU and CPU live. q or ^C leaves.
 
-    s sorts the peers by rate, name, handshake or transfer; arrows and page keys scroll.
+    s sorts the peers by rate, name, handshake or transfer; arrows and page keys scroll. / and a
+    text show only the peers with it in their name, key, endpoint or allowed IPs, or in that state:
+    connected, disconnected or never.
 
     With --once the exit code is 1 if a tunnel went down meanwhile, or did not answer.
 
@@ -148,6 +153,44 @@ async def _print_once(looker: Looker, interval: float, *, as_json: bool) -> None
         raise typer.Exit(EXIT_FAILED)
 
 
+class TypedFilter:
+    """The text that peers are filtered by, as it is typed behind a `/`, like that of less(1)."""
+
+    def __init__(self) -> None:
+        self.is_typed = False
+        self._text = b""
+
+    @property
+    def text(self) -> str:
+        """What was typed so far; a character that is not complete yet is left out."""
+        return self._text.decode(errors="ignore")
+
+    def take(self, keys: bytes) -> bytes:
+        """Take what is typed for the filter, and leave the other keys."""
+        left = b""
+        for place, key in enumerate(keys):
+            if not self.is_typed:
+                if key == _ESCAPE and keys[place:] == b"\x1b":
+                    self._text = b""
+                elif key == ord("/"):
+                    self.is_typed, self._text = True, b""
+                else:
+                    left += bytes([key])
+            elif key in (_INTERRUPT, _END):
+                return left + bytes([key])
+            elif key in b"\r\n":
+                self.is_typed = False
+            elif key == _ESCAPE:
+                # Of an arrow, too; what follows in it is no text.
+                self.is_typed, self._text = False, b""
+                return left
+            elif key in b"\x7f\b":
+                self._text = self.text[:-1].encode()
+            elif key >= ord(" ") and len(self._text) < _LONGEST_FILTER:
+                self._text += bytes([key])
+        return left
+
+
 class _Screen:
     """The live view, until a key, a signal or the end of all tunnels ends it."""
 
@@ -161,6 +204,7 @@ class _Screen:
         self._resized = False
         self._order = 0
         self._first = 0
+        self._filter = TypedFilter()
         looker.changed = self._change
 
     async def run(self) -> None:
@@ -218,28 +262,31 @@ class _Screen:
             problems=looker.problems,
             order=ORDERS[self._order],
             first=self._first,
+            wanted=self._filter.text,
+            typing=self._filter.is_typed,
         )
 
-    def _obey(self, keys: bytes) -> None:
-        """Sort and scroll. What is typed at once comes in one piece."""
+    def _obey(self, keys: bytes) -> bool:
+        """Sort, scroll and filter; whether to quit. What is typed at once comes in one piece."""
+        keys = self._filter.take(keys)
         self._order = (self._order + keys.count(b"s")) % len(ORDERS)
         steps = sum(keys.count(key) * step for key, step in _SCROLL.items())
         most = max((len(status.peers) for status in self._looker.statuses), default=0)
         self._first = min(max(0, self._first + steps), most)
         self._change()
+        return bool(_QUIT & set(keys))
 
     async def _read_keys(self) -> None:
         keyboard = sys.stdin.fileno()
-        keys = b""
-        while not _QUIT & set(keys):
+        while True:
             await trio.lowlevel.wait_readable(keyboard)
             try:
                 keys = os.read(keyboard, 64)
             except OSError:
                 keys = b""
-            if not keys:
-                break  # the end of the terminal
-            self._obey(keys)
+            # None are the end of the terminal.
+            if not keys or self._obey(keys):
+                break
         self._over = True
         self._change()
 

@@ -142,11 +142,14 @@ def picture(
     problems: Sequence[str] = (),
     order: str = ORDERS[0],
     first: int = 0,
+    wanted: str = "",
+    typing: bool = False,
 ) -> RenderableType:
     """The whole screen, `width` columns by at most `height` lines (None: as many as it takes).
 
     `problems` are sentences about the tunnels that are not among `statuses`. The peers are sorted
-    by `order`, one of ORDERS, and the `first` of them are left out where not all have room.
+    by `order`, one of ORDERS, and the `first` of them are left out where not all have room. With
+    `wanted`, only peers that match it are shown; while it is being typed, `typing`.
     """
     parts: list[RenderableType] = []
     # Per tunnel: a title, a line of figures, the table's head, drops, and an empty line.
@@ -154,7 +157,7 @@ def picture(
     if height is not None:
         room = max(1, (height - 1 - len(problems)) // max(1, len(statuses)) - 6)
     for status in statuses:
-        peers = _sorted(status, history, order)
+        peers = [peer for peer in _sorted(status, history, order) if matches(peer, wanted)]
         parts += _tunnel(status, peers, history, width, room, now, first)
         parts.append(Text())
     for problem in problems:
@@ -162,9 +165,28 @@ def picture(
     if not statuses and not problems:
         parts.append(Text("waiting for the first look"))
     if height is not None:
-        words = f"q quits  s sorts: by {order}  ↑ ↓ scroll"
-        parts.append(Text(words, "dim", no_wrap=True, overflow="ellipsis"))
+        if typing:
+            line = Text(f"/{printable(wanted)}█  Enter keeps it, Esc shows all", "bold")
+        elif wanted:
+            line = Text(f"only {printable(wanted)!r}: / changes it, Esc shows all  q quits", "bold")
+        else:
+            line = Text(f"q quits  s sorts: by {order}  / filters  ↑ ↓ scroll", "dim")
+        line.no_wrap, line.overflow = True, "ellipsis"
+        parts.append(line)
     return Group(*parts)
+
+
+def matches(peer: PeerStatus, wanted: str) -> bool:
+    """Whether a peer's name, key, endpoint or allowed IPs have the text in them, or the peer is in
+    the state that begins with it: connected, disconnected or never.
+    """
+    text = wanted.casefold()
+    state = "connected" if peer.connected else "disconnected"
+    states = (state,) if peer.latest_handshake else (state, "never")
+    fields = (peer.name, peer.public_key, peer.endpoint or "", *peer.allowed_ips)
+    return any(text in field.casefold() for field in fields) or any(
+        each.startswith(text) for each in states
+    )
 
 
 def _sorted(status: TunnelStatus, history: History, order: str) -> list[PeerStatus]:
@@ -208,10 +230,16 @@ def _tunnel(
         rates,
         _peers(status, shown, history, width, now),
     ]
-    if hidden:
+    if hidden or len(peers) < len(status.peers):
         received_all = sum(peer.rx_bytes for peer in peers)
         sent_all = sum(peer.tx_bytes for peer in peers)
-        words = f"peers {first + 1} to {first + len(shown)} of {len(peers)}"
+        words = (
+            f"{len(peers)} of {len(status.peers)} peers" if len(peers) < len(status.peers) else ""
+        )
+        if hidden:
+            words += (
+                f"{', ' if words else 'peers '}{first + 1} to {first + len(shown)} of {len(peers)}"
+            )
         words += f", all of them: {size(received_all)} in, {size(sent_all)} out"
         parts.append(Text(words, "dim", no_wrap=True, overflow="ellipsis"))
     parts.append(_drops(status, history))

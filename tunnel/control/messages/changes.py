@@ -6,9 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunnel.control.messages import Message
+from tunnel.log.redact import printable
 
 TAKEN = "was taken away or changed from outside"
 """The detail of what a reload puts back, although the conf did not change."""
+
+
+def named(key: str, name: str) -> str:
+    """A peer in a line of text: its name, if it has one, and its key."""
+    return f"{printable(name)} ({key})" if name else key
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +22,14 @@ class Change(Message):
     """One difference between a running tunnel and its conf.
 
     `sign` is + for what is added, - for what is removed, ~ for what becomes another. `subject`
-    names the object ("peer …", "route 10.0.0.0/8"), `detail` what of it changes, in words; both are
-    fit for a terminal and hold no secret.
+    names the object ("peer KEY", "route 10.0.0.0/8"), `detail` what of it changes, in words; both
+    are fit for a terminal and hold no secret. `name` is the friendly name of a peer that has one.
     """
 
     sign: Literal["+", "-", "~"]
     subject: str
     detail: str = ""
+    name: str = ""
 
     @property
     def was_taken(self) -> bool:
@@ -30,7 +37,11 @@ class Change(Message):
         return self.detail == TAKEN
 
     def __str__(self) -> str:
-        return f"{self.sign} {self.subject}" + (f": {self.detail}" if self.detail else "")
+        subject = self.subject
+        if self.name:
+            noun, key, *aspect = subject.split(" ", 2)
+            subject = " ".join([noun, named(key, self.name), *aspect])
+        return f"{self.sign} {subject}" + (f": {self.detail}" if self.detail else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunnel.control.messages.changes import Change
+from tunnel.control.messages.changes import Change, named
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.log.redact import printable
 
@@ -69,24 +69,35 @@ def _words(kind: str, of: Mapping[str, Any]) -> str | None:
         case "handshake":
             return _handshake(of)
         case "refused":
-            who = f" by key {of['peer']}" if of["peer"] else ""
+            who = f" by key {_who(of)}" if of["peer"] else ""
             why = _REFUSED.get(of["reason"], "it is not valid")
             return f"a handshake from {of['endpoint']}{who} was dropped ({of['reason']}): {why}"
+        case "connected":
+            return f"peer {_who(of)} connected from {of['endpoint'] or 'no known address'}"
+        case "disconnected":
+            transfer = f"{of['rx_bytes']} bytes received and {of['tx_bytes']} sent so far"
+            return f"peer {_who(of)} disconnected: {of['reason']}; {transfer}"
+        case "quota_reached":
+            period = f" per {of['period']}" if of["period"] else ""
+            return (
+                f"peer {_who(of)} has reached its quota of {of['quota']} bytes{period}: what does "
+                "not fit into it is dropped"
+            )
         case "roamed":
             where = f"moved from {of['old']} to" if of["old"] else "is at"
             more = f" ({of['left_out']} earlier moves not shown)" if of.get("left_out") else ""
-            return f"peer {of['peer']} {where} {of['new']}{more}"
+            return f"peer {_who(of)} {where} {of['new']}{more}"
         case "session_expired":
-            return f"the session with {of['peer']} has expired"
+            return f"the session with {_who(of)} has expired"
         case "keys_erased":
-            return f"the keys of {of['peer']} were erased: too long without a new handshake"
+            return f"the keys of {_who(of)} were erased: too long without a new handshake"
         case "peer_removed":
             reason = ": its key is now our own" if of.get("own_key", True) else ""
-            return f"peer {of['peer']} removed{reason}"
+            return f"peer {_who(of)} removed{reason}"
         case "routing_loop":
             return (
                 f"the route to {of['endpoint']} leads into the tunnel itself: what is sent to peer "
-                f"{of['peer']} is dropped until another route to it is set"
+                f"{_who(of)} is dropped until another route to it is set"
             )
         case "clock":
             effect = "; no handshake is sent until it is right" if of["refused"] else ""
@@ -113,8 +124,13 @@ def _words(kind: str, of: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _who(of: Mapping[str, Any]) -> str:
+    """The peer of an event: its name, if it has one, and its key."""
+    return named(of["peer"], of.get("name", ""))
+
+
 def _handshake(of: Mapping[str, Any]) -> str | None:
-    peer = f"{of['peer']} at {of['endpoint'] or 'no known address'}"
+    peer = f"{_who(of)} at {of['endpoint'] or 'no known address'}"
     match of["outcome"]:
         case "completed":
             side = "our" if of["is_initiator"] else "its"

@@ -16,6 +16,30 @@ MANY_RIGHTS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
+class PeerLimits(Message):
+    """What a peer may transfer, and has.
+
+    `rate_to` and `rate_from` are in bits a second, 0 for no limit; `rate` says it in words. `quota`
+    is in bytes, 0 for none, `quota_used` those used since `quota_since` (Unix seconds), and
+    `quota_period` "day", "week", "month", or "" for all time. `over_rate` and `over_quota` are
+    packets dropped.
+    """
+
+    rate_to: int = 0
+    rate_from: int = 0
+    rate: str = ""
+    quota: int = 0
+    quota_used: int = 0
+    quota_period: str = ""
+    quota_since: int = 0
+    over_rate: int = 0
+    over_quota: int = 0
+
+
+NO_LIMITS: Final = PeerLimits()
+
+
+@dataclass(frozen=True, slots=True)
 class PeerStatus(Message):
     """One peer at one moment.
 
@@ -26,6 +50,7 @@ class PeerStatus(Message):
     knows; None if that was not asked for or there is no way. `macs` is how many MAC addresses are
     known to be at it, None in a tunnel of packets. `name` is the friendly_name of the conf, empty
     if it gives none; `expires` is the Unix time at which the daemon removes it, 0.0 for never.
+    `connected` says whether there is a session that both sides have confirmed.
     """
 
     public_key: str
@@ -41,6 +66,8 @@ class PeerStatus(Message):
     macs: int | None = None
     name: str = ""
     expires: float = 0.0
+    connected: bool = False
+    limits: PeerLimits = NO_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +132,7 @@ class TunnelStatus(Message):
     not known), `restarts` how many daemons it has had before this one. `is_kept` says whether it
     would survive the end of this daemon; `holder` is the process that keeps its descriptors, 0 if
     there is none, and `lost_holders` how many of these have ended while this daemon went on.
+    `lost` says in words what of quotas and records could not be written to the disk.
     """
 
     name: str
@@ -138,3 +166,4 @@ class TunnelStatus(Message):
     holder: int = 0
     lost_holders: int = 0
     is_kept: bool = False
+    lost: tuple[str, ...] = ()
