@@ -401,10 +401,13 @@ class Daemon:
             applied = dataclasses.replace(self.host.applied, state=surroundings.state)
             self.host = HostState(applied, surroundings)
 
-    async def keep_hooks(self) -> None:
-        """Record the Down hooks, so that `tunnel down` runs them if we are killed."""
+    async def keep_hooks(self, *, unsure: bool = False) -> None:
+        """Record the Down hooks, so that `tunnel down` runs them if we are killed; `unsure` as long
+        as not all hooks of `up` have been run.
+        """
+        hooks = dataclasses.replace(self.down_hooks(), unsure=unsure)
         try:
-            await trio.to_thread.run_sync(host.keep_hooks, self.name, self.down_hooks())
+            await trio.to_thread.run_sync(host.keep_hooks, self.name, hooks)
         except host.HostError as error:
             log.warning("the Down hooks will not be run if this daemon is killed: %s", error)
 

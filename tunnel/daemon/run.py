@@ -185,7 +185,7 @@ async def _set_up(
                 if daemon.place.netns:
                     await trio.to_thread.run_sync(host.move_link, daemon.name, daemon.place.netns)
                 # From here on a hook may have done what only the Down hooks undo.
-                await daemon.keep_hooks()
+                await daemon.keep_hooks(unsure=True)
                 await _run_hooks(daemon, "PreUp", interface.pre_up)
             udp = device.engine.udp
             udp.set_port(interface.listen_port or udp.port)
@@ -365,8 +365,8 @@ async def _clean_up_before(daemon: Daemon) -> None:
         left = await trio.to_thread.run_sync(undo)
     if left.found:
         log.warning("the previous daemon of %s was killed; removing what it left behind", name)
-    for failure in left.failures:
-        log.warning("while removing what it left: %s", failure)
+    for problem in (*left.failures, *left.notes):
+        log.warning("while removing what it left: %s", problem)
 
 
 def _mac(interface: InterfaceConfig) -> bytes:

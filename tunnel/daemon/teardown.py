@@ -56,7 +56,7 @@ def clean_up(name: str, *, fail_closed: bool = False) -> Teardown:
             # A socket that another program listens on stays.
             with contextlib.suppress(OSError):
                 unix_socket.remove_stale_socket(uapi.socket_path(name))
-        return Teardown(found, left.failures)
+        return Teardown(found, left.failures, left.notes)
 
 
 def undo_leftovers(
@@ -79,7 +79,9 @@ def undo_leftovers(
     failures = host.run_down_hooks("PreDown", hooks, name, log, hide=hide)
     found = host.remove(name, fail_closed=fail_closed)
     failures += host.run_down_hooks("PostDown", hooks, name, log, hide=hide)
-    return Teardown(found, (*left, *map(with_notes, failures)))
+    unsure = [error for error in failures if isinstance(error, host.UnsureHookError)]
+    sure = [error for error in failures if error not in unsure]
+    return Teardown(found, (*left, *map(with_notes, sure)), tuple(map(with_notes, unsure)))
 
 
 def refuse_others(record: host.Record | None) -> None:
@@ -163,7 +165,9 @@ def take_down(name: str, *, fail_closed: bool = False) -> Teardown:
         else:
             left = _clean_up_after(pid, name, fail_closed=fail_closed)
             if left is not None:
-                return Teardown(True, (*ended.failures, *left.failures), ended.notes)
+                return Teardown(
+                    True, (*ended.failures, *left.failures), (*ended.notes, *left.notes)
+                )
             # It was handing over to another one, which goes down too.
             deadline = time.monotonic() + ANSWER_TIME
 

@@ -23,7 +23,7 @@ from tunnel.host.apply import (
 )
 from tunnel.host.docker import let_pass as let_docker_pass
 from tunnel.host.down_hooks import run_down_hooks
-from tunnel.host.errors import HostError, SlotTakenError
+from tunnel.host.errors import HostError, SlotTakenError, UnsureHookError
 from tunnel.host.foresee import Obstacle, foresee
 from tunnel.host.forwarding import forwarding
 from tunnel.host.hook_lock import wait_for_hook
@@ -98,6 +98,7 @@ __all__ = [
     "Route",
     "Rule",
     "SlotTakenError",
+    "UnsureHookError",
     "apply",
     "check_hook_source",
     "check_save_target",

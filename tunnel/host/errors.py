@@ -49,6 +49,10 @@ class HostError(TunnelError):
         return error
 
 
+class UnsureHookError(HostError):
+    """A Down hook failed that may have had nothing to undo: its daemon was killed before."""
+
+
 class SlotTakenError(HostError):
     """Another tunnel has taken the slot chosen for a default route: choose another."""
 

@@ -53,15 +53,19 @@ _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 @dataclass(frozen=True, slots=True)
 class DownHooks:
-    """What is to be run when a tunnel goes down, or was killed: each command once.
+    """What is to be run when a tunnel goes down, or was killed.
 
-    `seconds` is the time limit of each, 0 for none. `save_config` is the key SaveConfig.
+    `seconds` is the time limit of each, 0 for none. `save_config` is the key SaveConfig. `unsure`
+    says that the hooks of `up` may not all have been run, `begun` that the first command here was
+    begun: in both cases a command may find nothing to undo.
     """
 
     pre_down: tuple[str, ...] = ()
     post_down: tuple[str, ...] = ()
     seconds: float = 0
     save_config: bool = False
+    unsure: bool = False
+    begun: bool = False
 
     def are_left(self) -> bool:
         """Whether there is any command."""
@@ -222,6 +226,8 @@ def _hooks_from_json(document: dict[str, Any]) -> DownHooks:
         post_down=tuple(map(str, document.get("post_down", ()))),
         seconds=float(document.get("seconds", 0)),
         save_config=bool(document.get("save_config", False)),
+        unsure=bool(document.get("unsure", False)),
+        begun=bool(document.get("begun", False)),
     )
 
 

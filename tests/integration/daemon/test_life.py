@@ -193,7 +193,7 @@ def test_down_hooks_of_a_killed_daemon_run_once(two_hosts: TwoHosts, way: str) -
         end.down()
 
 
-def test_down_hook_that_was_begun_is_not_begun_again_after_a_crash(two_hosts: TwoHosts) -> None:
+def test_down_hook_that_was_begun_is_begun_once_more_after_a_crash(two_hosts: TwoHosts) -> None:
     a = two_hosts.a
     trace = a.directory / "trace"
     kill = f"echo first >> {trace}; kill -9 $PPID"
@@ -201,8 +201,10 @@ def test_down_hook_that_was_begun_is_not_begun_again_after_a_crash(two_hosts: Tw
     end.up()
     end.tunnel("down", "wg0", check=False)
     a.wait_for(lambda: not a.pids(), 5, "it to die")
+    # The hook kills this one, too; there is no third time.
     end.tunnel("down", "wg0", check=False)
-    assert trace.read_text().split() == ["first", "second"]
+    end.tunnel("down", "wg0", check=False)
+    assert trace.read_text().split() == ["first", "first", "second"]
     assert remains(a) == []
 
 
@@ -242,6 +244,21 @@ def opened_by(pid: int) -> list[Path]:
             with contextlib.suppress(FileNotFoundError):
                 found.append(descriptor.readlink())
     return found
+
+
+def test_a_down_hook_with_nothing_to_undo_is_a_warning_after_a_kill(two_hosts: TwoHosts) -> None:
+    a = two_hosts.a
+    mark = a.directory / "mark"
+    end = make_end(two_hosts, f"PostUp = {hanging(mark)}", "PostDown = ip link delete hooked")
+    up = a.popen([sys.executable, "-m", "tunnel", "up", str(end.conf)])
+    wait_until_it_runs(two_hosts, mark)
+    for pid in a.pids():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    up.wait(10)
+    down = a.run([sys.executable, "-m", "tunnel", "down", str(end.conf)])
+    assert "warning: run PostDown number 1: exit status 1; it may have had nothing" in down.stderr
+    assert remains(a) == []
 
 
 def test_down_while_it_comes_up(two_hosts: TwoHosts) -> None:

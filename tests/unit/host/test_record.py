@@ -130,7 +130,7 @@ def test_what_has_the_name_of_the_record_is_named_and_not_waited_for(
 
 
 def test_hooks_stay_on_record_until_they_are_struck(tmp_path: Path) -> None:
-    hooks = DownHooks(("one",), ("two", "three"), 90, save_config=True)
+    hooks = DownHooks(("one",), ("two", "three"), 90, save_config=True, unsure=True, begun=True)
     record = replace(full(), hooks=hooks, servers="192.0.2.1")
     assert parse(render(record)) == record
     save_record(record, tmp_path)
