@@ -67,7 +67,7 @@ def audited(wheel: Path, tools: Path, folder: Path) -> Path:
         subprocess.run(command, check=True, env=environment)
 
     with tempfile.TemporaryDirectory() as temporary:
-        run(tools / "auditwheel", "-q", "repair", "--wheel-dir", temporary, wheel)
+        run(tools / "auditwheel", "repair", "--wheel-dir", temporary, wheel)
         (made,) = Path(temporary).iterdir()
         run(tools / "abi3audit", "--strict", made)
         return Path(shutil.move(made, folder / made.name))
