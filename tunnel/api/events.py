@@ -21,9 +21,7 @@ from tunnel.control.messages.sentences import sentence
 __all__ = [
     "AnyEvent",
     "AttachedTo",
-    "Connected",
     "DetachedFrom",
-    "Disconnected",
     "Down",
     "Dropped",
     "EventsLost",
@@ -34,6 +32,8 @@ __all__ = [
     "Missing",
     "NoAnswer",
     "PeerGone",
+    "PeerOffline",
+    "PeerOnline",
     "PeerUnreachable",
     "PortChanged",
     "QuotaUsedUp",
@@ -159,7 +159,7 @@ class Roamed(AnyEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Connected(AnyEvent):
+class PeerOnline(AnyEvent):
     """There was no session with `peer`, and now there is one that both sides have confirmed.
 
     `rx_bytes` and `tx_bytes` are the peer's so far.
@@ -173,8 +173,8 @@ class Connected(AnyEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Disconnected(AnyEvent):
-    """The last session with `peer` is over, for a `reason` in words; the bytes as in Connected."""
+class PeerOffline(AnyEvent):
+    """The last session with `peer` is over, for a `reason` in words; the bytes as in PeerOnline."""
 
     type: ClassVar[str] = "disconnected"
     peer: str

@@ -30,8 +30,8 @@ RECORDS: dict[type[events.AnyEvent], tuple[str, dict[str, Any]]] = {
     ),
     events.HandshakeDropped: ("refused", {**PEER, "peer": None, "reason": "bad_mac1"}),
     events.Roamed: ("roamed", {"peer": "KEY", "old": None, "new": "192.0.2.9:7", "left_out": 0}),
-    events.Connected: ("connected", {**PEER, "rx_bytes": 1, "tx_bytes": 2}),
-    events.Disconnected: (
+    events.PeerOnline: ("connected", {**PEER, "rx_bytes": 1, "tx_bytes": 2}),
+    events.PeerOffline: (
         "disconnected",
         {**PEER, "reason": "no session is left", "rx_bytes": 1, "tx_bytes": 2},
     ),
