@@ -9,7 +9,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from typing import Final, Protocol
 
 from tunnel.config import PresharedKey
@@ -17,7 +17,7 @@ from tunnel.config.fresh import choose_networks, is_host_name, nth_addresses
 from tunnel.config.peers import endpoint_at
 from tunnel.config.problems import Mistake
 from tunnel.config.values import check_name
-from tunnel.linux.networks import Network
+from tunnel.linux.networks import Network, network_untrusted
 from tunnel.log.redact import printable
 from tunnel.pair.choosing import free_port
 from tunnel.pair.ends import PairEnd, WrongProgramError
@@ -276,7 +276,7 @@ def _networks(
                 "another --network"
             )
         try:
-            taken += map(ip_network, there.networks)
+            taken += map(network_untrusted, there.networks)
         except ValueError:
             raise PairError(f"{end.name}: unexpected list of networks") from None
     if wishes.networks:
