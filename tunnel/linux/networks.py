@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 Network = IPv4Network | IPv6Network
 
 
-def network_untrusted(text: str, *, strict: bool = True) -> Network:
+def read_network(text: str, *, strict: bool = True) -> Network:
     """The network that a text of others says, as `ipaddress` reads it. Raises ValueError, also for
     an address with a scope: `ipaddress` takes anything for one, as `%;reboot`, and prints it again.
     """

@@ -23,7 +23,7 @@ from tunnel.control.async_client import open_connection
 from tunnel.control.json_client import NotRunningError
 from tunnel.control.json_protocol import ControlError
 from tunnel.control.messages.status import PeerStatus, TunnelStatus
-from tunnel.linux.networks import Network, network_untrusted
+from tunnel.linux.networks import Network, read_network
 from tunnel.protocol.constants import REJECT_AFTER_TIME
 from tunnel.web.errors import WebError
 from tunnel.web.journal import Journal
@@ -398,7 +398,7 @@ def _find(book: PeerBook, peer_id: str) -> ListedPeer:
 
 def _networks(texts: Sequence[str]) -> tuple[Network, ...]:
     try:
-        return tuple(network_untrusted(text) for text in texts)
+        return tuple(read_network(text) for text in texts)
     except ValueError as error:
         raise WebError(
             400, "body", f"{error}; a network such as 192.168.1.0/24 is expected"
