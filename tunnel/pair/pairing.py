@@ -262,7 +262,7 @@ def _find_out(
 def _short(program: str) -> str:
     """As it is typed: by its name if it is where every shell looks."""
     folder, _, name = program.rpartition("/")
-    return name if folder in ("/usr/bin", "/usr/local/bin") else printable(program)
+    return printable(name if folder in ("/usr/bin", "/usr/local/bin") else program)
 
 
 def _networks(

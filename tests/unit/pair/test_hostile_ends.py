@@ -11,7 +11,8 @@ import pytest
 
 from tunnel.pair.ends import EndLostError, PairEnd
 from tunnel.pair.messages import PairError
-from tunnel.pair.pairing import _texts
+from tunnel.pair.pairing import _short, _texts
+from tunnel.pair.ssh import Ssh
 
 AGENT = [sys.executable, "-m", "tunnel", "pair", "--remote"]
 BABBLER = """
@@ -53,3 +54,16 @@ def test_an_answer_of_another_kind_is_an_error() -> None:
     for wrong in (5, "text", {"a": 1}, None):
         with pytest.raises(PairError):
             _texts(wrong)
+
+
+@pytest.mark.parametrize("folder", ["/usr/bin", "/opt/x"])
+def test_the_path_of_a_program_cannot_rule_the_terminal(folder: str) -> None:
+    assert "\x1b" not in _short(f"{folder}/a\x1b[2J")
+
+
+def test_nor_can_the_reason_why_a_command_failed_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ssh, "command", lambda _, words: ["sh", "-c", *words])
+    with Ssh("nowhere.invalid") as ssh, pytest.raises(PairError) as caught:
+        ssh.output(["printf '\\033[2J' >&2; exit 1"])
+    assert "\x1b" not in str(caught.value)
+    assert "[2J" in str(caught.value)
