@@ -61,6 +61,7 @@ def test_the_path_of_a_program_cannot_rule_the_terminal(folder: str) -> None:
     assert "\x1b" not in _short(f"{folder}/a\x1b[2J")
 
 
+@pytest.mark.foreign("ssh")
 def test_nor_can_the_reason_why_a_command_failed_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ssh, "command", lambda _, words: ["sh", "-c", *words])
     with Ssh("nowhere.invalid") as ssh, pytest.raises(PairError) as caught:
