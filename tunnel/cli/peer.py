@@ -8,7 +8,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, TypedDict
 
@@ -30,7 +29,7 @@ from tunnel.config.expiry import expiry_from, expiry_text
 from tunnel.config.peers import ListedPeer, NewPeer, PeerBook
 from tunnel.config.problems import Mistake
 from tunnel.control.applying import NOT_RUNNING, OTHER_CONF, NotAppliedError, apply_conf
-from tunnel.linux.networks import Network
+from tunnel.linux.networks import Network, read_network
 from tunnel.log.redact import printable
 
 app = typer.Typer(
@@ -237,7 +236,7 @@ def _prefixes(texts: Sequence[str], option: str) -> tuple[Network, ...]:
     found = []
     for text in (part.strip() for each in texts for part in each.split(",")):
         try:
-            found.append(ip_network(text))
+            found.append(read_network(text))
         except ValueError as error:
             fail(f"{option} {text}: {error}; write a network such as 192.168.1.0/24", EXIT_USAGE)
     return tuple(found)

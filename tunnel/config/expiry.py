@@ -13,6 +13,7 @@ from tunnel.config.problems import Mistake, quote
 __all__ = ["expired", "expiry", "expiry_from", "expiry_text", "next_expiry", "without_expired"]
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_LAST: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
 
 def expiry(text: str) -> float:
@@ -20,7 +21,8 @@ def expiry(text: str) -> float:
     try:
         time = datetime.fromisoformat(text)
         if time.tzinfo is not None:
-            return time.timestamp()
+            # In UTC it has to be a time, too, or `expiry_text` could not write it.
+            return time.astimezone(UTC).timestamp()
     except (ValueError, OverflowError):
         pass
     raise Mistake(f"{quote(text)} is not a time", "write it as 2026-12-31T23:59:59Z")
@@ -35,6 +37,8 @@ def expiry_from(text: str, now: float) -> float:
         until = now + int(found[1]) * _SECONDS[found[2]] if found else expiry(text)
     except Mistake as mistake:
         raise Mistake(mistake.fault, f"{mistake.remedy}, or 12h, or 7d") from None
+    if until > _LAST:
+        raise Mistake(f"{text} is after the year 9999", "leave it out for never")
     if until <= now:
         raise Mistake(f"{text} is in the past", "give a time to come")
     return until

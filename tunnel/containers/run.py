@@ -44,10 +44,11 @@ from tunnel.linux.namespaces import has_admin_capabilities
 
 log = logging.getLogger("tunnel")
 
-_OF_A_GATEWAY = frozenset(
+_OF_A_HOST = frozenset(
     {"Forward", "Masquerade", "Publish", "Isolate", "Allow", "ClampMSS", "KillSwitch", "Netmap"}
+    | {"PeerUp", "PeerDown", "Records"}
 )
-"""Keys of section [Tunnel] for the firewall of a host."""
+"""Keys of section [Tunnel] for the firewall of a host, and for who keeps an eye on peers there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ def _fitting(config: TunnelConfig, *, as_user: bool) -> TunnelConfig:
     left_out += [
         each.name
         for each in keys_of(TunnelOptions).values()
-        if each.name in _OF_A_GATEWAY
+        if each.name in _OF_A_HOST
         and getattr(interface.options, each.field) != getattr(TunnelOptions(), each.field)
     ]
     if left_out:

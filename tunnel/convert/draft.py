@@ -8,7 +8,6 @@ import contextlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -19,7 +18,7 @@ from tunnel.config.problems import Mistake, escape
 from tunnel.config.render import render_line
 from tunnel.config.values import dns
 from tunnel.convert.routes import TunnelRoute, settle
-from tunnel.linux.networks import Network
+from tunnel.linux.networks import Network, read_network
 
 __all__ = ["Draft", "FileLine", "ForeignFile", "Lost", "Section", "refused"]
 
@@ -100,7 +99,7 @@ class Section:
         """AllowedIPs, without what is none: the parser of confs will refuse that."""
         for value, place in self._entries.get("AllowedIPs", {}).items():
             with contextlib.suppress(ValueError):
-                yield ip_network(value, strict=False), place
+                yield read_network(value, strict=False), place
 
     def lines(self) -> Iterator[tuple[str, str, FileLine]]:
         """Each key with a value, in the order of the table of keys."""

@@ -6,7 +6,6 @@ systemd.netdev(5), sections [NetDev], [WireGuard] and [WireGuardPeer]; systemd.n
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +15,7 @@ from tunnel.convert.draft import Draft, FileLine, ForeignFile, Lost, Section, re
 from tunnel.convert.format import Format, Output, Written
 from tunnel.convert.ini import NAME, Block, Item, blocks, name_comment
 from tunnel.convert.routes import AUTO_TABLE, TunnelRoute, routes_of, table_number
-from tunnel.linux.networks import Network
+from tunnel.linux.networks import Network, read_network
 
 __all__ = ["NETWORKD"]
 
@@ -186,7 +185,7 @@ class _Reader:
         every = "::/0" if gateway is not None and ":" in gateway.value else "0.0.0.0/0"
         text = where.value if where is not None else every
         try:
-            network = ip_network(text, strict=False)
+            network = read_network(text, strict=False)
         except ValueError:
             remedy = "write it as 10.0.0.0/24"
             raise refused(block.place, "this route's Destination is no network", remedy) from None

@@ -7,7 +7,6 @@ and \\\\ stand for characters. A peer is a group [wireguard-peer.PUBLICKEY].
 import re
 import uuid
 from collections.abc import Iterator, Sequence
-from ipaddress import ip_network
 from typing import Final
 
 from tunnel.config import PeerConfig, TunnelConfig
@@ -15,6 +14,7 @@ from tunnel.convert.draft import Draft, FileLine, ForeignFile, Lost, refused
 from tunnel.convert.format import Format, Output, Written
 from tunnel.convert.ini import NAME, Block, Item, blocks, name_comment
 from tunnel.convert.routes import TunnelRoute, routes_of, table_number
+from tunnel.linux.networks import read_network
 
 __all__ = ["NETWORKMANAGER"]
 
@@ -176,7 +176,7 @@ class _Reader:
     def _route(self, item: Item, options: Item | None, version: int) -> None:
         destination, _, rest = item.value.partition(",")
         try:
-            network = ip_network(destination.strip(), strict=False)
+            network = read_network(destination.strip(), strict=False)
         except ValueError:
             fault, remedy = f"{item.key} is not a route", "write it as 10.0.0.0/24"
             raise refused(item.place, fault, remedy) from None

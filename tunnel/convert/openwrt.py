@@ -7,13 +7,13 @@ a shell: 'as it is', "with \\ before a character", or not at all; what touches i
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_network
 from typing import Final
 
 from tunnel.config import TunnelConfig
 from tunnel.convert.draft import Draft, FileLine, ForeignFile, Lost, refused
 from tunnel.convert.format import Format, Output, Written, chosen
 from tunnel.convert.routes import TunnelRoute, routes_of, table_number
+from tunnel.linux.networks import read_network
 
 __all__ = ["OPENWRT"]
 
@@ -199,7 +199,7 @@ class _Reader:
         table = self._table(section, "table")
         section.take("gateway")
         try:
-            network = ip_network(f"{target}/{mask}" if mask else target, strict=False)
+            network = read_network(f"{target}/{mask}" if mask else target, strict=False)
         except ValueError:
             remedy = "write it as 10.0.0.0/24"
             raise refused(place, "target is not a network", remedy) from None

@@ -8,13 +8,13 @@ that follow. A backslash ends a line that goes on. Values are bare words, or in 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_network
 from typing import Final
 
 from tunnel.config import PeerConfig, TunnelConfig
 from tunnel.convert.draft import Draft, FileLine, ForeignFile, refused
 from tunnel.convert.format import Format, Output, Written, chosen, default_route
 from tunnel.convert.routes import TunnelRoute, routes_of, table_number
+from tunnel.linux.networks import read_network
 
 __all__ = ["ROUTEROS"]
 
@@ -209,7 +209,7 @@ class _Reader:
             self.draft.lose(place, f"the route to {text}", "it is disabled there")
             return
         try:
-            network = ip_network(text, strict=False)
+            network = read_network(text, strict=False)
         except ValueError:
             remedy = "write it as 10.0.0.0/24"
             raise refused(place, "dst-address is not a network", remedy) from None

@@ -7,7 +7,6 @@ Words are quoted as in a shell. A tunnel is `interfaces wireguard wgN`, its rout
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from ipaddress import ip_network
 from typing import Final
 
 from tunnel.config import PeerConfig, TunnelConfig
@@ -16,6 +15,7 @@ from tunnel.config.values import plain_address
 from tunnel.convert.draft import Draft, FileLine, ForeignFile, Lost, Section, refused
 from tunnel.convert.format import Format, Output, Written, chosen, default_route
 from tunnel.convert.routes import TunnelRoute, routes_of, table_number
+from tunnel.linux.networks import read_network
 
 __all__ = ["VYOS"]
 
@@ -130,7 +130,7 @@ class _Reader:
                 _,
             ]:
                 try:
-                    network = ip_network(text, strict=False)
+                    network = read_network(text, strict=False)
                 except ValueError:
                     remedy = "write it as 10.0.0.0/24"
                     raise refused(place, "this is not a route to a network", remedy) from None

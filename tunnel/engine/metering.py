@@ -166,5 +166,7 @@ class Metering:
             self._rearm.set()
 
     def _handle_peer_change(self, peer: Peer) -> None:
-        if peer.removed:
-            self._limits.pop(peer, None)
+        limit = self._limits.pop(peer, None) if peer.removed else None
+        for lane in () if limit is None else limit.lanes:
+            for frame, _ in () if lane is None else lane.waiting:
+                peer.count(ProtocolDrop.PEER_REMOVED, carried_untrusted(frame)[0])

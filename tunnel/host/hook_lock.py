@@ -39,12 +39,15 @@ def held_by_hook(interface: str) -> Iterator[tuple[int, ...]]:
         return
     try:
         with contextlib.suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Shared: a hook of a peer may run beside those of the tunnel.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         yield (descriptor,)
     finally:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
         # Also for what it leaves in the background, which has inherited it and may stay for long.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
-        path.unlink(missing_ok=True)
         os.close(descriptor)
 
 

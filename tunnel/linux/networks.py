@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 
 Network = IPv4Network | IPv6Network
+
+
+def read_network(text: str, *, strict: bool = True) -> Network:
+    """The network that a text of others says, as `ipaddress` reads it. Raises ValueError, also for
+    an address with a scope: `ipaddress` takes anything for one, as `%;reboot`, and prints it again.
+    """
+    if "%" in text:
+        raise ValueError(f"{text!r} has a scope")
+    return ip_network(text, strict=strict)
 
 
 def is_inside(network: Network, other: Network) -> bool:

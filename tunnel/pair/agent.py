@@ -83,6 +83,7 @@ class Agent:
         self._held = contextlib.ExitStack()
         self._undo: list[tuple[str, Callable[[], object]]] = []
         self._key: PrivateKey | None = None
+        self._written: dict[str, Path] = {}
         self._ears: list[socket.socket] = []
         self._is_waiting = self._has_to_end = self._is_done = False
 
@@ -236,10 +237,17 @@ class Agent:
         except OSError as error:
             raise PairError(f"cannot write {path}: {error.strerror}") from None
         self._undo.append((f"rm {path}", path.unlink))
+        self._written[new.name] = path
         return str(path)
 
+    def _conf(self, name: str) -> Path:
+        """The conf of that name, if it was written here: others are none of who asks' business."""
+        if name not in self._written:
+            raise PairError(f"no conf named {name} was written")
+        return self._written[name]
+
     def _up(self, name: str) -> None:
-        path, log = _folder() / f"{name}.conf", RUN_FOLDER / f"{name}.log"
+        path, log = self._conf(name), RUN_FOLDER / f"{name}.log"
         if not log.exists():
             self._undo.append((f"rm {log}", lambda: log.unlink(missing_ok=True)))
         with (
@@ -269,11 +277,12 @@ class Agent:
 
     def _prove(self, name: str, address: str, seconds: float) -> dict[str, Any]:
         """Wait for an answer from an address of the other end."""
+        self._conf(name)
         return self._unless_asked(_answers, name, str(ip_address(address)), seconds).to_json()
 
     def _examine(self, name: str) -> list[str]:
         """What the doctor finds, in words."""
-        conf = str(_folder() / f"{name}.conf")
+        conf = str(self._conf(name))
         facts = self._unless_asked(gather, name, conf, Options(wait=2.0))
         return [f"{each.what}: {each.remedy}" for each in diagnose(facts).findings]
 

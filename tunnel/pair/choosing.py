@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from ipaddress import ip_network
 
 from tunnel import config
 from tunnel.config.files import folders
 from tunnel.config.problems import Mistake
 from tunnel.host.in_use import networks_in_use, udp_ports_in_use
-from tunnel.linux.networks import Network
+from tunnel.linux.networks import Network, read_network
 
 _PORT = 51820
 """The port that WireGuard usually has. If it is taken, the next free one is chosen."""
@@ -54,7 +53,7 @@ def given_networks(texts: Sequence[str], *, least: int) -> list[Network]:
     found: list[Network] = []
     for text in texts:
         try:
-            found.append(ip_network(text))
+            found.append(read_network(text))
         except ValueError as error:
             raise Mistake(
                 f"--network {text}: {error}", "write a prefix such as 10.77.0.0/24"

@@ -126,8 +126,9 @@ class PairEnd:
             waited = [self]
             if self.partner is not None and not self.partner.is_lost:
                 waited.append(self.partner)
-            left = max(0.0, deadline - time.monotonic())
-            heard = select.select(waited, [], [], left)[0]
+            left = deadline - time.monotonic()
+            # Also if it talks on and on, and never answers.
+            heard = select.select(waited, [], [], left)[0] if left > 0 else []
             if not heard:
                 self.is_lost = True
                 raise EndLostError(f"{self.name}: no answer")

@@ -9,7 +9,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from typing import Final, Protocol
 
 from tunnel.config import PresharedKey
@@ -17,7 +17,7 @@ from tunnel.config.fresh import choose_networks, is_host_name, nth_addresses
 from tunnel.config.peers import endpoint_at
 from tunnel.config.problems import Mistake
 from tunnel.config.values import check_name
-from tunnel.linux.networks import Network
+from tunnel.linux.networks import Network, read_network
 from tunnel.log.redact import printable
 from tunnel.pair.choosing import free_port
 from tunnel.pair.ends import PairEnd, WrongProgramError
@@ -262,7 +262,7 @@ def _find_out(
 def _short(program: str) -> str:
     """As it is typed: by its name if it is where every shell looks."""
     folder, _, name = program.rpartition("/")
-    return name if folder in ("/usr/bin", "/usr/local/bin") else printable(program)
+    return printable(name if folder in ("/usr/bin", "/usr/local/bin") else program)
 
 
 def _networks(
@@ -276,7 +276,7 @@ def _networks(
                 "another --network"
             )
         try:
-            taken += map(ip_network, there.networks)
+            taken += map(read_network, there.networks)
         except ValueError:
             raise PairError(f"{end.name}: unexpected list of networks") from None
     if wishes.networks:
@@ -404,10 +404,10 @@ def _why_silent(plan: PairPlan, proof: Proof, tell: Teller) -> str:
     """What is known of the reason, from the sides and their doctors."""
     for side in (plan.near, plan.far):
         with tell.step(f"ask the doctor on {side.end.name}") as done:
-            found = side.end.ask("examine", name=plan.name)
+            found = _texts(side.end.ask("examine", name=plan.name))
             done(f"{len(found)} found" if found else "nothing wrong")
         for each in found:
-            tell.note(f"  {printable(str(each))}")
+            tell.note(f"  {each}")
     if proof.handshake:
         return "there was a handshake, but no answer to a ping: a firewall inside one of the ends"
     ways = [
@@ -421,22 +421,29 @@ def _why_silent(plan: PairPlan, proof: Proof, tell: Teller) -> str:
     )
 
 
+def _texts(found: object) -> list[str]:
+    """An answer that is a list of lines to show. Raises PairError."""
+    if not isinstance(found, list):
+        raise PairError("an unexpected answer")
+    return [printable(str(each)) for each in found]
+
+
 def _undo(plan: PairPlan, tell: Teller, *, is_committing: bool) -> None:
     """Put both hosts back, whatever the user presses meanwhile, and say what could not be."""
     # Each on its own: the one may still have to answer what ^C came between.
     plan.near.end.partner = plan.far.end.partner = None
     with _uninterrupted():
         for side in (plan.far, plan.near):
-            left = []
+            left: list[str] = []
             with tell.step(f"undo it on {side.end.name}") as done:
                 try:
-                    left = side.end.ask("undo")
+                    left = _texts(side.end.ask("undo"))
                     words = "not everything" if left else "as it was before"
                 except PairError as error:
                     words = str(error)
                 done(words)
             for each in left:
-                tell.note(f"  on {side.end.name}, run: {printable(str(each))}")
+                tell.note(f"  on {side.end.name}, run: {each}")
             if side.end.is_lost:
                 tell.note(_what_remains(plan, side, is_committing=is_committing))
 

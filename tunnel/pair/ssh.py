@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
 
+from tunnel.log.redact import printable
 from tunnel.pair.messages import PairError
 
 _PROGRAMS: Final = "/opt/tunnel/bin/tunnel /usr/local/bin/tunnel /usr/bin/tunnel"
@@ -143,7 +144,7 @@ class Ssh:
         )
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
-            raise PairError(f"{self.destination}: {lines[-1]}")
+            raise PairError(f"{self.destination}: {printable(lines[-1])}")
         return done.stdout
 
     def _settings(self) -> dict[str, str]:

@@ -61,4 +61,4 @@ class ProtocolDrop(StrEnum):
     OVER_QUOTA = "over_quota"
     """More than what is left of the Quota of the peer."""
     PEER_REMOVED = "peer_removed"
-    """Staged for a peer that was removed."""
+    """Staged for a peer that was removed, or waiting for its rate."""

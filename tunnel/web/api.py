@@ -157,10 +157,12 @@ class Api:
             assert self._everyone is not None
             return self._info(self._everyone)
         self._attempts.take(call.address)
+        stamp = self._password.stamp()
         is_right = await trio.to_thread.run_sync(
             self._password.check, call.body.password, limiter=self._hashing
         )
-        if not is_right:
+        # Another password may have been set meanwhile.
+        if not is_right or stamp != self._password.stamp():
             self._log("login_refused", "", call)
             raise WebError(401, "password", "this is not the password")
         self._attempts.succeeded(call.address)

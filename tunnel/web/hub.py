@@ -8,7 +8,6 @@ import time
 from base64 import b64decode, urlsafe_b64encode
 from collections import deque
 from collections.abc import Callable, Sequence
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -24,7 +23,7 @@ from tunnel.control.async_client import open_connection
 from tunnel.control.json_client import NotRunningError
 from tunnel.control.json_protocol import ControlError
 from tunnel.control.messages.status import PeerStatus, TunnelStatus
-from tunnel.linux.networks import Network
+from tunnel.linux.networks import Network, read_network
 from tunnel.protocol.constants import REJECT_AFTER_TIME
 from tunnel.web.errors import WebError
 from tunnel.web.journal import Journal
@@ -399,7 +398,7 @@ def _find(book: PeerBook, peer_id: str) -> ListedPeer:
 
 def _networks(texts: Sequence[str]) -> tuple[Network, ...]:
     try:
-        return tuple(ip_network(text) for text in texts)
+        return tuple(read_network(text) for text in texts)
     except ValueError as error:
         raise WebError(
             400, "body", f"{error}; a network such as 192.168.1.0/24 is expected"

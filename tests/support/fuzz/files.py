@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -110,6 +111,9 @@ def run_conf(data: bytes) -> None:
     assert config.merge(text, found, folder=folder() / "none") == text, "saving changes the file"
 
 
+ROUTE_COMMAND = re.compile(r"ip -[46] route add [0-9a-f.:]+/[0-9]+ dev %i( table [0-9]+)?")
+
+
 def converter(form: convert.Format) -> Callable[[bytes], None]:
     """The files of another program. The conf that is made of them is one, and is exported again."""
 
@@ -120,6 +124,9 @@ def converter(form: convert.Format) -> Callable[[bytes], None]:
         assert all(str(each).isprintable() for each in found.lost)
         again = config.parse(found.text, name="wg0", folder=folder() / "none")
         assert again.peers == found.config.peers
+        if form is not convert.FORMATS["wg-quick"]:
+            for hook in found.config.interface.post_up:
+                assert ROUTE_COMMAND.fullmatch(hook), "a command that no route means"
         for other in convert.FORMATS.values():
             convert.write(found.config, other)
 

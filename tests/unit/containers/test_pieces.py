@@ -39,6 +39,16 @@ def test_a_tunnel_of_frames_is_refused() -> None:
         run(RunRequest(confs.parse(text, name="wg0"), ["true"], {}))
 
 
+@pytest.mark.parametrize("line", ["PeerUp = true", "PeerDown = true", "Records = flows"])
+def test_what_no_one_does_there_is_not_left_out_in_silence(
+    line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = f"[Interface]\nPrivateKey = {PRIVATE}\n[Tunnel]\n{line}\nMode = tap\n"
+    with pytest.raises(ContainerError):
+        run(RunRequest(confs.parse(text, name="wg0"), ["true"], {}))
+    assert f"leaves out of the conf: {line.partition(' ')[0]}" in caplog.text
+
+
 def test_a_default_route_is_a_route_like_any_other() -> None:
     state = wanted_state(conf("0.0.0.0/0", "::/0", "10.0.0.0/24", "192.168.0.0/16"), 1420)
     assert {str(route.destination) for route in state.routes} == {

@@ -6,6 +6,7 @@ not carried, as the command shows it.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,32 @@ def test_a_file_in_the_documented_form(
 ) -> None:
     monkeypatch.chdir(folder)
     assert shown(folder, tmp_path / "made.conf") == (folder / "expected").read_text()
+
+
+@pytest.mark.parametrize(
+    ("folder", "route", "hostile"),
+    [
+        ("nm-split", "route1=10.20.0.0/16", "route1=fd00::%;touch hacked;/64"),
+        ("networkd-partial", "=10.1.0.0/16", "=fd00::%;touch hacked;/64"),
+        (
+            "openwrt-client",
+            "'10.20.0.0'\n\toption netmask '255.255.0.0'",
+            "'fd00::%;touch hacked;/64'",
+        ),
+        ("routeros-typed", "=10.20.0.0/16", '="fd00::%;touch hacked;/64"'),
+        ("vyos-site", "route 192.168.2.0/24", "route 'fd00::%;touch hacked;/64'"),
+    ],
+)
+def test_no_route_brings_a_command_with_it(
+    folder: str, route: str, hostile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(GOLDEN / folder, copy)
+    sources = [path for path in copy.iterdir() if path.name != "expected"]
+    changed = [path for path in sources if route in path.read_text()]
+    assert len(changed) == 1
+    changed[0].write_text(changed[0].read_text().replace(route, hostile))
+    monkeypatch.chdir(copy)
+    result = shown(copy, tmp_path / "made.conf")
+    assert "hacked" not in result
+    assert "--- exit code 2" in result

@@ -186,6 +186,7 @@ def test_what_waits_when_the_peer_is_removed_goes_nowhere(sides: Sides) -> None:
         count = len(b.tun.written)
         a.engine.interface.remove_peer(key)
         a.engine.settle()
+        assert a.engine.drops() == {ProtocolDrop.PEER_REMOVED: 1 + 10 - count}
         await trio.sleep(60)
         assert len(b.tun.written) == count
 

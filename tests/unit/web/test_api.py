@@ -14,9 +14,10 @@ import trio
 
 from tests.support.web_client import HUB, ORIGIN, PASSWORD, Site, browse
 from tunnel import config
+from tunnel.linux.files import replace_file
 from tunnel.web.api import MAX_BODY, OPERATIONS, Operation
 from tunnel.web.guard import Access
-from tunnel.web.login import Attempts
+from tunnel.web.login import Attempts, PasswordFile
 
 CONF = "no-such-tunl.conf"
 EXAMPLES = {
@@ -129,6 +130,26 @@ def test_the_password_is_tried_a_few_times(tmp_path: Path) -> None:
         log = (await site.ask("GET", "/api/log")).json()["entries"]
         assert [each["kind"] for each in log] == ["login", *["login_refused"] * 5]
         assert {each["address"] for each in log} == {"10.9.0.2"}
+
+    browse(tmp_path, visit)
+
+
+def test_a_password_that_is_replaced_while_it_is_checked_lets_no_one_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = PasswordFile.check
+
+    def slow_check(file: PasswordFile, password: str) -> bool:
+        is_right = check(file, password)
+        replace_file(file.path, file.path.read_text())
+        return is_right
+
+    monkeypatch.setattr(PasswordFile, "check", slow_check)
+
+    async def visit(site: Site) -> None:
+        answer = await site.ask("POST", "/api/login", {"password": PASSWORD})
+        assert (answer.status_code, answer.json()["code"]) == (401, "password")
+        assert not site.http.cookies
 
     browse(tmp_path, visit)
 
