@@ -264,7 +264,7 @@ class TunnelOptions:
             "a shell command to run when a peer has connected; what is known of it is in the "
             "environment: `$TUNNEL_PEER_NAME`",
             reload=Reload.LIVE,
-            example='logger "$TUNNEL_PEER_NAME"',
+            example='logger -- "$TUNNEL_PEER_NAME"',
             split=whole_line,
             empty="fine",
         ),
@@ -276,7 +276,7 @@ class TunnelOptions:
             values.hook,
             "a shell command to run when a peer has disconnected",
             reload=Reload.LIVE,
-            example='logger "$TUNNEL_PEER_NAME: $TUNNEL_PEER_REASON"',
+            example='logger -- "$TUNNEL_PEER_NAME: $TUNNEL_PEER_REASON"',
             split=whole_line,
             empty="fine",
         ),
