@@ -12,6 +12,7 @@ from typing import Final
 from tunnel.config import AllowedIP, TunnelConfig, TunnelOptions, dump
 from tunnel.config.keys import keys_of
 from tunnel.config.lexer import Kind, tokenize
+from tunnel.config.limits import Quota, RateLimit
 from tunnel.config.lookalikes import foreign_key
 from tunnel.config.model import SECTIONS, InterfaceConfig, PeerConfig
 from tunnel.convert.draft import Draft, FileLine, ForeignFile, refused
@@ -58,6 +59,8 @@ def _write(config: TunnelConfig) -> Written:
         replace(
             peer,
             preshared_key_file=None,
+            rate_limit=RateLimit(),
+            quota=Quota(),
             allowed_ips=tuple(AllowedIP(network) for network in peer.networks),
             expires=None,
         )
@@ -67,6 +70,7 @@ def _write(config: TunnelConfig) -> Written:
     return Written((Output(f"{config.name}.conf", text),))
 
 
+_OWN: Final = ("RateLimit", "Quota")
 _BY_HOOKS: Final = "write it as PostUp and PostDown, with nft or iptables"
 
 WG_QUICK: Final = Format(
@@ -78,7 +82,7 @@ WG_QUICK: Final = Format(
             key.name: "the same"
             for section in (InterfaceConfig, PeerConfig)
             for key in keys_of(section).values()
-            if not key.is_file
+            if not key.is_file and key.name not in _OWN
         },
         "# friendly_name": "the same",
     },
