@@ -32,9 +32,7 @@ def pair(
     ] = None,
     name: Annotated[
         str,
-        typer.Option(
-            metavar="NAME", help="The tunnel's name on both hosts. Default: from HOST."
-        ),
+        typer.Option(metavar="NAME", help="The tunnel's name on both hosts. Default: from HOST."),
     ] = "",
     port: Annotated[
         int | None,
@@ -70,7 +68,10 @@ def pair(
         typer.Option("--install", help="Install this program in /opt/tunnel there, if missing."),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and set up nothing. --install still installs.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the plan and set up nothing. --install still installs."
+        ),
     ] = False,
     wait: Annotated[
         float,
