@@ -261,8 +261,8 @@ class TunnelOptions:
         metadata=key(
             "PeerUp",
             values.hook,
-            "a shell command to run when a peer has connected; what is known of it is in the "
-            "environment: `$TUNNEL_PEER_NAME`",
+            "a shell command to run when a peer has connected; details of the peer are in the "
+            "environment, such as `$TUNNEL_PEER_NAME`",
             reload=Reload.LIVE,
             example='logger -- "$TUNNEL_PEER_NAME"',
             split=whole_line,

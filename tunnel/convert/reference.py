@@ -19,7 +19,7 @@ one for another program. Both list on standard error what they cannot convert, w
 cd /etc/systemd/network; tunnel import wg0.netdev wg0.network   # writes /etc/tunnel/wg0.conf
 tunnel import router.rsc --interface wireguard1 --name office   # one of several in a file
 tunnel export office --to networkmanager -o office.nmconnection
-tunnel export office --to routeros | ssh admin@router
+tunnel export office --to routeros -o office.rsc                # there: /import office.rsc
 ```
 
 - The format is recognised by the content, or given with `--from`. `-` is standard input, and

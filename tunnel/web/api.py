@@ -124,7 +124,9 @@ class Api:
                 raise WebError(401, "login", "log in first")
             given = request.headers.get("x-csrf-token", "")
             if is_change and not is_same(given, session.csrf):
-                raise WebError(403, "csrf", "this request did not come from the page: reload the page")
+                raise WebError(
+                    403, "csrf", "this request did not come from the page: reload the page"
+                )
         body = None
         if operation.body is not None:
             body = read_untrusted(operation.body, await _body(request))
@@ -408,7 +410,9 @@ async def refused(_: Request, error: Exception) -> Response:
 
 async def failed(_: Request, error: Exception) -> Response:
     """A defect: the log has its traceback."""
-    return failure(WebError(500, "internal", f"internal error ({type(error).__name__}): see the log"))
+    return failure(
+        WebError(500, "internal", f"internal error ({type(error).__name__}): see the log")
+    )
 
 
 def _check_origin(request: Request) -> None:

@@ -49,7 +49,9 @@ class Links:
         self._expire()
         waiting = self._held.pop(handout, None)
         if waiting is None:
-            raise WebError(410, "gone", "this conf is no longer kept; make new keys to get another one")
+            raise WebError(
+                410, "gone", "this conf is no longer kept; make new keys to get another one"
+            )
         token = secrets.token_urlsafe(32)
         until = self._clock() + seconds
         self._put(self._linked, token, replace(waiting, until=until))
@@ -61,7 +63,9 @@ class Links:
         waiting = self._linked.pop(token, None)
         if waiting is None:
             raise WebError(
-                410, "gone", "this link was used, has expired, or was withdrawn: ask for another one"
+                410,
+                "gone",
+                "this link was used, has expired, or was withdrawn: ask for another one",
             )
         return replace(waiting.handout, id="", notice="")
 

@@ -178,7 +178,7 @@ def test_without_a_handshake_it_says_who_was_to_reach_whom(office: TwoHosts) -> 
         host.nft(NO_UDP)
     said = pair(office.a, "office", "--wait", "1", code=1)
     assert "office should have reached this host at 192.0.2.1:51820" in said
-    assert "let UDP port 51820 in" in said
+    assert "allow UDP port 51820 there" in said
     assert traces(office.a) == traces(office.b) == []
 
 
