@@ -85,7 +85,8 @@ class Terminal:
         self._output = host.directory / "typed"
         self._count = 0
         self.seconds: dict[str, float] = {}
-        with self._output.open("wb") as output:
+        # As a terminal is: a command that prints a key warns of a file that others can read.
+        with open(os.open(self._output, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as output:
             self._shell = subprocess.Popen(
                 [*host.enter_command(), "env", f"--chdir={Path.cwd()}", "bash"],
                 stdin=subprocess.PIPE,

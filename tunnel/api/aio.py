@@ -48,7 +48,7 @@ class AsyncioEvents:
 class AsyncioTunnel:
     """A tunnel that is up; made by `tunnel.open_asyncio`. As `tunnel.Tunnel`, for asyncio.
 
-    A task that is cancelled while it waits for a method goes on when that has ended.
+    If a task is cancelled while it awaits a method, the method completes first.
     """
 
     def __init__(self, thread: TunnelThread, tunnel: Tunnel) -> None:

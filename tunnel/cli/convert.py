@@ -46,7 +46,7 @@ class FormatName(StrEnum):
 
 _NAMES = "`networkmanager`, `networkd`, `openwrt`, `routeros`, `vyos` or `wg-quick`."
 Strict = Annotated[
-    bool, typer.Option("--strict", help="Fail, and write nothing, if anything is not carried.")
+    bool, typer.Option("--strict", help="Fail, and write nothing, if anything cannot be converted.")
 ]
 
 
@@ -63,10 +63,10 @@ def import_(
         ),
     ] = None,
     name: Annotated[
-        str, typer.Option(metavar="NEW-NAME", help="Call the tunnel that. Default: as there.")
+        str, typer.Option(metavar="NEW-NAME", help="The tunnel's name. Default: as there.")
     ] = "",
     interface: Annotated[
-        str, typer.Option(metavar="INTERFACE", help="Of a file with several tunnels, which one.")
+        str, typer.Option(metavar="INTERFACE", help="Which tunnel of a file with several.")
     ] = "",
     key: Annotated[
         Path | None,
@@ -88,11 +88,11 @@ def import_(
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Make a conf of the configuration of another program.
+    """Make a conf from the configuration of another program.
 
-    NetworkManager, systemd-networkd, OpenWrt, MikroTik RouterOS, VyOS and wg-quick are known. What
-    has no place in a conf is listed on standard error, each with its line. The conf has mode 0600;
-    a file that is there stays.
+    Reads NetworkManager, systemd-networkd, OpenWrt, MikroTik RouterOS, VyOS and wg-quick. What
+    cannot be converted is listed on standard error, with its line. The conf has mode 0600; an
+    existing file is not overwritten.
 
     Examples:
 
@@ -140,13 +140,13 @@ def export(
 ) -> None:
     """Write a conf as the configuration of another program.
 
-    What that program has nothing for, such as hooks, is listed on standard error. The output has
-    the private key; files with keys have mode 0600, and a file that is there stays.
+    What that program has no setting for, such as hooks, is listed on standard error. The output
+    contains the private key; files with keys have mode 0600, and no existing file is overwritten.
 
     Examples:
 
         tunnel export office --to networkd -o /etc/systemd/network
-        tunnel export office --to routeros > office.rsc
+        tunnel export office --to routeros -o office.rsc
     """
     loaded = load_config(conf_of_running(conf) or conf)
     try:
@@ -163,7 +163,7 @@ def export(
         places = [output]
     else:
         names = " and ".join(each.name for each in outputs)
-        fail(f"{output} is no folder, and there are two files, {names}", EXIT_USAGE)
+        fail(f"{output} is not a folder, but there are two files to write, {names}", EXIT_USAGE)
     _deliver(form, loaded.name, outputs, places, written.lost, strict=strict, as_json=as_json)
 
 

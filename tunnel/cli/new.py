@@ -42,7 +42,9 @@ def new(
     ] = None,
     network: Annotated[
         list[str] | None,
-        typer.Option(metavar="PREFIX", help="Its prefix, a /24 or larger. Default: free ones."),
+        typer.Option(
+            metavar="PREFIX", help="The tunnel's prefix, a /24 or larger. Default: free ones."
+        ),
     ] = None,
     folder: Annotated[
         Path | None,

@@ -32,14 +32,12 @@ def pair(
     ] = None,
     name: Annotated[
         str,
-        typer.Option(
-            metavar="NAME", help="The tunnel's name on both hosts. Default: that of HOST."
-        ),
+        typer.Option(metavar="NAME", help="The tunnel's name on both hosts. Default: from HOST."),
     ] = "",
     port: Annotated[
         int | None,
         typer.Option(
-            metavar="PORT", min=1, max=65535, help="The UDP port on both. Default: a free one."
+            metavar="PORT", min=1, max=65535, help="UDP port on both. Default: a free one."
         ),
     ] = None,
     network: Annotated[
@@ -48,29 +46,32 @@ def pair(
             "--network",
             "--subnet",
             metavar="PREFIX",
-            help="Its prefix, a /30 or larger. Default: free ones.",
+            help="The tunnel's prefix, a /30 or larger. Default: free ones.",
         ),
     ] = None,
     endpoint: Annotated[
         str,
         typer.Option(
             metavar="ADDRESS",
-            help="Where HOST reaches this host, [:PORT] if it is another. Default: found out.",
+            help="Where HOST reaches this host; may have :PORT. Default: found out.",
         ),
     ] = "",
     far_endpoint: Annotated[
         str,
         typer.Option(
             metavar="ADDRESS",
-            help="Where this host reaches HOST. Default: where ssh connects to.",
+            help="Where this host reaches HOST. Default: as ssh does.",
         ),
     ] = "",
     install: Annotated[
         bool,
-        typer.Option("--install", help="Put this program into /opt/tunnel there, if it lacks it."),
+        typer.Option("--install", help="Install this program in /opt/tunnel there, if missing."),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Look and choose, and change nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the plan and set up nothing. --install still installs."
+        ),
     ] = False,
     wait: Annotated[
         float,
@@ -82,9 +83,9 @@ def pair(
     """Set up a tunnel between this host and another one, on both, over ssh.
 
     Chooses what is free on both hosts, makes a key on each, writes a conf on each, brings both up,
-    and pings both ways. If anything fails, both hosts are as before. Private keys stay where they
-    are made; public keys and a preshared key go through ssh. Needs to be root on both: sudo is used
-    here and there. The other host needs this program, or --install.
+    and pings both ways. If anything fails, both hosts are restored. Private keys stay where they
+    are made; public keys and a preshared key go through ssh. This needs root on both hosts, if need
+    be by sudo. The other host needs this program, or --install.
 
     Examples:
 
@@ -184,7 +185,7 @@ def _plan_text(plan: PairPlan) -> str:
     lines = [
         f"{plan.name}: {plan.address(1)} on this host, {plan.address(2)} on {far.end.name}",
         *(f"  {way}" for way in ways),
-        *(f"  {each} keeps the way open, by a small packet every 25 s" for each in kept),
+        *(f"  {each} sends a keepalive every 25 s" for each in kept),
         f"  confs: {near.situation.folder}/{plan.name}.conf here, "
         f"{printable(far.situation.folder)}/{plan.name}.conf there",
     ]
@@ -193,12 +194,17 @@ def _plan_text(plan: PairPlan) -> str:
 
 def _done_text(done: Paired) -> str:
     plan = done.plan
-    enable = f"systemctl enable tunnel@{plan.name}"
-    lines = [f"{plan.name} is up on both hosts; its keys are in {done.paths[0]}"]
-    lines.append(f"at boot:  {enable}   # on each host")
-    for side, where in ((plan.near, "here"), (plan.far, "there")):
-        if not side.situation.has_unit:
-            lines.append(f"          {side.program} service install   # first, {where}")
-    lines.append(f"down:     {plan.near.program} down {plan.name}   # here")
-    lines.append(f"          {plan.far.program} down {plan.name}   # there")
-    return "\n".join(lines)
+    at_boot = [
+        f"{side.program} service install   # {where}"
+        for side, where in ((plan.near, "here"), (plan.far, "there"))
+        if not side.situation.has_unit
+    ]
+    at_boot.append(f"systemctl enable tunnel@{plan.name}   # on each host")
+    return "\n".join(
+        (
+            f"{plan.name} is up on both hosts; its keys are in {done.paths[0]}",
+            "at boot:  " + "\n          ".join(at_boot),
+            f"down:     {plan.near.program} down {plan.name}   # here",
+            f"          {plan.far.program} down {plan.name}   # there",
+        )
+    )

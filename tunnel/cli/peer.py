@@ -35,7 +35,7 @@ from tunnel.log.redact import printable
 app = typer.Typer(
     name="peer",
     cls=PlainGroup,
-    help="Add, remove, rename and disable the peers of a conf.\n\n"
+    help="Add, remove, rename and disable peers of a conf.\n\n"
     "Comments and order of the conf stay as they are. A tunnel that runs from the conf is\n"
     "reloaded, and no packet of its other peers is lost.",
     no_args_is_help=True,
@@ -56,7 +56,7 @@ def add(
         str | None,
         typer.Option(
             metavar="HOST[:PORT]",
-            help="Where the peer reaches this host. Kept as a comment in the conf.",
+            help="Where the peer reaches this host. Stored as a comment in the conf.",
         ),
     ] = None,
     address: Annotated[
@@ -80,7 +80,7 @@ def add(
     expires: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME", help="Shut it out after this: `12h`, `7d`, or 2026-12-31T23:59:59Z."
+            metavar="TIME", help="When it loses access: `12h`, `7d`, or 2026-12-31T23:59:59Z."
         ),
     ] = None,
     output: Annotated[
@@ -172,7 +172,7 @@ def rename(conf: Name, peer: Peer, name: NewName) -> None:
 
     Example:
 
-        tunnel peer rename office laptop "laptop of Ann"
+        tunnel peer rename office laptop "Ann's laptop"
     """
     with _edited(conf, peer) as (book, found):
         book.rename(found, name)
@@ -181,7 +181,7 @@ def rename(conf: Name, peer: Peer, name: NewName) -> None:
 
 @app.command()
 def disable(conf: Name, peer: Peer) -> None:
-    """Shut a peer out, and keep its lines in the conf as comments.
+    """Remove a peer from the tunnel, but keep its lines in the conf as comments.
 
     Example:
 
@@ -218,7 +218,7 @@ def expire(
         typer.Argument(metavar="TIME", help="`12h`, `7d`, 2026-12-31T23:59:59Z, or `never`."),
     ],
 ) -> None:
-    """Shut a peer out at a time, or never.
+    """Set when a peer loses access.
 
     Example:
 

@@ -31,11 +31,11 @@ def web(
     ] = None,
     all_addresses: Annotated[
         bool,
-        typer.Option("--all-addresses", help="Let --listen be 0.0.0.0 or [::]."),
+        typer.Option("--all-addresses", help="Allow --listen 0.0.0.0 or [::]."),
     ] = False,
     host: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A name by which browsers call the page."),
+        typer.Option(metavar="NAME", help="A host name under which browsers may open the page."),
     ] = None,
     set_password: Annotated[
         bool,
@@ -46,10 +46,11 @@ def web(
         typer.Option("--no-login", help="Ask for no password; on a unix socket only."),
     ] = False,
 ) -> None:
-    """Serve a page for a hub: its peers, their traffic, and who connected when.
+    """Serve a web page for a hub: its peers, their traffic, and who connected when.
 
-    Peers can be added, disabled and removed there, with a conf to download and a QR code. What is
-    sent to the tunnel's own address is encrypted by the tunnel; only its peers are answered there.
+    The page adds, disables and removes peers, and gives a new peer's conf as a download and as a QR
+    code. By default it listens at the tunnel's own address: the tunnel encrypts what is sent there,
+    and only peers and this host are answered.
 
     Examples:
 
@@ -62,7 +63,7 @@ def web(
     except ModuleNotFoundError as error:
         python = sys.executable
         fail(
-            f"the page needs the Python package {error.name}; in the folder of the sources: "
+            f"the page needs the Python package {error.name}; in the source folder: "
             f"{python} -m pip install '.[web]'"
         )
     path = Path(conf_of_running(conf) or _found(conf)).absolute()
@@ -77,7 +78,7 @@ def web(
     loaded = load_config(str(path))
     own = [address.ip for address in loaded.interface.addresses]
     if listen is None and not own:
-        fail("the conf has no Address, where the page would be: add --listen", EXIT_USAGE)
+        fail("the conf has no Address for the page to listen at: add --listen", EXIT_USAGE)
     try:
         where = serve.Listen(address=own[0]) if listen is None else serve.Listen.parse(listen)
     except TunnelError as error:
@@ -124,16 +125,16 @@ def _asked_password() -> str:
         return sys.stdin.readline().rstrip("\n")
     first = getpass.getpass("New password: ")
     if getpass.getpass("The same again: ") != first:
-        fail("these are two different passwords; nothing was changed")
+        fail("the two passwords differ; nothing was changed")
     return first
 
 
 def _warn(is_own: bool, listen: str) -> None:
-    what = "the password and confs cross the network in clear"
+    what = "the password and confs cross the network unencrypted"
     if is_own:
-        what = "hosts beside the tunnel can reach that address, and then " + what
+        what = "hosts outside the tunnel can reach that address, and then " + what
     complain(
-        f"warning: with --listen {listen}, {what}: put a proxy with TLS before it, or leave "
-        "--listen out",
+        f"warning: with --listen {listen}, {what}: put a TLS proxy in front of it, or omit "
+        "--listen",
         logging.WARNING,
     )

@@ -330,8 +330,8 @@ class PeerConfig:
         metadata=key(
             "RateLimit",
             rate_limit,
-            "bits a second of packets to the peer, and as many from it, or each apart: "
-            "`to 20 Mbit/s, from 5 Mbit/s`; what is more waits, and is dropped if it is too much",
+            "rate of packets to the peer and of those from it; set separately as "
+            "`to 20 Mbit/s, from 5 Mbit/s`; packets above the rate are queued, then dropped",
             reload=Reload.LIVE,
             example="20 Mbit/s",
         ),
@@ -341,8 +341,8 @@ class PeerConfig:
         metadata=key(
             "Quota",
             quota,
-            "bytes of packets to and from the peer, together, `per day`, `per week` or `per "
-            "month` (UTC) or in all; then its packets are dropped",
+            "bytes of packets to and from the peer together, `per day`, `per week` or `per month` "
+            "(UTC), or in total; then its packets are dropped",
             reload=Reload.LIVE,
             example="50 GB per month",
         ),

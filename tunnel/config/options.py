@@ -261,10 +261,10 @@ class TunnelOptions:
         metadata=key(
             "PeerUp",
             values.hook,
-            "a shell command to run when a peer has connected; what is known of it is in the "
-            "environment: `$TUNNEL_PEER_NAME`",
+            "a shell command to run when a peer has connected; details of the peer are in the "
+            "environment, such as `$TUNNEL_PEER_NAME`",
             reload=Reload.LIVE,
-            example='logger "$TUNNEL_PEER_NAME"',
+            example='logger -- "$TUNNEL_PEER_NAME"',
             split=whole_line,
             empty="fine",
         ),
@@ -276,7 +276,7 @@ class TunnelOptions:
             values.hook,
             "a shell command to run when a peer has disconnected",
             reload=Reload.LIVE,
-            example='logger "$TUNNEL_PEER_NAME: $TUNNEL_PEER_REASON"',
+            example='logger -- "$TUNNEL_PEER_NAME: $TUNNEL_PEER_REASON"',
             split=whole_line,
             empty="fine",
         ),

@@ -73,7 +73,7 @@ class _Reader:
         if not self._has_network:
             self.draft.lose(
                 FileLine(sources[0].name), "addresses, DNS and routes",
-                "they are in a .network file: name it, too",
+                "they are in a .network file: name that file, too",
             )  # fmt: skip
 
     def netdev(self, block: Block) -> None:
@@ -82,7 +82,7 @@ class _Reader:
             if key == "Name":
                 self.draft.name = item.value
             elif key == "Kind" and item.value.lower() != "wireguard":
-                raise refused(item.place, "this interface is no WireGuard", "name another file")
+                raise refused(item.place, "this is not a WireGuard interface", "name another file")
             elif key == "MTUBytes":
                 self._mtu(item)
             elif key not in _SILENT:

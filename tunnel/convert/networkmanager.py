@@ -51,7 +51,7 @@ class _Reader:
         self._no_rules: dict[int, Item] = {}
         kind = groups["connection"].last().get("type") if "connection" in groups else None
         if "wireguard" not in groups or (kind is not None and kind.value != "wireguard"):
-            raise refused(place, "this connection is no WireGuard", "name another file")
+            raise refused(place, "this is not a WireGuard connection", "name another file")
         for block in found:
             if block.title == "connection":
                 self._connection(block)

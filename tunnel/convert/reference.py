@@ -12,56 +12,60 @@ __all__ = ["page"]
 _HEAD = """\
 # Confs of other programs
 
-`tunnel import` makes a conf of what another program is configured with, and `tunnel export` writes
-a conf for another program. Both list what they do not carry on standard error, each with its place:
+`tunnel import` makes a conf from the configuration of another program, and `tunnel export` makes
+one for another program. Both list on standard error what they cannot convert, with its place:
 
 ```sh
 cd /etc/systemd/network; tunnel import wg0.netdev wg0.network   # writes /etc/tunnel/wg0.conf
-tunnel import router.rsc --interface wireguard1 --name office   # of a file with several tunnels
+tunnel import router.rsc --interface wireguard1 --name office   # one of several in a file
 tunnel export office --to networkmanager -o office.nmconnection
-tunnel export office --to routeros | ssh admin@router
+tunnel export office --to routeros -o office.rsc                # there: /import office.rsc
 ```
 
-- The format is recognised by the content; `--from` names it. `-` is standard input, and `-o -`
-  prints. No file is overwritten. A conf, and each file with a key, has mode 0600 from the start.
-- Values are checked as those of any conf; an error names the line of the foreign file, and nothing
-  is written.
-- Comments are not carried, but for the names of peers; disabled peers of a conf are comments.
-- `--strict` fails, and writes nothing, if something is not carried. `--json` prints the list for
-  programs, as `not_carried`, with `place`, `what` and `why` of each.
-- A private key that is not in the file, as with an agent of NetworkManager or an `/export` of
-  RouterOS without `show-sensitive`, can be given by `--private-key-file FILE`.
+- The format is recognised by the content, or given with `--from`. `-` is standard input, and
+  `-o -` prints. No file is overwritten. A file with a key has mode 0600 from the start.
+- Values are checked like those of any conf. An error names the line of the other program's file,
+  and nothing is written.
+- Comments are not converted, except for the names of peers. Disabled peers, which a conf has as
+  comments, are left out, too.
+- With `--strict`, the command fails and writes nothing if anything cannot be converted. `--json`
+  prints the list for programs: `not_carried`, each with `place`, `what` and `why`.
+- If the private key is not in the file, give it with `--private-key-file FILE`. This is the case
+  where a secret agent of NetworkManager has it, or after RouterOS's `/export` without
+  `show-sensitive`.
 
-`tests/unit/convert/golden` has examples of each format, and what becomes of them.
+`tests/unit/convert/golden` has examples of each format and their results.
 """
 
 _ROUTES = """\
 ## Routes
 
-With `Table = auto` a conf makes a route to each of AllowedIPs, and rules for a /0, so that the
-tunnel's own packets go past it. Other programs make those routes that are written down. An import
-compares them: if they are the AllowedIPs, the conf says nothing, or `Table = NUMBER`; if there are
-none, `Table = off`. Others become commands (`PostUp = ip route add …`), after `Table = off`.
+With `Table = auto`, a conf adds a route for each of the AllowedIPs, and for a /0 routing rules that
+keep the tunnel's own datagrams out of it. Other programs add the routes that are written down.
+An import compares these with the AllowedIPs. If they are the same, the conf needs no `Table`, or
+`Table = NUMBER`; if there are none, it gets `Table = off`. Any other routes become commands
+(`PostUp = ip route add …`) with `Table = off`.
 
-An export writes the routes as the other program wants them. For a /0, NetworkManager makes the
-rules of `auto` itself, and systemd-networkd is given them: a mark, a table and two
-`[RoutingPolicyRule]` for each IP version. OpenWrt makes a host route to the endpoint. RouterOS and
-VyOS do neither: there a default route into the tunnel is not written but listed, with the command.
+An export writes the routes in the form of the other program. For a /0, NetworkManager adds the
+rules of `auto` itself; for systemd-networkd they are written: a mark, a table and two
+`[RoutingPolicyRule]` sections for each IP version. OpenWrt adds a host route to the endpoint.
+RouterOS and VyOS do neither, so a default route into the tunnel is not written but listed, with
+the command that adds it.
 
-`DNS` of a conf is asked for every name, as with wg-quick. NetworkManager and systemd-networkd get
-the domain `~.` for that, and an import takes `~.` for granted.
+The name servers in `DNS` are asked for every name, as with wg-quick. For that NetworkManager and
+systemd-networkd get the domain `~.`; an import drops it.
 """
 
 _READ = """\
 ## What an import reads
 
-- **NetworkManager**: a keyfile of /etc/NetworkManager/system-connections. A preshared key without
-  `preshared-key-flags=0` is not carried, because NetworkManager does not use it either.
-- **systemd-networkd**: the .netdev and the .network together, with drop-ins if they are named, too.
+- **NetworkManager**: a keyfile from /etc/NetworkManager/system-connections. A preshared key without
+  `preshared-key-flags=0` is not converted, because NetworkManager does not use it either.
+- **systemd-networkd**: the .netdev and the .network file together; also drop-ins, if you name them.
 - **OpenWrt**: /etc/config/network, or the output of `uci export network`.
-- **RouterOS**: the output of `/export show-sensitive`, or commands as they are typed; version 7.
-- **VyOS**: the output of `show configuration commands`; `set` commands of 1.2 and later.
-- **wg-quick**: the text stays as it is. Keys of apps, such as those of AmneziaWG, become comments.
+- **RouterOS** 7: the output of `/export show-sensitive`, or commands as you type them.
+- **VyOS** 1.2 and later: the output of `show configuration commands`.
+- **wg-quick**: the text stays as it is. Keys of other apps, such as AmneziaWG, become comments.
 """
 
 
@@ -73,8 +77,8 @@ def page() -> str:
 def _table() -> Iterator[str]:
     yield "## What is carried\n"
     yield (
-        "Made from the formats in `tunnel/convert` by `python -m tunnel.convert.reference`. Where a"
-        "\ncell is empty, the key is listed as not carried.\n"
+        "This table is made from `tunnel/convert` by `python -m tunnel.convert.reference`. A key"
+        "\nwith an empty cell is listed as not carried.\n"
     )
     yield f"| key | {' | '.join(form.name for form in FORMATS.values())} |"
     yield f"| --- |{' --- |' * len(FORMATS)}"

@@ -41,7 +41,7 @@ _CHECK: Final = """
 exec 3>&2 2>/dev/null
 fail() { echo "$1" >&3; exit 1; }
 [ -e /dev/net/tun ] || fail "there is no /dev/net/tun: load the module tun (modprobe tun)"
-[ ! -e FOLDER ] || fail "FOLDER is there already, and is no tunnel of this version"
+[ ! -e FOLDER ] || fail "FOLDER exists already, but has no bin/tunnel: rename it"
 python3 -c "import sys; sys.exit(sys.version_info < (3, 11))" ||
     fail "Python 3.11 or newer is needed, and there is $(python3 --version || echo none)"
 python3 -c "import ensurepip, venv" ||

@@ -220,7 +220,7 @@ def _find_out(
 ) -> PairPlan:
     """Look at both hosts, and choose. Raises PairError and Mistake; nothing was changed then."""
     if hellos[0].identity == hellos[1].identity:
-        raise PairError(f"{destination} is this very host: a tunnel has two")
+        raise PairError(f"{destination} is this host; name another one")
     if hellos[0].tunnel != hellos[1].tunnel:
         tell.note(f"tunnel {printable(hellos[1].tunnel)} is there, and {hellos[0].tunnel} here")
     derived = derived_name(destination)
@@ -409,15 +409,18 @@ def _why_silent(plan: PairPlan, proof: Proof, tell: Teller) -> str:
         for each in found:
             tell.note(f"  {each}")
     if proof.handshake:
-        return "there was a handshake, but no answer to a ping: a firewall inside one of the ends"
+        return (
+            "there was a handshake, but no answer to a ping: a firewall on one of the hosts drops "
+            "packets that come out of the tunnel"
+        )
     ways = [
-        f"{of.end.name} was to reach {to.end.name} at {to.endpoint}"
+        f"{of.end.name} should have reached {to.end.name} at {to.endpoint}"
         for of, to in ((plan.near, plan.far), (plan.far, plan.near))
         if to.endpoint
     ]
     return (
-        f"no handshake: {', and '.join(ways)}; let UDP port {plan.port} in there, in its firewall "
-        "and in front of it"
+        f"no handshake: {', and '.join(ways)}; allow UDP port {plan.port} there, in its firewall "
+        "and in any router in front of it"
     )
 
 
@@ -463,11 +466,11 @@ def _uninterrupted() -> Iterator[None]:
 def _what_remains(plan: PairPlan, side: PairSide, *, is_committing: bool) -> str:
     path = f"{side.situation.folder}/{plan.name}.conf"
     by_itself = (
-        "it may have kept it"
+        "it may have kept the tunnel"
         if is_committing
-        else "it undoes that by itself as soon as it notices, within two minutes"
+        else "it restores itself as soon as it notices, within two minutes"
     )
     return (
-        f"  {side.end.name} cannot be reached any more; {by_itself}. If {path} is still there "
-        f"then, run there:\n  tunnel down {plan.name}; rm {path}"
+        f"  {side.end.name} can no longer be reached; {by_itself}. If {path} is still there "
+        f"after that, run there:\n  tunnel down {plan.name}; rm {path}"
     )

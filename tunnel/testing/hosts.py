@@ -37,7 +37,7 @@ def two_hosts(lab: Lab) -> TwoHosts:
 
 
 class LossyWire:
-    """Hosts a and b with the addresses of `TwoHosts`, on a wire that is as bad as you like."""
+    """Hosts a and b with the addresses of `TwoHosts`, on a wire with faults."""
 
     def __init__(self, a: Host, b: Host, carrier: Carrier) -> None:
         self.a = a

@@ -1,6 +1,6 @@
 """Fixtures for pytest, which loads this module by itself where the package is installed.
 
-It costs a run that uses none of them nothing but this file: all else is loaded by the fixtures.
+A run that uses none of them loads only this file: all else is loaded by the fixtures.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class MakeWire(Protocol):
         rebind: float = 0.0,
         seed: int = 0,
     ) -> LossyWire:
-        """Once a test; shares are between 0 and 1, times in seconds."""
+        """Call it once per test. Probabilities are between 0 and 1, times in seconds."""
 
 
 @functools.cache

@@ -124,7 +124,9 @@ class Api:
                 raise WebError(401, "login", "log in first")
             given = request.headers.get("x-csrf-token", "")
             if is_change and not is_same(given, session.csrf):
-                raise WebError(403, "csrf", "this request does not come from the page: reload it")
+                raise WebError(
+                    403, "csrf", "this request did not come from the page: reload the page"
+                )
         body = None
         if operation.body is not None:
             body = read_untrusted(operation.body, await _body(request))
@@ -164,7 +166,7 @@ class Api:
         # Another password may have been set meanwhile.
         if not is_right or stamp != self._password.stamp():
             self._log("login_refused", "", call)
-            raise WebError(401, "password", "this is not the password")
+            raise WebError(401, "password", "wrong password")
         self._attempts.succeeded(call.address)
         self._sessions.close(call.token)
         call.new_token, session = self._sessions.open()
@@ -311,18 +313,18 @@ OPERATIONS: Final[Sequence[Operation]] = (
 """All of them; the page uses no others."""
 
 _ALWAYS = {
-    400: "the body is not what is expected",
-    401: "no one is logged in, or this is not the password",
-    403: "the request does not come from the page, or not from a member",
+    400: "the body is not as expected",
+    401: "not logged in, or wrong password",
+    403: "the request did not come from the page, or not from a peer",
     404: "there is no such peer",
-    408: "the body did not come in time",
+    408: "the body did not arrive in time",
     409: "the conf or the tunnel refused it, and nothing was changed",
     410: "used, expired or withdrawn",
     413: "the body is too large",
     415: "the body is not application/json",
-    421: "the page has another name than the Host header says",
-    429: "too many tries; Retry-After says when to come back",
-    503: "the file of the password cannot be used",
+    421: "the Host header is no address or name of the page",
+    429: "too many attempts; Retry-After says when to try again",
+    503: "the password file cannot be used",
 }
 
 
@@ -410,7 +412,9 @@ async def refused(_: Request, error: Exception) -> Response:
 
 async def failed(_: Request, error: Exception) -> Response:
     """A defect: the log has its traceback."""
-    return failure(WebError(500, "internal", f"this failed ({type(error).__name__}): see the log"))
+    return failure(
+        WebError(500, "internal", f"internal error ({type(error).__name__}): see the log")
+    )
 
 
 def _check_origin(request: Request) -> None:
@@ -437,7 +441,7 @@ async def _body(request: Request) -> bytearray:
                     if len(data) > MAX_BODY:
                         raise WebError(413, "body", f"the body is larger than {MAX_BODY} bytes")
     except ClientDisconnect:
-        raise WebError(400, "body", "the body was cut off") from None
+        raise WebError(400, "body", "the body is incomplete") from None
     except trio.TooSlowError:
-        raise WebError(408, "body", "the body did not come in time") from None
+        raise WebError(408, "body", "the body did not arrive in time") from None
     return data

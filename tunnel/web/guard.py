@@ -89,9 +89,9 @@ class Guard:
         hosts = Headers(scope=scope).getlist("host")
         client = scope.get("client")
         if not await self._access.admits(client[0] if client else ""):
-            answer = PlainTextResponse("only members of this tunnel may use its page\n", 403)
+            answer = PlainTextResponse("only peers of this tunnel may use its page\n", 403)
         elif len(hosts) != 1 or not self._access.knows(hosts[0]):
             answer = PlainTextResponse(
-                "this page is not known by that name: tunnel web --host NAME lets it be\n", 421
+                "the page is not open to this host name; tunnel web --host NAME allows it\n", 421
             )
         await answer(scope, receive, send_guarded)

@@ -45,11 +45,13 @@ class Links:
     def make(self, handout: str, seconds: int) -> tuple[str, float, Handout]:
         """A link to a held handout, which opens once: token, Unix time of its end, and to what."""
         if not 60 <= seconds <= LONGEST:
-            raise WebError(400, "body", "a link waits for a minute at least, and 7 days at most")
+            raise WebError(400, "body", "a link is valid for at least a minute and at most 7 days")
         self._expire()
         waiting = self._held.pop(handout, None)
         if waiting is None:
-            raise WebError(410, "gone", "this conf is not kept any more; new keys make another one")
+            raise WebError(
+                410, "gone", "this conf is no longer kept; make new keys to get another one"
+            )
         token = secrets.token_urlsafe(32)
         until = self._clock() + seconds
         self._put(self._linked, token, replace(waiting, until=until))
@@ -61,7 +63,9 @@ class Links:
         waiting = self._linked.pop(token, None)
         if waiting is None:
             raise WebError(
-                410, "gone", "this link was used, has expired, or was withdrawn: ask for another"
+                410,
+                "gone",
+                "this link was used, has expired, or was withdrawn: ask for another one",
             )
         return replace(waiting.handout, id="", notice="")
 

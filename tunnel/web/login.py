@@ -209,7 +209,7 @@ class Attempts:
         if wait:
             seconds = int(wait) + 1
             raise WebError(
-                429, "too_many", f"too many tries: wait {seconds} s", retry_after=seconds
+                429, "too_many", f"too many attempts: wait {seconds} s", retry_after=seconds
             )
         bucket.left -= 1
         self._together.left -= 1

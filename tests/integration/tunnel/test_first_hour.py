@@ -25,8 +25,7 @@ pytestmark = [
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "first-hour.md"
 INTRODUCTION = """\
-The commands alone, on two cores, with the wheels at hand; not the reading, nor the way of the wheel
-to host A.
+Time of the commands on two cores, with the wheels already on host A; without the time to read.
 
 """
 

@@ -79,7 +79,7 @@ def log_in(page: Page, url: str) -> None:
     page.goto(url)
     page.get_by_label("Password").fill("a wrong password")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("alert")).to_have_text("This is not the password.")
+    expect(page.get_by_role("alert")).to_have_text("Wrong password.")
     page.get_by_label("Password").fill(PASSWORD)
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="office", exact=True)).to_be_visible()

@@ -83,7 +83,7 @@ def test_nothing_is_overwritten_and_then_nothing_is_written(folder: Path) -> Non
 
 def test_two_files_need_a_folder(folder: Path) -> None:
     done = run("export", "./office.conf", "--to", "networkd", "-o", "new", code=2)
-    assert "no folder" in done.stderr
+    assert "not a folder" in done.stderr
 
 
 @pytest.mark.parametrize("form", convert.FORMATS)
@@ -158,7 +158,7 @@ def test_a_conf_without_its_key_gets_the_file_of_it(folder: Path) -> None:
         ('{"a": 1}', "looks like JSON"),
         ("\x89PNG\r\n", "is a picture"),
         (f"[wireguard]\nprivate-key={OTHER[:20]}\n[connection]\n", "a:2: PrivateKey must be 44"),
-        ("[connection]\ntype=vpn\n[wireguard]\n", "a:3: this connection is no WireGuard"),
+        ("[connection]\ntype=vpn\n[wireguard]\n", "a:3: this is not a WireGuard connection"),
         (f"[WireGuard]\nPrivateKey={PRIVATE}\nListenPort=99999\n", "a:3: ListenPort must be"),
         (f"[WireGuard]\nPrivateKey={PRIVATE}\n[Network]\nAddress=10.0.0.1/33\n", "a:4: Address"),
         ("[WireGuard]\nHello\n", "a:2: this line (not shown) has no '='"),

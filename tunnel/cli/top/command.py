@@ -75,19 +75,19 @@ def top(
             metavar="SECONDS",
             min=0.1,
             max=3600,
-            help="Between two looks.",
+            help="Time between updates.",
         ),
     ] = 1.0,
     once: Annotated[
-        bool, typer.Option("--once", help="Print one picture, of one interval, and leave.")
+        bool, typer.Option("--once", help="Print one screen, measured over one interval, and exit.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Watch peers, rates, handshake ages, drops, path MTU and CPU live. q or ^C leaves.
+    """Watch peers, rates, handshake ages, drops, path MTU and CPU live. q or ^C quits.
 
-    s sorts the peers by rate, name, handshake or transfer; arrows and page keys scroll. / and a
-    text show only the peers with it in their name, key, endpoint or allowed IPs, or in that state:
-    connected, disconnected or never.
+    s sorts the peers by rate, name, handshake or transfer; arrows and page keys scroll. / filters:
+    only peers with the text in their name, key, endpoint or allowed IPs are shown, or those in the
+    state connected, disconnected or never.
 
     With --once the exit code is 1 if a tunnel went down meanwhile, or did not answer.
 
