@@ -27,7 +27,7 @@ from tests.support.doctor_facts import (
 )
 from tunnel import config
 from tunnel.control.messages.changes import TAKEN, Change
-from tunnel.control.messages.status import PeerStatus, RefusedHandshake
+from tunnel.control.messages.status import PeerLimits, PeerStatus, RefusedHandshake
 from tunnel.doctor import Facts, Options, Report, diagnose
 from tunnel.doctor.facts import (
     Behind,
@@ -681,6 +681,19 @@ def test_the_addresses_of_a_port_are_looked_for_at_its_bridge() -> None:
         "address_missing",
         "ip address show br0 does not list it",
     )
+
+
+def test_a_quota_that_is_used_up() -> None:
+    def limited(over_quota: int) -> PeerLimits:
+        return PeerLimits(quota=10, quota_used=10, over_quota=over_quota)
+
+    facts = with_peer(limits=limited(7))
+    before = replace(STATUS, peers=(replace(PEER, limits=limited(4)),))
+    (finding,) = diagnose(replace(facts, before=before)).findings
+    assert finding.code == "quota_reached"
+    assert "grew by 3 " in finding.evidence
+    earlier = replace(STATUS, peers=(replace(PEER, limits=limited(7)),))
+    assert codes(replace(facts, before=earlier)) == []
 
 
 @pytest.mark.parametrize(("mode", "reason"), [("tun", "ethernet"), ("tap", "not_ethernet")])
