@@ -683,6 +683,19 @@ def test_the_addresses_of_a_port_are_looked_for_at_its_bridge() -> None:
     )
 
 
+def test_a_peer_that_has_expired_is_no_difference() -> None:
+    for expires, differs in ((NOW - 1, False), (NOW + 1, True)):
+        peers = tuple(replace(peer, expires=expires) for peer in conf().peers)
+        facts = replace(
+            HEALTHY,
+            conf=replace(conf(), peers=peers),
+            after=replace(STATUS, peers=()),
+            probes=(),
+        )
+        notes = [note.code for note in diagnose(facts).notes]
+        assert ("conf_not_applied" in notes) is differs
+
+
 def test_a_quota_that_is_used_up() -> None:
     def limited(over_quota: int) -> PeerLimits:
         return PeerLimits(quota=10, quota_used=10, over_quota=over_quota)
