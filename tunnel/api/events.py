@@ -32,8 +32,11 @@ __all__ = [
     "Missing",
     "NoAnswer",
     "PeerGone",
+    "PeerOffline",
+    "PeerOnline",
     "PeerUnreachable",
     "PortChanged",
+    "QuotaUsedUp",
     "Reloaded",
     "Restarted",
     "Roamed",
@@ -51,12 +54,14 @@ class AnyEvent:
     """Something that happened: always one of the classes below.
 
     `time` is Unix time in seconds, `type` the word for it on the control socket, `details` the
-    same facts as JSON-ready types. Keys of peers are base64 text, endpoints ADDRESS:PORT.
+    same facts as JSON-ready types. Keys of peers are base64 text, endpoints ADDRESS:PORT; `name` is
+    the friendly_name of the peer that it concerns, empty if there is none.
     """
 
     type: ClassVar[str] = ""
     time: float
     details: Mapping[str, Any] = field(repr=False, compare=False)
+    name: str = ""
 
     def __str__(self) -> str:
         return sentence(self.type, self.details)
@@ -151,6 +156,43 @@ class Roamed(AnyEvent):
     old: str | None
     new: str
     left_out: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeerOnline(AnyEvent):
+    """There was no session with `peer`, and now there is one that both sides have confirmed.
+
+    `rx_bytes` and `tx_bytes` are the peer's so far.
+    """
+
+    type: ClassVar[str] = "connected"
+    peer: str
+    endpoint: str | None
+    rx_bytes: int
+    tx_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeerOffline(AnyEvent):
+    """The last session with `peer` is over, for a `reason` in words; the bytes as in PeerOnline."""
+
+    type: ClassVar[str] = "disconnected"
+    peer: str
+    endpoint: str | None
+    reason: str
+    rx_bytes: int
+    tx_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuotaUsedUp(AnyEvent):
+    """A packet did not fit into the quota of `peer`: bytes, in each `period`, empty for none."""
+
+    type: ClassVar[str] = "quota_reached"
+    peer: str
+    quota: int
+    used: int
+    period: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ PATIENCE: Final = 10.0
 
 
 @dataclass(slots=True)
-class Call:
+class WebCall:
     """One request: what it is about, who makes it, and the cookie that goes out with the answer."""
 
     path: dict[str, str]
@@ -42,7 +42,7 @@ class Call:
     new_token: str | None = None
 
 
-Handler = Callable[["Api", Call], Awaitable[Message | None]]
+Handler = Callable[["Api", WebCall], Awaitable[Message | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class Api:
 
         return answer
 
-    async def _admitted(self, operation: Operation, request: Request) -> Call:
+    async def _admitted(self, operation: Operation, request: Request) -> WebCall:
         """The call, if whoever makes it may. Raises WebError."""
         is_change = operation.method != "GET"
         if is_change:
@@ -129,7 +129,7 @@ class Api:
         if operation.body is not None:
             body = read_untrusted(operation.body, await _body(request))
         address = request.client.host if request.client else ""
-        return Call(dict(request.path_params), body, address, token, session)
+        return WebCall(dict(request.path_params), body, address, token, session)
 
     def _set_cookie(self, response: Response, request: Request, token: str) -> None:
         # A proxy on this host is all that comes by a unix socket, and may say how it was asked.
@@ -148,10 +148,10 @@ class Api:
         left = 0.0 if self._everyone else time.time() + session.until - self._clock()
         return messages.SessionInfo(session.csrf, left, self.hub.name)
 
-    def _log(self, kind: str, peer: str, call: Call) -> None:
+    def _log(self, kind: str, peer: str, call: WebCall) -> None:
         self.hub.journal.add(messages.LogEntry(time.time(), kind, peer, call.address))
 
-    async def log_in(self, call: Call) -> messages.SessionInfo:
+    async def log_in(self, call: WebCall) -> messages.SessionInfo:
         """Check the password."""
         if self._password is None:
             assert self._everyone is not None
@@ -169,60 +169,60 @@ class Api:
         self._log("login", "", call)
         return self._info(session)
 
-    async def session(self, call: Call) -> messages.SessionInfo:
+    async def session(self, call: WebCall) -> messages.SessionInfo:
         """The session of the cookie."""
         assert call.session is not None
         return self._info(call.session)
 
-    async def log_out(self, call: Call) -> None:
+    async def log_out(self, call: WebCall) -> None:
         """End the session of the cookie."""
         self._sessions.close(call.token)
         call.new_token = ""
 
-    async def state(self, _: Call) -> messages.State:
+    async def state(self, _: WebCall) -> messages.State:
         """The hub and its peers."""
         return await self.hub.state()
 
-    async def traffic(self, _: Call) -> messages.Traffic:
+    async def traffic(self, _: WebCall) -> messages.Traffic:
         """The counters of the last minutes."""
         return await self.hub.traffic()
 
-    async def log(self, _: Call) -> messages.Log:
+    async def log(self, _: WebCall) -> messages.Log:
         """The newest entries of the log."""
         return self.hub.journal.newest()
 
-    async def add(self, call: Call) -> messages.Handout:
+    async def add(self, call: WebCall) -> messages.Handout:
         """Add a peer."""
         handout = await self.hub.add(call.body)
         self._log("added", call.body.name, call)
         return handout
 
-    async def change(self, call: Call) -> messages.Done:
+    async def change(self, call: WebCall) -> messages.Done:
         """Change a peer."""
         name, kinds, done = await self.hub.change(call.path["id"], call.body)
         for kind in kinds:
             self._log(kind, name, call)
         return done
 
-    async def remove(self, call: Call) -> messages.Done:
+    async def remove(self, call: WebCall) -> messages.Done:
         """Remove a peer."""
         name, done = await self.hub.remove(call.path["id"])
         self._log("removed", name, call)
         return done
 
-    async def renew(self, call: Call) -> messages.Handout:
+    async def renew(self, call: WebCall) -> messages.Handout:
         """Give a peer new keys."""
         handout = await self.hub.renew(call.path["id"], call.body)
         self._log("new_keys", handout.name, call)
         return handout
 
-    async def make_link(self, call: Call) -> messages.LinkMade:
+    async def make_link(self, call: WebCall) -> messages.LinkMade:
         """Make a one-time link."""
         token, until, handout = self.hub.links.make(call.body.handout, call.body.seconds)
         self._log("link_made", handout.name, call)
         return messages.LinkMade(token, until)
 
-    async def take_link(self, call: Call) -> messages.Handout:
+    async def take_link(self, call: WebCall) -> messages.Handout:
         """Open a one-time link."""
         handout = self.hub.links.take(call.body.token)
         self._log("link_taken", handout.name, call)

@@ -30,6 +30,15 @@ RECORDS: dict[type[events.AnyEvent], tuple[str, dict[str, Any]]] = {
     ),
     events.HandshakeDropped: ("refused", {**PEER, "peer": None, "reason": "bad_mac1"}),
     events.Roamed: ("roamed", {"peer": "KEY", "old": None, "new": "192.0.2.9:7", "left_out": 0}),
+    events.PeerOnline: ("connected", {**PEER, "rx_bytes": 1, "tx_bytes": 2}),
+    events.PeerOffline: (
+        "disconnected",
+        {**PEER, "reason": "no session is left", "rx_bytes": 1, "tx_bytes": 2},
+    ),
+    events.QuotaUsedUp: (
+        "quota_reached",
+        {"peer": "KEY", "quota": 5000, "used": 4990, "period": "month"},
+    ),
     events.SessionExpired: ("session_expired", {"peer": "KEY"}),
     events.KeysForgotten: ("keys_erased", {"peer": "KEY"}),
     events.PeerGone: ("peer_removed", {"peer": "KEY", "own_key": False}),
@@ -61,13 +70,19 @@ def test_a_record_as_an_object(kind: type[events.AnyEvent]) -> None:
     event = events.typed(TunnelEvent(name, 7.0, details))
     assert type(event) is kind
     assert (event.type, event.time, event.details) == (name, 7.0, details)
-    fields = {each.name for each in dataclasses.fields(kind)} - {"time", "details"}
+    fields = {each.name for each in dataclasses.fields(kind)} - {"time", "details", "name"}
     assert fields <= details.keys()
     for field in fields:
         value = getattr(event, field)
         assert isinstance(value, tuple) or value == details[field]
     # In words, and not as fields.
     assert "=" not in str(event)
+
+
+def test_the_name_of_a_peer_stands_in_its_events() -> None:
+    details = {"peer": "KEY", "name": "laptop"}
+    event = events.typed(TunnelEvent("session_expired", 7.0, details))
+    assert (event.name, str(event)) == ("laptop", "the session with laptop (KEY) has expired")
 
 
 def test_the_changes_of_a_reload_are_objects_too() -> None:

@@ -20,6 +20,7 @@ OF_NO_REQUEST = (
     "tunnel.cli",
     "tunnel.doctor",
     "tunnel.lab",
+    "tunnel.pair",
     "tunnel.systemd",
     "tunnel.web",
     "tunnel.wg_quick",
