@@ -140,7 +140,7 @@ class Stack:
         }
         if staged:
             record["staged"] = True
-        elif drop != "no_peer":
+        elif drop not in ("no_peer", "over_rate", "over_quota"):
             record |= {"session_at": self.time, "sealed_at": self.time, "index": 7, "session": 8}
             if drop != "too_long":
                 batch = {"counter": counter, "packets": packets, "size": 128, "ecn": 0}

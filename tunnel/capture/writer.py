@@ -53,8 +53,9 @@ class Recording:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(BrokenPipeError):
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        # Closing tries again to write what is buffered: what failed is known already.
+        with contextlib.suppress(OSError if failed else BrokenPipeError):
             self._output.close()
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -220,10 +221,13 @@ def _deliver(
     elif places:
         typer.echo(f"wrote {' and '.join(map(str, places))}", err=True)
     else:
+        # As the files would be written, whatever the locale.
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
         for each in outputs:
             if len(outputs) > 1:
                 typer.echo(f"# {each.name}")
-            typer.echo(each.text.encode("utf-8", "surrogateescape"), nl=False)
+            typer.echo(each.text, nl=False)
 
 
 class ConvertedFile(TypedDict):

@@ -147,7 +147,8 @@ def list_peers(conf: Name, as_json: Json = False) -> None:
         networks = ", ".join(map(str, peer.config.networks)) or "(none)"
         line = f"{printable(peer.name):<{width}}  {networks}"
         if peer.config.expires is not None:
-            line += f"  (expires {expiry_text(peer.config.expires)})"
+            verb = "expires" if peer.config.expires > time.time() else "expired"
+            line += f"  ({verb} {expiry_text(peer.config.expires)})"
         typer.echo(f"{line}  (disabled)" if peer.is_disabled else line)
     if not book.peers:
         typer.echo(f"{book.path} has no peers")

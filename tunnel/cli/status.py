@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from rich.console import Console
 from rich.text import Text
@@ -20,7 +21,10 @@ MAX_PEERS = 20
 counted."""
 MAX_NETWORKS = 20
 """Allowed IPs of a peer that are shown; the rest is counted."""
-_SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_SIZES = {
+    1024: ("B", "KiB", "MiB", "GiB", "TiB", "PiB"),
+    1000: ("B", "kB", "MB", "GB", "TB", "PB"),
+}
 
 
 def age(seconds: float) -> str:
@@ -36,13 +40,13 @@ def age(seconds: float) -> str:
     return ", ".join(words[:2])
 
 
-def size(count: int) -> str:
-    """Bytes in binary units with two decimals, as `wg` prints them."""
-    value = float(count)
-    for unit in _SIZES:
-        if value < 1024 or unit == _SIZES[-1]:
+def size(count: int, step: Literal[1000, 1024] = 1024) -> str:
+    """Bytes with two decimals: in binary units, as `wg` prints them, or in decimal ones."""
+    value, units = float(count), _SIZES[step]
+    for unit in units:
+        if value < step or unit == units[-1]:
             return f"{count} B" if unit == "B" else f"{value:.2f} {unit}"
-        value /= 1024
+        value /= step
     raise AssertionError("unreachable")
 
 
@@ -157,7 +161,8 @@ def _limit_lines(limits: PeerLimits) -> Iterator[Text]:
     if limits.quota:
         used = f"{100 * limits.quota_used / limits.quota:.1f} % of"
         period = f" per {limits.quota_period}" if limits.quota_period else ""
-        quota = f"{size(limits.quota_used)} used, {used} {size(limits.quota)}{period}"
+        # A conf has decimal units, mostly.
+        quota = f"{size(limits.quota_used, 1000)} used, {used} {size(limits.quota, 1000)}{period}"
         yield _line("quota", quota + _dropped(limits.over_quota))
 
 

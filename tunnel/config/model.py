@@ -8,7 +8,7 @@ docs/conf.md all follow this table.
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -18,7 +18,7 @@ from ipaddress import (
     IPv6Network,
 )
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from crypto.keys import PresharedKey, PrivateKey, PublicKey
 from tunnel.config import values
@@ -360,6 +360,17 @@ class PeerConfig:
             else:
                 networks[network] = None
         return tuple(networks)
+
+    def as_wireguard(self) -> Self:
+        """What any WireGuard program knows of the peer, a file's secret as text; and its name."""
+        return replace(
+            self,
+            preshared_key_file=None,
+            allowed_ips=tuple(AllowedIP(network) for network in self.networks),
+            rate_limit=RateLimit(),
+            quota=Quota(),
+            expires=None,
+        )
 
 
 @dataclass(frozen=True, slots=True)

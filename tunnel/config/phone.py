@@ -4,11 +4,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from tunnel.config.keys import keys_of
-from tunnel.config.limits import Quota, RateLimit
 from tunnel.config.model import InterfaceConfig, TunnelConfig, TunnelOptions
 from tunnel.config.problems import Mistake
 from tunnel.config.render import dump
-from tunnel.config.values import AllowedIP
 
 if TYPE_CHECKING:
     import segno
@@ -39,17 +37,7 @@ def for_phone(config: TunnelConfig) -> tuple[str, tuple[str, ...]]:
     if any(peer.quota.size for peer in config.peers):
         left_out["Quota"] = None
     kept = InterfaceConfig(**read, options=TunnelOptions())
-    peers = tuple(
-        replace(
-            peer,
-            preshared_key_file=None,
-            allowed_ips=tuple(AllowedIP(network) for network in peer.networks),
-            friendly_name="",
-            rate_limit=RateLimit(),
-            quota=Quota(),
-        )
-        for peer in config.peers
-    )
+    peers = tuple(replace(peer.as_wireguard(), friendly_name="") for peer in config.peers)
     return dump(TunnelConfig(config.name, kept, peers)), tuple(left_out)
 
 

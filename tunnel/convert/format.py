@@ -53,6 +53,7 @@ _OURS = "a key of this program alone"
 _HINTS = {
     **dict.fromkeys(("PreUp", "PostUp", "PreDown", "PostDown"), _HOOK),
     **{key.name: _OURS for key in keys_of(TunnelOptions).values()},
+    **{key.name: _OURS for key in keys_of(PeerConfig).values() if not key.wg},
     "Mode": "only this program carries Ethernet frames: its peers will not understand",
     "SaveConfig": "wg-quick's way to keep changes",
     "# expires": "peers stay there until they are removed",
@@ -72,7 +73,13 @@ def lost_keys(config: TunnelConfig, form: Format) -> list[Lost]:
             why = form.hints.get(key.name) or _HINTS.get(key.name) or f"not in {form.title}"
             found.append(Lost(place_of(config, key.name) or config.name, key.name, why))
     for peer in config.peers:
-        named = {"# friendly_name": bool(peer.friendly_name), "# expires": peer.expires is not None}
+        named = {
+            key.name: getattr(peer, key.field) != key.default
+            for key in keys_of(PeerConfig).values()
+            if not key.wg and not key.is_file
+        }
+        named["# friendly_name"] = bool(peer.friendly_name)
+        named["# expires"] = peer.expires is not None
         for name, is_there in named.items():
             if is_there and name not in form.keys:
                 why = form.hints.get(name) or _HINTS.get(name) or f"not in {form.title}"

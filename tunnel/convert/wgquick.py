@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from tunnel.config import AllowedIP, TunnelConfig, TunnelOptions, dump
+from tunnel.config import TunnelConfig, TunnelOptions, dump
 from tunnel.config.keys import keys_of
 from tunnel.config.lexer import Kind, tokenize
-from tunnel.config.limits import Quota, RateLimit
 from tunnel.config.lookalikes import foreign_key
 from tunnel.config.model import SECTIONS, InterfaceConfig, PeerConfig
 from tunnel.convert.draft import Draft, FileLine, ForeignFile, refused
@@ -55,22 +54,11 @@ def _read(sources: Sequence[ForeignFile], wanted: str) -> Draft:
 
 def _write(config: TunnelConfig) -> Written:
     interface = replace(config.interface, private_key_file=None, options=TunnelOptions())
-    peers = tuple(
-        replace(
-            peer,
-            preshared_key_file=None,
-            rate_limit=RateLimit(),
-            quota=Quota(),
-            allowed_ips=tuple(AllowedIP(network) for network in peer.networks),
-            expires=None,
-        )
-        for peer in config.peers
-    )
+    peers = tuple(peer.as_wireguard() for peer in config.peers)
     text = dump(TunnelConfig(config.name, interface, peers))
     return Written((Output(f"{config.name}.conf", text),))
 
 
-_OWN: Final = ("RateLimit", "Quota")
 _BY_HOOKS: Final = "write it as PostUp and PostDown, with nft or iptables"
 
 WG_QUICK: Final = Format(
@@ -78,12 +66,8 @@ WG_QUICK: Final = Format(
     title="wg-quick, and `wg showconf`",
     sign=re.compile(r"^[^\S\n]*\[\s*interface\s*\]", re.MULTILINE | re.IGNORECASE),
     keys={
-        **{
-            key.name: "the same"
-            for section in (InterfaceConfig, PeerConfig)
-            for key in keys_of(section).values()
-            if not key.is_file and key.name not in _OWN
-        },
+        **{key.name: "the same" for key in keys_of(InterfaceConfig).values() if not key.is_file},
+        **{key.name: "the same" for key in keys_of(PeerConfig).values() if key.wg},
         "# friendly_name": "the same",
     },
     read=_read,

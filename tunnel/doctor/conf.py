@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ipaddress import ip_interface
 
 from tunnel.config import OWN_KEY, PrivateKey
+from tunnel.config.expiry import without_expired
 from tunnel.doctor.around import doctor_command, put_back, restart_command, up_command
 from tunnel.doctor.facts import Facts, Network
 from tunnel.doctor.findings import Finding
@@ -291,7 +292,8 @@ def check_differs(facts: Facts) -> Iterator[Finding]:
     """A note: the conf differs from what runs."""
     if facts.conf is None or facts.after is None:
         return
-    wanted = {peer.public_key.to_base64(): peer for peer in facts.conf.peers}
+    conf = without_expired(facts.conf, facts.now)
+    wanted = {peer.public_key.to_base64(): peer for peer in conf.peers}
     running = {peer.public_key: peer for peer in facts.after.peers}
     differing = [
         key

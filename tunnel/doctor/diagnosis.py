@@ -51,6 +51,7 @@ CAUSES: tuple[Check, ...] = (
     firewall.check_conntrack,
     firewall.check_conntrack_full,
     liveness.check_mode,
+    liveness.check_quota,
     liveness.check_mtu,
     liveness.check_black_hole,
 )

@@ -275,6 +275,10 @@ class Facts:
         """Bytes that went to the peer while the doctor looked."""
         return peer.tx_bytes - self._earlier(peer).tx_bytes
 
+    def over_quota(self, peer: PeerStatus) -> int:
+        """Packets of the peer that its quota has dropped while the doctor looked."""
+        return peer.limits.over_quota - self._earlier(peer).limits.over_quota
+
     def _earlier(self, peer: PeerStatus) -> PeerStatus:
         for earlier in self.before.peers if self.before is not None else ():
             if earlier.public_key == peer.public_key:

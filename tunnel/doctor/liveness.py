@@ -99,11 +99,27 @@ def check_silent_address(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def check_quota(facts: Facts) -> Iterator[Finding]:
+    """Packets are dropped as a peer has used up its quota."""
+    for peer in facts.peers:
+        dropped = facts.over_quota(peer)
+        if dropped:
+            yield Finding(
+                "quota_reached",
+                "the peer has used up its Quota: what does not fit into it is dropped",
+                f"drops over_quota grew by {dropped} while the doctor looked",
+                f"a higher Quota of the peer in the conf, then: tunnel reload {facts.name}",
+                peer.public_key,
+            )
+
+
 def check_no_ping(facts: Facts) -> Iterator[Finding]:
     """A note: the peer is there, and none of the addresses guessed answers."""
     for peer in facts.peers:
         probes = [each for each in facts.probes if each.peer == peer.public_key and each.sent]
         if not probes or not facts.is_alive(peer) or any(each.answered for each in probes):
+            continue
+        if facts.over_quota(peer):
             continue
         guesses = [each.address for each in probes if each.guessed]
         if guesses:

@@ -56,6 +56,7 @@ FAULTS = {
     "private_key_as_peer": "a peer's PublicKey is our PrivateKey",
     "private_key_missing": "this host has no private key",
     "privileges": "the doctor lacks the rights for probes and traces",
+    "quota_reached": "a peer has used up its Quota, and packets are dropped",
     "route_misses_tunnel": "packets to an address of AllowedIPs do not enter the tunnel",
     "route_taken": "another program has a route to a network of AllowedIPs",
     "rp_filter": "strict rp_filter drops packets that arrive on another interface",

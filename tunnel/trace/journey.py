@@ -18,6 +18,7 @@ Outcome = Literal["passed", "dropped", "lost", "waiting", "unfinished"]
 
 READ, ALLOWED, SESSION, SEAL, SEND = "TUN read", "allowed IPs", "session", "seal", "UDP send"
 RECEIVE, OPEN, SOURCE, WRITE = "UDP receive", "open", "source check", "TUN write"
+LIMITS = "limits"
 
 
 @dataclass(frozen=True, slots=True)

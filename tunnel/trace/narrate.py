@@ -42,10 +42,15 @@ DROPS = {
     "destination_not_allowed": "the frame is for the MAC address of one peer and the IP address of "
     "another",
     "source_not_allowed": "the source is not in the peer's AllowedIPs",
+    "over_rate": "more than the RateLimit of the peer lets pass",
+    "over_quota": "more than what is left of the Quota of the peer",
     "replay": "its counter was seen before, or is too old",
     "authentication": "it was not sealed with this session's key",
 }
 """Drop reasons of the daemon in words; others are shown by their name."""
+
+LIMITS = ("over_rate", "over_quota")
+"""Drop reasons of what a peer's conf allows; such a frame was neither sealed nor written."""
 
 
 @dataclass(frozen=True)
@@ -280,7 +285,8 @@ def _add_received(narrator: _Narrator, record: PacketRecord) -> None:
     allowed = f"{source} is in {details['allowed_ip']} of {_peer(details)}"
     narrator.add(journey.SOURCE, allowed, allowed_at)
     if drop is not None:
-        narrator.drop(journey.WRITE, drop, allowed_at, measured=False)
+        place = journey.LIMITS if drop in LIMITS else journey.WRITE
+        narrator.drop(place, drop, allowed_at, measured=False)
         return
     into = f"into {narrator.names.interface(narrator.names.tun)}"
     narrator.add(journey.WRITE, into, allowed_at, size, measured=False)
@@ -318,6 +324,9 @@ def _add_sent(narrator: _Narrator, trip: Trip) -> None:
     if trip.staged is None:
         _add_read(narrator, record, details.get("session_at", record.arrived))
     if narrator.outcome == "dropped":
+        return
+    if drop in LIMITS:
+        narrator.drop(journey.LIMITS, drop, narrator.steps[-1].time, measured=False)
         return
     sealed_at = details["sealed_at"]
     batches = details.get("batches")

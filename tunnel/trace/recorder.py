@@ -113,7 +113,8 @@ class Recorder:
         frame = view[start:end]
         headers = _headers(frame[datapath.VIRTIO_NET_HDR_LEN :])
         if headers is not None:
-            record = self._outgoing(headers, frame, None) | {"drop": drop}
+            peer = self._engine.interface.allowed_ips.lookup(headers.destination)
+            record = self._outgoing(headers, frame, peer) | {"drop": drop}
             record["read_at"] = time.monotonic()
             self._publish("out", headers, record)
 

@@ -171,6 +171,14 @@ def test_a_preshared_key_on_one_side_only(net: Net) -> None:
         assert codes(examine(net.a, wait=SHORT)) == {"preshared_key_differs"}
 
 
+def test_a_quota_that_is_used_up(net: Net) -> None:
+    text = conf_of(net.a.node, net.b.node).rstrip("\n")
+    with reloaded(net.a, f"{text}\nQuota = 1 per day\n"):
+        report = examine(net.a, wait=SHORT)
+    assert codes(report) == {"quota_reached"}
+    assert codes(report, "notes") <= {"dropped_earlier"}
+
+
 def test_the_peer_has_the_wrong_key_of_us_and_we_of_it(net: Net) -> None:
     stranger = replace(net.b.node, private_key=Node(net.host, ()).private_key)
     with reloaded(net.a, conf_of(net.a.node, stranger)):

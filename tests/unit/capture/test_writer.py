@@ -102,3 +102,14 @@ def test_what_another_user_has_put_there_is_not_written(tmp_path: Path, kind: st
     with pytest.raises(PermissionError, match="of another user"):
         Recording(path, preamble=b"")
     assert path.read_text() == "precious"
+
+
+def test_a_full_disk_is_told_once() -> None:
+    """Closing tries to write again what is buffered, and would fail for a second time."""
+    with (
+        pytest.raises(OSError, match="No space left") as caught,
+        open("/dev/full", "wb") as full,
+        Recording(full, preamble=b"<") as recording,
+    ):
+        recording.finish(b">")
+    assert caught.value.__context__ is None

@@ -94,6 +94,18 @@ def test_a_pipe_from_one_to_the_other(folder: Path, form: str) -> None:
     assert found.peers == config.load(folder / "office.conf").peers
 
 
+@pytest.mark.parametrize("form", FormatName)
+def test_limits_of_a_peer_are_listed_and_left_out(folder: Path, form: FormatName) -> None:
+    conf = folder / "limits.conf"
+    conf.write_text(f"{CONF}RateLimit = 10 Mbit/s\nQuota = 1 GB per day\n")
+    conf.chmod(0o600)
+    done = run("export", "./limits.conf", "--to", form, "-o", "-")
+    assert "RateLimit of laptop: a key of this program alone" in done.stderr
+    assert "Quota of laptop: a key of this program alone" in done.stderr
+    assert "RateLimit" not in done.stdout
+    assert "Quota" not in done.stdout
+
+
 def test_strict_fails_before_anything_is_written(folder: Path) -> None:
     done = run("export", "./office.conf", "--to", "vyos", "-o", "x", "--strict", code=1)
     assert "PostUp" in done.stderr

@@ -200,6 +200,9 @@ def test_a_peer_for_a_time(
     until = config.load(hub).peers[-1].expires
     assert until == expiry(expected)
     assert f"(expires {expected})" in run("list", hub)[0]
+    hub.write_text(hub.read_text().replace(expected, "2020-01-01T00:00:00Z"))
+    assert "(expired 2020-01-01T00:00:00Z)" in run("list", hub)[0]
+    hub.write_text(hub.read_text().replace("2020-01-01T00:00:00Z", expected))
     run("disable", hub, "guest")
     assert config.load(hub).peers[-1].friendly_name != "guest"
     run("enable", hub, "guest")

@@ -12,7 +12,7 @@ from tunnel.cli import main
 from tunnel.cli.fields import field_lines
 from tunnel.cli.status import MAX_NETWORKS, MAX_PEERS, age, print_status, size
 from tunnel.control import run_folder
-from tunnel.control.messages.status import TunnelStatus
+from tunnel.control.messages.status import PeerLimits, TunnelStatus
 
 
 def printed(status: TunnelStatus, *, colour: bool = False, whole: bool = False) -> str:
@@ -93,6 +93,13 @@ def test_a_peer_that_expires_says_when() -> None:
     shown = printed(replace(STATUS, peers=(replace(peer, expires=1075.4 + 90061),)))
     assert "  expires: in 1 day, 1 hour\n" in shown
     assert "expires" not in printed(STATUS)
+
+
+def test_a_quota_is_shown_in_the_units_of_the_conf() -> None:
+    (peer,) = STATUS.peers
+    limits = PeerLimits(quota=80 * 10**6, quota_used=35_540_000, quota_period="day", over_quota=1)
+    shown = printed(replace(STATUS, peers=(replace(peer, limits=limits),)))
+    assert "  quota: 35.54 MB used, 44.4 % of 80.00 MB per day, 1 packet dropped\n" in shown
 
 
 @pytest.mark.parametrize("words", ["show", "show --json", "show all dump", "top --once", "doctor"])

@@ -76,6 +76,19 @@ def test_output_that_cannot_be_written(command: str, unbuffered: str, tmp_path: 
     assert done.returncode == 1
 
 
+def test_a_converted_conf_that_cannot_be_written(tmp_path: Path) -> None:
+    conf = tmp_path / "wg0.conf"
+    conf.write_text(f"[Interface]\nPrivateKey = {PRIVATE}\n")
+    conf.chmod(0o600)
+    program = Path(sys.executable).parent / f"tunnel import {conf} -o -"
+    done = shell(f"{program} > /dev/full")
+    assert done.stderr.splitlines()[-1] == (
+        "tunnel: cannot write the output: No space left on device"
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 1
+
+
 @pytest.mark.parametrize(
     "interrupt",
     [

@@ -35,6 +35,12 @@ CHANGE = {"sign": "+", "subject": "route 10.0.0.0/8", "detail": ""}
             "no session with KEY= at 192.0.2.2:51820 after 18 attempts: silence; "
             "3 waiting packets dropped",
         ),
+        (
+            "quota_reached",
+            {"peer": "KEY=", "quota": 38_000_000, "used": 37_999_999, "period": "day"},
+            "peer KEY= has reached its quota of 38 MB per day: what does not fit into it is "
+            "dropped",
+        ),
         ("roamed", {"peer": "KEY=", "old": None, "new": "1.2.3.4:5"}, "peer KEY= is at 1.2.3.4:5"),
         (
             "roamed",

@@ -27,7 +27,7 @@ from tests.support.doctor_facts import (
 )
 from tunnel import config
 from tunnel.control.messages.changes import TAKEN, Change
-from tunnel.control.messages.status import PeerStatus, RefusedHandshake
+from tunnel.control.messages.status import PeerLimits, PeerStatus, RefusedHandshake
 from tunnel.doctor import Facts, Options, Report, diagnose
 from tunnel.doctor.facts import (
     Behind,
@@ -681,6 +681,32 @@ def test_the_addresses_of_a_port_are_looked_for_at_its_bridge() -> None:
         "address_missing",
         "ip address show br0 does not list it",
     )
+
+
+def test_a_peer_that_has_expired_is_no_difference() -> None:
+    for expires, differs in ((NOW - 1, False), (NOW + 1, True)):
+        peers = tuple(replace(peer, expires=expires) for peer in conf().peers)
+        facts = replace(
+            HEALTHY,
+            conf=replace(conf(), peers=peers),
+            after=replace(STATUS, peers=()),
+            probes=(),
+        )
+        notes = [note.code for note in diagnose(facts).notes]
+        assert ("conf_not_applied" in notes) is differs
+
+
+def test_a_quota_that_is_used_up() -> None:
+    def limited(over_quota: int) -> PeerLimits:
+        return PeerLimits(quota=10, quota_used=10, over_quota=over_quota)
+
+    facts = with_peer(limits=limited(7))
+    before = replace(STATUS, peers=(replace(PEER, limits=limited(4)),))
+    (finding,) = diagnose(replace(facts, before=before)).findings
+    assert finding.code == "quota_reached"
+    assert "grew by 3 " in finding.evidence
+    earlier = replace(STATUS, peers=(replace(PEER, limits=limited(7)),))
+    assert codes(replace(facts, before=earlier)) == []
 
 
 @pytest.mark.parametrize(("mode", "reason"), [("tun", "ethernet"), ("tap", "not_ethernet")])

@@ -230,7 +230,13 @@ def test_routing_that_refuses_without_a_word() -> None:
 
 @pytest.mark.parametrize(
     ("reason", "place"),
-    [("no_peer", "allowed IPs"), ("no_endpoint", "UDP send"), ("too_long", "seal")],
+    [
+        ("no_peer", "allowed IPs"),
+        ("over_rate", "limits"),
+        ("over_quota", "limits"),
+        ("no_endpoint", "UDP send"),
+        ("too_long", "seal"),
+    ],
 )
 def test_drops_of_the_daemon_on_the_way_out(reason: str, place: str) -> None:
     stack = Stack()
@@ -249,6 +255,7 @@ def test_drops_of_the_daemon_on_the_way_out(reason: str, place: str) -> None:
         ("authentication", "open"),
         ("no_session", "open"),
         ("source_not_allowed", "source check"),
+        ("over_quota", "limits"),
         ("tun_busy", "TUN write"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from tests.support.engines import Side, Sides, packet, run, until
+from tunnel.config.limits import Quota, RateLimit
 from tunnel.control.broadcast import MAX_SUBSCRIBERS, QUEUE, Subscription, TooManySubscribersError
 from tunnel.packet.filter import Filter
 from tunnel.trace.recorder import STALL, Recorder
@@ -129,6 +130,21 @@ def test_drops_are_told_with_their_reason(sides: Sides) -> None:
         b.udp.feed(b"\4\0\0\0" + bytes(60), 64, a.udp.own)
         ((_, unknown),) = await told(far, 1)
         assert unknown["drop"] == "no_session"
+
+    traced(sides, scenario)
+
+
+def test_what_a_limit_drops_is_told_with_its_peer(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side, near: Subscription, far: Subscription) -> None:
+        (peer,) = a.engine.interface.peers.values()
+        a.engine.metering.set_limit(peer, RateLimit(), Quota(size=1))
+        a.tun.feed(packet(1, 2))
+        ((kind, over),) = await told(near, 1)
+        assert (kind, over["drop"], over["peer"]) == (
+            "out",
+            "over_quota",
+            peer.public_key.to_base64(),
+        )
 
     traced(sides, scenario)
 

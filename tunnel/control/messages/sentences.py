@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tunnel.config.limits import bytes_text
 from tunnel.control.messages.changes import Change, named
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.log.redact import printable
@@ -80,8 +81,8 @@ def _words(kind: str, of: Mapping[str, Any]) -> str | None:
         case "quota_reached":
             period = f" per {of['period']}" if of["period"] else ""
             return (
-                f"peer {_who(of)} has reached its quota of {of['quota']} bytes{period}: what does "
-                "not fit into it is dropped"
+                f"peer {_who(of)} has reached its quota of {bytes_text(of['quota'])}{period}: what "
+                "does not fit into it is dropped"
             )
         case "roamed":
             where = f"moved from {of['old']} to" if of["old"] else "is at"
