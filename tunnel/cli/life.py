@@ -316,8 +316,8 @@ def _once_uninterrupted(name: str) -> Iterator[None]:
     def go_on(_number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         complain(
-            f"the restart of {name} goes on; ^C again leaves it to itself; tunnel down {name} ends "
-            "it",
+            f"the restart of {name} goes on; ^C again leaves it in the background; tunnel down "
+            f"{name} ends it",
             logging.WARNING,
         )
 

@@ -33,7 +33,7 @@ FAULTS = {
     "firewall_drop": "a rule or policy of this host's firewall drops what the tunnel needs",
     "forward_closed": "a firewall drops what this host should forward",
     "forwarding_off": "this host should forward, but the kernel's IP forwarding is off",
-    "holder_ended": "nobody keeps the interface for another daemon any more",
+    "holder_ended": "no holder is left: a restart interrupts the tunnel",
     "interface_down": "the interface is down",
     "interface_missing": "the interface is gone, or was renamed",
     "interface_taken": "another interface has the name of the tunnel",

@@ -254,7 +254,7 @@ def test_an_interrupted_restart_goes_on(two_hosts: TwoHosts) -> None:
     restart = begin_restart(end)
     a.wait_for(lambda: not a.run(["ls", "/run/tunnel/waits"], check=False).returncode, 20, "PostUp")
     restart.signal(signal.SIGINT)
-    restart.wait_for_output("the restart of wg0 goes on; ^C again leaves it to itself")
+    restart.wait_for_output("the restart of wg0 goes on; ^C again leaves it in the background")
     restart.signal(signal.SIGINT)
     assert restart.wait(20) != 0
     assert "Traceback" not in restart.log()
