@@ -322,10 +322,10 @@ impl Session {
                 Err(reason) => result.drops.add(reason),
             }
         }
-        if let Some(place) = &self.place
-            && self.replay.next() > before
-        {
-            place.note_received(self.replay.next());
+        if self.replay.next() > before {
+            if let Some(place) = &self.place {
+                place.note_received(self.replay.next());
+            }
         }
         result
     }

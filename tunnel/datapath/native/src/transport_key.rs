@@ -1,6 +1,7 @@
 //! The cipher of transport messages (whitepaper, section 5.4.6), and the lack of it that a
 //! benchmark compares it with.
 
+use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
@@ -53,6 +54,14 @@ fn nonce(counter: u64) -> [u8; 12] {
     bytes
 }
 
+/// The key for ipsec-mb with the cipher, if it can be used for that many bytes now.
+fn with_cipher(
+    faster: &Option<ipsec_mb::Key>,
+    length: usize,
+) -> Option<(&ipsec_mb::Key, MutexGuard<'static, ipsec_mb::Cipher>)> {
+    Some((faster.as_ref()?, ipsec_mb::cipher(length)?))
+}
+
 impl TransportKey {
     /// A key of 32 bytes; `None` if it has another length.
     pub fn new(bytes: &[u8]) -> Option<TransportKey> {
@@ -71,9 +80,7 @@ impl TransportKey {
             return Some([0; TAG]);
         };
         let nonce = nonce(counter);
-        if let Some(faster) = faster
-            && let Some(mut cipher) = ipsec_mb::cipher(packet.len())
-        {
+        if let Some((faster, mut cipher)) = with_cipher(faster, packet.len()) {
             return cipher.seal(faster, &nonce, packet);
         }
         let nonce = Nonce::assume_unique_for_key(nonce);
@@ -88,9 +95,7 @@ impl TransportKey {
             return Some(&mut sealed[..length]);
         };
         let nonce = nonce(counter);
-        if let Some(faster) = faster
-            && let Some(mut cipher) = ipsec_mb::cipher(sealed.len())
-        {
+        if let Some((faster, mut cipher)) = with_cipher(faster, sealed.len()) {
             return cipher.open(faster, &nonce, sealed);
         }
         let nonce = Nonce::assume_unique_for_key(nonce);
