@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -84,12 +85,11 @@ def new(
     typer.echo(f"{name}: a {meant} of {len(hosts)} hosts in {', '.join(map(str, networks))}")
     if may_ask and not typer.confirm(f"Write {len(paths)} confs below {base}?", default=True):
         raise typer.Exit(EXIT_USAGE)
-    try:
+    with contextlib.ExitStack() as undo:
         for path in paths.values():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        fail(f"cannot write {error.filename}: {error.strerror}; nothing was written")
-    write_new({paths[host]: text for host, text in confs.items()})
+            _make_folder(path.parent, undo)
+        write_new({paths[host]: text for host, text in confs.items()})
+        undo.pop_all()
     for host in hosts:
         # With the file's name: where the folder is missing, a copy fails, and does not become it.
         there = f"/etc/tunnel/{name}.conf"
@@ -120,3 +120,15 @@ def _networks(given: list[str] | None) -> Sequence[Network]:
 
 def _as_path(path: Path) -> str:
     return str(path) if path.is_absolute() else f"./{path}"
+
+
+def _make_folder(folder: Path, undo: contextlib.ExitStack) -> None:
+    """Make a folder and those above it; `undo` removes those that were made."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent, undo)
+    try:
+        folder.mkdir(mode=0o700)
+    except OSError as error:
+        fail(f"cannot write {folder}: {error.strerror}; nothing was written")
+    undo.callback(folder.rmdir)

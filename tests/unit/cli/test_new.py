@@ -87,6 +87,13 @@ def test_each_host_reaches_each_other(words: str, by: str | None) -> None:
             )
 
 
+def test_no_folder_is_left_where_nothing_was_written() -> None:
+    Path("office/b").mkdir(parents=True)
+    Path("office/b/office.conf").touch()
+    assert "nothing was written" in run("office", "a=192.0.2.1", "b", code=2)
+    assert [path.name for path in Path("office").iterdir()] == ["b"]
+
+
 def test_files_are_for_their_owner_and_none_is_overwritten() -> None:
     before = os.umask(0)
     try:
