@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 
@@ -174,6 +175,9 @@ class HolderProcess(Keeper):
         self._log_file = log_file
         self._commands: tuple[Sequence[str], Sequence[str]] = (), ()
         self.keeps = True
+        # `release` runs in another thread than `watch`, which must not take its end for another.
+        self._changing = threading.Lock()
+        self._released = threading.Event()
 
     @classmethod
     def of(cls, name: str, log_file: Path = Path(os.devnull)) -> HolderProcess | None:
@@ -259,6 +263,8 @@ class HolderProcess(Keeper):
         for descriptor in self.found.values():
             os.close(descriptor)
         self.found, self._kept = {}, {}
+        with self._changing:
+            self._released.set()
         if not self.keeps:
             return
         try:
@@ -270,8 +276,9 @@ class HolderProcess(Keeper):
             pass
         except OSError:
             log.warning("the holder, process %d, does not end: it is killed", self.pid)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+            if self.pid:  # 0 would be all of us
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.pid, signal.SIGKILL)
         self.close()
 
     def close(self) -> None:
@@ -285,12 +292,13 @@ class HolderProcess(Keeper):
         while self.keeps:
             begun = trio.current_time()
             await self._wait_end()
-            if self._connection.fileno() < 0:
-                return  # we have ended it
-            self._connection.close()
-            self.keeps = False
-            self._kept = {}
-            self.lost += 1
+            with self._changing:
+                if self._released.is_set() or self._connection.fileno() < 0:
+                    return  # we end it, or have ended it
+                self._connection.close()
+                self.keeps = False
+                self._kept = {}
+                self.lost += 1
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self.pid, os.WNOHANG)
             ended, self.pid = self.pid, 0
@@ -298,20 +306,23 @@ class HolderProcess(Keeper):
                 pause = 0.0
             await trio.sleep(pause)
             pause = min(max(1.0, 2 * pause), CALM)
-            try:
-                self._connection, self.pid = _start(self._name, self._log_file)
-            except OSError as error:
-                log.warning(
-                    "the holder, process %d, has ended: a restart will interrupt the tunnel, for "
-                    "no other one can be started: %s",
-                    ended,
-                    error,
-                )
-                return
+            with self._changing:
+                if self._released.is_set():
+                    return
+                try:
+                    self._connection, self.pid = _start(self._name, self._log_file)
+                except OSError as error:
+                    log.warning(
+                        "the holder, process %d, has ended: a restart will interrupt the tunnel, "
+                        "for no other one can be started: %s",
+                        ended,
+                        error,
+                    )
+                    return
+                self.keeps = True
             log.warning(
                 "the holder, process %d, has ended; process %d takes its place", ended, self.pid
             )
-            self.keeps = True
             self.set_commands(*self._commands)
             keep_again()
             self.ready()

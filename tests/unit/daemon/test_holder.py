@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from tunnel.control import run_folder
 from tunnel.daemon import keeper as keepers
@@ -440,3 +441,33 @@ def test_another_users_process_gets_nothing(scene: Scene) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     scene.holder.release()
     assert scene.ended() == 0
+
+
+def test_one_that_is_released_is_not_replaced(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    start = keepers._start
+
+    def counted(name: str, log_file: Path) -> tuple[socket.socket, int]:
+        started.append(start(name, log_file))
+        return started[-1]
+
+    monkeypatch.setattr(keepers, "_start", counted)
+
+    async def release() -> tuple[int, int]:
+        holder = HolderProcess.start("wg0", folder / "log")
+        pid = holder.pid
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(holder.watch, lambda: None)
+            await trio.testing.wait_all_tasks_blocked()
+            await trio.to_thread.run_sync(holder.release)
+            # It sees the end of the connection, too.
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            nursery.cancel_scope.cancel()
+        return pid, holder.pid
+
+    for _ in range(10):
+        before, after = trio.run(release)
+        assert before == after
+    assert len(started) == 10
