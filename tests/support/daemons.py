@@ -30,8 +30,9 @@ def status(end: OurEnd) -> dict[str, Any]:
 
 
 def kill(end: OurEnd) -> None:
-    """End the daemon by force, and first what would start another one."""
+    """End the daemon by force, and first what would start another one, which it must not replace."""
     found = status(end)
+    os.kill(found["pid"], signal.SIGSTOP)
     for pid in (found["holder"], found["pid"]):
         if pid:
             os.kill(pid, signal.SIGKILL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from typing import ParamSpec, Self, TypeVar
@@ -127,8 +128,15 @@ def open_sync(config: TunnelConfig | str | os.PathLike[str]) -> Iterator[SyncTun
 
     It runs in a thread of its own, which is gone on leaving.
     """
-    thread = TunnelThread(config)
+    # ^C comes where the thread is known, and is ended.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
+        thread = TunnelThread(config)
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield SyncTunnel(thread, thread.ready.result())
     finally:
         thread.stop()

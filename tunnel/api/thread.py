@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
@@ -99,6 +100,8 @@ class TunnelThread:
         return DaemonError("the tunnel has gone down")
 
     def _main(self) -> None:
+        # What is run from here would inherit that it is blocked.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         try:
             trio.run(self._live)
         except BaseException as error:
