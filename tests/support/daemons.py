@@ -30,7 +30,7 @@ def status(end: OurEnd) -> dict[str, Any]:
 
 
 def kill(end: OurEnd) -> None:
-    """End the daemon by force, and first what would start another one, which it must not replace."""
+    """End the daemon by force, and before that what would start another one."""
     found = status(end)
     os.kill(found["pid"], signal.SIGSTOP)
     for pid in (found["holder"], found["pid"]):
