@@ -1,14 +1,16 @@
-"""What the blocking and the asynchronous client of the control socket share; it does no I/O."""
+"""What the blocking and the asynchronous client of the control socket share; it asks no daemon."""
 
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
 from tunnel.control.json_protocol import VERSION, ControlError
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.run_folder import holder_path, socket_path
+from tunnel.control.unix_socket import is_listened_on
 from tunnel.linux.files import RUN_FOLDER
 
 
@@ -19,7 +21,7 @@ class NotRunningError(ControlError):
 
     def __init__(self, name: str) -> None:
         self.killed = socket_path(name).is_socket()
-        self.is_between = holder_path(name).is_socket()
+        self.is_between = _has_holder(name)
         message = f"no tunnel named {name} is running on this host"
         if self.is_between:
             message = (
@@ -34,6 +36,13 @@ class NotRunningError(ControlError):
                 "switch, too"
             )
         super().__init__("not_running", message)
+
+
+def _has_holder(name: str) -> bool:
+    try:
+        return is_listened_on(holder_path(name), socket.SOCK_SEQPACKET)
+    except OSError:
+        return True  # another user's, perhaps
 
 
 def connect_error(name: str, error: OSError) -> Exception:

@@ -10,21 +10,28 @@ from pathlib import Path
 from tunnel.control.clients import BACKLOG
 
 
+def is_listened_on(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> bool:
+    """Whether a process listens on the socket at `path`. Raises OSError as the kernel gives it."""
+    if not path.is_socket():
+        return False
+    with socket.socket(socket.AF_UNIX, kind) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+    return True
+
+
 def remove_stale_socket(path: Path) -> bool:
     """Remove the socket at `path` if no process listens on it any more; whether it was removed.
 
     Raises OSError as the kernel gives it.
     """
-    if not path.is_socket():
+    if not path.is_socket() or is_listened_on(path):
         return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            path.unlink(missing_ok=True)
-            return True
-    return False
+    path.unlink(missing_ok=True)
+    return True
 
 
 def bind_unix_socket(path: Path, *, folder_mode: int = 0o755) -> socket.socket:

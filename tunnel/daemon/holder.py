@@ -61,6 +61,7 @@ class Holder:
         self._down: list[str] = []
         self._held: dict[str, int] = {}
         self._daemon: socket.socket | None = None
+        self._is_first = True
         self._child: tuple[int, int] | None = None  # its pid and a pidfd
         self._is_up = False
         self._is_announced = False
@@ -97,7 +98,9 @@ class Holder:
         connection, _ = self._listener.accept()
         peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         pid, uid, _ = struct.unpack("iII", peer)
-        if uid != os.geteuid() or not self._is_daemon(pid):
+        # The first one is of whoever has started us, and may be over: its end is ours.
+        is_first, self._is_first = self._is_first, False
+        if uid != os.geteuid() or not (is_first or self._is_daemon(pid)):
             connection.close()
             return
         if self._daemon is not None:

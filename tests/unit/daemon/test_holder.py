@@ -471,3 +471,13 @@ def test_one_that_is_released_is_not_replaced(
         before, after = trio.run(release)
         assert before == after
     assert len(started) == 10
+
+
+def test_one_that_was_left_before_it_looked_ends(folder: Path) -> None:
+    holder = HolderProcess.start("wg1", folder / "log")
+    # Nobody has the lock of that name any more.
+    holder.close()
+    watched = os.pidfd_open(holder.pid)
+    assert select.select([watched], [], [], WAIT)[0], "it has ended"
+    os.close(watched)
+    os.waitpid(holder.pid, 0)
