@@ -1,9 +1,11 @@
-"""docs/first-hour.md: from nothing to a tunnel, a phone and a container, as it is typed there."""
+"""docs/first-hour.md: from nothing to a tunnel, a phone, a container and a page, typed."""
 
 from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -41,6 +43,9 @@ def test_the_document_shows_what_its_commands_print(lab: Lab, tmp_path: Path) ->
     SshServer.start(two.b, "192.0.2.2").let_in(two.a, "office")
     for name, data in wheels(platform.machine()):
         (tmp_path / name).write_bytes(data)
+    # The page's packages: pip gets them for a user; the hosts of a lab have no way to an index.
+    words = ("download", "-q", "-d", str(tmp_path), "starlette", "hypercorn[trio]")
+    subprocess.run([sys.executable, "-m", "pip", *words], check=True)
     with ExitStack() as stack:
         stack.enter_context(engine(two.a))
         typed = {}
