@@ -121,7 +121,8 @@ def add(
 
             show(theirs)
             sys.stdout.flush()
-            book.write()
+            with _or_void():
+                book.write()
         else:
             with _written(output, config.dump(theirs)):
                 book.write()
@@ -302,7 +303,8 @@ def _written(path: Path | None, text: str) -> Iterator[None]:
         # Before the block: output that cannot be written must not lose the only copy of the key.
         typer.echo(text, nl=False)
         sys.stdout.flush()
-        yield
+        with _or_void():
+            yield
         return
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -320,6 +322,16 @@ def _written(path: Path | None, text: str) -> Iterator[None]:
         except BaseException:
             path.unlink()
             raise
+
+
+@contextlib.contextmanager
+def _or_void() -> Iterator[None]:
+    """If the block fails, say that what was printed before it is of no use."""
+    try:
+        yield
+    except BaseException:
+        complain("tunnel: the peer was not added, and what is printed above is void")
+        raise
 
 
 def _reload(book: PeerBook, done: str) -> None:

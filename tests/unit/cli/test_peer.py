@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from ipaddress import ip_address, ip_network
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from tunnel import config
 from tunnel.cli import main
 from tunnel.config.expiry import expiry
+from tunnel.config.peers import PeerBook
 from tunnel.linux.networks import without
 
 KEYS = [config.PrivateKey.from_random(bytes([number]) * 32) for number in range(1, 5)]
@@ -51,6 +53,20 @@ def run(*words: object, code: int = 0) -> tuple[str, str]:
     done = CliRunner().invoke(main.make_app("peer"), ["peer", *map(str, words)])
     assert done.exit_code == code, done.output
     return done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("options", [[], ["--qr"]])
+def test_what_was_printed_is_void_if_the_conf_cannot_be_written(
+    hub: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: PeerBook) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(PeerBook, "write", refuse)
+    done = CliRunner().invoke(main.make_app("peer"), ["peer", "add", str(hub), "late", *options])
+    assert done.stdout
+    assert "the peer was not added, and what is printed above is void" in done.stderr
+    assert "late" not in hub.read_text()
 
 
 def added(hub: Path, *words: object) -> config.TunnelConfig:
