@@ -63,6 +63,7 @@ def read(
     `key_file` an absolute path, where the private key is.
     """
     found = form or _recognised(sources)
+    _refuse_others(sources, found)
     draft = found.read(sources, interface)
     called = name or draft.name or Path(sources[0].name).stem
     try:
@@ -91,6 +92,16 @@ def write(config: TunnelConfig, form: Format) -> Written:
     """
     written = form.write(config)
     return Written(written.outputs, (*lost_keys(config, form), *written.lost))
+
+
+def _refuse_others(sources: Sequence[ForeignFile], found: Format) -> None:
+    """Refuse a file that is plainly of another format than `found`: it would be ignored."""
+    for source in sources if len(sources) > 1 else ():
+        if not found.sign.search(source.text):
+            for other in FORMATS.values():
+                if other.sign.search(source.text):
+                    fault = f"this file is of {other.name}, and another one of {found.name}"
+                    raise refused(FileLine(source.name), fault, "import one at a time")
 
 
 def _recognised(sources: Sequence[ForeignFile]) -> Format:

@@ -63,7 +63,10 @@ def test_what_was_printed_is_void_if_the_conf_cannot_be_written(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(PeerBook, "write", refuse)
-    done = CliRunner().invoke(main.make_app("peer"), ["peer", "add", str(hub), "late", *options])
+    done = CliRunner().invoke(
+        main.make_app("peer"),
+        ["peer", "add", str(hub), "late", "--endpoint", "192.0.2.1", *options],
+    )
     assert done.stdout
     assert "the peer was not added, and what is printed above is void" in done.stderr
     assert "late" not in hub.read_text()

@@ -62,3 +62,15 @@ def test_no_route_brings_a_command_with_it(
     result = shown(copy, tmp_path / "made.conf")
     assert "hacked" not in result
     assert "--- exit code 2" in result
+
+
+def test_files_of_two_formats_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("routeros-typed", "vyos-site"):
+        for path in (GOLDEN / folder).iterdir():
+            if path.name != "expected":
+                shutil.copy(path, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    result = shown(tmp_path, tmp_path / "out" / "made.conf")
+    assert ": this file is of " in result
+    assert "import one at a time" in result
+    assert "--- exit code 2" in result
