@@ -9,8 +9,7 @@ from typing import Any
 
 from tunnel.control.json_protocol import VERSION, ControlError
 from tunnel.control.messages.events import TunnelEvent
-from tunnel.control.run_folder import holder_path, socket_path
-from tunnel.control.unix_socket import is_listened_on
+from tunnel.control.run_folder import holder_path, is_listened_on, socket_path
 from tunnel.linux.files import RUN_FOLDER
 
 

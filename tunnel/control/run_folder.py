@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import stat
 import tempfile
 from pathlib import Path
@@ -94,3 +95,16 @@ def running_names() -> list[str]:
     """
     folders = [RUN_FOLDER, *filter(_is_ours, {own_folder()} - {RUN_FOLDER})]
     return sorted({path.stem for folder in folders for path in folder.glob("*.sock")})
+
+
+def is_listened_on(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> bool:
+    """Whether a process listens on the socket at `path`. Raises OSError as the kernel gives it."""
+    if not path.is_socket():
+        return False
+    with socket.socket(socket.AF_UNIX, kind) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+    return True

@@ -8,19 +8,7 @@ import socket
 from pathlib import Path
 
 from tunnel.control.clients import BACKLOG
-
-
-def is_listened_on(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> bool:
-    """Whether a process listens on the socket at `path`. Raises OSError as the kernel gives it."""
-    if not path.is_socket():
-        return False
-    with socket.socket(socket.AF_UNIX, kind) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            return False
-    return True
+from tunnel.control.run_folder import is_listened_on
 
 
 def remove_stale_socket(path: Path) -> bool:
