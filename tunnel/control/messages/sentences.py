@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunnel.config.limits import bytes_text
 from tunnel.control.messages.changes import Change, named
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.log.redact import printable
@@ -79,6 +78,9 @@ def _words(kind: str, of: Mapping[str, Any]) -> str | None:
             transfer = f"{of['rx_bytes']} bytes received and {of['tx_bytes']} sent so far"
             return f"peer {_who(of)} disconnected: {of['reason']}; {transfer}"
         case "quota_reached":
+            # Only here: it brings cryptography along, which commands such as show do without.
+            from tunnel.config.limits import bytes_text
+
             period = f" per {of['period']}" if of["period"] else ""
             return (
                 f"peer {_who(of)} has reached its quota of {bytes_text(of['quota'])}{period}: what "
