@@ -62,6 +62,8 @@ def _terminal(host: Host, wheelhouse: Path) -> Terminal:
     found = Terminal(host, Path("/opt/tunnel/bin"))
     # There is no network of packages here: pip finds them beside the wheel.
     found.type(f"cd {wheelhouse}; export PIP_NO_INDEX=1 PIP_FIND_LINKS=.; umask 077")
+    # /var is that of the machine.
+    found.type("export STATE_DIRECTORY=/run/state")
     return found
 
 
