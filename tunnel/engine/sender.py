@@ -176,7 +176,7 @@ class Sender:
                 peers = [
                     peer
                     for peer in self._switching.peers_for(view, start, end)
-                    if self._refusal(peer, view[start:end]) is None
+                    if self._refusal(peer, view, start, end) is None
                 ]
                 peer = peers[0] if len(peers) == 1 else None
                 if len(peers) > 1:
@@ -213,16 +213,18 @@ class Sender:
         elif self._pump is not None:
             self._pump.teach_address(destination, peer)
         refusal: str | None = drop
-        if peer is not None and (refusal := self._refusal(peer, view[start:end])) is not None:
+        if peer is not None and (refusal := self._refusal(peer, view, start, end)) is not None:
             peer = None
         if self._shared.tracer is not None and refusal is not HELD:
             self._shared.tracer.frame_read(view, start, end, refusal)
         return peer
 
-    def _refusal(self, peer: Peer, frame: memoryview) -> str | None:
+    def _refusal(self, peer: Peer, view: memoryview, start: int, end: int) -> str | None:
         """Why a frame for a peer is not to be sealed now; None if it is."""
         metering = self._shared.metering
-        return metering.admit(peer, frame, Way.OUT) if metering.watches(peer) else None
+        if not metering.watches(peer):
+            return None
+        return metering.admit(peer, view[start:end], Way.OUT)
 
     def _send_frames(
         self, peer: Peer, spans: list[Span], now: float
