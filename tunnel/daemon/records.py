@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ import trio
 
 from tunnel.config.options import RecordKind
 from tunnel.engine import Engine, FlowRecord, Flows, Way
-from tunnel.linux.files import open_plain
+from tunnel.linux.files import append_whole
 from tunnel.packet.headers import address_text
 
 log = logging.getLogger("tunnel")
@@ -181,11 +180,7 @@ class Records:
         data = "".join(f"{line}\n" for line in lines).encode()
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = open_plain(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            try:
-                _write_whole(descriptor, data)
-            finally:
-                os.close(descriptor)
+            append_whole(self._path, data)
         except OSError as error:
             self._lose(len(lines), f"{self._path}: {error.strerror}")
 
@@ -194,15 +189,3 @@ class Records:
             log.warning("records are lost: %s", problem)
         self.lost += count
         self.problem = problem
-
-
-def _write_whole(descriptor: int, data: bytes) -> None:
-    """Append the data, or nothing of it. Raises OSError."""
-    size = os.fstat(descriptor).st_size
-    rest = memoryview(data)
-    try:
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-    except OSError:
-        os.ftruncate(descriptor, size)
-        raise

@@ -99,6 +99,25 @@ def create_file(path: Path, text: str | bytes, *, mode: int = 0o600) -> None:
         raise
 
 
+def append_whole(path: Path, data: bytes) -> int:
+    """Append the data to a plain file, which is made with mode 0600 if it is not there, or nothing
+    of it. The size of the file then. Raises OSError.
+    """
+    descriptor = open_plain(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        size = os.fstat(descriptor).st_size
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
+        return size + len(data)
+    finally:
+        os.close(descriptor)
+
+
 def open_plain(path: Path | str, flags: int, mode: int = 0o600) -> int:
     """A descriptor of a plain file. Raises OSError, also for a symbolic link, a pipe, or a device.
 

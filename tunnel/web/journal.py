@@ -9,7 +9,7 @@ from collections import deque
 from pathlib import Path
 from typing import Final
 
-from tunnel.linux.files import open_plain, read_plain
+from tunnel.linux.files import append_whole, read_plain
 from tunnel.web.errors import WebError
 from tunnel.web.messages import Log, LogEntry
 from tunnel.web.schema import read_untrusted
@@ -46,11 +46,7 @@ class Journal:
         self.changes += 1
         line = json.dumps(entry.to_json()) + "\n"
         try:
-            descriptor = open_plain(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-            with open(descriptor, "w", encoding="utf-8") as file:
-                file.write(line)
-                size = os.fstat(descriptor).st_size
-            if size > FILE_BYTES:
+            if append_whole(self._path, line.encode()) > FILE_BYTES:
                 os.replace(self._path, self._path.with_name(f"{self._path.name}.1"))
             self._problem = ""
         except OSError as error:

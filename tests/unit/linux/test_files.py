@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.linux.files import Keep, replace_file
+from tunnel.linux.files import Keep, append_whole, replace_file
 
 
 def mode_of(path: Path) -> int:
@@ -150,3 +150,22 @@ def test_folder_that_is_exchanged_meanwhile_is_not_written(
     replace_file(folder / "a", "new")
     assert (theirs / "a").read_text() == "old"
     assert (tmp_path / "moved" / "a").read_text() == "new"
+
+
+def test_what_does_not_fit_is_appended_in_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lines"
+    assert append_whole(path, b"one\n") == 4
+    write = os.write
+
+    def refuse(descriptor: int, data: memoryview) -> int:
+        if len(data) <= 4:
+            raise OSError(errno.ENOSPC, "no room")
+        return write(descriptor, data[:4])
+
+    monkeypatch.setattr(os, "write", refuse)
+    with pytest.raises(OSError, match="no room"):
+        append_whole(path, b"two and a half\n")
+    assert path.read_bytes() == b"one\n"
+    assert mode_of(path) == 0o600
