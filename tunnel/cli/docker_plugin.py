@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from tunnel.cli.common import fail
 from tunnel.errors import TunnelError
+from tunnel.linux.files import state_folder
 from tunnel.log import output
 
 app = typer.Typer()
@@ -42,7 +42,7 @@ def docker_plugin(
     output.log_to_stream(verbose=verbose)
     from tunnel.containers.docker import plugin
 
-    folder = state or Path(os.environ.get("STATE_DIRECTORY") or plugin.STATE)
+    folder = state or state_folder(plugin.STATE)
     try:
         plugin.run(plugin.PluginOptions(listen, docker.removeprefix("unix://"), folder))
     except TunnelError as error:

@@ -26,13 +26,15 @@ RUN_FOLDER = Path("/run/tunnel")
 """Where running tunnels have their sockets, locks, logs and state files, each by its NAME."""
 
 
-def state_folder() -> Path:
-    """Where root's tunnels keep what outlives a boot; a service manager may name another place."""
-    return Path(os.environ.get("STATE_DIRECTORY", "").partition(":")[0] or "/var/lib/tunnel")
+def state_folder(usual: Path | str = "/var/lib/tunnel") -> Path:
+    """Where root keeps what outlives a boot; a service manager may name another place than the
+    usual one.
+    """
+    return Path(os.environ.get("STATE_DIRECTORY", "").partition(":")[0] or usual)
 
 
 def log_folder() -> Path:
-    """Where they keep records; the same holds."""
+    """Where tunnels keep records; the same holds."""
     return Path(os.environ.get("LOGS_DIRECTORY", "").partition(":")[0] or "/var/log/tunnel")
 
 

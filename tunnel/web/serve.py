@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from starlette.routing import Route
 
 from tunnel.control.unix_socket import bind_unix_socket
 from tunnel.errors import TunnelError
+from tunnel.linux.files import state_folder
 from tunnel.linux.ports import port_holder
 from tunnel.web.api import Api, failed, refused
 from tunnel.web.guard import Access, Guard
@@ -166,7 +166,7 @@ def _file(path: Path) -> Route:
 async def run(page: Page) -> None:
     """Serve a page until SIGINT or SIGTERM. Raises WebServerError."""
     password = PasswordFile(page.conf) if page.has_login else None
-    state = Path(os.environ.get("STATE_DIRECTORY") or STATE)
+    state = state_folder(STATE)
     name = page.conf.name.removesuffix(".conf")
     hub = Hub(page.conf, Journal(state / f"{name}.log"))
     access = Access(page.names, hub.networks if page.members_only else None)
