@@ -29,7 +29,7 @@ from tunnel.control.json_protocol import ControlError
 from tunnel.control.messages.changes import Attached, ReloadResult, SaveResult
 from tunnel.control.messages.events import TunnelEvent
 from tunnel.control.messages.status import TunnelStatus
-from tunnel.control.run_folder import holder_path, socket_path
+from tunnel.control.run_folder import has_holder, holder_path, socket_path
 from tunnel.linux.processes import peer_pid
 
 RELOAD_TIMEOUT = 120.0
@@ -284,7 +284,7 @@ def _followed(
         announced = last is not None and last.type == "down"
         if last is not None and announced and not last.details.get("restarting"):
             return
-        if not announced and not is_kept and not holder_path(client.name).is_socket():
+        if not announced and not is_kept and not has_holder(client.name):
             raise NotRunningError(client.name)
         waiting(announced)
         client, is_kept = _next_daemon(client.name, pid, announced=announced), True
@@ -296,7 +296,7 @@ def _next_daemon(name: str, before: int, *, announced: bool) -> TunnelClient:
     If its end was not announced, a holder starts the next one, as long as that is there, or systemd
     does, soon.
     """
-    had_holder = holder_path(name).is_socket()
+    had_holder = has_holder(name)
     ends = time.monotonic() + (SUCCESSOR_TIME if announced or had_holder else SERVICE_TIME)
     while True:
         with contextlib.suppress(ControlError), contextlib.ExitStack() as stack:
@@ -305,6 +305,7 @@ def _next_daemon(name: str, before: int, *, announced: bool) -> TunnelClient:
                 client.subscribe(again=True)
                 stack.pop_all()
                 return client
+        # It takes its socket away; to ask it each time would only hold it up.
         is_given_up = not announced and had_holder and not holder_path(name).is_socket()
         if is_given_up or time.monotonic() >= ends:
             raise NotRunningError(name)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
 from tunnel.control.json_protocol import VERSION, ControlError
 from tunnel.control.messages.events import TunnelEvent
-from tunnel.control.run_folder import holder_path, is_listened_on, socket_path
+from tunnel.control.run_folder import has_holder, socket_path
 from tunnel.linux.files import RUN_FOLDER
 
 
@@ -20,7 +19,7 @@ class NotRunningError(ControlError):
 
     def __init__(self, name: str) -> None:
         self.killed = socket_path(name).is_socket()
-        self.is_between = _has_holder(name)
+        self.is_between = has_holder(name)
         message = f"no tunnel named {name} is running on this host"
         if self.is_between:
             message = (
@@ -35,13 +34,6 @@ class NotRunningError(ControlError):
                 "switch, too"
             )
         super().__init__("not_running", message)
-
-
-def _has_holder(name: str) -> bool:
-    try:
-        return is_listened_on(holder_path(name), socket.SOCK_SEQPACKET)
-    except OSError:
-        return True  # another user's, perhaps
 
 
 def connect_error(name: str, error: OSError) -> Exception:

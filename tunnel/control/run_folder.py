@@ -108,3 +108,11 @@ def is_listened_on(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> 
         except (ConnectionRefusedError, FileNotFoundError):
             return False
     return True
+
+
+def has_holder(name: str) -> bool:
+    """Whether a process holds the descriptors of that tunnel, as far as this user may know."""
+    try:
+        return is_listened_on(holder_path(name), socket.SOCK_SEQPACKET)
+    except OSError:
+        return True
