@@ -103,16 +103,23 @@ def wait_for_beginning(events: HostProcess, number: int) -> None:
     )
 
 
+@contextlib.contextmanager
+def undisturbed(two: TwoHosts, end: OurEnd, other: OurEnd) -> Iterator[Conversation]:
+    """A conversation through the tunnel, in which host a is not touched, and no handshake made."""
+    with contextlib.ExitStack() as stack:
+        talk = Conversation(two, stack)
+        talk.go_on()
+        stack.enter_context(untouched(two.a))
+        stack.enter_context(without_a_handshake(end))
+        stack.enter_context(without_a_handshake(other))
+        yield talk
+
+
 def test_a_restart_keeps_all_but_the_daemon(two_hosts: TwoHosts) -> None:
     end, other = up(two_hosts, "PostUp = echo hook >> /run/tunnel/hooks", routes=FULL)
     a = two_hosts.a
     first = status(end)
-    with contextlib.ExitStack() as stack:
-        talk = Conversation(two_hosts, stack)
-        talk.go_on()
-        stack.enter_context(untouched(a))
-        stack.enter_context(without_a_handshake(end))
-        stack.enter_context(without_a_handshake(other))
+    with undisturbed(two_hosts, end, other) as talk:
         events = follow(end)
         end.tunnel("restart", str(end.conf))
         talk.go_on()
@@ -133,12 +140,7 @@ def test_a_restart_keeps_all_but_the_daemon(two_hosts: TwoHosts) -> None:
 def test_a_killed_daemon_has_a_successor(two_hosts: TwoHosts) -> None:
     end, other = up(two_hosts)
     a = two_hosts.a
-    with contextlib.ExitStack() as stack:
-        talk = Conversation(two_hosts, stack)
-        talk.go_on()
-        stack.enter_context(untouched(a))
-        stack.enter_context(without_a_handshake(end))
-        stack.enter_context(without_a_handshake(other))
+    with undisturbed(two_hosts, end, other) as talk:
         events = follow(end)
         for number in (1, 2):
             os.kill(status(end)["pid"], signal.SIGKILL)
@@ -158,12 +160,7 @@ def test_a_killed_holder_is_replaced_and_the_next_one_does_its_work(two_hosts: T
     a = two_hosts.a
     first = status(end)
     assert (first["is_kept"], first["lost_holders"]) == (True, 0)
-    with contextlib.ExitStack() as stack:
-        talk = Conversation(two_hosts, stack)
-        talk.go_on()
-        stack.enter_context(untouched(a))
-        stack.enter_context(without_a_handshake(end))
-        stack.enter_context(without_a_handshake(other))
+    with undisturbed(two_hosts, end, other) as talk:
         os.kill(first["holder"], signal.SIGKILL)
         a.wait_for(lambda: status(end)["holder"] not in (0, first["holder"]), 20, "a holder")
         second = status(end)
