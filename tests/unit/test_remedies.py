@@ -63,6 +63,12 @@ def texts() -> Iterator[tuple[str, str]]:
         yield str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
 
 
+def web_packages() -> set[str]:
+    """What our extra `web` needs, as it is named to pip."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return {re.split("[<>=]", each)[0] for each in project["optional-dependencies"]["web"]}
+
+
 def wrong(text: str) -> list[str]:
     """What the commands in `text` would install and must not."""
     found = []
@@ -73,8 +79,8 @@ def wrong(text: str) -> list[str]:
         match match.group(1):
             case "pip":
                 # A name would be looked up in an index, where anybody can have registered it.
-                own = {".", "'.[web]'"}
-                found += [name for name in named if name not in own and "/" not in name]
+                own = {".", *web_packages()}
+                found += [w for w in named if w.strip("'") not in own and "/" not in w]
             case "apt-get":
                 # {}: a value that is filled in, of a table that the test below looks at. With a
                 # slash, it is a file.

@@ -63,8 +63,8 @@ def web(
     except ModuleNotFoundError as error:
         python = sys.executable
         fail(
-            f"the page needs the Python package {error.name}; in the source folder: "
-            f"{python} -m pip install '.[web]'"
+            f"the page needs the Python package {error.name}: "
+            f"{python} -m pip install starlette 'hypercorn[trio]'"
         )
     path = Path(conf_of_running(conf) or _found(conf)).absolute()
     password = login.PasswordFile(path)
