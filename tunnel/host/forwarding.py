@@ -27,8 +27,8 @@ def forwarding(
     """The settings for forwarding of these IP versions, for the caller's namespace.
 
     An interface that takes its IPv6 routes from router advertisements would stop to do so
-    on a host that forwards: it is to go on (accept_ra = 2). Into tunnels such as ours none come, and
-    those come and go. Raises HostError.
+    on a host that forwards: it is to go on (accept_ra = 2). Into tunnels such as ours none come,
+    and those come and go. Raises HostError.
     """
     versions = set(versions)
     wanted = [Sysctl(REDIRECTS, "0"), Sysctl(FORWARDING[4], "1")] if 4 in versions else []
