@@ -109,7 +109,7 @@ def test_what_was_dropped_before_is_a_note_with_count_and_reason() -> None:
     )
     # Only what grew meanwhile is judged.
     assert notes(replace(HEALTHY, after=facts.after)) == []
-    own = {ProtocolDrop.LINK_MULTICAST: 2}
+    own = {str(ProtocolDrop.LINK_MULTICAST): 2}
     assert notes(replace(HEALTHY, before=replace(STATUS, drops=own))) == []
 
 
