@@ -24,6 +24,9 @@ tunnel export office --to routeros -o office.rsc                # there: /import
 
 - The format is recognised by the content, or given with `--from`. `-` is standard input, and
   `-o -` prints. No file is overwritten. A file with a key has mode 0600 from the start.
+- An import takes the files of one tunnel, in one format, and refuses a file that it would not use.
+- Hooks (`PostUp` and the like) are shell commands that the tunnel runs as root. An import lists
+  those of the new conf on standard error: read them before `tunnel up`.
 - Values are checked like those of any conf. An error names the line of the other program's file,
   and nothing is written.
 - Comments are not converted, except for the names of peers. Disabled peers, which a conf has as
