@@ -176,11 +176,11 @@ def _serve(
     from tunnel.daemon.run import run
     from tunnel.daemon.sd_notify import Notifier
     from tunnel.daemon.teardown import END_TIME
-    from tunnel.linux.memory import release_file_pages
+    from tunnel.linux.memory import release_unused
 
     def ready() -> None:
         readiness.ready()
-        release_file_pages()
+        release_unused()
 
     notifier = Notifier.from_environment()
 

@@ -20,13 +20,17 @@ _CLEAN: Final = re.compile(
 """Mappings of files of which no page was written: each page is as it is in the file."""
 
 
-def release_file_pages() -> None:
-    """Unmap the pages of files that starting took: code and constants, which were only read.
+def release_unused() -> None:
+    """Give back what starting took: free memory, and code and constants of files.
 
-    What is used again comes back by itself out of the page cache. The rest no longer counts as
-    memory of this process, and the kernel may use it for something else, which it may not while it
-    is locked. Does nothing where there is no /proc.
+    What is used again of the files comes back by itself out of the page cache. The rest no longer
+    counts as memory of this process, and the kernel may use it for something else, which it may not
+    while it is locked. Does nothing to files where there is no /proc.
     """
+    # Other C libraries have no such function.
+    trim = getattr(_libc, "malloc_trim", None)
+    if trim is not None:
+        trim(0)
     with contextlib.suppress(OSError), open("/proc/self/smaps", "rb") as file:
         for found in _CLEAN.finditer(file.read()):
             start, end = (int(word, 16) for word in found.groups())
