@@ -2,7 +2,6 @@
 
 import re
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Final, Literal, NamedTuple
 
 from tunnel.config.problems import Mistake, quote
@@ -108,7 +107,9 @@ def quota(text: str) -> Quota:
 
 def _number(found: re.Match[str], step: int = 1000) -> int:
     unit = step ** _PREFIXES.index(found["prefix"].lower())
-    return int(Decimal(found["number"]) * unit)
+    number: str = found["number"]
+    whole, _, decimals = number.partition(".")
+    return int(whole + decimals) * unit // 10 ** len(decimals)
 
 
 def _rate_text(rate: int) -> str:
