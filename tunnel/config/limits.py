@@ -106,10 +106,10 @@ def quota(text: str) -> Quota:
 
 
 def _number(found: re.Match[str], step: int = 1000) -> int:
-    unit = step ** _PREFIXES.index(found["prefix"].lower())
-    number: str = found["number"]
-    whole, _, decimals = number.partition(".")
-    return int(whole + decimals) * unit // 10 ** len(decimals)
+    unit: int = step ** _PREFIXES.index(found["prefix"].lower())
+    whole, _, decimals = found["number"].partition(".")
+    scale: int = 10 ** len(decimals)
+    return int(whole + decimals) * unit // scale
 
 
 def _rate_text(rate: int) -> str:
