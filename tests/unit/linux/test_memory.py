@@ -11,6 +11,8 @@ import pytest
 PAGES = 8
 """So few that any limit of locked memory lets a user lock them."""
 
+MADV_DONTNEED_LOCKED = 24
+
 PROGRAM = f"""
 import ctypes, mmap, sys
 from pathlib import Path
@@ -36,6 +38,8 @@ if "writable" not in sys.argv:
     # As the linker does with what it has relocated.
     assert libc.mprotect(address, ctypes.c_size_t(size), mmap.PROT_READ) == 0
 if "locked" in sys.argv:
+    if libc.madvise(address, ctypes.c_size_t(0), {MADV_DONTNEED_LOCKED}):
+        sys.exit(0)  # before Linux 5.18
     assert libc.mlock(address, ctypes.c_size_t(size)) == 0
 assert b"x" in memory[:: mmap.PAGESIZE]  # each page is read
 before = resident()
@@ -58,4 +62,6 @@ def test_only_pages_that_are_as_in_their_file_go(
 ) -> None:
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "file"), *how]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
+    if "locked" in how and not done.stdout:
+        pytest.skip("this kernel lets no locked page go")
     assert done.stdout == f"True {stays} {ends!r}\n"
