@@ -1,7 +1,7 @@
 """Holds the descriptors of a tunnel while its daemon is not there, and starts a daemon again.
 
-A program of its own, with the arguments LISTENER LOG. It imports nothing of the tunnel's: it should
-be small, and go on when the package is upgraded under it.
+A program of its own, run by its path: python -I -S holder.py LISTENER LOG. It imports nothing of
+the tunnel's: it should be small, and go on when the package is upgraded under it.
 
 The daemon connects to a unix socket (SOCK_SEQPACKET, descriptor LISTENER). It is the process that
 has the lock of the name, NAME.lock beside the socket; any other one is turned away. The holder
@@ -291,4 +291,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()  # by the path, as a daemon runs it that was started before an upgrade
+    main()

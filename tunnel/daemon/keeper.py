@@ -44,8 +44,6 @@ CALM = 60.0
 BACKLOG = 8
 
 _PROGRAM = Path(__file__).with_name("holder.py")
-_RUN = "import sys; sys.path.append(sys.argv.pop(1)); import holder; holder.main()"
-"""As a module its bytecode is there: to compile it would take memory, which Python keeps."""
 
 
 class Keeper:
@@ -368,8 +366,8 @@ def _start(name: str, log_file: Path) -> tuple[socket.socket, int]:
             listener.listen(BACKLOG)
             connection.settimeout(HELLO_TIME)
             connection.connect(str(path))
-            words = [str(_PROGRAM.parent), str(FIRST_DESCRIPTOR), str(log_file)]
-            command = [sys.executable, "-I", "-S", "-c", _RUN, *words]
+            words = [str(_PROGRAM), str(FIRST_DESCRIPTOR), str(log_file)]
+            command = [sys.executable, "-I", "-S", *words]
             pid = os.posix_spawn(
                 command[0],
                 command,
