@@ -31,6 +31,7 @@ from tunnel.cli.common import (
     load_config,
 )
 from tunnel.errors import TunnelError, with_notes
+from tunnel.linux.processes import show_command
 from tunnel.log import output, writer
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def _server(
             logging.getLogger().warning("%s", warning)
 
     def serve(readiness: background.Readiness, log_file: Path) -> int:
+        show_command(_as_up())
         return _serve(
             config,
             readiness,
@@ -116,6 +118,12 @@ def _server(
         )
 
     return serve
+
+
+def _as_up() -> list[str]:
+    """The command line of a daemon as `up` has it, whether `up`, `restart` or a holder began it."""
+    program = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+    return [*program, "up", *(word for word in sys.argv[2:] if word != "--successor")]
 
 
 def _start_in_background(
