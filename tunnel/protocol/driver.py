@@ -69,6 +69,9 @@ class StaticIdentity(Protocol):
     def add_peer(self, public_key: bytes, /) -> None:
         """Keep the DH of the static keys from its first use on: no handshake changes it."""
 
+    def prepare(self, most: int, /) -> bool:
+        """Make that of `most` peers at most ahead; whether others may be left."""
+
     def remove_peer(self, public_key: bytes, /) -> None:
         """Forget it."""
 

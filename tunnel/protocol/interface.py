@@ -214,6 +214,14 @@ class Interface(Generic[E, T]):
         self._context.outputs.append(PeerRemoved(public_key, own_key))
         return True
 
+    def prepare(self, most: int) -> bool:
+        """Make for `most` peers at most what no handshake changes, before the first needs it.
+
+        Whether others may be left.
+        """
+        identity = self._context.identity
+        return identity is not None and identity.prepare(most)
+
     def handle_down(self) -> None:
         """The interface went down: erase keypairs and staged packets, stop all timers.
 

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::panic::resume_unwind;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::thread;
 
 use aws_lc_rs::agreement::PrivateKey;
@@ -48,6 +48,8 @@ pub struct Identity {
     key: Arc<Static>,
     /// The peers, and the DH of the two static keys where it was needed before.
     peers: RwLock<HashMap<[u8; KEY], Option<Secret>>>,
+    /// Peers whose DH was not made ahead.
+    lacking: Mutex<Vec<[u8; KEY]>>,
 }
 
 /// What an initiator keeps until the response comes.
@@ -100,6 +102,7 @@ impl Identity {
         Ok(Identity {
             key: Arc::new(Static { private, public }),
             peers: RwLock::default(),
+            lacking: Mutex::default(),
         })
     }
 
@@ -107,6 +110,20 @@ impl Identity {
     pub fn add_peer(&self, public_key: [u8; KEY]) {
         let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
         peers.entry(public_key).or_default();
+        self.lacking().push(public_key);
+    }
+
+    /// Make the DH with `most` peers at most ahead; whether others may be left.
+    pub fn prepare(&self, most: usize) -> bool {
+        (0..most).all(|_| {
+            let next = self.lacking().pop();
+            // One of low order is refused when it is used.
+            next.map(|public_key| self.static_static(&public_key)).is_some()
+        })
+    }
+
+    fn lacking(&self) -> MutexGuard<'_, Vec<[u8; KEY]>> {
+        self.lacking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forget the DH with `public_key`.

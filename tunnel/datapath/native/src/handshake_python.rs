@@ -76,6 +76,10 @@ impl Identity {
         Ok(())
     }
 
+    fn prepare(&self, most: usize) -> bool {
+        self.core.prepare(most)
+    }
+
     fn remove_peer(&self, public_key: &[u8]) -> PyResult<()> {
         self.core.remove_peer(&array(public_key, "a public key")?);
         Ok(())
