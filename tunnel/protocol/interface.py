@@ -4,7 +4,7 @@ It never reads a clock, a socket or a random source: the driver brings datagrams
 carries out what comes back. See `Interface` for the order of calls, `peer.py` for the rules.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, Generic
 
@@ -56,6 +56,15 @@ class PeerError(TunnelError):
 
 def _same(endpoint: E) -> E:
     return endpoint
+
+
+def take_step(steps: Generator[None, float, None], now: float) -> bool:
+    """Take the next of `Interface.initiation_steps`; whether there are more."""
+    try:
+        steps.send(now)
+    except StopIteration:
+        return False
+    return True
 
 
 class Interface(Generic[E, T]):
@@ -345,21 +354,32 @@ class Interface(Generic[E, T]):
         if _FORMS.get(data[:4]) != len(data):
             self._context.count(ProtocolDrop.MALFORMED)
         elif data[0] == HandshakeInitiation.TYPE:
-            self.handle_initiations_untrusted([(data, endpoint, admitted, None)], now)
+            steps = self.initiation_steps([(data, endpoint, admitted, None)])
+            while take_step(steps, now):
+                pass
         elif data[0] == HandshakeResponse.TYPE:
             self._handle_response_untrusted(data, endpoint, now, admitted=admitted)
         else:
             self._handle_cookie_reply_untrusted(CookieReply.parse_untrusted(data), now)
 
-    def handle_initiations_untrusted(
-        self, messages: Iterable[tuple[bytes, E, bool, bytes | None]], now: float
-    ) -> None:
-        """Take many initiations as `handle_message_untrusted` takes one: each a datagram that
-        `screen_untrusted` found to be one, where it came from, whether it was `admitted`, and the
-        key by which its mac1 was found right, or None.
+    def initiation_steps(
+        self, messages: Iterable[tuple[bytes, E, bool, bytes | None]]
+    ) -> Generator[None, float, None]:
+        """Take many initiations as `handle_message_untrusted` takes one, by `take_step`: each a
+        datagram that `screen_untrusted` found to be one, where it came from, whether it was
+        `admitted`, and the key by which its mac1 was found right, or None.
 
-        They cost less together: opened in one call, and answered in another.
+        They cost less together: opened in one call, and answered in another. Between two steps the
+        `StaticIdentity` may be at work on them, and the driver do whatever it likes.
         """
+        steps = self._initiation_steps_untrusted(messages)
+        next(steps)
+        return steps
+
+    def _initiation_steps_untrusted(
+        self, messages: Iterable[tuple[bytes, E, bool, bytes | None]]
+    ) -> Generator[None, float, None]:
+        now = yield
         identity = self._context.identity
         worth = [
             (data, endpoint)
@@ -369,8 +389,12 @@ class Interface(Generic[E, T]):
         if identity is None or not worth:
             return
         received = identity.consume_initiations([data for data, _ in worth])
+        now = yield
+        if identity is not self._context.identity:
+            self._context.count(ProtocolDrop.BAD_MAC1, len(worth))
+            return
         requests: list[tuple[int, bytes, int, bytes]] = []
-        answered: dict[int, tuple[Peer[E, T], int, E]] = {}
+        answered: dict[int, tuple[Peer[E, T], bytes, int, E]] = {}
         for place, (sender, (data, endpoint)) in enumerate(
             zip(received.senders, worth, strict=True)
         ):
@@ -387,12 +411,25 @@ class Interface(Generic[E, T]):
                 local_index = self._context.index_table.draw(answered)
                 psk = bytes(peer.preshared_key)
                 requests.append((place, peer.keys.draw_ephemeral(), local_index, psk))
-                answered[local_index] = peer, remote_index, endpoint
-        for (local_index, (peer, remote_index, endpoint)), response in zip(
-            answered.items(), received.create_responses(requests), strict=True
+                answered[local_index] = peer, timestamp, remote_index, endpoint
+        if not requests:
+            return
+        responses = received.create_responses(requests)
+        now = yield
+        for (local_index, (peer, timestamp, remote_index, endpoint)), response in zip(
+            answered.items(), responses, strict=True
         ):
             message, send, receive = response
-            peer.send_response(message, (send, receive), (local_index, remote_index), endpoint, now)
+            if identity is not self._context.identity:
+                self._context.count(ProtocolDrop.BAD_MAC1)
+            elif peer.removed:
+                self._context.count(ProtocolDrop.PEER_REMOVED)
+            elif peer.stamps[0] != timestamp or not self._context.index_table.is_free(local_index):
+                # The peer does not wait for it any more.
+                peer.count(ProtocolDrop.OLD_TIMESTAMP)
+            else:
+                indices = local_index, remote_index
+                peer.send_response(message, (send, receive), indices, endpoint, now)
 
     def _handle_response_untrusted(
         self, data: bytes, endpoint: E, now: float, *, admitted: bool

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import pytest
 import trio
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from tunnel.datapath import _native
 
 STRANGER = Endpoint(bytes([203, 0, 113, 5]), 9)
+
+
+Initiation: TypeAlias = tuple[bytes, Endpoint, bool, bytes | None]
+Steps: TypeAlias = Generator[None, float, None]
 
 
 def initiation(side: Side, *, right: bool) -> bytes:
@@ -267,17 +271,15 @@ def test_handshake_messages_take_a_slice_of_time_and_no_more() -> None:
 
     async def scenario(a: Side, b: Side) -> None:
         nonlocal spent
-        handle = a.engine.interface.handle_initiations_untrusted
+        handle = a.engine.interface.initiation_steps
 
-        def slow(
-            messages: Sequence[tuple[bytes, Endpoint, bool, bytes | None]], now: float
-        ) -> None:
+        def slow(messages: Sequence[Initiation]) -> Steps:
             nonlocal spent
             spent += len(messages) * HANDSHAKE_SLICE / 4.5
             turns[-1] += len(messages)
-            handle(messages, now)
+            return handle(messages)
 
-        a.engine.interface.handle_initiations_untrusted = slow  # type: ignore[method-assign,assignment]
+        a.engine.interface.initiation_steps = slow  # type: ignore[method-assign,assignment]
         a.udp.feed(b"".join(initiation(a, right=True) for _ in range(31)), 148, STRANGER)
         while sum(turns) < 31:
             turns.append(0)
@@ -296,15 +298,13 @@ def test_while_datagrams_wait_a_turn_takes_one_handshake_message(sides: Sides) -
 
     async def scenario(a: Side, b: Side) -> None:
         messages = proven(a, map(forged, range(2000)))
-        handle = a.engine.interface.handle_initiations_untrusted
+        handle = a.engine.interface.initiation_steps
 
-        def counted(
-            messages: Sequence[tuple[bytes, Endpoint, bool, bytes | None]], now: float
-        ) -> None:
+        def counted(messages: Sequence[Initiation]) -> Steps:
             turns[-1] += len(messages)
-            handle(messages, now)
+            return handle(messages)
 
-        a.engine.interface.handle_initiations_untrusted = counted  # type: ignore[method-assign,assignment]
+        a.engine.interface.initiation_steps = counted  # type: ignore[method-assign,assignment]
         for message in messages:
             a.udp.feed(*swapped(message))
         while a.udp.incoming:
@@ -330,15 +330,16 @@ def test_under_load_handshake_messages_take_a_quarter_of_the_time() -> None:
     async def scenario(a: Side, b: Side) -> None:
         handled = 0
 
-        def slow(
-            messages: Sequence[tuple[bytes, Endpoint, bool, bytes | None]], now: float
-        ) -> None:
+        handle = a.engine.interface.initiation_steps
+
+        def slow(messages: Sequence[Initiation]) -> Steps:
             nonlocal spent, handled
             spent += len(messages) * HANDSHAKE_SLICE / 2.5
             handled += len(messages)
+            return handle([])
 
         messages = proven(a, map(forged, range(HANDSHAKE_QUEUE)))
-        a.engine.interface.handle_initiations_untrusted = slow  # type: ignore[method-assign,assignment]
+        a.engine.interface.initiation_steps = slow  # type: ignore[method-assign,assignment]
         for message in messages:
             a.udp.feed(*swapped(message))
         await until(lambda: not a.udp.incoming)
