@@ -39,7 +39,7 @@ HANDSHAKE_SLICE = 0.0006
 """Seconds of work on handshake messages before the other tasks get their turn: half a dozen of
 peers, so that more than one core is of use, or twice as many that are answered by a cookie."""
 HANDSHAKES_TOGETHER = 16
-"""Messages in a slice at most. The compiled part opens what comes together on several cores."""
+"""Messages in a slice at most. The compiled part opens what comes together on other cores."""
 HANDSHAKE_REST = 0.002
 """Seconds between two such slices while many wait: they get a quarter of the time at most."""
 

@@ -70,7 +70,7 @@ class HandshakeQueue:
         # A generator of its own: what is drawn for every datagram must cost next to nothing.
         self._draw = Random(random(16)).getrandbits
         self._queue: deque[Waiting] = deque()
-        self._under_way: list[tuple[Generator[None, float, None], int]] = []
+        self._under_way: list[tuple[Generator[int, float, None], int]] = []
         self._ready = trio.Event()
         self._bare = self._rest = 0
         self._flooded = trio.Event()
@@ -251,7 +251,7 @@ class HandshakeQueue:
             self._ready = trio.Event()
             while queue or self._under_way:
                 # One message is enough while datagrams wait.
-                count = 1 if self.is_behind else min(together, len(queue))
+                count = min(1 if self.is_behind else together, len(queue))
                 began = clock()
                 part = self._answer_untrusted(count, began)
                 took = max(clock() - began, HANDSHAKE_SLICE / HANDSHAKES_TOGETHER)
@@ -288,12 +288,13 @@ class HandshakeQueue:
             under_way.insert(0, (interface.initiation_steps(initiations), len(initiations)))
         part = float(count - len(initiations))
         for steps, number in under_way:
-            has_more = take_step(steps, now)
-            part += number / STEPS
-            while has_more and number < APART:
-                has_more = take_step(steps, now)
-                part += number / STEPS
-            if has_more:
-                self._under_way.append((steps, number))
+            left = number
+            while left:
+                part += left / STEPS
+                left = take_step(steps, now)
+                if number >= APART:
+                    break
+            if left:
+                self._under_way.append((steps, left))
         self._shared.drain(now)
         return part

@@ -58,13 +58,12 @@ def _same(endpoint: E) -> E:
     return endpoint
 
 
-def take_step(steps: Generator[None, float, None], now: float) -> bool:
-    """Take the next of `Interface.initiation_steps`; whether there are more."""
+def take_step(steps: Generator[int, float, None], now: float) -> int:
+    """Take the next of `Interface.initiation_steps`; how many initiations the others are for."""
     try:
-        steps.send(now)
+        return steps.send(now)
     except StopIteration:
-        return False
-    return True
+        return 0
 
 
 class Interface(Generic[E, T]):
@@ -364,13 +363,14 @@ class Interface(Generic[E, T]):
 
     def initiation_steps(
         self, messages: Iterable[tuple[bytes, E, bool, bytes | None]]
-    ) -> Generator[None, float, None]:
+    ) -> Generator[int, float, None]:
         """Take many initiations as `handle_message_untrusted` takes one, by `take_step`: each a
         datagram that `screen_untrusted` found to be one, where it came from, whether it was
         `admitted`, and the key by which its mac1 was found right, or None.
 
         They cost less together: opened in one call, and answered in another. Between two steps the
-        `StaticIdentity` may be at work on them, and the driver do whatever it likes.
+        `StaticIdentity` may be at work on them, and the driver do whatever it likes. What is no
+        longer to be answered then is counted.
         """
         steps = self._initiation_steps_untrusted(messages)
         next(steps)
@@ -378,8 +378,8 @@ class Interface(Generic[E, T]):
 
     def _initiation_steps_untrusted(
         self, messages: Iterable[tuple[bytes, E, bool, bytes | None]]
-    ) -> Generator[None, float, None]:
-        now = yield
+    ) -> Generator[int, float, None]:
+        now = yield 0
         identity = self._context.identity
         worth = [
             (data, endpoint)
@@ -389,7 +389,7 @@ class Interface(Generic[E, T]):
         if identity is None or not worth:
             return
         received = identity.consume_initiations([data for data, _ in worth])
-        now = yield
+        now = yield len(worth)
         if identity is not self._context.identity:
             self._context.count(ProtocolDrop.BAD_MAC1, len(worth))
             return
@@ -415,7 +415,7 @@ class Interface(Generic[E, T]):
         if not requests:
             return
         responses = received.create_responses(requests)
-        now = yield
+        now = yield len(requests)
         for (local_index, (peer, timestamp, remote_index, endpoint)), response in zip(
             answered.items(), responses, strict=True
         ):

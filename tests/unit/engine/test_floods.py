@@ -17,9 +17,10 @@ from tests.support.engines import Side, Sides, make_side, packet, run, until
 from tunnel import datapath
 from tunnel.config import PublicKey
 from tunnel.engine.common import HANDSHAKE_SLICE, HANDSHAKES_TOGETHER, EngineDrop
+from tunnel.engine.handshake_queue import STEPS
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.udp_socket import Origin, packed
-from tunnel.protocol import HandshakeCompleted
+from tunnel.protocol import HandshakeCompleted, take_step
 from tunnel.protocol.constants import (
     COOKIE_REPLIES_BURST,
     COOKIE_REPLIES_PER_SECOND,
@@ -33,7 +34,7 @@ STRANGER = Endpoint(bytes([203, 0, 113, 5]), 9)
 
 
 Initiation: TypeAlias = tuple[bytes, Endpoint, bool, bytes | None]
-Steps: TypeAlias = Generator[None, float, None]
+Steps: TypeAlias = Generator[int, float, None]
 
 
 def initiation(side: Side, *, right: bool) -> bytes:
@@ -273,11 +274,19 @@ def test_handshake_messages_take_a_slice_of_time_and_no_more() -> None:
         nonlocal spent
         handle = a.engine.interface.initiation_steps
 
-        def slow(messages: Sequence[Initiation]) -> Steps:
+        def slow_steps(steps: Steps, left: int) -> Steps:
             nonlocal spent
-            spent += len(messages) * HANDSHAKE_SLICE / 4.5
+            now = yield 0
+            while left:
+                spent += left * HANDSHAKE_SLICE / 4.5 / STEPS
+                left = take_step(steps, now)
+                now = yield left
+
+        def slow(messages: Sequence[Initiation]) -> Steps:
             turns[-1] += len(messages)
-            return handle(messages)
+            steps = slow_steps(handle(messages), len(messages))
+            next(steps)
+            return steps
 
         a.engine.interface.initiation_steps = slow  # type: ignore[method-assign,assignment]
         a.udp.feed(b"".join(initiation(a, right=True) for _ in range(31)), 148, STRANGER)
@@ -389,8 +398,8 @@ def test_what_waits_together_is_opened_together_by_the_datapath_s_own_handshakes
         await until(lambda: a.engine.drops().get("handshake_invalid") == 40)
 
     run([a], scenario)
-    # How long they take is known after the first; no time passes here.
-    assert opened == [1, HANDSHAKES_TOGETHER, HANDSHAKES_TOGETHER, 40 - 1 - 2 * HANDSHAKES_TOGETHER]
+    # How long they take is known after the first; no time passes here. It took two steps of three.
+    assert opened == [1, 11, HANDSHAKES_TOGETHER, 40 - 1 - 11 - HANDSHAKES_TOGETHER]
 
 
 @pytest.mark.parametrize("sources", [1, 10_000])
