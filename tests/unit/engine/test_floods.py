@@ -327,6 +327,23 @@ def test_while_datagrams_wait_a_turn_takes_one_handshake_message(sides: Sides) -
     assert max(turns[:-1]) <= 2
 
 
+def test_what_is_under_way_ends_while_datagrams_wait_and_no_message_does(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side) -> None:
+        handle = a.engine.interface.initiation_steps
+
+        def with_others_behind(messages: Sequence[Initiation]) -> Steps:
+            if len(messages) > 1:
+                a.engine._handshakes.is_behind = True
+            return handle(messages)
+
+        a.engine.interface.initiation_steps = with_others_behind  # type: ignore[method-assign,assignment]
+        a.udp.feed(b"".join(initiation(a, right=True) for _ in range(12)), 148, STRANGER)
+        await until(lambda: a.engine.drops().get("handshake_invalid") == 12)
+        assert a.engine._handshakes.is_behind
+
+    run(sides, scenario)
+
+
 def test_under_load_handshake_messages_take_a_quarter_of_the_time() -> None:
     """Of a flood that never ends, however long its messages take."""
     spent = 0.0
