@@ -317,7 +317,8 @@ class Peer(Timed, Generic[E, T]):
     def accept_initiation(self, timestamp: bytes, endpoint: E, now: float, wire_bytes: int) -> bool:
         """An initiation that only this peer can have made; it may still be an old one.
 
-        Whether it is to be answered, and then `send_response` follows at once.
+        Whether it is to be answered, and then `send_response` follows, unless meanwhile the peer
+        was removed, or a later one came.
         """
         self.handle_key_change(now)
         refusal = self._handshakes.refusal(timestamp, now)
