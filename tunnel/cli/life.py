@@ -184,6 +184,11 @@ def _serve(
     from tunnel.daemon.run import run
     from tunnel.daemon.sd_notify import Notifier
     from tunnel.daemon.teardown import END_TIME
+    from tunnel.linux.memory import release_unused
+
+    def ready() -> None:
+        readiness.ready()
+        release_unused()
 
     notifier = Notifier.from_environment()
 
@@ -205,11 +210,7 @@ def _serve(
                 has_log = True
                 daemon = Daemon(config, notifier=notifier, kept_rights=kept, keeper=keeper)
                 try:
-                    trio.run(
-                        partial(
-                            run, daemon, ready=readiness.ready, is_held=True, handle_signals=True
-                        )
-                    )
+                    trio.run(partial(run, daemon, ready=ready, is_held=True, handle_signals=True))
                 finally:
                     keeper.close()
                     # Before whatever else is said of the end.
