@@ -17,7 +17,7 @@ NATIVE := tunnel/datapath/native
 CRATE := $(wildcard $(NATIVE)/Cargo.* $(NATIVE)/src/*.rs $(NATIVE)/src/*/*.rs \
 	$(NATIVE)/ipsec-mb/*.* $(NATIVE)/ipsec-mb/src/*.*)
 
-.PHONY: help lab test test-minimal test-pythons bench-check coverage matrix setup lock lint site pictures wheel wheels deb image test-packages fuzz soak crashes nonces floods restarts faults conformance doctor-matrix confs clean
+.PHONY: help lab test test-minimal test-pythons bench-check coverage matrix setup lock lint site pictures wheel wheels deb image test-packages fuzz soak crashes nonces reliability conformance doctor-matrix confs clean
 
 help:
 	@echo "make lab    two hosts and a real encrypted tunnel on this machine, explained"
@@ -42,10 +42,9 @@ help:
 	@echo "            before that memory and pauses under each kind of load (1 h)"
 	@echo "make crashes  500 kills at random moments, and whether the next command puts the machine right (20 min)"
 	@echo "make nonces  a thousand engines killed under traffic, and whether a nonce comes twice (2 min)"
-	@echo "make restarts  what restarts and kill -9 cost the traffic, beside wireguard-go (7 min)"
-	@echo "make floods a new handshake, TCP, pings and memory under floods, beside wireguard-go (25 min)"
+	@echo "make reliability  what restarts, faults of network and machine, and floods cost the traffic, beside"
+	@echo "            wireguard-go, into docs/RELIABILITY.md (25 min; PARTS=\"restarts faults floods\")"
 	@echo "make conformance  how well WireGuard programs keep the protocol's rules, as tables (12 min)"
-	@echo "make faults every fault of network and machine, and what it costs, into docs/faults.md (5 min)"
 	@echo "make doctor-matrix  every fault in every shape of conf, into docs/doctor.md (30 min)"
 	@echo "make confs  what wg-quick makes of each conf of tests/confs/published, beside it (1 min)"
 	@echo "make clean  remove what the above made"
@@ -186,11 +185,6 @@ crashes: $(STAMP)
 	@tests/setup/packages.sh --for base --for lab --for test
 	$(PYTHON) -m tests.soak.crashes --trials 500
 
-floods: $(STAMP)
-	@tests/setup/packages.sh --for base --for lab --for test
-	$(PYTHON) -m tests.soak.floods --how batches
-	$(PYTHON) -m tests.soak.floods --how single
-
 nonces: $(STAMP)
 	TUNNEL_CRASHES=500 $(PYTHON) -m pytest tests/unit/engine/test_crashes.py
 
@@ -198,13 +192,9 @@ conformance: $(STAMP)
 	@tests/setup/packages.sh --for base --for lab --for test
 	$(PYTHON) -m tests.conformance $(PROGRAMS:%=--program %) $(CONFORMANCE_ARGS)
 
-faults: $(STAMP)
+reliability: $(STAMP)
 	@tests/setup/packages.sh --for base --for lab --for test
-	$(PYTHON) -m tests.support.fault_page
-
-restarts: $(STAMP)
-	@tests/setup/packages.sh --for base --for lab --for test
-	$(PYTHON) -m tests.soak.restarts
+	$(PYTHON) -m tests.support.reliability_page $(PARTS)
 
 doctor-matrix: $(STAMP)
 	@tests/setup/packages.sh --for base --for lab --for test

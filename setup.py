@@ -70,6 +70,7 @@ class BuildRust(build_rust):
 
     def run_for_extension(self, extension: RustExtension) -> None:
         """Build it, or raise; then an optional extension is left out."""
+        self.verbose = False  # a line for each crate, not the whole command line of its compiler
         try:
             super().run_for_extension(extension)
         except Exception:

@@ -26,7 +26,7 @@ RECOVERED = 20.0
 """Seconds within which packets must come through again; for a machine that has much else to do."""
 
 SUSPENDED = float(os.environ.get("TUNNEL_FAULTS_SUSPENDED", "1"))
-"""Seconds that a daemon is stopped for; `make faults` has more than a session lives."""
+"""Seconds that a daemon is stopped for; `make reliability` has more than a session lives."""
 
 REJECT_AFTER_TIME = 180
 YEARS = 365 * 86_400

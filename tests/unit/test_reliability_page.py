@@ -1,4 +1,4 @@
-"""docs/faults.md names tests that there are, and all those of the faults."""
+"""docs/RELIABILITY.md names tests that there are, and all those of the faults."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support.fault_figures import Figure
-from tests.support.fault_page import BEGIN, END, PAGE, page
+from tests.support.reliability_page import PAGE, PARTS, page, table_of
 
 TESTS = Path(__file__).parents[1]
 
@@ -39,10 +39,17 @@ def test_the_drops_and_findings_that_it_names_are_there() -> None:
     assert len(codes) > 15
 
 
+def test_each_part_has_its_table() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for part in PARTS:
+        assert page(text, part, ["| new |"]).count("| new |") == 1
+        assert text.count(f"<!-- {part}: begin -->") == text.count(f"<!-- {part}: end -->") == 1
+
+
 def test_figures_replace_those_of_before() -> None:
-    text = f"above\n{BEGIN}old\n{END}below\n"
-    found = page(text, [Figure("a cut", 0.0123, "1 of 2"), Figure("a long one", 12.34, "–")])
-    assert found == (
-        f"above\n{BEGIN}| fault | recovery | lost |\n| --- | --- | --- |\n"
-        f"| a cut | 12 ms | 1 of 2 |\n| a long one | 12.3 s | – |\n{END}below\n"
+    text = "above\n<!-- faults: begin -->\nold\n<!-- faults: end -->\nbelow\n"
+    table = table_of([Figure("a cut", 0.0123, "1 of 2"), Figure("a long one", 12.34, "–")])
+    assert page(text, "faults", table) == (
+        "above\n<!-- faults: begin -->\n| fault | recovery | lost |\n| --- | --- | --- |\n"
+        "| a cut | 12 ms | 1 of 2 |\n| a long one | 12.3 s | – |\n<!-- faults: end -->\nbelow\n"
     )
