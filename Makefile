@@ -37,7 +37,7 @@ help:
 	@echo "make deb    the Debian package of this machine's architecture in dist/"
 	@echo "make image  the recipe of an OCI image in dist/image, for docker build"
 	@echo "make test-packages  the Debian package's life in Debian 12 and 13, and lintian (as root, 15 min)"
-	@echo "make fuzz   hostile input for every entry point and both datapaths (50 min; FUZZ_SECONDS=60 of each)"
+	@echo "make fuzz   hostile input for every entry point and both datapaths (70 min; FUZZ_SECONDS=60 of each)"
 	@echo "make soak HOURS=8  memory, files, tasks and throughput while everything happens, as a chart;"
 	@echo "            before that memory and pauses under each kind of load (1 h)"
 	@echo "make crashes  500 kills at random moments, and whether the next command puts the machine right (20 min)"
@@ -156,7 +156,7 @@ test-packages: $(STAMP)
 
 # atheris, which leads inputs by the code that they reach, has no wheel for every Python: without it
 # they are made by chance. The targets of cargo-fuzz are led so by stable Rust, too, with the flags
-# that it sets itself: only a sanitizer, which finds no more in safe code, needs nightly.
+# that it sets itself: only a sanitizer needs nightly.
 LED := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 	-Cllvm-args=-sanitizer-coverage-trace-compares -Clink-dead-code -Cdebug-assertions -Ccodegen-units=1
