@@ -70,15 +70,25 @@ class OpenedInitiations:
 class Identity:
     """A static key of ours. The DH with the public key of each peer is made once, when needed."""
 
-    __slots__ = ("_key", "_peers")
+    __slots__ = ("_key", "_lacking", "_peers")
 
     def __init__(self, private_key: bytes) -> None:
         self._key = PrivateKey(private_key)
         self._peers: dict[PublicKey, bytes | None] = {}
+        self._lacking: list[PublicKey] = []
 
     def add_peer(self, public_key: bytes) -> None:
         """Keep the DH with `public_key` from its first use on."""
         self._peers.setdefault(PublicKey(public_key))
+        self._lacking.append(PublicKey(public_key))
+
+    def prepare(self, most: int) -> bool:
+        """Make the DH with `most` peers at most ahead; whether others may be left."""
+        for _ in range(most):
+            if not self._lacking:
+                return False
+            self._static_static_untrusted(self._lacking.pop())
+        return True
 
     def remove_peer(self, public_key: bytes) -> None:
         """Forget the DH with `public_key`."""

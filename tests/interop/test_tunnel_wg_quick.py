@@ -432,7 +432,7 @@ def test_a_kill_switch_comes_before_all_else_and_stays(two_hosts: TwoHosts, quic
     host = two_hosts.a
     nodes = nodes_of(two_hosts)
     stands = "nft list table inet tunnel-%i"
-    extra = [f"PreUp = {stands}", "FwMark = 0xca6c", "#! tunnel: KillSwitch = yes"]
+    extra = [f"PreUp = {stands}", "FwMark = 0xca6c", "#! tunnel: KillSwitch = on"]
     conf = write(host, render_conf(nodes[0], [nodes[1]], extra=extra))
     said = quick(host, "up", conf)
     assert said.index("kill switch") < said.index("[#] " + stands.replace("%i", "wg0"))

@@ -35,7 +35,7 @@ def test_both_read_and_write_the_same(
     received = [kind(other).consume_initiations(messages) for kind in (Identity, TWIN)]
     assert received[0].senders == received[1].senders
     assert received[0].senders[0] == (remote, 7, stamp)
-    answers = [each.create_responses([(0, theirs, 9, psk)]) for each in received]
+    answers = [list(each.create_responses([(0, theirs, 9, psk)])) for each in received]
     assert answers[0] == answers[1]
     response = answers[0][0][0]
     for message in (*(mangled(random, response, 1) for _ in range(5)), response):

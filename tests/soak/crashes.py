@@ -51,7 +51,7 @@ PostUp = ip link add hooked type bridge
 PostDown = ip link delete hooked
 #! tunnel: Masquerade = auto
 #! tunnel: Publish = 8080:10.77.0.2:80
-#! tunnel: Isolate = yes
+#! tunnel: Isolate = on
 """
 CALL = """
 import json, socket, sys

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-_RSS = re.compile(r"^VmRSS:\s+(\d+) kB$", re.MULTILINE)
 
+def resident_kb(pid: int, kind: str = "VmRSS") -> int:
+    """Its resident memory in units of 1,024 bytes, or a part of it, as /proc/PID/status names it.
 
-def resident_kb(pid: int) -> int:
-    """Its resident memory in units of 1,024 bytes. Raises LookupError when it has ended."""
+    Raises LookupError when it has ended.
+    """
     try:
-        found = _RSS.search(Path(f"/proc/{pid}/status").read_text())
+        text = Path(f"/proc/{pid}/status").read_text()
+        found = re.search(rf"^{kind}:\s+(\d+) kB$", text, re.MULTILINE)
     except (FileNotFoundError, ProcessLookupError):
         found = None
     if found is None:

@@ -22,7 +22,8 @@ DAEMON = (
 first address."""
 
 NEVER = {
-    *("asyncio", "concurrent", "email", "http", "multiprocessing", "unittest", "wsgiref", "xml"),
+    *("asyncio", "concurrent", "decimal", "email", "http", "multiprocessing", "unittest"),
+    *("wsgiref", "xml"),
     *("dns", "h11", "jeepney", "prometheus_client", "pydantic", "pyroute2", "rich"),
 }
 """What none of them needs: each takes its part of the time of `up`, and of the daemon's memory."""

@@ -14,7 +14,15 @@ import typer
 
 from tunnel.capture.session import Capture, CaptureRequest, Streams, preamble, static_keys
 from tunnel.capture.writer import Recording
-from tunnel.cli.common import EXIT_USAGE, Name, fail, in_words, interface_name, refusals_printed
+from tunnel.cli.common import (
+    EXIT_USAGE,
+    Name,
+    fail,
+    in_words,
+    interface_name,
+    need_folder_of,
+    refusals_printed,
+)
 from tunnel.control.client import TunnelClient
 from tunnel.host import HostError
 from tunnel.packet.filter import EXAMPLES, Filter, FilterError
@@ -91,6 +99,8 @@ def capture(
     interface = interface_name(name)
     if write == "-" and (ring or sys.stdout.isatty()):
         fail("a ring of files needs a name" if ring else "-w - writes to a pipe", EXIT_USAGE)
+    if write != "-":
+        need_folder_of(Path(write))
     try:
         wanted = CaptureRequest(Filter.parse(" ".join(words or [])), snaplen, count, seconds)
     except FilterError as error:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import stat
 import sys
 from collections.abc import Collection, Iterator, Mapping
@@ -132,8 +133,21 @@ def interface_name(name: str) -> str:
     return Path(name).name.removesuffix(".conf")
 
 
+def need_folder_of(path: Path) -> None:
+    """Leave if the folder of a new file is missing: none is made of a mistyped path."""
+    try:
+        path.parent.stat()
+    except FileNotFoundError:
+        folder = path.parent
+        remedy = f"mkdir -p {shlex.quote(str(folder))}"
+        fail(f"cannot write {path}: there is no folder {folder}: {remedy}", EXIT_USAGE)
+    except OSError:
+        return  # what writes the file says why it cannot
+
+
 def writable(path: Path) -> None:
     """Leave if a file could not be written there: to be known before the work, not after it."""
+    need_folder_of(path)
     try:
         if path.exists():
             path.open("ab").close()
@@ -149,6 +163,8 @@ def write_new(texts: Mapping[Path, str | bytes], *, public: Collection[Path] = (
     0600 from the start.
     """
     done: list[Path] = []
+    for path in texts:
+        need_folder_of(path)
     try:
         for path, text in texts.items():
             create_file(path, text, mode=0o644 if path in public else 0o600)

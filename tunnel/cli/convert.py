@@ -114,6 +114,10 @@ def import_(
         raise typer.Exit(EXIT_USAGE) from None
     for warning in found.config.warnings:
         complain(f"warning: {warning}", logging.WARNING)
+    if hooks := found.config.interface.hooks:
+        # They come from somebody else.
+        lines = "\n".join(f"  {name} = {command}" for name, command in hooks)
+        complain(f"shell commands, which the tunnel runs as root:\n{lines}", logging.WARNING)
     conf = found.config.name
     home = folders()[0] if output is None else output
     target = home / f"{conf}.conf" if output is None or output.is_dir() else output
@@ -206,11 +210,12 @@ def _deliver(
             print_json(_as_json(form, name, (), (), lost))
         fail("--strict: something is not carried, and nothing was written")
     if places:
-        try:
-            # It is there where the package made it.
-            places[0].parent.mkdir(mode=0o700, exist_ok=True)
-        except OSError as error:
-            fail(f"cannot write {places[0]}: {error.strerror}; nothing was written")
+        if places[0].parent == folders()[0]:
+            try:
+                # It is there where the package made it.
+                places[0].parent.mkdir(mode=0o700, exist_ok=True)
+            except OSError as error:
+                fail(f"cannot write {places[0]}: {error.strerror}; nothing was written")
         pairs = list(zip(places, outputs, strict=True))
         texts = {place: each.text for place, each in pairs}
         write_new(texts, public=[place for place, each in pairs if not each.secret])

@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
-from tunnel.cli.common import fail
+from tunnel.cli.common import fail, need_folder_of
 from tunnel.errors import TunnelError
 from tunnel.linux.files import state_folder
 from tunnel.log import output
 
 app = typer.Typer()
+
+_SOCKET = Path("/run/docker/plugins/tunnel.sock")
+"""Where Docker looks; its folder is not there before there is a plugin."""
 
 
 @app.command("docker-plugin")
@@ -20,7 +23,7 @@ def docker_plugin(
     listen: Annotated[
         Path,
         typer.Option("--socket", metavar="PATH", help="The socket on which Docker calls it."),
-    ] = Path("/run/docker/plugins/tunnel.sock"),
+    ] = _SOCKET,
     docker: Annotated[
         str,
         typer.Option("--docker", metavar="PATH", help="The API socket of Docker."),
@@ -39,6 +42,8 @@ def docker_plugin(
             --ipam-driver tunnel --ipam-opt conf=office \\
             --subnet 10.90.0.0/24 containers
     """
+    if listen.parent != _SOCKET.parent:
+        need_folder_of(listen)
     output.log_to_stream(verbose=verbose)
     from tunnel.containers.docker import plugin
 

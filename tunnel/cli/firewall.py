@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, TypedDict
 
 import typer
@@ -22,15 +23,15 @@ def firewall(
 ) -> None:
     """Show a tunnel's firewall and address translation: nft's rules, and packets counted.
 
-    Each rule has the entry of the conf as its comment. The output of --dry-run can be given to
-    `nft -f -`.
+    Each rule has the entry of the conf as its comment. Kernel settings that go with them are
+    comments in front. The output of --dry-run can be given to `nft -f -`.
 
     Example:
 
         tunnel firewall office
     """
     try:
-        text, sysctls = _planned(conf) if dry_run else (_standing(interface_name(conf)), [])
+        text, sysctls = _planned(conf) if dry_run else _standing(interface_name(conf))
     except TunnelError as error:
         fail(error)
     if as_json:
@@ -49,16 +50,19 @@ class Rules(TypedDict):
     sysctls: dict[str, str]
 
 
-def _standing(name: str) -> str:
+def _standing(name: str) -> tuple[str, list[tuple[str, str]]]:
     from tunnel import host
 
-    if not host.has_firewall(name):
+    record = host.load_record(name)
+    sysctls = _sysctls(record.items) if record is not None and record.is_here() else []
+    has_rules = host.has_firewall(name)
+    if not has_rules and not sysctls:
         fail(
             f"{name} has no firewall here: it is for tunnels that are up, and have a /0 in "
             "AllowedIPs or a gateway's keys in [Tunnel] (docs/gateway.md); "
             "--dry-run shows what a conf would set"
         )
-    return host.list_firewall(name)
+    return host.list_firewall(name) if has_rules else "", sysctls
 
 
 def _planned(conf: str) -> tuple[str, list[tuple[str, str]]]:
@@ -70,4 +74,10 @@ def _planned(conf: str) -> tuple[str, list[tuple[str, str]]]:
     config = load_config(conf)
     state = trio.run(host_state.compute, config, ()).state
     text = host.render_firewall(config.name, state.firewall) if state.firewall else ""
-    return text, [(sysctl.name, sysctl.value) for sysctl in state.sysctls]
+    return text, _sysctls(state.sysctls)
+
+
+def _sysctls(items: Iterable[object]) -> list[tuple[str, str]]:
+    from tunnel.host.state import Sysctl
+
+    return [(item.name, item.value) for item in items if isinstance(item, Sysctl)]

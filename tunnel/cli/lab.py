@@ -154,11 +154,6 @@ def lab_command(
         pair_only = peer is not PeerKind.OURS or outer_v6 or svg is not None or not traced
         if plan is not PAIR and pair_only:
             fail("--peer, --ipv6, --no-trace and --svg are for --topology pair", EXIT_USAGE)
-        if plan.uses_docker:
-            docker.check()
-        if rootless.is_needed():
-            rootless.enter_user_namespace([sys.executable, "-m", "tunnel", *sys.argv[1:]])
-        rootless.check()
         if svg is not None:
             if not traced or peer is not PeerKind.OURS:
                 fail(
@@ -166,6 +161,11 @@ def lab_command(
                     EXIT_USAGE,
                 )
             writable(svg)
+        if plan.uses_docker:
+            docker.check()
+        if rootless.is_needed():
+            rootless.enter_user_namespace([sys.executable, "-m", "tunnel", *sys.argv[1:]])
+        rootless.check()
         with Lab() as lab:
             plan = (outside_v6(plan) if outer_v6 else plan).on_wire(bad).with_keys()
             _say(f"building {plan.title[0].lower()}{plan.title[1:]}: {_names(plan)}")

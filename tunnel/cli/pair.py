@@ -15,6 +15,7 @@ from tunnel.cli.version import version
 from tunnel.config.peers import endpoint_at
 from tunnel.config.problems import Mistake
 from tunnel.config.values import check_name
+from tunnel.errors import TunnelError
 from tunnel.log.redact import printable
 from tunnel.pair.choosing import given_networks
 
@@ -69,9 +70,7 @@ def pair(
     ] = False,
     dry_run: Annotated[
         bool,
-        typer.Option(
-            "--dry-run", help="Print the plan and set up nothing. --install still installs."
-        ),
+        typer.Option("--dry-run", help="Print the plan, and change nothing on either host."),
     ] = False,
     wait: Annotated[
         float,
@@ -95,7 +94,10 @@ def pair(
     if remote:
         from tunnel.pair.agent import Agent
 
-        Agent(version()).serve()
+        try:
+            Agent(version()).serve()
+        except TunnelError as error:
+            fail(error)
         return
     if not destination:
         fail("name the other host: tunnel pair user@host", EXIT_USAGE)
@@ -129,6 +131,7 @@ def pair(
             _Lines(),
             agree=agree,
             install=install,
+            dry_run=dry_run,
             version=version(),
             patience=wait,
         )

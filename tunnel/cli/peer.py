@@ -21,6 +21,7 @@ from tunnel.cli.common import (
     complain,
     conf_of_running,
     fail,
+    need_folder_of,
     print_json,
     warn_if_others_can_read,
 )
@@ -116,13 +117,10 @@ def add(
     with _mistakes_printed():
         book = _opened(conf)
         theirs = book.add(new, os.urandom)
-        if as_qr:
-            from tunnel.cli.qr import show
-
-            show(theirs)
-            sys.stdout.flush()
-            with _or_void():
-                book.write()
+        if output is None:
+            # Its key is nowhere else: what cannot be printed is not added.
+            with book.written(), _undone_is_said():
+                _print(theirs, as_qr=as_qr)
         else:
             with _written(output, config.dump(theirs)):
                 book.write()
@@ -293,19 +291,30 @@ def _edited(conf: str, peer: str) -> Iterator[tuple[PeerBook, ListedPeer]]:
         book.write()
 
 
-@contextlib.contextmanager
-def _written(path: Path | None, text: str) -> Iterator[None]:
-    """Write a conf to a new file, or print it, before the block. If the block fails, the file is
-    removed.
-    """
-    if path is None:
+def _print(conf: config.TunnelConfig, *, as_qr: bool) -> None:
+    if as_qr:
+        from tunnel.cli.qr import show
+
+        show(conf)
+    else:
         warn_if_others_can_read()
-        # Before the block: output that cannot be written must not lose the only copy of the key.
-        typer.echo(text, nl=False)
-        sys.stdout.flush()
-        with _or_void():
-            yield
-        return
+        typer.echo(config.dump(conf), nl=False)
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _undone_is_said() -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        complain("tunnel: the peer was not added, as its conf could not be printed")
+        raise
+
+
+@contextlib.contextmanager
+def _written(path: Path, text: str) -> Iterator[None]:
+    """Write a conf to a new file before the block; it is removed if the block fails."""
+    need_folder_of(path)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -322,16 +331,6 @@ def _written(path: Path | None, text: str) -> Iterator[None]:
         except BaseException:
             path.unlink()
             raise
-
-
-@contextlib.contextmanager
-def _or_void() -> Iterator[None]:
-    """If the block fails, say that what was printed before it is of no use."""
-    try:
-        yield
-    except BaseException:
-        complain("tunnel: the peer was not added, and what is printed above is void")
-        raise
 
 
 def _reload(book: PeerBook, done: str) -> None:

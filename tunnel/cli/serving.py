@@ -10,6 +10,7 @@ import dataclasses
 import gc
 import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from tunnel.cli import background
 from tunnel.errors import TunnelError, with_notes
+from tunnel.linux.processes import show_command
 from tunnel.log import output, writer
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ def server(
             logging.getLogger().warning("%s", warning)
 
     def run(readiness: background.Readiness, log_file: Path) -> int:
+        show_command(_as_up())
         return serve(
             config,
             readiness,
@@ -79,6 +82,12 @@ def server(
         )
 
     return run
+
+
+def _as_up() -> list[str]:
+    """The command line of a daemon as `up` has it, whether `up`, `restart` or a holder began it."""
+    program = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+    return [*program, "up", *(word for word in sys.argv[2:] if word != "--successor")]
 
 
 def set_log_level(config: TunnelConfig, *, verbose: bool) -> None:
@@ -116,6 +125,11 @@ def serve(
     from tunnel.daemon.run import run
     from tunnel.daemon.sd_notify import Notifier
     from tunnel.daemon.teardown import END_TIME
+    from tunnel.linux.memory import release_unused
+
+    def ready() -> None:
+        readiness.ready()
+        release_unused()
 
     notifier = Notifier.from_environment()
 
@@ -137,11 +151,7 @@ def serve(
                 has_log = True
                 daemon = Daemon(config, notifier=notifier, kept_rights=kept, keeper=keeper)
                 try:
-                    trio.run(
-                        partial(
-                            run, daemon, ready=readiness.ready, is_held=True, handle_signals=True
-                        )
-                    )
+                    trio.run(partial(run, daemon, ready=ready, is_held=True, handle_signals=True))
                 finally:
                     keeper.close()
                     # Before whatever else is said of the end.

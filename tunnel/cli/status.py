@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tunnel.control.messages.sentences import shortened
-from tunnel.control.messages.status import PeerLimits, PeerStatus, TunnelStatus
+from tunnel.control.messages.status import PeerLimits, PeerStatus, TunnelStatus, telling
 from tunnel.log.redact import printable
 
 _AGES = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
@@ -111,11 +111,11 @@ def status_lines(status: TunnelStatus, *, now: float, whole: bool = False) -> It
     if len(shown) < len(status.peers):
         yield Text()
         yield Text(f"and {_more_peers(status.peers, shown)} (all of them: --all)", "bold yellow")
-    if status.drops:
+    if drops := telling(status.drops):
         yield Text()
         yield Text("  drops", "bold red") + Text(":")
-        width = max(map(len, status.drops))
-        for reason, packets in sorted(status.drops.items(), key=lambda item: (-item[1], item[0])):
+        width = max(map(len, drops))
+        for reason, packets in sorted(drops.items(), key=lambda item: (-item[1], item[0])):
             yield Text(f"    {reason:<{width}}  {packets}")
 
 

@@ -11,8 +11,17 @@ from typing import Annotated
 import typer
 
 from tunnel import config
-from tunnel.cli.common import EXIT_USAGE, Name, complain, conf_of_running, fail, load_config
+from tunnel.cli.common import (
+    EXIT_USAGE,
+    Name,
+    complain,
+    conf_of_running,
+    fail,
+    load_config,
+    need_folder_of,
+)
 from tunnel.errors import TunnelError, unwrapped
+from tunnel.linux.files import RUN_FOLDER
 from tunnel.log import output
 
 app = typer.Typer()
@@ -85,6 +94,8 @@ def web(
         fail(error, EXIT_USAGE)
     if where.address is not None and where.address.is_unspecified and not all_addresses:
         fail(f"--listen {listen} is every address of this host: add --all-addresses", EXIT_USAGE)
+    if where.path is not None and where.path.parent != RUN_FOLDER:
+        need_folder_of(where.path)
     is_own = where.address in own
     if no_login and where.path is None:
         fail("--no-login needs --listen unix:PATH, which only its owner can open", EXIT_USAGE)

@@ -61,6 +61,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 
     from tunnel.daemon.gc_tuning import avoid_pauses
     from tunnel.device import userspace
+    from tunnel.linux.memory import release_unused
 
     # From here on there is something to undo: signals wait until it can be done.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -77,6 +78,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 
     def ready() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        release_unused()
 
     try:
         trio.run(userspace.run, device, served, ready)

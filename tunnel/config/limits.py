@@ -2,7 +2,6 @@
 
 import re
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Final, Literal, NamedTuple
 
 from tunnel.config.problems import Mistake, quote
@@ -107,8 +106,10 @@ def quota(text: str) -> Quota:
 
 
 def _number(found: re.Match[str], step: int = 1000) -> int:
-    unit = step ** _PREFIXES.index(found["prefix"].lower())
-    return int(Decimal(found["number"]) * unit)
+    unit: int = step ** _PREFIXES.index(found["prefix"].lower())
+    whole, _, decimals = found["number"].partition(".")
+    scale: int = 10 ** len(decimals)
+    return int(whole + decimals) * unit // scale
 
 
 def _rate_text(rate: int) -> str:

@@ -230,11 +230,15 @@ class InterfaceConfig:
         return tuple(entry for entry in self.dns_entries if isinstance(entry, str))
 
     @property
-    def has_hooks(self) -> bool:
-        """Whether there is any shell command to run."""
-        options = self.options
-        up_and_down = (self.pre_up, self.post_up, self.pre_down, self.post_down)
-        return any((*up_and_down, options.peer_up, options.peer_down))
+    def hooks(self) -> tuple[tuple[str, str], ...]:
+        """The shell commands to run, each with the name of its key."""
+        return tuple(
+            (key.name, command)
+            for section in (self, self.options)
+            for key in keys_of(type(section)).values()
+            if key.read is values.hook
+            for command in getattr(section, key.field)
+        )
 
     @property
     def hooks_change_routes(self) -> bool:

@@ -1,6 +1,7 @@
 """Section [Tunnel] of a conf: what WireGuard and wg-quick do not have."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from tunnel.config import gateway, values
@@ -11,26 +12,20 @@ from tunnel.config.values import AutoSwitch, Datapath, LogLevel, Metrics, Record
 __all__ = ["RecordKind", "TunnelOptions"]
 
 
-def _switch(name: str, meaning: str) -> dict[str, ConfKey]:
+def _switch(
+    name: str, meaning: str, *, reload: Reload = Reload.UP, example: str = "off"
+) -> dict[str, ConfKey]:
     return key(
         name,
         values.switch,
         meaning,
-        reload=Reload.UP,
-        example="off",
+        reload=reload,
+        example=example,
         write=lambda value: "on" if value else "off",
     )
 
 
-def _gate_switch(name: str, meaning: str) -> dict[str, ConfKey]:
-    return key(
-        name,
-        values.switch,
-        meaning,
-        reload=Reload.HOST,
-        example="yes",
-        write=lambda value: "yes" if value else "no",
-    )
+_gate_switch = partial(_switch, reload=Reload.HOST, example="on")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,27 +126,22 @@ class TunnelOptions:
 
     repair: bool = field(
         default=False,
-        metadata=key(
+        metadata=_switch(
             "Repair",
-            values.switch,
             "whether routes, rules, addresses and firewall that another program removes are put "
             "back at once; if not, that is reported only, and `tunnel reload` puts them back",
             reload=Reload.LIVE,
             example="on",
-            write=lambda value: "on" if value else "off",
         ),
     )
 
     seamless_restart: bool = field(
         default=True,
-        metadata=key(
+        metadata=_switch(
             "SeamlessRestart",
-            values.switch,
             "whether the interface, its addresses, routes and rules, and the UDP port stay while "
             "the daemon is restarted, or killed and started again",
             reload=Reload.LIVE,
-            example="off",
-            write=lambda value: "on" if value else "off",
         ),
     )
 

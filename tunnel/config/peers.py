@@ -4,6 +4,7 @@ A disabled peer is a section whose lines are comments, by a mark in front of eac
 exporters skip it as we do. Its addresses and its name stay taken.
 """
 
+import contextlib
 import itertools
 import os
 import re
@@ -85,6 +86,7 @@ class PeerBook:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.text, self._status = read_text(self.path, Problems(str(path)))
+        self._before = self.text
         self.config = self._parsed(self.text)
         self.peers = self._listed()
 
@@ -101,6 +103,17 @@ class PeerBook:
     def write(self) -> None:
         """Replace the file, whole or not at all; its owner and mode stay."""
         write(self.path, self.text, known=self._status)
+
+    @contextlib.contextmanager
+    def written(self) -> Iterator[None]:
+        """Write, and put the file back as it was if the block fails."""
+        self.write()
+        status = self.path.stat()
+        try:
+            yield
+        except BaseException:
+            write(self.path, self._before, known=status)
+            raise
 
     def find(self, which: str) -> ListedPeer:
         """The peer of that friendly_name, public key, or address."""

@@ -97,11 +97,17 @@ def write(config: TunnelConfig, form: Format) -> Written:
 def _refuse_others(sources: Sequence[ForeignFile], found: Format) -> None:
     """Refuse a file that is plainly of another format than `found`: it would be ignored."""
     for source in sources if len(sources) > 1 else ():
-        if not found.sign.search(source.text):
-            for other in FORMATS.values():
-                if other.sign.search(source.text):
-                    fault = f"this file is of {other.name}, and another one of {found.name}"
-                    raise refused(FileLine(source.name), fault, "import one at a time")
+        if found.sign.search(source.text):
+            continue
+        fault = ""
+        for other in FORMATS.values():
+            if other.sign.search(source.text):
+                fault = f"this file is of {other.name}, and another one of {found.name}"
+                break
+        if not fault and found.beside is not None and not found.beside.search(source.text):
+            fault = f"this file is not of {found.name}, and another one is"
+        if fault:
+            raise refused(FileLine(source.name), fault, "import one at a time")
 
 
 def _recognised(sources: Sequence[ForeignFile]) -> Format:

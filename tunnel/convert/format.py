@@ -46,6 +46,9 @@ class Format:
     write: Callable[[TunnelConfig], Written]
     hints: Mapping[str, str] = field(default_factory=dict)
     """What to do about keys that are not carried."""
+    beside: re.Pattern[str] | None = None
+    """What a file has that goes with one of the sign, if `read` passes over what it does not know.
+    """
 
 
 _HOOK = "a shell command: run it by other means"

@@ -318,6 +318,7 @@ ROUTEROS: Final = Format(
     name="routeros",
     title="MikroTik RouterOS 7 (commands)",
     sign=re.compile(r"^[^\S\n]*/interface[ /]wireguard\b", re.MULTILINE),
+    beside=re.compile(r"^[^\S\n]*/[a-z]", re.MULTILINE),
     keys={
         "PrivateKey": "private-key",
         "ListenPort": "listen-port",

@@ -224,6 +224,7 @@ VYOS: Final = Format(
     name="vyos",
     title="VyOS (set commands)",
     sign=re.compile(r"^[^\S\n]*set\s+interfaces\s+wireguard\s", re.MULTILINE),
+    beside=re.compile(r"^[^\S\n]*set\s", re.MULTILINE),
     keys={
         "PrivateKey": "private-key",
         "ListenPort": "port",

@@ -198,7 +198,7 @@ def _best_effort(restore: Callable[[int], None], value: int) -> None:
 
 def check_hooks(config: TunnelConfig) -> None:
     """Raise HostError if the conf has hooks, and others can write it."""
-    if config.interface.has_hooks and config.path is not None:
+    if config.interface.hooks and config.path is not None:
         host.check_hook_source(config.path, config.status)
 
 

@@ -101,7 +101,7 @@ def needs_of(config: TunnelConfig) -> Needs:
 
 def runs_other_programs(config: TunnelConfig) -> bool:
     """Whether the conf has hooks or name servers."""
-    return config.interface.has_hooks or bool(config.interface.dns_entries)
+    return bool(config.interface.hooks or config.interface.dns_entries)
 
 
 def notes_on(config: TunnelConfig, kept: frozenset[Capability] | None) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ from tunnel import host
 from tunnel.config import InterfaceConfig, PublicKey
 from tunnel.control.broadcast import Events
 from tunnel.control.messages.sentences import sentence
+from tunnel.control.messages.status import telling
 from tunnel.daemon import guard, host_state, redaction, reload
 from tunnel.daemon.attach import Attachment
 from tunnel.daemon.control import control_socket
@@ -541,7 +542,7 @@ async def watch_drops(feed: Events, count: Callable[[], dict[str, int]]) -> None
         await feed.wait_wanted()
         before = count()
         await trio.sleep(DROPS_PERIOD)
-        now = count()
+        now = telling(count())
         new = {reason: packets - before.get(reason, 0) for reason, packets in now.items()}
         new = {reason: packets for reason, packets in new.items() if packets > 0}
         if new:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface
 
 from tunnel.control.messages.sentences import some
-from tunnel.control.messages.status import SHORT_TAIL
+from tunnel.control.messages.status import SHORT_TAIL, telling
 from tunnel.doctor.facts import Facts, endpoint_address
 from tunnel.doctor.findings import Finding
 from tunnel.linux.kernel import IPV6_MIN_MTU
@@ -205,9 +205,9 @@ def check_mode(facts: Facts) -> Iterator[Finding]:
 
 def check_dropped_earlier(facts: Facts) -> Iterator[Finding]:
     """A note: what the tunnel had dropped before the doctor looked, long ago or not."""
-    if facts.before is None or not facts.before.drops:
+    if facts.before is None or not (dropped := telling(facts.before.drops)):
         return
-    most = sorted(facts.before.drops.items(), key=lambda item: (-item[1], item[0]))
+    most = sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
     counted = []
     for reason, packets in most:
         now = facts.grown(reason)
@@ -216,7 +216,7 @@ def check_dropped_earlier(facts: Facts) -> Iterator[Finding]:
         counted.append(f"{reason} {packets}" + (f" ({aside})" if aside else ""))
     yield Finding(
         "dropped_earlier",
-        f"the tunnel has dropped {sum(facts.before.drops.values())} packets before the doctor "
+        f"the tunnel has dropped {sum(dropped.values())} packets before the doctor "
         "looked: this alone is not a fault, as it may be long ago",
         f"tunnel show: drops {', '.join(counted)}",
         f"tunnel show {facts.name} --watch shows whether they grow"

@@ -39,9 +39,14 @@ HANDSHAKE_SLICE = 0.0006
 """Seconds of work on handshake messages before the other tasks get their turn: half a dozen of
 peers, so that more than one core is of use, or twice as many that are answered by a cookie."""
 HANDSHAKES_TOGETHER = 16
-"""Messages in a slice at most. The compiled part opens what comes together on several cores."""
+"""Messages in a slice at most. The compiled part opens what comes together on other cores."""
 HANDSHAKE_REST = 0.002
 """Seconds between two such slices while many wait: they get a quarter of the time at most."""
+
+PREPARED_TOGETHER = 8
+"""Peers in a row for whose handshakes something is made ahead: a fraction of a millisecond."""
+PREPARE_REST = 0.001
+"""Seconds between two such rows."""
 
 
 class EngineDrop(StrEnum):

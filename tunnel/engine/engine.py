@@ -28,10 +28,10 @@ from tunnel import datapath
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.tun import Tun
 from tunnel.io.udp import FAMILIES, Udp
-from tunnel.protocol import Datagram, Event, PeerRemoved, Seal
+from tunnel.protocol import Datagram, DatagramKind, Event, PeerRemoved, Seal
 from tunnel.protocol import Interface as ProtocolInterface
 
-from .common import Clock, Interface, Peer, boot_time
+from .common import PREPARE_REST, PREPARED_TOGETHER, Clock, Interface, Peer, boot_time
 from .handshake_queue import HandshakeQueue
 from .histograms import Load
 from .instrument import Tracer, joined
@@ -102,6 +102,7 @@ class Engine:
         self._inner_filter: Tracer | None = None
         self._on_event = on_event
         self._rearm = trio.Event()
+        self._settled = trio.Event()
         self._armed = float("-inf")
         self.metering = Metering(
             self.interface,
@@ -169,6 +170,7 @@ class Engine:
         async with trio.open_nursery() as nursery:
             self._sender.nursery = nursery
             nursery.start_soon(self._timers)
+            nursery.start_soon(self._prepare)
             nursery.start_soon(self.metering.run, self._sender.wait_free)
             nursery.start_soon(self._handshakes.answer)
             nursery.start_soon(self._handshakes.keep_queue_short)
@@ -196,6 +198,7 @@ class Engine:
 
     def settle(self) -> None:
         """Carry out what a change of configuration asks for. To be called after each."""
+        self._settled.set()
         self._drain_outputs(self.clock())
 
     def set_link_up(self, up: bool) -> None:
@@ -240,8 +243,12 @@ class Engine:
             keeping.write()
         while (output := poll()) is not None:
             if isinstance(output, Datagram):
-                if keeping is not None and output.peer is not None:
-                    # Its timestamp, if it is an initiation.
+                if (
+                    keeping is not None
+                    and output.peer is not None
+                    and output.kind is DatagramKind.INITIATION
+                ):
+                    # Its timestamp.
                     keeping.handle_peer_change(output.peer)
                     keeping.write()
                 self._sender.send_handshake(output)
@@ -272,3 +279,11 @@ class Engine:
             self._rearm = trio.Event()
             with trio.move_on_after(min(MAX_SLEEP, self._armed - now)):
                 await self._rearm.wait()
+
+    async def _prepare(self) -> None:
+        """Make ahead what the handshakes of the peers need; others have most of the time."""
+        while True:
+            self._settled = trio.Event()
+            while self.interface.prepare(PREPARED_TOGETHER):
+                await trio.sleep(PREPARE_REST)
+            await self._settled.wait()

@@ -9,7 +9,7 @@ are sent a cookie at once, or are not answered.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from math import ceil
 from random import Random
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from tunnel.datapath import Datapath
 from tunnel.datapath.pump import Initiation
 from tunnel.io.endpoint import SockAddr
 from tunnel.io.udp_socket import Origin, Skip, UdpSocket, Writable, packed
-from tunnel.protocol import ProtocolDrop
+from tunnel.protocol import ProtocolDrop, take_step
 from tunnel.protocol.constants import HANDSHAKE_QUEUE, UNDER_LOAD_QUEUE
 
 from .common import HANDSHAKE_REST, HANDSHAKE_SLICE, HANDSHAKES_TOGETHER, EngineDrop
@@ -38,6 +38,12 @@ INITIATION_LENGTH = 148
 MAC_LENGTH = 16
 NO_MAC = bytes(MAC_LENGTH)
 """mac2 of one who has no cookie. It ends the message."""
+
+
+STEPS = 3
+"""Of `Interface.initiation_steps`."""
+APART = 3
+"""So many initiations together are worth a thread, and are gone on with when that had time."""
 
 
 class Waiting(NamedTuple):
@@ -64,6 +70,7 @@ class HandshakeQueue:
         # A generator of its own: what is drawn for every datagram must cost next to nothing.
         self._draw = Random(random(16)).getrandbits
         self._queue: deque[Waiting] = deque()
+        self._under_way: list[tuple[Generator[int, float, None], int]] = []
         self._ready = trio.Event()
         self._bare = self._rest = 0
         self._flooded = trio.Event()
@@ -242,29 +249,32 @@ class HandshakeQueue:
         while True:
             await self._ready.wait()
             self._ready = trio.Event()
-            while queue:
+            while queue or self._under_way:
                 # One message is enough while datagrams wait.
-                count = 1 if self.is_behind else min(together, len(queue))
+                count = min(1 if self.is_behind else together, len(queue))
                 began = clock()
-                self._answer_untrusted(count, began)
+                part = self._answer_untrusted(count, began)
                 took = max(clock() - began, HANDSHAKE_SLICE / HANDSHAKES_TOGETHER)
-                together = min(ceil(HANDSHAKE_SLICE * count / took), HANDSHAKES_TOGETHER)
+                together = min(ceil(HANDSHAKE_SLICE * part / took), HANDSHAKES_TOGETHER)
                 if len(queue) >= UNDER_LOAD_QUEUE:
                     await trio.sleep(HANDSHAKE_REST)
                 else:
                     await trio.lowlevel.checkpoint()
 
-    def _answer_untrusted(self, count: int, now: float) -> None:
-        """Hand in `count` messages of the queue.
+    def _answer_untrusted(self, count: int, now: float) -> float:
+        """Hand in `count` messages of the queue, and go on with those under way.
 
+        To how many messages from begin to end that comes, counting a step for a third of one.
         The newest first: those that wait longest, as after a suspend, may have been followed by
         others of the same peer, which are the ones that it expects.
         """
         interface, queue = self._shared.interface, self._queue
         messages = [queue.pop() for _ in range(count)]
+        under_way, self._under_way = self._under_way, []
         if not self._shared.link_up:
-            interface.count_drop(ProtocolDrop.INTERFACE_DOWN, len(messages))
-            return
+            count += sum(number for _, number in under_way)
+            interface.count_drop(ProtocolDrop.INTERFACE_DOWN, count)
+            return count
         initiations = []
         for datagram, origin, admitted, mac1_key in messages:
             if datagram.startswith(INITIATION):
@@ -274,5 +284,17 @@ class HandshakeQueue:
                     datagram, origin.endpoint, now, admitted=admitted
                 )
         if initiations:
-            interface.handle_initiations_untrusted(initiations, now)
+            # What is opened elsewhere begins before we go on with what was begun before.
+            under_way.insert(0, (interface.initiation_steps(initiations), len(initiations)))
+        part = float(count - len(initiations))
+        for steps, number in under_way:
+            left = number
+            while left:
+                part += left / STEPS
+                left = take_step(steps, now)
+                if number >= APART:
+                    break
+            if left:
+                self._under_way.append((steps, left))
         self._shared.drain(now)
+        return part

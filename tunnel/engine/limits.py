@@ -33,6 +33,8 @@ LEAST_ROOM = 1 << 17
 """Bytes that may wait in any case: two of the largest frames."""
 MOST_ROOM = 1 << 22
 """Bytes that wait at most."""
+LEAST_SHARE = 256
+"""Bytes of the room that any frame takes: in memory, the smallest is not less."""
 
 
 class Way(enum.IntEnum):
@@ -87,7 +89,7 @@ class Lane:
         self.waiting: deque[tuple[bytes, int]] = deque()
         """Frames, and the bytes that they count."""
         self.queued = 0
-        """Bytes that wait."""
+        """Bytes of the room that are taken."""
 
     def passes(self, size: int, now: float) -> bool:
         """Take a frame of `size` bytes, if it may pass at once: nothing waits before it."""
@@ -95,10 +97,11 @@ class Lane:
 
     def hold(self, frame: memoryview, size: int) -> bool:
         """Have a copy of the frame wait; False if there is no room."""
-        if self.queued + size > self._room:
+        share = max(size, LEAST_SHARE)
+        if self.queued + share > self._room:
             return False
         self.waiting.append((bytes(frame), size))
-        self.queued += size
+        self.queued += share
         return True
 
     def release(self, now: float) -> bytes | None:
@@ -106,7 +109,7 @@ class Lane:
         if not self.waiting or not self.bucket.take(self.waiting[0][1], now):
             return None
         frame, size = self.waiting.popleft()
-        self.queued -= size
+        self.queued -= max(size, LEAST_SHARE)
         return frame
 
 

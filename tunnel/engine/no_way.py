@@ -52,9 +52,18 @@ class NoWay:
             return True
         return False
 
-    def handle_no_peer(self, frame: memoryview) -> None:
-        """Count `frame`, and answer as a router does; the kernel's WireGuard does so, too."""
+    def handle_no_peer(self, frame: memoryview, destination: bytes) -> ProtocolDrop:
+        """Count `frame`, and answer as a router does; the kernel's WireGuard does so, too. The
+        reason of the drop.
+        """
+        if _is_for_link(destination):
+            self._shared.interface.count_drop(ProtocolDrop.LINK_MULTICAST)
+            return ProtocolDrop.LINK_MULTICAST
         self._shared.interface.count_drop(ProtocolDrop.NO_PEER)
+        self._answer(frame)
+        return ProtocolDrop.NO_PEER
+
+    def _answer(self, frame: memoryview) -> None:
         now = self._shared.clock()
         if not self._errors.has_room(now):
             return
@@ -64,6 +73,13 @@ class NoWay:
             # An answer that finds no room, or no interface, is missed by no one.
             with suppress(TunWriteDropped):
                 self._shared.tun.write(NO_OFFLOAD + answer)
+
+
+def _is_for_link(destination: bytes) -> bool:
+    """Whether it is a group of 224.0.0.0/24 or ff02::/16: no router forwards what is sent there."""
+    if len(destination) == 4:
+        return destination[:3] == b"\xe0\0\0"
+    return destination[0] == 0xFF and destination[1] & 0xF == 2
 
 
 def _without_fragment_header(packet: bytes) -> bytes:

@@ -206,8 +206,7 @@ class Sender:
         peer = self._peer_for_destination(destination)
         drop: ProtocolDrop | None = None
         if peer is None:
-            self._no_way.handle_no_peer(view[start:end])
-            drop = ProtocolDrop.NO_PEER
+            drop = self._no_way.handle_no_peer(view[start:end], destination)
         elif destination in self._peers_at and self._no_way.is_loop(view[start:end]):
             peer, drop = None, ProtocolDrop.ROUTING_LOOP
         elif self._pump is not None:

@@ -124,7 +124,7 @@ def isolate(interface: str) -> Gate:
         f"meta iifkind {TUNNELS} oifname {own}",
     )
     rules = tuple(("forward", f"{way} {end}") for way in ways for end in REJECT)
-    return Gate("Isolate = yes", rules)
+    return Gate("Isolate = on", rules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +235,7 @@ def kill_switch(interface: str, networks: Iterable[Network], mark: int, *, dns: 
         to += [f"ip daddr {LOCAL[4]} return", f"ip6 daddr {LOCAL[6]} return", *REJECT]
     hooks = [(chain, "jump killswitch") for chain in ("kill-output", "kill-forward")]
     rules = (*(("killswitch", rule) for rule in (*begin, *to)), *hooks)
-    return Gate("KillSwitch = yes", rules, stays=True)
+    return Gate("KillSwitch = on", rules, stays=True)
 
 
 def hold_everything(networks: Iterable[Network]) -> bool:

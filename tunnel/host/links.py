@@ -16,6 +16,7 @@ from tunnel.linux.netns import open_namespace
 
 _IFF_UP = 1
 _ADDR_GEN_MODE_NONE = 1
+_ARPHRD_NONE = 0xFFFE
 
 
 def describe_link(interface: str, *, netns: Path | str | None = None) -> str | None:
@@ -27,9 +28,7 @@ def describe_link(interface: str, *, netns: Path | str | None = None) -> str | N
         index = find_ifindex(netlink, interface)
         if index is None:
             return None
-        information = netlink.link("get", index=index)[0].get_attr("IFLA_LINKINFO")
-        kind = information.get_attr("IFLA_INFO_KIND") if information is not None else None
-        return str(kind or "")
+        return _kind(netlink.link("get", index=index)[0])
 
 
 def is_tunnel(interface: str) -> bool:
@@ -41,6 +40,23 @@ def is_tunnel(interface: str) -> bool:
         ).read_text()
     except OSError:
         return False
+
+
+def packet_tunnels() -> set[str]:
+    """The interfaces of the caller's namespace without a link layer that are a TUN device, or one
+    of the kernel's WireGuard. Raises HostError.
+    """
+    with rtnetlink() as netlink, step("list", "interfaces"):
+        return {
+            str(link.get_attr("IFLA_IFNAME"))
+            for link in netlink.link("dump")
+            if link["ifi_type"] == _ARPHRD_NONE and _kind(link) in ("tun", "wireguard")
+        }
+
+
+def _kind(link: Any) -> str:
+    information = link.get_attr("IFLA_LINKINFO")
+    return str((information and information.get_attr("IFLA_INFO_KIND")) or "")
 
 
 def move_link(interface: str, netns: Path | str, *, origin: Path | str | None = None) -> None:

@@ -53,6 +53,9 @@ def check_fields(made: _T) -> _T:
     return made
 
 
+_FLOAT_BITS = 1023
+"""Of an integer that a float can hold."""
+
 _TYPES: dict[type, dict[str, Any]] = {}
 """Kept, as it takes long to find them."""
 
@@ -83,7 +86,7 @@ def _fits(value: object, kind: Any) -> bool:
             _fits(name, arguments[0]) and _fits(one, arguments[1]) for name, one in value.items()
         )
     if kind is float:
-        return type(value) in (int, float)
+        return type(value) is float or (type(value) is int and value.bit_length() < _FLOAT_BITS)
     if kind in (int, bool):
         return type(value) is kind
     if dataclasses.is_dataclass(value) and isinstance(value, kind):

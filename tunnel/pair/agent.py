@@ -88,7 +88,9 @@ class Agent:
         self._is_waiting = self._has_to_end = self._is_done = False
 
     def serve(self) -> None:
-        """Serve until `commit`, or else undo everything."""
+        """Serve until `commit`, or else undo everything. Raises PairError for what is no request,
+        and everything is undone then, too.
+        """
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, self._end)
         with self._held:
@@ -145,7 +147,9 @@ class Agent:
             return {"id": number, "result": method(self, **request)}
         except TunnelError as error:
             return {"id": number, "error": str(error)}
-        except (TypeError, ValueError) as error:
+        except OSError as error:
+            return {"id": number, "error": error.strerror or str(error)}
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             return {"id": number, "error": f"wrong request: {error}"}
 
     # What is asked for
@@ -185,7 +189,7 @@ class Agent:
 
     def _heard(self, token: str, seconds: float) -> bool:
         """Whether a datagram with the token has come, or does in so many seconds; and stop."""
-        ends = time.monotonic() + seconds
+        ends = time.monotonic() + min(seconds, SILENCE)
         try:
             while (left := ends - time.monotonic()) > 0:
                 for ear in select.select(self._ears, [], [], left)[0]:

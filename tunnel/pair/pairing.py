@@ -157,12 +157,14 @@ def set_up_pair(
     *,
     agree: Callable[[PairPlan], bool],
     install: bool,
+    dry_run: bool,
     version: str,
     patience: float,
 ) -> Paired | None:
     """Pair this host with `destination`, if the user does `agree` to the plan; else None.
 
-    With `install`, this program, of `version`, is put there where it is missing. Each host has
+    With `install`, this program, of `version`, is put there where it is missing; with `dry_run`,
+    that ends here: without the program there, nothing more is known of that host. Each host has
     `patience` seconds to reach the other. Raises PairError, Mistake and KeyboardInterrupt: both
     hosts were put back then, but for the program, or what could not be was said to `tell`.
     """
@@ -175,6 +177,11 @@ def set_up_pair(
         if not program:
             if not install:
                 raise PairError(f"{destination}: tunnel is not installed there; add --install")
+            if dry_run:
+                with tell.step(f"see whether tunnel {version} can be installed there") as done:
+                    check(ssh, remote)
+                    done("yes, in /opt/tunnel; the rest of the plan is known once it is there")
+                return None
             with tell.step(f"install tunnel {version} on {destination}") as done:
                 check(ssh, remote)
                 program = put_there(ssh, remote)

@@ -47,7 +47,7 @@ from .events import (
     QuotaReached,
     RoutingLoop,
 )
-from .interface import Interface, PeerError
+from .interface import Interface, PeerError, take_step
 from .outputs import Datagram, DatagramKind, Seal
 from .peer import Peer
 
@@ -80,5 +80,6 @@ __all__ = [
     "Transport",
     "UdpAddress",
     "pack",
+    "take_step",
     "unpack",
 ]

@@ -15,6 +15,9 @@ P = TypeVar("P")
 
 _MAX_CACHED: Final = 4096
 
+_FEW: Final = 8
+"""Prefixes of a peer that need no dictionary."""
+
 _PART: Final = 8192
 """Prefixes of a peer in one dictionary."""
 
@@ -39,23 +42,31 @@ def unpack(packed: int) -> tuple[int, int, int]:
 class _Prefixes:
     """The prefixes of one peer and family in the order they came, each as prefix << 8 | shift.
 
-    In dictionaries of a bounded size: a single one would stop everything whenever it grows, and
-    just when the table of the prefixes does.
+    Of most peers there are few, in a tuple, which takes the least memory. More are in dictionaries
+    of a bounded size: a single one would stop everything whenever it grows, and just when the table
+    of the prefixes does.
     """
 
-    __slots__ = ("_parts",)
+    __slots__ = ("_few", "_parts")
 
     def __init__(self) -> None:
-        self._parts: list[dict[int, None]] = [{}]
+        self._few: tuple[int, ...] = ()
+        self._parts: list[dict[int, None]] | None = None
 
     def __len__(self) -> int:
-        return sum(map(len, self._parts))
+        return len(self._few) if self._parts is None else sum(map(len, self._parts))
 
     def __iter__(self) -> Iterator[int]:
-        return chain.from_iterable(self._parts)
+        return iter(self._few) if self._parts is None else chain.from_iterable(self._parts)
 
     def add(self, packed: int) -> None:
         """Add one that is not there, at the end."""
+        if self._parts is None:
+            self._few += (packed,)
+            if len(self._few) > _FEW:
+                self._parts = [dict.fromkeys(self._few)]
+                self._few = ()
+            return
         last = self._parts[-1]
         if len(last) >= _PART:
             last = {}
@@ -64,6 +75,9 @@ class _Prefixes:
 
     def remove(self, packed: int) -> bool:
         """Remove one that is there; whether it was the last."""
+        if self._parts is None:
+            self._few = tuple(each for each in self._few if each != packed)
+            return not self._few
         for place, part in enumerate(self._parts):
             if packed in part:
                 del part[packed]

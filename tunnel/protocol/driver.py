@@ -1,6 +1,6 @@
 """What the driver hands in: endpoints, ciphers, handshakes, randomness, the wall clock."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Protocol, TypeVar
 
 from crypto.keys import PresharedKey, PrivateKey, PublicKey
@@ -46,16 +46,17 @@ class ReceivedInitiations(Protocol):
     @property
     def senders(self) -> list[tuple[bytes, int, bytes] | None]:
         """At each place the sender's public key, its receiver index and the timestamp (12 bytes);
-        None for an initiation that did not open."""
+        None for an initiation that did not open. Whoever asks waits until they are opened."""
 
     def create_responses(
         self, answers: list[tuple[int, bytes, int, bytes]], /
-    ) -> list[tuple[bytes, bytes, bytes]]:
+    ) -> Iterable[tuple[bytes, bytes, bytes]]:
         """Answer some of them: for each a place, 32 new random bytes as ephemeral key, our new
         index and the preshared key, all zeros for none.
 
-        For each the response (92 bytes, both MACs zero), and the keys to send and to receive with.
-        Raises ValueError at a place that did not open or is answered already.
+        For each the response (92 bytes, both MACs zero), and the keys to send and to receive with;
+        once, and whoever iterates waits for them. Raises ValueError at a place that did not open or
+        is answered already.
         """
 
 
@@ -68,6 +69,9 @@ class StaticIdentity(Protocol):
 
     def add_peer(self, public_key: bytes, /) -> None:
         """Keep the DH of the static keys from its first use on: no handshake changes it."""
+
+    def prepare(self, most: int, /) -> bool:
+        """Make that of `most` peers at most ahead; whether others may be left."""
 
     def remove_peer(self, public_key: bytes, /) -> None:
         """Forget it."""

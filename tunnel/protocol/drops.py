@@ -46,6 +46,9 @@ class ProtocolDrop(StrEnum):
     # Packets to send.
     NO_PEER = "no_peer"
     """No peer's AllowedIPs cover the destination."""
+    LINK_MULTICAST = "link_multicast"
+    """As no_peer, but to a group that no router forwards to: this host's own router solicitations,
+    MLD reports and the like. It is no fault: `show`, `top`, `doctor` and events leave it out."""
     ROUTING_LOOP = "routing_loop"
     """One of our own datagrams: the route to a peer's endpoint leads into the tunnel."""
     LOW_ORDER_PEER = "low_order_peer"

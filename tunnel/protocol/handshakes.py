@@ -6,7 +6,7 @@ timer is set: each method that decides returns a step, and `Peer` carries it out
 """
 
 from dataclasses import dataclass
-from typing import Generic, TypeAlias
+from typing import Final, Generic, TypeAlias
 
 from crypto.keys import PresharedKey
 
@@ -15,6 +15,8 @@ from .context import InterfaceState
 from .drops import ProtocolDrop
 from .index_table import PendingInitiation
 from .timers import NEVER, P
+
+_NEVER_YET: Final = -NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +69,11 @@ class Handshakes(Generic[P]):
         self.attempts = 0
         self.pending: PendingInitiation[P] | None = None
         self._wanted_since = 0.0
-        self._last_sent_at = -NEVER
+        self._last_sent_at = _NEVER_YET
         self._starts_over = False  # an answer to what was sent last would be of no use
         # Theirs to us.
         self._last_accepted_timestamp = b""
-        self._last_accepted_at = -NEVER
+        self._last_accepted_at = _NEVER_YET
 
     # --- Ours ------------------------------------------------------------------------------------
 

@@ -41,5 +41,9 @@ class IndexTable(Generic[P, T]):
         tables."""
         while True:
             index = int.from_bytes(self._random(4), "little")
-            if not (index in self.keypairs or index in self.handshakes or index in besides):
+            if self.is_free(index) and index not in besides:
                 return index
+
+    def is_free(self, index: int) -> bool:
+        """Whether `index` is in neither table."""
+        return index not in self.keypairs and index not in self.handshakes

@@ -4,7 +4,7 @@ It never reads a clock, a socket or a random source: the driver brings datagrams
 carries out what comes back. See `Interface` for the order of calls, `peer.py` for the rules.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, Generic
 
@@ -56,6 +56,14 @@ class PeerError(TunnelError):
 
 def _same(endpoint: E) -> E:
     return endpoint
+
+
+def take_step(steps: Generator[int, float, None], now: float) -> int:
+    """Take the next of `Interface.initiation_steps`; how many initiations the others are for."""
+    try:
+        return steps.send(now)
+    except StopIteration:
+        return 0
 
 
 class Interface(Generic[E, T]):
@@ -214,6 +222,14 @@ class Interface(Generic[E, T]):
         self._context.outputs.append(PeerRemoved(public_key, own_key))
         return True
 
+    def prepare(self, most: int) -> bool:
+        """Make for `most` peers at most what no handshake changes, before the first needs it.
+
+        Whether others may be left.
+        """
+        identity = self._context.identity
+        return identity is not None and identity.prepare(most)
+
     def handle_down(self) -> None:
         """The interface went down: erase keypairs and staged packets, stop all timers.
 
@@ -337,21 +353,33 @@ class Interface(Generic[E, T]):
         if _FORMS.get(data[:4]) != len(data):
             self._context.count(ProtocolDrop.MALFORMED)
         elif data[0] == HandshakeInitiation.TYPE:
-            self.handle_initiations_untrusted([(data, endpoint, admitted, None)], now)
+            steps = self.initiation_steps([(data, endpoint, admitted, None)])
+            while take_step(steps, now):
+                pass
         elif data[0] == HandshakeResponse.TYPE:
             self._handle_response_untrusted(data, endpoint, now, admitted=admitted)
         else:
             self._handle_cookie_reply_untrusted(CookieReply.parse_untrusted(data), now)
 
-    def handle_initiations_untrusted(
-        self, messages: Iterable[tuple[bytes, E, bool, bytes | None]], now: float
-    ) -> None:
-        """Take many initiations as `handle_message_untrusted` takes one: each a datagram that
-        `screen_untrusted` found to be one, where it came from, whether it was `admitted`, and the
-        key by which its mac1 was found right, or None.
+    def initiation_steps(
+        self, messages: Iterable[tuple[bytes, E, bool, bytes | None]]
+    ) -> Generator[int, float, None]:
+        """Take many initiations as `handle_message_untrusted` takes one, by `take_step`: each a
+        datagram that `screen_untrusted` found to be one, where it came from, whether it was
+        `admitted`, and the key by which its mac1 was found right, or None.
 
-        They cost less together: opened in one call, and answered in another.
+        They cost less together: opened in one call, and answered in another. Between two steps the
+        `StaticIdentity` may be at work on them, and the driver do whatever it likes. What is no
+        longer to be answered then is counted.
         """
+        steps = self._initiation_steps_untrusted(messages)
+        next(steps)
+        return steps
+
+    def _initiation_steps_untrusted(
+        self, messages: Iterable[tuple[bytes, E, bool, bytes | None]]
+    ) -> Generator[int, float, None]:
+        now = yield 0
         identity = self._context.identity
         worth = [
             (data, endpoint)
@@ -361,8 +389,12 @@ class Interface(Generic[E, T]):
         if identity is None or not worth:
             return
         received = identity.consume_initiations([data for data, _ in worth])
+        now = yield len(worth)
+        if identity is not self._context.identity:
+            self._context.count(ProtocolDrop.BAD_MAC1, len(worth))
+            return
         requests: list[tuple[int, bytes, int, bytes]] = []
-        answered: dict[int, tuple[Peer[E, T], int, E]] = {}
+        answered: dict[int, tuple[Peer[E, T], bytes, int, E]] = {}
         for place, (sender, (data, endpoint)) in enumerate(
             zip(received.senders, worth, strict=True)
         ):
@@ -379,12 +411,25 @@ class Interface(Generic[E, T]):
                 local_index = self._context.index_table.draw(answered)
                 psk = bytes(peer.preshared_key)
                 requests.append((place, peer.keys.draw_ephemeral(), local_index, psk))
-                answered[local_index] = peer, remote_index, endpoint
-        for (local_index, (peer, remote_index, endpoint)), response in zip(
-            answered.items(), received.create_responses(requests), strict=True
+                answered[local_index] = peer, timestamp, remote_index, endpoint
+        if not requests:
+            return
+        responses = received.create_responses(requests)
+        now = yield len(requests)
+        for (local_index, (peer, timestamp, remote_index, endpoint)), response in zip(
+            answered.items(), responses, strict=True
         ):
             message, send, receive = response
-            peer.send_response(message, (send, receive), (local_index, remote_index), endpoint, now)
+            if identity is not self._context.identity:
+                self._context.count(ProtocolDrop.BAD_MAC1)
+            elif peer.removed:
+                self._context.count(ProtocolDrop.PEER_REMOVED)
+            elif peer.stamps[0] != timestamp or not self._context.index_table.is_free(local_index):
+                # The peer does not wait for it any more.
+                peer.count(ProtocolDrop.OLD_TIMESTAMP)
+            else:
+                indices = local_index, remote_index
+                peer.send_response(message, (send, receive), indices, endpoint, now)
 
     def _handle_response_untrusted(
         self, data: bytes, endpoint: E, now: float, *, admitted: bool

@@ -50,7 +50,9 @@ then it may be silent for having nothing to say.
 540 s without a new one, nothing secret but the static keys is left.
 """
 
-from typing import Generic
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Generic
 
 from crypto.keys import PresharedKey, PublicKey
 from crypto.messages import HandshakeInitiation, HandshakeResponse, TransportHeader
@@ -90,6 +92,9 @@ _SEND_KEEPALIVE = int(Timer.SEND_KEEPALIVE)
 _PERSISTENT_KEEPALIVE = int(Timer.PERSISTENT_KEEPALIVE)
 
 _MAX_KEEPALIVE = 65_535
+
+_NO_DROPS: Final[Mapping[ProtocolDrop, int]] = MappingProxyType({})
+"""Of most peers: an empty dictionary of each would take 64 bytes."""
 
 
 class Peer(Timed, Generic[E, T]):
@@ -131,7 +136,7 @@ class Peer(Timed, Generic[E, T]):
         self.last_handshake_unix_ns = 0  # 0 is never
         self.tx_bytes = 0
         self.rx_bytes = 0
-        self.drops: dict[ProtocolDrop, int] = {}
+        self.drops = _NO_DROPS
         self.is_connected = False
         self.removed = False  # once it is, nothing happens to this peer any more
         self.keypairs: Keypairs[Peer[E, T], T] = Keypairs(
@@ -312,7 +317,8 @@ class Peer(Timed, Generic[E, T]):
     def accept_initiation(self, timestamp: bytes, endpoint: E, now: float, wire_bytes: int) -> bool:
         """An initiation that only this peer can have made; it may still be an old one.
 
-        Whether it is to be answered, and then `send_response` follows at once.
+        Whether it is to be answered, and then `send_response` follows, unless meanwhile the peer
+        was removed, or a later one came.
         """
         self.handle_key_change(now)
         refusal = self._handshakes.refusal(timestamp, now)
@@ -445,7 +451,7 @@ class Peer(Timed, Generic[E, T]):
 
     def count(self, reason: ProtocolDrop, packets: int = 1) -> None:
         """Count drops, for this peer and for the interface."""
-        self.drops[reason] = self.drops.get(reason, 0) + packets
+        self.drops = {**self.drops, reason: self.drops.get(reason, 0) + packets}
         self._context.count(reason, packets)
 
     # --- Handshakes ------------------------------------------------------------------------------

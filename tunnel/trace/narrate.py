@@ -33,6 +33,7 @@ _NOT_DELIVERED = "the kernel reported nothing of it: the interface is down, or t
 
 DROPS = {
     "no_peer": "no peer's AllowedIPs cover the destination",
+    "link_multicast": "it is for a group of this link, and no peer's AllowedIPs cover that",
     "routing_loop": "it is a datagram of this tunnel, whose endpoint is routed into the tunnel",
     "no_endpoint": "the peer's address is not known",
     "no_session": "no live session has this receiver index",
@@ -302,7 +303,7 @@ def _add_read(narrator: _Narrator, record: PacketRecord, otherwise: float) -> No
     if details["segment"]:
         what += f", one frame of segments of {details['segment']} bytes"
     narrator.add(journey.READ, what, time, details["size"], measured=read_at is not None)
-    if details["drop"] in ("no_peer", "routing_loop"):
+    if details["drop"] in ("no_peer", "link_multicast", "routing_loop"):
         narrator.drop(journey.ALLOWED, details["drop"], time, measured=False)
         return
     destination = record.headers.flow().split(" → ")[1]

@@ -44,7 +44,7 @@ SHOWN: Final = 180.0
 """Seconds of traffic that the page draws."""
 
 _FRESH: Final = 1.0
-"""Seconds for which a status is good enough for another page."""
+"""Seconds for which a status, or a mistake in the conf, is good enough for another page."""
 
 _UNWATCHED: Final = 20.0
 """Seconds between two looks at the tunnel while no page is open. Sessions last longer."""
@@ -82,6 +82,7 @@ class Hub:
         self._book_problem = ""
         self._networks: tuple[Network, ...] = ()
         self._read_of: tuple[int, int, int] | None = None
+        self._read_at = float("-inf")
         self._samples: dict[str, deque[tuple[float, int, int]]] = {}
         self._online = journal.connected()
 
@@ -259,15 +260,18 @@ class Hub:
         try:
             status = self.conf.stat()
             read_of = (status.st_ino, status.st_mtime_ns, status.st_size)
-            if read_of != self._read_of:
-                self._book = PeerBook(self.conf)
-                self._read_of = read_of
-            self._book_problem = ""
+            if read_of == self._read_of and (
+                # A mistake may also be in a file of a key.
+                self._book is not None or 0 <= self._clock() - self._read_at < _FRESH
+            ):
+                return
+            self._read_of, self._read_at = read_of, self._clock()
+            self._book, self._book_problem = PeerBook(self.conf), ""
         except OSError as error:
             self._book, self._read_of = None, None
             self._book_problem = f"The conf {self.conf} cannot be read: {error.strerror}."
         except config.ConfigErrors as errors:
-            self._book, self._read_of = None, None
+            self._book = None
             self._book_problem = f"The conf has mistakes: {_words(errors)}."
 
     async def _look(self) -> None:

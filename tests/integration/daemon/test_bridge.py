@@ -162,11 +162,11 @@ def test_dockers_firewall_lets_pass_what_goes_from_port_to_port(two_hosts: TwoHo
     ports = "-i br0 -o br0 -m comment --comment tunnel-wg0 -j ACCEPT"
     between = ["-N DOCKER-USER", f"-A DOCKER-USER {ports}"]
     assert host.run(chain).stdout.replace('"', "").splitlines() == between
-    rewrite(a, "Bridge = br0\n", "Bridge = br0\nForward = yes\n")
+    rewrite(a, "Bridge = br0\n", "Bridge = br0\nForward = on\n")
     a.tunnel("reload", "wg0")
     sides = host.run(chain).stdout.replace('"', "").splitlines()[1:]
     assert [" ".join(side.split()[2:4]) for side in sides] == ["-o br0", "-i br0"]
-    rewrite(a, "Forward = yes\n", "")
+    rewrite(a, "Forward = on\n", "")
     a.tunnel("reload", "wg0")
     assert host.run(chain).stdout.replace('"', "").splitlines() == between
     a.down()
@@ -174,7 +174,7 @@ def test_dockers_firewall_lets_pass_what_goes_from_port_to_port(two_hosts: TwoHo
 
 
 def test_what_a_killed_daemon_left_is_removed(two_hosts: TwoHosts) -> None:
-    a, _ = make_ends(two_hosts, "Bridge = br0", "Forward = yes", "Masquerade = auto")
+    a, _ = make_ends(two_hosts, "Bridge = br0", "Forward = on", "Masquerade = auto")
     host = a.node.host
     a.up()
     ruleset = host.run(["nft", "list", "ruleset"]).stdout

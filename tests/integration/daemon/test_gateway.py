@@ -112,21 +112,21 @@ def test_published_ports_lead_into_the_tunnel(net: Gateway, version: int) -> Non
 
 def test_peers_are_isolated_but_for_what_is_allowed(net: Gateway) -> None:
     name = status(net.end)["peers"][0]["public_key"]
-    net.set("Forward = yes")
+    net.set("Forward = on")
     with listening(net.c, C[0], 22, TCP) as ssh, listening(net.c, C[0], 80, TCP) as http:
         assert reach(net.b, C[0], 22, ssh) == B[0]
-        net.set("Forward = yes", "Isolate = yes")
+        net.set("Forward = on", "Isolate = on")
         with traced(net, f"host {C[0]} and tcp") as trace:
             assert is_refused(net.b, C[0], 22, ssh)
-            trace.wait_for_output('"Isolate = yes"')
+            trace.wait_for_output('"Isolate = on"')
         net.gw.ping(C[0])
         net.b.ping("10.77.0.1")
-        net.set("Forward = yes", "Isolate = yes", f"Allow = {name} -> {C[0]}:22/tcp")
+        net.set("Forward = on", "Isolate = on", f"Allow = {name} -> {C[0]}:22/tcp")
         assert reach(net.b, C[0], 22, ssh) == B[0]
         with traced(net, f"host {C[0]} and tcp") as trace:
             assert is_refused(net.b, C[0], 80, http)
             trace.wait_for_output('may reach nothing else"')
-        net.set("Forward = yes", f"Allow = {B[0]} → {C[0]}:80")
+        net.set("Forward = on", f"Allow = {B[0]} → {C[0]}:80")
         assert reach(net.b, C[0], 80, http) == B[0]
         assert is_refused(net.b, C[0], 22, ssh)
         assert "Allow: 10.77.0.2 may reach nothing else" in net.end.tunnel("firewall", "wg0")
@@ -180,15 +180,15 @@ def test_each_entry_is_a_line_of_a_diff_and_what_is_taken_comes_back(net: Gatewa
         changes = json.loads(net.end.tunnel("diff", "wg0", "--json"))["changes"]
         return [f"{each['sign']} {each['subject']}" for each in changes]
 
-    net.set("Masquerade = auto", "Isolate = yes")
+    net.set("Masquerade = auto", "Isolate = on")
     assert plan() == []
     text = net.end.conf.read_text()
-    net.end.conf.write_text(text.replace("Isolate = yes", "ClampMSS = auto"))
-    assert plan() == ["- firewall Isolate = yes", "+ firewall ClampMSS = auto"]
+    net.end.conf.write_text(text.replace("Isolate = on", "ClampMSS = auto"))
+    assert plan() == ["- firewall Isolate = on", "+ firewall ClampMSS = auto"]
     net.end.conf.write_text(text)
     net.gw.run(["nft", "delete", "table", "inet", "tunnel-wg0"])
     net.gw.wait_for(lambda: status(net.end)["missing"], 10, "the daemon to notice")
-    assert status(net.end)["missing"] == ["firewall Isolate = yes; firewall Masquerade = auto"]
+    assert status(net.end)["missing"] == ["firewall Isolate = on; firewall Masquerade = auto"]
     net.end.tunnel("reload", "wg0")
     net.b.ping(LAN[0])
 
@@ -213,7 +213,7 @@ def shut(lab: Lab) -> World:
 
 
 def end_of(world: World, *lines: str) -> OurEnd:
-    head = "".join(f"#! tunnel: {line}\n" for line in ("KillSwitch = yes", *lines))
+    head = "".join(f"#! tunnel: {line}\n" for line in ("KillSwitch = on", *lines))
     return OurEnd(world.nodes[0], head + world.confs[0])
 
 
@@ -330,7 +330,7 @@ def with_a_route_that_is_taken(shut: World) -> str:
 @pytest.mark.parametrize("where", [with_a_hook_that_fails, with_a_route_that_is_taken])
 def test_nothing_leaves_when_it_cannot_come_up(shut: World, where: Callable[[World], str]) -> None:
     a = shut.a
-    end = OurEnd(shut.nodes[0], "#! tunnel: KillSwitch = yes\n" + where(shut))
+    end = OurEnd(shut.nodes[0], "#! tunnel: KillSwitch = on\n" + where(shut))
     answer = end.tunnel("up", str(end.conf), check=False)
     assert "the kill switch of wg0 stays; to open it: tunnel down wg0" in answer
     assert speaks_in_clear(shut) == []
@@ -342,7 +342,7 @@ def test_a_reload_opens_and_shuts(shut: World) -> None:
     end = end_of(shut)
     end.up()
     text = end.conf.read_text()
-    end.conf.write_text(text.replace("KillSwitch = yes", "KillSwitch = no"))
+    end.conf.write_text(text.replace("KillSwitch = on", "KillSwitch = off"))
     end.tunnel("reload", "wg0")
     assert "killswitch" not in ruleset(shut.a)
     end.conf.write_text(text)
@@ -365,7 +365,7 @@ def test_a_port_that_a_container_behind_a_peer_answers(lab: Lab) -> None:
         docker.start("web", "--network", "inner")
         serve = "while :; do echo from $(hostname -i) | nc -l -p 80; done"
         docker.docker("exec", "-d", "web", "sh", "-c", serve)
-        rewrite(net.end_b, "[Interface]\n", "[Interface]\n#! tunnel: Forward = yes\n")
+        rewrite(net.end_b, "[Interface]\n", "[Interface]\n#! tunnel: Forward = on\n")
         net.end_b.tunnel("reload", "wg0")
         rewrite(net.end, f"= {B[0]}", f"= 172.30.0.0/24, {B[0]}")
         net.set("Publish = 8080:172.30.0.2:80")

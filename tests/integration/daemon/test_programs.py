@@ -13,7 +13,7 @@ import pytest
 from tests.support.daemons import remains
 from tests.support.hosts import TwoHosts
 from tests.support.pairs import status
-from tunnel.lab.peers import Node, OurEnd, mesh
+from tunnel.lab.peers import Node, OurEnd, mesh, render_conf
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 PROGRAMS = ("embed.py", "blocking.py", "with_asyncio.py")
@@ -44,6 +44,23 @@ def test_a_program_has_a_tunnel_until_a_handshake(two_hosts: TwoHosts, program: 
     assert ran.stderr == ""
     assert remains(two_hosts.a) == []
     assert status(other)["peers"][0]["latest_handshake"] > 0
+
+
+@each_program
+def test_a_program_does_not_wait_for_ever_for_a_handshake(
+    two_hosts: TwoHosts, program: str, tmp_path: Path
+) -> None:
+    a = Node(two_hosts.a, ("10.77.0.1/24",), "192.0.2.1")
+    end = OurEnd(a, render_conf(a, [Node(two_hosts.b, ("10.77.0.2/24",), "192.0.2.2")]))
+    text = (EXAMPLES / program).read_text()
+    assert "PATIENCE = 10.0\n" in text
+    impatient = tmp_path / program
+    impatient.write_text(text.replace("PATIENCE = 10.0\n", "PATIENCE = 0.5\n"))
+    process = two_hosts.a.popen([sys.executable, str(impatient), str(end.conf)], environment=PATHS)
+    assert process.wait(20) == 1
+    assert process.log().splitlines()[-1] == f"{impatient}: no peer has answered"
+    assert "Traceback" not in process.log()
+    assert remains(two_hosts.a) == []
 
 
 @each_program

@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -115,6 +116,12 @@ def undisturbed(two: TwoHosts, end: OurEnd, other: OurEnd) -> Iterator[Conversat
         yield talk
 
 
+def command_line(end: OurEnd) -> list[str]:
+    """That of the daemon, as ps shows it, from the command on."""
+    words = Path(f"/proc/{status(end)['pid']}/cmdline").read_text().rstrip("\0").split("\0")
+    return words[-2:]
+
+
 def test_a_restart_keeps_all_but_the_daemon(two_hosts: TwoHosts) -> None:
     end, other = up(two_hosts, "PostUp = echo hook >> /run/tunnel/hooks", routes=FULL)
     a = two_hosts.a
@@ -125,6 +132,7 @@ def test_a_restart_keeps_all_but_the_daemon(two_hosts: TwoHosts) -> None:
         talk.go_on()
         wait_for_beginning(events, 1)
         second = status(end)
+        assert command_line(end) == ["up", str(end.conf)]
     assert second["pid"] != first["pid"]
     assert second["restarts"] == 1
     assert second["holder"] == first["holder"]
@@ -147,6 +155,7 @@ def test_a_killed_daemon_has_a_successor(two_hosts: TwoHosts) -> None:
             a.wait_for(lambda: restarts(end) == number, 20, "another daemon")  # noqa: B023
             talk.go_on()
             wait_for_beginning(events, number)
+        assert command_line(end) == ["up", str(end.conf)]
     assert "waiting for the next one" in events.log()
     log = a.run(["cat", "/run/tunnel/wg0.log"]).stdout
     assert "restart number 2, 1 session kept" in log

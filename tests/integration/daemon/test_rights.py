@@ -107,7 +107,7 @@ def test_what_a_conf_takes_beyond_that_is_kept_and_a_reload_says_what_is_not(
     ours.tunnel("save", "wg0")
     assert ours.conf.stat().st_uid == 65534
     rewrite(ours, "ListenPort = 53", "ListenPort = 51820")
-    rewrite(ours, "[Tunnel]\n", "[Tunnel]\nForward = yes\n")
+    rewrite(ours, "[Tunnel]\n", "[Tunnel]\nForward = on\n")
     said = ours.tunnel("reload", "wg0")
     assert "gave up CAP_NET_RAW when it came up, and may need it for iptables" in said
     ours.down()

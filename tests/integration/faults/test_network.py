@@ -23,7 +23,7 @@ RECOVERED = 20.0
 def dropped(net: Net) -> list[dict[str, int]]:
     """What both ends have dropped; not what a host says to all, for which there is no peer."""
     return [
-        {reason: count for reason, count in drops(end).items() if reason != "no_peer"}
+        {reason: count for reason, count in drops(end).items() if reason != "link_multicast"}
         for end in (net.a, net.b)
     ]
 

@@ -76,4 +76,4 @@ def test_delay_reordering_duplication_corruption_and_rebinding(lab: Lab, figures
             found = stream.recovery(begun, stream.mark(), RECOVERED)
             figures.recovery("a NAT changes our port each 0.5 s", found)
         reasons = {"authentication", "malformed", "unknown_session", "unknown_handshake", "replay"}
-        assert set(drops(here)) | set(drops(there)) <= {*reasons, "no_peer"}
+        assert set(drops(here)) | set(drops(there)) <= {*reasons, "link_multicast"}

@@ -233,7 +233,7 @@ def with_a_kill_switch_a_route_that_was_injected_leads_nowhere(world: World) -> 
         ear.settimeout(10)
         mouth.sendto(b"taken out", (ELSEWHERE[4], PORT))
         assert ear.recv(100) == b"taken out", "without it, the route counts"
-        rewrite(world.ends["a"], "[Interface]\n", "[Interface]\n#! tunnel: KillSwitch = yes\n")
+        rewrite(world.ends["a"], "[Interface]\n", "[Interface]\n#! tunnel: KillSwitch = on\n")
         world.ends["a"].tunnel("reload", "wg0")
         with contextlib.suppress(PermissionError):  # what is rejected at once is an error
             mouth.sendto(b"taken out", (ELSEWHERE[4], PORT))

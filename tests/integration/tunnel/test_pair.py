@@ -249,6 +249,10 @@ def test_installs_itself_there_without_a_network_of_packages(two_hosts: TwoHosts
     b.run(["rm", "-rf", "/opt/tunnel", "/usr/local/bin/tunnel"])
     SshServer.start(b, "192.0.2.2").let_in(a, "office")
     assert "office: tunnel is not installed there; add --install" in pair(a, "office", code=1)
+    said = pair(a, "office", "--install", "--dry-run")
+    assert "see whether tunnel" in said
+    assert "yes, in /opt/tunnel" in said
+    assert "tunnel" not in b.run(["ls", "/opt"]).stdout.split()
     said = pair(a, "office", "--install")
     assert "install tunnel" in said
     shown = [

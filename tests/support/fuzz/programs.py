@@ -273,7 +273,7 @@ def run_pair(data: bytes) -> None:
         message_untrusted(Proof, line)
     text = message_untrusted(NewConf, line).text(PAIR_KEY)
     parsed = config.parse(text, name=str(line["name"]), source="of a pair")
-    assert not parsed.interface.has_hooks, "whoever may pair may run commands as root"
+    assert not parsed.interface.hooks, "whoever may pair may run commands as root"
 
 
 PAIR_KEY = PrivateKey.from_random(bytes(range(32)))

@@ -19,7 +19,7 @@ from tunnel.cli.bench import app
         (["--peer", "/etc/passwd"], "--peer: /etc/passwd is not an executable"),
         (
             ["--only", "veth", "--plot", "/nonexistent/x.svg"],
-            "cannot write /nonexistent/x.svg: No such",
+            "cannot write /nonexistent/x.svg: there is no folder",
         ),
         (["--only", "veth", "--plot", "/tmp"], "cannot write /tmp: Is a directory"),
         (["--rounds", "0"], "rounds"),

@@ -212,3 +212,22 @@ def test_what_is_doubtful_is_said_with_the_line_of_the_conf(folder: Path) -> Non
 def test_a_missing_file_and_a_folder_are_refused(folder: Path) -> None:
     assert "does not exist" in run("import", "none", code=2).stderr
     assert "must be a plain file, not a folder" in run("import", str(folder), code=2).stderr
+
+
+def test_hooks_that_come_with_a_conf_are_shown(folder: Path) -> None:
+    done = run("import", "office.conf", "-o", "x.conf", "--json")
+    assert done.stderr == "shell commands, which the tunnel runs as root:\n  PostUp = echo up\n"
+    assert not run("import", "network", "--interface", "one", "-o", "-").stderr
+
+
+@pytest.mark.parametrize("form", ["routeros", "vyos"])
+@pytest.mark.parametrize("other", ["[Match]\nName=wg0\n[Network]\nAddress=10.0.0.1\n", "what?\n"])
+def test_a_file_that_would_be_ignored_is_refused(folder: Path, form: str, other: str) -> None:
+    run("export", "./office.conf", "--to", form, "-o", "first")
+    (folder / "second").write_text(other)
+    for files in (("first", "second"), ("second", "first")):
+        done = run("import", *files, "-o", "x.conf", code=2)
+        assert done.stderr == (
+            f"second: this file is not of {form}, and another one is; import one at a time\n"
+        )
+    assert not (folder / "x.conf").exists()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -14,7 +16,6 @@ from typer.testing import CliRunner
 from tunnel import config
 from tunnel.cli import main
 from tunnel.config.expiry import expiry
-from tunnel.config.peers import PeerBook
 from tunnel.linux.networks import without
 
 KEYS = [config.PrivateKey.from_random(bytes([number]) * 32) for number in range(1, 5)]
@@ -56,20 +57,35 @@ def run(*words: object, code: int = 0) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("options", [[], ["--qr"]])
-def test_what_was_printed_is_void_if_the_conf_cannot_be_written(
+def test_no_conf_is_printed_for_a_peer_that_could_not_be_added(
     hub: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_: PeerBook) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(PeerBook, "write", refuse)
-    done = CliRunner().invoke(
-        main.make_app("peer"),
-        ["peer", "add", str(hub), "late", "--endpoint", "192.0.2.1", *options],
-    )
-    assert done.stdout
-    assert "the peer was not added, and what is printed above is void" in done.stderr
+    monkeypatch.setattr(os, "replace", refuse)
+    stdout, stderr = run("add", hub, "late", "--endpoint", "192.0.2.1", *options, code=2)
+    assert not stdout
+    assert "could not be replaced (No space left on device), and is as it was" in stderr
     assert "late" not in hub.read_text()
+
+
+@pytest.mark.parametrize("options", [[], ["--qr"]])
+def test_a_peer_whose_conf_cannot_be_printed_is_not_added(hub: Path, options: list[str]) -> None:
+    command = [sys.executable, "-m", "tunnel", "peer", "add", str(hub), "late", *options]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*command, "--endpoint", "192.0.2.1"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "tunnel: the peer was not added, as its conf could not be printed\n" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert hub.read_text() == HUB
+    assert hub.stat().st_mode & 0o777 == 0o640
 
 
 def added(hub: Path, *words: object) -> config.TunnelConfig:

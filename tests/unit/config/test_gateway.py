@@ -47,7 +47,7 @@ def conf(*lines: str) -> str:
         ("Masquerade = AUTO", "auto"),
         ("Masquerade = eth0.7", "eth0.7"),
         ("ClampMSS = 1340", "1340"),
-        ("Isolate = on", "yes"),
+        ("Isolate = on", "on"),
     ],
 )
 def test_entries_are_read_and_written(text: str, written: str) -> None:
@@ -92,10 +92,8 @@ def test_mistakes(line: str, message: str) -> None:
 
 
 def test_a_kill_switch_needs_something_to_guard_and_a_mark() -> None:
-    assert "KillSwitch has nothing to guard" in errors_of(
-        INTERFACE + "[Tunnel]\nKillSwitch = yes\n"
-    )
-    no_mark = conf("KillSwitch = yes").replace("[Interface]\n", "[Interface]\nTable = off\n")
+    assert "KillSwitch has nothing to guard" in errors_of(INTERFACE + "[Tunnel]\nKillSwitch = on\n")
+    no_mark = conf("KillSwitch = on").replace("[Interface]\n", "[Interface]\nTable = off\n")
     assert "add a FwMark, as FwMark = 0xca6c" in errors_of(no_mark)
     read(no_mark.replace("Table = off", "Table = off\nFwMark = 7"))
 
@@ -112,7 +110,7 @@ def test_a_kill_switch_needs_something_to_guard_and_a_mark() -> None:
 def test_a_kill_switch_does_not_refuse_the_tunnels_own_packets(allowed: str, endpoint: str) -> None:
     def text(mark: str, there: str) -> str:
         peer = f"[Peer]\nPublicKey = {PEER}\nAllowedIPs = {allowed}\nEndpoint = {there}:51820\n"
-        return f"{INTERFACE}{mark}[Tunnel]\nKillSwitch = yes\n{peer}"
+        return f"{INTERFACE}{mark}[Tunnel]\nKillSwitch = on\n{peer}"
 
     assert "add a FwMark, as FwMark = 0xca6c" in errors_of(text("", endpoint))
     read(text("FwMark = 7\n", endpoint))
@@ -121,13 +119,13 @@ def test_a_kill_switch_does_not_refuse_the_tunnels_own_packets(allowed: str, end
 
 
 def test_a_kill_switch_guards_the_daemons_own_namespace() -> None:
-    assert "remove KillSwitch" in errors_of(conf("KillSwitch = yes", "NetNS = office"))
+    assert "remove KillSwitch" in errors_of(conf("KillSwitch = on", "NetNS = office"))
 
 
 def test_doubts() -> None:
     (warning,) = read(conf("Publish = 80:10.99.0.1:80")).warnings
     assert "10.99.0.1, which no peer has in its AllowedIPs" in str(warning)
-    named = conf("KillSwitch = yes") + "Endpoint = vpn.example.com:51820\n"
+    named = conf("KillSwitch = on") + "Endpoint = vpn.example.com:51820\n"
     (warning,) = read(named).warnings
     assert "write the address into Endpoint" in str(warning)
 

@@ -41,7 +41,7 @@ def test_both_are_read_and_written() -> None:
         (conf("Mode = tap", "Bridge = office"), "Bridge has the name of the interface, office"),
         (conf("Mode = tap", interface="Table = 100\n"), "Table is for routes to AllowedIPs"),
         (
-            conf("Mode = tap", "KillSwitch = yes", peer="AllowedIPs = 0.0.0.0/0\n"),
+            conf("Mode = tap", "KillSwitch = on", peer="AllowedIPs = 0.0.0.0/0\n"),
             "remove KillSwitch, or remove Mode = tap here and at the peers",
         ),
     ],

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.confs import INTERFACE, PEER, read
-from tunnel.config import dump
+from tunnel.config import dump, values
 from tunnel.config.keys import ConfKey, keys_of
 from tunnel.config.model import SECTIONS
+from tunnel.config.options import TunnelOptions
 from tunnel.config.reference import page
 
 DOC = Path(__file__).parents[3] / "docs" / "conf.md"
@@ -37,3 +38,11 @@ def test_examples_are_read_and_written_back(title: str, key: ConfKey) -> None:
     config = read(sections[title])
     assert config.warnings == ()
     assert line in dump(config)
+
+
+def test_what_is_on_or_off_is_written_in_these_words() -> None:
+    switches = [key for key in keys_of(TunnelOptions).values() if key.read is values.switch]
+    assert len(switches) > 5
+    for key in switches:
+        assert (key.write(True), key.write(False)) == ("on", "off"), key.name
+        assert key.example in ("on", "off"), key.name

@@ -167,6 +167,27 @@ def test_a_peer_that_was_removed_is_a_stranger_and_may_come_back(make: MakeIdent
         assert b.consume_initiations([message]).senders == [(A_PUBLIC, 11, NOW)]
 
 
+def test_what_was_prepared_for_a_peer_is_what_is_made_without(make: MakeIdentity) -> None:
+    a, b = make(A), make(B)
+    message, _ = initiate(a)
+    assert not b.prepare(1)
+    for public_key in (bytes(32), A_PUBLIC):
+        b.add_peer(public_key)
+    assert b.prepare(1)
+    assert b.prepare(1)
+    assert not b.prepare(1)
+    assert b.is_low_order(bytes(32))
+    assert b.consume_initiations([message]).senders == [(A_PUBLIC, 11, NOW)]
+
+
+def test_many_answers_are_given_once(make: MakeIdentity) -> None:
+    message, _ = initiate(make(A))
+    received = make(B).consume_initiations([message] * 8)
+    answers = iter(received.create_responses([(n, EPHEMERAL_B, n, PSK) for n in range(8)]))
+    assert [response[4] for response, _, _ in answers] == list(range(8))
+    assert list(answers) == []
+
+
 Call = Callable[[MakeIdentity, bytes], object]
 
 

@@ -23,7 +23,7 @@ START = expiry("2030-01-01T00:00:00Z")
 
 def conf(*expires: str) -> TunnelConfig:
     text = f"[Interface]\nPrivateKey = {KEYS[0].to_base64()}\n"
-    text += "[Tunnel]\nForward = yes\nAllow = peer0 -> 10.1.0.0/16, 10.9.0.0 -> 10.2.0.0/16\n"
+    text += "[Tunnel]\nForward = on\nAllow = peer0 -> 10.1.0.0/16, 10.9.0.0 -> 10.2.0.0/16\n"
     for number, comment in enumerate(expires):
         key = KEYS[number + 1].public_key().to_base64()
         text += f"[Peer]\nPublicKey = {key}\n# friendly_name = peer{number}\n{comment}\n"

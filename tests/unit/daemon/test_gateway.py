@@ -59,7 +59,7 @@ def test_what_forwards_turns_forwarding_on(line: str) -> None:
 
 
 def test_isolation_forwards_nothing_by_itself() -> None:
-    state = state_of("Isolate = yes")
+    state = state_of("Isolate = on")
     assert state.sysctls == ()
     assert state.docker is None
 
@@ -72,18 +72,18 @@ def test_a_peer_inside_of_anothers_network_is_not_limited_with_it() -> None:
 
 
 def test_exceptions_come_before_what_they_are_of() -> None:
-    state = state_of("Isolate = yes", "Allow = 10.77.0.2 -> 10.77.0.3:22, 10.77.0.2 -> 10.0.0.1")
+    state = state_of("Isolate = on", "Allow = 10.77.0.2 -> 10.77.0.3:22, 10.77.0.2 -> 10.0.0.1")
     assert state.firewall is not None
     assert list(map(str, state.firewall.gates)) == [
         "Allow = 10.77.0.2 -> 10.77.0.3/32:22",
         "Allow = 10.77.0.2 -> 10.0.0.1/32",
         "Allow: 10.77.0.2 may reach nothing else",
-        "Isolate = yes",
+        "Isolate = on",
     ]
 
 
 def test_a_kill_switch_of_a_split_tunnel_guards_its_networks_alone() -> None:
-    rules = rules_of(state_of("KillSwitch = yes"), "killswitch")
+    rules = rules_of(state_of("KillSwitch = on"), "killswitch")
     assert rules[0] == 'oifname { "lo", "office" } return'
     assert rules[1:] == [
         f"ip daddr {address} {end}"
@@ -96,20 +96,20 @@ def test_a_kill_switch_of_a_split_tunnel_guards_its_networks_alone() -> None:
 
 
 def test_a_kill_switch_leaves_neighbours_on_a_cable_alone() -> None:
-    rules = rules_of(state_of("KillSwitch = yes", allowed="fe80::/64, ff00::/8"), "killswitch")
+    rules = rules_of(state_of("KillSwitch = on", allowed="fe80::/64, ff00::/8"), "killswitch")
     assert not any("ip6" in rule for rule in rules)
 
 
 def test_two_halves_are_all_to_a_kill_switch() -> None:
-    whole = rules_of(state_of("KillSwitch = yes", allowed="0.0.0.0/0", mark=7), "killswitch")
+    whole = rules_of(state_of("KillSwitch = on", allowed="0.0.0.0/0", mark=7), "killswitch")
     halves = "0.0.0.0/1, 128.0.0.0/1"
-    assert rules_of(state_of("KillSwitch = yes", allowed=halves, mark=7), "killswitch") == whole
-    half = rules_of(state_of("KillSwitch = yes", allowed="0.0.0.0/1", mark=7), "killswitch")
+    assert rules_of(state_of("KillSwitch = on", allowed=halves, mark=7), "killswitch") == whole
+    half = rules_of(state_of("KillSwitch = on", allowed="0.0.0.0/1", mark=7), "killswitch")
     assert half[2].startswith("ip daddr 0.0.0.0/1 ")
 
 
 def test_a_kill_switch_of_a_full_tunnel_ends_in_a_refusal_of_all() -> None:
-    state = state_of("KillSwitch = yes", allowed="0.0.0.0/0", mark=7)
+    state = state_of("KillSwitch = on", allowed="0.0.0.0/0", mark=7)
     rules = rules_of(state, "killswitch")
     assert rules[1] == "meta mark 0x7 return"
     assert rules[-1] == "counter reject with icmpx admin-prohibited", "of both IP versions"

@@ -218,7 +218,7 @@ def test_a_program_that_is_not_there_is_a_death_like_others(folder: Path) -> Non
 @pytest.mark.usefixtures("hasty")
 def test_the_log_says_what_ended_a_daemon(folder: Path) -> None:
     with ExitStack() as stack:
-        scene = Scene(folder, stack, up=f"$$ > {folder}/said; kill -KILL $$")
+        scene = Scene(folder, stack, up=f"$$ > {folder}/said; kill -KILL $$ #")
         scene.holder.ready()
         scene.holder.close()
         first = scene.said().strip()

@@ -6,6 +6,7 @@ import trio.testing
 from tunnel.control.broadcast import EventQueue, Events
 from tunnel.daemon.run import DROPS_PERIOD, watch_drops, watch_port
 from tunnel.io.udp import Udp
+from tunnel.protocol import ProtocolDrop
 
 
 def test_every_change_of_the_port_is_published() -> None:
@@ -44,9 +45,14 @@ def test_drops_are_published_only_for_subscribers_and_only_new_ones() -> None:
             with feed.subscribe(EventQueue()) as events:
                 await trio.sleep(3.5 * DROPS_PERIOD)
                 drops["full"] += 2
+                drops[ProtocolDrop.LINK_MULTICAST] = 1
                 event = await anext(events)
                 assert event.type == "drops"
                 assert event.details == {"new": {"full": 2}, "total": {"full": 5, "padding": 1}}
+                drops[ProtocolDrop.LINK_MULTICAST] += 1
+                with trio.move_on_after(3 * DROPS_PERIOD) as waiting:
+                    await anext(events)
+                assert waiting.cancelled_caught
             nursery.cancel_scope.cancel()
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -57,27 +57,28 @@ def test_down_hears_and_says_nothing_and_up_starts_anew(sides: Sides) -> None:
     run(sides, scenario)
 
 
-def test_handshakes_waiting_when_it_goes_down_are_counted(sides: Sides) -> None:
+def test_handshakes_waiting_and_under_way_when_it_goes_down_are_counted(sides: Sides) -> None:
     async def scenario(a: Side, b: Side) -> None:
         a.tun.feed(packet(1, 2))
         await until(lambda: b.tun.written)
         initiation = a.udp.sent[0][0]
-        handle = b.engine.interface.handle_initiations_untrusted
+        handle = b.engine.interface.initiation_steps
         handled = 0
 
         def handle_the_first(
-            messages: Sequence[tuple[bytes, Endpoint, bool, bytes | None]], now: float
-        ) -> None:
+            messages: Sequence[tuple[bytes, Endpoint, bool, bytes | None]],
+        ) -> Generator[int, float, None]:
             nonlocal handled
             handled = len(messages)
-            handle(messages, now)
+            steps = handle(messages)
             b.engine.set_link_up(False)
+            return steps
 
-        b.engine.interface.handle_initiations_untrusted = handle_the_first  # type: ignore[method-assign,assignment]
+        b.engine.interface.initiation_steps = handle_the_first  # type: ignore[method-assign,assignment]
         b.udp.feed(initiation * 20, 148, a.udp.own)
         await until(lambda: sum(b.engine.drops().values()) == 20)
         assert 0 < handled <= HANDSHAKES_TOGETHER
-        assert b.engine.drops() == {"old_timestamp": handled, "interface_down": 20 - handled}
+        assert b.engine.drops() == {"interface_down": 20}
 
     run(sides, scenario)
 

@@ -30,6 +30,7 @@ from tunnel.doctor.facts import (
     RouteFacts,
     has_written_place,
 )
+from tunnel.protocol import ProtocolDrop
 
 
 def notes(facts: Facts) -> list[str]:
@@ -108,6 +109,8 @@ def test_what_was_dropped_before_is_a_note_with_count_and_reason() -> None:
     )
     # Only what grew meanwhile is judged.
     assert notes(replace(HEALTHY, after=facts.after)) == []
+    own = {str(ProtocolDrop.LINK_MULTICAST): 2}
+    assert notes(replace(HEALTHY, before=replace(STATUS, drops=own))) == []
 
 
 def test_a_clock_of_a_phone_that_was_set_back() -> None:

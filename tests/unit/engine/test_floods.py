@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import pytest
 import trio
@@ -17,9 +17,10 @@ from tests.support.engines import Side, Sides, make_side, packet, run, until
 from tunnel import datapath
 from tunnel.config import PublicKey
 from tunnel.engine.common import HANDSHAKE_SLICE, HANDSHAKES_TOGETHER, EngineDrop
+from tunnel.engine.handshake_queue import STEPS
 from tunnel.io.endpoint import Endpoint
 from tunnel.io.udp_socket import Origin, packed
-from tunnel.protocol import HandshakeCompleted
+from tunnel.protocol import HandshakeCompleted, take_step
 from tunnel.protocol.constants import (
     COOKIE_REPLIES_BURST,
     COOKIE_REPLIES_PER_SECOND,
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from tunnel.datapath import _native
 
 STRANGER = Endpoint(bytes([203, 0, 113, 5]), 9)
+
+
+Initiation: TypeAlias = tuple[bytes, Endpoint, bool, bytes | None]
+Steps: TypeAlias = Generator[int, float, None]
 
 
 def initiation(side: Side, *, right: bool) -> bytes:
@@ -267,17 +272,23 @@ def test_handshake_messages_take_a_slice_of_time_and_no_more() -> None:
 
     async def scenario(a: Side, b: Side) -> None:
         nonlocal spent
-        handle = a.engine.interface.handle_initiations_untrusted
+        handle = a.engine.interface.initiation_steps
 
-        def slow(
-            messages: Sequence[tuple[bytes, Endpoint, bool, bytes | None]], now: float
-        ) -> None:
+        def slow_steps(steps: Steps, left: int) -> Steps:
             nonlocal spent
-            spent += len(messages) * HANDSHAKE_SLICE / 4.5
-            turns[-1] += len(messages)
-            handle(messages, now)
+            now = yield 0
+            while left:
+                spent += left * HANDSHAKE_SLICE / 4.5 / STEPS
+                left = take_step(steps, now)
+                now = yield left
 
-        a.engine.interface.handle_initiations_untrusted = slow  # type: ignore[method-assign,assignment]
+        def slow(messages: Sequence[Initiation]) -> Steps:
+            turns[-1] += len(messages)
+            steps = slow_steps(handle(messages), len(messages))
+            next(steps)
+            return steps
+
+        a.engine.interface.initiation_steps = slow  # type: ignore[method-assign,assignment]
         a.udp.feed(b"".join(initiation(a, right=True) for _ in range(31)), 148, STRANGER)
         while sum(turns) < 31:
             turns.append(0)
@@ -296,15 +307,13 @@ def test_while_datagrams_wait_a_turn_takes_one_handshake_message(sides: Sides) -
 
     async def scenario(a: Side, b: Side) -> None:
         messages = proven(a, map(forged, range(2000)))
-        handle = a.engine.interface.handle_initiations_untrusted
+        handle = a.engine.interface.initiation_steps
 
-        def counted(
-            messages: Sequence[tuple[bytes, Endpoint, bool, bytes | None]], now: float
-        ) -> None:
+        def counted(messages: Sequence[Initiation]) -> Steps:
             turns[-1] += len(messages)
-            handle(messages, now)
+            return handle(messages)
 
-        a.engine.interface.handle_initiations_untrusted = counted  # type: ignore[method-assign,assignment]
+        a.engine.interface.initiation_steps = counted  # type: ignore[method-assign,assignment]
         for message in messages:
             a.udp.feed(*swapped(message))
         while a.udp.incoming:
@@ -316,6 +325,23 @@ def test_while_datagrams_wait_a_turn_takes_one_handshake_message(sides: Sides) -
     # there may be two of the other.
     assert 2 <= sum(turns[:-1]) < 200
     assert max(turns[:-1]) <= 2
+
+
+def test_what_is_under_way_ends_while_datagrams_wait_and_no_message_does(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side) -> None:
+        handle = a.engine.interface.initiation_steps
+
+        def with_others_behind(messages: Sequence[Initiation]) -> Steps:
+            if len(messages) > 1:
+                a.engine._handshakes.is_behind = True
+            return handle(messages)
+
+        a.engine.interface.initiation_steps = with_others_behind  # type: ignore[method-assign,assignment]
+        a.udp.feed(b"".join(initiation(a, right=True) for _ in range(12)), 148, STRANGER)
+        await until(lambda: a.engine.drops().get("handshake_invalid") == 12)
+        assert a.engine._handshakes.is_behind
+
+    run(sides, scenario)
 
 
 def test_under_load_handshake_messages_take_a_quarter_of_the_time() -> None:
@@ -330,15 +356,16 @@ def test_under_load_handshake_messages_take_a_quarter_of_the_time() -> None:
     async def scenario(a: Side, b: Side) -> None:
         handled = 0
 
-        def slow(
-            messages: Sequence[tuple[bytes, Endpoint, bool, bytes | None]], now: float
-        ) -> None:
+        handle = a.engine.interface.initiation_steps
+
+        def slow(messages: Sequence[Initiation]) -> Steps:
             nonlocal spent, handled
             spent += len(messages) * HANDSHAKE_SLICE / 2.5
             handled += len(messages)
+            return handle([])
 
         messages = proven(a, map(forged, range(HANDSHAKE_QUEUE)))
-        a.engine.interface.handle_initiations_untrusted = slow  # type: ignore[method-assign,assignment]
+        a.engine.interface.initiation_steps = slow  # type: ignore[method-assign,assignment]
         for message in messages:
             a.udp.feed(*swapped(message))
         await until(lambda: not a.udp.incoming)
@@ -388,8 +415,8 @@ def test_what_waits_together_is_opened_together_by_the_datapath_s_own_handshakes
         await until(lambda: a.engine.drops().get("handshake_invalid") == 40)
 
     run([a], scenario)
-    # How long they take is known after the first; no time passes here.
-    assert opened == [1, HANDSHAKES_TOGETHER, HANDSHAKES_TOGETHER, 40 - 1 - 2 * HANDSHAKES_TOGETHER]
+    # How long they take is known after the first; no time passes here. It took two steps of three.
+    assert opened == [1, 11, HANDSHAKES_TOGETHER, 40 - 1 - 11 - HANDSHAKES_TOGETHER]
 
 
 @pytest.mark.parametrize("sources", [1, 10_000])

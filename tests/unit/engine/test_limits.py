@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -20,7 +21,7 @@ from tunnel.datapath.errors import PacketRefusedError
 from tunnel.datapath.split import split_untrusted
 from tunnel.datapath.virtio import VIRTIO_NET_HDR_LEN, carried_untrusted
 from tunnel.engine.common import Peer
-from tunnel.engine.limits import BURST, LEAST_ROOM, QuotaUse, TokenBucket
+from tunnel.engine.limits import BURST, LEAST_ROOM, LEAST_SHARE, Lane, QuotaUse, TokenBucket
 from tunnel.engine.quota_file import QuotaFile
 from tunnel.engine.sender import Sender
 from tunnel.packet.headers import Headers
@@ -212,6 +213,27 @@ def test_what_waits_is_bounded(sides: Sides) -> None:
 def two(request: pytest.FixtureRequest) -> Iterator[list[LoopbackSide]]:
     with loopback_sides(2, request.param) as found:
         yield found
+
+
+@pytest.mark.parametrize("size", [20, 64, 300, 1400, 65535])
+def test_what_waits_takes_no_more_memory_than_its_room(size: int) -> None:
+    lane = Lane(1, 0.0)
+    assert lane.passes(size, 0.0)
+    frame = memoryview(bytes(VIRTIO_NET_HDR_LEN + size))
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        count = 0
+        while lane.hold(frame, size):
+            count += 1
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert count == LEAST_ROOM // max(size, LEAST_SHARE)
+    assert taken <= LEAST_ROOM * 1.2
+    while lane.release(1e9 * (count := count + 1)) is not None:
+        pass
+    assert lane.queued == 0
 
 
 def test_a_quota_counts_both_ways_and_is_never_exceeded(two: list[LoopbackSide]) -> None:

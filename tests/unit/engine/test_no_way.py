@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network
+from collections import Counter
+from ipaddress import IPv4Network, IPv6Network, ip_address
 
 import pytest
 import trio
@@ -31,6 +32,14 @@ def outer(version: int, data: bytes, port: int = 51820, *, fragment: bool = Fals
     size = (len(extension) + len(udp)).to_bytes(2, "big")
     following = b"\x2c" if fragment else b"\x11"
     return b"\x60\0\0\0" + size + following + b"\x40" + HERE[6] + THERE[6] + extension + udp
+
+
+def empty(destination: str) -> bytes:
+    """A packet to that address, without anything in it."""
+    to = ip_address(destination)
+    if to.version == 4:
+        return b"\x45\0\0\x14" + bytes(4) + b"\x01\x11" + bytes(2) + HERE[4] + to.packed
+    return b"\x60\0\0\0\0\0\x3b\x01" + HERE[6] + to.packed
 
 
 def lead_back(side: Side, other: Side, version: int) -> None:
@@ -126,6 +135,25 @@ def test_what_is_not_ours_is_carried_to_an_endpoint(sides: Sides) -> None:
         a.tun.feed(*(NO_HEADER + data for data in foreign))
         await until(lambda: len(b.tun.written) == 2 + len(foreign))
         assert a.engine.drops() == {}
+
+    run(sides, scenario)
+
+
+def test_what_the_host_says_to_its_link_is_counted_apart(sides: Sides) -> None:
+    async def scenario(a: Side, b: Side) -> None:
+        expected = Counter[str]()
+        for group, reason in {
+            "224.0.0.22": "link_multicast",
+            "224.0.1.1": "no_peer",
+            "255.255.255.255": "no_peer",
+            "ff02::2": "link_multicast",
+            "ff12::16": "link_multicast",
+            "ff05::2": "no_peer",
+            "fe80::1": "no_peer",
+        }.items():
+            a.tun.feed(NO_HEADER + empty(group))
+            expected[reason] += 1
+            await until(lambda: a.engine.drops() == expected)
 
     run(sides, scenario)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tunnel.pair.ends import EndLostError, PairEnd
-from tunnel.pair.messages import PairError
+from tunnel.pair.messages import PairError, Proof, message_untrusted
 from tunnel.pair.pairing import _short, _texts
 from tunnel.pair.ssh import Ssh
 
@@ -38,6 +38,50 @@ def test_only_what_was_written_here_is_brought_up_and_examined(
     _, answer = map(json.loads, done.stdout.splitlines())
     assert "was written" in answer["error"]
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("listen", {"port": 10**30}),
+        ("listen", {"port": -1}),
+        ("heard", {"token": 5, "seconds": -1e300}),
+        ("heard", {"token": "x", "seconds": "x"}),
+        ("knock", {"endpoint": 5, "port": 1, "token": "x"}),
+        ("knock", {"endpoint": "127.0.0.1", "port": 10**30, "token": "x"}),
+        ("look", {"name": "x" * 5000, "space": 5, "outside": "1.2.3.4"}),
+        ("look", {"name": 5, "space": [], "outside": "1.2.3.4"}),
+        ("look", {"name": "office", "space": [10**300], "outside": []}),
+        ("write", {"conf": 5}),
+        ("prove", {"name": {}, "address": 10**100, "seconds": 10**300}),
+        ("undo", {"self": 1}),
+    ],
+)
+def test_a_request_with_a_value_that_cannot_be_is_answered(
+    method: str, more: dict[str, object]
+) -> None:
+    asked = [json.dumps({"id": number, "do": method, **more}) for number in (1, 2)]
+    done = subprocess.run(
+        AGENT, input="\n".join(asked) + "\n", capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [json.loads(line)["id"] for line in done.stdout.splitlines()[1:]] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "line", ["no JSON", "[1]", "1" * 5000, "[" * 100_000, '{"seconds": 1e999}']
+)
+def test_what_is_no_request_ends_an_agent_in_one_line(line: str) -> None:
+    done = subprocess.run(AGENT, input=f"{line}\n", capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("tunnel: unexpected line: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_number_that_is_none_of_a_float_is_none() -> None:
+    with pytest.raises(PairError):
+        message_untrusted(Proof, {"handshake": True, "ping": 10**400})
+    assert message_untrusted(Proof, {"handshake": True, "ping": 1}).ping == 1
 
 
 def test_an_end_that_never_stops_talking_is_given_up() -> None:

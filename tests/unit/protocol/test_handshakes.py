@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from crypto.cookies import mac1
-from crypto.keys import PresharedKey, PublicKey
+from crypto.keys import PresharedKey, PrivateKey, PublicKey
 from tests.support.protocol_pair import (
     DATA,
     INITIATION,
@@ -22,6 +22,7 @@ from tunnel.protocol import (
     HandshakeUnanswered,
     PeerRoamed,
     ProtocolDrop,
+    take_step,
 )
 
 ELSEWHERE = Address(bytes([203, 0, 113, 9]), 1234)
@@ -417,7 +418,9 @@ def test_initiations_that_come_together_are_answered_as_one_by_one() -> None:
     pair.b.interface._context.index_table._random = lambda n: next(fours) if n == 4 else draw(n)
     # By our own mac1 key it would not be checked again; this one was ours before.
     messages = [(data, ELSEWHERE, False, bytes(32)) for data in datagrams]
-    pair.b.interface.handle_initiations_untrusted(messages, pair.now)
+    steps = pair.b.interface.initiation_steps(messages)
+    while take_step(steps, pair.now):
+        pass
     pair.b.drain()
     assert [sent.kind for sent in pair.take()] == [RESPONSE, RESPONSE]
     assert [sent.data[4:8] for sent in pair.log[-2:]] == [b"same", b"else"]
@@ -428,3 +431,53 @@ def test_initiations_that_come_together_are_answered_as_one_by_one() -> None:
         ProtocolDrop.UNKNOWN_PEER: 1,
         ProtocolDrop.OLD_TIMESTAMP: 1,
     }
+
+
+def initiations(pair: Pair) -> tuple[bytes, bytes]:
+    """Two of a, the older one first."""
+    pair.send(pair.a)
+    (older,) = pair.take()
+    pair.advance(5.4)
+    (newer,) = pair.take()
+    return older.data, newer.data
+
+
+def test_what_is_answered_step_by_step_is_answered_only_if_the_peer_still_waits_for_it() -> None:
+    pair = Pair()
+    older, newer = initiations(pair)
+    interface = pair.b.interface
+    first = interface.initiation_steps([(older, ELSEWHERE, False, None)])
+    assert take_step(first, pair.now)
+    assert take_step(first, pair.now)
+    second = interface.initiation_steps([(newer, ELSEWHERE, False, None)])
+    pair.advance(0.1)
+    while take_step(second, pair.now):
+        pass
+    assert not take_step(first, pair.now)
+    pair.b.drain()
+    (answer,) = pair.take()
+    pair.a.receive(answer.data, pair.b.address)
+    assert remaining(pair.ab) == (False, True, False)
+    assert interface.drops == {ProtocolDrop.OLD_TIMESTAMP: 1}
+
+
+@pytest.mark.parametrize("steps_before", [1, 2])
+@pytest.mark.parametrize("change", ["key", "removal"])
+def test_what_changes_between_two_steps_of_an_answer_holds(change: str, steps_before: int) -> None:
+    pair = Pair()
+    _, newer = initiations(pair)
+    interface = pair.b.interface
+    steps = interface.initiation_steps([(newer, ELSEWHERE, False, None)])
+    for _ in range(steps_before):
+        assert take_step(steps, pair.now)
+    if change == "key":
+        interface.set_private_key(PrivateKey.from_random(bytes([77] * 32)), pair.now)
+        reason = ProtocolDrop.BAD_MAC1
+    else:
+        interface.remove_peer(pair.a.public_key)
+        reason = (ProtocolDrop.UNKNOWN_PEER, ProtocolDrop.PEER_REMOVED)[steps_before - 1]
+    while take_step(steps, pair.now):
+        pass
+    pair.b.drain()
+    assert pair.take() == []
+    assert interface.drops == {reason: 1}

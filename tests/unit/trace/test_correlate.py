@@ -232,6 +232,7 @@ def test_routing_that_refuses_without_a_word() -> None:
     ("reason", "place"),
     [
         ("no_peer", "allowed IPs"),
+        ("link_multicast", "allowed IPs"),
         ("over_rate", "limits"),
         ("over_quota", "limits"),
         ("no_endpoint", "UDP send"),

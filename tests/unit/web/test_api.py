@@ -12,11 +12,15 @@ import jsonschema
 import pytest
 import trio
 
-from tests.support.web_client import HUB, ORIGIN, PASSWORD, Site, browse
+from tests.support.confs import PRIVATE
+from tests.support.web_client import HUB, ORIGIN, PASSWORD, Clock, Site, browse
 from tunnel import config
+from tunnel.config.peers import PeerBook
 from tunnel.linux.files import replace_file
 from tunnel.web.api import MAX_BODY, OPERATIONS, Operation
 from tunnel.web.guard import Access
+from tunnel.web.hub import Hub
+from tunnel.web.journal import Journal
 from tunnel.web.login import Attempts, PasswordFile
 
 CONF = "no-such-tunl.conf"
@@ -280,6 +284,41 @@ def test_a_mistake_is_told_and_changes_nothing(
 
     browse(tmp_path, visit)
     assert (tmp_path / CONF).read_text() == HUB
+
+
+def test_a_conf_with_a_mistake_is_not_read_for_every_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def counted(path: Path) -> PeerBook:
+        read.append(path)
+        return PeerBook(path)
+
+    monkeypatch.setattr("tunnel.web.hub.PeerBook", counted)
+    conf, clock = tmp_path / CONF, Clock()
+    hub = Hub(conf, Journal(tmp_path / "log"), clock)
+
+    async def look() -> tuple[str, int]:
+        for _ in range(10):
+            state = await hub.state()
+        return state.problem, len(read)
+
+    conf.write_text("[Interface]\nPrivateKeyFile = key\n")
+    conf.chmod(0o600)
+    problem, times = trio.run(look)
+    assert "The conf has mistakes" in problem
+    assert times == 1
+    # A mistake may be mended in a file of a key, which the conf's status does not show.
+    (tmp_path / "key").write_text(f"{PRIVATE}\n")
+    (tmp_path / "key").chmod(0o600)
+    assert trio.run(look) == (problem, 1)
+    clock.now += 2
+    assert trio.run(look) == ("", 2)
+    conf.write_text("no conf\n")
+    problem, times = trio.run(look)
+    assert "The conf has mistakes" in problem
+    assert times == 3
 
 
 async def added(site: Site, name: str = "phone", **wanted: object) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tunnel.cli.status import size
-from tunnel.control.messages.status import PeerStatus, TunnelStatus
+from tunnel.control.messages.status import PeerStatus, TunnelStatus, telling
 from tunnel.log.redact import printable
 
 KEPT = 60
@@ -293,9 +293,9 @@ def _handshake(peer: PeerStatus, now: float) -> Text:
 def _drops(status: TunnelStatus, history: History) -> Text:
     line = Text("drops ", no_wrap=True, overflow="ellipsis")
     new = history.new_drops.get(status.name, {})
-    if not status.drops:
+    if not (drops := telling(status.drops)):
         return line.append("none", "dim")
-    for reason, count in sorted(status.drops.items(), key=lambda item: (-item[1], item[0])):
+    for reason, count in sorted(drops.items(), key=lambda item: (-item[1], item[0])):
         more = new.get(reason, 0)
         line.append(f"{reason} {count}", "red" if more else "default")
         line.append(f" (+{more})  " if more else "  ", "red")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,9 +11,16 @@ from tunnel.control.messages import Message
 SHORT_TAIL: Final = "short-tail"
 """Stands among the offloads of the UDP sockets if an empty message ends equal batches."""
 
+LINK_MULTICAST: Final = "link_multicast"
+"""The reason of drops that tell nothing: every host sends such packets on every interface."""
 
 MANY_RIGHTS: Final = 10
 """More capabilities than this are counted: nothing was given up."""
+
+
+def telling(drops: Mapping[str, int]) -> dict[str, int]:
+    """The drops, by reason, without those that are no sign of a fault."""
+    return {reason: packets for reason, packets in drops.items() if reason != LINK_MULTICAST}
 
 
 @dataclass(frozen=True, slots=True)

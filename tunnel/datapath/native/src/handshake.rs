@@ -5,12 +5,11 @@
 //! of X25519 are overwritten by AWS-LC when they are dropped, all others by `zeroize`.
 
 use std::collections::HashMap;
-use std::panic::resume_unwind;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use aws_lc_rs::agreement::PrivateKey;
 
+use crate::apart::Apart;
 use crate::limits::TAG;
 use crate::noise::{KEY, Refused, Secret, State, agree, key_pair};
 
@@ -24,11 +23,6 @@ pub const TIMESTAMP: usize = 12;
 /// Type 1 or 2 and three reserved bytes.
 const TYPE_INITIATION: [u8; 4] = [1, 0, 0, 0];
 const TYPE_RESPONSE: [u8; 4] = [2, 0, 0, 0];
-
-/// To start a thread costs as much as half of a handshake's work here.
-const ITEMS_PER_THREAD: usize = 2;
-/// Threads at most: they are to answer a flood faster, not to fill a large machine with it.
-const THREADS: usize = 4;
 
 /// A session's two keys, as this side uses them.
 pub struct TransportKeys {
@@ -48,6 +42,8 @@ pub struct Identity {
     key: Arc<Static>,
     /// The peers, and the DH of the two static keys where it was needed before.
     peers: RwLock<HashMap<[u8; KEY], Option<Secret>>>,
+    /// Peers whose DH was not made ahead.
+    lacking: Mutex<Vec<[u8; KEY]>>,
 }
 
 /// What an initiator keeps until the response comes.
@@ -100,6 +96,7 @@ impl Identity {
         Ok(Identity {
             key: Arc::new(Static { private, public }),
             peers: RwLock::default(),
+            lacking: Mutex::default(),
         })
     }
 
@@ -107,6 +104,21 @@ impl Identity {
     pub fn add_peer(&self, public_key: [u8; KEY]) {
         let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
         peers.entry(public_key).or_default();
+        self.lacking().push(public_key);
+    }
+
+    /// Make the DH with `most` peers at most ahead; whether others may be left.
+    pub fn prepare(&self, most: usize) -> bool {
+        (0..most).all(|_| {
+            let next = self.lacking().pop();
+            // One of low order is refused when it is used.
+            next.map(|public_key| self.static_static(&public_key))
+                .is_some()
+        })
+    }
+
+    fn lacking(&self) -> MutexGuard<'_, Vec<[u8; KEY]>> {
+        self.lacking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forget the DH with `public_key`.
@@ -180,13 +192,14 @@ impl Identity {
         })
     }
 
-    /// `consume_initiation` of many, on several cores.
-    pub fn consume_initiations<M: AsRef<[u8]> + Send>(
-        &self,
+    /// `consume_initiation` of many.
+    pub fn consume_initiations<M: AsRef<[u8]> + Send + 'static>(
+        self: &Arc<Self>,
         messages: Vec<M>,
-    ) -> Vec<Option<Received>> {
-        spread(messages, &|message: M| {
-            self.consume_initiation(message.as_ref()).ok()
+    ) -> Apart<Option<Received>> {
+        let identity = Arc::clone(self);
+        Apart::begin(messages, move |message: M| {
+            identity.consume_initiation(message.as_ref()).ok()
         })
     }
 }
@@ -194,7 +207,7 @@ impl Identity {
 impl Answer {
     /// The response and the keys that it offers. Refused if a key of the sender is of low order, which
     /// no `Received` has.
-    pub fn create_response(self) -> Result<([u8; RESPONSE], TransportKeys), Refused> {
+    pub fn create_response(self) -> Response {
         let Received {
             remote_static,
             remote_index,
@@ -219,11 +232,12 @@ impl Answer {
     }
 }
 
-/// `create_response` of many, on several cores.
-pub fn create_responses(
-    answers: Vec<Answer>,
-) -> Vec<Result<([u8; RESPONSE], TransportKeys), Refused>> {
-    spread(answers, &Answer::create_response)
+/// What an answer is made of: the response, and the keys that it offers.
+pub type Response = Result<([u8; RESPONSE], TransportKeys), Refused>;
+
+/// `create_response` of many.
+pub fn create_responses(answers: Vec<Answer>) -> Apart<Response> {
+    Apart::begin(answers, Answer::create_response)
 }
 
 impl Pending {
@@ -249,36 +263,4 @@ impl Pending {
         let [send, receive] = state.split();
         Ok(TransportKeys { send, receive })
     }
-}
-
-fn cores() -> usize {
-    static CORES: OnceLock<usize> = OnceLock::new();
-    *CORES.get_or_init(|| thread::available_parallelism().map_or(1, usize::from))
-}
-
-/// `work` on each of the items, in their order, on several cores. Threads live for this call only, so
-/// that between two of them a process may fork, move to another namespace or give rights up.
-fn spread<T: Send, R: Send>(items: Vec<T>, work: &(dyn Fn(T) -> R + Sync)) -> Vec<R> {
-    let threads = cores().min(THREADS).min(items.len() / ITEMS_PER_THREAD);
-    let queue = Mutex::new(items.into_iter().enumerate());
-    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let run = || -> Vec<(usize, R)> {
-        std::iter::from_fn(next)
-            .map(|(place, item)| (place, work(item)))
-            .collect()
-    };
-    let mut done = thread::scope(|scope| {
-        let start = |_| thread::Builder::new().spawn_scoped(scope, run);
-        // Where the machine has no thread for us, this one does it all.
-        let helpers: Vec<_> = (1..threads)
-            .map_while(|number| start(number).ok())
-            .collect();
-        let mut done = run();
-        for helper in helpers {
-            done.extend(helper.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        }
-        done
-    });
-    done.sort_unstable_by_key(|&(place, _)| place);
-    done.into_iter().map(|(_, result)| result).collect()
 }

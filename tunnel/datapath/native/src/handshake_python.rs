@@ -1,13 +1,15 @@
 //! The classes of `tunnel.datapath._native` for handshakes; `tunnel/protocol/driver.py` says what their
 //! methods do.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::vec::IntoIter;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use crate::handshake::{self, Answer, TIMESTAMP, TransportKeys};
+use crate::apart::Apart;
+use crate::handshake::{self, Answer, Received, TIMESTAMP, TransportKeys};
 use crate::noise::{KEY, Refused, Secret};
 use crate::python::number;
 
@@ -58,7 +60,7 @@ fn secrets<'py>(
 /// See `StaticIdentity` of driver.py.
 #[pyclass(frozen, module = "tunnel.datapath._native")]
 pub struct Identity {
-    core: handshake::Identity,
+    core: Arc<handshake::Identity>,
 }
 
 #[pymethods]
@@ -67,13 +69,17 @@ impl Identity {
     fn new(private_key: &[u8]) -> PyResult<Self> {
         let core = handshake::Identity::new(&key(private_key, "a private key")?);
         Ok(Identity {
-            core: core.map_err(low_order)?,
+            core: Arc::new(core.map_err(low_order)?),
         })
     }
 
     fn add_peer(&self, public_key: &[u8]) -> PyResult<()> {
         self.core.add_peer(array(public_key, "a public key")?);
         Ok(())
+    }
+
+    fn prepare(&self, most: usize) -> bool {
+        self.core.prepare(most)
     }
 
     fn remove_peer(&self, public_key: &[u8]) -> PyResult<()> {
@@ -114,9 +120,12 @@ impl Identity {
         for message in messages.iter() {
             copies.push(message.cast::<PyBytes>()?.as_bytes().to_vec());
         }
-        let opened = py.detach(|| self.core.consume_initiations(copies));
+        let opening = py.detach(|| self.core.consume_initiations(copies));
         Ok(ReceivedInitiations {
-            opened: Mutex::new(opened),
+            places: Mutex::new(Places {
+                opening,
+                opened: Vec::new(),
+            }),
         })
     }
 }
@@ -141,37 +150,54 @@ impl Pending {
     }
 }
 
+struct Places {
+    opening: Apart<Option<Received>>,
+    opened: Vec<Option<Received>>,
+}
+
 /// See `ReceivedInitiations` of driver.py.
 #[pyclass(frozen, module = "tunnel.datapath._native")]
 pub struct ReceivedInitiations {
-    opened: Mutex<Vec<Option<handshake::Received>>>,
+    places: Mutex<Places>,
+}
+
+impl ReceivedInitiations {
+    /// The places, all of them opened.
+    fn opened(&self, py: Python<'_>) -> MutexGuard<'_, Places> {
+        py.detach(|| {
+            let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+            let Places { opening, opened } = &mut *places;
+            opened.extend(opening.take());
+        });
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[pymethods]
 impl ReceivedInitiations {
     #[getter]
     fn senders<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        let sender = |received: &handshake::Received| {
+        let sender = |received: &Received| {
             let public_key = PyBytes::new(py, &received.remote_static);
             let timestamp = PyBytes::new(py, &received.timestamp);
             (public_key, received.remote_index, timestamp)
         };
-        PyList::new(py, opened.iter().map(|place| place.as_ref().map(sender)))
+        let places = self.opened(py);
+        PyList::new(
+            py,
+            places.opened.iter().map(|place| place.as_ref().map(sender)),
+        )
     }
 
-    fn create_responses<'py>(
-        &self,
-        py: Python<'py>,
-        answers: Vec<Request<'py>>,
-    ) -> PyResult<Vec<Response<'py>>> {
+    fn create_responses(&self, py: Python<'_>, answers: Vec<Request<'_>>) -> PyResult<Responses> {
         let mut work = Vec::with_capacity(answers.len());
         for (place, ephemeral, local_index, preshared_key) in &answers {
             let ephemeral = key(ephemeral.as_bytes(), "an ephemeral key")?;
             let preshared_key = key(preshared_key.as_bytes(), "a preshared key")?;
             let local_index = index(local_index)?;
-            let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-            let received = opened
+            let received = self
+                .opened(py)
+                .opened
                 .get_mut(*place)
                 .and_then(Option::take)
                 .ok_or_else(|| PyValueError::new_err("no initiation is to be answered there"))?;
@@ -182,13 +208,35 @@ impl ReceivedInitiations {
                 preshared_key,
             });
         }
-        py.detach(|| handshake::create_responses(work))
-            .into_iter()
-            .map(|response| {
-                let (message, keys) = response.map_err(low_order)?;
-                let (send, receive) = secrets(py, &keys);
-                Ok((PyBytes::new(py, &message), send, receive))
-            })
-            .collect()
+        Ok(Responses {
+            making: py.detach(|| handshake::create_responses(work)),
+            made: Vec::new().into_iter(),
+        })
+    }
+}
+
+/// What `create_responses` of driver.py gives.
+#[pyclass(module = "tunnel.datapath._native")]
+pub struct Responses {
+    making: Apart<handshake::Response>,
+    made: IntoIter<handshake::Response>,
+}
+
+#[pymethods]
+impl Responses {
+    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Response<'py>>> {
+        if self.made.len() == 0 {
+            self.made = py.detach(|| self.making.take()).into_iter();
+        }
+        let Some(response) = self.made.next() else {
+            return Ok(None);
+        };
+        let (message, keys) = response.map_err(low_order)?;
+        let (send, receive) = secrets(py, &keys);
+        Ok(Some((PyBytes::new(py, &message), send, receive)))
     }
 }

@@ -4,6 +4,7 @@
 //! oracle of its tests. The core is plain Rust over byte slices. `python`, behind the feature of
 //! that name, is the extension module around it.
 
+pub mod apart;
 pub mod batches;
 pub mod checksum;
 pub mod coalesce;

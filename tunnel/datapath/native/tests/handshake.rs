@@ -1,5 +1,7 @@
 //! Handshakes of two identities. Their bytes are compared with Python's in tests/unit/crypto.
 
+use std::sync::Arc;
+
 use _native::handshake::{Answer, Identity, RESPONSE, create_responses};
 use _native::noise::{KEY, Secret, key_pair};
 
@@ -7,10 +9,10 @@ fn secret(byte: u8) -> Secret {
     Secret::new([byte; KEY])
 }
 
-fn identity(byte: u8) -> (Identity, [u8; KEY]) {
+fn identity(byte: u8) -> (Arc<Identity>, [u8; KEY]) {
     let (_, public) = key_pair(&secret(byte)).expect("X25519 takes every key");
     let identity = Identity::new(&secret(byte)).expect("X25519 takes every key");
-    (identity, public)
+    (Arc::new(identity), public)
 }
 
 #[test]
@@ -29,8 +31,9 @@ fn many_at_once_keep_their_order_and_end_in_equal_keys() {
         messages.push(message.to_vec());
         pending.push(waits);
     }
+    assert!(b.prepare(24) && !b.prepare(24));
     messages.push(Vec::new());
-    let mut received = b.consume_initiations(messages);
+    let mut received = b.consume_initiations(messages).take();
     assert!(received.pop().expect("each has its place").is_none());
     let answers = received.into_iter().enumerate().map(|(number, received)| {
         let received = received.expect("each opens");
@@ -42,7 +45,11 @@ fn many_at_once_keep_their_order_and_end_in_equal_keys() {
             preshared_key: secret(9),
         }
     });
-    for (number, response) in create_responses(answers.collect()).into_iter().enumerate() {
+    for (number, response) in create_responses(answers.collect())
+        .take()
+        .into_iter()
+        .enumerate()
+    {
         let (message, keys) = response.expect("each key is of high order");
         assert_eq!(message[4..8], (1000 + number as u32).to_le_bytes());
         let ours = &pending[number];
