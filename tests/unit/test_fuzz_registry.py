@@ -25,6 +25,7 @@ READERS = frozenset(
         "recv_into",
         "recvmsg_into",
         "receive_some",
+        "getaddrinfo",
         "unpack_from",
         "iter_unpack",
         "read_text",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tests.support.confs import INTERFACE
 
 DAEMON = (
     "tunnel.cli.entry",
@@ -68,3 +71,29 @@ def test_commands_load_no_more_than_they_need(module: str) -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in ran.stdout.split()}
     assert not loaded & {"prometheus_client", "pyroute2"}
+
+
+SUCCEEDS = """
+import sys
+import tunnel.daemon.lock
+def hold(*_, **__):
+    print(*sys.modules)
+    raise SystemExit(0)
+tunnel.daemon.lock.hold = hold
+sys.argv = ["tunnel", "up", "--successor", "--verbose", sys.argv[1]]
+from tunnel.cli.entry import run
+run()
+"""
+
+
+def test_a_successor_loads_nothing_of_the_command_line_that_it_does_not_need(
+    tmp_path: Path,
+) -> None:
+    conf = tmp_path / "tnlnone.conf"
+    conf.write_text(INTERFACE)
+    conf.chmod(0o600)
+    command = [sys.executable, "-c", SUCCEEDS, str(conf)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in ran.stdout.split()}
+    assert "trio" in loaded
+    assert not loaded & {"click", "typer", *NEVER}

@@ -14,6 +14,10 @@ def run() -> None:
     from tunnel.cli.startup import prepared
 
     with prepared():
+        if sys.argv[1:3] == ["up", "--successor"]:
+            from tunnel.cli.serving import succeed
+
+            sys.exit(succeed(sys.argv[3:]))
         # In here, as ^C may come while it is loaded.
         from tunnel.cli.main import make_app
 

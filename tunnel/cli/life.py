@@ -7,13 +7,11 @@ imported when a command wants them, before `up` forks, so that they are loaded o
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -30,9 +28,9 @@ from tunnel.cli.common import (
     interface_name,
     load_config,
 )
-from tunnel.errors import TunnelError, with_notes
-from tunnel.linux.processes import show_command
-from tunnel.log import output, writer
+from tunnel.cli.serving import serve, server, set_log_level
+from tunnel.errors import TunnelError
+from tunnel.log import output
 
 if TYPE_CHECKING:
     from tunnel.config import TunnelConfig
@@ -51,10 +49,6 @@ def up(
     log_json: Annotated[
         bool, typer.Option("--log-json", help="Log one JSON object a line, for programs.")
     ] = False,
-    successor: Annotated[
-        bool,
-        typer.Option("--successor", help="Be the daemon after one that has ended.", hidden=True),
-    ] = False,
 ) -> None:
     """Set up the tunnel of a conf: interface, addresses, routes, peers.
 
@@ -70,65 +64,17 @@ def up(
     loaded = load_config(conf)
     if foreground:
         output.log_to_stream(verbose=verbose, as_json=log_json)
-        _set_log_level(loaded, verbose=verbose)
-        status = _serve(loaded, background.Readiness(-1), as_json=log_json)
+        set_log_level(loaded, verbose=verbose)
+        status = serve(loaded, background.Readiness(-1), as_json=log_json)
         if status:
             raise typer.Exit(status)
         return
-    serve = _server(loaded, verbose=verbose, log_json=log_json, is_successor=successor)
-    if successor:
-        raise typer.Exit(serve(background.Readiness(-1), background.log_path(loaded.name)))
-    _start_in_background(loaded, serve)
-
-
-def _server(
-    loaded: TunnelConfig,
-    *,
-    verbose: bool = False,
-    log_json: bool = False,
-    is_successor: bool = False,
-) -> Callable[[background.Readiness, Path], int]:
-    """What is the daemon of a conf in the background, with its log in a file."""
-    assert loaded.path is not None
-    # The daemon leaves the folder that the path may be relative to.
-    config = dataclasses.replace(loaded, path=loaded.path.absolute())
-    options = [f"--{name}" for name, on in (("verbose", verbose), ("log-json", log_json)) if on]
-
-    def log_to(path: Path) -> None:
-        try:
-            output.log_to_file(path, verbose=verbose, as_json=log_json, with_stderr=True)
-        except OSError as error:
-            from tunnel.daemon.lock import unwritable
-
-            raise unwritable(path, error) from error
-        _set_log_level(config, verbose=verbose)
-        for warning in config.warnings:
-            # Of the root logger: the user has seen them on the terminal.
-            logging.getLogger().warning("%s", warning)
-
-    def serve(readiness: background.Readiness, log_file: Path) -> int:
-        show_command(_as_up())
-        return _serve(
-            config,
-            readiness,
-            start_log=partial(log_to, log_file),
-            log_file=log_file,
-            options=options,
-            is_successor=is_successor,
-        )
-
-    return serve
-
-
-def _as_up() -> list[str]:
-    """The command line of a daemon as `up` has it, whether `up`, `restart` or a holder began it."""
-    program = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
-    return [*program, "up", *(word for word in sys.argv[2:] if word != "--successor")]
+    _start_in_background(loaded, server(loaded, verbose=verbose, log_json=log_json))
 
 
 def _start_in_background(
     config: TunnelConfig,
-    serve: Callable[[background.Readiness, Path], int],
+    daemon: Callable[[background.Readiness, Path], int],
     *,
     is_stoppable: bool = True,
 ) -> None:
@@ -136,7 +82,7 @@ def _start_in_background(
     try:
         background.start(
             config.name,
-            serve,
+            daemon,
             note=lambda text: complain(f"warning: {text}", logging.WARNING),
             is_stoppable=is_stoppable,
         )
@@ -147,87 +93,6 @@ def _start_in_background(
         from tunnel.cli.arrival import announce
 
         announce(config.name)
-
-
-def _set_log_level(config: TunnelConfig, *, verbose: bool) -> None:
-    """Log what LogLevel asks for; --verbose, being of this moment, has precedence."""
-    if not verbose:
-        logging.getLogger("tunnel").setLevel(config.interface.options.log_level.upper())
-
-
-def _serve(
-    config: TunnelConfig,
-    readiness: background.Readiness,
-    *,
-    as_json: bool = False,
-    start_log: Callable[[], None] = lambda: None,
-    log_file: Path | None = None,
-    options: Sequence[str] = (),
-    is_successor: bool = False,
-) -> int:
-    """Be the daemon until the tunnel is down; the exit status.
-
-    A failure goes to the parent, by `readiness`, and to the terminal, or else to the log, `as_json`
-    or in `log_file`. `start_log` is called once the name is ours: until then the log may be that of
-    another daemon. A log of nothing but a failure to start, which the parent reports, is removed.
-    `options` are those of `up` for a daemon that comes after this one. With `is_successor` it waits
-    for the end of the one before, and does nothing where a `tunnel down` has come first.
-    """
-    import trio
-
-    from tunnel.daemon import keepers
-    from tunnel.daemon.daemon import Daemon
-    from tunnel.daemon.descriptors import check_descriptors
-    from tunnel.daemon.gc_tuning import avoid_pauses
-    from tunnel.daemon.lock import hold
-    from tunnel.daemon.rights import give_up
-    from tunnel.daemon.run import run
-    from tunnel.daemon.sd_notify import Notifier
-    from tunnel.daemon.teardown import END_TIME
-    from tunnel.linux.memory import release_unused
-
-    def ready() -> None:
-        readiness.ready()
-        release_unused()
-
-    notifier = Notifier.from_environment()
-
-    avoid_pauses()
-    is_new = log_file is not None and not os.path.lexists(log_file)
-    has_log = log_file is None
-    with readiness:
-        try:
-            check_descriptors()  # the event loop takes some before `run` can look
-            with hold(config.name, patience=END_TIME if is_successor else 0.0):
-                # What writes the log is a thread that would keep its rights.
-                writer.stop_all()
-                if log_file is None:
-                    keeper = keepers.of_service(config, notifier)
-                else:
-                    keeper = keepers.of_background(config, log_file, options, found=is_successor)
-                kept = give_up(config)
-                start_log()
-                has_log = True
-                daemon = Daemon(config, notifier=notifier, kept_rights=kept, keeper=keeper)
-                try:
-                    trio.run(partial(run, daemon, ready=ready, is_held=True, handle_signals=True))
-                finally:
-                    keeper.close()
-                    # Before whatever else is said of the end.
-                    output.flush()
-        except TunnelError as error:
-            notifier.status(str(error))
-            # On a terminal nothing else shows what a hook printed; not every user may see that.
-            was_heard = readiness.failed(with_notes(error))
-            if log_file is None and not as_json:
-                complain(f"tunnel: {error}")
-            elif has_log:
-                # Readers of the log expect its own format there.
-                logging.getLogger("tunnel").error("%s", error)
-            if was_heard and has_log and is_new and log_file is not None:
-                log_file.unlink(missing_ok=True)
-            return EXIT_FAILED
-    return 0
 
 
 @app.command()
@@ -314,8 +179,8 @@ def restart(conf: Name) -> None:
                 _report(teardown.take_down(name, fail_closed=options.kill_switch))
         except TunnelError as error:
             fail(error)
-        serve = _server(loaded, is_successor=has_handed_over)
-        _start_in_background(loaded, serve, is_stoppable=False)
+        daemon = server(loaded, is_successor=has_handed_over)
+        _start_in_background(loaded, daemon, is_stoppable=False)
 
 
 @contextlib.contextmanager

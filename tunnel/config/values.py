@@ -477,11 +477,7 @@ def endpoint(text: str) -> EndpointConfig | Doubtful[EndpointConfig]:
     """Read where a peer is reached. An IPv6 address without brackets is read with a warning."""
     found = _host_and_port(text)
     address = (found.value if isinstance(found, Doubtful) else found).address
-    if isinstance(address, IPv6Address):
-        address = address.ipv4_mapped or address
-    if address is not None and (
-        address.is_unspecified or address.is_multicast or address == _BROADCAST
-    ):
+    if address is not None and not is_of_one_host(address):
         raise _wrong(
             text,
             "the address of one host",
@@ -489,6 +485,13 @@ def endpoint(text: str) -> EndpointConfig | Doubtful[EndpointConfig]:
             "peer sends the first message",
         )
     return found
+
+
+def is_of_one_host(address: IPv4Address | IPv6Address) -> bool:
+    """Whether it can be the address of a peer: not 0.0.0.0 or ::, multicast or broadcast."""
+    if isinstance(address, IPv6Address):
+        address = address.ipv4_mapped or address
+    return not (address.is_unspecified or address.is_multicast or address == _BROADCAST)
 
 
 def _host_and_port(text: str) -> EndpointConfig | Doubtful[EndpointConfig]:

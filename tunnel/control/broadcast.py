@@ -99,7 +99,8 @@ class Subscription(ABC):
             await self._wake.wait()
 
     async def __anext__(self) -> TunnelEvent:
-        await trio.lowlevel.checkpoint()
+        """The next event. Cancelled only while there is none: the last ones are to be read."""
+        await trio.lowlevel.cancel_shielded_checkpoint()
         await self._wait()
         if self._has_event():
             self._full_since = _NEVER
@@ -225,10 +226,20 @@ class Broadcast(Generic[S]):
 class Events(Broadcast[EventQueue]):
     """A broadcast of events that are the same for all subscribers.
 
-    `beginning` is the event with which the daemon began to carry packets, None before it.
+    `beginning` is the event with which the daemon began to carry packets, None before it. Those who
+    come after the last event get that one.
     """
 
     beginning: TunnelEvent | None = None
+    _ending: TunnelEvent | None = None
+
+    @contextlib.contextmanager
+    def subscribe(self, subscription: EventQueue) -> Iterator[EventQueue]:
+        """See Broadcast."""
+        with super().subscribe(subscription):
+            if self._ending is not None:
+                subscription.put(self._ending)
+            yield subscription
 
     def begin(self, kind: str, **details: Any) -> None:
         """`publish` the beginning, which those who come later may ask for."""
@@ -237,7 +248,10 @@ class Events(Broadcast[EventQueue]):
 
     def publish(self, kind: str, **details: Any) -> None:
         """Give an event to all subscribers. Never blocks and never raises."""
-        if subscriptions := self.current():
+        subscriptions = self.current()
+        if subscriptions or kind == LAST:
             event = TunnelEvent(kind, time.time(), details)
+            if kind == LAST:
+                self._ending = event
             for subscription in subscriptions:
                 subscription.put(event)

@@ -9,6 +9,7 @@ leave some places to the others.
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 from collections.abc import Iterator
 
@@ -55,9 +56,17 @@ class Client(trio.abc.HalfCloseableStream):
             return await self._stream.receive_some(max_bytes)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """As of `trio.SocketStream`."""
+        """As of `trio.SocketStream`, but cancelled only where the client takes nothing more: what
+        the kernel has room for is sent also while the daemon ends.
+        """
         with self._waiting():
-            await self._stream.send_all(data)
+            sent = 0
+            with contextlib.suppress(OSError):  # which the stream meets again, and can tell
+                sent = os.write(self._stream.socket.fileno(), data)
+            if sent < len(data):
+                await self._stream.send_all(memoryview(data)[sent:])
+            else:
+                await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def wait_send_all_might_not_block(self) -> None:
         """As of `trio.SocketStream`."""

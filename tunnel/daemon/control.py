@@ -39,14 +39,15 @@ MAX_LIMIT = 1e9
 """A limit that a client sets beyond this is none."""
 
 FAREWELL = 0.5
-"""Seconds that subscribers get to read the last events."""
+"""Seconds that subscribers get to make room for the last events."""
 
 
 @contextlib.asynccontextmanager
 async def control_socket(daemon: Daemon, attachment: Attachment) -> AsyncIterator[None]:
     """Serve the daemon's control socket for the time of the `async with`.
 
-    Raises DaemonError when the socket cannot be made.
+    However that ends, also by cancellation or an error, subscribers get all events that the kernel
+    has room for. Raises DaemonError when the socket cannot be made.
     """
     path = run_folder.socket_path(daemon.name)
     try:
@@ -54,13 +55,21 @@ async def control_socket(daemon: Daemon, attachment: Attachment) -> AsyncIterato
     except OSError as error:
         raise unwritable(path, error) from error
     known = methods(daemon, attachment)
+    serving = trio.CancelScope(shield=True)
+
+    async def serve() -> None:
+        with serving:
+            await json_socket.serve(listener, known, streams(daemon))
+
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(json_socket.serve, listener, known, streams(daemon))
-            yield
-            with trio.move_on_after(FAREWELL):
-                await daemon.feed.wait_idle()
-            nursery.cancel_scope.cancel()
+            nursery.start_soon(serve)
+            try:
+                yield
+            finally:
+                with trio.move_on_after(FAREWELL, shield=True):
+                    await daemon.feed.wait_idle()
+                serving.cancel()
     finally:
         listener.close()
         path.unlink(missing_ok=True)

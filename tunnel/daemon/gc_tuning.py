@@ -47,6 +47,7 @@ def avoid_pauses() -> None:
     garbage worth the 40 ms that looking for it would take.
     """
     gc.freeze()
+    gc.enable()
     gc.set_threshold(*THRESHOLDS)
     if _freeze_survivors not in gc.callbacks:
         gc.callbacks.append(_freeze_survivors)

@@ -17,7 +17,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -203,8 +211,8 @@ async def _set_up(
                 log.info("%d kept sessions end: %s", count, reason)
             async with _host_state(
                 daemon, device, around, endpoints.values(), stands=before is not None
-            ):
-                await _carry_packets(daemon, device, ready, attachment, before)
+            ) as settle:
+                await _carry_packets(daemon, device, ready, attachment, before, settle)
     finally:
         wg.device = None
         if not daemon.hands_over:
@@ -307,13 +315,16 @@ async def _carry_packets(
     ready: Callable[[], None],
     attachment: Attachment,
     before: Inherited | None,
+    settle: Callable[[], Awaitable[None]],
 ) -> None:
-    """From the first packet to the last."""
+    """From the first packet to the last. After a daemon `before`, `settle` comes once they flow."""
     async with trio.open_nursery() as nursery:
         # Before the first handshake: it must not be over before anyone can subscribe.
         await nursery.start(serve_metrics, daemon)
         daemon.records.follow(device.engine, daemon.config.interface.options.records)
         await nursery.start(_run_device, daemon, device, attachment)
+        if before is not None:
+            await settle()
         nursery.start_soon(watch_drops, daemon.feed, device.engine.drops)
         nursery.start_soon(watch_port, daemon.feed, device.engine.udp, daemon.keep_descriptors)
         daemon.device = device
@@ -423,26 +434,30 @@ async def _host_state(
     endpoints: Iterable[Endpoint],
     *,
     stands: bool,
-) -> AsyncIterator[None]:
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """The machine as the conf wants it, for the time of the `async with`.
 
-    With `stands` it is so already, but for what has changed since.
+    With `stands` it is so already, but for what has changed since, which is done by what is given.
     """
 
     async def move(now: Surroundings) -> None:
         device.engine.udp.set_fwmark(now.mark)
         device.engine.mtu = now.state.mtu
 
-    daemon.host = await host_state.settle(
-        daemon.config,
-        around,
-        endpoints,
-        moved=move,
-        place=daemon.place,
-        apply=host.reconcile if stands else host.apply,
-    )
+    async def settle() -> None:
+        daemon.host = await host_state.settle(
+            daemon.config,
+            around,
+            endpoints,
+            moved=move,
+            place=daemon.place,
+            apply=host.reconcile if stands else host.apply,
+        )
+
+    if not stands:
+        await settle()
     try:
-        yield
+        yield settle
     finally:
         with trio.CancelScope(shield=True):
             # A reload under way ends first; one that still waits finds nothing to change.

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
-from typing import Final, cast
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
+from typing import Any, Final
 
 import trio
 
 from tunnel.config import EndpointConfig
+from tunnel.config.values import is_of_one_host
 from tunnel.errors import TunnelError
-from tunnel.io.endpoint import Endpoint, SockAddr
+from tunnel.io.endpoint import Endpoint
 
 TRIES = 15
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 20.0
 """Seconds; the pause grows by a fifth each time, as in wg."""
 
+MAX_ADDRESSES = 64
+"""Addresses of a name that are used, as each is tried for seconds; an answer may have thousands."""
+
 NO_ANSWER: Final = "no name server has answered yet"
 
 _TEMPORARY: Final = "no name server can be reached, or it has no answer for the moment (SERVFAIL)"
+
+_NO_HOST: Final = "the answer has no address of a host, as of a name server that blocks the name"
 
 # The permanent ones, where asking again gives the same answer: wg's, and an address of another
 # family only. Not every system has all of them.
@@ -61,7 +68,8 @@ async def resolve(
     tries: int | None = TRIES,
     note: Callable[[str], None] = lambda cause: None,
 ) -> list[Endpoint]:
-    """All addresses of `endpoint`, in the order the system prefers; never empty.
+    """The addresses of `endpoint`, in the order the system prefers: at least one, and at most
+    `MAX_ADDRESSES`.
 
     Temporary failures are tried again, `tries` times in all (None: for ever); `note` gets the cause
     of each. Raises ResolveError.
@@ -83,6 +91,29 @@ async def resolve(
             await trio.sleep(pause)
             pause = min(pause * 1.2, LONGEST_PAUSE)
         else:
-            # The third kind of address is that of a Python built without IPv6.
-            endpoints = [Endpoint.from_sockaddr(cast(SockAddr, address)) for *_, address in found]
-            return list(dict.fromkeys(endpoints))
+            endpoints = endpoints_untrusted(found)
+            if not endpoints:
+                note(_NO_HOST)
+                raise ResolveError(endpoint, _NO_HOST)
+            return endpoints
+
+
+def endpoints_untrusted(found: Iterable[tuple[Any, ...]]) -> list[Endpoint]:
+    """What getaddrinfo has found, each address once, at most `MAX_ADDRESSES`.
+
+    What no host can be reached at is left out: 0.0.0.0 and ::, which name servers give for a name
+    that they block, and multicast. So is IPv6 in the form of a Python that was built without it.
+    """
+    endpoints: dict[Endpoint, None] = {}
+    for *_, address in found:
+        if not isinstance(address[0], str):
+            continue
+        try:
+            endpoint = Endpoint.from_sockaddr(address)
+        except ValueError:
+            continue
+        if is_of_one_host(ip_address(endpoint.address)):
+            endpoints[endpoint] = None
+        if len(endpoints) == MAX_ADDRESSES:
+            break
+    return list(endpoints)

@@ -63,14 +63,15 @@ def replace_file(
     try:
         # From here on by the folder itself, which may get another name at any time.
         temporary = f".{path.name}.{secrets.token_hex(8)}.tmp"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        descriptor = os.open(temporary, flags, 0o600, dir_fd=folder)
+        descriptor, is_named = _open_new(folder, path.name, temporary)
         try:
             with open(descriptor, "wb") as file:
                 file.write(text.encode("utf-8", "surrogateescape"))
                 file.flush()
                 _set_access(folder, path.name, descriptor, mode, keep)
                 os.fsync(descriptor)
+                if not is_named:
+                    os.link(f"/proc/self/fd/{descriptor}", temporary, dst_dir_fd=folder)
             if known is not None:
                 found = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
                 if not os.path.samestat(found, known):
@@ -83,6 +84,23 @@ def replace_file(
         _sync_folder(folder)
     finally:
         os.close(folder)
+
+
+def _open_new(folder: int, name: str, temporary: str) -> tuple[int, bool]:
+    """A new file in the folder, to be given the name `temporary`, and whether it has that already.
+
+    Without a name it is gone if we are killed before it is whole, as its keys should be. That is
+    not for one that gets another user's rights: it could not be given a name then.
+    """
+    flags = os.O_WRONLY | os.O_CLOEXEC
+    try:
+        is_ours = os.stat(name, dir_fd=folder, follow_symlinks=False).st_uid == os.geteuid()
+    except OSError:
+        is_ours = True
+    if is_ours and os.path.exists("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # not every file system can
+            return os.open(".", flags | os.O_TMPFILE, 0o600, dir_fd=folder), False
+    return os.open(temporary, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder), True
 
 
 def create_file(path: Path, text: str | bytes, *, mode: int = 0o600) -> None:

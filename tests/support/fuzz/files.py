@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import tempfile
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -222,7 +223,9 @@ def run_keys(data: bytes) -> None:
             except KeyFormatError as error:
                 refusals.append(error)
             else:
-                assert text in (made.to_base64(), made.to_hex()) or text.lower() == made.to_hex()
+                raw = b64decode(text) if read == kind.from_base64 else bytes.fromhex(text)
+                assert text in (b64encode(raw).decode(), raw.hex()) or text.lower() == raw.hex()
+                assert made == kind.from_bytes(raw), "it is clamped at most"
     assert len(text) < 8 or not any(text in str(each) for each in refusals), "a key in an error"
     if len(refusals) == 6:
         raise refusals[0]

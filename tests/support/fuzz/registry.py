@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from tests.support.fuzz import files, programs, pump, wire
+from tests.support.fuzz import files, lookups, programs, pump, wire
 
 TARGETS = {
     target.name: target
-    for target in (*wire.TARGETS, *pump.TARGETS, *programs.TARGETS, *files.TARGETS)
+    for target in (
+        *wire.TARGETS,
+        *pump.TARGETS,
+        *programs.TARGETS,
+        *lookups.TARGETS,
+        *files.TARGETS,
+    )
 }
 
 ROOMS_WITHOUT = {
@@ -41,6 +47,7 @@ MODULES_WITHOUT = {
     "tunnel.control.clients": _PASSES,
     "tunnel.control.json_client": _OWN,
     "tunnel.daemon.keeper": _OWN,
+    "tunnel.daemon.metrics": "a number of the conf, for which no server is asked",
     "tunnel.daemon.rights": _KERNEL,
     "tunnel.daemon.sd_job": _KERNEL,
     "tunnel.daemon.succession": _OWN,

@@ -16,10 +16,16 @@ from tunnel.device.resolve import ResolveError
 
 ADDRESS = [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("192.0.2.1", 51820))]
 
+BLOCKED = [
+    (socket.AF_INET6, socket.SOCK_DGRAM, 17, "", ("::", 51820, 0, 0)),
+    (socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("0.0.0.0", 51820)),
+]
+"""What a name server gives that blocks a name."""
+
 
 class Resolver(trio.abc.HostnameResolver):
-    """Answers by what stands in a name: `good`, the name of an error as in `nodata.example`, or
-    `silent`.
+    """Answers by what stands in a name: `good`, `blocked`, `both`, `silent`, or the name of an
+    error as in `nodata.example`.
     """
 
     def __init__(self) -> None:
@@ -32,6 +38,10 @@ class Resolver(trio.abc.HostnameResolver):
             await trio.sleep(244)
         if kind == "good":
             return ADDRESS
+        if kind == "blocked":
+            return BLOCKED
+        if kind == "both":
+            return BLOCKED + ADDRESS * 2
         raise socket.gaierror(getattr(socket, f"EAI_{kind.upper()}"), "as libc has it")
 
     async def getnameinfo(self, *_: Any) -> tuple[str, str]:
@@ -71,6 +81,7 @@ def run(call: Callable[[], Awaitable[Any]]) -> tuple[Any, float, Resolver]:
         ("noname.example", "there is no such name (check the spelling)"),
         ("nodata.example", "has no address: neither an A nor an AAAA record"),
         ("fail.example", "the name server has refused or failed for good"),
+        ("blocked.example", "the answer has no address of a host, as of a name server that blocks"),
     ],
 )
 def test_permanent_failure_is_no_matter_of_waiting(name: str, words: str) -> None:
@@ -111,6 +122,12 @@ def test_one_dead_name_of_several_refuses_nothing(caplog: pytest.LogCaptureFixtu
     (message,) = caplog.messages
     assert "noname.example:51820: there is no such name" in message
     assert "starts without this endpoint, and goes on trying" in message
+
+
+def test_address_that_no_host_has_is_left_out() -> None:
+    wanted = peers("both.example")
+    found, _, _ = run(lambda: resolve_some(wanted))
+    assert [str(endpoint) for endpoint in found[wanted[0].public_key]] == ["192.0.2.1:51820"]
 
 
 @pytest.mark.parametrize("name", ["again.example", "silent.example"])

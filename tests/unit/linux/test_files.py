@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -169,3 +172,22 @@ def test_what_does_not_fit_is_appended_in_no_part(
         append_whole(path, b"two and a half\n")
     assert path.read_bytes() == b"one\n"
     assert mode_of(path) == 0o600
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tunnel.linux.files import replace_file
+os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+replace_file(Path(sys.argv[1]), "new")
+"""
+
+
+@pytest.mark.parametrize("old", [None, "old"])
+def test_kill_while_it_is_written_leaves_no_other_file(tmp_path: Path, old: str | None) -> None:
+    path = tmp_path / "wg0.conf"
+    if old is not None:
+        path.write_text(old)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert [found.read_text() for found in tmp_path.iterdir()] == ([] if old is None else [old])

@@ -1,5 +1,5 @@
-//! What must hold for every input: shared by the targets of cargo-fuzz (nightly Rust) and by
-//! `examples/fuzz.rs` (any Rust), which both turn bytes into calls.
+//! What must hold for every input: shared by the targets of cargo-fuzz, which `make fuzz`
+//! runs with stable Rust, and by `examples/fuzz.rs`, which both turn bytes into calls.
 
 use _native::checksum;
 use _native::coalesce::{Coalescer, Offload};
