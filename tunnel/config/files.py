@@ -28,6 +28,12 @@ _DENIED: Final = (
     "cannot be read by this user",
     "run the command as root, or as the owner of the file",
 )
+_DENIED_TO_ROOT: Final = (
+    "cannot be read, not even by root",
+    "if it is a symbolic link in a folder that all users can write, name the file itself; "
+    "if it is on a network disk, copy it to this machine",
+)
+"""The kernel follows no link of another user in such a folder (fs.protected_symlinks)."""
 _REFUSALS: Final = {
     errno.ENOENT: ("does not exist", "check the name, or create the file"),
     errno.ENOTDIR: ("does not exist", "check the name: a part of it is not a folder"),
@@ -80,6 +86,8 @@ def read(path: str | os.PathLike[str], *, limit: int) -> FileContent:
 
 
 def _refusal(error: OSError) -> Mistake:
+    if isinstance(error, PermissionError) and os.geteuid() == 0:
+        return Mistake(*_DENIED_TO_ROOT)
     fault, remedy = _REFUSALS.get(
         error.errno or 0,
         (f"cannot be read ({error.strerror or error})", "check the file and its disk"),

@@ -6,6 +6,11 @@ root=$1
 mount --make-rprivate /
 mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
+# Of the kernel's settings, those of the network are its own; with the others it has to live.
+for part in fs kernel vm; do
+    mount --bind -o ro "/proc/sys/$part" "$root/proc/sys/$part"
+done
+ln -sf /dev/null "$root/etc/systemd/system/systemd-sysctl.service"
 mount -t sysfs sysfs "$root/sys"
 mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
 mount -t tmpfs -o mode=755 tmpfs "$root/run"
