@@ -172,8 +172,12 @@ def _own_wheel(found: metadata.Distribution, machine: str) -> tuple[str, bytes]:
         files[f"{_NATIVE}.py"] = stand_in.encode()
         tag = "py3-none-any"
     base = _base(found)
-    for name in ("METADATA", "entry_points.txt"):
-        files[f"{base}.dist-info/{name}"] = (found.read_text(name) or "").encode()
+    # PKG-INFO: the same in a source folder in which a wheel was built.
+    described = found.read_text("METADATA") or found.read_text("PKG-INFO") or ""
+    files[f"{base}.dist-info/METADATA"] = described.encode()
+    files[f"{base}.dist-info/entry_points.txt"] = (
+        found.read_text("entry_points.txt") or ""
+    ).encode()
     pure = str(tag == "py3-none-any").lower()
     text = f"Wheel-Version: 1.0\nGenerator: tunnel-pair\nRoot-Is-Purelib: {pure}\nTag: {tag}\n"
     return _wheel(found, tag, files.items(), text)
