@@ -29,9 +29,10 @@ _DENIED: Final = (
     "run the command as root, or as the owner of the file",
 )
 _DENIED_TO_ROOT: Final = (
-    "cannot be read, not even by root",
-    "if it is a symbolic link in a folder that all users can write, name the file itself; "
-    "if it is on a network disk, copy it to this machine",
+    "cannot be read, although this user is root",
+    "if it is a symbolic link in a folder that all users can write to, name the file itself; "
+    "if it is on a network disk, copy it to this machine; "
+    "in a container, let its root read the file",
 )
 """The kernel follows no link of another user in such a folder (fs.protected_symlinks)."""
 _REFUSALS: Final = {

@@ -24,7 +24,7 @@ _UCRED: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 
 def show_command(words: Sequence[str]) -> None:
-    """Have ps show another command line of this process, which is not to be longer than its own.
+    """Have ps show another command line of this process; one longer than its own changes nothing.
 
     The kernel reads it out of the process's memory, between two addresses of proc_pid_stat(5).
     """

@@ -47,8 +47,9 @@ class ProtocolDrop(StrEnum):
     NO_PEER = "no_peer"
     """No peer's AllowedIPs cover the destination."""
     LINK_MULTICAST = "link_multicast"
-    """As no_peer, but to a group that no router forwards to: this host's own router solicitations,
-    MLD reports and the like. It is no fault: `show`, `top`, `doctor` and events leave it out."""
+    """Like no_peer, but to a multicast group of the link, to which no router forwards: this host's
+    own router solicitations, MLD reports and the like. It is no fault, so `show`, `top`, `doctor`
+    and events leave it out; `show --json` and the metrics have it."""
     ROUTING_LOOP = "routing_loop"
     """One of our own datagrams: the route to a peer's endpoint leads into the tunnel."""
     LOW_ORDER_PEER = "low_order_peer"
