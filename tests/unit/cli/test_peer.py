@@ -88,6 +88,23 @@ def test_a_peer_whose_conf_cannot_be_printed_is_not_added(hub: Path, options: li
     assert hub.stat().st_mode & 0o777 == 0o640
 
 
+def test_a_conf_that_others_can_read_is_not_to_be_made_again(hub: Path, tmp_path: Path) -> None:
+    path = tmp_path / "late.conf"
+    path.touch()
+    path.chmod(0o644)
+    command = [sys.executable, "-m", "tunnel", "peer", "add", str(hub), "late"]
+    with path.open("w") as file:
+        done = subprocess.run(
+            [*command, "--endpoint", "192.0.2.1"],
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+    assert "world accessible file.\nRun chmod 600 on it, " in done.stderr
+    assert "again" not in done.stderr
+
+
 def added(hub: Path, *words: object) -> config.TunnelConfig:
     text, _ = run("add", hub, *words)
     return config.parse(text, name="wg0")
