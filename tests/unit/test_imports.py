@@ -97,3 +97,26 @@ def test_a_successor_loads_nothing_of_the_command_line_that_it_does_not_need(
     loaded = {name.partition(".")[0] for name in ran.stdout.split()}
     assert "trio" in loaded
     assert not loaded & {"click", "typer", *NEVER}
+
+
+FAILS = """
+import sys
+import tunnel.daemon.lock
+from tunnel.errors import DaemonError
+def hold(*_, **__):
+    raise DaemonError("it fails")
+tunnel.daemon.lock.hold = hold
+sys.modules["tunnel.cli.common"] = None  # as where an upgrade has replaced it
+sys.argv = ["tunnel", "up", "--successor", sys.argv[1]]
+from tunnel.cli.entry import run
+run()
+"""
+
+
+def test_a_successor_that_fails_loads_nothing_to_say_so(tmp_path: Path) -> None:
+    conf = tmp_path / "tnlnone.conf"
+    conf.write_text(INTERFACE)
+    conf.chmod(0o600)
+    command = [sys.executable, "-c", FAILS, str(conf)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (1, "")

@@ -119,7 +119,7 @@ def add(
         theirs = book.add(new, os.urandom)
         if output is None:
             # Its key is nowhere else: what cannot be printed is not added.
-            with book.written(), _undone_is_said():
+            with _undone_is_said(), book.written():
                 _print(theirs, as_qr=as_qr)
         else:
             with _written(output, config.dump(theirs)):
@@ -307,6 +307,8 @@ def _print(conf: config.TunnelConfig, *, as_qr: bool) -> None:
 def _undone_is_said() -> Iterator[None]:
     try:
         yield
+    except config.ConfigErrors:  # it says itself what the file is now
+        raise
     except BaseException:
         complain("tunnel: the peer was not added, as its conf could not be printed")
         raise

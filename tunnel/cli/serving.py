@@ -157,17 +157,17 @@ def serve(
                     # Before whatever else is said of the end.
                     output.flush()
         except TunnelError as error:
-            from tunnel.cli.common import EXIT_FAILED, complain
-
             notifier.status(str(error))
             # On a terminal nothing else shows what a hook printed; not every user may see that.
             was_heard = readiness.failed(with_notes(error))
             if log_file is None and not as_json:
+                from tunnel.cli.common import complain
+
                 complain(f"tunnel: {error}")
             elif has_log:
                 # Readers of the log expect its own format there.
                 logging.getLogger("tunnel").error("%s", error)
             if was_heard and has_log and is_new and log_file is not None:
                 log_file.unlink(missing_ok=True)
-            return EXIT_FAILED
+            return 1  # and load nothing for it: an upgrade may have replaced the program meanwhile
     return 0

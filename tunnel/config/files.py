@@ -29,10 +29,10 @@ _DENIED: Final = (
     "run the command as root, or as the owner of the file",
 )
 _DENIED_TO_ROOT: Final = (
-    "cannot be read, although this user is root",
+    "cannot be read, not even by root",
     "if it is a symbolic link in a folder that all users can write to, name the file itself; "
     "if it is on a network disk, copy it to this machine; "
-    "in a container, let its root read the file",
+    "where root lacks CAP_DAC_OVERRIDE, as in some containers, make root its owner",
 )
 """The kernel follows no link of another user in such a folder (fs.protected_symlinks)."""
 _REFUSALS: Final = {

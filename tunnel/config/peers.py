@@ -106,13 +106,17 @@ class PeerBook:
 
     @contextlib.contextmanager
     def written(self) -> Iterator[None]:
-        """Write, and put the file back as it was if the block fails."""
+        """Write, and put the file back as it was if the block fails. Raises ConfigErrors where that
+        fails, too.
+        """
         self.write()
         status = self.path.stat()
         try:
             yield
         except BaseException:
-            write(self.path, self._before, known=status)
+            stays = "has what was just written"
+            remedy = f"tunnel peer list {self.path} shows it: fix the cause, and remove it"
+            write(self.path, self._before, known=status, otherwise=(stays, remedy))
             raise
 
     def find(self, which: str) -> ListedPeer:

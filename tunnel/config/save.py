@@ -126,12 +126,13 @@ def write(
     *,
     keep_mode: bool = True,
     known: os.stat_result | None = None,
+    otherwise: tuple[str, str] = ("is as it was", "fix the cause and save again"),
 ) -> None:
     """Replace the file at `path` by one of `text`, whole or not at all.
 
     It stays as open as it was; a new one, and any without `keep_mode`, is for its owner only. A
     symbolic link stays one. With `known`, only the file of that status is replaced. Raises
-    ConfigErrors.
+    ConfigErrors; `otherwise` says what the file is then, and what to do.
     """
     try:
         target = Path(os.path.realpath(path))
@@ -143,8 +144,9 @@ def write(
                     str(path),
                     None,
                     "",
-                    f"the file could not be replaced ({error.strerror or error}), and is as it was",
-                    "fix the cause and save again",
+                    f"the file could not be replaced ({error.strerror or error}), and "
+                    f"{otherwise[0]}",
+                    otherwise[1],
                 )
             ]
         ) from None

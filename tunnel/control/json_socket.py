@@ -93,12 +93,14 @@ class _Server:
 
 async def _send_events(replies: _Replies, events: AsyncIterator[TunnelEvent]) -> None:
     """Send events until they or the client end. A slow reader delays only itself."""
+    closed = trio.Event()
     async with trio.open_nursery() as nursery:
 
         async def wait_closed() -> None:
             with contextlib.suppress(trio.BrokenResourceError):
                 while await replies.stream.receive_some():
                     pass  # nothing more can be asked for on this connection
+            closed.set()
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(wait_closed)
@@ -107,6 +109,8 @@ async def _send_events(replies: _Replies, events: AsyncIterator[TunnelEvent]) ->
             await replies.send("result", {"streaming": True})
             async for event in events:
                 await replies.send("event", event.to_json())
+                if closed.is_set():
+                    break  # nothing is cancelled while there is an event, and room for it
         nursery.cancel_scope.cancel()
 
 

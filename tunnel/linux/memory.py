@@ -14,10 +14,12 @@ _MADV_DONTNEED_LOCKED: Final = 24
 
 _CLEAN: Final = re.compile(
     # First to last address, rights, offset, device, inode, path; then a line of each figure.
-    rb"^([0-9a-f]+)-([0-9a-f]+) r-.. \S+ \S+ [1-9]\d* .*\n(?:[A-Z].*\n)*?Anonymous: +0 kB$",
+    rb"^([0-9a-f]+)-([0-9a-f]+) r-.. \S+ \S+ [1-9]\d* .*\n"
+    rb"(?:[A-Z].*\n)*?Anonymous: +0 kB\n(?:[A-Z].*\n)*?Swap: +0 kB$",
     re.MULTILINE,
 )
-"""Mappings of files of which no page was written: each page is as it is in the file."""
+"""Mappings of files of which no page was written: each page is as it is in the file. One that was
+written and is in swap space does not count as anonymous."""
 
 
 def release_unused() -> None:

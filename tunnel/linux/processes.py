@@ -25,10 +25,15 @@ _UCRED: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 def show_command(words: Sequence[str]) -> None:
     """Have ps show another command line of this process; one longer than its own changes nothing.
+    Nor does any where there is no /proc.
 
     The kernel reads it out of the process's memory, between two addresses of proc_pid_stat(5).
     """
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    try:
+        # As bytes: of the program's name the kernel keeps 15, and may end it within a character.
+        fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return
     start, end = int(fields[_ARG_START - 3]), int(fields[_ARG_START - 2])
     line = b"".join(os.fsencode(word) + b"\0" for word in words)
     if start and len(line) <= end - start:

@@ -24,7 +24,8 @@ class ProtocolDrop(StrEnum):
     """Too many handshake messages from this address while under load."""
     # Handshake messages.
     HANDSHAKE_INVALID = "handshake_invalid"
-    """A handshake message that does not decrypt, or whose Diffie-Hellman result is zero."""
+    """A handshake message that does not decrypt, or whose Diffie-Hellman result is zero; or whose
+    answer would be by a preshared key that has been changed meanwhile."""
     UNKNOWN_PEER = "unknown_peer"
     """A valid initiation, from a public key that is no peer's."""
     OLD_TIMESTAMP = "old_timestamp"

@@ -396,7 +396,7 @@ class Interface(Generic[E, T]):
             self._context.count(ProtocolDrop.BAD_MAC1, len(worth))
             return
         requests: list[tuple[int, bytes, int, bytes]] = []
-        answered: dict[int, tuple[Peer[E, T], bytes, int, E]] = {}
+        answered: dict[int, tuple[Peer[E, T], bytes, bytes, int, E]] = {}
         for place, (sender, (data, endpoint)) in enumerate(
             zip(received.senders, worth, strict=True)
         ):
@@ -413,12 +413,12 @@ class Interface(Generic[E, T]):
                 local_index = self._context.index_table.draw(answered)
                 psk = bytes(peer.preshared_key)
                 requests.append((place, peer.keys.draw_ephemeral(), local_index, psk))
-                answered[local_index] = peer, timestamp, remote_index, endpoint
+                answered[local_index] = peer, timestamp, psk, remote_index, endpoint
         if not requests:
             return
         responses = received.create_responses(requests)
         now = yield len(requests)
-        for (local_index, (peer, timestamp, remote_index, endpoint)), response in zip(
+        for (local_index, (peer, timestamp, psk, remote_index, endpoint)), response in zip(
             answered.items(), responses, strict=True
         ):
             message, send, receive = response
@@ -426,6 +426,8 @@ class Interface(Generic[E, T]):
                 self._context.count(ProtocolDrop.BAD_MAC1)
             elif peer.removed:
                 self._context.count(ProtocolDrop.PEER_REMOVED)
+            elif bytes(peer.preshared_key) != psk:
+                peer.count(ProtocolDrop.HANDSHAKE_INVALID)
             elif peer.stamps[0] != timestamp or not self._context.index_table.is_free(local_index):
                 # The peer does not wait for it any more.
                 peer.count(ProtocolDrop.OLD_TIMESTAMP)

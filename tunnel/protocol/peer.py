@@ -318,7 +318,7 @@ class Peer(Timed, Generic[E, T]):
         """An initiation that only this peer can have made; it may still be an old one.
 
         Whether it is to be answered, and then `send_response` follows, unless meanwhile the peer
-        was removed, or a later one came.
+        was removed or got another preshared key, or a later one came.
         """
         self.handle_key_change(now)
         refusal = self._handshakes.refusal(timestamp, now)

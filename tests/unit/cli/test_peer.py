@@ -9,6 +9,7 @@ import subprocess
 import sys
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -103,6 +104,32 @@ def test_a_conf_that_others_can_read_is_not_to_be_made_again(hub: Path, tmp_path
         )
     assert "world accessible file.\nRun chmod 600 on it, " in done.stderr
     assert "again" not in done.stderr
+
+
+def test_a_peer_that_cannot_be_taken_back_is_not_said_to_be_gone(
+    hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, done = os.replace, 0
+
+    def replace_once(*words: Any, **options: Any) -> None:
+        nonlocal done
+        done += 1
+        if done > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(*words, **options)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", replace_once)
+    monkeypatch.setattr("tunnel.cli.peer._print", refuse)
+    stdout, stderr = run("add", hub, "late", "--endpoint", "192.0.2.1", code=2)
+    assert not stdout
+    assert stderr == (
+        f"{hub}: the file could not be replaced (No space left on device), and has what was just "
+        f"written; tunnel peer list {hub} shows it: fix the cause, and remove it\n"
+    )
+    assert "late" in hub.read_text()
 
 
 def added(hub: Path, *words: object) -> config.TunnelConfig:

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
@@ -129,6 +131,23 @@ def test_files_we_may_not_read_or_see(conf: Path) -> None:
     assert str(caught.value) == (
         f"office: no permission to look for {conf}; run the command as root"
     )
+
+
+@pytest.mark.real_root
+def test_root_of_a_container_may_not_read_what_is_another_user_s(conf: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file away")
+    os.chown(conf, 65534, 65534)
+    program = (
+        "import sys; from tunnel import config; from tunnel.linux.rights import give_up_all_but\n"
+        "give_up_all_but(())\n"
+        "try: config.load(sys.argv[1])\n"
+        "except config.ConfigErrors as errors: print(errors)"
+    )
+    command = [sys.executable, "-c", program, str(conf)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "not even by root" in said
+    assert "where root lacks CAP_DAC_OVERRIDE, as in some containers, make root its owner" in said
 
 
 def test_a_file_that_is_too_large(conf: Path) -> None:

@@ -15,6 +15,7 @@ import trio
 
 from tunnel.control import client as client_module
 from tunnel.control import json_socket, run_folder
+from tunnel.control.broadcast import EventQueue
 from tunnel.control.client import TunnelClient
 from tunnel.control.json_protocol import ControlError
 from tunnel.control.json_socket import serve
@@ -98,6 +99,34 @@ def test_client_that_goes_away_ends_its_stream(folder: Path) -> None:
                 while not numbers.ended:
                     await trio.sleep(0.001)
                 nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_client_that_closes_its_half_ends_a_stream_that_always_has_an_event(folder: Path) -> None:
+    class Endless(EventQueue):
+        def _has_event(self) -> bool:
+            return True
+
+        def _next(self) -> TunnelEvent:
+            return TunnelEvent("number", 1.0, {})
+
+    @contextlib.contextmanager
+    def events(params: dict[str, Any]) -> Iterator[Endless]:
+        yield Endless()
+
+    async def main() -> None:
+        listener = bind_unix_socket(folder / "wg0.sock")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, listener, {}, {"events": events})
+            with trio.fail_after(10):
+                async with await trio.open_unix_socket(str(folder / "wg0.sock")) as stream:
+                    await stream.send_all(b'{"v": 1, "method": "events"}\n')
+                    await stream.receive_some()
+                    await stream.send_eof()
+                    async for _ in stream:
+                        pass
+            nursery.cancel_scope.cancel()
 
     trio.run(main)
 

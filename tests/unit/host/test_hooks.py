@@ -324,7 +324,7 @@ def test_what_belongs_to_others_does_not_count_as_ours(conf: Path, tmp_path: Pat
             check(link)
         assert caught.value.remedy.startswith(f"install -D -b -m 600 {link} /etc/tunnel/tun0.conf")
     else:
-        with pytest.raises(ConfigErrors, match=f"{link}: .* this user is root; .* the file itself"):
+        with pytest.raises(ConfigErrors, match=f"{link}: .* not even by root; .* the file itself"):
             check(link)
     os.chown(conf, 1234, 1234)
     with pytest.raises(HostError, match="other users can write"):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tunnel.linux.memory import _CLEAN
+
 PAGES = 8
 """So few that any limit of locked memory lets a user lock them."""
 
@@ -65,3 +67,23 @@ def test_only_pages_that_are_as_in_their_file_go(
     if "locked" in how and not done.stdout:
         pytest.skip("this kernel lets no locked page go")
     assert done.stdout == f"True {stays} {ends!r}\n"
+
+
+MAPPING = """\
+7f10a0000000-7f10a0004000 r--p 00000000 08:01 1234                       /usr/lib/libssl.so.3
+Size:                 16 kB
+Rss:                   0 kB
+Anonymous:             {} kB
+AnonHugePages:         0 kB
+Swap:                  {} kB
+SwapPss:               0 kB
+VmFlags: rd mr mw me sd
+"""
+
+
+@pytest.mark.parametrize("swapped", [4, 16])
+def test_what_was_written_and_then_swapped_out_stays(swapped: int) -> None:
+    """As in /proc/PID/smaps, for not every machine has swap space."""
+    text = MAPPING.format(0, swapped) + MAPPING.format(4, 0) + MAPPING.format(0, 0)
+    (found,) = _CLEAN.finditer(text.encode())
+    assert found.start() == text.rindex("7f10a0000000-")

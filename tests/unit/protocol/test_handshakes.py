@@ -481,3 +481,21 @@ def test_what_changes_between_two_steps_of_an_answer_holds(change: str, steps_be
     pair.b.drain()
     assert pair.take() == []
     assert interface.drops == {reason: 1}
+
+
+@pytest.mark.parametrize("steps_before", [1, 2])
+def test_no_answer_is_made_with_a_preshared_key_of_before(steps_before: int) -> None:
+    pair = Pair()
+    _, newer = initiations(pair)
+    interface = pair.b.interface
+    steps = interface.initiation_steps([(newer, ELSEWHERE, False, None)])
+    for _ in range(steps_before):
+        assert take_step(steps, pair.now)
+    pair.ba.set_preshared_key(PresharedKey(bytes([5]) * 32))
+    while take_step(steps, pair.now):
+        pass
+    pair.b.drain()
+    for answer in pair.take():
+        pair.a.receive(answer.data, pair.b.address)
+    assert remaining(pair.ab) == (False, False, False)
+    assert interface.drops == ({}, {ProtocolDrop.HANDSHAKE_INVALID: 1})[steps_before - 1]
