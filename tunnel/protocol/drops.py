@@ -25,7 +25,7 @@ class ProtocolDrop(StrEnum):
     # Handshake messages.
     HANDSHAKE_INVALID = "handshake_invalid"
     """A handshake message that does not decrypt, or whose Diffie-Hellman result is zero; or whose
-    answer would be by a preshared key that has been changed meanwhile."""
+    answer would use a preshared key that has been changed meanwhile."""
     UNKNOWN_PEER = "unknown_peer"
     """A valid initiation, from a public key that is no peer's."""
     OLD_TIMESTAMP = "old_timestamp"

@@ -126,8 +126,8 @@ def test_a_peer_that_cannot_be_taken_back_is_not_said_to_be_gone(
     stdout, stderr = run("add", hub, "late", "--endpoint", "192.0.2.1", code=2)
     assert not stdout
     assert stderr == (
-        f"{hub}: the file could not be replaced (No space left on device), and has what was just "
-        f"written; tunnel peer list {hub} shows it: fix the cause, and remove it\n"
+        f"{hub}: the file could not be replaced (No space left on device), and still has the "
+        f"new peer; fix the cause, and remove that peer: tunnel peer remove {hub} NAME\n"
     )
     assert "late" in hub.read_text()
 
