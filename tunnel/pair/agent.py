@@ -85,7 +85,7 @@ class Agent:
         self._key: PrivateKey | None = None
         self._written: dict[str, Path] = {}
         self._ears: list[socket.socket] = []
-        self._is_waiting = self._has_to_end = self._is_done = False
+        self._is_alone = self._is_waiting = self._has_to_end = self._is_done = False
 
     def serve(self) -> None:
         """Serve until `commit`, or else undo everything. Raises PairError for what is no request,
@@ -157,12 +157,14 @@ class Agent:
     def _look(self, name: str, space: list[str], outside: str) -> dict[str, Any]:
         if os.geteuid() != 0:
             raise PairError("the agent is not root")
-        try:
-            # As long as we live: what is free has to stay so until it is taken.
-            self._held.enter_context(hold(".pair", patience=_OTHERS))
-        except AlreadyRunningError:
-            raise PairError("another tunnel pair is at work there; try again later") from None
         wanted = list(map(ip_network, space))
+        if not self._is_alone:
+            try:
+                # As long as we live: what is free has to stay so until it is taken.
+                self._held.enter_context(hold(".pair", patience=_OTHERS))
+            except AlreadyRunningError:
+                raise PairError("another tunnel pair is at work there; try again later") from None
+            self._is_alone = True
         try:
             networks = [str(each) for each in taken_networks() if any(map(each.overlaps, wanted))]
         except OSError as error:

@@ -140,7 +140,7 @@ def test_refusals(pair: Pair, tmp_path: Path) -> None:
     a, _ = pair.hosts
     for arguments, said in (
         (["wg9", "-w", str(tmp_path / "f")], "no tunnel named wg9"),
-        (["wg0", "-w", str(tmp_path / "none" / "f")], "No such file"),
+        (["wg0", "-w", str(tmp_path / "none" / "f")], "there is no folder"),
         (["wg0", "-w", "-", "--ring", "2"], "a ring of files needs a name"),
     ):
         process = a.popen([sys.executable, "-m", "tunnel", "capture", *arguments])
