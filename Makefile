@@ -154,9 +154,9 @@ test-packages: $(STAMP)
 	@lintian --fail-on error,warning build/packages/*.deb
 	@$(PYTHON) -m tests.packages.life --deb build/packages/*.deb $(LIFE_ARGS)
 
-# atheris, which leads inputs by the code that they reach, has no wheel for every Python: without it
-# they are made by chance. The targets of cargo-fuzz are led so by stable Rust, too, with the flags
-# that it sets itself: only a sanitizer needs nightly.
+# atheris guides inputs by the code that they reach. For some versions of Python it has no wheel: then
+# inputs are random. With the flags that cargo-fuzz sets itself, stable Rust guides those of its
+# targets, too: only a sanitizer needs nightly.
 LED := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 	-Cllvm-args=-sanitizer-coverage-trace-compares -Clink-dead-code -Cdebug-assertions -Ccodegen-units=1

@@ -83,7 +83,7 @@ class Identity:
         self._lacking.append(PublicKey(public_key))
 
     def prepare(self, most: int) -> bool:
-        """Make the DH with `most` peers at most ahead; whether others may be left."""
+        """Compute the DH with at most `most` peers ahead; whether others may be left."""
         for _ in range(most):
             if not self._lacking:
                 return False

@@ -13,7 +13,7 @@ from tunnel import events
 
 PATIENCE = 10.0
 """Seconds to wait for a handshake. One begins with the first packet to a peer, or at once if the
-peer has an Endpoint and PersistentKeepalive: without both, it may never come.
+peer has an Endpoint and PersistentKeepalive; otherwise it may never come.
 """
 
 

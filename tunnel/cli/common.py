@@ -190,15 +190,13 @@ def refusals_printed() -> Iterator[None]:
         fail(error)
 
 
-def warn_if_others_can_read() -> None:
+def warn_if_others_can_read(
+    remedy: str = "Consider setting the umask to 077 and trying again.",
+) -> None:
     """Warn, as wg does, if a secret is written to a file that all users can read."""
     try:
         status = os.fstat(1)
     except OSError:
         return
     if stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IRWXO:
-        typer.echo(
-            "Warning: writing to world accessible file.\n"
-            "Consider setting the umask to 077 and trying again.",
-            err=True,
-        )
+        typer.echo(f"Warning: writing to world accessible file.\n{remedy}", err=True)

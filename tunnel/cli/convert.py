@@ -92,8 +92,9 @@ def import_(
     """Make a conf from the configuration of another program.
 
     Reads NetworkManager, systemd-networkd, OpenWrt, MikroTik RouterOS, VyOS and wg-quick. What
-    cannot be converted is listed on standard error, with its line. The conf has mode 0600; an
-    existing file is not overwritten.
+    cannot be converted is listed on standard error, with its line, and so are the hooks of the new
+    conf: shell commands, to be read before `tunnel up`. The conf has mode 0600; an existing file is
+    not overwritten.
 
     Examples:
 

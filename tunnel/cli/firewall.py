@@ -23,8 +23,8 @@ def firewall(
 ) -> None:
     """Show a tunnel's firewall and address translation: nft's rules, and packets counted.
 
-    Each rule has the entry of the conf as its comment. Kernel settings that go with them are
-    comments in front. The output of --dry-run can be given to `nft -f -`.
+    Each rule has the entry of the conf as its comment. Kernel settings that go with the rules come
+    first, as comments. The output of --dry-run can be given to `nft -f -`.
 
     Example:
 

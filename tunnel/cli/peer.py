@@ -297,7 +297,8 @@ def _print(conf: config.TunnelConfig, *, as_qr: bool) -> None:
 
         show(conf)
     else:
-        warn_if_others_can_read()
+        # Trying again would fail: the peer is in the conf already.
+        warn_if_others_can_read("Run chmod 600 on it, and use --output next time.")
         typer.echo(config.dump(conf), nl=False)
     sys.stdout.flush()
 

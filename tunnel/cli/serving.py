@@ -52,7 +52,7 @@ def server(
     log_json: bool = False,
     is_successor: bool = False,
 ) -> Callable[[background.Readiness, Path], int]:
-    """What is the daemon of a conf in the background, with its log in a file."""
+    """A function that is the daemon of a conf in the background, with its log in a file."""
     assert loaded.path is not None
     # The daemon leaves the folder that the path may be relative to.
     config = dataclasses.replace(loaded, path=loaded.path.absolute())

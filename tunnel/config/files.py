@@ -30,7 +30,7 @@ _DENIED: Final = (
 )
 _DENIED_TO_ROOT: Final = (
     "cannot be read, not even by root",
-    "if it is a symbolic link in a folder that all users can write, name the file itself; "
+    "if it is a symbolic link in a folder that all users can write to, name the file itself; "
     "if it is on a network disk, copy it to this machine; "
     "where root lacks CAP_DAC_OVERRIDE, as in some containers, make root its owner",
 )

@@ -106,16 +106,16 @@ class PeerBook:
 
     @contextlib.contextmanager
     def written(self) -> Iterator[None]:
-        """Write, and put the file back as it was if the block fails. Raises ConfigErrors where that
-        fails, too.
+        """Write a new peer, and put the file back as it was if the block fails. Raises ConfigErrors
+        where that fails, too.
         """
         self.write()
         status = self.path.stat()
         try:
             yield
         except BaseException:
-            stays = "has what was just written"
-            remedy = f"tunnel peer list {self.path} shows it: fix the cause, and remove it"
+            stays = "still has the new peer"
+            remedy = f"fix the cause, and remove that peer: tunnel peer remove {self.path} NAME"
             write(self.path, self._before, known=status, otherwise=(stays, remedy))
             raise
 

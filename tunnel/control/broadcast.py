@@ -227,7 +227,7 @@ class Events(Broadcast[EventQueue]):
     """A broadcast of events that are the same for all subscribers.
 
     `beginning` is the event with which the daemon began to carry packets, None before it. Those who
-    come after the last event get that one.
+    subscribe after the last event get that one.
     """
 
     beginning: TunnelEvent | None = None

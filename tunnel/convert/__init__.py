@@ -105,7 +105,7 @@ def _refuse_others(sources: Sequence[ForeignFile], found: Format) -> None:
                 fault = f"this file is of {other.name}, and another one of {found.name}"
                 break
         if not fault and found.beside is not None and not found.beside.search(source.text):
-            fault = f"this file is not of {found.name}, and another one is"
+            fault = f"this file is not of {found.name}, but another one is"
         if fault:
             raise refused(FileLine(source.name), fault, "import one at a time")
 

@@ -47,7 +47,8 @@ class Format:
     hints: Mapping[str, str] = field(default_factory=dict)
     """What to do about keys that are not carried."""
     beside: re.Pattern[str] | None = None
-    """What a file has that goes with one of the sign, if `read` passes over what it does not know.
+    """What a file has that belongs to one with the sign, where `read` passes over
+    what it does not know.
     """
 
 

@@ -317,7 +317,9 @@ async def _carry_packets(
     before: Inherited | None,
     settle: Callable[[], Awaitable[None]],
 ) -> None:
-    """From the first packet to the last. After a daemon `before`, `settle` comes once they flow."""
+    """From the first packet to the last. After a daemon `before`, `settle` is called once packets
+    flow.
+    """
     async with trio.open_nursery() as nursery:
         # Before the first handshake: it must not be over before anyone can subscribe.
         await nursery.start(serve_metrics, daemon)
@@ -437,7 +439,8 @@ async def _host_state(
 ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """The machine as the conf wants it, for the time of the `async with`.
 
-    With `stands` it is so already, but for what has changed since, which is done by what is given.
+    With `stands` it is so already; what is yielded is to be called, and applies what has changed
+    since.
     """
 
     async def move(now: Surroundings) -> None:

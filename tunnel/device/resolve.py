@@ -26,7 +26,7 @@ NO_ANSWER: Final = "no name server has answered yet"
 
 _TEMPORARY: Final = "no name server can be reached, or it has no answer for the moment (SERVFAIL)"
 
-_NO_HOST: Final = "the answer has no address of a host, as of a name server that blocks the name"
+_NO_HOST: Final = "the answer has no address that a host can have: a name server may block the name"
 
 # The permanent ones, where asking again gives the same answer: wg's, and an address of another
 # family only. Not every system has all of them.
@@ -101,8 +101,8 @@ async def resolve(
 def endpoints_untrusted(found: Iterable[tuple[Any, ...]]) -> list[Endpoint]:
     """What getaddrinfo has found, each address once, at most `MAX_ADDRESSES`.
 
-    What no host can be reached at is left out: 0.0.0.0 and ::, which name servers give for a name
-    that they block, and multicast. So is IPv6 in the form of a Python that was built without it.
+    Addresses that no host can have are left out: 0.0.0.0 and ::, which name servers give for a name
+    that they block, multicast, and broadcast. So is IPv6 in the form of a Python built without it.
     """
     endpoints: dict[Endpoint, None] = {}
     for *_, address in found:

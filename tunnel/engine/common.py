@@ -44,9 +44,9 @@ HANDSHAKE_REST = 0.002
 """Seconds between two such slices while many wait: they get a quarter of the time at most."""
 
 PREPARED_TOGETHER = 8
-"""Peers in a row for whose handshakes something is made ahead: a fraction of a millisecond."""
+"""Peers whose shared secrets are computed in one go, ahead: a fraction of a millisecond."""
 PREPARE_REST = 0.001
-"""Seconds between two such rows."""
+"""Seconds between two such goes."""
 
 
 class EngineDrop(StrEnum):

@@ -281,7 +281,7 @@ class Engine:
                 await self._rearm.wait()
 
     async def _prepare(self) -> None:
-        """Make ahead what the handshakes of the peers need; others have most of the time."""
+        """Compute the shared secrets of new peers ahead; other tasks have most of the time."""
         while True:
             self._settled = trio.Event()
             while self.interface.prepare(PREPARED_TOGETHER):

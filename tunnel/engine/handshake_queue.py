@@ -43,7 +43,7 @@ NO_MAC = bytes(MAC_LENGTH)
 STEPS = 3
 """Of `Interface.initiation_steps`."""
 APART = 3
-"""So many initiations together are worth a thread, and are gone on with when that had time."""
+"""So many initiations together are worth a thread; their next step waits until it had time."""
 
 
 class Waiting(NamedTuple):

@@ -34,7 +34,7 @@ LEAST_ROOM = 1 << 17
 MOST_ROOM = 1 << 22
 """Bytes that wait at most."""
 LEAST_SHARE = 256
-"""Bytes of the room that any frame takes: in memory, the smallest is not less."""
+"""Bytes of the room that a frame takes at least: even the smallest takes as much memory."""
 
 
 class Way(enum.IntEnum):

@@ -92,7 +92,7 @@ class Metering:
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes that packets take which wait for the rates of their peers."""
+        """Bytes of room that is taken by packets that wait for the rates of their peers."""
         lanes = (lane for limit in self._limits.values() for lane in limit.lanes)
         return sum(lane.queued for lane in lanes if lane is not None)
 

@@ -89,8 +89,8 @@ def replace_file(
 def _open_new(folder: int, name: str, temporary: str) -> tuple[int, bool]:
     """A new file in the folder, to be given the name `temporary`, and whether it has that already.
 
-    Without a name it is gone if we are killed before it is whole, as its keys should be. That is
-    not for one that gets another user's rights: it could not be given a name then.
+    Without a name it is gone if we are killed before it is whole, as its keys should be. One that
+    gets another owner has a name from the start: later it could not be given one.
     """
     flags = os.O_WRONLY | os.O_CLOEXEC
     try:

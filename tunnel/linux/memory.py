@@ -27,7 +27,7 @@ def release_unused() -> None:
 
     What is used again of the files comes back by itself out of the page cache. The rest no longer
     counts as memory of this process, and the kernel may use it for something else, which it may not
-    while it is locked. Does nothing to files where there is no /proc.
+    while it is locked. Without /proc, only free memory is given back.
     """
     # Other C libraries have no such function.
     trim = getattr(_libc, "malloc_trim", None)

@@ -24,8 +24,8 @@ _UCRED: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 
 def show_command(words: Sequence[str]) -> None:
-    """Have ps show another command line of this process, which is not to be longer than its own.
-    Does nothing where there is no /proc.
+    """Have ps show another command line of this process; one longer than its own changes nothing.
+    Nor does any where there is no /proc.
 
     The kernel reads it out of the process's memory, between two addresses of proc_pid_stat(5).
     """

@@ -163,8 +163,8 @@ def set_up_pair(
 ) -> Paired | None:
     """Pair this host with `destination`, if the user does `agree` to the plan; else None.
 
-    With `install`, this program, of `version`, is put there where it is missing; with `dry_run`,
-    that ends here: without the program there, nothing more is known of that host. Each host has
+    With `install`, this program, of `version`, is put there where it is missing; with `dry_run`, it
+    is only said whether that is possible, as nothing more is known without it. Each host has
     `patience` seconds to reach the other. Raises PairError, Mistake and KeyboardInterrupt: both
     hosts were put back then, but for the program, or what could not be was said to `tell`.
     """

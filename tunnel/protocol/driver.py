@@ -71,7 +71,7 @@ class StaticIdentity(Protocol):
         """Keep the DH of the static keys from its first use on: no handshake changes it."""
 
     def prepare(self, most: int, /) -> bool:
-        """Make that of `most` peers at most ahead; whether others may be left."""
+        """Compute that of at most `most` peers ahead; whether others may be left."""
 
     def remove_peer(self, public_key: bytes, /) -> None:
         """Forget it."""

@@ -25,7 +25,7 @@ class ProtocolDrop(StrEnum):
     # Handshake messages.
     HANDSHAKE_INVALID = "handshake_invalid"
     """A handshake message that does not decrypt, or whose Diffie-Hellman result is zero; or whose
-    answer would be by a preshared key that has been changed meanwhile."""
+    answer would use a preshared key that has been changed meanwhile."""
     UNKNOWN_PEER = "unknown_peer"
     """A valid initiation, from a public key that is no peer's."""
     OLD_TIMESTAMP = "old_timestamp"
@@ -48,8 +48,9 @@ class ProtocolDrop(StrEnum):
     NO_PEER = "no_peer"
     """No peer's AllowedIPs cover the destination."""
     LINK_MULTICAST = "link_multicast"
-    """As no_peer, but to a group that no router forwards to: this host's own router solicitations,
-    MLD reports and the like. It is no fault: `show`, `top`, `doctor` and events leave it out."""
+    """Like no_peer, but to a multicast group of the link, to which no router forwards: this host's
+    own router solicitations, MLD reports and the like. It is no fault, so `show`, `top`, `doctor`
+    and events leave it out; `show --json` and the metrics have it."""
     ROUTING_LOOP = "routing_loop"
     """One of our own datagrams: the route to a peer's endpoint leads into the tunnel."""
     LOW_ORDER_PEER = "low_order_peer"

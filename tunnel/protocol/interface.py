@@ -59,7 +59,9 @@ def _same(endpoint: E) -> E:
 
 
 def take_step(steps: Generator[int, float, None], now: float) -> int:
-    """Take the next of `Interface.initiation_steps`; how many initiations the others are for."""
+    """Take the next of `Interface.initiation_steps`. Returns how many initiations the steps after
+    it are for: 0 if it was the last one.
+    """
     try:
         return steps.send(now)
     except StopIteration:
@@ -223,9 +225,9 @@ class Interface(Generic[E, T]):
         return True
 
     def prepare(self, most: int) -> bool:
-        """Make for `most` peers at most what no handshake changes, before the first needs it.
+        """Compute for at most `most` peers what no handshake changes, before the first needs it.
 
-        Whether others may be left.
+        Returns whether others may be left.
         """
         identity = self._context.identity
         return identity is not None and identity.prepare(most)
@@ -369,8 +371,8 @@ class Interface(Generic[E, T]):
         `admitted`, and the key by which its mac1 was found right, or None.
 
         They cost less together: opened in one call, and answered in another. Between two steps the
-        `StaticIdentity` may be at work on them, and the driver do whatever it likes. What is no
-        longer to be answered then is counted.
+        `StaticIdentity` may be at work on them, and the driver may do anything else. Initiations
+        that are then no longer to be answered are counted as drops.
         """
         steps = self._initiation_steps_untrusted(messages)
         next(steps)

@@ -33,7 +33,7 @@ _NOT_DELIVERED = "the kernel reported nothing of it: the interface is down, or t
 
 DROPS = {
     "no_peer": "no peer's AllowedIPs cover the destination",
-    "link_multicast": "it is for a group of this link, and no peer's AllowedIPs cover that",
+    "link_multicast": "it is for a multicast group of this link, which no peer's AllowedIPs cover",
     "routing_loop": "it is a datagram of this tunnel, whose endpoint is routed into the tunnel",
     "no_endpoint": "the peer's address is not known",
     "no_session": "no live session has this receiver index",

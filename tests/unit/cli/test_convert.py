@@ -228,6 +228,6 @@ def test_a_file_that_would_be_ignored_is_refused(folder: Path, form: str, other:
     for files in (("first", "second"), ("second", "first")):
         done = run("import", *files, "-o", "x.conf", code=2)
         assert done.stderr == (
-            f"second: this file is not of {form}, and another one is; import one at a time\n"
+            f"second: this file is not of {form}, but another one is; import one at a time\n"
         )
     assert not (folder / "x.conf").exists()

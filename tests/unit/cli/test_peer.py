@@ -89,6 +89,23 @@ def test_a_peer_whose_conf_cannot_be_printed_is_not_added(hub: Path, options: li
     assert hub.stat().st_mode & 0o777 == 0o640
 
 
+def test_a_conf_that_others_can_read_is_not_to_be_made_again(hub: Path, tmp_path: Path) -> None:
+    path = tmp_path / "late.conf"
+    path.touch()
+    path.chmod(0o644)
+    command = [sys.executable, "-m", "tunnel", "peer", "add", str(hub), "late"]
+    with path.open("w") as file:
+        done = subprocess.run(
+            [*command, "--endpoint", "192.0.2.1"],
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+    assert "world accessible file.\nRun chmod 600 on it, " in done.stderr
+    assert "again" not in done.stderr
+
+
 def test_a_peer_that_cannot_be_taken_back_is_not_said_to_be_gone(
     hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,8 +126,8 @@ def test_a_peer_that_cannot_be_taken_back_is_not_said_to_be_gone(
     stdout, stderr = run("add", hub, "late", "--endpoint", "192.0.2.1", code=2)
     assert not stdout
     assert stderr == (
-        f"{hub}: the file could not be replaced (No space left on device), and has what was just "
-        f"written; tunnel peer list {hub} shows it: fix the cause, and remove it\n"
+        f"{hub}: the file could not be replaced (No space left on device), and still has the "
+        f"new peer; fix the cause, and remove that peer: tunnel peer remove {hub} NAME\n"
     )
     assert "late" in hub.read_text()
 

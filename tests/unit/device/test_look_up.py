@@ -20,7 +20,7 @@ BLOCKED = [
     (socket.AF_INET6, socket.SOCK_DGRAM, 17, "", ("::", 51820, 0, 0)),
     (socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("0.0.0.0", 51820)),
 ]
-"""What a name server gives that blocks a name."""
+"""What a name server that blocks a name answers."""
 
 
 class Resolver(trio.abc.HostnameResolver):
@@ -81,7 +81,7 @@ def run(call: Callable[[], Awaitable[Any]]) -> tuple[Any, float, Resolver]:
         ("noname.example", "there is no such name (check the spelling)"),
         ("nodata.example", "has no address: neither an A nor an AAAA record"),
         ("fail.example", "the name server has refused or failed for good"),
-        ("blocked.example", "the answer has no address of a host, as of a name server that blocks"),
+        ("blocked.example", "the answer has no address that a host can have: a name server may"),
     ],
 )
 def test_permanent_failure_is_no_matter_of_waiting(name: str, words: str) -> None:

@@ -78,7 +78,7 @@ def test_what_is_no_request_ends_an_agent_in_one_line(line: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_a_number_that_is_none_of_a_float_is_none() -> None:
+def test_an_integer_that_no_float_can_hold_is_refused() -> None:
     with pytest.raises(PairError):
         message_untrusted(Proof, {"handshake": True, "ping": 10**400})
     assert message_untrusted(Proof, {"handshake": True, "ping": 1}).ping == 1
