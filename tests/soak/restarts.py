@@ -55,7 +55,7 @@ def down_and_up(end: End) -> None:
 WAYS: dict[str, tuple[str, str, Callable[[End], None]]] = {
     "restart": ("tunnel", "tunnel restart", restart),
     "kill": ("tunnel", "kill -9", kill),
-    "down": ("tunnel", "tunnel down, tunnel up", down_and_up),
+    "down": ("tunnel", "take it down and up", down_and_up),
     "other": ("wireguard-go", "end it, start and configure it", down_and_up),
 }
 
