@@ -25,7 +25,10 @@ def net() -> Iterator[Net]:
             hosts.write(f"192.0.2.2 {NAME}\n")
         here = Node(a, (f"{A}/24", "fd77::1/64"), "192.0.2.1")
         there = Node(b, (f"{B}/24", "fd77::2/64"), NAME, routes=("10.88.0.0/24",))
-        made = Net(lab, OurEnd(here, conf_of(here, there)), OurEnd(there, conf_of(there, here)))
+        # /var is that of the machine.
+        state = {"STATE_DIRECTORY": str(a.directory / "state")}
+        one, other = OurEnd(here, conf_of(here, there), state), OurEnd(there, conf_of(there, here))
+        made = Net(lab, one, other)
         made.a.up()
         made.b.up()
         yield made
