@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.hosts import TwoHosts, two_hosts
+from tests.support.ordinary_user import let_all_enter
 from tests.support.sshd import TUNNEL, USER, SshServer, own_etc, own_folder, read, write
 from tunnel import config
 from tunnel.lab import Host, HostProcess, Lab
@@ -46,6 +47,7 @@ def hosts() -> Iterator[TwoHosts]:
         two = two_hosts(lab)
         for host in (two.a, two.b):
             own_etc(host, sudoers=SUDO)
+            let_all_enter(host)
         server = SshServer.start(two.b, "192.0.2.2", path=f"{TUNNEL.parent}:")
         server.let_in(two.a, "office 192.0.2.2")
         yield two

@@ -58,7 +58,8 @@ class Scene:
         stack.callback(self._end)
 
     def command(self, text: str) -> Sequence[str]:
-        return ("/bin/sh", "-c", f"echo {text} > {self.fifo}")
+        # Opened so that it does not wait for a reader: the test may have ended.
+        return ("/bin/sh", "-c", f"echo {text} 1<> {self.fifo}")
 
     def said(self) -> str:
         ready, _, _ = select.select([self._said], [], [], WAIT)

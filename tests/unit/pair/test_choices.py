@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tunnel import datapath
 from tunnel.config.problems import Mistake
 from tunnel.pair import choosing
 from tunnel.pair.installing import wheels
@@ -68,8 +69,9 @@ def test_the_program_is_a_wheel_that_fits_the_other_machine(machine: str) -> Non
         if machine != platform.machine():
             assert own.endswith("-py3-none-any.whl")
             assert compiled == []
-            stand_in = archive.read("tunnel/datapath/_native.py").decode()
-            assert platform.machine() in stand_in
+            if "native" in datapath.available():
+                stand_in = archive.read("tunnel/datapath/_native.py").decode()
+                assert platform.machine() in stand_in
         else:
             assert bool(compiled) is own.endswith(f"-cp311-abi3-linux_{machine}.whl")
     root = Path(choosing.__file__).parents[2]
