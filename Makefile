@@ -53,8 +53,9 @@ lab: $(STAMP)
 	@tests/setup/packages.sh --for base --for lab
 	@$(PYTHON) -m tunnel lab $(LAB_ARGS)
 
+# libatomic1: for the program that drives the browser.
 test: $(STAMP)
-	@tests/setup/packages.sh --for base --for lab --for test
+	@tests/setup/packages.sh --for base --for lab --for test libatomic1
 	@$(PYTHON) -m tests.support.as_root -n 4 --dist worksteal $(PYTEST_ARGS)
 
 # A fresh clone of HEAD on a machine that has nothing yet: finds what only this one happens to have.
