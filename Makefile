@@ -54,8 +54,10 @@ lab: $(STAMP)
 	@$(PYTHON) -m tunnel lab $(LAB_ARGS)
 
 # libatomic1: for the program that drives the browser.
+SUITE_PACKAGES := --for base --for lab --for test libatomic1
+
 test: $(STAMP)
-	@tests/setup/packages.sh --for base --for lab --for test libatomic1
+	@tests/setup/packages.sh $(SUITE_PACKAGES)
 	@$(PYTHON) -m tests.support.as_root -n 4 --dist worksteal $(PYTEST_ARGS)
 
 # A fresh clone of HEAD on a machine that has nothing yet: finds what only this one happens to have.
@@ -81,7 +83,7 @@ test-pythons: $(STAMP)
 
 # Each of them in turn, to the last: what failed is named at the end.
 matrix: $(STAMP)
-	@tests/setup/packages.sh --for base --for lab --for test
+	@tests/setup/packages.sh $(SUITE_PACKAGES)
 	@failed=; for datapath in $(DATAPATHS); do for off in $(OFF); do \
 		echo "== datapath $$datapath, offloads off: $$off"; \
 		TUNNEL_DATAPATH=$$datapath TUNNEL_OFFLOADS_OFF=$${off#none} \
@@ -92,7 +94,7 @@ matrix: $(STAMP)
 # Slower by a half: branches are counted, in every program and daemon that a test starts, too, also
 # of an ordinary user. A test that fails does not keep the figures back.
 coverage: $(STAMP)
-	@tests/setup/packages.sh --for base --for lab --for test
+	@tests/setup/packages.sh $(SUITE_PACKAGES)
 	@rm -rf .coverage && mkdir -m 1777 .coverage
 	@$(VENV)/bin/coverage run -m pytest -n 4 --dist worksteal --timeout 300 $(PYTEST_ARGS); \
 	failed=$$?; $(VENV)/bin/coverage combine -q && $(VENV)/bin/coverage report && exit $$failed

@@ -57,6 +57,19 @@ def run(*words: object, code: int = 0) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
+def add_late(hub: Path, output: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Add a peer called late by a process whose standard output is a file."""
+    command = [sys.executable, "-m", "tunnel", "peer", "add", str(hub), "late", *options]
+    with output.open("w") as file:
+        return subprocess.run(
+            [*command, "--endpoint", "192.0.2.1"],
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+
 @pytest.mark.parametrize("options", [[], ["--qr"]])
 def test_no_conf_is_printed_for_a_peer_that_could_not_be_added(
     hub: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
@@ -73,15 +86,7 @@ def test_no_conf_is_printed_for_a_peer_that_could_not_be_added(
 
 @pytest.mark.parametrize("options", [[], ["--qr"]])
 def test_a_peer_whose_conf_cannot_be_printed_is_not_added(hub: Path, options: list[str]) -> None:
-    command = [sys.executable, "-m", "tunnel", "peer", "add", str(hub), "late", *options]
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [*command, "--endpoint", "192.0.2.1"],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
+    done = add_late(hub, Path("/dev/full"), *options)
     assert done.returncode == 1
     assert "tunnel: the peer was not added, as its conf could not be printed\n" in done.stderr
     assert "Traceback" not in done.stderr
@@ -93,15 +98,8 @@ def test_a_conf_that_others_can_read_is_not_to_be_made_again(hub: Path, tmp_path
     path = tmp_path / "late.conf"
     path.touch()
     path.chmod(0o644)
-    command = [sys.executable, "-m", "tunnel", "peer", "add", str(hub), "late"]
-    with path.open("w") as file:
-        done = subprocess.run(
-            [*command, "--endpoint", "192.0.2.1"],
-            stdout=file,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
+    done = add_late(hub, path)
+    assert done.returncode == 0, done.stderr
     assert "world accessible file.\nRun chmod 600 on it, " in done.stderr
     assert "again" not in done.stderr
 

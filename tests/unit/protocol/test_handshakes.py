@@ -1,5 +1,6 @@
 """Starting, repeating, answering, completing, refusing."""
 
+from collections.abc import Generator
 from itertools import pairwise
 
 import pytest
@@ -442,13 +443,19 @@ def initiations(pair: Pair) -> tuple[bytes, bytes]:
     return older.data, newer.data
 
 
+def begun(pair: Pair, initiation: bytes, taken: int) -> Generator[int, float, None]:
+    """The steps of b's answer, of which so many are taken and others are left."""
+    steps = pair.b.interface.initiation_steps([(initiation, ELSEWHERE, False, None)])
+    for _ in range(taken):
+        assert take_step(steps, pair.now)
+    return steps
+
+
 def test_what_is_answered_step_by_step_is_answered_only_if_the_peer_still_waits_for_it() -> None:
     pair = Pair()
     older, newer = initiations(pair)
     interface = pair.b.interface
-    first = interface.initiation_steps([(older, ELSEWHERE, False, None)])
-    assert take_step(first, pair.now)
-    assert take_step(first, pair.now)
+    first = begun(pair, older, 2)
     second = interface.initiation_steps([(newer, ELSEWHERE, False, None)])
     pair.advance(0.1)
     while take_step(second, pair.now):
@@ -467,9 +474,7 @@ def test_what_changes_between_two_steps_of_an_answer_holds(change: str, steps_be
     pair = Pair()
     _, newer = initiations(pair)
     interface = pair.b.interface
-    steps = interface.initiation_steps([(newer, ELSEWHERE, False, None)])
-    for _ in range(steps_before):
-        assert take_step(steps, pair.now)
+    steps = begun(pair, newer, steps_before)
     if change == "key":
         interface.set_private_key(PrivateKey.from_random(bytes([77] * 32)), pair.now)
         reason = ProtocolDrop.BAD_MAC1
@@ -487,10 +492,7 @@ def test_what_changes_between_two_steps_of_an_answer_holds(change: str, steps_be
 def test_no_answer_is_made_with_a_preshared_key_of_before(steps_before: int) -> None:
     pair = Pair()
     _, newer = initiations(pair)
-    interface = pair.b.interface
-    steps = interface.initiation_steps([(newer, ELSEWHERE, False, None)])
-    for _ in range(steps_before):
-        assert take_step(steps, pair.now)
+    steps = begun(pair, newer, steps_before)
     pair.ba.set_preshared_key(PresharedKey(bytes([5]) * 32))
     while take_step(steps, pair.now):
         pass
@@ -498,4 +500,4 @@ def test_no_answer_is_made_with_a_preshared_key_of_before(steps_before: int) -> 
     for answer in pair.take():
         pair.a.receive(answer.data, pair.b.address)
     assert remaining(pair.ab) == (False, False, False)
-    assert interface.drops == ({}, {ProtocolDrop.HANDSHAKE_INVALID: 1})[steps_before - 1]
+    assert pair.b.interface.drops == ({}, {ProtocolDrop.HANDSHAKE_INVALID: 1})[steps_before - 1]
